@@ -1,0 +1,165 @@
+"""Edit: an intervention, as a pure change of one activation.
+
+An Edit names a Site, a region of it (chosen batch, pos, head, unit, query or key) and a change of the values there.
+It never writes into the tensor it is given. Edits at one Site act in the order of the list. Values may be trainable:
+gradients flow through what an edit writes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from micrographia.core.errors import BadEdit
+from micrographia.core.sites import Site, SiteLike, as_site
+
+Index = int | slice | list[int] | Tensor | None
+UNIT_AXES = frozenset({"d_model", "d_head", "neuron", "latent", "vocab", "one"})
+
+
+class Dictionary(Protocol):
+    """What can be spliced in: an encoder to latents and a decoder back."""
+
+    def encode(self, activation: Tensor) -> Tensor: ...
+
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Replace the values in `region` of `site` by `change(values)`."""
+
+    site: Site
+    name: str
+    change: Callable[[Tensor], Tensor] = field(repr=False)
+    region: Mapping[str, Index] = field(default_factory=dict)
+    dictionary: Dictionary | None = field(default=None, repr=False)
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """The edited activation; `value` itself is left as it was."""
+        if not self.region:
+            return self._checked(self.change(value), value)
+        index = self._index(value)
+        try:
+            inside = value[index]
+        except IndexError as error:
+            raise BadEdit(
+                f"{self.name} at {self.site} asks for {dict(self.region)}, but the activation has axes "
+                f"{self.site.axes} of lengths {tuple(value.shape)}. Choose places that exist."
+            ) from error
+        edited = value.clone()
+        edited[index] = self._checked(self.change(inside), inside)
+        return edited
+
+    def _index(self, value: Tensor) -> tuple[Any, ...]:
+        chosen = [self.region.get(axis) for axis in (_axis_word(axis) for axis in self.site.axes)]
+        lists = [torch.as_tensor(i, device=value.device) for i in chosen if isinstance(i, list | Tensor)]
+        if len(lists) <= 1:
+            return tuple(slice(None) if i is None else i for i in chosen)
+        # Several lists mean their product, as a reader of `pos=[1, 2], head=[0, 3]` expects.
+        grids = iter(torch.meshgrid(*lists, indexing="ij"))
+        return tuple(next(grids) if isinstance(i, list | Tensor) else slice(None) if i is None else i for i in chosen)
+
+    def _checked(self, new: Tensor, old: Tensor) -> Tensor:
+        if new.dtype != old.dtype or new.device != old.device:
+            raise BadEdit(
+                f"{self.name} at {self.site} gives {new.dtype} on {new.device}, but the activation is {old.dtype} on "
+                f"{old.device}. Convert it first."
+            )
+        try:
+            return new.expand(old.shape) if new.shape != old.shape else new
+        except RuntimeError as error:
+            raise BadEdit(
+                f"{self.name} at {self.site} gives shape {tuple(new.shape)} for a region of shape {tuple(old.shape)} "
+                f"(axes {self.site.axes}). Give that shape, or one that broadcasts to it."
+            ) from error
+
+
+def _axis_word(axis: str) -> str:
+    return "unit" if axis in UNIT_AXES else axis
+
+
+def _edit(site: SiteLike, name: str, change: Callable[[Tensor], Tensor], where: Mapping[str, Index]) -> Edit:
+    site = as_site(site)
+    words = [_axis_word(axis) for axis in site.axes]
+    if unknown := set(where) - set(words):
+        raise BadEdit(f"{name} at {site} selects by {sorted(unknown)}; this site has {', '.join(words)}.")
+    return Edit(site, name, change, {word: index for word, index in where.items() if index is not None})
+
+
+def apply(site: SiteLike, change: Callable[[Tensor], Tensor], **where: Index) -> Edit:
+    """The user's own change: `change` takes the values of the region and returns new ones of that shape."""
+    return _edit(site, "apply", change, where)
+
+
+def put(site: SiteLike, value: Tensor | float, **where: Index) -> Edit:
+    """Write `value`: a number, or a tensor that broadcasts to the region."""
+
+    def change(old: Tensor) -> Tensor:
+        return value if isinstance(value, Tensor) else torch.full_like(old, value)
+
+    return _edit(site, "put", change, where)
+
+
+def add(site: SiteLike, direction: Tensor | float, **where: Index) -> Edit:
+    """Add `direction`, for instance a steering vector."""
+    return _edit(site, "add", lambda old: old + direction, where)
+
+
+def scale(site: SiteLike, factor: Tensor | float, **where: Index) -> Edit:
+    """Multiply by `factor`."""
+    return _edit(site, "scale", lambda old: old * factor, where)
+
+
+def zero(site: SiteLike, **where: Index) -> Edit:
+    """Zero-ablate."""
+    return _edit(site, "zero", torch.zeros_like, where)
+
+
+def mean(site: SiteLike, reference: Tensor, **where: Index) -> Edit:
+    """Mean-ablate: write the mean over the batch (the first axis) of `reference`, an activation of this Site.
+
+    The region is chosen in the mean first, so that a reference of all positions serves an edit at some of them.
+    """
+    average = reference.mean(0, keepdim=True)
+    where_mean = {word: index for word, index in where.items() if word != "batch" and index is not None}
+    inner = Edit(as_site(site), "mean", lambda value: value, where_mean)
+    value = average[inner._index(average)] if where_mean else average
+    return _edit(site, "mean", lambda old: value.expand(old.shape), where)
+
+
+def noise(site: SiteLike, std: float, generator: Generator, **where: Index) -> Edit:
+    """Add Gaussian noise of standard deviation `std`, drawn anew at each run from `generator` (a CPU generator)."""
+
+    def change(old: Tensor) -> Tensor:
+        drawn = torch.randn(old.shape, generator=generator, dtype=old.dtype, device=generator.device)
+        return old + std * drawn.to(old.device)
+
+    return _edit(site, "noise", change, where)
+
+
+def project_out(site: SiteLike, directions: Tensor, **where: Index) -> Edit:
+    """Remove the span of `directions` (direction, unit) from the last axis. They need not be orthogonal."""
+    basis = torch.linalg.qr(directions.T.double()).Q
+
+    def change(old: Tensor) -> Tensor:
+        inside = basis.to(old)
+        return old - (old @ inside) @ inside.T
+
+    return _edit(site, "project_out", change, where)
+
+
+def freeze(sites: Iterable[SiteLike], cache: Mapping[Site, Tensor]) -> list[Edit]:
+    """Hold each Site at its value in `cache`, without gradient."""
+    return [put(site, cache[as_site(site)].detach()) for site in sites]
+
+
+def splice(site: SiteLike, dictionary: Dictionary, name: str = "sae") -> Edit:
+    """Route `site` through a dictionary: its latents and error term become Sites, `<site>[name].latents` and `.error`.
+
+    The activation becomes decode(latents) + error, equal to the original up to rounding until one of them is edited.
+    """
+    site = as_site(site)
+    return Edit(site, name, lambda value: value, {}, dictionary)

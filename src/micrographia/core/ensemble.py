@@ -1,0 +1,67 @@
+"""Many models of one architecture in one program: the plain objective with a leading member axis.
+
+Members differ in weights, data and hyper-parameters; member k does what the same model does alone (1e-9 in float64
+after 100 steps). On an accelerator all members share each kernel; on a CPU this costs per member what one model costs.
+The faster objective for models read at their last position is `last_position.LastPosition`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+from torch.func import grad_and_value, vmap
+
+from micrographia.core.errors import BadShape
+from micrographia.core.metrics import accuracy, cross_entropy
+from micrographia.core.training import Flat, Layout, LossAndGradient
+from micrographia.core.transformer import Architecture, forward, init_weights
+
+
+def init_ensemble(
+    arch: Architecture, generators: Sequence[Generator], *, dtype: torch.dtype = torch.float32
+) -> Flat:
+    """Fresh weights, each member's drawn from its own CPU generator in the published order."""
+    return Layout(arch.weight_shapes()).pack([init_weights(arch, g, dtype=dtype) for g in generators])
+
+
+class PlainObjective:
+    """Mean cross-entropy at the last position, by the plain forward and autograd, full batch.
+
+    `tokens` (member or 1, batch, pos), `labels` (member or 1, batch); a leading 1 shares the data among all members.
+    The loss is taken in float64. Cost per member: three forwards over all positions.
+    """
+
+    def __init__(
+        self, arch: Architecture, tokens: Int[Tensor, "data batch pos"], labels: Int[Tensor, "data batch"]
+    ) -> None:
+        if tokens.shape[:2] != labels.shape:
+            raise BadShape(f"Labels should have shape {tuple(tokens.shape[:2])}. Found {tuple(labels.shape)}.")
+        self.arch = arch
+        self.layout = Layout(arch.weight_shapes())
+        self.tokens = tokens
+        self.labels = labels
+
+    def __call__(self, weights: Flat, step: int = 0) -> LossAndGradient:
+        data = (None if len(self.tokens) == 1 else 0,) * 2
+        tokens, labels = (x[0] if len(x) == 1 else x for x in (self.tokens, self.labels))
+        step_all = vmap(grad_and_value(self._loss), in_dims=(0, *data))
+        gradient, loss = step_all(self.layout.views(weights), tokens, labels)
+        return LossAndGradient(loss, self.layout.join(gradient))
+
+    def _loss(self, weights: dict[str, Tensor], tokens: Tensor, labels: Tensor) -> Tensor:
+        logits = forward(self.arch, weights, tokens, last=True)
+        assert logits is not None
+        return cross_entropy(logits[:, -1], labels).mean()
+
+    @torch.no_grad()
+    def evaluate(self, weights: Flat) -> tuple[Float[Tensor, "member"], list[float]]:
+        """Loss and accuracy of every member; one forward each, one member at a time."""
+        losses, accuracies = [], []
+        for k in range(len(weights)):
+            tokens, labels = (x[k % len(x)] for x in (self.tokens, self.labels))
+            logits = forward(self.arch, self.layout.member(weights, k), tokens, last=True)
+            assert logits is not None
+            losses.append(cross_entropy(logits[:, -1], labels).mean())
+            accuracies.append(accuracy(logits[:, -1], labels))
+        return torch.stack(losses), accuracies

@@ -1,0 +1,36 @@
+"""What long work tells while it runs.
+
+Core, methods and labs never print: they hand events to a `Watch`, and a face draws them. Two kinds are enough:
+how far a stage has come, and a sentence that the user should read.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of `total` units of `stage`; `values` are the figures to show beside the bar."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str = "step"
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A sentence for the user: where work goes on, what could not be kept, what was guessed."""
+
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
+Event = Progress | Note
+Watch = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """The Watch that shows nothing."""

@@ -1,0 +1,171 @@
+"""Model: the protocol of everything that can be put under the microscope; Output, Cache, and the Tap between.
+
+A Model runs inputs, keeps the activations that were asked for, applies edits, and gives logits. The Tap is how a
+forward pass meets an observer: at each Site it hands over the value and takes back the value to go on with. There are
+no hooks to leave behind.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from micrographia.core.edits import Edit
+from micrographia.core.errors import UnknownSite
+from micrographia.core.sites import Site, SiteLike, as_site, select
+
+LogitsAt = Literal["all", "last"] | Sequence[int]
+
+
+class Cache(Mapping[Site, Tensor]):
+    """What a run kept, by Site or its text: the value after edits. Read-only: the mapping, by contract the tensors too."""
+
+    def __init__(self, values: Mapping[Site, Tensor]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, site: SiteLike) -> Tensor:
+        found = self._values.get(as_site(site))
+        if found is None:
+            kept = ", ".join(map(str, self._values)) or "nothing"
+            raise UnknownSite(f"The run did not keep {str(site)!r}. It kept {kept}. Ask for it in `keep`.")
+        return found
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{site}: {'x'.join(map(str, value.shape))}" for site, value in self._values.items())
+        return f"Cache({inside})"
+
+
+class Output(NamedTuple):
+    """What a run gives: logits (batch, chosen positions, vocab), None when it stopped early; and the Cache."""
+
+    logits: Tensor | None
+    cache: Cache
+
+
+class Start(NamedTuple):
+    """Where a run begins instead of at the tokens: the residual stream entering `layer`, and what was cached with it.
+
+    `keys` and `values` are for earlier positions (used where a model can reuse them).
+    """
+
+    layer: int
+    residual: Tensor
+    keys: Tensor | None = None
+    values: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelShape:
+    """The sizes that methods need to know."""
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    d_vocab_out: int
+    n_ctx: int
+
+
+class Model(Protocol):
+    """What is studied."""
+
+    @property
+    def shape(self) -> ModelShape: ...
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Every Site of this model, in the order in which a run reaches them."""
+        ...
+
+    @property
+    def weights(self) -> Any: ...
+
+    def run(
+        self,
+        inputs: Tensor,
+        *,
+        keep: SiteLike | Iterable[SiteLike] = (),
+        edits: Sequence[Edit] = (),
+        logits: LogitsAt = "all",
+        grad: bool = False,
+        start: Start | None = None,
+        stop: int | None = None,
+    ) -> Output: ...
+
+
+class Tap:
+    """Meets a forward pass at its Sites: applies the edits, keeps what was asked for.
+
+    `tap(kind, layer, value)` returns the value to go on with. `changes` tells a pass that a value which it computes
+    only beside its path (a head's `result`) must be computed on it.
+    """
+
+    def __init__(self, keep: Iterable[Site] = (), edits: Sequence[Edit] = (), *, detach: bool = True) -> None:
+        self._keep = frozenset(keep)
+        self._edits: dict[Site, list[Edit]] = {}
+        for edit in edits:
+            self._edits.setdefault(edit.site, []).append(edit)
+        self._detach = detach
+        self.kept: dict[Site, Tensor] = {}
+        self.reached: set[Site] = set()
+
+    def __call__(self, kind: str, layer: int | None, value: Tensor) -> Tensor:
+        return self._at(Site(kind, layer), value) if self._keep or self._edits else value
+
+    def keeps(self, kind: str, layer: int | None) -> bool:
+        return Site(kind, layer) in self._keep if self._keep else False
+
+    def changes(self, kind: str, layer: int | None) -> bool:
+        return Site(kind, layer) in self._edits if self._edits else False
+
+    def _at(self, site: Site, value: Tensor) -> Tensor:
+        self.reached.add(site)
+        for edit in self._edits.get(site, ()):
+            value = self._splice(edit, value) if edit.dictionary is not None else edit(value)
+        if site in self._keep:
+            self.kept[site] = value.detach() if self._detach else value
+        return value
+
+    def _splice(self, edit: Edit, value: Tensor) -> Tensor:
+        assert edit.dictionary is not None
+        latents = edit.dictionary.encode(value)
+        error = value - edit.dictionary.decode(latents)
+        latents = self._at(edit.site.within(edit.name, "latents"), latents)
+        error = self._at(edit.site.within(edit.name, "error"), error)
+        return edit.dictionary.decode(latents) + error
+
+    def finish(self) -> Cache:
+        """The Cache, once the pass is over. Raises UnknownSite for a Site kept or edited that the pass never reached."""
+        missing = (self._keep | set(self._edits)) - self.reached
+        if missing:
+            names = ", ".join(sorted(map(str, missing)))
+            raise UnknownSite(f"The run never reached {names}. Check `start`, `stop` and the spliced dictionaries.")
+        return Cache(self.kept)
+
+
+SILENT = Tap()
+
+
+def run_tapped(
+    sites: Sequence[Site],
+    forward: Callable[[Tap], Tensor | None],
+    keep: SiteLike | Iterable[SiteLike],
+    edits: Sequence[Edit],
+    *,
+    grad: bool,
+) -> Output:
+    """Run `forward` with a Tap made for these Sites and edits: the part of `Model.run` that all models share."""
+    for edit in edits:
+        select(sites, edit.site)
+    tap = Tap(select(sites, keep), edits, detach=not grad)
+    logits = forward(tap)
+    return Output(logits, tap.finish())

@@ -1,0 +1,203 @@
+"""Site: the address of one activation, and the table of what exists.
+
+`AXES` says for each kind which axes its value has; `LAYERLESS` which kinds belong to no layer. A Site prints as
+`L3.mlp_out` or `logits`; a spliced dictionary's latents as `L3.resid_post[sae].latents`. TransformerLens' hook names
+parse too. `select` turns patterns (`L*.resid_pre`, `L-1.z`, `L2:5.*`) into Sites of a model.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from micrographia.core.errors import UnknownSite
+
+RESIDUAL = ("batch", "pos", "d_model")
+HEADS = ("batch", "pos", "head", "d_head")
+PAIRS = ("batch", "head", "query", "key")
+NEURONS = ("batch", "pos", "neuron")
+SCALE = ("batch", "pos", "one")
+
+AXES: dict[str, tuple[str, ...]] = {
+    "embed": RESIDUAL,
+    "pos_embed": RESIDUAL,
+    "resid_pre": RESIDUAL,
+    "attn_norm_scale": SCALE,  # what the norm divides by
+    "attn_norm": RESIDUAL,  # the normalised residual that attention reads, gain and bias applied
+    "q": HEADS,  # q and k before rotary, rot_q and rot_k after
+    "k": HEADS,
+    "v": HEADS,
+    "rot_q": HEADS,
+    "rot_k": HEADS,
+    "scores": PAIRS,  # after scaling and masking, before the softmax
+    "pattern": PAIRS,
+    "z": HEADS,
+    "result": ("batch", "pos", "head", "d_model"),
+    "attn_out": RESIDUAL,
+    "resid_mid": RESIDUAL,
+    "mlp_norm_scale": SCALE,
+    "mlp_norm": RESIDUAL,
+    "mlp_pre": NEURONS,
+    "neurons": NEURONS,
+    "mlp_out": RESIDUAL,
+    "resid_post": RESIDUAL,
+    "final_norm_scale": SCALE,
+    "final_norm": RESIDUAL,
+    "logits": ("batch", "pos", "vocab"),
+}
+LAYERLESS = frozenset({"embed", "pos_embed", "final_norm_scale", "final_norm", "logits"})
+PARTS: dict[str, tuple[str, ...]] = {"latents": ("batch", "pos", "latent"), "error": RESIDUAL}
+
+LENS_NAMES: dict[str, str] = {  # TransformerLens' name within a block -> our kind
+    "hook_resid_pre": "resid_pre",
+    "hook_resid_mid": "resid_mid",
+    "hook_resid_post": "resid_post",
+    "hook_attn_out": "attn_out",
+    "hook_mlp_out": "mlp_out",
+    "attn.hook_q": "q",
+    "attn.hook_k": "k",
+    "attn.hook_v": "v",
+    "attn.hook_rot_q": "rot_q",
+    "attn.hook_rot_k": "rot_k",
+    "attn.hook_attn_scores": "scores",
+    "attn.hook_pattern": "pattern",
+    "attn.hook_z": "z",
+    "attn.hook_result": "result",
+    "mlp.hook_pre": "mlp_pre",
+    "mlp.hook_post": "neurons",
+    "ln1.hook_scale": "attn_norm_scale",
+    "ln1.hook_normalized": "attn_norm",
+    "ln2.hook_scale": "mlp_norm_scale",
+    "ln2.hook_normalized": "mlp_norm",
+}
+LENS_LAYERLESS: dict[str, str] = {
+    "hook_embed": "embed",
+    "hook_pos_embed": "pos_embed",
+    "ln_final.hook_scale": "final_norm_scale",
+    "ln_final.hook_normalized": "final_norm",
+}
+
+_OWN = re.compile(r"(?:L(?P<layer>\d+)\.)?(?P<kind>[a-z_]+)(?:\[(?P<name>\w+)\]\.(?P<part>\w+))?")
+_PATTERN = re.compile(r"(?:L(?P<layers>\*|-?\d+|\d*:\d*)\.)?(?P<kind>[a-z_*?\[\]!.\w]+)")
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Site:
+    """The address of one activation: `AXES[kind]` names the axes of its value.
+
+    `dictionary` and `part` address the latents or the error term of a dictionary spliced in at this place.
+
+    >>> Site.parse("L3.mlp_out")
+    Site(kind='mlp_out', layer=3, dictionary='', part='')
+    >>> str(Site.parse("blocks.0.attn.hook_z"))
+    'L0.z'
+    """
+
+    kind: str
+    layer: int | None = None
+    dictionary: str = ""
+    part: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in AXES:
+            raise UnknownSite(f"{self.kind!r} is no kind of site. Nearest kinds: {_nearest(self.kind)}.")
+        if (self.layer is None) != (self.kind in LAYERLESS):
+            raise UnknownSite(f"{self.kind!r} {'needs a' if self.layer is None else 'has no'} layer. Found {self.layer}.")
+        if self.part and self.part not in PARTS:
+            raise UnknownSite(f"A dictionary has the parts {', '.join(PARTS)}. Found {self.part!r}.")
+
+    def __str__(self) -> str:
+        place = self.kind if self.layer is None else f"L{self.layer}.{self.kind}"
+        return f"{place}[{self.dictionary}].{self.part}" if self.part else place
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return PARTS[self.part] if self.part else AXES[self.kind]
+
+    def within(self, dictionary: str, part: str) -> "Site":
+        """The Site of a part of a dictionary spliced in here."""
+        return Site(self.kind, self.layer, dictionary, part)
+
+    @classmethod
+    def parse(cls, text: str) -> "Site":
+        """Read `L<layer>.<kind>`, `<kind>`, `...[name].latents`, or a TransformerLens hook name."""
+        if (site := _parse_lens(text)) is not None:
+            return site
+        match = _OWN.fullmatch(text)
+        if match is None or match["kind"] not in AXES:
+            raise UnknownSite(
+                f"Cannot read {text!r} as a site: write L<layer>.<kind> or <kind>. Nearest kinds: {_nearest(text)}."
+            )
+        layer = int(match["layer"]) if match["layer"] is not None else None
+        return cls(match["kind"], layer, match["name"] or "", match["part"] or "")
+
+
+SiteLike = Site | str
+
+
+def as_site(site: SiteLike) -> Site:
+    return site if isinstance(site, Site) else Site.parse(site)
+
+
+def select(sites: Sequence[Site], wanted: SiteLike | Iterable[SiteLike]) -> tuple[Site, ...]:
+    """The Sites, of `sites`, that `wanted` names: Sites, their texts, or patterns over layers and kinds.
+
+    `L*.z` is every layer, `L-1.z` the last, `L2:5.z` layers 2 to 4, `L0.*` every kind of a layer. The order is that of
+    `wanted`, then of `sites`; each comes once. Raises UnknownSite when a name fits nothing.
+
+    >>> here = [Site("z", 0), Site("z", 1), Site("logits")]
+    >>> [str(site) for site in select(here, "L*.z")]
+    ['L0.z', 'L1.z']
+    """
+    names = [wanted] if isinstance(wanted, Site | str) else list(wanted)
+    found: dict[Site, None] = {}
+    for name in names:
+        found.update(dict.fromkeys(_matching(sites, name)))
+    return tuple(found)
+
+
+def _matching(sites: Sequence[Site], name: SiteLike) -> list[Site]:
+    if isinstance(name, str) and not _is_pattern(name):
+        name = Site.parse(name)
+    if isinstance(name, Site):
+        if name not in sites and not name.part:
+            raise UnknownSite(f"This model has no site {str(name)!r}. Nearest: {_nearest(str(name), sites)}.")
+        return [name]
+    match = _PATTERN.fullmatch(name)
+    layers = _layers(match["layers"], sites) if match else []
+    hits = [s for s in sites if match and s.layer in layers and fnmatchcase(s.kind, match["kind"])]
+    if not hits:
+        raise UnknownSite(f"The pattern {name!r} fits no site of this model. Nearest: {_nearest(name, sites)}.")
+    return hits
+
+
+def _is_pattern(text: str) -> bool:
+    return any(mark in text for mark in ("*", "?", "L-")) or re.match(r"L\d*:\d*\.", text) is not None
+
+
+def _layers(text: str | None, sites: Sequence[Site]) -> list[int | None]:
+    if text is None:
+        return [None]
+    layers = sorted({site.layer for site in sites if site.layer is not None})
+    if text == "*":
+        return [*layers]
+    if ":" in text:
+        start, stop = (int(end) if end else None for end in text.split(":"))
+        return [*layers[start:stop]]
+    return [layers[int(text)]] if -len(layers) <= int(text) < len(layers) else []
+
+
+def _parse_lens(text: str) -> Site | None:
+    if text in LENS_LAYERLESS:
+        return Site(LENS_LAYERLESS[text])
+    match = re.fullmatch(r"blocks\.(\d+)\.(.+)", text)
+    if match and match[2] in LENS_NAMES:
+        return Site(LENS_NAMES[match[2]], int(match[1]))
+    return None
+
+
+def _nearest(text: str, sites: Sequence[Site] = ()) -> str:
+    known = [str(site) for site in sites] or list(AXES)
+    near = get_close_matches(text, known) or get_close_matches(text.rpartition(".")[2], known)
+    return ", ".join(near) or "see `model.sites`"

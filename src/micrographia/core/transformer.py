@@ -1,0 +1,347 @@
+"""A small decoder on one page: every position, every Site, no state but its weights.
+
+`forward` is a pure function of weights and tokens (so `torch.func` may run many at once); `Transformer` binds weights
+to the Model protocol. Weights carry TransformerLens' names and shapes; every product is `x @ W`. The faster plan for
+one layer read at its last position lives in `last_position`.
+Suffixes: B batch, P pos, Q query, K key, H head, E d_head, D d_model, M neuron, V vocab.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from micrographia.core.edits import Edit
+from micrographia.core.errors import BadConfig, BadShape, UserError
+from micrographia.core.model import SILENT, LogitsAt, ModelShape, Output, Start, Tap, run_tapped
+from micrographia.core.sites import Site, SiteLike
+
+Weights = Mapping[str, Tensor]
+
+NORM_EPS = 1e-5
+ROTARY_BASE = 10_000.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """What kind of small transformer. The defaults are the grokking mainline's but for the vocabulary and context."""
+
+    d_vocab: int
+    d_vocab_out: int
+    n_ctx: int
+    n_layers: int = 1
+    d_model: int = 128
+    n_heads: int = 4
+    d_head: int = 32
+    d_mlp: int = 512
+    act: Literal["relu", "gelu", "swiglu"] = "relu"
+    norm: Literal["none", "layernorm", "rmsnorm"] = "none"
+    positions: Literal["learned", "rotary"] = "learned"
+    attn_bias: bool = False
+    mlp_bias: bool = True
+    tied: bool = False
+    attention: bool = True
+    """False: the embeddings of all tokens but the last are concatenated into the first MLP; there is one position."""
+    mlp: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.attention or self.mlp):
+            raise BadConfig("A transformer without attention and without MLP computes nothing. Turn one of them on.")
+        if self.positions == "rotary" and self.d_head % 2:
+            raise BadConfig(f"Rotary positions turn pairs, so d_head must be even. Found {self.d_head}.")
+        if self.tied and self.d_vocab_out > self.d_vocab:
+            raise BadConfig(f"Tied: {self.d_vocab_out} outputs need as many inputs. Found {self.d_vocab}.")
+
+    @property
+    def shape(self) -> ModelShape:
+        return ModelShape(
+            n_layers=self.n_layers,
+            d_model=self.d_model,
+            n_heads=self.n_heads,
+            d_head=self.d_head,
+            d_mlp=self.d_mlp,
+            d_vocab=self.d_vocab,
+            d_vocab_out=self.d_vocab_out,
+            n_ctx=self.n_ctx,
+        )
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every weight, in the order in which initialisation draws them."""
+        V, D, H, E, M = self.d_vocab, self.d_model, self.n_heads, self.d_head, self.d_mlp
+        shapes: dict[str, tuple[int, ...]] = {"embed.W_E": (V, D)}
+        if self.attention and self.positions == "learned":
+            shapes["pos_embed.W_pos"] = (self.n_ctx, D)
+        for i in range(self.n_layers):
+            block = f"blocks.{i}."
+            if self.attention:
+                shapes |= self._norm_shapes(block + "ln1")
+                shapes |= {f"{block}attn.W_{x}": (H, D, E) for x in "KQV"} | {f"{block}attn.W_O": (H, E, D)}
+                if self.attn_bias:
+                    shapes |= {f"{block}attn.b_{x}": (H, E) for x in "KQV"} | {f"{block}attn.b_O": (D,)}
+            if self.mlp:
+                width = D if self.attention or i else (self.n_ctx - 1) * D
+                shapes |= self._norm_shapes(block + "ln2", width) | {f"{block}mlp.W_in": (width, M)}
+                shapes |= {f"{block}mlp.W_gate": (width, M)} if self.act == "swiglu" else {}
+                shapes |= {f"{block}mlp.b_in": (M,)} if self.mlp_bias else {}
+                shapes |= {f"{block}mlp.W_out": (M, D)}
+                shapes |= {f"{block}mlp.b_out": (D,)} if self.mlp_bias else {}
+        shapes |= self._norm_shapes("ln_final")
+        return shapes if self.tied else shapes | {"unembed.W_U": (D, self.d_vocab_out)}
+
+    def _norm_shapes(self, name: str, width: int | None = None) -> dict[str, tuple[int, ...]]:
+        names = {"none": (), "layernorm": ("w", "b"), "rmsnorm": ("w",)}[self.norm]
+        return {f"{name}.{x}": (width or self.d_model,) for x in names}
+
+
+def init_weights(
+    arch: Architecture, generator: Generator, *, dtype: torch.dtype = torch.float32, std_scale: float = 1.0
+) -> dict[str, Tensor]:
+    """Fresh weights: normal draws / sqrt(d_model) (the unembedding: / sqrt(d_vocab)), biases 0, gains 1.
+
+    Order and layout of the draws are those of the code published with Nanda et al. (2023), where every matrix is
+    (out, in): a CPU generator seeded s then gives the very weights that `torch.manual_seed(s)` gives there. W_out is
+    scaled by d_model too, not by d_mlp, as published.
+    """
+    weights: dict[str, Tensor] = {}
+    for name, shape in arch.weight_shapes().items():
+        leaf = name.rpartition(".")[2]
+        if leaf.startswith("b"):
+            drawn = torch.zeros(shape)
+        elif leaf == "w":
+            drawn = torch.ones(shape)
+        else:
+            fan = arch.d_vocab_out if leaf == "W_U" else arch.d_model
+            drawn = std_scale * _draw(leaf, shape, generator) / fan**0.5
+        weights[name] = drawn.to(dtype).contiguous()
+    return weights
+
+
+def _draw(leaf: str, shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Draw in the published layout, return in ours."""
+    if leaf in ("W_K", "W_Q", "W_V"):
+        H, D, E = shape
+        return torch.randn(H, E, D, generator=generator).transpose(1, 2)
+    if leaf == "W_O":
+        H, E, D = shape
+        return torch.randn(D, H * E, generator=generator).reshape(D, H, E).permute(1, 2, 0)
+    if leaf in ("W_E", "W_in", "W_gate", "W_out"):
+        return torch.randn(*reversed(shape), generator=generator).T
+    return torch.randn(*shape, generator=generator)  # W_pos (n_ctx, d_model) and W_U (d_model, vocab) as they are
+
+
+def forward(
+    arch: Architecture,
+    weights: Weights,
+    tokens: Int[Tensor, "batch pos"],
+    *,
+    tap: Tap = SILENT,
+    start: Start | None = None,
+    stop: int | None = None,
+    last: bool = False,
+) -> Float[Tensor, "batch pos vocab"] | None:
+    """Logits at every position (`last`: only the last), or None when stopped before layer `stop`.
+
+    Cost: one pass; about 2 FLOPs per weight and position.
+    """
+    x = _embed(arch, weights, tokens, tap) if start is None else start.residual
+    for i in range(start.layer if start else 0, arch.n_layers if stop is None else stop):
+        x = tap("resid_pre", i, x)
+        if arch.attention:
+            x = tap("resid_mid", i, x + tap("attn_out", i, _attention(arch, weights, i, x, tap)))
+        if arch.mlp:
+            y = tap("mlp_out", i, _mlp(arch, weights, i, x, tap))
+            x = x + y if arch.attention or i else y  # the concatenated operands have another width: no skip
+        x = tap("resid_post", i, x)
+    if stop is not None:
+        return None
+    x = _norm(arch, weights, "ln_final", x[:, -1:] if last else x, tap, "final_norm", None)
+    return tap("logits", None, x @ unembedding(arch, weights))
+
+
+def unembedding(arch: Architecture, weights: Weights) -> Float[Tensor, "d_model vocab"]:
+    """W_U; of a tied model the embedding's own weights, as many of them as there are outputs."""
+    return weights["embed.W_E"][: arch.d_vocab_out].T if arch.tied else weights["unembed.W_U"]
+
+
+def _embed(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Tensor:
+    x_BPD = tap("embed", None, weights["embed.W_E"][tokens])
+    if not arch.attention:
+        return x_BPD[:, :-1].flatten(1)[:, None]
+    if arch.positions == "learned":
+        where = weights["pos_embed.W_pos"][: tokens.shape[1]].expand(x_BPD.shape)
+        x_BPD = x_BPD + tap("pos_embed", None, where)
+    return x_BPD
+
+
+def _attention(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap) -> Tensor:
+    """Causal multi-head attention (Vaswani et al. 2017, section 3.2)."""
+    block = f"blocks.{i}.attn."
+    x = _norm(arch, weights, f"blocks.{i}.ln1", x, tap, "attn_norm", i)
+    q, k, v = (
+        tap(name, i, _heads(x, weights[f"{block}W_{name.upper()}"], weights.get(f"{block}b_{name.upper()}")))
+        for name in "qkv"
+    )
+    if arch.positions == "rotary":
+        q, k = tap("rot_q", i, rotate(q)), tap("rot_k", i, rotate(k))
+    scores_BHQK = torch.einsum("bqhe,bkhe->bhqk", q, k) / arch.d_head**0.5
+    ahead = torch.ones(scores_BHQK.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+    scores_BHQK = tap("scores", i, scores_BHQK.masked_fill(ahead, -torch.inf))
+    pattern_BHQK = tap("pattern", i, scores_BHQK.softmax(-1))
+    z_BPHE = tap("z", i, torch.einsum("bhqk,bkhe->bqhe", pattern_BHQK, v))
+    W_O = weights[f"{block}W_O"]
+    out = z_BPHE.flatten(2) @ W_O.flatten(0, 1)
+    if tap.changes("result", i):
+        out = tap("result", i, torch.einsum("bphe,hed->bphd", z_BPHE, W_O)).sum(2)
+    elif tap.keeps("result", i):  # beside the path, so that keeping it changes no bit of the output
+        tap("result", i, torch.einsum("bphe,hed->bphd", z_BPHE, W_O))
+    return out + weights[f"{block}b_O"] if arch.attn_bias else out
+
+
+def _heads(x_BPD: Tensor, W_HDE: Tensor, b_HE: Tensor | None) -> Tensor:
+    out = torch.einsum("bpd,hde->bphe", x_BPD, W_HDE)
+    return out if b_HE is None else out + b_HE
+
+
+def _mlp(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap) -> Tensor:
+    block = f"blocks.{i}.mlp."
+    x = _norm(arch, weights, f"blocks.{i}.ln2", x, tap, "mlp_norm", i)
+    pre = x @ weights[block + "W_in"]
+    pre = tap("mlp_pre", i, pre + weights[block + "b_in"] if arch.mlp_bias else pre)
+    if arch.act == "swiglu":  # Shazeer (2020), "GLU variants improve transformer"
+        h = pre * F.silu(x @ weights[block + "W_gate"])
+    else:
+        h = F.relu(pre) if arch.act == "relu" else F.gelu(pre)
+    h = tap("neurons", i, h)
+    out = h @ weights[block + "W_out"]
+    return out + weights[block + "b_out"] if arch.mlp_bias else out
+
+
+def _norm(
+    arch: Architecture, weights: Weights, name: str, x: Tensor, tap: Tap, kind: str, layer: int | None
+) -> Tensor:
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019); without a norm, x itself and no Site."""
+    if arch.norm == "none":
+        return x
+    centred = x - x.mean(-1, keepdim=True) if arch.norm == "layernorm" else x
+    scale = tap(f"{kind}_scale", layer, (centred.pow(2).mean(-1, keepdim=True) + NORM_EPS).sqrt())
+    y = centred / scale * weights[name + ".w"]
+    return tap(kind, layer, y + weights[name + ".b"] if arch.norm == "layernorm" else y)
+
+
+def rotate(x_BPHE: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_head"]:
+    """Rotary positions (Su et al. 2021, eq. 34), halves paired as in GPT-NeoX."""
+    half = x_BPHE.shape[-1] // 2
+    rate = ROTARY_BASE ** (-torch.arange(half, device=x_BPHE.device, dtype=x_BPHE.dtype) / half)
+    angle = torch.arange(x_BPHE.shape[1], device=x_BPHE.device, dtype=x_BPHE.dtype)[:, None, None] * rate
+    left, right = x_BPHE[..., :half], x_BPHE[..., half:]
+    return torch.cat([left * angle.cos() - right * angle.sin(), right * angle.cos() + left * angle.sin()], -1)
+
+
+class LayerWeights:
+    """One kind of weight over layers: `W_Q[layer]`, `W_Q[layer, head]`. Views, never copies."""
+
+    def __init__(self, weights: Weights, pattern: str) -> None:
+        self._weights = weights
+        self._pattern = pattern
+
+    def __getitem__(self, at: int | tuple[int, ...]) -> Tensor:
+        layer, *rest = at if isinstance(at, tuple) else (at,)
+        weight = self._weights[self._pattern.format(layer)]
+        return weight[tuple(rest)] if rest else weight
+
+
+class WeightViews:
+    """The weights under the names that all families share, as `x @ W`: `W_E`, `W_pos`, `W_Q[layer, head]`, `W_U` ..."""
+
+    def __init__(self, arch: Architecture, weights: Weights) -> None:
+        self.W_E = weights["embed.W_E"]
+        self.W_pos = weights.get("pos_embed.W_pos")
+        self.W_U = unembedding(arch, weights)
+        for name in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"):
+            setattr(self, name, LayerWeights(weights, f"blocks.{{}}.attn.{name}"))
+        for name in ("W_in", "W_gate", "W_out", "b_in", "b_out"):
+            setattr(self, name, LayerWeights(weights, f"blocks.{{}}.mlp.{name}"))
+
+
+class Transformer:
+    """A small transformer as a Model. Holds its architecture and weights; a run leaves nothing behind."""
+
+    def __init__(self, arch: Architecture, weights: Weights) -> None:
+        wanted = arch.weight_shapes()
+        found = {name: tuple(weight.shape) for name, weight in weights.items()}
+        if wanted != found:
+            odd = {name: (wanted.get(name), found.get(name)) for name in wanted | found}
+            odd = {name: pair for name, pair in odd.items() if pair[0] != pair[1]}
+            raise BadShape(f"These weights do not fit the architecture (name: wanted, found): {odd}.")
+        self.arch = arch
+        self.state: Weights = dict(weights)
+
+    @property
+    def shape(self) -> ModelShape:
+        return self.arch.shape
+
+    @property
+    def weights(self) -> WeightViews:
+        return WeightViews(self.arch, self.state)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        arch = self.arch
+        normed = arch.norm != "none"
+        found = [Site("embed"), *([Site("pos_embed")] if "pos_embed.W_pos" in self.state else [])]
+        attention = ("q", "k", "v", "scores", "pattern", "z", "result", "attn_out", "resid_mid")
+        mlp = ("mlp_pre", "neurons", "mlp_out")
+        for i in range(arch.n_layers):
+            found.append(Site("resid_pre", i))
+            if arch.attention:
+                found += [Site(kind, i) for kind in ("attn_norm_scale", "attn_norm") if normed]
+                found += [Site(kind, i) for kind in attention[:3]]
+                found += [Site(kind, i) for kind in ("rot_q", "rot_k") if arch.positions == "rotary"]
+                found += [Site(kind, i) for kind in attention[3:]]
+            if arch.mlp:
+                found += [Site(kind, i) for kind in ("mlp_norm_scale", "mlp_norm") if normed]
+                found += [Site(kind, i) for kind in mlp]
+            found.append(Site("resid_post", i))
+        return (*found, *([Site("final_norm_scale"), Site("final_norm")] if normed else []), Site("logits"))
+
+    def run(
+        self,
+        inputs: Int[Tensor, "batch pos"],
+        *,
+        keep: SiteLike | Iterable[SiteLike] = (),
+        edits: Sequence[Edit] = (),
+        logits: LogitsAt = "all",
+        grad: bool = False,
+        start: Start | None = None,
+        stop: int | None = None,
+    ) -> Output:
+        """Run tokens, keep Sites, apply edits. The logits Site is whole whatever `logits` selects afterwards.
+
+        Errors: UserError for tokens outside the vocabulary or too long; UnknownSite; BadEdit.
+        """
+        self._check(inputs)
+        with torch.set_grad_enabled(grad):
+            out = run_tapped(
+                self.sites,
+                lambda tap: forward(self.arch, self.state, inputs, tap=tap, start=start, stop=stop),
+                keep,
+                edits,
+                grad=grad,
+            )
+        if out.logits is None or logits == "all":
+            return out
+        return out._replace(logits=out.logits[:, [-1] if logits == "last" else list(logits)])
+
+    def _check(self, tokens: Tensor) -> None:
+        if tokens.ndim != 2:
+            raise BadShape(f"Tokens should have shape (batch, pos). Found {tuple(tokens.shape)}.")
+        if tokens.shape[1] > self.arch.n_ctx:
+            raise UserError(f"This model reads {self.arch.n_ctx} tokens at most. Found {tokens.shape[1]}.")
+        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.arch.d_vocab:
+            raise UserError(
+                f"Tokens must lie in 0..{self.arch.d_vocab - 1}. Found {int(tokens.min())}..{int(tokens.max())}."
+            )

@@ -1,0 +1,126 @@
+"""Axes, phase bands and dashed marks, which several kinds of figure share.
+
+`layout.meta` says to whoever shows the picture what controls it wants: `log` names the axes that can be switched
+between linear and logarithmic, `scale` the colour scale that follows the page's theme.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from micrographia.faces.figures.palette import BANDS, FONT, MUTED, faint
+
+HEIGHT = 440
+LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "title": {"text": ""}}
+
+
+def axis(label: str, *, log: bool = False, category: bool = False) -> dict[str, Any]:
+    """An axis with its name; ten powers of ten, not 2, 5, 10, when it is logarithmic."""
+    kind = "category" if category else "log" if log else "linear"
+    extra = {"dtick": None, "exponentformat": "power", "minor": {"showgrid": False}} if log else {}
+    return {"title": {"text": label}, "type": kind, "automargin": True, **extra}
+
+
+def frame(*, height: int = HEIGHT, **more: Any) -> dict[str, Any]:
+    """The layout all pictures start from."""
+    return {
+        "height": height,
+        "margin": {"l": 8, "r": 12, "t": 28, "b": 8},
+        "legend": LEGEND,
+        "showlegend": False,
+        "hovermode": "closest",
+        **more,
+    }
+
+
+def bands(phases: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Tinted spans behind the curves, and their entries in the legend. An open end reaches the picture's edge."""
+    shapes, entries = [], []
+    for i, phase in enumerate(phases):
+        if phase.get("start") is None or phase.get("end") is None:
+            continue
+        colour = BANDS[i % len(BANDS)]
+        shapes.append(
+            {
+                "type": "rect",
+                "xref": "x",
+                "yref": "paper",
+                "x0": phase["start"],
+                "x1": phase["end"],
+                "y0": 0,
+                "y1": 1,
+                "fillcolor": faint(colour, 0.11),
+                "line": {"width": 0},
+                "layer": "below",
+            }
+        )
+        entries.append(legend_square(str(phase["name"]), faint(colour, 0.35)))
+    return shapes, entries
+
+
+def legend_square(name: str, colour: str) -> dict[str, Any]:
+    """A trace with no point, for the legend alone."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [None],
+        "y": [None],
+        "name": name,
+        "marker": {"symbol": "square", "size": 12, "color": colour},
+        "hoverinfo": "skip",
+        "showlegend": True,
+    }
+
+
+def upright_marks(marks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Dashed vertical lines at `x`, named along the line."""
+    return [_mark(mark, "x", textangle=-90) for mark in marks if mark.get("x") is not None]
+
+
+def level_marks(marks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Dashed horizontal lines at `y`, named at their right end."""
+    return [_mark(mark, "y", textangle=0) for mark in marks if mark.get("y") is not None]
+
+
+def _mark(mark: Mapping[str, Any], along: str, *, textangle: int) -> dict[str, Any]:
+    across = "y" if along == "x" else "x"
+    label = {
+        "text": str(mark["name"]),
+        "textposition": "end",
+        "textangle": textangle,
+        "font": {"size": 11, "color": MUTED, "family": FONT},
+    }
+    return {
+        "type": "line",
+        f"{along}ref": along,
+        f"{across}ref": "paper",
+        f"{along}0": mark[along],
+        f"{along}1": mark[along],
+        f"{across}0": 0,
+        f"{across}1": 1,
+        "line": {"color": MUTED, "width": 1.2, "dash": "dash"},
+        "label": label,
+    }
+
+
+def span(values: Sequence[Any]) -> list[float] | None:
+    """Least, greatest and least positive of all numbers in these arrays; None when there is none."""
+    numbers = [np.asarray(v, dtype=np.float64).ravel() for v in values if np.asarray(v).dtype.kind in "fiu"]
+    flat = np.concatenate(numbers) if numbers else np.zeros(0)
+    flat = flat[np.isfinite(flat)]
+    if not flat.size:
+        return None
+    positive = flat[flat > 0]
+    return [float(flat.min()), float(flat.max()), float(positive.min()) if positive.size else 1.0]
+
+
+def padded(limits: Sequence[float], *, log: bool, from_zero: bool = False) -> list[float]:
+    """An axis range with some air around `span`'s limits, as plotly wants it: exponents on a logarithmic axis."""
+    low, high, positive = limits
+    if log:
+        ends = np.log10([positive, max(high, positive)])
+    else:
+        ends = np.array([min(low, 0.0) if from_zero else low, high])
+    air = 0.05 * (ends[1] - ends[0]) or 0.5
+    return [float(ends[0] - (0 if from_zero and not log and ends[0] == 0 else air)), float(ends[1] + air)]

@@ -1,0 +1,78 @@
+"""Bars and histograms: a height for each name, or for each interval of values."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from micrographia.faces.figures.axes import axis, frame, level_marks, upright_marks
+from micrographia.faces.figures.curves import Drawn, _escaped
+from micrographia.faces.figures.palette import LINES, MUTED, faint
+
+
+def bars(data: Mapping[str, Any]) -> Drawn:
+    """One bar a name; with `series`, groups of bars. Highlighted bars are strong, the others pale."""
+    y = np.atleast_2d(np.asarray(data["y"]))
+    series = [str(name) for name in data.get("series") or ("",)]
+    names = [str(name) for name in data["names"]]
+    traces = [_bar(data, i, names, y[i], name=name) for i, name in enumerate(series)]
+    layout = frame(
+        xaxis=axis(data["x_label"], category=True) | {"tickangle": -45 if max(map(len, names)) > 5 else 0},
+        yaxis=axis(data["y_label"], log=bool(data.get("log_y"))) | {"rangemode": "tozero"},
+        shapes=level_marks(data.get("reference") or ()),
+        showlegend=len(series) > 1,
+        bargap=0.25 if len(names) < 30 else 0.12,
+        meta={"log": ["y"]},
+    )
+    return traces, layout
+
+
+def _bar(data: Mapping[str, Any], i: int, names: list[str], y: Any, *, name: str) -> dict[str, Any]:
+    colour: Any = LINES[i % len(LINES)]
+    if data.get("highlight") is not None and len(data["highlight"]):
+        strong = {int(j) for j in data["highlight"]}
+        colour = [colour if j in strong else faint(MUTED, 0.5) for j in range(len(names))]
+    trace = {
+        "type": "bar",
+        "x": names,
+        "y": y,
+        "name": name,
+        "marker": {"color": colour, "line": {"width": 0}},
+        "hovertemplate": f"{_escaped(data['x_label'])} %{{x}}: %{{y:.4~g}}<extra>{_escaped(name)}</extra>",
+    }
+    if data.get("low") is not None and data.get("high") is not None:
+        low, high = (np.atleast_2d(np.asarray(data[end]))[i] for end in ("low", "high"))
+        trace["error_y"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": high - y,
+            "arrayminus": y - low,
+            "color": MUTED,
+            "thickness": 1.4,
+            "width": 3,
+        }
+    return trace
+
+
+def histogram(data: Mapping[str, Any]) -> Drawn:
+    """Counts of `values` in equal intervals, drawn as bars so that every face agrees on the intervals."""
+    values = np.asarray(data["values"], dtype=np.float64).ravel()
+    values = values[np.isfinite(values)]
+    edges = np.asarray(data.get("_edges", np.histogram_bin_edges(values, bins=int(data.get("bins", 30)))))
+    counts, edges = np.histogram(values, bins=edges)
+    trace = {
+        "type": "bar",
+        "x": (edges[1:] + edges[:-1]) / 2,
+        "y": counts,
+        "width": np.diff(edges) * 0.94,
+        "marker": {"color": LINES[0], "line": {"width": 0}},
+        "customdata": np.stack([edges[:-1], edges[1:]], axis=1),
+        "hovertemplate": "%{customdata[0]:.3~g} to %{customdata[1]:.3~g}: %{y}<extra></extra>",
+    }
+    return [trace], frame(
+        xaxis=axis(data["x_label"]),
+        yaxis=axis(data["y_label"], log=bool(data.get("log_y"))),
+        shapes=upright_marks(data.get("marks") or ()),
+        bargap=0.04,
+        meta={"log": ["y"]},
+    )

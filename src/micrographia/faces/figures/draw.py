@@ -1,0 +1,121 @@
+"""Figure -> plotly: one function a kind, in the table `DRAW`.
+
+`draw` gives a plain dict of `data`, `layout` and `frames` with numpy arrays inside: plotly's own schema, without
+importing plotly. What a picture can be asked (log axes, a slider) stands in `layout.meta`; `with_controls` turns it
+into plotly's own buttons and slider for a notebook, and the report makes its own. Tables and the explorer are no
+plotly pictures: the report draws them itself.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from micrographia.core.claims import Figure
+from micrographia.faces.figures.axes import padded, span
+from micrographia.faces.figures.counts import bars, histogram
+from micrographia.faces.figures.curves import Drawn, lines, scatter
+from micrographia.faces.figures.maps import heatmap
+from micrographia.faces.figures.palette import SCALES, template
+
+DRAW: dict[str, Callable[[Mapping[str, Any]], Drawn]] = {
+    "lines": lines,
+    "bars": bars,
+    "histogram": histogram,
+    "heatmap": heatmap,
+    "scatter": scatter,
+}
+
+MOVING = ("x", "y", "z", "text", "error_y", "marker", "customdata", "width")
+"""What a frame may change in a trace."""
+
+
+def draw(figure: Figure) -> dict[str, Any]:
+    """The plotly picture of a Figure: {"data", "layout", "frames"}. The slider starts at the last frame."""
+    function = DRAW[figure.kind]
+    if not figure.frames:
+        traces, layout = function(figure.data)
+        return {"data": traces, "layout": _themed(layout), "frames": []}
+    drawn = [function(_at(figure, i)) for i in range(len(figure.frames))]
+    traces, layout = drawn[-1]
+    _hold_still(layout, [each for each, _ in drawn])
+    layout["meta"] = {**layout.get("meta", {}), "frames": list(figure.frames)}
+    frames = [{"name": name, "data": _moving(each)} for name, (each, _) in zip(figure.frames, drawn)]
+    return {"data": traces, "layout": _themed(layout), "frames": frames}
+
+
+def _themed(layout: dict[str, Any]) -> dict[str, Any]:
+    if "scale" in layout.get("meta", {}):
+        scale = [list(stop) for stop in SCALES["light"][layout["meta"]["scale"]]]
+        layout["coloraxis"] = {"colorscale": scale, **layout.get("coloraxis", {})}
+    return {**layout, "template": {"layout": template("light")}}
+
+
+def _at(figure: Figure, i: int) -> dict[str, Any]:
+    """The data of one frame, with what must be the same in all of them: classes, intervals, colour limits."""
+    data = dict(figure.data)
+    if data.get("categorical"):
+        data["_classes"] = np.unique(np.asarray(data["colour"]))
+    if figure.kind == "histogram":
+        values = np.asarray(data["values"], dtype=np.float64)
+        data["_edges"] = np.histogram_bin_edges(values[np.isfinite(values)], bins=int(data.get("bins", 30)))
+    if figure.kind == "heatmap":
+        data["_limits"] = (float(np.nanmin(data["z"])), float(np.nanmax(data["z"])))
+    return data | {name: figure.data[name][i] for name in figure.framed}
+
+
+def _moving(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: trace[key] for key in MOVING if key in trace} for trace in traces]
+
+
+def _hold_still(layout: dict[str, Any], drawn: list[list[dict[str, Any]]]) -> None:
+    """Fix the axes over all frames, so that what moves is the data and not the ruler."""
+    for side in "xy":
+        limits = span([trace[side] for traces in drawn for trace in traces if side in trace])
+        ruler = layout[f"{side}axis"]
+        if limits is None or ruler["type"] == "category" or any("z" in trace for trace in drawn[0]):
+            continue
+        from_zero = side == "y" and drawn[0][0]["type"] == "bar"
+        ruler["range"] = padded(limits, log=ruler["type"] == "log", from_zero=from_zero)
+        spans = {
+            kind: padded(limits, log=kind == "log", from_zero=from_zero) for kind in ("linear", "log")
+        }
+        layout["meta"].setdefault("ranges", {})[side] = spans
+
+
+def with_controls(picture: Mapping[str, Any]) -> dict[str, Any]:
+    """The same picture with plotly's own buttons for the axes and slider for the frames."""
+    layout = dict(picture["layout"])
+    meta = layout.get("meta", {})
+    layout["updatemenus"] = [_switch(side, i, meta) for i, side in enumerate(meta.get("log", ()))]
+    if picture["frames"]:
+        layout["sliders"] = [_slider([frame["name"] for frame in picture["frames"]])]
+    layout["margin"] = {**layout["margin"], "t": 70}
+    return {**picture, "layout": layout}
+
+
+def _switch(side: str, place: int, meta: Mapping[str, Any]) -> dict[str, Any]:
+    ranges = meta.get("ranges", {}).get(side, {})
+    buttons = []
+    for kind in ("linear", "log"):
+        change: dict[str, Any] = {f"{side}axis.type": kind}
+        change |= {f"{side}axis.range": ranges[kind]} if kind in ranges else {f"{side}axis.autorange": True}
+        buttons.append({"label": f"{side} {kind}", "method": "relayout", "args": [change]})
+    return {
+        "type": "buttons",
+        "direction": "right",
+        "buttons": buttons,
+        "showactive": False,
+        "x": 1 - 0.24 * place,
+        "xanchor": "right",
+        "y": 1.08,
+        "yanchor": "bottom",
+        "font": {"size": 11},
+        "pad": {"r": 0, "t": 0},
+    }
+
+
+def _slider(names: list[str]) -> dict[str, Any]:
+    still = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
+    steps = [{"label": name, "method": "animate", "args": [[name], still]} for name in names]
+    return {"steps": steps, "active": len(names) - 1, "pad": {"t": 30}, "currentvalue": {"prefix": ""}}

@@ -1,0 +1,98 @@
+"""Colours that read on paper and on a dark screen, also for colour-blind eyes.
+
+Line colours have a contrast of at least 3 against both page colours, and stay apart under simulated protanopia,
+deuteranopia and tritanopia (a test computes both). Beyond them series differ by dashes. Colour scales come in pairs,
+since the middle of a diverging scale must be the page itself.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+PAGE = {"light": "#ffffff", "dark": "#15181d"}
+INK = {"light": "#23272e", "dark": "#e4e2dc"}
+SOFT_INK = {"light": "#667080", "dark": "#9aa3b0"}
+GRID = {"light": "#e6e8ec", "dark": "#2b3038"}
+
+LINES = ("#2f78c4", "#d9730d", "#189a7a", "#b8529a", "#8433e0", "#c4223f")
+DASHES = ("solid", "dash", "dot", "dashdot")
+MUTED = "#8b93a0"
+BANDS = ("#d9730d", "#2f78c4", "#189a7a", "#b8529a")
+
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
+
+SCALES: dict[str, dict[str, Sequence[tuple[float, str]]]] = {
+    "light": {
+        "sequential": (
+            (0.0, "#ffffff"),
+            (0.15, "#dfe9f5"),
+            (0.4, "#8fb8e0"),
+            (0.65, "#2f78c4"),
+            (0.85, "#17427a"),
+            (1.0, "#0b2140"),
+        ),
+        "diverging": (
+            (0.0, "#123f7a"),
+            (0.25, "#5c9bd6"),
+            (0.5, "#ffffff"),
+            (0.75, "#ee9a55"),
+            (1.0, "#8f3d05"),
+        ),
+    },
+    "dark": {
+        "sequential": (
+            (0.0, "#15181d"),
+            (0.15, "#17304f"),
+            (0.4, "#2563a6"),
+            (0.65, "#4ca3e6"),
+            (0.85, "#b5dcf7"),
+            (1.0, "#fdfaf0"),
+        ),
+        "diverging": (
+            (0.0, "#a9d6ff"),
+            (0.25, "#3f83c8"),
+            (0.5, "#15181d"),
+            (0.75, "#c8670f"),
+            (1.0, "#ffd2a1"),
+        ),
+    },
+}
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour and dash of the n-th series; no two among the first 24 are alike."""
+    return {"color": LINES[index % len(LINES)], "dash": DASHES[index // len(LINES) % len(DASHES)]}
+
+
+def faint(colour: str, opacity: float) -> str:
+    """`#rrggbb` as an rgba() of this opacity."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def template(theme: str) -> dict[str, Any]:
+    """What a plotly layout needs to sit on the page of this theme: the report's script swaps the two."""
+    axis = {
+        "gridcolor": GRID[theme],
+        "linecolor": SOFT_INK[theme],
+        "tickcolor": GRID[theme],
+        "zerolinecolor": GRID[theme],
+        "zerolinewidth": 1,
+        "ticks": "outside",
+        "ticklen": 4,
+        "title": {"font": {"size": 13, "color": SOFT_INK[theme]}, "standoff": 8},
+    }
+    return {
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": FONT, "size": 12.5, "color": INK[theme]},
+        "xaxis": axis,
+        "yaxis": axis,
+        "legend": {"bgcolor": "rgba(0,0,0,0)", "font": {"size": 12.5}},
+        "hoverlabel": {
+            "bgcolor": PAGE[theme],
+            "bordercolor": SOFT_INK[theme],
+            "font": {"family": FONT, "size": 12.5, "color": INK[theme]},
+        },
+        "annotationdefaults": {"font": {"color": INK[theme]}},
+        "colorway": list(LINES),
+    }

@@ -1,0 +1,167 @@
+"""All choices of one grokking run, and the three presets.
+
+`paper()` is the mainline run of Nanda et al., "Progress measures for grokking via mechanistic interpretability"
+(2023), section 3 and appendix A; `quick()` is the same problem at a stronger learning rate and decay, so that a laptop
+sees all three phases in a minute; `tiny()` is the same machinery in seconds. No tensor library is imported here.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+Operation = Literal["add", "subtract", "multiply", "polynomial"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """Learn `a o b mod p` from a part of all p * p pairs, written as the tokens a, b, "="."""
+
+    modulus: int = 113
+    """p. Prime, so that all frequencies are alike."""
+    operation: Operation = "add"
+    """add: a+b, subtract: a-b, multiply: a*b, polynomial: a^2+ab+b^2, all mod p."""
+    train_fraction: float = 0.3
+    """Share of the pairs that the model sees."""
+    split: Literal["shuffle", "randperm"] = "shuffle"
+    """Which pairs: python's random.shuffle, as in the paper's code, or torch.randperm, as in TransformerLens' demo."""
+    seed: int = 0
+    """Seed of the initial weights, and of the split unless `split_seed` is given."""
+    split_seed: int | None = None
+    """Seed of the split alone, to tell the share of weights and data apart."""
+
+    n_layers: int = 1
+    """Transformer blocks."""
+    d_model: int = 128
+    """Width of the residual stream."""
+    n_heads: int = 4
+    """Attention heads a layer."""
+    d_head: int = 32
+    """Width of a head."""
+    d_mlp: int = 512
+    """Neurons a layer."""
+    act: Literal["relu", "gelu", "swiglu"] = "relu"
+    """Activation of the neurons."""
+    norm: Literal["none", "layernorm", "rmsnorm"] = "none"
+    """Normalisation before attention, MLP and unembedding. The paper's mainline has none."""
+    positions: Literal["learned", "rotary"] = "learned"
+    """How the model knows positions."""
+    attn_bias: bool = False
+    """Biases in attention."""
+    mlp_bias: bool = True
+    """Biases in the MLP."""
+    tied: bool = False
+    """Unembed with the embedding's own weights."""
+    attention: bool = True
+    """False: an MLP over the operands' concatenated embeddings."""
+    mlp: bool = True
+    """False: attention only."""
+
+    lr: float = 1e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 1.0
+    """Decoupled decay on all parameters, biases and embeddings too."""
+    beta1: float = 0.9
+    """AdamW's decay of the mean."""
+    beta2: float = 0.98
+    """AdamW's decay of the square."""
+    eps: float = 1e-8
+    """AdamW's epsilon."""
+    warmup: int = 10
+    """Steps of linear warm-up; the first step has rate 0, as published."""
+    epochs: int = 40_000
+    """Full-batch steps."""
+
+    eval_every: int = 1
+    """Epochs between test losses and norms."""
+    snapshots: int = 120
+    """Log-spaced sets of weights kept for the measures along training."""
+    checkpoint_every: int = 500
+    """Epochs between checkpoints to resume from."""
+    plan: Literal["auto", "plain", "fast"] = "auto"
+    """Forward and backward pass: the plain transformer, or the fast plan for one layer read at its last position."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of the weights. The loss keeps the accuracy of a float64 log-softmax in either."""
+    device: str = "cpu"
+    """Where to train."""
+    threads: int | None = None
+    """CPU threads; by default the cores this process may use. Stored in the Run and reused on resumption."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "modulus must be at least 3": self.modulus >= 3,
+            "train_fraction must lie strictly between 0 and 1": 0 < self.train_fraction < 1,
+            "n_layers, d_model, n_heads, d_head and d_mlp must be positive": min(
+                self.n_layers, self.d_model, self.n_heads, self.d_head, self.d_mlp
+            )
+            >= 1,
+            "lr must be positive": self.lr > 0,
+            "weight_decay must not be negative": self.weight_decay >= 0,
+            "beta1 and beta2 must lie in [0, 1)": 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1,
+            "eps must be positive": self.eps > 0,
+            "epochs, eval_every, snapshots and checkpoint_every must be positive": min(
+                self.epochs, self.eval_every, self.snapshots, self.checkpoint_every
+            )
+            >= 1,
+            "warmup must not be negative": self.warmup >= 0,
+            "threads must be positive": self.threads is None or self.threads >= 1,
+            "a model needs attention, an MLP, or both": self.attention or self.mlp,
+            "multiply needs a prime modulus": self.operation != "multiply" or _is_prime(self.modulus),
+        }
+        broken = [text for text, good in checks.items() if not good]
+        if broken:
+            raise ValueError(f"This config cannot be run: {'; '.join(broken)}. Got {self}.")
+
+    @property
+    def effective_split_seed(self) -> int:
+        return self.seed if self.split_seed is None else self.split_seed
+
+
+# Fields that say how a run is carried out or which sample it is, not what is studied: a preset's claims are judged
+# whatever these are.
+FREE = ("seed", "split_seed", "plan", "device", "threads", "eval_every", "snapshots", "checkpoint_every")
+
+
+def paper() -> Config:
+    """Mainline: 40,000 epochs, the length at which the paper analyses its network (50,000 were configured)."""
+    return Config()
+
+
+def quick() -> Config:
+    """The paper's problem, about a minute on two cores."""
+    return dataclasses.replace(
+        paper(), lr=3e-3, weight_decay=3.0, epochs=1_200, eval_every=25, snapshots=48, checkpoint_every=200
+    )
+
+
+def tiny() -> Config:
+    """Same machinery, seconds on a CPU; it need not grok, so its claims are *not run*."""
+    return dataclasses.replace(
+        quick(),
+        modulus=29,
+        train_fraction=0.6,
+        d_model=32,
+        n_heads=2,
+        d_head=16,
+        d_mlp=64,
+        epochs=150,
+        eval_every=5,
+        snapshots=12,
+        checkpoint_every=25,
+        threads=1,
+    )
+
+
+PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}
+
+
+def preset_of(config: Config) -> str:
+    """The preset whose choices these are, but for the FREE fields; else "custom"."""
+    for name, make in PRESETS.items():
+        free = {field: getattr(config, field) for field in FREE}
+        if dataclasses.replace(make(), **free) == config:
+            return name
+    return "custom"
+
+
+def _is_prime(n: int) -> bool:
+    return n >= 2 and all(n % k for k in range(2, int(n**0.5) + 1))
