@@ -8,6 +8,7 @@ Source: Nanda et al., "Progress measures for grokking via mechanistic interpreta
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,6 +50,12 @@ def frequency_rows(k: int, n: int) -> slice:
     if not 1 <= k <= n_frequencies(n):
         raise BadConfig(f"Frequency {k} of {n} points was asked for; they are 1 to {n_frequencies(n)}.")
     return slice(2 * k - 1, min(2 * k + 1, n))
+
+
+def rows_of_frequencies(ks: Sequence[int], n: int) -> Int[Tensor, "rows"]:
+    """The rows of `fourier_basis(n)` that belong to any of these frequencies, in the basis' order, each once."""
+    rows = [row for k in sorted(set(ks)) for row in range(n)[frequency_rows(k, n)]]
+    return torch.tensor(rows, dtype=torch.long)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -120,13 +127,28 @@ def unfold(table: Shaped[Tensor, "n *rest"]) -> Shaped[Tensor, "n n *rest"]:
     return table[(index[:, None] + index) % table.shape[0]]
 
 
+def pair_energy(x: Float[Tensor, "n n *rest"]) -> Float[Tensor, "*rest"]:
+    """Sum over pairs of the squared distance from the mean over pairs; NaN where `x` is constant but for rounding.
+
+    Summed in the precision of `x`, given in float64. Shares of variance are over this, so that a constant has none.
+    """
+    variance, mean = torch.var_mean(x, dim=(0, 1), correction=0)
+    variance, mean_square = variance.double(), mean.double().square()
+    constant = variance <= torch.finfo(x.dtype).eps ** 2 * 100 * (variance + mean_square)
+    return (variance * _pairs(x) ** 2).masked_fill(constant, torch.nan)
+
+
 def fold_difference(logits: Float[Tensor, "n n n"]) -> Float[Tensor, "n"]:
     """Mean of the row-centred logits over the n^2 entries with (a + b - c) mod n = d, for each d; in float64."""
-    n = _pairs(logits)
     table = fold(logits)
-    centred = table - table.mean(dim=1, keepdim=True)
-    index = torch.arange(n, device=logits.device)
-    return centred[index, (index - index[:, None]) % n].mean(dim=1)  # [d, s] -> the column c = s - d
+    return table_difference(table - table.mean(dim=1, keepdim=True))
+
+
+def table_difference(table: Float[Tensor, "n n"]) -> Float[Tensor, "n"]:
+    """Mean over s of `table[s, s - d]`, for each d: what a folded table says of s - c alone. O(n^2)."""
+    n = _pairs(table)
+    index = torch.arange(n, device=table.device)
+    return table[index, (index - index[:, None]) % n].mean(dim=1)  # [d, s] -> the column c = s - d
 
 
 class CubeCoefficients(NamedTuple):

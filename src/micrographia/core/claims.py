@@ -25,8 +25,8 @@ Value = bool | int | float | str | Sequence[Any] | None
 class Claim:
     """A published statement and the figure it stands on.
 
-    `kind` says how a measurement is held against `published`: *exact* (equal, lists in any order of writing them down
-    but equal as sequences), *within* (`tolerance` away at most; a share of the published value when `relative`),
+    `kind` says how a measurement is held against `published`: *exact* (equal), *within* (`tolerance` away at most, a
+    share of the published value when `relative`; for lists: at most `tolerance` of the published members missing),
     *above*, *below* (strictly, `tolerance` widening the bound), *ordering* (the measured names come in this order).
     """
 
@@ -100,6 +100,8 @@ def _holds(claim: Claim, measured: Any) -> bool:
         if isinstance(published, Sequence) and not isinstance(published, str):
             return list(measured) == list(published)
         return bool(measured == published)
+    if claim.kind == "within" and isinstance(published, Sequence):
+        return len(set(published) - set(measured)) <= claim.tolerance
     if not math.isfinite(measured):
         return False
     slack = claim.tolerance * abs(published) if claim.relative else claim.tolerance

@@ -12,14 +12,22 @@ import numpy as np
 from micrographia.faces.figures.palette import BANDS, FONT, MUTED, faint
 
 HEIGHT = 440
+Drawn = tuple[list[dict[str, Any]], dict[str, Any]]
+"""Traces and layout, in plotly's schema."""
+
 LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "title": {"text": ""}}
+
+
+def escaped(text: Any) -> str:
+    """Text as plotly shows it: there `<` opens a tag, and `%{` a variable of a hover template."""
+    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace("%{", "% {")
 
 
 def axis(label: str, *, log: bool = False, category: bool = False) -> dict[str, Any]:
     """An axis with its name; ten powers of ten, not 2, 5, 10, when it is logarithmic."""
     kind = "category" if category else "log" if log else "linear"
-    extra = {"dtick": None, "exponentformat": "power", "minor": {"showgrid": False}} if log else {}
-    return {"title": {"text": label}, "type": kind, "automargin": True, **extra}
+    extra = {"exponentformat": "power", "minor": {"showgrid": False}} if log else {}
+    return {"title": {"text": escaped(label)}, "type": kind, "automargin": True, **extra}
 
 
 def frame(*, height: int = HEIGHT, **more: Any) -> dict[str, Any]:
@@ -66,7 +74,7 @@ def legend_square(name: str, colour: str) -> dict[str, Any]:
         "mode": "markers",
         "x": [None],
         "y": [None],
-        "name": name,
+        "name": escaped(name),
         "marker": {"symbol": "square", "size": 12, "color": colour},
         "hoverinfo": "skip",
         "showlegend": True,
@@ -86,7 +94,7 @@ def level_marks(marks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _mark(mark: Mapping[str, Any], along: str, *, textangle: int) -> dict[str, Any]:
     across = "y" if along == "x" else "x"
     label = {
-        "text": str(mark["name"]),
+        "text": escaped(mark["name"]),
         "textposition": "end",
         "textangle": textangle,
         "font": {"size": 11, "color": MUTED, "family": FONT},

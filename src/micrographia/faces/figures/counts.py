@@ -5,16 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.faces.figures.axes import axis, frame, level_marks, upright_marks
-from micrographia.faces.figures.curves import Drawn, _escaped
+from micrographia.faces.figures.axes import Drawn, axis, escaped, frame, level_marks, upright_marks
 from micrographia.faces.figures.palette import LINES, MUTED, faint
 
 
 def bars(data: Mapping[str, Any]) -> Drawn:
     """One bar a name; with `series`, groups of bars. Highlighted bars are strong, the others pale."""
     y = np.atleast_2d(np.asarray(data["y"]))
-    series = [str(name) for name in data.get("series") or ("",)]
-    names = [str(name) for name in data["names"]]
+    series = [escaped(name) for name in data.get("series") or ("",)]
+    names = [escaped(name) for name in data["names"]]
     traces = [_bar(data, i, names, y[i], name=name) for i, name in enumerate(series)]
     layout = frame(
         xaxis=axis(data["x_label"], category=True) | {"tickangle": -45 if max(map(len, names)) > 5 else 0},
@@ -38,7 +37,7 @@ def _bar(data: Mapping[str, Any], i: int, names: list[str], y: Any, *, name: str
         "y": y,
         "name": name,
         "marker": {"color": colour, "line": {"width": 0}},
-        "hovertemplate": f"{_escaped(data['x_label'])} %{{x}}: %{{y:.4~g}}<extra>{_escaped(name)}</extra>",
+        "hovertemplate": f"{escaped(data['x_label'])} %{{x}}: %{{y:.4~g}}<extra>{name}</extra>",
     }
     if data.get("low") is not None and data.get("high") is not None:
         low, high = (np.atleast_2d(np.asarray(data[end]))[i] for end in ("low", "high"))

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.faces.figures.axes import axis, bands, frame, legend_square, upright_marks
+from micrographia.faces.figures.axes import Drawn, axis, bands, escaped, frame, legend_square, upright_marks
 from micrographia.faces.figures.palette import LINES, MUTED, faint, line_style
 
 CROWD = 12
 SPARSE = 60
-
-Drawn = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
 def lines(data: Mapping[str, Any]) -> Drawn:
@@ -66,14 +64,14 @@ def _curve(data: Mapping[str, Any], i: int, x: Any, y: Any, *, style: Mapping[st
         "marker": {"size": 4},
         "x": x,
         "y": y,
-        "name": name,
+        "name": escaped(name),
         "legendgroup": name,
         "showlegend": style is not None,
         "visible": "legendonly" if hidden else True,
         "line": line,
         "connectgaps": False,
-        "hovertemplate": f"{_escaped(name)}: %{{y:.4~g}}"
-        + ("<extra></extra>" if style is not None else f"<br>{_escaped(data['x_label'])} %{{x}}<extra></extra>"),
+        "hovertemplate": f"{escaped(name)}: %{{y:.4~g}}"
+        + ("<extra></extra>" if style is not None else f"<br>{escaped(data['x_label'])} %{{x}}<extra></extra>"),
     }
 
 
@@ -123,7 +121,7 @@ def _classes(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         style = {"color": LINES[place % len(LINES)], "symbol": _SYMBOLS[place // len(LINES) % len(_SYMBOLS)]}
         trace = _points(data, colour == value)
         trace["marker"] |= style
-        traces.append(trace | {"name": f"{label} {value}".strip()})
+        traces.append(trace | {"name": escaped(f"{label} {value}".strip())})
     return traces
 
 
@@ -137,17 +135,12 @@ def _points(data: Mapping[str, Any], which: Any) -> dict[str, Any]:
         "x": np.asarray(data["x"])[which],
         "y": np.asarray(data["y"])[which],
         "marker": {"size": 6.5, "opacity": 0.8, "line": {"width": 0}},
-        "hovertemplate": f"{_escaped(data['x_label'])} %{{x:.4~g}}<br>{_escaped(data['y_label'])} %{{y:.4~g}}",
+        "hovertemplate": f"{escaped(data['x_label'])} %{{x:.4~g}}<br>{escaped(data['y_label'])} %{{y:.4~g}}",
     }
     if data.get("names") is not None:
-        trace["text"] = [str(name) for name in np.asarray(data["names"], dtype=object)[which]]
+        trace["text"] = [escaped(name) for name in np.asarray(data["names"], dtype=object)[which]]
         trace["hovertemplate"] = "%{text}<br>" + trace["hovertemplate"]
     if data.get("colour") is not None and not data.get("categorical"):
-        trace["hovertemplate"] += f"<br>{_escaped(data.get('colour_label', 'colour'))} %{{marker.color:.4~g}}"
+        trace["hovertemplate"] += f"<br>{escaped(data.get('colour_label', 'colour'))} %{{marker.color:.4~g}}"
     trace["hovertemplate"] += "<extra></extra>"
     return trace
-
-
-def _escaped(text: Any) -> str:
-    """A name inside a hover template, where `%{` would be a variable and `<` a tag."""
-    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace("%{", "% {")

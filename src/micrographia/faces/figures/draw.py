@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from micrographia.core.claims import Figure
-from micrographia.faces.figures.axes import padded, span
+from micrographia.faces.figures.axes import Drawn, padded, span
 from micrographia.faces.figures.counts import bars, histogram
-from micrographia.faces.figures.curves import Drawn, lines, scatter
+from micrographia.faces.figures.curves import lines, scatter
 from micrographia.faces.figures.maps import heatmap
 from micrographia.faces.figures.palette import SCALES, template
 
@@ -40,7 +40,11 @@ def draw(figure: Figure) -> dict[str, Any]:
     traces, layout = drawn[-1]
     _hold_still(layout, [each for each, _ in drawn])
     layout["meta"] = {**layout.get("meta", {}), "frames": list(figure.frames)}
-    frames = [{"name": name, "data": _moving(each)} for name, (each, _) in zip(figure.frames, drawn)]
+    moving = _moving([each for each, _ in drawn])
+    frames = [
+        {"name": name, "data": [{key: trace[key] for key in ("type", *keys)} for trace, keys in zip(each, moving)]}
+        for name, (each, _) in zip(figure.frames, drawn)
+    ]
     return {"data": traces, "layout": _themed(layout), "frames": frames}
 
 
@@ -64,8 +68,19 @@ def _at(figure: Figure, i: int) -> dict[str, Any]:
     return data | {name: figure.data[name][i] for name in figure.framed}
 
 
-def _moving(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: trace[key] for key in MOVING if key in trace} for trace in traces]
+def _moving(drawn: list[list[dict[str, Any]]]) -> list[list[str]]:
+    """For each trace, the entries that are not the same in all frames: a frame need carry nothing else."""
+    first = drawn[0]
+    return [
+        [key for key in MOVING if key in trace and not all(_same(trace[key], each[i][key]) for each in drawn)]
+        for i, trace in enumerate(first)
+    ]
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, Mapping):
+        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
+    return bool(np.array_equal(left, right, equal_nan=np.asarray(left).dtype.kind == "f"))
 
 
 def _hold_still(layout: dict[str, Any], drawn: list[list[dict[str, Any]]]) -> None:
@@ -77,9 +92,7 @@ def _hold_still(layout: dict[str, Any], drawn: list[list[dict[str, Any]]]) -> No
             continue
         from_zero = side == "y" and drawn[0][0]["type"] == "bar"
         ruler["range"] = padded(limits, log=ruler["type"] == "log", from_zero=from_zero)
-        spans = {
-            kind: padded(limits, log=kind == "log", from_zero=from_zero) for kind in ("linear", "log")
-        }
+        spans = {kind: padded(limits, log=kind == "log", from_zero=from_zero) for kind in ("linear", "log")}
         layout["meta"].setdefault("ranges", {})[side] = spans
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.faces.figures.axes import axis, frame
-from micrographia.faces.figures.curves import Drawn, _escaped
+from micrographia.faces.figures.axes import Drawn, axis, escaped, frame
 from micrographia.faces.figures.palette import SCALES
 
 PANEL_HEIGHT = 400
@@ -69,16 +68,16 @@ def _panel(data: Mapping[str, Any], z: np.ndarray, name: str, i: int) -> dict[st
     trace = {
         "type": "heatmap",
         "z": z,
-        "name": name,
+        "name": escaped(name),
         "xaxis": f"x{_suffix(i)}",
         "yaxis": f"y{_suffix(i)}",
         "coloraxis": "coloraxis",
-        "hovertemplate": f"{_escaped(data['x_label'])} %{{x}}<br>{_escaped(data['y_label'])} %{{y}}"
-        f"<br><b>%{{z:.4~g}}</b><extra>{_escaped(name)}</extra>",
+        "hovertemplate": f"{escaped(data['x_label'])} %{{x}}<br>{escaped(data['y_label'])} %{{y}}"
+        f"<br><b>%{{z:.4~g}}</b><extra>{escaped(name)}</extra>",
     }
     for side in "xy":
         if data.get(f"{side}_names") is not None:
-            trace[side] = [str(text) for text in data[f"{side}_names"]]
+            trace[side] = [escaped(text) for text in data[f"{side}_names"]]
     return trace
 
 
@@ -87,8 +86,16 @@ def _panel_axes(data: Mapping[str, Any], i: int, box: Any, *, outer: tuple[bool,
     left, lowest = outer
     named = {side: data.get(f"{side}_names") is not None for side in "xy"}
     common = {"showgrid": False, "zeroline": False, "nticks": 8}
-    x = axis(data["x_label"] if lowest else "", category=named["x"]) | common | {"domain": box[0], "anchor": f"y{_suffix(i)}"}
-    y = axis(data["y_label"] if left else "", category=named["y"]) | common | {"domain": box[1], "anchor": f"x{_suffix(i)}"}
+    x = (
+        axis(data["x_label"] if lowest else "", category=named["x"])
+        | common
+        | {"domain": box[0], "anchor": f"y{_suffix(i)}"}
+    )
+    y = (
+        axis(data["y_label"] if left else "", category=named["y"])
+        | common
+        | {"domain": box[1], "anchor": f"x{_suffix(i)}"}
+    )
     if i:
         x["matches"], y["matches"] = "x", "y"
     return {
@@ -99,7 +106,7 @@ def _panel_axes(data: Mapping[str, Any], i: int, box: Any, *, outer: tuple[bool,
 
 def _heading(name: str, box: Any) -> dict[str, Any]:
     return {
-        "text": _escaped(name),
+        "text": escaped(name),
         "x": box[0][0],
         "y": box[1][1],
         "xref": "paper",

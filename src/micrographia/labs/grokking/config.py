@@ -155,7 +155,21 @@ PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}
 
 
 def preset_of(config: Config) -> str:
-    """The preset whose choices these are, but for the FREE fields; else "custom"."""
+    """The preset whose choices these are, but for the FREE fields; else "custom".
+
+    "paper-short" is the paper's run stopped early, at 20,000 epochs or later: by then its set of key frequencies has
+    settled, so claims about sets are judged there too.
+    """
+    if "paper" == _nearest(config) or config.epochs < SETTLED:
+        return _nearest(config)
+    stopped_early = _nearest(dataclasses.replace(config, epochs=paper().epochs)) == "paper"
+    return "paper-short" if stopped_early and config.epochs < paper().epochs else _nearest(config)
+
+
+SETTLED = 20_000
+
+
+def _nearest(config: Config) -> str:
     for name, make in PRESETS.items():
         free = {field: getattr(config, field) for field in FREE}
         if dataclasses.replace(make(), **free) == config:

@@ -1,0 +1,82 @@
+"""What a result stood on: versions, code, machine. No dates and no names of people or hosts."""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# What may change the bits of a result when it changes.
+BITWISE = ("version", "commit", "torch", "device", "device_name", "dtype", "threads")
+
+
+def provenance(seed: int | None, device: str | torch.device, dtype: str | torch.dtype, threads: int) -> dict[str, Any]:
+    """Seed, device, precision and threads of a piece of work, with the versions and the machine below it."""
+    device = torch.device(device)
+    return {
+        "seed": seed,
+        "device": str(device),
+        "device_name": _device_name(device),
+        "cpu": _cpu_name(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": threads,
+        "version": _version(),
+        **_commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def changed_since(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Each entry of two provenances whose change may change the bits of a result, as "torch was 2.11, is 2.13"."""
+    both = [name for name in BITWISE if name in then and name in now]
+    return [f"{name} was {then[name]}, is {now[name]}" for name in both if then[name] != now[name]]
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("micrographia")
+    except importlib.metadata.PackageNotFoundError:  # run from its source folder
+        return "not installed"
+
+
+def _commit() -> dict[str, Any]:
+    """Commit of this package's own checkout, and whether it was changed since; both None outside of one."""
+    here = Path(__file__)
+    tracked = _git(here.parent, "ls-files", "--error-unmatch", here.name)
+    if tracked is None:
+        return {"commit": None, "dirty": None}
+    changes = _git(here.parent, "status", "--porcelain", "--", str(here.parents[1]))
+    return {"commit": _git(here.parent, "rev-parse", "HEAD"), "dirty": bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        told = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, no checkout, no answer: nothing is known
+        return None
+    return told.stdout.strip()
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        named = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        return named[0] if named else platform.machine()
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or platform.machine()
+    return platform.processor() or platform.machine()

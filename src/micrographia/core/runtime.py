@@ -1,0 +1,203 @@
+"""The only place that picks device, dtype, threads and generators.
+
+The thread count follows from what the process may use, never from the load of the moment, so that two runs of one
+Config on one machine are alike to the bit. `settings` makes torch reproducible for the length of a `with` block.
+What a run stood on is told by `provenance`.
+"""
+
+import ctypes
+import hashlib
+import math
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from micrographia.core.errors import BadConfig
+from micrographia.core.provenance import provenance as provenance
+
+DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
+_CGROUPS = Path("/sys/fs/cgroup")
+_SAMPLE_SECONDS = 0.2
+
+
+def allowed_cores() -> int:
+    """Cores this process may use, at least 1: its affinity and the quota of its cgroup (v2 or v1), never the load."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([affinity, *(math.ceil(quota) for quota in _quotas())]))
+
+
+def _quotas() -> Iterator[float]:
+    """Every CPU quota above this process, in cores. A container sees its own group as the root."""
+    own = Path("/proc/self/cgroup")
+    for line in own.read_text().splitlines() if own.exists() else ():
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = _CGROUPS / controllers if controllers else _CGROUPS
+        for folder in [base / group.lstrip("/"), *(base / group.lstrip("/")).parents]:
+            if folder.is_relative_to(base):
+                yield from _quota(folder)
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    v2, quota, period = folder / "cpu.max", folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"
+    if v2.is_file():
+        limit, _, length = v2.read_text().strip().partition(" ")
+        if limit != "max":
+            yield int(limit) / int(length or 100_000)
+    elif quota.is_file() and period.is_file() and int(quota.read_text()) > 0:
+        yield int(quota.read_text()) / int(period.read_text())
+
+
+def busy_warning(threads: int) -> str | None:
+    """A sentence when others keep so busy the cores this process may use that `threads` do not find room; else None.
+
+    Samples the kernel's counters for 0.2 s (Linux; elsewhere the load average of a minute). Changes nothing: a busy
+    neighbour makes two-thread torch several times slower, and only the user can decide what to do.
+    """
+    cores = allowed_cores()
+    others = _busy_with_others()
+    if others is None or cores - others > threads - 0.5:
+        return None
+    return (
+        f"Other work keeps about {others:.1f} of {cores} cores busy, and this run uses {threads} threads: it may be "
+        "several times slower. The thread count stays, so that the run can be repeated to the bit."
+    )
+
+
+def _busy_with_others() -> float | None:
+    """Cores' worth of work by other processes on the cores this one may use."""
+    if not Path("/proc/stat").exists():
+        return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    before, own_before = _busy_seconds(), sum(os.times()[:4])
+    began = time.monotonic()
+    time.sleep(_SAMPLE_SECONDS)
+    passed = time.monotonic() - began
+    others = _busy_seconds() - before - (sum(os.times()[:4]) - own_before)
+    return max(0.0, others / passed)
+
+
+def _busy_seconds() -> float:
+    """Seconds spent working, or taken away by the hypervisor, since boot on the cores this process may use."""
+    mine = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    ticks = 0
+    for name, *counts in (line for line in lines if line and line[0] in mine):
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, counts[:8])  # proc(5)
+        ticks += user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def settings(threads: int, device: str | torch.device = "cpu") -> Iterator[None]:
+    """Torch made reproducible and quick for the block; as it was before on the way out, exceptions included.
+
+    `threads` threads, deterministic algorithms (a warning where there is none), no TF32, and denormals flushed to
+    zero: strong weight decay turns unused weights into denormals, which slow a CPU step 3 to 8 times. Torch cannot
+    tell whether denormals were flushed before, so afterwards they are not, as is its default. On CUDA,
+    CUBLAS_WORKSPACE_CONFIG is set, which counts from the first CUDA matrix product of the process on.
+    """
+    old_threads = torch.get_num_threads()
+    old_deterministic = torch.are_deterministic_algorithms_enabled()
+    old_warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    old_fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # set through a module class
+    old_precision, old_convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    old_workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        if torch.device(device).type == "cuda":
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs a pass and hides nothing here
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        _set_threads(threads, flush=True)
+        yield
+    finally:
+        _set_threads(old_threads, flush=False)
+        torch.backends.cudnn.allow_tf32 = old_convolution
+        torch.set_float32_matmul_precision(old_precision)
+        torch.utils.deterministic.fill_uninitialized_memory = old_fill  # type: ignore[attr-defined]
+        torch.use_deterministic_algorithms(old_deterministic, warn_only=old_warn_only)
+        if torch.device(device).type == "cuda":
+            _restore_variable("CUBLAS_WORKSPACE_CONFIG", old_workspace)
+
+
+def _restore_variable(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def _set_threads(threads: int, *, flush: bool) -> None:
+    """Thread count and denormals. The latter is a state of each thread, taken over from its maker: so make them anew.
+
+    Without this, a pool of threads made earlier goes on with denormals as they were, and half a product is flushed.
+    """
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(flush)
+    for library in _openmp_libraries():
+        pause = getattr(ctypes.CDLL(library), "omp_pause_resource_all", None)  # OpenMP 5.0, section 3.2.44
+        if pause is not None:
+            pause(1)  # omp_pause_soft: the pool ends, and the next parallel region makes another
+
+
+def _openmp_libraries() -> list[str]:
+    """The OpenMP runtimes loaded in this process."""
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        paths = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines() if "omp" in line}
+    else:
+        paths = {str(path) for path in (Path(torch.__file__).parent / "lib").glob("*omp*")}
+    return sorted(path for path in paths if re.match(r"lib(g|i)?omp\d*[-.\w]*\.(so|dylib)", Path(path).name))
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of this name. "auto" is CUDA where there is one, else the CPU (never MPS, which has no float64).
+
+    Raises BadConfig for a name torch does not know and for a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadConfig(
+            f"Asked for device {name!r}, which torch does not know. Use auto, cpu, cuda or cuda:0."
+        ) from error
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "meta": 0}
+    found = there.get(device.type, 0)
+    if (device.index or 0) >= found:
+        raise BadConfig(f"Asked for device {name!r}; of {device.type} devices there are {found}. Use auto or cpu.")
+    return device
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of this name. Raises BadConfig for one that is not in `DTYPES`."""
+    if name not in DTYPES:
+        raise BadConfig(f"Asked for dtype {name!r}; known are {', '.join(DTYPES)}. Choose one of these.")
+    return DTYPES[name]
+
+
+def generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """A generator that begins at `seed`. Two devices, and two kinds of device, give different numbers."""
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+def batch_generator(seed: int, step: int) -> torch.Generator:
+    """The CPU generator of the batch at `step`: a pure function of `(seed, step)`.
+
+    Torch's CPU generator begins from the lowest 32 bits of its seed alone. They are a permutation of `step` keyed by
+    `seed`, so that no two of 2**32 steps draw alike. The permutation is murmur3's finaliser (Appleby, 2011).
+    """
+    digest = hashlib.sha256(str(seed).encode()).digest()
+    before, after = (int.from_bytes(digest[i : i + 4], "little") for i in (0, 4))
+    mixed = (step ^ before) & 0xFFFFFFFF
+    mixed = (mixed ^ mixed >> 16) * 0x85EBCA6B & 0xFFFFFFFF
+    mixed = (mixed ^ mixed >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
+    return generator(mixed ^ mixed >> 16 ^ after)

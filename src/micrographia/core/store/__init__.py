@@ -1,0 +1,46 @@
+"""The only hand that writes files. `atomic` is the door to the disk, `folder` the writer's handle on a Run.
+
+Here are the names that other rooms use.
+"""
+
+from micrographia.core.store.atomic import write_bytes
+from micrographia.core.store.checkpoints import Checkpoint
+from micrographia.core.store.folder import RunFolder, add_file
+from micrographia.core.store.formats import (
+    json_bytes,
+    plain,
+    read_json,
+    read_table,
+    read_tensors,
+    write_json,
+    write_table,
+    write_tensors,
+    write_text,
+)
+from micrographia.core.store.manifest import Problem
+from micrographia.core.store.runs import find_run, list_runs, load_run, new_run_path, read_metrics, runs_root
+from micrographia.core.store.verify import verify
+
+__all__ = [
+    "Checkpoint",
+    "Problem",
+    "RunFolder",
+    "add_file",
+    "find_run",
+    "json_bytes",
+    "list_runs",
+    "load_run",
+    "new_run_path",
+    "plain",
+    "read_json",
+    "read_metrics",
+    "read_table",
+    "read_tensors",
+    "runs_root",
+    "verify",
+    "write_bytes",
+    "write_json",
+    "write_table",
+    "write_tensors",
+    "write_text",
+]

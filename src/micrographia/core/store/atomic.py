@@ -1,0 +1,174 @@
+"""The only door to the disk: a file is there whole, as it was or as it should be, and never in between.
+
+A file is written under a temporary name in its own folder, flushed to the disk, renamed over the old one, and the
+folder is flushed too. A folder of files is committed by one rename in the same way. The underscored primitives are
+the only calls that change the disk, so that a test can stop the world at each of them in turn.
+Temporary names begin with `.tmp-`; a killed process may leave some behind, and `clean` removes them.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from micrographia.core.errors import CannotWrite
+
+TEMPORARY = ".tmp-"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Put `data` at `path`, or leave what is there. The folder is made where it lacks.
+
+    Raises CannotWrite, which names the path, the reason and what to do, when the disk is full or read-only.
+    """
+    path = Path(path)
+    with explained(path):
+        _make_parents(path.parent)
+        with _temporary(path) as draft:
+            _fill(draft, data)
+            _rename(draft, path)
+        _sync_folder(path.parent)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Put a new folder with these files at `path`, committed by one rename. Nothing may be at `path` yet."""
+    with explained(path):
+        _make_parents(path.parent)
+        with _temporary(path) as draft:
+            _remove_tree(draft)
+            _make_folder(draft)
+            for name, data in files.items():
+                _fill(draft / name, data)
+            _sync_folder(draft)
+            _rename(draft, path)
+        _sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Take a file or a folder away. A folder goes by one rename first, so it is never seen half empty."""
+    with explained(path):
+        if path.is_dir() and not path.is_symlink():
+            draft = _temporary_name(path)
+            _remove_tree(draft)
+            _rename(path, draft)
+            _remove_tree(draft)
+        elif path.is_symlink() or path.exists():
+            _remove(path)
+        _sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and what lacks above it."""
+    with explained(path):
+        _make_parents(path)
+
+
+def clean(root: Path) -> None:
+    """Remove every temporary file and folder below `root`: a process that was killed left them half written."""
+    with explained(root):
+        for draft in sorted(root.rglob(f"{TEMPORARY}*")):
+            if draft.is_dir() and not draft.is_symlink():
+                _remove_tree(draft)
+            elif draft.is_symlink() or draft.exists():
+                _remove(draft)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an error of the system into CannotWrite: what was asked, what was found, what to do."""
+    try:
+        yield
+    except CannotWrite:
+        raise
+    except OSError as error:
+        raised = CannotWrite(f"Cannot write {path}: {error.strerror or error}. {_advice(error.errno)}")
+        raised.errno = error.errno
+        raise raised from error
+
+
+def _advice(number: int | None) -> str:
+    kept = "What was there before is still there."
+    if number in _FULL:
+        return f"{kept} Free some space, or choose a folder on another disk (--out or $MICROGRAPHIA_RUNS)."
+    if number in _CLOSED:
+        return f"{kept} Choose a folder you may write to (--out or $MICROGRAPHIA_RUNS)."
+    return f"{kept} Look at the disk and the path, then try again."
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    draft = _temporary_name(path)
+    try:
+        yield draft
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to tell; `clean` comes by later
+            _remove_tree(draft)
+        raise
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+
+
+def _fill(path: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        _write(descriptor, data)
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_parents(path: Path) -> None:
+    if path.is_dir():
+        return
+    _make_parents(path.parent)
+    _make_folder(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there, and a rename is durable by itself
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# The primitives.
+
+
+def _make_folder(path: Path) -> None:
+    path.mkdir(exist_ok=True)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _rename(source: Path, target: Path) -> None:
+    os.replace(source, target)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _remove_tree(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

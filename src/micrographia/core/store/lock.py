@@ -1,0 +1,126 @@
+"""One writer a Run: the file `.lock` names the process that writes.
+
+It holds process id, start time and host. The lock of a dead process, or of one whose id was given away again, is
+taken over. Where the system has flock, it decides between two that come at the same instant, on one host or over NFS.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from micrographia.core.errors import RunLocked
+from micrographia.core.store import atomic
+
+if sys.platform != "win32":
+    import fcntl
+
+NAME = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The right to write into one folder, until released."""
+
+    path: Path
+    descriptor: int
+
+    @classmethod
+    def take(cls, folder: Path) -> "Lock":
+        """Lock `folder`. Raises RunLocked when a live process holds it."""
+        path = folder / NAME
+        with atomic.explained(path):
+            descriptor = _open(path)
+        try:
+            _refuse_live_owner(path, folder)
+            with atomic.explained(path):
+                os.ftruncate(descriptor, 0)
+                atomic._write(descriptor, json.dumps(_me(), sort_keys=True).encode())
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor)
+
+    def release(self) -> None:
+        """Give the folder free. The file goes first, while it is still ours."""
+        with contextlib.suppress(OSError):  # on Windows an open file stays; its owner is dead soon enough
+            self.path.unlink(missing_ok=True)
+        os.close(self.descriptor)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a live process, this one included, says that it writes to `folder`."""
+    owner = _owner(folder / NAME)
+    return owner is not None and _lives(owner)
+
+
+def _open(path: Path) -> int:
+    """A locked descriptor of the file that is at `path` now; its last owner may have removed another just before."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if sys.platform == "win32":
+            return descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise _locked(path.parent, _owner(path)) from None
+        except OSError:  # a file system without flock: the file's content alone decides
+            return descriptor
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+        os.close(descriptor)
+
+
+def _refuse_live_owner(path: Path, folder: Path) -> None:
+    owner = _owner(path)
+    if owner is not None and owner != _me() and owner.get("host") == platform.node() and _lives(owner):
+        raise _locked(folder, owner)
+
+
+def _locked(folder: Path, owner: dict[str, Any] | None) -> RunLocked:
+    who = f"process {owner['pid']} on {owner['host']}" if owner else "another process"
+    return RunLocked(f"Asked to write to {folder}, but {who} is writing there. Wait until it ends, or stop it first.")
+
+
+def _owner(path: Path) -> dict[str, Any] | None:
+    try:
+        owner = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):  # half written: its process died in between
+        return None
+    return owner if isinstance(owner, dict) and {"pid", "host", "start"} <= owner.keys() else None
+
+
+def _me() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": platform.node(), "start": _start(os.getpid())}
+
+
+def _lives(owner: dict[str, Any]) -> bool:
+    """On another host nobody can tell from here, so it is taken to live."""
+    return owner["host"] != platform.node() or _start(owner["pid"]) == owner["start"] != ""
+
+
+def _start(pid: int) -> str:
+    """When a process began, in the system's own words; empty when there is none with this id."""
+    if sys.platform == "linux":
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+        fields = stat.rpartition(")")[2].split()  # the name, in brackets, may hold blanks
+        return "" if fields[0] in "ZX" else f"{_boot()}:{fields[19]}"  # field 22 of proc(5): ticks since boot
+    command = (
+        ["tasklist", "/FI", f"PID eq {pid}"] if sys.platform == "win32" else ["ps", "-o", "lstart=", "-p", str(pid)]
+    )
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return told if sys.platform != "win32" else str(pid) * (str(pid) in told)
+
+
+def _boot() -> str:
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""

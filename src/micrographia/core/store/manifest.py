@@ -1,0 +1,60 @@
+"""Hashes of files: what was written, and whether it is still there as it was.
+
+A manifest names each file of a folder with its length and SHA-256. A file on its way into a finished Run stands under
+`arriving` until both it and the manifest are written, so that at no instant a whole folder looks damaged.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from micrographia.core.errors import Corrupt
+from micrographia.core.store.formats import json_bytes, read_json
+
+NAME = "manifest.json"
+Entry = Mapping[str, Any]
+
+
+class Problem(NamedTuple):
+    """A file, as a path inside its Run, and what is wrong with it."""
+
+    file: str
+    what: str
+
+
+def entry(data: bytes) -> dict[str, Any]:
+    """Length and hash of a file's content."""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def entries(root: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Length and hash of files that are on disk; each is read once."""
+    return {name: entry((root / name).read_bytes()) for name in names}
+
+
+def check(root: Path, name: str, *expected: Entry) -> Problem | None:
+    """What is wrong with `root / name`, which should be as one of `expected`; None when it is."""
+    path = root / name
+    if not path.is_file():
+        return Problem(name, "missing")
+    size = path.stat().st_size
+    if size < min(each["bytes"] for each in expected):
+        return Problem(name, f"cut short: {size} bytes of {expected[-1]['bytes']}")
+    found = entry(path.read_bytes())
+    return None if found in [dict(each) for each in expected] else Problem(name, "altered")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A manifest, refused as Corrupt unless it is byte for byte as it would be written."""
+    manifest = read_json(path)
+    if path.read_bytes() != json_bytes(manifest) or not isinstance(manifest.get("files"), dict):
+        raise Corrupt(f"Cannot trust {path}: it is not as it was written. Restore it or run again.")
+    return manifest
+
+
+def settled(root: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with each arriving file entered if it has arrived, and forgotten if not."""
+    arriving = manifest.get("arriving", {})
+    arrived = {name: new for name, new in arriving.items() if check(root, name, new) is None}
+    return {"files": {**manifest["files"], **arrived}}

@@ -1,0 +1,72 @@
+"""Claims and Figures as files, and back.
+
+`claims.json` holds every field of each claim. `figures.json` holds the figures without their arrays, and
+`figures.safetensors` the arrays under "<figure>.<entry>", so that a Figure read back equals the one written.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from micrographia.core.claims import Claim, Figure, Judged
+from micrographia.core.errors import Corrupt, MicrographiaError, UserError
+from micrographia.core.store.exact import Arrays, pack, unpack
+from micrographia.core.store.formats import arrays_bytes, json_bytes, read_arrays, read_json
+
+CLAIMS, FIGURES, ARRAYS = "claims.json", "figures.json", "figures.safetensors"
+_CLAIM_FIELDS = tuple(field.name for field in dataclasses.fields(Claim))
+_FIGURE_FIELDS = tuple(field.name for field in dataclasses.fields(Figure))
+
+
+def claims_files(claims: Sequence[Judged]) -> dict[str, bytes]:
+    """The file of claims: the fields of `Judged.as_json`, and those that say when a claim is judged."""
+    return {CLAIMS: json_bytes({"claims": [_judged_record(judged) for judged in claims]})}
+
+
+def read_claims(folder: Path) -> tuple[Judged, ...]:
+    """The judged claims of a finished Run."""
+    return tuple(_judged(record) for record in read_json(folder / CLAIMS)["claims"])
+
+
+def figures_files(figures: Sequence[Figure]) -> dict[str, bytes]:
+    """The two files of figures."""
+    names = [figure.name for figure in figures]
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"Asked to store two figures of one name: {sorted(n for n in set(names) if names.count(n) > 1)}."
+        )
+    arrays: Arrays = {}
+    records = [_figure_record(figure, arrays) for figure in figures]
+    return {FIGURES: json_bytes({"figures": records}), ARRAYS: arrays_bytes(arrays)}
+
+
+def read_figures(folder: Path) -> tuple[Figure, ...]:
+    """The figures of a finished Run, equal to those that were stored."""
+    records, arrays = read_json(folder / FIGURES)["figures"], read_arrays(folder / ARRAYS)
+    try:
+        return tuple(_figure(record, arrays) for record in records)
+    except (KeyError, TypeError, MicrographiaError) as error:
+        raise Corrupt(
+            f"The figures in {folder} do not fit together: {error}. `micrographia verify` tells more."
+        ) from error
+
+
+def _judged_record(judged: Judged) -> dict[str, Any]:
+    return {**judged.as_json(), "presets": judged.claim.presets, "when": judged.claim.when}
+
+
+def _judged(record: Mapping[str, Any]) -> Judged:
+    fields = {name: record[name] for name in _CLAIM_FIELDS} | {"presets": tuple(record["presets"])}
+    claim = Claim(**fields)
+    return Judged(
+        claim=claim, measured=record["measured"], verdict=record["verdict"], null_measured=record["null_measured"]
+    )
+
+
+def _figure_record(figure: Figure, arrays: Arrays) -> dict[str, Any]:
+    return {name: pack(getattr(figure, name), name=figure.name, arrays=arrays) for name in _FIGURE_FIELDS}
+
+
+def _figure(record: Mapping[str, Any], arrays: Arrays) -> Figure:
+    return Figure(**{name: unpack(record[name], arrays) for name in _FIGURE_FIELDS})

@@ -1,0 +1,206 @@
+"""Units of work and their runners: many runs at once, each in a process of its own.
+
+The local runner keeps a few spawned processes with one thread each. A task that fails, or whose process is killed, is
+reported, and the others go on. When the one who asked stops, by Ctrl-C or death, the processes end too; what they had
+committed stays. Results travel as pickles between the processes of this machine alone: paths, numbers and dicts.
+A script that calls `run_tasks` needs the usual `if __name__ == "__main__":`. Ray will enter through this door.
+"""
+
+import importlib.util
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from micrographia.core.errors import BadConfig, MissingExtra
+from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.runtime import allowed_cores, settings
+
+# Libraries that make threads of their own read these when they are loaded.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """`function(**arguments)`, where the function stands at the top of a module and the arguments can be pickled."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A Task that ended, with its result, or with its error: type and message in the first line, then the traceback."""
+
+    task: Task
+    result: Any = None
+    error: str | None = None
+
+
+def run_tasks(
+    tasks: Sequence[Task], *, runner: str = "local", workers: int | None = None, watch: Watch = silent
+) -> Iterator[Done]:
+    """Run tasks side by side and give each as it ends, in any order.
+
+    `workers` processes (by default the cores this process may use), each with one thread. Leaving the iterator ends
+    them. Raises BadConfig for a runner or a number of workers that cannot be, MissingExtra for one not installed.
+    """
+    if runner not in RUNNERS:
+        raise BadConfig(f"Asked for runner {runner!r}; known are {', '.join(RUNNERS)}. Choose one of these.")
+    if workers is not None and workers < 1:
+        raise BadConfig(f"Asked for {workers} workers. Give 1 or more, or leave it out to use the allowed cores.")
+    return RUNNERS[runner](list(tasks), min(workers or allowed_cores(), max(1, len(tasks))), watch)
+
+
+def _run_with_ray(tasks: list[Task], workers: int, watch: Watch) -> Iterator[Done]:
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtra("Asked for runner 'ray', but Ray is not installed. Install micrographia[scale].")
+    raise BadConfig("Asked for runner 'ray', which is not there yet. Use runner 'local'.")
+
+
+def _run_locally(tasks: list[Task], workers: int, watch: Watch) -> Iterator[Done]:
+    waiting = deque(tasks)
+    watch(Progress("tasks", 0, len(tasks), "task"))
+    with ExitStack() as stack:
+        idle = [stack.enter_context(_Worker()) for _ in range(workers)]
+        busy: list[_Worker] = []
+        ended = 0
+        while waiting or busy:
+            while waiting and idle:
+                busy.append(idle.pop())
+                busy[-1].begin(waiting.popleft())
+            for worker in _ready(busy):
+                busy.remove(worker)
+                idle.append(worker)
+                ended += 1
+                done = worker.end()
+                watch(Progress("tasks", ended, len(tasks), "task"))
+                yield done
+
+
+RUNNERS: dict[str, Callable[[list[Task], int, Watch], Iterator[Done]]] = {"local": _run_locally, "ray": _run_with_ray}
+
+
+def _ready(busy: "list[_Worker]") -> "list[_Worker]":
+    """The workers that answered, or whose process ended (its end of the pipe closes then); waits for the first."""
+    heard = wait([worker.pipe for worker in busy])
+    return [worker for worker in busy if worker.pipe in heard]
+
+
+class _Worker:
+    """A process that does one task after the other; another takes its place when it dies."""
+
+    pipe: Connection
+    _process: BaseProcess
+    _task: Task
+    _refused: str | None
+
+    def __enter__(self) -> "_Worker":
+        self._start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop()
+
+    def begin(self, task: Task) -> None:
+        self._task, self._refused = task, None
+        try:
+            self.pipe.send(task)
+        except OSError:  # it died while idle: its successor takes the task
+            self._stop()
+            self._start()
+            self.pipe.send(task)
+        except Exception as error:  # pickling calls the objects' own code, which may raise anything
+            self._refused = _told(error)
+            self.pipe.send(None)  # the process answers at once, so that the refusal is reported in its turn
+
+    def end(self) -> Done:
+        try:
+            result, error = self.pipe.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            result, error = None, _how_it_ended(self._process.exitcode)
+            self._stop()
+            self._start()
+        return Done(self._task, result, self._refused or error)
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
+        with _one_thread_each():
+            self._process.start()
+        theirs.close()
+
+    def _stop(self) -> None:
+        self.pipe.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _work(pipe: Connection) -> None:
+    """The life of a worker: receive, do, answer, until there is nobody to work for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the one who asked ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with settings(threads=1):
+        while True:
+            try:
+                task = pipe.recv()
+            except EOFError:
+                return
+            except Exception as error:  # unpickling imports the caller's modules, which may raise anything
+                pipe.send((None, _told(error)))
+                continue
+            pipe.send(_answer(pipe, task))
+
+
+def _answer(pipe: Connection, task: Task | None) -> tuple[Any, str | None]:
+    if task is None:
+        return None, None
+    try:
+        result = task.function(**task.arguments)
+        multiprocessing.reduction.ForkingPickler.dumps(result)  # type: ignore[attr-defined]
+        return result, None
+    except Exception as error:  # the door where every failure of a task becomes a report
+        return None, _told(error)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would hold the lock of its Run for nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker is always started by another process"
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _told(error: BaseException) -> str:
+    lines = traceback.format_exception(error)
+    return f"{type(error).__name__}: {error}\n\n{''.join(lines)}"
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = " Perhaps memory ran out; try fewer workers." if name == "SIGKILL" else ""
+        return f"Its process was killed by {name}.{hint}"
+    return f"Its process ended with exit code {code} before it gave a result."
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -1,0 +1,190 @@
+"""What a Run says, as headings, sentences and tables, before any face draws it.
+
+The terminal and the report walk the same list of Sections. Known parts of a lab's results get their heading and lead
+here; what is not known is still shown, as a table under its own name. Nothing is computed: values are put in order.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from micrographia.core.claims import Run
+from micrographia.faces import words
+
+Cell = str | int | float | bool | Sequence[Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """`strong` rows are set off; `words` columns are texts, all others numbers."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    strong: frozenset[int] = frozenset()
+    texts: frozenset[int] = frozenset({0})
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading with what stands under it. `essential` sections are printed after a command, the others asked for."""
+
+    id: str
+    title: str
+    lead: str = ""
+    table: Table | None = None
+    lines: Sequence[str] = field(default=())
+    """Preformatted text."""
+    essential: bool = True
+
+
+Builder = Callable[[Any, Mapping[str, Any]], Section]
+
+
+def outline(run: Run) -> list[Section]:
+    """The sections of a Run in reading order; empty while it has no results."""
+    results = run.results or {}
+    known = [build(results[key], results) for key, build in BUILDERS.items() if results.get(key)]
+    others = [key for key in results if key not in BUILDERS and key not in ELSEWHERE]
+    return known + [section for key in others if (section := _unknown(key, results[key])) is not None]
+
+
+def summary(run: Run) -> list[str]:
+    """The lab's own sentences on what was found."""
+    said = (run.results or {}).get("summary") or []
+    return [said] if isinstance(said, str) else [str(sentence) for sentence in said]
+
+
+def title(run: Run) -> str:
+    """One line that names the Run: its lab and what it studied."""
+    operation = OPERATIONS.get(str(run.config.get("operation")))
+    if run.lab == "grokking" and operation and run.config.get("modulus"):
+        return f"Grokking {operation} modulo {run.config['modulus']}"
+    return words.name(run.lab).capitalize()
+
+
+OPERATIONS = {
+    "add": "addition",
+    "subtract": "subtraction",
+    "multiply": "multiplication",
+    "polynomial": "a² + ab + b²",
+}
+
+
+def _phases(phases: Mapping[str, Any], results: Mapping[str, Any]) -> Section:
+    rows = [[PHASES.get(key, words.name(key)), epoch] for key, epoch in phases.items()]
+    return Section(
+        "phases",
+        "The phases",
+        "Read from change points in the measures along training, not by eye. A dash: it did not happen in this run.",
+        Table(("what happened", "epoch"), rows),
+    )
+
+
+PHASES = {
+    "memorised": "memorised: the training loss has fallen",
+    "circuit": "circuit formed: the restricted loss has fallen",
+    "cleanup": "cleaned up: the test loss has fallen",
+    "settled": "settled: the weights' norm stands still",
+}
+
+
+def _frequencies(found: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> Section:
+    keys = results.get("key_frequencies") or []
+    lead = f"Key frequencies: {words.value(keys)}." if keys else "No key frequency was found."
+    if results.get("published_rule") is not None:
+        lead += f" The published rule, the dominant frequency of any neuron, gives: {words.value(results['published_rule'])}."
+    if any(row.get("kind") == "overtone" for row in found):
+        lead += " An overtone is present in the logits, but is carried by another frequency's neurons."
+    strong = frozenset(i for i, row in enumerate(found) if row.get("kind") == "key")
+    table = _records(found, first=("k", "kind", "energy", "p_value", "loss_change", "own_neurons"), strong=strong)
+    return Section("frequencies", "The frequencies it uses", lead, table)
+
+
+def _algorithm(lines: str | Sequence[str], results: Mapping[str, Any]) -> Section:
+    lines = lines.splitlines() if isinstance(lines, str) else [str(line) for line in lines]
+    return Section("algorithm", "The algorithm, read off the weights", lines=lines)
+
+
+def _replacements(rows: Any, results: Mapping[str, Any]) -> Section:
+    lead = "Parts of the network, and at last all of it, replaced by the formula above: how well does that do the task?"
+    return Section("replacements", "How well the algorithm alone does the task", lead, _records(_as_records(rows)))
+
+
+def _ablations(rows: Any, results: Mapping[str, Any]) -> Section:
+    lead = "What is lost when a part is taken out, beside controls that should matter little."
+    return Section("ablations", "Ablations and their controls", lead, _records(_as_records(rows)), essential=False)
+
+
+def _measures(measures: Mapping[str, Any], results: Mapping[str, Any]) -> Section:
+    rows = [[label, value] for label, value in flat(measures)]
+    return Section(
+        "measures", "All measures", "At the end of the run.", Table(("measure", "value"), rows), essential=False
+    )
+
+
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as (name, value) pairs: restricted_loss {"i": x} is ("restricted loss, i", x)."""
+    pairs = []
+    for key, inner in mapping.items():
+        label = f"{prefix}, {words.name(key)}" if prefix else words.name(key)
+        pairs += flat(inner, label) if isinstance(inner, Mapping) else [(label, inner)]
+    return pairs
+
+
+BUILDERS: dict[str, Builder] = {
+    "phases": _phases,
+    "frequencies": _frequencies,
+    "algorithm": _algorithm,
+    "replacements": _replacements,
+    "ablations": _ablations,
+    "measures": _measures,
+}
+
+ELSEWHERE = ("summary", "config", "claims", "key_frequencies", "overtones", "published_rule", "run", "report")
+"""Parts of the results that are shown within a section, or in a place of their own."""
+
+COLUMNS = {
+    "k": "k",
+    "energy": "logit energy",
+    "p_value": "p-value",
+    "loss_change": "loss change when removed",
+    "own_neurons": "own neurons",
+    "name": "what",
+}
+
+
+def _unknown(key: str, content: Any) -> Section | None:
+    """Results that no builder knows: tables of records, of names and values, or a plain value."""
+    heading = words.name(key)[:1].upper() + words.name(key)[1:]
+    records = _as_records(content)
+    if records:
+        return Section(key, heading, table=_records(records))
+    if isinstance(content, Mapping) and content:
+        return Section(key, heading, table=Table(("what", "value"), [list(pair) for pair in flat(content)]))
+    if content is None or content == [] or content == {}:
+        return None
+    return Section(key, heading, lead=words.value(content))
+
+
+def _as_records(content: Any) -> list[Mapping[str, Any]]:
+    """A list of mappings as it is; a mapping of mappings with the outer key as `name`; anything else is none."""
+    if isinstance(content, Mapping) and content and all(isinstance(row, Mapping) for row in content.values()):
+        return [{"name": words.name(key), **row} for key, row in content.items()]
+    if (
+        isinstance(content, Sequence)
+        and not isinstance(content, str)
+        and all(isinstance(row, Mapping) for row in content)
+    ):
+        return list(content)
+    return []
+
+
+def _records(
+    rows: Sequence[Mapping[str, Any]], *, first: Sequence[str] = ("name",), strong: frozenset[int] = frozenset()
+) -> Table:
+    """Records as a table: the columns named in `first`, then the others in their order of appearance."""
+    seen = dict.fromkeys(key for row in rows for key in row)
+    keys = [key for key in first if key in seen] + [key for key in seen if key not in first]
+    cells = [[row.get(key) for key in keys] for row in rows]
+    texts = frozenset(i for i in range(len(keys)) if any(isinstance(row[i], str) for row in cells))
+    return Table([COLUMNS.get(key, words.name(key)) for key in keys], cells, strong, texts)

@@ -1,0 +1,48 @@
+"""HTML by hand: text is escaped unless it is marked as `Html`, so that no value of a Run can become markup."""
+
+import html
+import re
+from typing import Any
+
+VOID = ("meta", "input", "br", "hr")
+
+
+class Html(str):
+    """Markup that is safe as it stands."""
+
+    __slots__ = ()
+
+
+def escape(text: Any) -> Html:
+    """Text as markup; markup stays as it is."""
+    return text if isinstance(text, Html) else Html(html.escape(str(text), quote=True))
+
+
+def tag(name: str, *children: Any, **attributes: Any) -> Html:
+    """An element. `class_` is written class; underscores become hyphens; None and False leave an attribute out.
+
+    >>> tag("p", "a < b", class_="lead")
+    '<p class="lead">a &lt; b</p>'
+    """
+    said = "".join(
+        _attribute(key, value) for key, value in attributes.items() if value is not None and value is not False
+    )
+    if name in VOID:
+        return Html(f"<{name}{said}>")
+    return Html(f"<{name}{said}>{''.join(escape(child) for child in children)}</{name}>")
+
+
+def _attribute(key: str, value: Any) -> str:
+    label = key.rstrip("_").replace("_", "-")
+    return f" {label}" if value is True else f' {label}="{escape(value)}"'
+
+
+def join(*parts: Any, by: str = "\n") -> Html:
+    """Parts one after another."""
+    return Html(by.join(escape(part) for part in parts if part))
+
+
+def typeset(text: str) -> Html:
+    """Numbers like 1.3e-6 as 1.3 × 10⁻⁶."""
+    power = r"\1&#8239;×&#8239;10<sup>\2</sup>"
+    return Html(re.sub(r"(?<![\w.])(-?\d+(?:\.\d+)?)e(-?\d+)(?!\w)", power, escape(text)).replace("<sup>-", "<sup>−"))

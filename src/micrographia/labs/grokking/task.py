@@ -1,0 +1,75 @@
+"""The data: all pairs of residues, their answers, and which of them the model sees.
+
+A row is the tokens a, b, "=" with "=" = p; the answer is read at the last position. Rows are ordered a * p + b. Both
+splits in use are here: the paper's (python's random.shuffle) and that of TransformerLens' demo (torch.randperm).
+"""
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Generator, Tensor
+
+from micrographia.core.transformer import Architecture
+from micrographia.labs.grokking.config import Config
+
+OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: a - b,
+    "multiply": lambda a, b: a * b,
+    "polynomial": lambda a, b: a * a + a * b + b * b,
+}
+
+
+class Pairs(NamedTuple):
+    """All p * p rows. `train` marks those that the model sees."""
+
+    tokens: Int[Tensor, "pairs 3"]
+    labels: Int[Tensor, "pairs"]
+    train: Bool[Tensor, "pairs"]
+
+
+def all_rows(modulus: int, operation: str) -> tuple[Int[Tensor, "pairs 3"], Int[Tensor, "pairs"]]:
+    """Tokens and answers of every pair."""
+    residues = torch.arange(modulus)
+    a, b = torch.cartesian_prod(residues, residues).unbind(1)
+    equals = torch.full_like(a, modulus)
+    return torch.stack([a, b, equals], 1), OPERATIONS[operation](a, b) % modulus
+
+
+def shuffle_split(n_pairs: int, fraction: float, seed: int) -> Bool[Tensor, "pairs"]:
+    """The first int(fraction * n) of the rows after `random.seed(seed); random.shuffle(rows)`, as published."""
+    order = list(range(n_pairs))
+    random.Random(seed).shuffle(order)
+    return _mask(n_pairs, torch.tensor(order[: int(fraction * n_pairs)]))
+
+
+def randperm_split(n_pairs: int, fraction: float, seed: int) -> Bool[Tensor, "pairs"]:
+    """The first int(fraction * n) of `torch.manual_seed(seed); torch.randperm(n)`, as in TransformerLens' demo."""
+    order = torch.randperm(n_pairs, generator=Generator().manual_seed(seed))
+    return _mask(n_pairs, order[: int(fraction * n_pairs)])
+
+
+SPLITS: dict[str, Callable[[int, float, int], Tensor]] = {"shuffle": shuffle_split, "randperm": randperm_split}
+
+
+def make_pairs(config: Config) -> Pairs:
+    tokens, labels = all_rows(config.modulus, config.operation)
+    train = SPLITS[config.split](len(tokens), config.train_fraction, config.effective_split_seed)
+    return Pairs(tokens, labels, train)
+
+
+def architecture(config: Config) -> Architecture:
+    """p residues and "=" as inputs and, as published, as outputs."""
+    shared = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "act", "norm", "positions", "attn_bias", "mlp_bias")
+    shared += ("tied", "attention", "mlp")
+    vocab = config.modulus + 1
+    return Architecture(d_vocab=vocab, d_vocab_out=vocab, n_ctx=3, **{name: getattr(config, name) for name in shared})
+
+
+def _mask(n: int, chosen: Tensor) -> Tensor:
+    mask = torch.zeros(n, dtype=torch.bool)
+    mask[chosen] = True
+    return mask

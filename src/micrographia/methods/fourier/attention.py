@@ -1,0 +1,62 @@
+"""How the last position's attention depends on the two operands.
+
+A head's pattern is a softmax of scores that are sums of waves, so over pairs it is about
+0.5 + alpha (cos w_k a - cos w_k b) + beta (sin w_k a - sin w_k b) for one frequency k. Patterns are over the operands'
+tokens, both in the order of the left one (`Characters.left`): the score of a token does not know its place.
+Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 4.3.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from micrographia.core.basis import fourier_basis, frequency_rows, n_frequencies, pair_energy
+from micrographia.methods.fourier.spectra import Spectrum, spectrum
+
+
+class Periodicity(NamedTuple):
+    """For each head the frequency that fits its pattern best, the fit, and the share of variance that it explains."""
+
+    frequency: Int[Tensor, "head"]
+    fve: Float[Tensor, "head"]
+    alpha: Float[Tensor, "head"]
+    beta: Float[Tensor, "head"]
+    mean: Float[Tensor, "head"]
+    """The mean pattern, which the paper takes as 0.5."""
+
+
+def attention_periodicity(to_a: Float[Tensor, "n n head"]) -> Periodicity:
+    """Least-squares fit of mean + alpha (cos w_k a - cos w_k b) + beta (sin w_k a - sin w_k b) to attention from "=" to a.
+
+    The waves are orthogonal, so the fit reads the Fourier coefficients of the difference of the two marginal means. The
+    constant is fitted too, so a little attention to "=" costs no variance. NaN shares, at frequency 1, for a constant
+    pattern. One pass; float64.
+    Source: Nanda et al. (2023), section 4.3: 97.9 % to 99.1 % over the heads.
+    """
+    n, x = to_a.shape[0], to_a.double()
+    difference = x.mean(dim=1) - x.mean(dim=0)  # over a, less over b
+    coefficients = fourier_basis(n).to(x.device) @ difference
+    rows = [coefficients[frequency_rows(k, n)] for k in range(1, n_frequencies(n) + 1)]
+    energy = torch.stack([row.square().sum(dim=0) for row in rows])
+    best = energy.argmax(dim=0)
+    # Over the pairs a wave of a less that of b has the norm^2 2 n |f|^2 for a basis row f of norm 1.
+    fve = energy.gather(0, best[None])[0] * n / 2 / pair_energy(x)
+    scale = torch.where(2 * (best + 1) == n, 1 / n, 2 / n) ** 0.5  # a basis row is this times a wave
+    waves = torch.stack([torch.nn.functional.pad(row, (0, 0, 0, 2 - len(row))) for row in rows])
+    alpha, beta = waves[best, :, torch.arange(len(best))].T * scale / 2
+    return Periodicity(best + 1, fve, alpha, beta, x.mean(dim=(0, 1)))
+
+
+def mean_attention(pattern: Float[Tensor, "n n head key"]) -> Float[Tensor, "head key"]:
+    """Attention of the last position to a, b and "=" in the mean over pairs; to "=" published as 0.1 % to 0.4 %."""
+    return pattern.double().mean(dim=(0, 1))
+
+
+def attention_spectrum(W_attn: Float[Tensor, "head n"]) -> list[Spectrum]:
+    """The scores of `weights.attention_map` in the Fourier basis of the operand, head by head.
+
+    Source: Nanda et al. (2023), section 4.3, "C_j".
+    """
+    return [spectrum(scores[:, None]) for scores in W_attn]
