@@ -130,12 +130,15 @@ def unfold(table: Shaped[Tensor, "n *rest"]) -> Shaped[Tensor, "n n *rest"]:
 def pair_energy(x: Float[Tensor, "n n *rest"]) -> Float[Tensor, "*rest"]:
     """Sum over pairs of the squared distance from the mean over pairs; NaN where `x` is constant but for rounding.
 
-    Summed in the precision of `x`, given in float64. Shares of variance are over this, so that a constant has none.
+    Distances in the precision of `x`, their sum in float64. Shares of variance are over this, so a constant has none.
     """
-    variance, mean = torch.var_mean(x, dim=(0, 1), correction=0)
-    variance, mean_square = variance.double(), mean.double().square()
-    constant = variance <= torch.finfo(x.dtype).eps ** 2 * 100 * (variance + mean_square)
-    return (variance * _pairs(x) ** 2).masked_fill(constant, torch.nan)
+    n = _pairs(x)
+    mean = x.mean(dim=(0, 1))
+    energy = torch.zeros(x.shape[2:], dtype=torch.float64, device=x.device)
+    for a in range(n):  # row by row, to make no temporary of the input's size
+        energy += (x[a] - mean).square().sum(dim=0)
+    constant = energy <= 100 * torch.finfo(x.dtype).eps ** 2 * (energy + n**2 * mean.double().square())
+    return energy.masked_fill(constant, torch.nan)
 
 
 def fold_difference(logits: Float[Tensor, "n n n"]) -> Float[Tensor, "n"]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-# What may change the bits of a result when it changes.
-BITWISE = ("version", "commit", "torch", "device", "device_name", "dtype", "threads")
+# What may change the bits of a result when it changes. Threads are not among them: the Run's own count is reused.
+BITWISE = ("version", "commit", "torch", "device", "device_name", "dtype")
 
 
 def provenance(seed: int | None, device: str | torch.device, dtype: str | torch.dtype, threads: int) -> dict[str, Any]:
@@ -72,10 +72,8 @@ def _device_name(device: torch.device) -> str:
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        named = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        return named[0] if named else platform.machine()
+        named = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        return named[0].partition(":")[2].strip() if named else platform.machine()
     if sys.platform == "darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or platform.machine()

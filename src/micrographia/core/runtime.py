@@ -79,7 +79,7 @@ def _busy_with_others() -> float | None:
     time.sleep(_SAMPLE_SECONDS)
     passed = time.monotonic() - began
     others = _busy_seconds() - before - (sum(os.times()[:4]) - own_before)
-    return max(0.0, others / passed)
+    return min(max(0.0, others / passed), len(os.sched_getaffinity(0)))
 
 
 def _busy_seconds() -> float:
@@ -87,7 +87,7 @@ def _busy_seconds() -> float:
     mine = {f"cpu{core}" for core in os.sched_getaffinity(0)}
     lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
     ticks = 0
-    for name, *counts in (line for line in lines if line and line[0] in mine):
+    for counts in (line[1:] for line in lines if line and line[0] in mine):
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, counts[:8])  # proc(5)
         ticks += user + nice + system + irq + softirq + steal
     return ticks / os.sysconf("SC_CLK_TCK")
@@ -98,11 +98,10 @@ def settings(threads: int, device: str | torch.device = "cpu") -> Iterator[None]
     """Torch made reproducible and quick for the block; as it was before on the way out, exceptions included.
 
     `threads` threads, deterministic algorithms (a warning where there is none), no TF32, and denormals flushed to
-    zero: strong weight decay turns unused weights into denormals, which slow a CPU step 3 to 8 times. Torch cannot
-    tell whether denormals were flushed before, so afterwards they are not, as is its default. On CUDA,
+    zero: strong weight decay turns unused weights into denormals, which slow a CPU step 3 to 8 times. On CUDA,
     CUBLAS_WORKSPACE_CONFIG is set, which counts from the first CUDA matrix product of the process on.
     """
-    old_threads = torch.get_num_threads()
+    old_threads, old_flush = torch.get_num_threads(), flushes_denormals()
     old_deterministic = torch.are_deterministic_algorithms_enabled()
     old_warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     old_fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # set through a module class
@@ -118,13 +117,18 @@ def settings(threads: int, device: str | torch.device = "cpu") -> Iterator[None]
         _set_threads(threads, flush=True)
         yield
     finally:
-        _set_threads(old_threads, flush=False)
+        _set_threads(old_threads, flush=old_flush)
         torch.backends.cudnn.allow_tf32 = old_convolution
         torch.set_float32_matmul_precision(old_precision)
         torch.utils.deterministic.fill_uninitialized_memory = old_fill  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(old_deterministic, warn_only=old_warn_only)
         if torch.device(device).type == "cuda":
             _restore_variable("CUBLAS_WORKSPACE_CONFIG", old_workspace)
+
+
+def flushes_denormals() -> bool:
+    """Whether this thread flushes denormals to zero. Torch has no getter, so a product of a denormal tells."""
+    return (torch.full((1,), 1e-40) * 1.0).view(torch.int32).item() == 0
 
 
 def _restore_variable(name: str, value: str | None) -> None:
@@ -167,9 +171,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise BadConfig(
-            f"Asked for device {name!r}, which torch does not know. Use auto, cpu, cuda or cuda:0."
-        ) from error
+        raise BadConfig(f"Asked for device {name!r}, unknown to torch. Use auto, cpu, cuda or cuda:0.") from error
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "meta": 0}
     found = there.get(device.type, 0)
     if (device.index or 0) >= found:

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -24,6 +24,7 @@ from micrographia.core.errors import BadConfig, MissingExtra
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.runtime import allowed_cores, settings
 
+_GRACE_SECONDS = 10.0
 # Libraries that make threads of their own read these when they are loaded.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -70,8 +71,7 @@ def _run_with_ray(tasks: list[Task], workers: int, watch: Watch) -> Iterator[Don
 def _run_locally(tasks: list[Task], workers: int, watch: Watch) -> Iterator[Done]:
     waiting = deque(tasks)
     watch(Progress("tasks", 0, len(tasks), "task"))
-    with ExitStack() as stack:
-        idle = [stack.enter_context(_Worker()) for _ in range(workers)]
+    with _workers(workers) as idle:
         busy: list[_Worker] = []
         ended = 0
         while waiting or busy:
@@ -90,6 +90,20 @@ def _run_locally(tasks: list[Task], workers: int, watch: Watch) -> Iterator[Done
 RUNNERS: dict[str, Callable[[list[Task], int, Watch], Iterator[Done]]] = {"local": _run_locally, "ray": _run_with_ray}
 
 
+@contextmanager
+def _workers(number: int) -> "Iterator[list[_Worker]]":
+    workers = [_Worker() for _ in range(number)]
+    try:
+        for worker in workers:
+            worker.start()
+        yield list(workers)
+    finally:
+        for worker in workers:
+            worker.ask_to_stop()
+        for worker in workers:
+            worker.stop()
+
+
 def _ready(busy: "list[_Worker]") -> "list[_Worker]":
     """The workers that answered, or whose process ended (its end of the pipe closes then); waits for the first."""
     heard = wait([worker.pipe for worker in busy])
@@ -100,24 +114,16 @@ class _Worker:
     """A process that does one task after the other; another takes its place when it dies."""
 
     pipe: Connection
-    _process: BaseProcess
+    _process: BaseProcess | None = None
     _task: Task
     _refused: str | None
-
-    def __enter__(self) -> "_Worker":
-        self._start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop()
 
     def begin(self, task: Task) -> None:
         self._task, self._refused = task, None
         try:
             self.pipe.send(task)
         except OSError:  # it died while idle: its successor takes the task
-            self._stop()
-            self._start()
+            self.restart()
             self.pipe.send(task)
         except Exception as error:  # pickling calls the objects' own code, which may raise anything
             self._refused = _told(error)
@@ -127,13 +133,10 @@ class _Worker:
         try:
             result, error = self.pipe.recv()
         except (EOFError, OSError):
-            self._process.join()
-            result, error = None, _how_it_ended(self._process.exitcode)
-            self._stop()
-            self._start()
+            result, error = None, _how_it_ended(self.restart())
         return Done(self._task, result, self._refused or error)
 
-    def _start(self) -> None:
+    def start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs,), daemon=True)
@@ -141,10 +144,25 @@ class _Worker:
             self._process.start()
         theirs.close()
 
-    def _stop(self) -> None:
+    def restart(self) -> int | None:
+        """Put a new process in the place of one that closed its pipe; give the old one's exit code."""
+        code = self.stop()
+        self.start()
+        return code
+
+    def ask_to_stop(self) -> None:
+        """A task that listens to SIGTERM may save what it has; any other ends at once."""
+        if self._process:
+            self._process.terminate()
+
+    def stop(self) -> int | None:
+        if self._process is None:
+            return None
         self.pipe.close()
+        self._process.join(_GRACE_SECONDS)
         self._process.kill()
         self._process.join()
+        return self._process.exitcode
 
 
 def _work(pipe: Connection) -> None:
@@ -160,18 +178,14 @@ def _work(pipe: Connection) -> None:
             except Exception as error:  # unpickling imports the caller's modules, which may raise anything
                 pipe.send((None, _told(error)))
                 continue
-            pipe.send(_answer(pipe, task))
+            _answer(pipe, task)
 
 
-def _answer(pipe: Connection, task: Task | None) -> tuple[Any, str | None]:
-    if task is None:
-        return None, None
+def _answer(pipe: Connection, task: Task | None) -> None:
     try:
-        result = task.function(**task.arguments)
-        multiprocessing.reduction.ForkingPickler.dumps(result)  # type: ignore[attr-defined]
-        return result, None
-    except Exception as error:  # the door where every failure of a task becomes a report
-        return None, _told(error)
+        pipe.send((task.function(**task.arguments) if task else None, None))
+    except Exception as error:  # the door where every failure of a task, and of pickling its result, becomes a report
+        pipe.send((None, _told(error)))
 
 
 def _end_with_parent() -> None:

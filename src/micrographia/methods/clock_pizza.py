@@ -1,8 +1,8 @@
 """Clock or pizza? Three numbers that tell two algorithms for addition mod n apart.
 
 The clock multiplies waves of a and b and knows a + b alone; the pizza adds the two embeddings first, so that its
-gradients are alike in both and its logits shrink with some differences a - b. Logits are `logits[a, b, c]` with the right
-answer at c = a + b mod n, embeddings are rows in the same cyclic order (`core.basis.Characters`).
+gradients are alike in both and its logits shrink with some differences a - b. Logits are `logits[a, b, c]` with the
+right answer at c = a + b mod n, embeddings are rows in the same cyclic order (`core.basis.Characters`).
 Source: Zhong, Liu, Tegmark and Andreas, "The Clock and the Pizza" (2023), section 4; defaults as in its notebook.
 """
 
@@ -51,12 +51,12 @@ def random_triples(n: int, count: int, *, generator: torch.Generator | None = No
 
 
 def distance_irrelevance(logits: Float[Tensor, "n n n"]) -> float:
-    """How little the correct logit depends on a - b: mean over d = a - b of its deviation over s = a + b, over its deviation.
+    """How little the correct logit depends on d = a - b: its deviation at fixed d, in the mean over d, as a share.
 
-    1 if the difference says nothing (clock), 0 if it says all (pizza): 0.85 and 0.17 in the paper's examples. Deviations
-    are those of a population. For odd n every (s, d) is one pair; for even n a and b of one parity share s and d, so rows
-    of equal d are taken over a instead. NaN for a constant.
-    Source: Zhong et al. (2023), definition 4.2; the rows over a are ours.
+    1 if the difference says nothing (clock), 0 if it says all (pizza): 0.85 and 0.17 in the paper's examples. Standard
+    deviations are those of a population, at fixed d over a: for odd n the same as over s = a + b, and for even n, where
+    two pairs share s and d, defined all the same. NaN for a constant.
+    Source: Zhong et al. (2023), definition 4.2.
     """
     n = logits.shape[0]
     a = torch.arange(n, device=logits.device)

@@ -160,7 +160,7 @@ def _sync(descriptor: int) -> None:
 
 
 def _rename(source: Path, target: Path) -> None:
-    os.replace(source, target)
+    source.replace(target)
 
 
 def _remove(path: Path) -> None:

@@ -144,7 +144,7 @@ def rows_until(root: Path, chain: Sequence[int]) -> Rows:
     for step in chain:
         table = read_table(place(root, step) / ROWS)
         more = max(map(len, table.values()), default=0)
-        for name in rows.keys() | table.keys():
+        for name in {**rows, **table}:  # in the order they were given
             column = rows.setdefault(name, [math.nan] * length)
             column.extend(table[name].tolist() if name in table else [math.nan] * more)
         length += more

@@ -32,7 +32,8 @@ def pack(value: Any, *, name: str, arrays: Arrays) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise UserError(
-        f"Cannot store {name!r}: found a {type(value).__name__}. Give numbers, strings, lists, mappings or numpy arrays."
+        f"Cannot store {name!r}: found a {type(value).__name__}. "
+        "Give numbers, strings, lists, mappings or numpy arrays."
     )
 
 

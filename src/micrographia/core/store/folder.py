@@ -95,7 +95,7 @@ class RunFolder:
             return folder
         changed = changed_since(record["provenance"], plain(provenance))
         if changed:
-            folder.notes.append(f"Bit-identity with the run as it was begun is lost: {'; '.join(changed)}.")
+            folder.notes.append(f"Bit-identity with a run left alone is lost: {'; '.join(changed)}.")
         record["resumed"].append({"at": _now(), "changed": changed})
         folder._record = {**record, "status": "running"}
         write_bytes(path / RUN, json_bytes(folder._record))
@@ -230,9 +230,7 @@ def add_file(run: Path | str, name: str, text: str | bytes) -> Path:
 def _add_file(run: Path, name: str, text: str | bytes, *, finished: bool) -> Path:
     own = {RUN, METRICS, RESULTS, manifest.NAME, lock.NAME, *claims_files([]), *figures_files([])}
     if name in own or Path(name).name != name or name.startswith("."):
-        raise UserError(
-            f"Asked to add {name!r} to {run}: that is the Run's own, or no plain file name. Choose another."
-        )
+        raise UserError(f"Asked to add {name!r} to {run}: the Run's own, or no plain file name. Choose another.")
     data = text if isinstance(text, bytes) else text.encode()
     if not finished:
         write_bytes(run / name, data)

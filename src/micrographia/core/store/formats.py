@@ -24,6 +24,8 @@ from micrographia.core.errors import BadShape, Corrupt, UserError
 from micrographia.core.store.atomic import write_bytes
 
 SCHEMA = 1
+# What json, safetensors and pyarrow (whose own errors derive from these) raise over bytes that make no sense.
+_DAMAGE = (ValueError, TypeError, LookupError, OSError, RuntimeError, safetensors.SafetensorError)
 Column = Sequence[Any] | NDArray[Any]
 
 
@@ -34,7 +36,7 @@ def write_json(path: Path | str, obj: Mapping[str, Any]) -> None:
 
 def read_json(path: Path | str) -> dict[str, Any]:
     """The mapping that `write_json` wrote, without its schema version. Raises Corrupt for a newer schema."""
-    with _whole(Path(path)):
+    with whole(Path(path)):
         found = json.loads(Path(path).read_bytes())
         if not isinstance(found, dict):
             raise ValueError(f"it holds a {type(found).__name__}, not an object")
@@ -50,13 +52,13 @@ def write_tensors(path: Path | str, tensors: Mapping[str, Tensor]) -> None:
 
 def read_tensors(path: Path | str, device: str = "cpu") -> dict[str, Tensor]:
     """The tensors of a safetensors file, by name."""
-    with _whole(Path(path)):
+    with whole(Path(path)):
         return safetensors.torch.load_file(path, device=device)
 
 
 def read_arrays(path: Path | str) -> dict[str, NDArray[Any]]:
     """The tensors of a safetensors file as numpy arrays."""
-    with _whole(Path(path)):
+    with whole(Path(path)):
         return safetensors.numpy.load_file(path)
 
 
@@ -72,7 +74,7 @@ def read_table(path: Path | str) -> dict[str, NDArray[Any]]:
     """The columns of a Parquet table as arrays: `(rows,)`, or `(rows, width)` for vectors."""
     import pyarrow.parquet as parquet  # heavy, and many commands need no table
 
-    with _whole(Path(path)):
+    with whole(Path(path)):
         table = parquet.read_table(io.BytesIO(Path(path).read_bytes()))
         return {name: _array(table.column(name)) for name in table.column_names}
 
@@ -170,12 +172,13 @@ def _array(column: Any) -> NDArray[Any]:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[None]:
+def whole(path: Path) -> Iterator[None]:
+    """Turn what readers raise over a damaged file into Corrupt: what was asked, what was found, what to do."""
     try:
         yield
+    except (PermissionError, IsADirectoryError):
+        raise
     except FileNotFoundError as error:
-        raise Corrupt(
-            f"Asked for {path}, which is not there. `micrographia verify` lists what else is missing."
-        ) from error
-    except (ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:  # pyarrow's errors are ValueErrors
+        raise Corrupt(f"Asked for {path}, which is missing. `micrographia verify` tells what else is.") from error
+    except _DAMAGE as error:
         raise Corrupt(f"Cannot read {path}: {error}. It was altered or cut short; restore it or run again.") from error

@@ -114,11 +114,13 @@ def _start(pid: int) -> str:
             return ""
         fields = stat.rpartition(")")[2].split()  # the name, in brackets, may hold blanks
         return "" if fields[0] in "ZX" else f"{_boot()}:{fields[19]}"  # field 22 of proc(5): ticks since boot
-    command = (
-        ["tasklist", "/FI", f"PID eq {pid}"] if sys.platform == "win32" else ["ps", "-o", "lstart=", "-p", str(pid)]
-    )
-    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return told if sys.platform != "win32" else str(pid) * (str(pid) in told)
+    if sys.platform == "win32":  # no start time there: a process of this id is taken for the one that was
+        return str(pid) * (str(pid) in _told("tasklist", "/FI", f"PID eq {pid}"))
+    return _told("ps", "-o", "lstart=", "-p", str(pid))
+
+
+def _told(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _boot() -> str:

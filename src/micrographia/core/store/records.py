@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from micrographia.core.claims import Claim, Figure, Judged
-from micrographia.core.errors import Corrupt, MicrographiaError, UserError
+from micrographia.core.errors import UserError
 from micrographia.core.store.exact import Arrays, pack, unpack
-from micrographia.core.store.formats import arrays_bytes, json_bytes, read_arrays, read_json
+from micrographia.core.store.formats import arrays_bytes, json_bytes, read_arrays, read_json, whole
 
 CLAIMS, FIGURES, ARRAYS = "claims.json", "figures.json", "figures.safetensors"
 _CLAIM_FIELDS = tuple(field.name for field in dataclasses.fields(Claim))
@@ -26,16 +26,16 @@ def claims_files(claims: Sequence[Judged]) -> dict[str, bytes]:
 
 def read_claims(folder: Path) -> tuple[Judged, ...]:
     """The judged claims of a finished Run."""
-    return tuple(_judged(record) for record in read_json(folder / CLAIMS)["claims"])
+    with whole(folder / CLAIMS):
+        return tuple(_judged(record) for record in read_json(folder / CLAIMS)["claims"])
 
 
 def figures_files(figures: Sequence[Figure]) -> dict[str, bytes]:
     """The two files of figures."""
     names = [figure.name for figure in figures]
     if len(set(names)) < len(names):
-        raise UserError(
-            f"Asked to store two figures of one name: {sorted(n for n in set(names) if names.count(n) > 1)}."
-        )
+        twice = sorted(name for name in set(names) if names.count(name) > 1)
+        raise UserError(f"Asked to store two figures of one name: {twice}. Rename one.")
     arrays: Arrays = {}
     records = [_figure_record(figure, arrays) for figure in figures]
     return {FIGURES: json_bytes({"figures": records}), ARRAYS: arrays_bytes(arrays)}
@@ -43,13 +43,9 @@ def figures_files(figures: Sequence[Figure]) -> dict[str, bytes]:
 
 def read_figures(folder: Path) -> tuple[Figure, ...]:
     """The figures of a finished Run, equal to those that were stored."""
-    records, arrays = read_json(folder / FIGURES)["figures"], read_arrays(folder / ARRAYS)
-    try:
-        return tuple(_figure(record, arrays) for record in records)
-    except (KeyError, TypeError, MicrographiaError) as error:
-        raise Corrupt(
-            f"The figures in {folder} do not fit together: {error}. `micrographia verify` tells more."
-        ) from error
+    arrays = read_arrays(folder / ARRAYS)
+    with whole(folder / FIGURES):
+        return tuple(_figure(record, arrays) for record in read_json(folder / FIGURES)["figures"])
 
 
 def _judged_record(judged: Judged) -> dict[str, Any]:
@@ -57,7 +53,8 @@ def _judged_record(judged: Judged) -> dict[str, Any]:
 
 
 def _judged(record: Mapping[str, Any]) -> Judged:
-    fields = {name: record[name] for name in _CLAIM_FIELDS} | {"presets": tuple(record["presets"])}
+    fields: dict[str, Any] = {name: record[name] for name in _CLAIM_FIELDS}
+    fields["presets"] = tuple(fields["presets"])
     claim = Claim(**fields)
     return Judged(
         claim=claim, measured=record["measured"], verdict=record["verdict"], null_measured=record["null_measured"]

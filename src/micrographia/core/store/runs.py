@@ -32,9 +32,8 @@ def new_run_path(lab: str, config: Any) -> Path:
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{code}"
     folder = runs_root() / lab
     taken = {path.name for path in folder.glob(f"{name}*")}
-    return folder / next(
-        each for each in [name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))] if each not in taken
-    )
+    names = [name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))]
+    return folder / next(each for each in names if each not in taken)
 
 
 def load_run(path: Path | str) -> Run:

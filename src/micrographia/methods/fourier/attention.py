@@ -3,7 +3,7 @@
 A head's pattern is a softmax of scores that are sums of waves, so over pairs it is about
 0.5 + alpha (cos w_k a - cos w_k b) + beta (sin w_k a - sin w_k b) for one frequency k. Patterns are over the operands'
 tokens, both in the order of the left one (`Characters.left`): the score of a token does not know its place.
-Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 4.3.
+Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 4.
 """
 
 from typing import NamedTuple
@@ -28,12 +28,12 @@ class Periodicity(NamedTuple):
 
 
 def attention_periodicity(to_a: Float[Tensor, "n n head"]) -> Periodicity:
-    """Least-squares fit of mean + alpha (cos w_k a - cos w_k b) + beta (sin w_k a - sin w_k b) to attention from "=" to a.
+    """Least-squares fit of attention from "=" to a by mean + alpha (cos w_k a - cos w_k b) + beta (sin .. - sin ..).
 
     The waves are orthogonal, so the fit reads the Fourier coefficients of the difference of the two marginal means. The
     constant is fitted too, so a little attention to "=" costs no variance. NaN shares, at frequency 1, for a constant
     pattern. One pass; float64.
-    Source: Nanda et al. (2023), section 4.3: 97.9 % to 99.1 % over the heads.
+    Source: Nanda et al. (2023), section 4: 97.9 % to 99.1 % over the heads.
     """
     n, x = to_a.shape[0], to_a.double()
     difference = x.mean(dim=1) - x.mean(dim=0)  # over a, less over b
@@ -57,6 +57,6 @@ def mean_attention(pattern: Float[Tensor, "n n head key"]) -> Float[Tensor, "hea
 def attention_spectrum(W_attn: Float[Tensor, "head n"]) -> list[Spectrum]:
     """The scores of `weights.attention_map` in the Fourier basis of the operand, head by head.
 
-    Source: Nanda et al. (2023), section 4.3, "C_j".
+    Source: Nanda et al. (2023), appendix, "C_j".
     """
     return [spectrum(scores[:, None]) for scores in W_attn]

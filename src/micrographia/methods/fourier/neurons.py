@@ -77,7 +77,7 @@ def published_key_frequencies(clusters: NeuronClusters) -> list[int]:
 
 def fraction_active(neurons: Float[Tensor, "n n m"]) -> Float[Tensor, "m"]:
     """Share of the pairs at which each neuron is above 0."""
-    return (neurons > 0).double().mean(dim=(0, 1))
+    return (neurons > 0).float().flatten(0, 1).mean(dim=0)  # counts are exact in float32
 
 
 class WaveShares(NamedTuple):

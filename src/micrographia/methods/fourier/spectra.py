@@ -2,14 +2,14 @@
 
 Rows of weights are residues in cyclic order (`core.basis.Characters`), without the row or column of "=". A spectrum is
 given by row of `core.basis.fourier_basis` and by frequency, where cosine and sine are taken together.
-Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), sections 4.1 and 5.2.
+Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), sections 4 and 5.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.basis import fourier_basis, frequency_rows, n_frequencies, rows_of_frequencies
@@ -23,7 +23,7 @@ class Spectrum(NamedTuple):
 
 
 def spectrum(x: Float[Tensor, "n d"]) -> Spectrum:
-    """Norms over d of F x, and sqrt(|cos row|^2 + |sin row|^2) for each frequency. Float64; their squares sum to |x|^2."""
+    """Norms over d of F x, and sqrt(|cos row|^2 + |sin row|^2) by frequency. Float64; squared rows sum to |x|^2."""
     rows = (fourier_basis(x.shape[0]).to(x.device) @ x.double()).norm(dim=1)
     ks = range(1, n_frequencies(len(rows)) + 1)
     return Spectrum(rows, torch.stack([rows[frequency_rows(k, len(rows))].norm() for k in ks]))
@@ -38,7 +38,7 @@ def embedding_spectrum(W_E: Float[Tensor, "n d_model"]) -> Spectrum:
 
 
 def neuron_logit_spectrum(W_L: Float[Tensor, "m n"]) -> Spectrum:
-    """Which frequencies of c the map from neurons to logits writes; W_L is centred over c first, as softmax is blind to it.
+    """Which frequencies of c the map from neurons to logits writes. Centred over c first: softmax is blind to the mean.
 
     Source: Nanda et al. (2023), section 4.1, figure 3: W_L = W_U W_out.
     """
@@ -48,7 +48,7 @@ def neuron_logit_spectrum(W_L: Float[Tensor, "m n"]) -> Spectrum:
 def residual_fraction(W_L: Float[Tensor, "m n"], ks: Sequence[int]) -> float:
     """|W_L less its rows of the frequencies `ks`| / |W_L|, Frobenius norms, after centring over c.
 
-    Source: Nanda et al. (2023), section 4.1: 0.55 %, so that W_L has rank about 10.
+    Source: Nanda et al. (2023), section 4.2: 0.55 %, so that W_L has rank about 10.
     """
     rows = neuron_logit_spectrum(W_L).rows
     outside = torch.ones_like(rows)
@@ -59,24 +59,24 @@ def residual_fraction(W_L: Float[Tensor, "m n"], ks: Sequence[int]) -> float:
 def neuron_logit_directions(W_L: Float[Tensor, "m n"], k: int) -> Float[Tensor, "m waves"]:
     """u_k and v_k: the neuron directions that W_L reads out along cos(w_k c) and sin(w_k c); columns of unscaled F W_L.
 
-    Source: Nanda et al. (2023), section 4.1: W_L is about the sum of cos(w_k c) u_k + sin(w_k c) v_k.
+    Source: Nanda et al. (2023), section 4.2: W_L is about the sum of cos(w_k c) u_k + sin(w_k c) v_k.
     """
     n = W_L.shape[1]
     return W_L.double() @ fourier_basis(n).to(W_L.device)[frequency_rows(k, n)].T
 
 
-def two_d_coefficients(x: Shaped[Tensor, "n n *rest"]) -> Float[Tensor, "n n *rest"]:
-    """F x F^T over the two operands: entry (i, j) is the coefficient of basis row i of a times basis row j of b. Float64.
+def two_d_coefficients(x: Float[Tensor, "n n *rest"]) -> Float[Tensor, "n n *rest"]:
+    """F x F^T over the two operands: entry (i, j) is the coefficient of basis row i of a and row j of b.
 
-    Three float64 copies of the input at most. Source: Nanda et al. (2023), figure 4 (logits and activations).
+    In the input's precision; three copies of it at most. Source: Nanda et al. (2023), figure 4 (logits and activations).
     """
     n = x.shape[0]
-    basis = fourier_basis(n).to(x.device)
-    of_a = (basis @ x.double().reshape(n, -1)).reshape(n, n, -1)
+    basis = fourier_basis(n).to(x)
+    of_a = (basis @ x.reshape(n, -1)).reshape(n, n, -1)
     return (basis @ of_a).reshape(x.shape)
 
 
-def two_d_spectrum(x: Shaped[Tensor, "n n *rest"]) -> Float[Tensor, "n n"]:
+def two_d_spectrum(x: Float[Tensor, "n n *rest"]) -> Float[Tensor, "n n"]:
     """Norms of `two_d_coefficients` over all further axes, for a heat map over components of a and b."""
     return two_d_coefficients(x).flatten(2).norm(dim=2) if x.ndim > 2 else two_d_coefficients(x).abs()
 
@@ -85,7 +85,7 @@ def gini(x: Float[Tensor, "n"]) -> float:
     """Gini coefficient of non-negative numbers: 0 when all are equal, (n - 1) / n when one holds everything.
 
     G = sum_i (2 i - n - 1) x_(i) / (n sum x), i = 1 .. n in ascending order; NaN when all are 0.
-    Source: Nanda et al. (2023), section 5.1, over the Fourier norms of W_E and of W_L; the paper does not say whether by
+    Source: Nanda et al. (2023), section 5, over the Fourier norms of W_E and of W_L; the paper does not say whether by
     row or by frequency, which made less than 0.06 of difference on the networks that were tried.
     """
     ordered = x.double().sort().values
@@ -119,7 +119,7 @@ def doublets(singular_values: Float[Tensor, "r"], *, splitting: float = 0.15) ->
     largest on, two neighbours that differ by less than the share `splitting` are a doublet. The number of doublets is a
     count of key frequencies that knows of no Fourier basis. `splitting` is ours; the published ones split by 0.3 % to
     4.5 %. Values below 1e-6 of the largest count as that much.
-    Source: Nanda et al. (2023), the rank of W_L, section 4.1; the pairing is ours.
+    Source: Nanda et al. (2023), the rank of W_L, section 4.2; the pairing is ours.
     """
     values = singular_values.double().sort(descending=True).values
     if len(values) < 2 or values[0] == 0:

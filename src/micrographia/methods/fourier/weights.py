@@ -1,10 +1,10 @@
 """Products of weight matrices in which the algorithm is read off, and the size of the weights.
 
 Weights are a dict in TransformerLens' names and shapes (x @ W): `embed.W_E [V, d]`, `blocks.0.attn.W_Q [H, d, d_head]`,
-`blocks.0.mlp.W_in [d, m]`, `unembed.W_U [d, V]` and so on. Tokens 0 .. p - 1 are residues, p is "=". `residues` chooses and
-orders tokens (`Characters.left` or `.out`), so that rows and columns come in cyclic order. Norms are not part of these
-products: with them the maps hold up to the norm's scale and gain.
-Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), sections 3 and 4.
+`blocks.0.mlp.W_in [d, m]`, `unembed.W_U [d, V]` and so on. Tokens 0 .. p - 1 are residues, p is "=". `residues` and
+`out` choose and order tokens (`Characters.left`, `.out`), so that rows and columns come in cyclic order. Norms are not
+part of these products: with them the maps hold up to the norm's scale and gain.
+Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 4.
 """
 
 import re
@@ -33,7 +33,7 @@ def total_squared_weights(weights: Mapping[str, Tensor]) -> float:
 def neuron_logit_map(weights: Mapping[str, Tensor], out: Int[Tensor, "n"]) -> Float[Tensor, "m n"]:
     """W_L = W_out W_U of the last layer, over the answers `out` alone ("=" left out), centred over them; in float64.
 
-    Source: Nanda et al. (2023), section 4.1.
+    Source: Nanda et al. (2023), section 4.2.
     """
     W_U = weights["unembed.W_U"] if "unembed.W_U" in weights else _get(weights, "embed.W_E").T
     W_out = _get(weights, f"blocks.{n_layers(weights) - 1}.mlp.W_out")
@@ -44,7 +44,7 @@ def neuron_logit_map(weights: Mapping[str, Tensor], out: Int[Tensor, "n"]) -> Fl
 def neuron_input_map(weights: Mapping[str, Tensor], residues: Int[Tensor, "n"]) -> Float[Tensor, "head m n"]:
     """W_neur = W_E W_V W_O W_in of the first layer: what each residue adds to each neuron through each head; float64.
 
-    Source: Nanda et al. (2023), section 4.3: W_neur = W_in W_O W_V W_E, whose Fourier components tie neurons to waves.
+    Source: Nanda et al. (2023), section 4: W_neur = W_in W_O W_V W_E, whose Fourier components tie neurons to waves.
     """
     W_V, W_O = (_get(weights, f"blocks.0.attn.W_{name}").double() for name in "VO")
     embedded = _get(weights, "embed.W_E")[residues].double()
@@ -52,11 +52,11 @@ def neuron_input_map(weights: Mapping[str, Tensor], residues: Int[Tensor, "n"]) 
 
 
 def attention_map(weights: Mapping[str, Tensor], residues: Int[Tensor, "n"]) -> Float[Tensor, "head n"]:
-    """W_attn = (E_"=" + pos_2) W_Q W_K^T W_E^T of the first layer: the score that "=" gives each residue, unscaled; float64.
+    """W_attn = (E_"=" + pos_2) W_Q W_K^T W_E^T of the first layer: the score that "=" gives each residue; float64.
 
-    As published: without positions of the operands, biases, or the division by sqrt(d_head). "=" is the token after the
-    residues and stands last.
-    Source: Nanda et al. (2023), section 4.3.
+    As published: without positions of the operands, biases, or the division by sqrt(d_head). "=" is the last token of
+    the vocabulary and stands last.
+    Source: Nanda et al. (2023), section 4.
     """
     W_E, W_pos = _get(weights, "embed.W_E").double(), _get(weights, "pos_embed.W_pos").double()
     W_Q, W_K = (_get(weights, f"blocks.0.attn.W_{name}").double() for name in "QK")
