@@ -10,14 +10,13 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any, Literal, get_args
 
 from micrographia.core.errors import BadConfig, BadShape
 
 Verdict = Literal["holds", "fails", "not run"]
 Kind = Literal["exact", "within", "above", "below", "ordering"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Value = bool | int | float | str | Sequence[Any] | None
 
 
@@ -43,6 +42,10 @@ class Claim:
     """Config fields that must have these values, for instance the seed of the published run."""
     null: str = ""
     """What the measurement is compared with to mean something: a baseline, a control or a null."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise BadConfig(f"Claim {self.id!r} is of kind {self.kind!r}; known are {', '.join(KINDS)}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,9 +112,7 @@ def _holds(claim: Claim, measured: Any) -> bool:
         return abs(measured - published) <= slack
     if claim.kind == "above":
         return measured > published - slack
-    if claim.kind == "below":
-        return measured < published + slack
-    raise BadConfig(f"Claim {claim.id!r} is of kind {claim.kind!r}; known are exact, within, above, below, ordering.")
+    return measured < published + slack
 
 
 # What each kind of Figure needs in `data`, beside the optional entries named in `OPTIONAL`.
@@ -167,9 +168,13 @@ class Figure:
         missing = set(REQUIRED[self.kind]) - set(self.data)
         unknown = set(self.data) - set(REQUIRED[self.kind]) - set(OPTIONAL[self.kind])
         if missing or unknown:
-            raise BadConfig(f"Figure {self.name!r} ({self.kind}) lacks {sorted(missing)}, has unknown {sorted(unknown)}.")
+            raise BadConfig(
+                f"Figure {self.name!r} ({self.kind}) lacks {sorted(missing)}, has unknown {sorted(unknown)}."
+            )
         for name in self.framed:
-            if len(np.asarray(self.data[name])) != len(self.frames):
+            if name not in self.data:
+                raise BadConfig(f"Figure {self.name!r} has frames of {name!r}, but its data are {sorted(self.data)}.")
+            if len(self.data[name]) != len(self.frames):
                 raise BadShape(
                     f"Figure {self.name!r}: {name!r} has {len(self.data[name])} frames, not {len(self.frames)}."
                 )

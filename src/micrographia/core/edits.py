@@ -7,9 +7,10 @@ gradients flow through what an edit writes.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from micrographia.core.errors import BadEdit
@@ -19,6 +20,7 @@ Index = int | slice | list[int] | Tensor | None
 UNIT_AXES = frozenset({"d_model", "d_head", "neuron", "latent", "vocab", "one"})
 
 
+@runtime_checkable
 class Dictionary(Protocol):
     """What can be spliced in: an encoder to latents and a decoder back."""
 
@@ -41,26 +43,32 @@ class Edit:
         """The edited activation; `value` itself is left as it was."""
         if not self.region:
             return self._checked(self.change(value), value)
-        index = self._index(value)
+        inside = self.inside(value)
+        edited = value.clone()
+        edited[self._index(value)] = self._checked(self.change(inside), inside)
+        return edited
+
+    def inside(self, value: Tensor) -> Tensor:
+        """The values of `value` in the region, axes in their order; an axis where one number was chosen is gone."""
         try:
-            inside = value[index]
+            return value[self._index(value)]
         except IndexError as error:
             raise BadEdit(
                 f"{self.name} at {self.site} asks for {dict(self.region)}, but the activation has axes "
                 f"{self.site.axes} of lengths {tuple(value.shape)}. Choose places that exist."
             ) from error
-        edited = value.clone()
-        edited[index] = self._checked(self.change(inside), inside)
-        return edited
 
     def _index(self, value: Tensor) -> tuple[Any, ...]:
-        chosen = [self.region.get(axis) for axis in (_axis_word(axis) for axis in self.site.axes)]
-        lists = [torch.as_tensor(i, device=value.device) for i in chosen if isinstance(i, list | Tensor)]
-        if len(lists) <= 1:
-            return tuple(slice(None) if i is None else i for i in chosen)
-        # Several lists mean their product, as a reader of `pos=[1, 2], head=[0, 3]` expects.
+        found = (self.region.get(_axis_word(axis)) for axis in self.site.axes)
+        chosen = [slice(None) if i is None else i for i in found]
+        if sum(isinstance(i, list | Tensor) for i in chosen) <= 1:
+            return tuple(chosen)
+        # Several lists mean their product, as a reader of `pos=[1, 2], head=[0, 3]` expects. Slices become lists too:
+        # torch moves the axes of lists to the front where a slice stands between them.
+        ranges = (torch.arange(length, device=value.device) for length in value.shape)
+        lists = [everywhere[i] for everywhere, i in zip(ranges, chosen) if not isinstance(i, int)]
         grids = iter(torch.meshgrid(*lists, indexing="ij"))
-        return tuple(next(grids) if isinstance(i, list | Tensor) else slice(None) if i is None else i for i in chosen)
+        return tuple(i if isinstance(i, int) else next(grids) for i in chosen)
 
     def _checked(self, new: Tensor, old: Tensor) -> Tensor:
         if new.dtype != old.dtype or new.device != old.device:
@@ -68,13 +76,18 @@ class Edit:
                 f"{self.name} at {self.site} gives {new.dtype} on {new.device}, but the activation is {old.dtype} on "
                 f"{old.device}. Convert it first."
             )
-        try:
-            return new.expand(old.shape) if new.shape != old.shape else new
-        except RuntimeError as error:
-            raise BadEdit(
-                f"{self.name} at {self.site} gives shape {tuple(new.shape)} for a region of shape {tuple(old.shape)} "
-                f"(axes {self.site.axes}). Give that shape, or one that broadcasts to it."
-            ) from error
+        return _fitted(self.site, self.name, new, old)
+
+
+def _fitted(site: Site, name: str, value: Tensor, region: Tensor) -> Tensor:
+    """`value`, broadcast to the region."""
+    try:
+        return value.expand(region.shape) if value.shape != region.shape else value
+    except RuntimeError as error:
+        raise BadEdit(
+            f"{name} at {site} gives shape {tuple(value.shape)} for a region of shape {tuple(region.shape)} "
+            f"(axes {site.axes}). Give that shape, or one that broadcasts to it."
+        ) from error
 
 
 def _axis_word(axis: str) -> str:
@@ -90,8 +103,8 @@ def _edit(site: SiteLike, name: str, change: Callable[[Tensor], Tensor], where: 
 
 
 def apply(site: SiteLike, change: Callable[[Tensor], Tensor], **where: Index) -> Edit:
-    """The user's own change: `change` takes the values of the region and returns new ones of that shape."""
-    return _edit(site, "apply", change, where)
+    """The user's own change: `change` takes a copy of the values of the region and returns new ones of that shape."""
+    return _edit(site, "apply", lambda old: change(old.clone()), where)
 
 
 def put(site: SiteLike, value: Tensor | float, **where: Index) -> Edit:
@@ -105,12 +118,20 @@ def put(site: SiteLike, value: Tensor | float, **where: Index) -> Edit:
 
 def add(site: SiteLike, direction: Tensor | float, **where: Index) -> Edit:
     """Add `direction`, for instance a steering vector."""
-    return _edit(site, "add", lambda old: old + direction, where)
+
+    def change(old: Tensor) -> Tensor:
+        return old + (_fitted(as_site(site), "add", direction, old) if isinstance(direction, Tensor) else direction)
+
+    return _edit(site, "add", change, where)
 
 
 def scale(site: SiteLike, factor: Tensor | float, **where: Index) -> Edit:
     """Multiply by `factor`."""
-    return _edit(site, "scale", lambda old: old * factor, where)
+
+    def change(old: Tensor) -> Tensor:
+        return old * (_fitted(as_site(site), "scale", factor, old) if isinstance(factor, Tensor) else factor)
+
+    return _edit(site, "scale", change, where)
 
 
 def zero(site: SiteLike, **where: Index) -> Edit:
@@ -124,10 +145,10 @@ def mean(site: SiteLike, reference: Tensor, **where: Index) -> Edit:
     The region is chosen in the mean first, so that a reference of all positions serves an edit at some of them.
     """
     average = reference.mean(0, keepdim=True)
-    where_mean = {word: index for word, index in where.items() if word != "batch" and index is not None}
-    inner = Edit(as_site(site), "mean", lambda value: value, where_mean)
-    value = average[inner._index(average)] if where_mean else average
-    return _edit(site, "mean", lambda old: value.expand(old.shape), where)
+    one_row = 0 if isinstance(where.get("batch"), int) else None  # a number drops its axis, here as in the region
+    chosen = _edit(site, "mean", lambda value: value, {**where, "batch": one_row})
+    value = chosen.inside(average)
+    return _edit(site, "mean", lambda old: value, where)
 
 
 def noise(site: SiteLike, std: float, generator: Generator, **where: Index) -> Edit:
@@ -140,13 +161,17 @@ def noise(site: SiteLike, std: float, generator: Generator, **where: Index) -> E
     return _edit(site, "noise", change, where)
 
 
-def project_out(site: SiteLike, directions: Tensor, **where: Index) -> Edit:
-    """Remove the span of `directions` (direction, unit) from the last axis. They need not be orthogonal."""
-    basis = torch.linalg.qr(directions.T.double()).Q
+def project_out(site: SiteLike, directions: Float[Tensor, "direction unit"], **where: Index) -> Edit:
+    """Remove the span of `directions` from the last axis. They need not be orthogonal, nor independent."""
 
     def change(old: Tensor) -> Tensor:
-        inside = basis.to(old)
-        return old - (old @ inside) @ inside.T
+        if directions.shape[-1] != old.shape[-1]:
+            raise BadEdit(
+                f"project_out at {site} has directions of length {directions.shape[-1]}, but the region's last axis is "
+                f"{old.shape[-1]} long. Give directions of that length."
+            )
+        rows = directions.double()
+        return old - old @ (torch.linalg.pinv(rows) @ rows).to(old)  # the projector onto their span, of any rank
 
     return _edit(site, "project_out", change, where)
 
@@ -162,4 +187,9 @@ def splice(site: SiteLike, dictionary: Dictionary, name: str = "sae") -> Edit:
     The activation becomes decode(latents) + error, equal to the original up to rounding until one of them is edited.
     """
     site = as_site(site)
+    if site.part:
+        raise BadEdit(
+            f"splice was asked for at {site}, which is part of a dictionary itself. Splice at {site.kind} only."
+        )
+    site.within(name, "latents")  # raises where the name cannot be part of a Site's
     return Edit(site, name, lambda value: value, {}, dictionary)

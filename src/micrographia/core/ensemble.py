@@ -18,9 +18,7 @@ from micrographia.core.training import Flat, Layout, LossAndGradient
 from micrographia.core.transformer import Architecture, forward, init_weights
 
 
-def init_ensemble(
-    arch: Architecture, generators: Sequence[Generator], *, dtype: torch.dtype = torch.float32
-) -> Flat:
+def init_ensemble(arch: Architecture, generators: Sequence[Generator], *, dtype: torch.dtype = torch.float32) -> Flat:
     """Fresh weights, each member's drawn from its own CPU generator in the published order."""
     return Layout(arch.weight_shapes()).pack([init_weights(arch, g, dtype=dtype) for g in generators])
 
@@ -43,6 +41,7 @@ class PlainObjective:
         self.labels = labels
 
     def __call__(self, weights: Flat, step: int = 0) -> LossAndGradient:
+        self._check(weights)
         data = (None if len(self.tokens) == 1 else 0,) * 2
         tokens, labels = (x[0] if len(x) == 1 else x for x in (self.tokens, self.labels))
         step_all = vmap(grad_and_value(self._loss), in_dims=(0, *data))
@@ -57,6 +56,7 @@ class PlainObjective:
     @torch.no_grad()
     def evaluate(self, weights: Flat) -> tuple[Float[Tensor, "member"], list[float]]:
         """Loss and accuracy of every member; one forward each, one member at a time."""
+        self._check(weights)
         losses, accuracies = [], []
         for k in range(len(weights)):
             tokens, labels = (x[k % len(x)] for x in (self.tokens, self.labels))
@@ -65,3 +65,9 @@ class PlainObjective:
             losses.append(cross_entropy(logits[:, -1], labels).mean())
             accuracies.append(accuracy(logits[:, -1], labels))
         return torch.stack(losses), accuracies
+
+    def _check(self, weights: Flat) -> None:
+        if len(self.tokens) not in (1, len(weights)):
+            raise BadShape(
+                f"Data of {len(self.tokens)} members met weights of {len(weights)}. Give data for one or all."
+            )

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from micrographia.core.errors import BadConfig
+from micrographia.core.errors import BadConfig, BadShape
 from micrographia.core.metrics import stable_cross_entropy
 from micrographia.core.training import Flat, Layout, LossAndGradient
 from micrographia.core.transformer import Architecture
@@ -80,7 +80,7 @@ class LastPosition:
 
     `tokens` (member or 1, batch, pos), `labels` (member or 1, batch), a leading 1 sharing the data. Holds about
     3 * batch * (neurons + d_model) numbers a member (47 MB for the mainline's train rows in float32).
-    Raises BadConfig for an architecture or data that the plan does not cover.
+    Raises BadConfig for an architecture or last token that the plan does not cover, BadShape for data that do not fit.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class LastPosition:
                 f"The fast plan needs one block with attention and MLP, learned positions, ReLU or GELU, no norm and "
                 f"one last token. Found {arch} and last tokens {last.tolist()[:5]}. Use the plain plan."
             )
+        _check_data(arch, tokens, labels, members)
         self.arch, self.layout, self.last = arch, Layout(arch.weight_shapes()), int(last)
         device = tokens.device
         E, N, J = members, tokens.shape[1], tokens.shape[2] - 1
@@ -192,8 +193,21 @@ class LastPosition:
         return torch.ops.aten.gelu_backward(d_neurons, self.pre)
 
 
+def _check_data(arch: Architecture, tokens: Tensor, labels: Tensor, members: int) -> None:
+    """Gathering from flat tables would read a neighbour's row for what does not fit, without a word."""
+    data, _, pos = tokens.shape
+    if tokens.shape[:2] != labels.shape or data not in (1, members) or pos != arch.n_ctx:
+        raise BadShape(
+            f"The fast plan needs tokens (1 or {members}, batch, {arch.n_ctx}) and labels (1 or {members}, batch). "
+            f"Found {tuple(tokens.shape)} and {tuple(labels.shape)}."
+        )
+    for what, ids, size in (("Tokens", tokens, arch.d_vocab), ("Labels", labels, arch.d_vocab_out)):
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+            raise BadShape(f"{what} must lie in 0..{size - 1}. Found {int(ids.min())}..{int(ids.max())}.")
+
+
 def _one_hot_csr(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    """(size, len(index)) with a one at (index[n], n): multiplying by it sums rows that share an index, in a fixed order."""
+    """(size, len(index)) with a one at (index[n], n): a product with it sums rows of one index, in a fixed order."""
     order = index.argsort(stable=True)
     starts = torch.zeros(size + 1, dtype=torch.int32, device=index.device)
     starts[1:] = index.bincount(minlength=size).cumsum(0)

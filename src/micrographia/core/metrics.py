@@ -12,9 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def cross_entropy(
-    logits: Float[Tensor, "*batch vocab"], labels: Int[Tensor, "*batch"]
-) -> Float[Tensor, "*batch"]:
+def cross_entropy(logits: Float[Tensor, "*batch vocab"], labels: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Loss in nats of each row, from a float64 log-softmax. Differentiable."""
     return -logits.double().log_softmax(-1).gather(-1, labels[..., None])[..., 0]
 

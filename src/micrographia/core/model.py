@@ -7,7 +7,7 @@ no hooks to leave behind.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -19,7 +19,7 @@ LogitsAt = Literal["all", "last"] | Sequence[int]
 
 
 class Cache(Mapping[Site, Tensor]):
-    """What a run kept, by Site or its text: the value after edits. Read-only: the mapping, by contract the tensors too."""
+    """What a run kept, by Site or its text: the value after edits. Read-only: the mapping; by contract the tensors."""
 
     def __init__(self, values: Mapping[Site, Tensor]) -> None:
         self._values = dict(values)
@@ -30,6 +30,12 @@ class Cache(Mapping[Site, Tensor]):
             kept = ", ".join(map(str, self._values)) or "nothing"
             raise UnknownSite(f"The run did not keep {str(site)!r}. It kept {kept}. Ask for it in `keep`.")
         return found
+
+    def __contains__(self, site: object) -> bool:
+        return isinstance(site, Site | str) and as_site(site) in self._values
+
+    def get(self, site: SiteLike, default: Any = None) -> Any:
+        return self._values.get(as_site(site), default)
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self._values)
@@ -75,6 +81,7 @@ class ModelShape:
     n_ctx: int
 
 
+@runtime_checkable
 class Model(Protocol):
     """What is studied."""
 
@@ -144,7 +151,7 @@ class Tap:
         return edit.dictionary.decode(latents) + error
 
     def finish(self) -> Cache:
-        """The Cache, once the pass is over. Raises UnknownSite for a Site kept or edited that the pass never reached."""
+        """The Cache, once the pass is over. Raises UnknownSite for a Site kept or edited that it never reached."""
         missing = (self._keep | set(self._edits)) - self.reached
         if missing:
             names = ", ".join(sorted(map(str, missing)))

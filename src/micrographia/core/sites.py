@@ -103,9 +103,16 @@ class Site:
         if self.kind not in AXES:
             raise UnknownSite(f"{self.kind!r} is no kind of site. Nearest kinds: {_nearest(self.kind)}.")
         if (self.layer is None) != (self.kind in LAYERLESS):
-            raise UnknownSite(f"{self.kind!r} {'needs a' if self.layer is None else 'has no'} layer. Found {self.layer}.")
-        if self.part and self.part not in PARTS:
-            raise UnknownSite(f"A dictionary has the parts {', '.join(PARTS)}. Found {self.part!r}.")
+            raise UnknownSite(
+                f"{self.kind!r} {'needs a' if self.layer is None else 'has no'} layer. Found {self.layer}."
+            )
+        if self.layer is not None and self.layer < 0:
+            raise UnknownSite(f"Layers count from 0. Found {self.layer}; `L-1.{self.kind}` is a pattern: see `select`.")
+        if (self.part or self.dictionary) and not (self.part in PARTS and re.fullmatch(r"\w+", self.dictionary)):
+            raise UnknownSite(
+                f"A dictionary has a name of letters, digits and _, and the parts {', '.join(PARTS)}. "
+                f"Found {self.dictionary!r} and {self.part!r}."
+            )
 
     def __str__(self) -> str:
         place = self.kind if self.layer is None else f"L{self.layer}.{self.kind}"

@@ -176,15 +176,24 @@ def _work(pipe: Connection) -> None:
             except EOFError:
                 return
             except Exception as error:  # unpickling imports the caller's modules, which may raise anything
-                pipe.send((None, _told(error)))
+                _send(pipe, (None, _told(error)))
                 continue
-            _answer(pipe, task)
+            _send(pipe, _answer(task))
 
 
-def _answer(pipe: Connection, task: Task | None) -> None:
+def _answer(task: Task | None) -> tuple[Any, str | None]:
     try:
-        pipe.send((task.function(**task.arguments) if task else None, None))
-    except Exception as error:  # the door where every failure of a task, and of pickling its result, becomes a report
+        return (task.function(**task.arguments) if task else None), None
+    except Exception as error:  # the door where every failure of a task becomes a report
+        return None, _told(error)
+
+
+def _send(pipe: Connection, answer: tuple[Any, str | None]) -> None:
+    try:
+        pipe.send(answer)
+    except OSError:  # nobody listens any more
+        os._exit(0)
+    except Exception as error:  # a result that cannot be pickled; its own code may raise anything
         pipe.send((None, _told(error)))
 
 

@@ -142,7 +142,7 @@ def forward(
     start: Start | None = None,
     stop: int | None = None,
     last: bool = False,
-) -> Float[Tensor, "batch pos vocab"] | None:
+) -> Float[Tensor, "batch at vocab"] | None:
     """Logits at every position (`last`: only the last), or None when stopped before layer `stop`.
 
     Cost: one pass; about 2 FLOPs per weight and position.
@@ -220,9 +220,7 @@ def _mlp(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap) -> T
     return out + weights[block + "b_out"] if arch.mlp_bias else out
 
 
-def _norm(
-    arch: Architecture, weights: Weights, name: str, x: Tensor, tap: Tap, kind: str, layer: int | None
-) -> Tensor:
+def _norm(arch: Architecture, weights: Weights, name: str, x: Tensor, tap: Tap, kind: str, layer: int | None) -> Tensor:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019); without a norm, x itself and no Site."""
     if arch.norm == "none":
         return x
@@ -321,9 +319,11 @@ class Transformer:
     ) -> Output:
         """Run tokens, keep Sites, apply edits. The logits Site is whole whatever `logits` selects afterwards.
 
-        Errors: UserError for tokens outside the vocabulary or too long; UnknownSite; BadEdit.
+        Errors: UserError for tokens outside the vocabulary or too long, and layers that are not there; UnknownSite;
+        BadEdit.
         """
         self._check(inputs)
+        self._check_span(start, stop)
         with torch.set_grad_enabled(grad):
             out = run_tapped(
                 self.sites,
@@ -341,7 +341,16 @@ class Transformer:
             raise BadShape(f"Tokens should have shape (batch, pos). Found {tuple(tokens.shape)}.")
         if tokens.shape[1] > self.arch.n_ctx:
             raise UserError(f"This model reads {self.arch.n_ctx} tokens at most. Found {tokens.shape[1]}.")
+        if not self.arch.attention and tokens.shape[1] != self.arch.n_ctx:
+            raise UserError(f"An MLP over concatenated tokens reads {self.arch.n_ctx}. Found {tokens.shape[1]}.")
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.arch.d_vocab:
             raise UserError(
                 f"Tokens must lie in 0..{self.arch.d_vocab - 1}. Found {int(tokens.min())}..{int(tokens.max())}."
+            )
+
+    def _check_span(self, start: Start | None, stop: int | None) -> None:
+        first, last = start.layer if start else 0, self.arch.n_layers if stop is None else stop
+        if not 0 <= first <= last <= self.arch.n_layers:
+            raise UserError(
+                f"Layers {first} to {last} were asked for. There are {self.arch.n_layers}: 0 <= start <= stop <= that."
             )

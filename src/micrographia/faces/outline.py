@@ -43,7 +43,7 @@ Builder = Callable[[Any, Mapping[str, Any]], Section]
 def outline(run: Run) -> list[Section]:
     """The sections of a Run in reading order; empty while it has no results."""
     results = run.results or {}
-    known = [build(results[key], results) for key, build in BUILDERS.items() if results.get(key)]
+    known = [build(results[key], results) for key, build in BUILDERS.items() if results.get(key) is not None]
     others = [key for key in results if key not in BUILDERS and key not in ELSEWHERE]
     return known + [section for key in others if (section := _unknown(key, results[key])) is not None]
 
@@ -91,8 +91,9 @@ PHASES = {
 def _frequencies(found: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> Section:
     keys = results.get("key_frequencies") or []
     lead = f"Key frequencies: {words.value(keys)}." if keys else "No key frequency was found."
-    if results.get("published_rule") is not None:
-        lead += f" The published rule, the dominant frequency of any neuron, gives: {words.value(results['published_rule'])}."
+    published = results.get("published_rule")
+    if published is not None:
+        lead += f" The published rule, the dominant frequency of any neuron, gives: {words.value(published)}."
     if any(row.get("kind") == "overtone" for row in found):
         lead += " An overtone is present in the logits, but is carried by another frequency's neurons."
     strong = frozenset(i for i, row in enumerate(found) if row.get("kind") == "key")

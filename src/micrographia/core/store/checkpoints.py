@@ -15,7 +15,15 @@ from torch import Tensor
 from micrographia.core.errors import Corrupt
 from micrographia.core.store import atomic, manifest
 from micrographia.core.store.exact import pack, unpack
-from micrographia.core.store.formats import json_bytes, read_json, read_table, read_tensors, table_bytes, tensors_bytes
+from micrographia.core.store.formats import (
+    Column,
+    json_bytes,
+    read_json,
+    read_table,
+    read_tensors,
+    table_bytes,
+    tensors_bytes,
+)
 from micrographia.core.store.manifest import Problem
 
 FOLDER, SNAPSHOTS = "checkpoints", "snapshots"
@@ -59,7 +67,7 @@ def write(
     *,
     tensors: Mapping[str, Tensor],
     numbers: Mapping[str, Any],
-    rows: Mapping[str, Sequence[Any]],
+    rows: Mapping[str, Column],
     vouched: set[str],
 ) -> None:
     """Commit a checkpoint. `vouched` names the snapshots that an earlier one answers for; the rest are added to it."""

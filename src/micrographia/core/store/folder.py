@@ -18,7 +18,7 @@ from micrographia.core.provenance import changed_since
 from micrographia.core.store import atomic, checkpoints, lock, manifest
 from micrographia.core.store.atomic import write_bytes
 from micrographia.core.store.checkpoints import Checkpoint
-from micrographia.core.store.formats import json_bytes, plain, table_bytes, write_tensors
+from micrographia.core.store.formats import Column, json_bytes, plain, table_bytes, write_tensors
 from micrographia.core.store.lock import Lock
 from micrographia.core.store.records import claims_files, figures_files
 from micrographia.core.store.verify import RUN, all_files, read_run
@@ -157,7 +157,7 @@ class RunFolder:
         step: int,
         tensors: Mapping[str, Tensor],
         numbers: Mapping[str, Any],
-        rows: Mapping[str, Sequence[Any]],
+        rows: Mapping[str, Column],
     ) -> None:
         """Commit the state after `step` steps and the metric rows since the checkpoint before.
 
@@ -188,7 +188,7 @@ class RunFolder:
         results: Mapping[str, Any],
         claims: Sequence[Judged],
         figures: Sequence[Figure],
-        metrics: Mapping[str, Sequence[Any]],
+        metrics: Mapping[str, Column],
     ) -> None:
         """Write everything a finished Run has, then its manifest, and last the status: one rename finishes the Run."""
         self._refuse_finished()

@@ -9,9 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.faces.figures.palette import BANDS, FONT, MUTED, faint
+from micrographia.faces.figures.palette import BANDS, FONT, faint
 
 HEIGHT = 440
+TICKS: dict[str, dict[str, Any]] = {
+    "linear": {"exponentformat": "B", "tickfont": {"size": 12}},
+    "log": {"exponentformat": "power", "tickfont": {"size": 10}},  # plotly draws powers of ten a quarter larger
+}
+
 Drawn = tuple[list[dict[str, Any]], dict[str, Any]]
 """Traces and layout, in plotly's schema."""
 
@@ -24,10 +29,9 @@ def escaped(text: Any) -> str:
 
 
 def axis(label: str, *, log: bool = False, category: bool = False) -> dict[str, Any]:
-    """An axis with its name; ten powers of ten, not 2, 5, 10, when it is logarithmic."""
+    """An axis with its name and kind."""
     kind = "category" if category else "log" if log else "linear"
-    extra = {"exponentformat": "power", "minor": {"showgrid": False}} if log else {}
-    return {"title": {"text": escaped(label)}, "type": kind, "automargin": True, **extra}
+    return {"title": {"text": escaped(label)}, "type": kind, "automargin": True, **TICKS["log" if log else "linear"]}
 
 
 def frame(*, height: int = HEIGHT, **more: Any) -> dict[str, Any]:
@@ -82,23 +86,20 @@ def legend_square(name: str, colour: str) -> dict[str, Any]:
 
 
 def upright_marks(marks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Dashed vertical lines at `x`, named along the line."""
-    return [_mark(mark, "x", textangle=-90) for mark in marks if mark.get("x") is not None]
+    """Dashed vertical lines at `x`, named beside their upper end."""
+    place = {"textangle": 0, "xanchor": "left", "yanchor": "top"}
+    return [_mark(mark, "x", place) for mark in marks if mark.get("x") is not None]
 
 
 def level_marks(marks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Dashed horizontal lines at `y`, named at their right end."""
-    return [_mark(mark, "y", textangle=0) for mark in marks if mark.get("y") is not None]
+    """Dashed horizontal lines at `y`, named above their right end."""
+    place = {"textangle": 0, "xanchor": "right", "yanchor": "bottom"}
+    return [_mark(mark, "y", place) for mark in marks if mark.get("y") is not None]
 
 
-def _mark(mark: Mapping[str, Any], along: str, *, textangle: int) -> dict[str, Any]:
+def _mark(mark: Mapping[str, Any], along: str, place: Mapping[str, Any]) -> dict[str, Any]:
     across = "y" if along == "x" else "x"
-    label = {
-        "text": escaped(mark["name"]),
-        "textposition": "end",
-        "textangle": textangle,
-        "font": {"size": 11, "color": MUTED, "family": FONT},
-    }
+    font = {"size": 11, "family": FONT}
     return {
         "type": "line",
         f"{along}ref": along,
@@ -107,8 +108,8 @@ def _mark(mark: Mapping[str, Any], along: str, *, textangle: int) -> dict[str, A
         f"{along}1": mark[along],
         f"{across}0": 0,
         f"{across}1": 1,
-        "line": {"color": MUTED, "width": 1.2, "dash": "dash"},
-        "label": label,
+        "line": {"width": 1.2, "dash": "dash"},
+        "label": {"text": escaped(mark["name"]), "textposition": "end", "font": font, **place},
     }
 
 

@@ -107,7 +107,7 @@ def scatter(data: Mapping[str, Any]) -> Drawn:
     return traces, frame(
         xaxis=axis(data["x_label"], log=bool(data.get("log_x"))),
         yaxis=axis(data["y_label"], log=bool(data.get("log_y"))),
-        meta={"log": ["x", "y"], **({"scale": "sequential"} if "coloraxis" in layout else {})},
+        meta={"log": ["x", "y"], **({"scale": "points"} if "coloraxis" in layout else {})},
         **layout,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from micrographia.core.claims import Figure
-from micrographia.faces.figures.axes import Drawn, padded, span
+from micrographia.faces.figures.axes import TICKS, Drawn, padded, span
 from micrographia.faces.figures.counts import bars, histogram
 from micrographia.faces.figures.curves import lines, scatter
 from micrographia.faces.figures.maps import heatmap
@@ -112,6 +112,7 @@ def _switch(side: str, place: int, meta: Mapping[str, Any]) -> dict[str, Any]:
     buttons = []
     for kind in ("linear", "log"):
         change: dict[str, Any] = {f"{side}axis.type": kind}
+        change |= {f"{side}axis.{name}": value for name, value in TICKS[kind].items()}
         change |= {f"{side}axis.range": ranges[kind]} if kind in ranges else {f"{side}axis.autorange": True}
         buttons.append({"label": f"{side} {kind}", "method": "relayout", "args": [change]})
     return {

@@ -11,7 +11,6 @@ import numpy as np
 from micrographia.faces.figures.axes import Drawn, axis, escaped, frame
 from micrographia.faces.figures.palette import SCALES
 
-PANEL_HEIGHT = 400
 ROW_HEIGHT = 370
 GUTTER = 0.035
 HEAD = 26  # pixels above a row of panels, for their names
@@ -24,7 +23,7 @@ def heatmap(data: Mapping[str, Any]) -> Drawn:
     panels = [str(name) for name in data["panels"]]
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    height = PANEL_HEIGHT + 100 if len(panels) == 1 else rows * ROW_HEIGHT + 40
+    height = _single_height(z) if len(panels) == 1 else rows * ROW_HEIGHT + 40
     layout = frame(height=height, coloraxis=_colours(data, z), meta={"scale": data.get("colour", "sequential")})
     layout["margin"] = {"l": 8, "r": 8, "t": HEAD + 4, "b": 8}
     layout["annotations"] = []
@@ -37,6 +36,11 @@ def heatmap(data: Mapping[str, Any]) -> Drawn:
         if len(panels) > 1 or name:
             layout["annotations"].append(_heading(name, box))
     return traces, layout
+
+
+def _single_height(z: np.ndarray) -> int:
+    """A square table is shown as a square, a flat one flatter."""
+    return int(60 + np.clip(620 * z.shape[1] / z.shape[2], 240, 620))
 
 
 def _colours(data: Mapping[str, Any], z: np.ndarray) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def _panel_axes(data: Mapping[str, Any], i: int, box: Any, *, outer: tuple[bool,
     """Tick labels and names only along the left and lower edge of the whole picture."""
     left, lowest = outer
     named = {side: data.get(f"{side}_names") is not None for side in "xy"}
-    common = {"showgrid": False, "zeroline": False, "nticks": 8}
+    common = {"showgrid": False, "zeroline": False, "nticks": 8, "showline": True, "mirror": True, "linewidth": 1}
     x = (
         axis(data["x_label"] if lowest else "", category=named["x"])
         | common

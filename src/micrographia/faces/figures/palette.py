@@ -8,7 +8,7 @@ since the middle of a diverging scale must be the page itself.
 from collections.abc import Sequence
 from typing import Any
 
-PAGE = {"light": "#ffffff", "dark": "#15181d"}
+PAGE = {"light": "#fdfcf9", "dark": "#15181d"}
 INK = {"light": "#23272e", "dark": "#e4e2dc"}
 SOFT_INK = {"light": "#667080", "dark": "#9aa3b0"}
 GRID = {"light": "#e6e8ec", "dark": "#2b3038"}
@@ -23,17 +23,18 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-seri
 SCALES: dict[str, dict[str, Sequence[tuple[float, str]]]] = {
     "light": {
         "sequential": (
-            (0.0, "#ffffff"),
+            (0.0, "#fdfcf9"),
             (0.15, "#dfe9f5"),
             (0.4, "#8fb8e0"),
             (0.65, "#2f78c4"),
             (0.85, "#17427a"),
             (1.0, "#0b2140"),
         ),
+        "points": ((0.0, "#b9d3ec"), (0.5, "#2f78c4"), (1.0, "#0b2140")),
         "diverging": (
             (0.0, "#123f7a"),
             (0.25, "#5c9bd6"),
-            (0.5, "#ffffff"),
+            (0.5, "#fdfcf9"),
             (0.75, "#ee9a55"),
             (1.0, "#8f3d05"),
         ),
@@ -47,6 +48,7 @@ SCALES: dict[str, dict[str, Sequence[tuple[float, str]]]] = {
             (0.85, "#b5dcf7"),
             (1.0, "#fdfaf0"),
         ),
+        "points": ((0.0, "#27486e"), (0.5, "#4ca3e6"), (1.0, "#fdfaf0")),
         "diverging": (
             (0.0, "#a9d6ff"),
             (0.25, "#3f83c8"),
@@ -94,5 +96,7 @@ def template(theme: str) -> dict[str, Any]:
             "font": {"family": FONT, "size": 12.5, "color": INK[theme]},
         },
         "annotationdefaults": {"font": {"color": INK[theme]}},
+        "shapedefaults": {"line": {"color": SOFT_INK[theme]}, "label": {"font": {"color": SOFT_INK[theme]}}},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": SOFT_INK[theme], "activecolor": INK[theme]},
         "colorway": list(LINES),
     }

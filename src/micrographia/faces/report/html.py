@@ -18,7 +18,7 @@ def escape(text: Any) -> Html:
     return text if isinstance(text, Html) else Html(html.escape(str(text), quote=True))
 
 
-def tag(name: str, *children: Any, **attributes: Any) -> Html:
+def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
     """An element. `class_` is written class; underscores become hyphens; None and False leave an attribute out.
 
     >>> tag("p", "a < b", class_="lead")
@@ -44,5 +44,9 @@ def join(*parts: Any, by: str = "\n") -> Html:
 
 def typeset(text: str) -> Html:
     """Numbers like 1.3e-6 as 1.3 × 10⁻⁶."""
-    power = r"\1&#8239;×&#8239;10<sup>\2</sup>"
-    return Html(re.sub(r"(?<![\w.])(-?\d+(?:\.\d+)?)e(-?\d+)(?!\w)", power, escape(text)).replace("<sup>-", "<sup>−"))
+    return Html(re.sub(r"(?<![\w.])(-?\d+(?:\.\d+)?)e([-+]?\d+)(?!\w)", _power, escape(text)))
+
+
+def _power(found: re.Match[str]) -> str:
+    exponent = str(int(found[2])).replace("-", "−")
+    return f"{found[1]}&#8239;×&#8239;10<sup>{exponent}</sup>"

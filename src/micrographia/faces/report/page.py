@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from micrographia.core.claims import Figure, Run
 from micrographia.faces import words
+from micrographia.faces.figures.axes import TICKS
 from micrographia.faces.figures.draw import DRAW, draw
 from micrographia.faces.figures.palette import LINES, MUTED, SCALES, template
 from micrographia.faces.outline import outline, summary, title
@@ -50,7 +51,7 @@ def document(heading: str, body: Html, figures: Sequence[Figure]) -> str:
     """The file around the body: styles, data, plotly.js and scripts, all inside."""
     pictures = {each.name: draw(each) for each in figures if each.kind in DRAW}
     explorers = {each.name: dict(each.data) for each in figures if each.kind == "explorer"}
-    data = {"pictures": pictures, "explorers": explorers, "themes": THEMES}
+    data = {"pictures": pictures, "explorers": explorers, "themes": THEMES, "ticks": TICKS}
     head = join(
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -59,7 +60,11 @@ def document(heading: str, body: Html, figures: Sequence[Figure]) -> str:
         tag("title", heading),
         tag("style", Html(asset("report.css"))),
     )
-    scripts = [_carried("library", packed_text(get_plotlyjs())), _carried("data", packed(data))] if pictures or explorers else []
+    scripts = (
+        [_carried("library", packed_text(get_plotlyjs())), _carried("data", packed(data))]
+        if pictures or explorers
+        else []
+    )
     scripts += [tag("script", Html(asset(name))) for name in SCRIPTS]
     page = tag("html", tag("head", head), tag("body", body, *scripts), lang="en")
     return f"<!DOCTYPE html>\n{page}\n"

@@ -11,7 +11,9 @@ from micrographia.faces.report.html import Html, join, tag, typeset
 
 def table(content: Table, *, caption: str = "") -> Html:
     """A table that scrolls sideways on a narrow screen; numbers stand right, texts left."""
-    head = tag("tr", *(tag("th", name, class_=_side(content, i), scope="col") for i, name in enumerate(content.columns)))
+    head = tag(
+        "tr", *(tag("th", name, class_=_side(content, i), scope="col") for i, name in enumerate(content.columns))
+    )
     rows = [
         tag(
             "tr",
@@ -43,7 +45,9 @@ def section(content: Section) -> Html:
 def badge(verdict: str) -> Html:
     """A verdict with its sign, so that it does not rest on colour alone."""
     sign = {"holds": "✓", "fails": "✗"}.get(verdict, "·")
-    return tag("span", tag("span", sign, aria_hidden="true"), f" {verdict}", class_=f"badge {verdict.replace(' ', '-')}")
+    return tag(
+        "span", tag("span", sign, aria_hidden="true"), f" {verdict}", class_=f"badge {verdict.replace(' ', '-')}"
+    )
 
 
 def claims(judged: Sequence[Judged]) -> Html:
@@ -55,7 +59,13 @@ def claims(judged: Sequence[Judged]) -> Html:
         "Every published statement beside what this run measured. A claim is judged at the presets it was made for; "
         "elsewhere it is not run. One that was not reproduced stays here and says so."
     )
-    return tag("section", tag("h2", "The claims"), tag("p", lead, class_="lead"), tag("div", inner, class_="scroll"), id="claims")
+    return tag(
+        "section",
+        tag("h2", "The claims"),
+        tag("p", lead, class_="lead"),
+        tag("div", inner, class_="scroll"),
+        id="claims",
+    )
 
 
 def _claim(claim: Mapping[str, Any]) -> Html:
@@ -90,7 +100,9 @@ def figure(content: Figure, verdicts: Mapping[str, str]) -> Html:
 
 
 def _bearing(name: str, verdict: str | None) -> Html:
-    text = tag("span", "claim ", name, f" {verdict}" if verdict else "", class_=f"chip {(verdict or 'none').replace(' ', '-')}")
+    text = tag(
+        "span", "claim ", name, f" {verdict}" if verdict else "", class_=f"chip {(verdict or 'none').replace(' ', '-')}"
+    )
     return tag("a", text, href=f"#claim-{name}") if verdict else text
 
 
@@ -111,7 +123,12 @@ def _explorer(content: Figure) -> Html:
     rows = [("all", "all pairs"), ("train", "training pairs"), ("test", "unseen pairs")]
     switches = tag(
         "div",
-        tag("div", *(tag("button", text, type="button", data_set=name) for name, text in choices), class_="switch", role="group"),
+        tag(
+            "div",
+            *(tag("button", text, type="button", data_set=name) for name, text in choices),
+            class_="switch",
+            role="group",
+        ),
         tag(
             "div",
             *(tag("button", text, type="button", data_rows=name, aria_pressed="false") for name, text in rows),

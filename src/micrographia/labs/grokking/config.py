@@ -9,6 +9,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from micrographia.core.errors import BadConfig
+
 Operation = Literal["add", "subtract", "multiply", "polynomial"]
 
 
@@ -109,7 +111,7 @@ class Config:
         }
         broken = [text for text, good in checks.items() if not good]
         if broken:
-            raise ValueError(f"This config cannot be run: {'; '.join(broken)}. Got {self}.")
+            raise BadConfig(f"This config cannot be run: {'; '.join(broken)}. Got {self}.")
 
     @property
     def effective_split_seed(self) -> int:

@@ -68,7 +68,7 @@ def neuron_logit_directions(W_L: Float[Tensor, "m n"], k: int) -> Float[Tensor, 
 def two_d_coefficients(x: Float[Tensor, "n n *rest"]) -> Float[Tensor, "n n *rest"]:
     """F x F^T over the two operands: entry (i, j) is the coefficient of basis row i of a and row j of b.
 
-    In the input's precision; three copies of it at most. Source: Nanda et al. (2023), figure 4 (logits and activations).
+    In the input's precision; three copies of it at most. Source: Nanda et al. (2023), figure 4.
     """
     n = x.shape[0]
     basis = fourier_basis(n).to(x)

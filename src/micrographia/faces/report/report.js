@@ -1,0 +1,273 @@
+// What makes the page move: it unpacks plotly.js and the data that the file carries, draws the pictures one by one,
+// gives them switches and sliders, and keeps them in step with the theme and with the printer.
+
+"use strict";
+
+(() => {
+  const FLOATS = { f4: Float32Array, f8: Float64Array, i1: Int8Array, u1: Uint8Array, i2: Int16Array, i4: Int32Array };
+  const drawn = [];
+  const explorers = [];
+  let carried = null;
+
+  // ---- unpacking ---------------------------------------------------------------------------------------------
+
+  function bytesOf(base64) {
+    const text = atob(base64);
+    const bytes = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+    return bytes;
+  }
+
+  async function unpacked(name) {
+    const bytes = bytesOf(document.getElementById(`carried-${name}`).textContent.trim());
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text();
+  }
+
+  // float16 (1 sign, 5 exponent, 10 fraction bits) to float32.
+  function halves(bytes) {
+    const table = new Float32Array(65536);
+    for (let i = 0; i < 65536; i++) {
+      const exponent = (i >> 10) & 31;
+      const fraction = i & 1023;
+      const size = exponent === 0 ? fraction * 2 ** -24
+        : exponent === 31 ? (fraction ? NaN : Infinity)
+        : (1 + fraction / 1024) * 2 ** (exponent - 15);
+      table[i] = i & 32768 ? -size : size;
+    }
+    return Float32Array.from(new Uint16Array(bytes.buffer), (half) => table[half]);
+  }
+
+  function typed({ dtype, bdata }) {
+    const bytes = bytesOf(bdata);
+    return dtype === "f2" ? halves(bytes) : new FLOATS[dtype](bytes.buffer);
+  }
+
+  // Arrays as plotly takes them: nested for more than one axis. With `flat` as {values, shape}.
+  function revive(tree, flat) {
+    if (Array.isArray(tree)) return tree.map((each) => revive(each, flat));
+    if (tree === null || typeof tree !== "object") return tree;
+    if (tree.bdata === undefined) {
+      return Object.fromEntries(Object.entries(tree).map(([key, value]) => [key, revive(value, flat)]));
+    }
+    const values = typed(tree);
+    if (tree.shape.length === 1) return values;
+    return flat ? { values, shape: tree.shape } : nested(values, tree.shape);
+  }
+
+  function nested(values, shape) {
+    if (shape.length === 1) return values;
+    const size = values.length / (shape[0] || 1);
+    return Array.from({ length: shape[0] }, (_, i) => nested(values.subarray(i * size, (i + 1) * size), shape.slice(1)));
+  }
+
+  // ---- theme -------------------------------------------------------------------------------------------------
+
+  const darkMode = window.matchMedia("(prefers-color-scheme: dark)");
+
+  function remembered(value) {
+    try {
+      if (value !== undefined) localStorage.setItem("micrographia-theme", value);
+      return localStorage.getItem("micrographia-theme");
+    } catch {
+      return null; // a page opened from a file may have no storage: it then follows the system
+    }
+  }
+
+  function themeName() {
+    return document.documentElement.dataset.theme;
+  }
+
+  function setTheme(name) {
+    if (themeName() === name) return;
+    document.documentElement.dataset.theme = name;
+    if (!carried) return;
+    for (const { node, picture } of drawn) Plotly.update(node, {}, themed(picture));
+    for (const refresh of explorers) refresh();
+  }
+
+  function themed(picture) {
+    const theme = carried.themes[themeName()];
+    const change = { template: theme.template };
+    const scale = picture.layout.meta && picture.layout.meta.scale;
+    if (scale) change["coloraxis.colorscale"] = theme.scales[scale];
+    return change;
+  }
+
+  setTheme(remembered() || (darkMode.matches ? "dark" : "light"));
+  darkMode.addEventListener("change", (event) => remembered() || setTheme(event.matches ? "dark" : "light"));
+  const toggle = document.getElementById("theme");
+  if (toggle) {
+    toggle.addEventListener("click", () => {
+      setTheme(themeName() === "dark" ? "light" : "dark");
+      remembered(themeName());
+    });
+  }
+
+  // ---- pictures ----------------------------------------------------------------------------------------------
+
+  const touch = window.matchMedia("(pointer: coarse)").matches;
+  const config = {
+    responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover",
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+  };
+
+  function fitted(layout, node) {
+    const square = layout.coloraxis && layout.annotations;
+    const narrow = Math.min(1, node.clientWidth / 760);
+    return { ...layout, height: square ? Math.round(layout.height * Math.max(narrow, 0.5)) : layout.height, dragmode: touch ? false : "zoom" };
+  }
+
+  async function show(node) {
+    const picture = carried.pictures[node.dataset.figure];
+    const theme = carried.themes[themeName()];
+    const layout = fitted({ ...picture.layout, template: theme.template }, node);
+    const scale = layout.meta && layout.meta.scale;
+    if (scale) layout.coloraxis = { ...layout.coloraxis, colorscale: theme.scales[scale] };
+    controls(node, picture);
+    node.replaceChildren();
+    await Plotly.newPlot(node, picture.data, layout, config);
+    if (picture.frames.length) await Plotly.addFrames(node, picture.frames);
+    drawn.push({ node, picture });
+  }
+
+  function element(name, className, text) {
+    const node = document.createElement(name);
+    if (className) node.className = className;
+    if (text !== undefined) node.textContent = text;
+    return node;
+  }
+
+  function controls(node, picture) {
+    const meta = picture.layout.meta || {};
+    const bar = element("div", "controls");
+    for (const side of meta.log || []) bar.append(axisSwitch(node, picture, side));
+    if (bar.children.length) node.before(bar);
+    if (picture.frames.length) node.after(frameSlider(node, picture));
+  }
+
+  function axisSwitch(node, picture, side) {
+    const box = element("div", "switch");
+    box.setAttribute("role", "group");
+    box.setAttribute("aria-label", `${side} axis`);
+    box.append(element("span", "label", side));
+    const ranges = (picture.layout.meta.ranges || {})[side];
+    const buttons = ["linear", "log"].map((kind) => {
+      const button = element("button", "", kind);
+      button.type = "button";
+      button.setAttribute("aria-pressed", String((picture.layout[`${side}axis`].type === "log") === (kind === "log")));
+      button.addEventListener("click", () => {
+        const change = { [`${side}axis.type`]: kind };
+        for (const [name, value] of Object.entries(carried.ticks[kind])) change[`${side}axis.${name}`] = value;
+        if (ranges) change[`${side}axis.range`] = ranges[kind];
+        else change[`${side}axis.autorange`] = true;
+        Plotly.relayout(node, change);
+        buttons.forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
+      });
+      return button;
+    });
+    box.append(...buttons);
+    return box;
+  }
+
+  function frameSlider(node, picture) {
+    const names = picture.frames.map((frame) => frame.name);
+    const line = element("label", "slider");
+    const play = element("button", "play", "▶");
+    play.type = "button";
+    play.setAttribute("aria-label", "play");
+    const range = element("input");
+    Object.assign(range, { type: "range", min: 0, max: names.length - 1, step: 1, value: names.length - 1 });
+    range.setAttribute("aria-label", "checkpoint");
+    const output = element("output", "", names[names.length - 1]);
+    const still = { mode: "immediate", frame: { duration: 0, redraw: true }, transition: { duration: 0 } };
+    function go(i) {
+      range.value = String(i);
+      range.setAttribute("aria-valuetext", names[i]);
+      output.textContent = names[i];
+      return Plotly.animate(node, [names[i]], still);
+    }
+    let timer = null;
+    function stop() {
+      clearInterval(timer);
+      timer = null;
+      play.textContent = "▶";
+    }
+    range.addEventListener("input", () => {
+      stop();
+      go(Number(range.value));
+    });
+    play.addEventListener("click", () => {
+      if (timer) return stop();
+      if (Number(range.value) === names.length - 1) go(0);
+      play.textContent = "❚❚";
+      timer = setInterval(() => {
+        const next = Number(range.value) + 1;
+        if (next >= names.length) return stop();
+        go(next);
+      }, Math.max(120, 6000 / names.length));
+    });
+    line.append(play, range, output);
+    return line;
+  }
+
+  function redrawn(node, traces, layout) {
+    Plotly.react(node, traces, { ...layout, dragmode: touch ? false : "zoom" }, config);
+    if (!drawn.some((each) => each.node === node)) drawn.push({ node, picture: { layout: {} } });
+  }
+
+  // ---- paper -------------------------------------------------------------------------------------------------
+
+  let before = null;
+  window.addEventListener("beforeprint", () => {
+    before = themeName();
+    setTheme("light");
+    for (const { node } of drawn) Plotly.relayout(node, { autosize: false, width: Math.min(node.clientWidth, 660) });
+  });
+  window.addEventListener("afterprint", () => {
+    for (const { node } of drawn) Plotly.relayout(node, { autosize: true, width: null });
+    setTheme(before || "light");
+  });
+
+  // ---- start -------------------------------------------------------------------------------------------------
+
+  function contents() {
+    const details = document.querySelector("nav details");
+    if (details && window.matchMedia("(max-width: 1180px)").matches) details.open = false;
+  }
+
+  async function start() {
+    contents();
+    if (!document.getElementById("carried-data")) {
+      document.documentElement.dataset.ready = "yes";
+      return;
+    }
+    if (typeof DecompressionStream === "undefined") {
+      throw new Error("this browser cannot unpack gzip (needed: Chrome 80, Firefox 113 or Safari 16.4)");
+    }
+    const [library, data] = await Promise.all([unpacked("library"), unpacked("data")]);
+    const script = document.createElement("script");
+    script.textContent = library;
+    document.head.append(script);
+    const tree = JSON.parse(data);
+    carried = { pictures: revive(tree.pictures, false), explorers: revive(tree.explorers, true), themes: tree.themes, ticks: tree.ticks };
+    for (const node of document.querySelectorAll("[data-figure]")) {
+      await show(node);
+      await new Promise((next) => setTimeout(next));
+    }
+    for (const node of document.querySelectorAll("[data-explorer]")) {
+      const themeOf = () => carried.themes[themeName()];
+      explorers.push(startExplorer(node, carried.explorers[node.dataset.explorer], themeOf, redrawn));
+    }
+    document.documentElement.dataset.ready = "yes";
+  }
+
+  start().catch((error) => {
+    for (const node of document.querySelectorAll(".picture")) {
+      node.textContent = `This picture could not be drawn: ${error.message}. The tables can still be read.`;
+      node.classList.add("failed");
+    }
+    document.documentElement.dataset.ready = "failed";
+    console.error(error);
+  });
+})();

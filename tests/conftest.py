@@ -1,0 +1,16 @@
+"""What holds for every test: shape annotations are executed, one thread, laws that draw the same examples each time.
+
+The import hook has to be there before anything of the package is imported, so it comes first in this file. It makes
+beartype check every annotation of `core` and `methods`, jaxtyping's shapes among them.
+"""
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["micrographia.core", "micrographia.methods"], "beartype.beartype")
+
+import hypothesis  # noqa: E402  (after the hook)
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("project", deadline=None, derandomize=True, max_examples=30)
+hypothesis.settings.load_profile("project")
