@@ -6,7 +6,8 @@ beartype check every annotation of `core` and `methods`, jaxtyping's shapes amon
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["micrographia.core", "micrographia.methods"], "beartype.beartype")
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int will do where a float is asked
+install_import_hook(["micrographia.core", "micrographia.methods"], CHECKER)
 
 import hypothesis  # noqa: E402  (after the hook)
 import torch  # noqa: E402

@@ -79,7 +79,7 @@ LENS_LAYERLESS: dict[str, str] = {
 }
 
 _OWN = re.compile(r"(?:L(?P<layer>\d+)\.)?(?P<kind>[a-z_]+)(?:\[(?P<name>\w+)\]\.(?P<part>\w+))?")
-_PATTERN = re.compile(r"(?:L(?P<layers>\*|-?\d+|\d*:\d*)\.)?(?P<kind>[a-z_*?\[\]!.\w]+)")
+_PATTERN = re.compile(r"(?:L(?P<layers>\*|-?\d+|(?:-?\d+)?:(?:-?\d+)?)\.)?(?P<kind>[a-z_*?\[\]!.\w]+)")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -150,8 +150,8 @@ def as_site(site: SiteLike) -> Site:
 def select(sites: Sequence[Site], wanted: SiteLike | Iterable[SiteLike]) -> tuple[Site, ...]:
     """The Sites, of `sites`, that `wanted` names: Sites, their texts, or patterns over layers and kinds.
 
-    `L*.z` is every layer, `L-1.z` the last, `L2:5.z` layers 2 to 4, `L0.*` every kind of a layer. The order is that of
-    `wanted`, then of `sites`; each comes once. Raises UnknownSite when a name fits nothing.
+    `L*.z` is every layer, `L-1.z` the last, `L2:5.z` layers 2 to 4, `L-2:.z` the last two, `L0.*` every kind of a
+    layer. The order is that of `wanted`, then of `sites`; each comes once. Raises UnknownSite when a name fits nothing.
 
     >>> here = [Site("z", 0), Site("z", 1), Site("logits")]
     >>> [str(site) for site in select(here, "L*.z")]
@@ -180,7 +180,7 @@ def _matching(sites: Sequence[Site], name: SiteLike) -> list[Site]:
 
 
 def _is_pattern(text: str) -> bool:
-    return any(mark in text for mark in ("*", "?", "L-")) or re.match(r"L\d*:\d*\.", text) is not None
+    return any(mark in text for mark in ("*", "?", "L-")) or re.match(r"L(-?\d+)?:(-?\d+)?\.", text) is not None
 
 
 def _layers(text: str | None, sites: Sequence[Site]) -> list[int | None]:

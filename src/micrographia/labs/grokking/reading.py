@@ -37,7 +37,7 @@ class Reading(NamedTuple):
     neurons: Float[Tensor, "n n m"] | None
     W_L: Float[Tensor, "m n"] | None
     pattern: Float[Tensor, "n n head key"] | None
-    """Attention of the last position in the first layer, to a, b and "="."""
+    """Attention of the last position in the first layer, to a, b and "="; b too in the order of a's residues."""
     W_E: Float[Tensor, "n d_model"]
 
 
@@ -70,7 +70,8 @@ def read(arch: Architecture, weights: Weights, task: Task, *, edits: tuple[Edit,
         neurons = pairs_to_cyclic(flat.unflatten(0, square), order)
     pattern = None
     if arch.attention:
-        pattern = pairs_to_cyclic(out.cache[Site("pattern", 0)][:, :, -1].unflatten(0, square), order)
+        by_tokens = out.cache[Site("pattern", 0)][:, :, -1].unflatten(0, square)
+        pattern = by_tokens[order.left[:, None], order.left]
     return Reading(
         logits=to_cyclic(out.logits[:, -1], order),
         train=None if task.train is None else pairs_to_cyclic(task.train.unflatten(0, square), order),

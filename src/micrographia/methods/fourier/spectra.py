@@ -118,7 +118,8 @@ def doublets(singular_values: Float[Tensor, "r"], *, splitting: float = 0.15) ->
     The leading values are those before the largest ratio between neighbours in the upper half of the list; from the
     largest on, two neighbours that differ by less than the share `splitting` are a doublet. The number of doublets is a
     count of key frequencies that knows of no Fourier basis. `splitting` is ours; the published ones split by 0.3 % to
-    4.5 %. Values below 1e-6 of the largest count as that much.
+    4.5 %. Values below 1e-6 of the largest count as that much. A `rank` of about half the list says that there is no
+    low rank, as in a network that memorised: its doublets mean nothing.
     Source: Nanda et al. (2023), the rank of W_L, section 4.2; the pairing is ours.
     """
     values = singular_values.double().sort(descending=True).values

@@ -1,0 +1,75 @@
+"""What every command that makes a Run does around it: progress, interruption, report, and the result in print.
+
+The commands hand over a function from (out, watch) to Run. Where the Run goes is chosen here, so that an interrupted
+command can say exactly how to go on.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from micrographia.core.claims import Run
+from micrographia.core.errors import Interrupted
+from micrographia.core.events import Watch
+from micrographia.faces.cli.options import Output, without_flag
+from micrographia.faces.cli.progress import shown
+
+REPORT = "report.html"
+
+
+def carry_out(
+    make: Callable[[Path, Watch], Run], *, output: Output, out: Path, command: str, words: Sequence[str]
+) -> int:
+    """Make the Run, write its report, print what it found. `command` and `words` are how it was asked for."""
+    try:
+        with shown() as watch:
+            run = make(out, watch)
+        report = write_report(run) if output.report else None
+    except (Interrupted, KeyboardInterrupt) as stop:
+        said = f"{stop} " if str(stop) else "Interrupted. "
+        raise Interrupted(f"{said.rstrip()} Go on with:\n  {resume_command(command, words, out)}") from stop
+    if output.json:
+        print_json({"run": run.path, "report": report, **results_of(run)})
+        return 0
+    from micrographia.faces.terminal import print_run
+
+    print_run(Console(), run, report=report)
+    return 0
+
+
+def write_report(run: Run) -> Path:
+    """The Run's report; one that is there already is kept."""
+    place = run.path.absolute() / REPORT
+    if place.exists():
+        return place
+    from micrographia.core.store import add_file
+    from micrographia.faces.report.page import render
+
+    add_file(run.path, REPORT, render(run))
+    return place
+
+
+def results_of(run: Run) -> dict[str, Any]:
+    """The Run's results as they are printed, claims included."""
+    results = dict(run.results or {})
+    results.setdefault("config", dict(run.config))
+    results.setdefault("claims", [judged.as_json() for judged in run.claims])
+    return results
+
+
+def print_json(content: Any) -> None:
+    """One object on standard output: paths absolute, NaN as null."""
+    from micrographia.core.store import plain
+
+    print(json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False), file=sys.stdout)
+
+
+def resume_command(command: str, words: Sequence[str], out: Path) -> str:
+    """The command line that goes on where this one stopped."""
+    kept = without_flag(without_flag(words, "--out", takes_value=True), "--resume", takes_value=False)
+    return " ".join(["micrographia", command, *map(shlex.quote, kept), "--resume", "--out", shlex.quote(str(out))])

@@ -1,0 +1,75 @@
+"""The commands, as a literal table; each lives in a small module that is imported when it is called.
+
+A command's function takes the words after its name and gives an exit code. The top-level help is printed from here
+and from the labs' catalogue, so that it needs neither tyro nor torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from micrographia.labs.catalogue import LABS
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`name` may be two words: the longest match wins. `module` holds the function `main(words) -> int`."""
+
+    name: str
+    module: str
+    line: str
+
+
+COMMANDS = (
+    Command("grok", "grok", "train on modular addition until it groks, and take it apart (lab grokking, preset quick)"),
+    Command("grok analyse", "analyse", "take apart a network that someone else trained"),
+    Command("grok sweep", "sweep", "many networks: seeds, moduli, architectures, data, decay, operations"),
+    Command("grok lottery", "lottery", "which frequencies will win, told from the weights at step 0 and after"),
+    Command("lab", "lab", "run a lab by its name, with any of its presets"),
+    Command("report", "report", "draw a Run's report anew, or its figures as PNG or SVG, or in the terminal"),
+    Command("claims", "claims", "every lab's published claims beside what your newest Runs measured"),
+    Command("verify", "verify", "check a Run's files against their hashes"),
+    Command("doctor", "doctor", "versions, device, cores, and what is missing"),
+)
+
+EXIT_CODES = "0 done, 1 failed, 2 wrong usage, 75 interrupted (the message says how to go on)"
+
+
+def find(words: Sequence[str]) -> tuple[Command | None, list[str]]:
+    """The command that these words begin with, and the words after it."""
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        for command in COMMANDS:
+            if command.name == name and len(words) >= length:
+                return command, list(words[length:])
+    return None, list(words)
+
+
+def nearest(word: str) -> list[str]:
+    """Commands whose names are like this word, the likeliest first."""
+    names = [command.name for command in COMMANDS]
+    singles = {name.split()[-1]: name for name in names}
+    return [singles.get(match, match) for match in get_close_matches(word, [*names, *singles], n=3, cutoff=0.5)]
+
+
+def help_text(version: str = "") -> str:
+    """The page that `micrographia --help` prints."""
+    width = max(len(command.name) for command in COMMANDS)
+    commands = "\n".join(f"  {command.name:<{width}}  {command.line}" for command in COMMANDS)
+    labs = "\n".join(f"  {lab.name:<{width}}  {lab.question}" for lab in LABS)
+    return f"""\
+micrographia{version}: a microscope for neural networks.
+
+usage: micrographia COMMAND [--help] [options]
+
+commands
+{commands}
+
+labs
+{labs}
+
+start here:  micrographia grok
+options of one command:  micrographia COMMAND --help
+Every command takes --json: one object on standard output, nothing else there; all messages go to standard error.
+exit codes: {EXIT_CODES}
+"""

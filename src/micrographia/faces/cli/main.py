@@ -1,0 +1,93 @@
+"""The command `micrographia`: finds the command, calls it, and turns what went wrong into a message and a code.
+
+A MicrographiaError is a paragraph on standard error and exit code 1, also with --json (standard output then stays
+empty). Any other exception is a defect here and keeps its traceback. Ctrl-C ends with 75.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from micrographia.core.errors import Interrupted, MicrographiaError
+from micrographia.faces.cli.commands import find, help_text, nearest
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 75
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; gives the exit code. `argv` is without the program's name."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    _forgive_unprintable()
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_text(), end="")
+        return 0 if words else USAGE
+    if words[0] == "--version":
+        return _version()
+    command, rest = find(words)
+    if command is None:
+        return _unknown(words[0])
+    return _guarded(command.module, rest)
+
+
+def _guarded(module: str, words: list[str]) -> int:
+    try:
+        return import_module(f"micrographia.faces.cli.{module}").main(words)
+    except SystemExit as leaving:  # tyro's way to end after --help and after a wrong flag
+        return _code(leaving)
+    except KeyboardInterrupt:
+        _say("Interrupted.")
+        return INTERRUPTED
+    except Interrupted as error:
+        _say(str(error))
+        return INTERRUPTED
+    except MicrographiaError as error:
+        _say(f"micrographia: {error}")
+        return FAILED
+    except BrokenPipeError:  # whoever read our output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        traceback.print_exc()
+        _say(
+            "micrographia: this should not have happened, and is a defect of micrographia. Please report it with the "
+            "lines above, the command, and the output of `micrographia doctor`. Files that were written are whole."
+        )
+        return FAILED
+
+
+def _code(leaving: SystemExit) -> int:
+    if isinstance(leaving.code, str):
+        _say(leaving.code)
+        return FAILED
+    return leaving.code or 0
+
+
+def _unknown(word: str) -> int:
+    near = nearest(word)
+    hint = f"Did you mean {' or '.join(repr(name) for name in near)}?" if near else "See `micrographia --help`."
+    _say(f"micrographia: there is no command {word!r}. {hint}")
+    return USAGE
+
+
+def _version() -> int:
+    from importlib.metadata import version  # slow, and only this needs it
+
+    print(f"micrographia {version('micrographia')}")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _forgive_unprintable() -> None:
+    """A terminal without Unicode shows a question mark instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

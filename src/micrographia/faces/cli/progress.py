@@ -1,0 +1,119 @@
+"""How long work goes: a live bar on standard error, or a plain line every few seconds when that is no terminal.
+
+`shown()` gives the Watch that labs call. Standard output is never touched.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Task, TaskID, TextColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from micrographia.core.events import Event, Note, Progress, Watch
+from micrographia.faces import words
+
+EVERY_SECONDS = 5.0
+
+
+@contextmanager
+def shown(console: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> Iterator[Watch]:
+    """Show Progress and Notes while the block runs."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines(console, clock)
+        return
+    with Live(console) as live:
+        yield live.watch
+
+
+class Lines:
+    """A Watch for logs and pipes: the first and last event of each stage, and one every few seconds between."""
+
+    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
+        self._console, self._clock = console, clock
+        self._stage: Progress | None = None
+        self._began = self._said = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self._console.print(f"{event.level}: {event.text}", markup=False, highlight=False, soft_wrap=True)
+            return
+        now = self._clock()
+        fresh = self._stage is None or event.stage != self._stage.stage or event.done < self._stage.done
+        if fresh:
+            self._stage, self._began = event, now
+        if fresh or event.done >= event.total or now - self._said >= EVERY_SECONDS:
+            self._said = now
+            self._console.print(self._line(event, now), markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self, event: Progress, now: float) -> str:
+        assert self._stage is not None
+        parts = [f"{event.stage}: {amount(event)}"]
+        passed, done = now - self._began, event.done - self._stage.done
+        if passed > 0 and done > 0:
+            rate = done / passed
+            parts.append(f"{words.number(rate)} per s")
+            parts += [f"{duration((event.total - event.done) / rate)} left"] if event.done < event.total else []
+        return ", ".join([*parts, *values(event)])
+
+
+class Live(Bars):
+    """Bars with the newest values in a line below them."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24, complete_style="blue", finished_style="green", pulse_style="blue"),
+            TextColumn("{task.fields[amount]}"),
+            TextColumn("{task.fields[pace]}", style="bright_black"),
+        )
+        super().__init__(*columns, console=console, refresh_per_second=8)
+        self._stages: dict[str, TaskID] = {}
+        self._values = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self._values:
+            yield Text(self._values, style="bright_black", overflow="ellipsis", no_wrap=True)
+
+    def watch(self, event: Event) -> None:
+        if isinstance(event, Note):
+            style = "yellow" if event.level == "warning" else "bright_black"
+            self.console.print(Text(event.text, style=style))
+            return
+        shown = {"amount": amount(event), "pace": ""}
+        if event.stage not in self._stages:
+            self._stages[event.stage] = self.add_task(event.stage, total=event.total, completed=event.done, **shown)
+        task = self._stages[event.stage]
+        self.update(task, completed=event.done, total=event.total, amount=amount(event), pace=pace(self._tasks[task]))
+        self._values = "  " + " · ".join(values(event)) if event.values else ""
+
+
+def amount(event: Progress) -> str:
+    """ "450/1,200 epochs"."""
+    unit = event.unit if event.unit.endswith("s") or event.total == 1 else f"{event.unit}s"
+    return f"{event.done:,}/{event.total:,} {unit}"
+
+
+def pace(task: Task) -> str:
+    """ "18.2/s, 0:41 left"; after the end, how long it took."""
+    if task.finished:
+        return duration(task.finished_time or 0)
+    if not task.speed:
+        return ""
+    return f"{words.number(round(task.speed, 1))}/s, {duration((task.remaining or 0) / task.speed)} left"
+
+
+def values(event: Progress) -> list[str]:
+    """The figures beside the bar as words."""
+    return [f"{words.name(key)} {words.number(value)}" for key, value in event.values.items()]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 0:41 or 1:02:03."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,61 @@
+"""`micrographia report RUN`: draw a Run's page anew, export its pictures, or show it in the terminal."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from micrographia.faces.cli.carry_out import REPORT, print_json
+from micrographia.faces.cli.options import parse
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    run: Annotated[str, tyro.conf.Positional]
+    """A Run's folder, or a unique beginning of its name."""
+    png: Path | None = None
+    """Write every picture as PNG into this folder (extra `png`, and Chrome or Chromium)."""
+    svg: Path | None = None
+    """The same as SVG."""
+    terminal: bool = False
+    """Show all sections and figures in the terminal."""
+    json: bool = False
+    """Print one JSON object on standard output and nothing else."""
+
+
+def main(words: Sequence[str]) -> int:
+    arguments = parse(Arguments, words, prog="micrographia report", description=__doc__ or "")
+    from micrographia.core.store import add_file, find_run, load_run
+    from micrographia.faces.report.page import render
+
+    run = load_run(find_run(arguments.run))
+    page = add_file(run.path, REPORT, render(run))
+    pictures = [path for kind in ("png", "svg") for path in _export(run, getattr(arguments, kind), kind)]
+    if arguments.json:
+        print_json({"run": run.path, "report": page, "pictures": pictures})
+        return 0
+    console = Console()
+    if arguments.terminal:
+        from micrographia.faces.terminal import print_figures, print_run
+
+        print_run(console, run, everything=True)
+        print_figures(console, run.figures)
+    for path in [page, *pictures]:
+        console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+    return 0
+
+
+def _export(run, folder: Path | None, kind: str) -> list[Path]:
+    if folder is None:
+        return []
+    from micrographia.core.store import write_bytes
+    from micrographia.faces.pictures import pictures
+
+    paths = []
+    for name, data in pictures(run.figures, kind):
+        paths.append(folder.absolute() / f"{name}.{kind}")
+        write_bytes(paths[-1], data)
+    return paths

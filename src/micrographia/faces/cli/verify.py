@@ -1,0 +1,47 @@
+"""`micrographia verify DIR`: hold a Run's files against the hashes in its manifest."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from micrographia.faces.cli.carry_out import print_json
+from micrographia.faces.cli.options import parse
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    run: Annotated[str, tyro.conf.Positional]
+    """A Run's folder, or a unique beginning of its name."""
+    json: bool = False
+    """Print one JSON object on standard output and nothing else."""
+
+
+def main(words: Sequence[str]) -> int:
+    arguments = parse(Arguments, words, prog="micrographia verify", description=__doc__ or "")
+    from micrographia.core.store import verify
+
+    path = _folder(arguments.run)
+    problems = verify(path)
+    if arguments.json:
+        print_json({"run": path, "problems": [{"file": problem.file, "what": problem.what} for problem in problems]})
+        return 1 if problems else 0
+    console = Console()
+    for problem in problems:
+        console.print(f"{problem.file}: {problem.what}", markup=False, highlight=False, soft_wrap=True)
+    if problems:
+        console.print(f"{len(problems)} of this Run's files are not as they were written.")
+        return 1
+    console.print("Every file is as it was written.")
+    return 0
+
+
+def _folder(text: str):
+    """The folder itself where there is one: what is damaged should still be found."""
+    from pathlib import Path
+
+    from micrographia.core.store import find_run
+
+    return Path(text).absolute() if Path(text).is_dir() else find_run(text)

@@ -1,0 +1,200 @@
+"""Runs and Figures in a terminal: tables by rich, curves as spark lines, bars as blocks.
+
+Made for 80 columns and for pipes; nothing depends on colour alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from micrographia.core.claims import Figure, Judged, Run
+from micrographia.faces import words
+from micrographia.faces.outline import Section, outline, summary, title
+from micrographia.faces.outline import Table as Content
+
+SPARKS = "▁▂▃▄▅▆▇█"
+STYLES = {"holds": "green", "fails": "red", "not run": "bright_black"}
+SIGNS = {"holds": "✓ holds", "fails": "✗ fails", "not run": "· not run"}
+MOST_BARS = 16
+
+
+def print_run(console: Console, run: Run, *, report: Path | None = None, everything: bool = False) -> None:
+    """What was found, in words and tables; `everything` adds the sections that a report has further down."""
+    console.print()
+    console.print(Text(title(run), style="bold"), Text(f"preset {run.preset}, {run.status}", style="bright_black"))
+    for sentence in summary(run):
+        console.print(sentence, markup=False, highlight=False)
+    for section in outline(run):
+        if everything or section.essential:
+            print_section(console, section)
+    if run.claims:
+        heading(console, "The claims")
+        print_claims(console, run.claims)
+    console.print()
+    print_place(console, "Run", run.path.absolute())
+    if report is not None:
+        print_place(console, "Report", report)
+
+
+def print_place(console: Console, name: str, path: Path) -> None:
+    """A path on a line of its own, not wrapped, and a link where the terminal knows links."""
+    link = Text(str(path), style=f"link {path.as_uri()}")
+    console.print(Text(f"{name}: "), link, soft_wrap=True, sep="")
+
+
+def heading(console: Console, text: str) -> None:
+    console.print()
+    console.print(Text(text, style="bold"))
+
+
+def print_section(console: Console, section: Section) -> None:
+    """Heading, lead, table and preformatted lines."""
+    heading(console, section.title)
+    if section.lead:
+        console.print(section.lead, markup=False, highlight=False)
+    if section.lines:
+        console.print("\n".join(f"  {line}" for line in section.lines), markup=False, highlight=False, soft_wrap=True)
+    if section.table:
+        console.print(table(section.table))
+
+
+def table(content: Content) -> Table:
+    """A table of the outline as rich draws it."""
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bright_black")
+    for i, name in enumerate(content.columns):
+        drawn.add_column(Text(str(name)), justify="left" if i in content.texts else "right")
+    for i, row in enumerate(content.rows):
+        drawn.add_row(*(Text(words.value(cell)) for cell in row), style="bold" if i in content.strong else "")
+    return drawn
+
+
+def print_claims(console: Console, claims: Sequence[Judged]) -> None:
+    """Each published statement beside the figure measured and the verdict; controls below the statement."""
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bright_black", show_lines=False)
+    drawn.add_column("claim", ratio=5)
+    drawn.add_column("published", ratio=3)
+    drawn.add_column("measured", ratio=3)
+    drawn.add_column("verdict", no_wrap=True)
+    for judged in claims:
+        claim = judged.as_json()
+        control = words.null(claim)
+        said = Text(claim["text"])
+        said.append(f"\n{claim['source']}", style="bright_black")
+        if control:
+            said.append(f"\ncontrol: {control}", style="bright_black")
+        verdict = Text(SIGNS[judged.verdict], style=STYLES[judged.verdict])
+        drawn.add_row(said, words.published(claim), words.measured(claim), verdict)
+        drawn.add_row()
+    console.print(drawn)
+    console.print(words.tally([judged.verdict for judged in claims]), markup=False, highlight=False)
+
+
+def print_figures(console: Console, figures: Sequence[Figure]) -> None:
+    """A summary of each picture: enough to see its shape."""
+    for figure in figures:
+        heading(console, figure.title)
+        shown = SUMMARIES[figure.kind](_last_frame(figure))
+        console.print(shown)
+        console.print(figure.caption, style="bright_black", markup=False, highlight=False)
+
+
+def _last_frame(figure: Figure) -> Mapping[str, Any]:
+    return {**figure.data, **{name: figure.data[name][-1] for name in figure.framed}}
+
+
+def spark(values: Sequence[float], *, width: int = 40, log: bool = False) -> str:
+    """A curve in one line of eight heights; a blank where there is no number."""
+    y = np.asarray(values, dtype=np.float64)
+    y = np.log10(np.where(y > 0, y, np.nan)) if log else y
+    y = y[np.linspace(0, len(y) - 1, min(width, len(y))).round().astype(int)]
+    finite = y[np.isfinite(y)]
+    if not finite.size:
+        return " " * len(y)
+    low, high = finite.min(), finite.max()
+    heights = np.nan_to_num((y - low) / ((high - low) or 1.0), nan=-1.0, posinf=1.0, neginf=0.0)
+    return "".join(" " if h < 0 else SPARKS[min(int(h * len(SPARKS)), len(SPARKS) - 1)] for h in heights)
+
+
+def _lines(data: Mapping[str, Any]) -> Table:
+    y = np.atleast_2d(np.asarray(data["y"]))
+    strong = [int(i) for i in data.get("highlight") or ()] or list(range(len(y)))
+    drawn = Table(box=None, show_header=False, pad_edge=False)
+    for i in strong[:MOST_BARS]:
+        numbers = y[i][np.isfinite(y[i])]
+        ends = (
+            f"{words.value(float(numbers[0]))} → {words.value(float(numbers[-1]))}" if numbers.size else words.NOTHING
+        )
+        drawn.add_row(Text(str(data["names"][i])), spark(y[i], log=bool(data.get("log_y"))), Text(ends))
+    return drawn
+
+
+def _bars(data: Mapping[str, Any]) -> Table:
+    y = np.atleast_2d(np.asarray(data["y"], dtype=np.float64))[-1]
+    return bar_rows([str(name) for name in data["names"]], y)
+
+
+def bar_rows(names: Sequence[str], heights: Sequence[float], *, width: int = 36) -> Table:
+    """The greatest bars, in their own order, as rows of blocks with their values."""
+    y = np.nan_to_num(np.asarray(heights, dtype=np.float64))
+    chosen = sorted(np.argsort(-y, kind="stable")[:MOST_BARS])
+    top = float(y.max(initial=0.0)) or 1.0
+    drawn = Table(box=None, show_header=False, pad_edge=False)
+    for i in chosen:
+        drawn.add_row(Text(names[i]), "█" * max(0, round(width * y[i] / top)), Text(words.value(float(y[i]))))
+    if len(names) > len(chosen):
+        drawn.add_row(Text("…"), Text(f"and {len(names) - len(chosen)} lower ones", style="bright_black"), Text(""))
+    return drawn
+
+
+def _histogram(data: Mapping[str, Any]) -> Table:
+    values = np.asarray(data["values"], dtype=np.float64)
+    counts, edges = np.histogram(values[np.isfinite(values)], bins=10)
+    names = [f"{words.number(a)} to {words.number(b)}" for a, b in zip(edges[:-1].tolist(), edges[1:].tolist())]
+    return bar_rows(names, counts)
+
+
+def _heatmap(data: Mapping[str, Any]) -> Table:
+    """Each panel's range, and the means over its rows as a spark line."""
+    z = np.asarray(data["z"], dtype=np.float64)
+    drawn = Table(box=None, show_header=False, pad_edge=False)
+    for name, panel in zip(data["panels"], z if z.ndim == 3 else z[None]):
+        ends = f"{words.value(float(np.nanmin(panel)))} to {words.value(float(np.nanmax(panel)))}"
+        drawn.add_row(Text(str(name)), spark(np.nanmean(panel, axis=0)), Text(ends))
+    return drawn
+
+
+def _scatter(data: Mapping[str, Any]) -> Table:
+    drawn = Table(box=None, show_header=False, pad_edge=False)
+    for side in "xy":
+        values = np.asarray(data[side], dtype=np.float64)
+        values = np.sort(values[np.isfinite(values)])
+        middle = f"median {words.value(float(np.median(values)))}" if values.size else words.NOTHING
+        drawn.add_row(Text(str(data[f"{side}_label"])), spark(values), Text(middle))
+    return drawn
+
+
+def _table(data: Mapping[str, Any]) -> Table:
+    rows = [list(row) for row in data["rows"]]
+    texts = frozenset(j for row in rows for j, cell in enumerate(row) if isinstance(cell, str))
+    return table(Content([str(name) for name in data["columns"]], rows, frozenset(data.get("highlight") or ()), texts))
+
+
+def _explorer(data: Mapping[str, Any]) -> Text:
+    return Text(f"Interactive, in the report: {len(data['labels'])} checkpoints, any set of frequencies.")
+
+
+SUMMARIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "lines": _lines,
+    "bars": _bars,
+    "histogram": _histogram,
+    "heatmap": _heatmap,
+    "scatter": _scatter,
+    "table": _table,
+    "explorer": _explorer,
+}

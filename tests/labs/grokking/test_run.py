@@ -1,0 +1,182 @@
+"""A run is resumable at any instant, says what went wrong, and never loses what is there."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from micrographia.core.errors import BadConfig, Corrupt, Interrupted, NonFiniteLoss, RunExists
+from micrographia.core.events import Note, Progress
+from micrographia.core.store import load_run, read_metrics, verify
+from micrographia.labs.grokking.config import Config, tiny
+from micrographia.labs.grokking.run import run
+
+
+def smallest(**changes) -> Config:
+    """Seconds even on a busy machine: p = 11, a few dozen epochs."""
+    small = dict(modulus=11, d_model=16, n_heads=2, d_head=8, d_mlp=24, epochs=60, snapshots=8, checkpoint_every=10)
+    return dataclasses.replace(tiny(), **{**small, **changes})
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """All that must not depend on when a run was stopped: weights, rows, figures, results, claims."""
+    kept = [path for path in folder.rglob("*") if path.is_file()]
+    kept = [path for path in kept if path.suffix in (".safetensors", ".parquet") or path.name in SAME]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+
+
+SAME = ("results.json", "figures.json", "claims.json")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    return run(smallest(), out=out)
+
+
+def write_config(path: Path, config: Config) -> Path:
+    path.write_text(json.dumps(dataclasses.asdict(config)), encoding="utf-8")
+    return path
+
+
+def start(config: Path, out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-W", "ignore", "-m", "micrographia.labs.grokking", str(config), str(out)]
+    source = str(Path(__file__).parents[3] / "src")
+    env = {**os.environ, "PYTHONPATH": source}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_finished_run_holds_what_a_reader_needs(whole):
+    assert whole.status == "finished"
+    assert {"config", "phases", "key_frequencies", "measures", "claims"} <= set(whole.results)
+    assert len(read_metrics(whole.path)["epoch"]) == 61
+    assert whole.figures
+    assert verify(whole.path) == []
+
+
+def test_the_same_config_gives_the_same_bytes(whole, tmp_path):
+    again = run(smallest(), out=tmp_path / "again")
+    assert everything(again.path) == everything(whole.path)
+
+
+def test_the_comparison_sees_a_changed_bit(whole, tmp_path):
+    other = run(smallest(seed=1), out=tmp_path / "other")
+    assert everything(other.path) != everything(whole.path)
+
+
+def test_a_run_killed_at_random_points_and_resumed_is_bit_identical(whole, tmp_path):
+    out = tmp_path / "killed"
+    config = write_config(tmp_path / "config.json", smallest())
+    dice = random.Random(0)
+    for kill in range(3):
+        process = start(config, out)
+        wanted = dice.randrange(1, 3) + 2 * kill
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list(out.glob("checkpoints/0*"))) >= wanted:
+                break
+            time.sleep(0.002)
+        time.sleep(dice.random() * 0.05)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = start(config, out)
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()
+    assert printed.decode().strip() == str(out)
+    assert everything(out) == everything(whole.path)
+    assert verify(out) == []
+
+
+def test_a_request_to_stop_saves_and_resumes_to_the_same_bytes(whole, tmp_path):
+    out = tmp_path / "stopped"
+
+    def stop_at_23(event):
+        if isinstance(event, Progress) and event.stage == "train" and event.done == 23:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="epoch 23"):
+        run(smallest(), out=out, watch=stop_at_23)
+    assert load_run(out).status == "interrupted"
+    resumed = run(smallest(), out=out, resume=True)
+    assert everything(resumed.path) == everything(whole.path)
+
+
+def test_an_existing_run_is_refused_without_resume_and_kept(whole):
+    before = everything(whole.path)
+    with pytest.raises(RunExists, match="resume"):
+        run(smallest(), out=whole.path)
+    assert everything(whole.path) == before
+
+
+def test_resuming_a_finished_run_gives_its_results_again(whole):
+    assert run(smallest(), out=whole.path, resume=True).results == whole.results
+
+
+def test_resuming_with_another_config_names_the_difference(whole):
+    with pytest.raises(BadConfig, match="lr"):
+        run(smallest(lr=1e-4), out=whole.path, resume=True)
+
+
+def test_resume_in_an_absent_folder_begins_afresh(whole, tmp_path):
+    assert everything(run(smallest(), out=tmp_path / "new", resume=True).path) == everything(whole.path)
+
+
+def test_a_loss_that_explodes_stops_the_run_and_names_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(NonFiniteLoss, match=r"[Ss]tep \d+.*(checkpoint)"):
+        run(smallest(lr=1e30, warmup=0, weight_decay=0.0), out=tmp_path / "hot")
+    assert load_run(tmp_path / "hot").status == "failed"
+
+
+def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used_and_named(whole, tmp_path):
+    out = tmp_path / "damaged"
+
+    def stop_at_45(event):
+        if isinstance(event, Progress) and event.stage == "train" and event.done == 45:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        run(smallest(), out=out, watch=stop_at_45)
+    state = out / "checkpoints" / "00000045" / "state.safetensors"
+    data = bytearray(state.read_bytes())
+    data[-1] ^= 1
+    state.write_bytes(data)
+    notes = []
+    resumed = run(smallest(), out=out, resume=True, watch=notes.append)
+    told = " ".join(note.text for note in notes if isinstance(note, Note))
+    assert "45" in told
+    assert "40" in told
+    assert everything(resumed.path) == everything(whole.path)
+
+
+def test_an_altered_file_is_named_by_verify(tmp_path):
+    done = run(smallest(epochs=20), out=tmp_path / "altered")
+    victim = sorted(done.path.glob("snapshots/*"))[0]
+    victim.write_bytes(victim.read_bytes()[:-4])
+    assert victim.name in " ".join(map(str, verify(done.path)))
+
+
+def test_the_thread_count_is_stored_and_reused(whole):
+    assert whole.config["threads"] == 1
+    assert whole.provenance["threads"] == 1
+
+
+def test_a_plain_and_a_fast_run_agree_while_rounding_has_not_spread(tmp_path):
+    losses = {}
+    for plan in ("plain", "fast"):
+        done = run(smallest(plan=plan, dtype="float64", epochs=40), out=tmp_path / plan)
+        losses[plan] = read_metrics(done.path)["train_loss"]
+    assert losses["plain"] == pytest.approx(losses["fast"], rel=1e-9)
+
+
+def test_reading_a_run_with_an_unreadable_record_says_so(tmp_path):
+    done = run(smallest(epochs=10), out=tmp_path / "broken")
+    (done.path / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(Corrupt, match=r"run\.json"):
+        load_run(done.path)
