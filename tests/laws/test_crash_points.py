@@ -1,7 +1,7 @@
 """The store stopped at every write, sync and rename in turn: the old state or the new is there whole, never neither.
 
-A process that dies does nothing more, so from the n-th call of a primitive on, every one raises. Three ways to die:
-just after the call, just before it or in the middle of a write, and with the power: what was not synced is lost.
+A process that dies does nothing more, so from the n-th call of a primitive on, every one raises. Two ways to die: just
+before the call (a write is half done), and with the power: whatever was not synced by then is lost.
 """
 
 import errno
@@ -31,7 +31,7 @@ from micrographia.core.store import (
 )
 
 PRIMITIVES = ("_make_folder", "_write", "_sync", "_rename", "_remove", "_remove_tree")
-DEATHS = ("after", "torn", "power")
+DEATHS = ("torn", "power")
 
 
 class Crash(BaseException):
@@ -63,8 +63,6 @@ class World:
 
 def die(how: str) -> Callable[..., None]:
     def fail(world, name, primitive, arguments):
-        if world.first and how == "after":
-            primitive(*arguments)
         if world.first and how == "torn" and name == "_write":
             primitive(arguments[0], arguments[1][: len(arguments[1]) // 2])
         raise Crash

@@ -28,6 +28,7 @@ def supports(arch: Architecture) -> bool:
         and arch.attention
         and arch.mlp
         and arch.norm == "none"
+        and not arch.unembed_bias
         and arch.act in ("relu", "gelu")
         and arch.positions == "learned"
     )
@@ -95,8 +96,8 @@ class LastPosition:
         last = tokens[..., -1].unique()
         if not supports(arch) or len(last) != 1:
             raise BadConfig(
-                f"The fast plan needs one block with attention and MLP, learned positions, ReLU or GELU, no norm and "
-                f"one last token. Found {arch} and last tokens {last.tolist()[:5]}. Use the plain plan."
+                "The fast plan needs one block with attention and MLP, learned positions, ReLU or GELU, no norm, no "
+                f"unembedding bias and one last token. Found {arch} and last tokens {last.tolist()[:5]}. Use the plain plan."
             )
         _check_data(arch, tokens, labels, members)
         self.arch, self.layout, self.last = arch, Layout(arch.weight_shapes()), int(last)

@@ -6,8 +6,9 @@ one layer read at its last position lives in `last_position`.
 Suffixes: B batch, P pos, Q query, K key, H head, E d_head, D d_model, M neuron, V vocab.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -22,6 +23,12 @@ from micrographia.core.sites import Site, SiteLike
 
 Weights = Mapping[str, Tensor]
 
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
 NORM_EPS = 1e-5
 ROTARY_BASE = 10_000.0
 
@@ -38,11 +45,12 @@ class Architecture:
     n_heads: int = 4
     d_head: int = 32
     d_mlp: int = 512
-    act: Literal["relu", "gelu", "swiglu"] = "relu"
+    act: Literal["relu", "gelu", "gelu_new", "silu", "swiglu"] = "relu"
     norm: Literal["none", "layernorm", "rmsnorm"] = "none"
     positions: Literal["learned", "rotary"] = "learned"
     attn_bias: bool = False
     mlp_bias: bool = True
+    unembed_bias: bool = False
     tied: bool = False
     attention: bool = True
     """False: the embeddings of all tokens but the last are concatenated into the first MLP; there is one position."""
@@ -90,7 +98,8 @@ class Architecture:
                 shapes |= {f"{block}mlp.W_out": (M, D)}
                 shapes |= {f"{block}mlp.b_out": (D,)} if self.mlp_bias else {}
         shapes |= self._norm_shapes("ln_final")
-        return shapes if self.tied else shapes | {"unembed.W_U": (D, self.d_vocab_out)}
+        shapes |= {} if self.tied else {"unembed.W_U": (D, self.d_vocab_out)}
+        return shapes | ({"unembed.b_U": (self.d_vocab_out,)} if self.unembed_bias else {})
 
     def _norm_shapes(self, name: str, width: int | None = None) -> dict[str, tuple[int, ...]]:
         names = {"none": (), "layernorm": ("w", "b"), "rmsnorm": ("w",)}[self.norm]
@@ -159,7 +168,8 @@ def forward(
     if stop is not None:
         return None
     x = _norm(arch, weights, "ln_final", x[:, -1:] if last else x, tap, "final_norm", None)
-    return tap("logits", None, x @ unembedding(arch, weights))
+    logits = x @ unembedding(arch, weights)
+    return tap("logits", None, logits + weights["unembed.b_U"] if arch.unembed_bias else logits)
 
 
 def unembedding(arch: Architecture, weights: Weights) -> Float[Tensor, "d_model vocab"]:
@@ -214,7 +224,7 @@ def _mlp(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap) -> T
     if arch.act == "swiglu":  # Shazeer (2020), "GLU variants improve transformer"
         h = pre * F.silu(x @ weights[block + "W_gate"])
     else:
-        h = F.relu(pre) if arch.act == "relu" else F.gelu(pre)
+        h = ACTIVATIONS[arch.act](pre)
     h = tap("neurons", i, h)
     out = h @ weights[block + "W_out"]
     return out + weights[block + "b_out"] if arch.mlp_bias else out
@@ -259,6 +269,7 @@ class WeightViews:
         self.W_E = weights["embed.W_E"]
         self.W_pos = weights.get("pos_embed.W_pos")
         self.W_U = unembedding(arch, weights)
+        self.b_U = weights.get("unembed.b_U")
         for name in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"):
             setattr(self, name, LayerWeights(weights, f"blocks.{{}}.attn.{name}"))
         for name in ("W_in", "W_gate", "W_out", "b_in", "b_out"):

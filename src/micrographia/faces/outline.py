@@ -5,7 +5,7 @@ here; what is not known is still shown, as a table under its own name. Nothing i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from micrographia.core.claims import Run
@@ -37,15 +37,17 @@ class Section:
     essential: bool = True
 
 
-Builder = Callable[[Any, Mapping[str, Any]], Section]
+Builder = Callable[[Any, Mapping[str, Any]], list[Section]]
 
 
 def outline(run: Run) -> list[Section]:
     """The sections of a Run in reading order; empty while it has no results."""
     results = run.results or {}
-    known = [build(results[key], results) for key, build in BUILDERS.items() if results.get(key) is not None]
-    others = [key for key in results if key not in BUILDERS and key not in ELSEWHERE]
-    return known + [section for key in others if (section := _unknown(key, results[key])) is not None]
+    sections: list[Section] = []
+    for key in [*(key for key in BUILDERS if key in results), *(key for key in results if key not in BUILDERS)]:
+        if key not in ELSEWHERE and results[key] is not None and (results[key] or key in EVEN_EMPTY):
+            sections += BUILDERS[key](results[key], results) if key in BUILDERS else _unknown(key, results[key])
+    return sections
 
 
 def summary(run: Run) -> list[str]:
@@ -70,14 +72,10 @@ OPERATIONS = {
 }
 
 
-def _phases(phases: Mapping[str, Any], results: Mapping[str, Any]) -> Section:
+def _phases(phases: Mapping[str, Any], results: Mapping[str, Any]) -> list[Section]:
     rows = [[PHASES.get(key, words.name(key)), epoch] for key, epoch in phases.items()]
-    return Section(
-        "phases",
-        "The phases",
-        "Read from change points in the measures along training, not by eye. A dash: it did not happen in this run.",
-        Table(("what happened", "epoch"), rows),
-    )
+    lead = "Read from change points in the measures along training, not by eye. A dash: it did not happen in this run."
+    return [Section("phases", "The phases", lead, Table(("what happened", "epoch"), rows))]
 
 
 PHASES = {
@@ -88,7 +86,7 @@ PHASES = {
 }
 
 
-def _frequencies(found: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> Section:
+def _frequencies(found: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
     keys = results.get("key_frequencies") or []
     lead = f"Key frequencies: {words.value(keys)}." if keys else "No key frequency was found."
     published = results.get("published_rule")
@@ -97,30 +95,34 @@ def _frequencies(found: Sequence[Mapping[str, Any]], results: Mapping[str, Any])
     if any(row.get("kind") == "overtone" for row in found):
         lead += " An overtone is present in the logits, but is carried by another frequency's neurons."
     strong = frozenset(i for i, row in enumerate(found) if row.get("kind") == "key")
-    table = _records(found, first=("k", "kind", "energy", "p_value", "loss_change", "own_neurons"), strong=strong)
-    return Section("frequencies", "The frequencies it uses", lead, table)
+    first = ("k", "kind", "energy", "p_value", "loss_change", "own_neurons")
+    table = _records(found, first=first, strong=strong) if found else None
+    return [Section("frequencies", "The frequencies it uses", lead, table)]
 
 
-def _algorithm(lines: str | Sequence[str], results: Mapping[str, Any]) -> Section:
+def _algorithm(lines: str | Sequence[str], results: Mapping[str, Any]) -> list[Section]:
     lines = lines.splitlines() if isinstance(lines, str) else [str(line) for line in lines]
-    return Section("algorithm", "The algorithm, read off the weights", lines=lines)
+    return [Section("algorithm", "The algorithm, read off the weights", lines=lines)]
 
 
-def _replacements(rows: Any, results: Mapping[str, Any]) -> Section:
+def _replacements(rows: Any, results: Mapping[str, Any]) -> list[Section]:
     lead = "Parts of the network, and at last all of it, replaced by the formula above: how well does that do the task?"
-    return Section("replacements", "How well the algorithm alone does the task", lead, _records(_as_records(rows)))
+    return [Section("replacements", "How well the algorithm alone does the task", lead, _records(_as_records(rows)))]
 
 
-def _ablations(rows: Any, results: Mapping[str, Any]) -> Section:
+def _ablations(rows: Any, results: Mapping[str, Any]) -> list[Section]:
     lead = "What is lost when a part is taken out, beside controls that should matter little."
-    return Section("ablations", "Ablations and their controls", lead, _records(_as_records(rows)), essential=False)
+    return [Section("ablations", "Ablations and their controls", lead, _records(_as_records(rows)), essential=False)]
 
 
-def _measures(measures: Mapping[str, Any], results: Mapping[str, Any]) -> Section:
-    rows = [[label, value] for label, value in flat(measures)]
-    return Section(
+def _measures(measures: Mapping[str, Any], results: Mapping[str, Any]) -> list[Section]:
+    """Plain figures in one table; measures that are tables themselves each in their own."""
+    tables = {key: inner for key, inner in measures.items() if not isinstance(inner, Mapping) and _as_records(inner)}
+    rows = [[label, value] for label, value in flat({key: measures[key] for key in measures if key not in tables})]
+    plain = Section(
         "measures", "All measures", "At the end of the run.", Table(("measure", "value"), rows), essential=False
     )
+    return [plain, *(replace(each, essential=False) for key, inner in tables.items() for each in _unknown(key, inner))]
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -141,6 +143,8 @@ BUILDERS: dict[str, Builder] = {
     "measures": _measures,
 }
 
+EVEN_EMPTY = ("frequencies",)  # that none was found is a result
+
 ELSEWHERE = ("summary", "config", "claims", "key_frequencies", "overtones", "published_rule", "run", "report")
 """Parts of the results that are shown within a section, or in a place of their own."""
 
@@ -154,22 +158,22 @@ COLUMNS = {
 }
 
 
-def _unknown(key: str, content: Any) -> Section | None:
+def _unknown(key: str, content: Any) -> list[Section]:
     """Results that no builder knows: tables of records, of names and values, or a plain value."""
     heading = words.name(key)[:1].upper() + words.name(key)[1:]
     records = _as_records(content)
     if records:
-        return Section(key, heading, table=_records(records))
+        return [Section(key, heading, table=_records(records))]
     if isinstance(content, Mapping) and content:
-        return Section(key, heading, table=Table(("what", "value"), [list(pair) for pair in flat(content)]))
-    if content is None or content == [] or content == {}:
-        return None
-    return Section(key, heading, lead=words.value(content))
+        return [Section(key, heading, table=Table(("what", "value"), [list(pair) for pair in flat(content)]))]
+    return [] if content in (None, [], {}) else [Section(key, heading, lead=words.value(content))]
 
 
 def _as_records(content: Any) -> list[Mapping[str, Any]]:
     """A list of mappings as it is; a mapping of mappings with the outer key as `name`; anything else is none."""
-    if isinstance(content, Mapping) and content and all(isinstance(row, Mapping) for row in content.values()):
+    if not content or isinstance(content, str):
+        return []
+    if isinstance(content, Mapping) and all(isinstance(row, Mapping) for row in content.values()):
         return [{"name": words.name(key), **row} for key, row in content.items()]
     if (
         isinstance(content, Sequence)

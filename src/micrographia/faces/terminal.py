@@ -35,7 +35,7 @@ def print_run(console: Console, run: Run, *, report: Path | None = None, everyth
             print_section(console, section)
     if run.claims:
         heading(console, "The claims")
-        print_claims(console, run.claims)
+        print_claims(console, run.claims, brief=not everything)
     console.print()
     print_place(console, "Run", run.path.absolute())
     if report is not None:
@@ -74,25 +74,31 @@ def table(content: Content) -> Table:
     return drawn
 
 
-def print_claims(console: Console, claims: Sequence[Judged]) -> None:
-    """Each published statement beside the figure measured and the verdict; controls below the statement."""
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bright_black", show_lines=False)
-    drawn.add_column("claim", ratio=5)
-    drawn.add_column("published", ratio=3)
-    drawn.add_column("measured", ratio=3)
-    drawn.add_column("verdict", no_wrap=True)
-    for judged in claims:
-        claim = judged.as_json()
-        control = words.null(claim)
-        said = Text(claim["text"])
-        said.append(f"\n{claim['source']}", style="bright_black")
-        if control:
-            said.append(f"\ncontrol: {control}", style="bright_black")
-        verdict = Text(SIGNS[judged.verdict], style=STYLES[judged.verdict])
-        drawn.add_row(said, words.published(claim), words.measured(claim), verdict)
-        drawn.add_row()
+def print_claims(console: Console, claims: Sequence[Judged], *, brief: bool = False) -> None:
+    """Each published statement beside the figure measured and the verdict. `brief` only names those not run."""
+    shown = [judged for judged in claims if not brief or judged.verdict != "not run"]
+    drawn = Table.grid(padding=(0, 2, 1, 0))
+    drawn.add_column(no_wrap=True)
+    drawn.add_column()
+    for judged in shown:
+        drawn.add_row(Text(SIGNS[judged.verdict], style=STYLES[judged.verdict]), _claim(judged))
     console.print(drawn)
     console.print(words.tally([judged.verdict for judged in claims]), markup=False, highlight=False)
+    left = [judged.claim.id for judged in claims if judged not in shown]
+    if left:
+        said = f"Not run, since they are claims about other presets or seeds: {', '.join(left)}."
+        console.print(said, style="bright_black", markup=False, highlight=False)
+
+
+def _claim(judged: Judged) -> Text:
+    claim = judged.as_json()
+    control = words.null(claim)
+    said = Text(claim["text"])
+    said.append("\npublished ", style="bright_black").append(words.published(claim))
+    said.append("\nmeasured  ", style="bright_black").append(words.measured(claim), style="bold")
+    if control:
+        said.append("\ncontrol   ", style="bright_black").append(control, style="bright_black")
+    return said.append(f"\n{claim['source']}", style="bright_black italic")
 
 
 def print_figures(console: Console, figures: Sequence[Figure]) -> None:

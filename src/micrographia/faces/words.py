@@ -66,6 +66,8 @@ def published(claim: Mapping[str, Any]) -> str:
         return ", then ".join(value(each) for each in stated)
     text, slack = value(stated), claim.get("tolerance") or 0
     around = f"{number(100 * slack)} %" if claim.get("relative") else number(slack)
+    if kind == "within" and isinstance(stated, Sequence) and not isinstance(stated, str):
+        return f"{text} (all but {around})" if slack else text
     if kind == "within":
         return f"{text} ± {around}"
     if kind in ("above", "below"):

@@ -21,18 +21,18 @@ class Command:
 
 
 COMMANDS = (
-    Command("grok", "grok", "train on modular addition until it groks, and take it apart (lab grokking, preset quick)"),
+    Command("grok", "grok", "train on modular addition until it groks, and take it apart"),
     Command("grok analyse", "analyse", "take apart a network that someone else trained"),
-    Command("grok sweep", "sweep", "many networks: seeds, moduli, architectures, data, decay, operations"),
-    Command("grok lottery", "lottery", "which frequencies will win, told from the weights at step 0 and after"),
+    Command("grok sweep", "sweep", "many networks: seeds, moduli, architectures, operations"),
+    Command("grok lottery", "lottery", "which frequencies will win, told from the first weights"),
     Command("lab", "lab", "run a lab by its name, with any of its presets"),
-    Command("report", "report", "draw a Run's report anew, or its figures as PNG or SVG, or in the terminal"),
-    Command("claims", "claims", "every lab's published claims beside what your newest Runs measured"),
+    Command("report", "report", "draw a Run's report anew, or as PNG, SVG or text"),
+    Command("claims", "claims", "published claims beside what your newest Runs measured"),
     Command("verify", "verify", "check a Run's files against their hashes"),
     Command("doctor", "doctor", "versions, device, cores, and what is missing"),
 )
 
-EXIT_CODES = "0 done, 1 failed, 2 wrong usage, 75 interrupted (the message says how to go on)"
+EXIT_CODES = "0 done, 1 failed, 2 wrong usage, 75 interrupted (resume it)"
 
 
 def find(words: Sequence[str]) -> tuple[Command | None, list[str]]:
@@ -49,7 +49,8 @@ def nearest(word: str) -> list[str]:
     """Commands whose names are like this word, the likeliest first."""
     names = [command.name for command in COMMANDS]
     singles = {name.split()[-1]: name for name in names}
-    return [singles.get(match, match) for match in get_close_matches(word, [*names, *singles], n=3, cutoff=0.5)]
+    matches = get_close_matches(word, dict.fromkeys([*names, *singles]), n=3, cutoff=0.5)
+    return list(dict.fromkeys(singles.get(match, match) for match in matches))
 
 
 def help_text(version: str = "") -> str:
@@ -70,6 +71,8 @@ labs
 
 start here:  micrographia grok
 options of one command:  micrographia COMMAND --help
-Every command takes --json: one object on standard output, nothing else there; all messages go to standard error.
+
+With --json every command prints one object on standard output and nothing else;
+messages go to standard error, and after a failure standard output stays empty.
 exit codes: {EXIT_CODES}
 """

@@ -17,7 +17,7 @@ from micrographia.faces.cli.options import parse
 from micrographia.faces.pictures import CHROMES, find_chrome
 
 PACKAGES = (
-    "micrographia", "torch", "numpy", "scipy", "safetensors", "einops", "jaxtyping", "pyarrow", "rich", "tyro", "plotly",
+    "torch", "numpy", "scipy", "safetensors", "einops", "jaxtyping", "pyarrow", "rich", "tyro", "plotly",
 )  # fmt: skip
 EXTRAS = {"hf": "transformers", "png": "kaleido", "scale": "ray"}
 
@@ -48,7 +48,9 @@ def examine() -> dict[str, Any]:
     """Everything that is looked at. `missing` stops work, `hints` do not."""
     versions = {name: _version(name) for name in PACKAGES}
     missing = [
-        f"{name} is not installed: install micrographia again." for name, version in versions.items() if not version
+        f"{name} is not installed: install micrographia again, with its dependencies."
+        for name, version in versions.items()
+        if not version
     ]
     extras = {name: util.find_spec(package) is not None for name, package in EXTRAS.items()}
     machine = _machine() if versions["torch"] else {}
@@ -60,6 +62,7 @@ def examine() -> dict[str, Any]:
     if not writable:
         missing.append(f"cannot write to {root}: set $MICROGRAPHIA_RUNS to a folder that can be written to.")
     return {
+        "micrographia": _version("micrographia"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions,
@@ -99,6 +102,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         next(p for p in (found["runs"]["root"], *found["runs"]["root"].parents) if p.exists())
     ).free
     return [
+        ("micrographia", found["micrographia"] or "from source, not installed"),
         *((name, version or "missing") for name, version in found["versions"].items()),
         ("python", f"{found['python']} on {found['platform']}"),
         ("device", machine.get("device", "unknown")),

@@ -39,6 +39,11 @@ class Reading(NamedTuple):
     pattern: Float[Tensor, "n n head key"] | None
     """Attention of the last position in the first layer, to a, b and "="; b too in the order of a's residues."""
     W_E: Float[Tensor, "n d_model"]
+    answers: Float[Tensor, "pairs p"]
+    """Logits of the p residues at all p * p pairs, in the order of the task's rows; zeros of a product included."""
+    labels: Int[Tensor, "pairs"]
+    seen: Bool[Tensor, "pairs"] | None
+    """The split, in that order."""
 
 
 def cyclic(task: Task) -> Characters:
@@ -54,7 +59,7 @@ def cyclic(task: Task) -> Characters:
 def read(arch: Architecture, weights: Weights, task: Task, *, edits: tuple[Edit, ...] = ()) -> Reading:
     """Run all pairs and keep what the measures need. One forward; about 0.25 GB at p = 113."""
     model = Transformer(arch, weights)
-    tokens, _ = all_rows(task.modulus, task.operation)
+    tokens, labels = all_rows(task.modulus, task.operation)
     layers = range(arch.n_layers)
     keep = [Site("neurons", i) for i in layers if arch.mlp] + ([Site("pattern", 0)] if arch.attention else [])
     normed = arch.norm != "none"
@@ -79,6 +84,9 @@ def read(arch: Architecture, weights: Weights, task: Task, *, edits: tuple[Edit,
         W_L=neuron_to_logits(arch, weights, order.out) if arch.mlp else None,
         pattern=pattern,
         W_E=weights["embed.W_E"][order.left],
+        answers=out.logits[:, -1, : task.modulus],
+        labels=labels,
+        seen=task.train,
     )
 
 

@@ -5,15 +5,25 @@ snapshots, which is a matter of seconds.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from micrographia.core.claims import Run
+from micrographia.core.claims import Figure, Run
 from micrographia.core.errors import Interrupted, NonFiniteLoss
-from micrographia.core.events import Note, Watch, silent
-from micrographia.core.runtime import allowed_cores, busy_warning, pick_device, provenance, settings
-from micrographia.core.store import RunFolder, load_run, new_run_path
+from micrographia.core.events import Note, Progress, Watch, silent
+from micrographia.core.runtime import allowed_cores, busy_warning, generator, pick_device, provenance, settings
+from micrographia.core.store import RunFolder, load_run, new_run_path, read_tensors
+from micrographia.labs.grokking.along import Along, measure_along
 from micrographia.labs.grokking.config import Config, preset_of
-from micrographia.labs.grokking.train import train_network
+from micrographia.labs.grokking.course import bands, phases_of
+from micrographia.labs.grokking.figures import of_network, of_training
+from micrographia.labs.grokking.findings import find, measures
+from micrographia.labs.grokking.judge import judge_all
+from micrographia.labs.grokking.reading import Task, read
+from micrographia.labs.grokking.task import architecture, make_pairs
+from micrographia.labs.grokking.train import Rows, train_network
+from micrographia.labs.grokking.words import summary
 
 LAB = "grokking"
 
@@ -48,4 +58,35 @@ def _train_and_judge(config: Config, folder: RunFolder, watch: Watch) -> None:
     except (Interrupted, NonFiniteLoss) as error:
         folder.set_status("interrupted" if isinstance(error, Interrupted) else "failed")
         raise
-    folder.finish({"config": folder.config}, [], [], rows)
+    results, figures = take_apart(config, folder, rows, watch)
+    claims = judge_all(results, results.pop("start"), preset=preset_of(config), config=folder.config)
+    results["claims"] = [judged.as_json() for judged in claims]
+    folder.finish(results, claims, figures, rows)
+
+
+def take_apart(
+    config: Config, folder: RunFolder, rows: Rows, watch: Watch
+) -> tuple[dict[str, Any], list[Figure]]:
+    """Everything that is read off the snapshots of a finished training. `start` holds the measures before training."""
+    arch, snapshots = architecture(config), folder.snapshots()
+    task = Task(config.modulus, config.operation, make_pairs(config).train)
+    watch(Progress("read the network", 0, 1, "network"))
+    found = find(arch, read_tensors(snapshots[config.epochs]), task, generator=generator(config.seed))
+    watch(Progress("read the network", 1, 1, "network"))
+    ks = found.key_frequencies
+    along = measure_along(snapshots, arch, task, ks, watch)
+    phases = phases_of(rows, along, fourier=bool(ks))
+    start = read_tensors(snapshots[0])
+    reading = read(arch, start, task)
+    before = measures(reading, arch, start, task, ks, generator(config.seed))
+    shown = {epoch: read(arch, read_tensors(snapshots[epoch]), task) for epoch in _shown(along, phases)}
+    figures = of_training(rows, along, ks, bands(phases), {**shown, config.epochs: found.reading})
+    figures += of_network(found.reading, ks, found.results["frequencies"])
+    results = {"config": folder.config, "phases": phases, **found.results, "start": {**found.results, "measures": before}}
+    return {**results, "summary": summary(results)}, figures
+
+
+def _shown(along: Along, phases: Mapping[str, Any]) -> list[int]:
+    """The snapshot nearest the end of memorisation: with the last, those whose full logits the report carries."""
+    epoch = phases.get("memorised")
+    return [] if epoch is None else [min(along.epochs[:-1], key=lambda e: abs(e - epoch))]

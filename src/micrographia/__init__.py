@@ -1,0 +1,56 @@
+"""micrographia: a microscope for neural networks.
+
+    import micrographia as mg
+
+    run = mg.grok(mg.GrokkingConfig(epochs=200))   # a Config in, a Run out
+    run.results["key_frequencies"]
+
+Names are looked up when they are used, so that importing the package costs nothing: no torch, no numpy. Inside the
+package nobody imports from here.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_PLACES = {
+    "micrographia.core.claims": ("Claim", "Figure", "Judged", "Run"),
+    "micrographia.core.edits": (
+        "Edit", "add", "apply", "freeze", "mean", "noise", "project_out", "put", "scale", "splice", "zero",
+    ),
+    "micrographia.core.errors": ("MicrographiaError", "UserError"),
+    "micrographia.core.model": ("Cache", "Model", "Output"),
+    "micrographia.core.sites": ("Site",),
+    "micrographia.core.store": ("find_run", "list_runs", "load_run", "read_metrics", "verify"),
+    "micrographia.core.transformer": ("Architecture", "Transformer"),
+    "micrographia.faces.notebook": ("show",),
+}  # fmt: skip
+
+_RENAMED = {
+    "GrokkingConfig": ("micrographia.labs.grokking.config", "Config"),
+    "grok": ("micrographia.labs.grokking.run", "run"),
+    "analyse": ("micrographia.labs.grokking.analyse", "analyse"),
+}
+
+_FLOORS = ("core", "methods", "labs", "faces")
+_SHOWN = ("Figure", "Run", "find_run", "list_runs", "load_run", "grok", "analyse")  # what leads to Runs and Figures
+
+_WHERE = {name: (module, name) for module, names in _PLACES.items() for name in names} | _RENAMED
+
+__all__ = sorted([*_WHERE, *_FLOORS])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FLOORS:
+        return import_module(f"micrographia.{name}")
+    if name == "__version__":
+        return import_module("importlib.metadata").version("micrographia")
+    if name not in _WHERE:
+        raise AttributeError(f"micrographia has no name {name!r}; it has {', '.join(__all__)}.")
+    if name in _SHOWN:  # so that a notebook displays them; core itself knows no face
+        import_module("micrographia.faces.notebook").attach()
+    module, inner = _WHERE[name]
+    return getattr(import_module(module), inner)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,51 @@
+"""`micrographia grok analyse FILE`: take apart a network that someone else trained."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from micrographia.core.claims import Run
+from micrographia.core.events import Watch
+from micrographia.faces.cli.carry_out import carry_out
+from micrographia.faces.cli.options import Output, parse
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What the weights alone cannot say. Each guess is checked by the accuracy on all pairs, and printed."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """A Run, a checkpoint, or a state dict: safetensors, npz, or (with --allow-pickle) pth."""
+    modulus: int | None = None
+    """p; by default from the widths of embedding and unembedding together."""
+    act: Literal["relu", "gelu", "swiglu"] | None = None
+    """Activation of the neurons."""
+    operation: Literal["add", "subtract", "multiply", "polynomial"] | None = None
+    """What the network computes."""
+    split: str | None = None
+    """Which pairs it was trained on: shuffle, randperm, none, or a file that says so."""
+    train_fraction: float | None = None
+    """Share of the pairs it was trained on."""
+    seed: int | None = None
+    """Seed of that split. Without --split both known ways to split are tried, and the credible one is named."""
+    allow_pickle: bool = False
+    """Read a .pth or .pt file. A pickle runs code when it is loaded: allow it only for files you trust."""
+    output: Annotated[Output, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Output)
+
+
+def main(words: Sequence[str]) -> int:
+    asked = parse(Arguments, words, prog="micrographia grok analyse", description=__doc__ or "")
+    choices = {field.name: getattr(asked, field.name) for field in dataclasses.fields(asked)}
+    file, output = choices.pop("file"), choices.pop("output")
+    from micrographia.core.store import new_run_path
+    from micrographia.labs.grokking.analyse import analyse
+
+    def make(out: Path, watch: Watch) -> Run:
+        return analyse(file, out=out, resume=output.resume, watch=watch, **choices)
+
+    identity = {"file": str(file.absolute()), **choices}
+    out = (output.out or new_run_path("grokking", identity)).absolute()
+    return carry_out(make, output=output, out=out, command="grok analyse", words=words)

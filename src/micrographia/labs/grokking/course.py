@@ -1,0 +1,37 @@
+"""The phases of one training run, from its rows and the measures at its snapshots."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from micrographia.labs.grokking.along import Along
+from micrographia.labs.grokking.train import Rows
+from micrographia.methods.phases import find_phases
+
+
+def phases_of(rows: Rows, along: Along, *, fourier: bool) -> dict[str, Any]:
+    """Epochs of the boundaries, each None where no change is supported, and their intervals under `intervals`.
+
+    Without key frequencies there is no restricted loss, so no circuit is looked for.
+    """
+    curves = along.curves
+    nothing = np.full(len(along.epochs), math.nan)
+    found = find_phases(
+        np.array(along.epochs),
+        train_loss=curves["train_loss"],
+        test_loss=curves["test_loss"],
+        restricted_loss=curves["restricted_projection"] if fourier else nothing,
+        excluded_loss=curves["excluded_loss"] if fourier else nothing,
+        squared_weights=curves["squared_weights"],
+    )
+    return found.as_json()
+
+
+def bands(phases: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The three phases as bands of a picture: up to the end of memorisation, of circuit formation, of cleanup."""
+    edges = [0, phases.get("memorised"), phases.get("circuit_formed"), phases.get("settled")]
+    names = ("memorisation", "circuit formation", "cleanup")
+    spans = zip(names, edges[:-1], edges[1:])
+    return [{"name": name, "start": a, "end": b} for name, a, b in spans if a is not None and b is not None and a < b]

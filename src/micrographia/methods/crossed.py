@@ -1,0 +1,152 @@
+"""What two crossed causes (initialisation and split) each decide about a network's choice.
+
+Networks stand in a table of rows (initialisations) and columns (splits), some cells of which may be empty; each chose
+some of the candidates. Two networks of one row share the one cause, two of one column the other, the rest neither: how
+many choices they share tells the causes' shares of the variance. Permutations respect the table, because networks of
+one row are no independent witnesses.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Generator
+
+
+class Shares(NamedTuple):
+    """Mean number of choices that two networks share, by kind of pair, and what follows from it.
+
+    `row` and `column` are shares of the variance of being chosen, within candidates; `rest` is what neither cause alone
+    decides: their interaction and chance. They are unbiased, so they may come out slightly below 0.
+    """
+
+    same_row: float
+    same_column: float
+    neither: float
+    size: float
+    """Mean number of choices of a network: what two identical networks would share."""
+    row: float
+    column: float
+    rest: float
+
+
+def shares(
+    chosen: Bool[ndarray, "n candidates"],
+    row: Int[ndarray, "n"],
+    column: Int[ndarray, "n"],
+    weight: tuple[ndarray, ndarray] | None = None,
+) -> Shares:
+    """Shares of variance by the method of moments; NaN where there is no such pair.
+
+    With Y the indicator of being chosen, E[Y Y'] over pairs of networks is the mean number of shared choices, and
+    share(row) = (same row - neither) / (own size - neither). `weight`: how often each row and each column counts.
+    Source: the variance components of a two-way random design (Searle, Casella and McCulloch 1992, section 4.3), with
+    pairs in place of mean squares so that empty cells do no harm.
+    """
+    of_row, of_column = weight if weight is not None else (np.ones(row.max() + 1), np.ones(column.max() + 1))
+    shared = chosen.astype(np.float64) @ chosen.T.astype(np.float64)
+    r, c = of_row[row], of_column[column]
+    same_row, same_column = row[:, None] == row, column[:, None] == column
+    both_rows, both_columns = np.where(same_row, r, r[:, None] * r), np.where(same_column, c, c[:, None] * c)
+    pairs = both_rows * both_columns  # a row drawn twice is one row, so that no network is a pair with itself
+    mean = [_mean(shared, pairs * kind) for kind in (same_row & ~same_column, same_column & ~same_row)]
+    neither, size = _mean(shared, pairs * ~(same_row | same_column)), _mean(shared, pairs * (same_row & same_column))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        of_rows, of_columns = (np.float64(m - neither) / (size - neither) for m in mean)
+    return Shares(*mean, neither, size, float(of_rows), float(of_columns), float(1 - of_rows - of_columns))
+
+
+def share_intervals(
+    chosen: Bool[ndarray, "n candidates"],
+    row: Int[ndarray, "n"],
+    column: Int[ndarray, "n"],
+    *,
+    generator: Generator,
+    draws: int = 1000,
+) -> tuple[Shares, Shares]:
+    """Ends of 95 % intervals of every entry, when rows and columns are drawn with replacement independently.
+
+    Source: Owen, "The pigeonhole bootstrap" (2007).
+    """
+    n_rows, n_columns = int(row.max()) + 1, int(column.max()) + 1
+    found = []
+    for _ in range(draws):
+        drawn = [torch.randint(k, (k,), generator=generator).numpy() for k in (n_rows, n_columns)]
+        weight = np.bincount(drawn[0], minlength=n_rows) * 1.0, np.bincount(drawn[1], minlength=n_columns) * 1.0
+        found.append(shares(chosen, row, column, weight))
+    table = np.array(found)
+    ends = [_quantile(table, level) for level in (0.025, 0.975)]
+    return Shares(*ends[0]), Shares(*ends[1])
+
+
+def share_null(
+    chosen: Bool[ndarray, "n candidates"],
+    row: Int[ndarray, "n"],
+    column: Int[ndarray, "n"],
+    *,
+    generator: Generator,
+    draws: int = 1000,
+) -> Float[ndarray, "draws 2"]:
+    """Shares of row and of column when that cause says nothing: choices dealt anew within each column, each row.
+
+    So the one cause is tested with the other left as it is.
+    """
+    of_rows = [shares(chosen[_shuffled(column, generator)], row, column).row for _ in range(draws)]
+    of_columns = [shares(chosen[_shuffled(row, generator)], row, column).column for _ in range(draws)]
+    return np.array([of_rows, of_columns]).T
+
+
+def partners(
+    row: Int[ndarray, "n"], column: Int[ndarray, "n"], *, generator: Generator, draws: int = 2000
+) -> Int[ndarray, "draws n"]:
+    """For each network the one whose choice it is given when rows and columns are permuted; -1 for an empty cell.
+
+    Whole rows and whole columns change places, so what networks of one row or column have in common stays so.
+    """
+    n_rows, n_columns = int(row.max()) + 1, int(column.max()) + 1
+    table = np.full((n_rows, n_columns), -1)
+    table[row, column] = np.arange(len(row))
+    dealt = []
+    for _ in range(draws):
+        of_row, of_column = (torch.randperm(k, generator=generator).numpy() for k in (n_rows, n_columns))
+        dealt.append(table[of_row[row], of_column[column]])
+    return np.array(dealt)
+
+
+def permuted_means(
+    pairwise: Float[ndarray, "*curves n n"], partner: Int[ndarray, "draws n"]
+) -> Float[ndarray, "*curves draws"]:
+    """Mean over networks of `pairwise[i, partner of i]`, for each draw of `partners`; NaN where no partner exists."""
+    taken = np.stack([_taken(pairwise, each) for each in partner], axis=-1)
+    return taken
+
+
+def _taken(pairwise: ndarray, partner: ndarray) -> ndarray:
+    there = np.flatnonzero(partner >= 0)
+    if not len(there):
+        return np.full(pairwise.shape[:-2], np.nan)
+    return pairwise[..., there, partner[there]].mean(-1)
+
+
+def _shuffled(within: ndarray, generator: Generator) -> ndarray:
+    """An order of the networks that stays within the classes of `within`."""
+    order = np.arange(len(within))
+    for name in np.unique(within):
+        members = np.flatnonzero(within == name)
+        order[members] = members[torch.randperm(len(members), generator=generator).numpy()]
+    return order
+
+
+def _mean(values: ndarray, weight: ndarray) -> float:
+    total = weight.sum()
+    return float((values * weight).sum() / total) if total else float("nan")
+
+
+def _quantile(table: ndarray, level: float) -> list[float]:
+    reduce: Callable[[ndarray], float] = lambda column: (  # noqa: E731
+        float(np.quantile(column[~np.isnan(column)], level)) if (~np.isnan(column)).any() else float("nan")
+    )
+    return [reduce(column) for column in table.T]
