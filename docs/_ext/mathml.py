@@ -1,19 +1,35 @@
 """Formulas as MathML, which browsers draw by themselves: no script, no fonts, no content delivery network."""
 
 from docutils import nodes
+from docutils.utils.math import MathError, pick_math_environment
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
+
+LOG = logging.getLogger(__name__)
 
 
 def inline(translator: HTML5Translator, node: nodes.math) -> None:
-    translator.body.append(tex2mathml(node.astext()))
+    translator.body.append(mathml(node, node.astext(), as_block=False))
     raise nodes.SkipNode
 
 
 def block(translator: HTML5Translator, node: nodes.math_block) -> None:
-    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    text = node.astext()
+    environment = pick_math_environment(text) if r"\\" in text else ""
+    text = rf"\begin{{{environment}}}{text}\end{{{environment}}}" if environment else text
+    translator.body.append(f'<div class="math">{mathml(node, text, as_block=True)}</div>')
     raise nodes.SkipNode
+
+
+def mathml(node: nodes.Element, text: str, *, as_block: bool) -> str:
+    """MathML; a warning where the formula cannot be read."""
+    try:
+        return tex2mathml(text, as_block=as_block)
+    except MathError as error:
+        LOG.warning("Cannot draw the formula %r: %s", text, error, location=node)
+        return text
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

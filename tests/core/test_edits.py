@@ -204,6 +204,13 @@ def test_an_axis_that_the_site_lacks_is_refused_when_the_edit_is_made(site, wher
         zero(site, **{where: 0})
 
 
+def test_a_region_of_an_activation_with_other_axes_is_refused():
+    """As of a dictionary whose latents keep the heads apart."""
+    with pytest.raises(BadEdit, match="Edit it whole"):
+        zero("L0.z[sae].latents", unit=1)(torch.zeros(BATCH, POS, HEAD, UNIT))
+    assert zero("L0.z[sae].latents")(torch.ones(BATCH, POS, HEAD, UNIT)).sum() == 0
+
+
 def test_query_and_key_choose_in_a_pattern():
     pattern = torch.full((2, 3, 4, 4), 0.25)
     found = zero("L0.pattern", query=3, key=[0, 1], head=1)(pattern)

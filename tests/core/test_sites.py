@@ -25,7 +25,13 @@ def test_every_kind_has_a_site_that_names_its_axes(kind):
 def test_parts_of_a_dictionary_are_sites(part):
     site = Site.parse(f"L12.resid_post[sae_4k].{part}")
     assert site == Site("resid_post", 12, "sae_4k", part) == Site("resid_post", 12).within("sae_4k", part)
-    assert site.axes == PARTS[part]
+
+
+def test_latents_have_axes_of_their_own_and_the_error_those_of_its_site():
+    assert Site("z", 0, "sae", "latents").axes == ("batch", "pos", "latent")
+    assert Site("mlp_out", 0, "sae", "latents").axes == ("batch", "pos", "latent")
+    assert Site("z", 0, "sae", "error").axes == Site("z", 0).axes
+    assert Site("mlp_out", 0, "sae", "error").axes == Site("mlp_out", 0).axes
 
 
 @pytest.mark.parametrize(

@@ -79,10 +79,10 @@ def test_without_a_good_checkpoint_the_run_starts_afresh_and_says_so(file, run):
 
 def test_a_missing_checkpoint_in_the_middle_breaks_the_chain(run):
     atomic.remove(run / "checkpoints/00000020")
-    assert verify(run) == [("checkpoints/00000020", "missing")]
+    assert verify(run) == [("checkpoints/00000030", "not the one after 10: a checkpoint between is missing")]
     step, notes = resumed_at(run)
     assert step is None
-    assert "00000020 is missing" in notes[0]
+    assert "00000030 is not the one after 10" in notes[0]
 
 
 def test_both_states_damaged_is_told_for_both(run):
@@ -107,7 +107,7 @@ def test_every_file_of_a_finished_run_is_answered_for(damage, finished):
     for path in files(finished):
         whole = path.read_bytes()
         damage(path)
-        found = [problem.file for problem in verify(finished)] if (finished / "run.json").exists() or path.name else []
+        found = [problem.file for problem in verify(finished)]
         assert path.relative_to(finished).as_posix() in found, path
         path.write_bytes(whole)
     assert verify(finished) == []
@@ -116,10 +116,20 @@ def test_every_file_of_a_finished_run_is_answered_for(damage, finished):
 def test_every_byte_of_the_small_files_is_answered_for(finished):
     for name in ("run.json", "manifest.json"):
         whole = (finished / name).read_bytes()
-        for place in range(0, len(whole), 5):
+        for place in range(0, len(whole), 11):
             flip(finished / name, place)
             assert verify(finished) != [], (name, place)
             (finished / name).write_bytes(whole)
+
+
+def test_every_byte_of_a_checkpoints_manifest_is_answered_for(run):
+    path = run / "checkpoints/00000020/manifest.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        flip(path, place)
+        assert verify(run) != [], place
+    path.write_bytes(whole)
+    assert verify(run) == []
 
 
 def test_extra_files_are_reported(finished):

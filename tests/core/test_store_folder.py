@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +25,16 @@ def open_run(path: Path, *, resume: bool = True, config=CONFIG, lab="grokking", 
     return RunFolder.open(path, lab=lab, preset="tiny", config=config, provenance=told, resume=resume)
 
 
+def numbers(step: int) -> dict:
+    return {"best": math.inf, "pair": (step, None)}
+
+
 def fill(folder: RunFolder, *steps: int) -> None:
     before = folder.last_step or 0
     for step in steps:
         folder.save_snapshot(step, {"w": torch.full((2,), float(step))})
         rows = {"epoch": list(range(before, step)), "loss": [1 / (1 + epoch) for epoch in range(before, step)]}
-        folder.save_checkpoint(
-            step, {"w": torch.full((2,), float(step))}, {"best": math.inf, "pair": (step, None)}, rows
-        )
+        folder.save_checkpoint(step, {"w": torch.full((2,), float(step))}, numbers(step), rows)
         before = step
 
 
@@ -85,7 +86,7 @@ def test_a_checkpoint_brings_back_state_numbers_and_all_rows(tmp_path):
         found = folder.load_checkpoint()
         assert found.step == 30
         assert found.tensors["w"].tolist() == [30.0, 30.0]
-        assert found.numbers == {"best": math.inf, "pair": (30, None)}
+        assert found.numbers == numbers(30)
         assert found.rows == {"epoch": list(range(30)), "loss": [1 / (1 + epoch) for epoch in range(30)]}
         assert folder.notes == []
         fill(folder, 40)
@@ -121,7 +122,6 @@ def test_checkpoints_rise(tmp_path):
 def test_what_is_later_than_the_checkpoint_is_removed_when_it_is_loaded(tmp_path):
     with open_run(tmp_path / "run") as folder:
         fill(folder, 10, 20)
-        folder.save_snapshot(20, {"w": torch.ones(1)}) if 20 not in folder.snapshots() else None
         folder.save_snapshot(25, {"w": torch.ones(1)})
     with open_run(tmp_path / "run") as folder:
         folder.load_checkpoint()
@@ -301,7 +301,6 @@ def test_files_written_by_two_equal_runs_are_equal(tmp_path):
         with open_run(tmp_path / name) as folder:
             fill(folder, 10, 20)
             folder.finish({"loss": 0.1}, JUDGED, FIGURES, {"epoch": [0, 1]})
-        time.sleep(0.01)
 
     def content(root):
         files = (path for path in sorted(root.rglob("*")) if path.is_file())
@@ -386,10 +385,12 @@ def test_the_lock_of_a_live_process_refuses_and_of_a_dead_one_does_not(tmp_path)
     assert not place.exists()
 
 
+CHILD_HEAD = {"lab": "grokking", "preset": "tiny", "config": {"modulus": 7}, "provenance": {}, "resume": True}
 CHILD = """
 import sys, torch
 from micrographia.core.store import RunFolder
-with RunFolder.open(sys.argv[1], lab="grokking", preset="tiny", config={"modulus": 7}, provenance={}, resume=True) as run:
+head = dict(lab="grokking", preset="tiny", config={"modulus": 7}, provenance={}, resume=True)
+with RunFolder.open(sys.argv[1], **head) as run:
     found = run.load_checkpoint()
     step = found.step if found else 0
     print("opened", step, flush=True)
@@ -407,15 +408,13 @@ def test_a_process_killed_while_writing_leaves_a_run_that_goes_on(tmp_path):
         with subprocess.Popen([sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout.readline() == f"opened {last}\n"
             with pytest.raises(RunLocked):
-                RunFolder.open(path, lab="grokking", preset="tiny", config={"modulus": 7}, provenance={}, resume=True)
+                RunFolder.open(path, **CHILD_HEAD)
             told = last
             while told < last + more:
                 told = int(child.stdout.readline())
             child.kill()
             told = max([told, *(int(line) for line in child.stdout if line.endswith("\n"))])
-        with RunFolder.open(
-            path, lab="grokking", preset="tiny", config={"modulus": 7}, provenance={}, resume=True
-        ) as folder:
+        with RunFolder.open(path, **CHILD_HEAD) as folder:
             found = folder.load_checkpoint()
             assert folder.notes == []
             assert found.step >= told  # what was said to be saved is saved

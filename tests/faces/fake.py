@@ -12,16 +12,45 @@ import numpy as np
 from micrographia.core.claims import Claim, Figure, Judged, Run
 
 CLAIMS = (
-    Claim(id="grok.order", source="Nanda et al. (2023), section 5", text="First memorised, then the restricted loss "
-          "falls, then the test loss, then the norm settles.", published=["memorised", "circuit", "cleanup", "settled"],
-          kind="ordering", presets=("quick",)),
-    Claim(id="grok.keys", source="section 4.1", text="Seed 0 settles on five key frequencies.",
-          published=[14, 35, 41, 42, 52], kind="exact", presets=("paper",), when={"seed": 0}),
-    Claim(id="grok.variance", source="section 4.2", text="Five cosine cubes explain the logits <by and large>.",
-          published=0.95, kind="above", tolerance=0.05, presets=("quick",), null="the same number of other frequencies"),
-    Claim(id="grok.restricted", source="section 5.1", text="The restricted loss is below the full loss.",
-          published=2.4e-7, kind="within", tolerance=0.5, relative=True, presets=("quick",), null="random subspace"),
-)  # fmt: skip
+    Claim(
+        id="grok.order",
+        source="Nanda et al. (2023), section 5",
+        text="First memorised, then the restricted loss falls, then the test loss, then the norm settles.",
+        published=["memorised", "circuit", "cleanup", "settled"],
+        kind="ordering",
+        presets=("quick",),
+    ),
+    Claim(
+        id="grok.keys",
+        source="section 4.1",
+        text="Seed 0 settles on five key frequencies.",
+        published=[14, 35, 41, 42, 52],
+        kind="exact",
+        presets=("paper",),
+        when={"seed": 0},
+    ),
+    Claim(
+        id="grok.variance",
+        source="section 4.2",
+        text="Five cosine cubes explain the logits <by and large>.",
+        published=0.95,
+        kind="above",
+        tolerance=0.05,
+        presets=("quick",),
+        null="the same number of other frequencies",
+    ),
+    Claim(
+        id="grok.restricted",
+        source="section 5.1",
+        text="The restricted loss is below the full loss.",
+        published=2.4e-7,
+        kind="within",
+        tolerance=0.5,
+        relative=True,
+        presets=("quick",),
+        null="random subspace",
+    ),
+)
 
 
 def fake_run(path: Path = Path("runs/grokking/fake"), *, n: int = 11, frames: int = 5) -> Run:
@@ -61,16 +90,28 @@ def fake_results(n: int, keys: list[int]) -> dict[str, Any]:
         "phases": {"memorised": 140, "circuit": 300, "cleanup": 450, "settled": None},
         "key_frequencies": keys,
         "frequencies": [
-            {"k": k, "energy": e, "p_value": 1e-9 if e > 0.01 else 0.003, "loss_change": e * 9, "own_neurons": int(e * 400),
-             "kind": "key" if k in keys else "overtone"}
+            {
+                "k": k,
+                "energy": e,
+                "p_value": 1e-9 if e > 0.01 else 0.003,
+                "loss_change": e * 9,
+                "own_neurons": int(e * 400),
+                "kind": "key" if k in keys else "overtone",
+            }
             for k, e in zip([*keys, 2 * keys[0]], [*rng.dirichlet(np.ones(len(keys)) * 5) * 0.97, 0.002])
         ],
         "overtones": [{"k": 2 * keys[0], "of": keys[0]}],
         "published_rule": [*keys, 1],
         "measures": {
-            "train_loss": 1.3e-6, "test_loss": 1.9e-5, "train_accuracy": 1.0, "test_accuracy": 0.9996,
+            "train_loss": 1.3e-6,
+            "test_loss": 1.9e-5,
+            "train_accuracy": 1.0,
+            "test_accuracy": 0.9996,
             "restricted_loss": {"i_all": 1.1e-6, "i_train": 1.0e-6, "ii": 2.0e-6, "iii": 5.5e-6},
-            "excluded_loss": 5.31, "trig_loss": 1.7e-6, "logit_variance_explained": 0.971, "gini_W_E": float("nan"),
+            "excluded_loss": 5.31,
+            "trig_loss": 1.7e-6,
+            "logit_variance_explained": 0.971,
+            "gini_W_E": float("nan"),
         },
         "algorithm": [f"logit(c) = sum over k of A_k cos(2 pi k (a + b - c) / {n})"]
         + [f"  k = {k:3d}   A = {3.1 + i:.2f}   phase 0.00" for i, k in enumerate(keys)],
@@ -83,7 +124,7 @@ def fake_results(n: int, keys: list[int]) -> dict[str, Any]:
             {"name": "null space of the map to the logits", "loss": 5.27, "accuracy": 0.01, "control": False},
             {"name": "random subspace of equal rank", "loss": 1.5e-5, "accuracy": 0.9997, "control": True},
         ],
-    }  # fmt: skip
+    }
 
 
 def fake_logits(n: int, keys: list[int], *, progress: float, rng: np.random.Generator) -> np.ndarray:
@@ -107,19 +148,30 @@ def explorer(n: int, keys: list[int], frames: int, *, rng: np.random.Generator) 
     logits = [fake_logits(n, keys, progress=step, rng=rng) for step in steps]
     chosen = [frames // 2, frames - 1]
     sums = pairs.sum(axis=1) % n
-    epochs = np.unique(np.geomspace(1, 1200, frames).astype(int) if frames < 7 else np.linspace(0, 1200, frames, dtype=int))
+    epochs = np.unique(
+        np.geomspace(1, 1200, frames).astype(int) if frames < 7 else np.linspace(0, 1200, frames, dtype=int)
+    )
     return Figure(
-        name="explorer", kind="explorer", group="Explorer", title="Choose the frequencies yourself",
+        name="explorer",
+        kind="explorer",
+        group="Explorer",
+        title="Choose the frequencies yourself",
         caption="Pick any set of frequencies: the restricted loss is recomputed here. Logits are kept as float16.",
-        source="Nanda et al. (2023), section 5", claims=("grok.restricted",),
+        source="Nanda et al. (2023), section 5",
+        claims=("grok.restricted",),
         data={
             "folded": np.stack([fold(each) for each in logits]).astype(np.float32),
             "full": np.stack([logits[i][pairs[:, 0], pairs[:, 1]] for i in chosen]).astype(np.float16),
-            "full_frames": chosen, "full_train": pairs.astype(np.int32), "labels": [f"epoch {e}" for e in epochs],
-            "key_frequencies": keys, "modulus": n, "epochs": epochs,
-            "counts_all": np.full(n, n), "counts_train": np.bincount(sums, minlength=n),
+            "full_frames": chosen,
+            "full_train": pairs.astype(np.int32),
+            "labels": [f"epoch {e}" for e in epochs],
+            "key_frequencies": keys,
+            "modulus": n,
+            "epochs": epochs,
+            "counts_all": np.full(n, n),
+            "counts_train": np.bincount(sums, minlength=n),
         },
-    )  # fmt: skip
+    )
 
 
 def fake_figures(n: int, keys: list[int], frames: int) -> list[Figure]:
@@ -129,8 +181,11 @@ def fake_figures(n: int, keys: list[int], frames: int) -> list[Figure]:
     half = n // 2
     spectrum = rng.random((frames, half)) * 0.2
     spectrum[:, [k - 1 for k in keys]] += np.linspace(0, 2, frames)[:, None]
-    bands = [{"name": "memorisation", "start": 0, "end": 140}, {"name": "circuit formation", "start": 140, "end": 450},
-             {"name": "cleanup", "start": 450, "end": 700}]  # fmt: skip
+    bands = [
+        {"name": "memorisation", "start": 0, "end": 140},
+        {"name": "circuit formation", "start": 140, "end": 450},
+        {"name": "cleanup", "start": 450, "end": 700},
+    ]
     labels = tuple(f"epoch {e}" for e in np.linspace(0, 1200, frames, dtype=int))
     waves = np.cos(2 * np.pi * np.add.outer(np.arange(n), np.arange(n)) * keys[0] / n)
     per_k = np.stack([fall(300, 1e-6) * (1.0 + (k in keys) * 3) for k in range(1, half + 1)])
@@ -140,52 +195,199 @@ def fake_figures(n: int, keys: list[int], frames: int) -> list[Figure]:
         fourier[2 * k - 1 : 2 * k + 1, 2 * k - 1 : 2 * k + 1] += 3
     classes = rng.choice(keys, 60)
     return [
-        Figure(name="loss", kind="lines", group="The run", title="Loss over training", claims=("grok.order",),
-               caption="The training loss falls first; the test loss follows much later, and suddenly.",
-               source="Nanda et al. (2023), figure 2",
-               data={"x": epoch, "y": np.stack([fall(60, 1e-6), fall(430, 1e-5)]), "names": ["train", "test"],
-                     "x_label": "epoch", "y_label": "loss (nats)", "log_y": True, "bands": bands,
-                     "marks": [{"name": "99 % right", "x": 475}]}),
-        Figure(name="excluded_by_k", kind="lines", group="Progress measures", title="Excluded loss, one frequency each",
-               caption="Leaving out a key frequency hurts, leaving out another does not.",
-               data={"x": epoch, "y": per_k, "names": [f"k = {k}" for k in range(1, half + 1)], "x_label": "epoch",
-                     "y_label": "excluded loss (nats)", "log_y": True, "highlight": [k - 1 for k in keys]}),
-        Figure(name="over_seeds", kind="lines", group="Progress measures", title="Restricted loss over seeds",
-               caption="Median and interval.", data={
-                   "x": epoch, "y": fall(300, 1e-6)[None], "low": fall(280, 5e-7)[None], "high": fall(330, 3e-6)[None],
-                   "names": ["restricted"], "x_label": "epoch", "y_label": "loss (nats)", "log_y": True}),
-        Figure(name="spectrum", kind="bars", group="The circuit", title="Fourier norms of the embedding",
-               caption="A few frequencies stand out.", frames=labels, framed=("y",), source="figure 3a",
-               data={"y": spectrum, "names": list(range(1, half + 1)), "x_label": "frequency k", "y_label": "norm",
-                     "highlight": [k - 1 for k in keys], "reference": [{"name": "initialisation", "y": 0.1}]}),
-        Figure(name="ablations", kind="bars", group="The circuit", title="What each part is worth", caption="Two series.",
-               data={"y": np.array([[1.0, 2, 3], [2, 1, 0.5]]), "names": ["a <b>", "b", "c"], "series": ["before", "after"],
-                     "low": np.array([[0.9, 1.8, 2.5], [1.8, 0.7, 0.2]]), "high": np.array([[1.1, 2.2, 3.5], [2.3, 1.3, 0.9]]),
-                     "x_label": "part", "y_label": "loss"}),
-        Figure(name="fve", kind="histogram", group="Neurons", title="How much of a neuron one frequency explains",
-               caption="Most neurons lie near 1.", source="figure 5a",
-               data={"values": rng.beta(8, 1, 512), "bins": 20, "x_label": "share of variance explained",
-                     "y_label": "neurons", "marks": [{"name": "0.85", "x": 0.85}]}),
-        Figure(name="clusters", kind="scatter", group="Neurons", title="Neurons by frequency", caption="Clusters form.",
-               frames=labels, framed=("x", "y"), data={
-                   "x": rng.random((frames, 60)), "y": rng.random((frames, 60)), "colour": classes, "categorical": True,
-                   "colour_label": "k =", "names": [f"neuron {i}" for i in range(60)], "x_label": "before", "y_label": "after"}),
-        Figure(name="points", kind="scatter", group="Neurons", title="Neurons by norm", caption="A scale.", data={
-            "x": rng.random(60), "y": rng.random(60), "colour": rng.random(60), "colour_label": "norm",
-            "x_label": "before", "y_label": "after"}),
-        Figure(name="attention", kind="heatmap", group="Attention", title="Attention from = to a", source="figure 4a",
-               caption="Each head is periodic in both operands.", data={
-                   "z": np.stack([0.5 + 0.3 * waves, 0.5 + 0.2 * waves.T, 0.5 - 0.1 * waves, 0.4 + 0.4 * np.abs(waves)]),
-                   "panels": [f"head {h}" for h in range(4)], "x_label": "b", "y_label": "a", "colour": "sequential"}),
-        Figure(name="fourier", kind="heatmap", group="The circuit", title="Logits in the Fourier basis",
-               caption="Only the products of one frequency with itself.", data={
-                   "z": fourier[None], "panels": [""], "x_label": "component of b", "y_label": "component of a",
-                   "x_names": names, "y_names": names, "colour": "sequential"}),
-        Figure(name="neurons", kind="heatmap", group="Neurons", title="Two neurons", caption="Waves.", frames=labels[:2],
-               framed=("z",), data={"z": np.stack([np.stack([waves, -waves])] * 2) * np.array([0.2, 1])[:, None, None, None],
-                                    "panels": ["neuron 0", "neuron 1"], "x_label": "b", "y_label": "a", "colour": "diverging"}),
-        Figure(name="overview", kind="table", group="The run", title="The run in figures", caption="Final values.",
-               data={"columns": ["measure", "value", "good"], "highlight": [1],
-                     "rows": [["train loss", 1.2e-6, True], ["test loss <all>", 1.9e-5, None], ["epochs", 1200, False]]}),
+        Figure(
+            name="loss",
+            kind="lines",
+            group="The run",
+            title="Loss over training",
+            claims=("grok.order",),
+            caption="The training loss falls first; the test loss follows much later, and suddenly.",
+            source="Nanda et al. (2023), figure 2",
+            data={
+                "x": epoch,
+                "y": np.stack([fall(60, 1e-6), fall(430, 1e-5)]),
+                "names": ["train", "test"],
+                "x_label": "epoch",
+                "y_label": "loss (nats)",
+                "log_y": True,
+                "bands": bands,
+                "marks": [{"name": "99 % right", "x": 475}],
+            },
+        ),
+        Figure(
+            name="excluded_by_k",
+            kind="lines",
+            group="Progress measures",
+            title="Excluded loss, one frequency each",
+            caption="Leaving out a key frequency hurts, leaving out another does not.",
+            data={
+                "x": epoch,
+                "y": per_k,
+                "names": [f"k = {k}" for k in range(1, half + 1)],
+                "x_label": "epoch",
+                "y_label": "excluded loss (nats)",
+                "log_y": True,
+                "highlight": [k - 1 for k in keys],
+            },
+        ),
+        Figure(
+            name="over_seeds",
+            kind="lines",
+            group="Progress measures",
+            title="Restricted loss over seeds",
+            caption="Median and interval.",
+            data={
+                "x": epoch,
+                "y": fall(300, 1e-6)[None],
+                "low": fall(280, 5e-7)[None],
+                "high": fall(330, 3e-6)[None],
+                "names": ["restricted"],
+                "x_label": "epoch",
+                "y_label": "loss (nats)",
+                "log_y": True,
+            },
+        ),
+        Figure(
+            name="spectrum",
+            kind="bars",
+            group="The circuit",
+            title="Fourier norms of the embedding",
+            caption="A few frequencies stand out.",
+            frames=labels,
+            framed=("y",),
+            source="figure 3a",
+            data={
+                "y": spectrum,
+                "names": list(range(1, half + 1)),
+                "x_label": "frequency k",
+                "y_label": "norm",
+                "highlight": [k - 1 for k in keys],
+                "reference": [{"name": "initialisation", "y": 0.1}],
+            },
+        ),
+        Figure(
+            name="ablations",
+            kind="bars",
+            group="The circuit",
+            title="What each part is worth",
+            caption="Two series.",
+            data={
+                "y": np.array([[1.0, 2, 3], [2, 1, 0.5]]),
+                "names": ["a <b>", "b", "c"],
+                "series": ["before", "after"],
+                "low": np.array([[0.9, 1.8, 2.5], [1.8, 0.7, 0.2]]),
+                "high": np.array([[1.1, 2.2, 3.5], [2.3, 1.3, 0.9]]),
+                "x_label": "part",
+                "y_label": "loss",
+            },
+        ),
+        Figure(
+            name="fve",
+            kind="histogram",
+            group="Neurons",
+            title="How much of a neuron one frequency explains",
+            caption="Most neurons lie near 1.",
+            source="figure 5a",
+            data={
+                "values": rng.beta(8, 1, 512),
+                "bins": 20,
+                "x_label": "share of variance explained",
+                "y_label": "neurons",
+                "marks": [{"name": "0.85", "x": 0.85}],
+            },
+        ),
+        Figure(
+            name="clusters",
+            kind="scatter",
+            group="Neurons",
+            title="Neurons by frequency",
+            caption="Clusters form.",
+            frames=labels,
+            framed=("x", "y"),
+            data={
+                "x": rng.random((frames, 60)),
+                "y": rng.random((frames, 60)),
+                "colour": classes,
+                "categorical": True,
+                "colour_label": "k =",
+                "names": [f"neuron {i}" for i in range(60)],
+                "x_label": "before",
+                "y_label": "after",
+            },
+        ),
+        Figure(
+            name="points",
+            kind="scatter",
+            group="Neurons",
+            title="Neurons by norm",
+            caption="A scale.",
+            data={
+                "x": rng.random(60),
+                "y": rng.random(60),
+                "colour": rng.random(60),
+                "colour_label": "norm",
+                "x_label": "before",
+                "y_label": "after",
+            },
+        ),
+        Figure(
+            name="attention",
+            kind="heatmap",
+            group="Attention",
+            title="Attention from = to a",
+            source="figure 4a",
+            caption="Each head is periodic in both operands.",
+            data={
+                "z": np.stack([0.5 + 0.3 * waves, 0.5 + 0.2 * waves.T, 0.5 - 0.1 * waves, 0.4 + 0.4 * np.abs(waves)]),
+                "panels": [f"head {h}" for h in range(4)],
+                "x_label": "b",
+                "y_label": "a",
+                "colour": "sequential",
+            },
+        ),
+        Figure(
+            name="fourier",
+            kind="heatmap",
+            group="The circuit",
+            title="Logits in the Fourier basis",
+            caption="Only the products of one frequency with itself.",
+            data={
+                "z": fourier[None],
+                "panels": [""],
+                "x_label": "component of b",
+                "y_label": "component of a",
+                "x_names": names,
+                "y_names": names,
+                "colour": "sequential",
+            },
+        ),
+        Figure(
+            name="neurons",
+            kind="heatmap",
+            group="Neurons",
+            title="Two neurons",
+            caption="Waves.",
+            frames=labels[:2],
+            framed=("z",),
+            data={
+                "z": np.stack([np.stack([waves, -waves])] * 2) * np.array([0.2, 1])[:, None, None, None],
+                "panels": ["neuron 0", "neuron 1"],
+                "x_label": "b",
+                "y_label": "a",
+                "colour": "diverging",
+            },
+        ),
+        Figure(
+            name="overview",
+            kind="table",
+            group="The run",
+            title="The run in figures",
+            caption="Final values.",
+            data={
+                "columns": ["measure", "value", "good"],
+                "highlight": [1],
+                "rows": [["train loss", 1.2e-6, True], ["test loss <all>", 1.9e-5, None], ["epochs", 1200, False]],
+            },
+        ),
         explorer(n, keys, frames, rng=rng),
-    ]  # fmt: skip
+    ]

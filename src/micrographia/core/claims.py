@@ -43,10 +43,6 @@ class Claim:
     null: str = ""
     """What the measurement is compared with to mean something: a baseline, a control or a null."""
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise BadConfig(f"Claim {self.id!r} is of kind {self.kind!r}; known are {', '.join(KINDS)}.")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judged:
@@ -77,6 +73,9 @@ class Judged:
 def load_claims(path: Path) -> tuple[Claim, ...]:
     """The `[[claim]]` tables of a `claims.toml`, in the order of the file."""
     tables = tomllib.loads(path.read_text(encoding="utf-8"))["claim"]
+    for table in tables:
+        if table["kind"] not in KINDS:
+            raise BadConfig(f"Claim {table['id']!r} is of kind {table['kind']!r}; known are {', '.join(KINDS)}.")
     claims = tuple(Claim(**{**table, "presets": tuple(table.get("presets", ()))}) for table in tables)
     names = [claim.id for claim in claims]
     if len(set(names)) != len(names):

@@ -50,6 +50,11 @@ class Edit:
 
     def inside(self, value: Tensor) -> Tensor:
         """The values of `value` in the region, axes in their order; an axis where one number was chosen is gone."""
+        if value.ndim != len(self.site.axes):
+            raise BadEdit(
+                f"{self.name} at {self.site} selects {dict(self.region)} by the axes {self.site.axes}, but the activation "
+                f"has shape {tuple(value.shape)}. Edit it whole."
+            )
         try:
             return value[self._index(value)]
         except IndexError as error:

@@ -97,7 +97,8 @@ class LastPosition:
         if not supports(arch) or len(last) != 1:
             raise BadConfig(
                 "The fast plan needs one block with attention and MLP, learned positions, ReLU or GELU, no norm, no "
-                f"unembedding bias and one last token. Found {arch} and last tokens {last.tolist()[:5]}. Use the plain plan."
+                f"unembedding bias and one last token. Found {arch} and last tokens {last.tolist()[:5]}. "
+                "Use the plain plan."
             )
         _check_data(arch, tokens, labels, members)
         self.arch, self.layout, self.last = arch, Layout(arch.weight_shapes()), int(last)

@@ -21,7 +21,7 @@ from micrographia.core.errors import BadConfig
 from micrographia.core.provenance import provenance as provenance
 
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS, _PROC = Path("/sys/fs/cgroup"), Path("/proc")
 _SAMPLE_SECONDS = 0.2
 
 
@@ -33,7 +33,7 @@ def allowed_cores() -> int:
 
 def _quotas() -> Iterator[float]:
     """Every CPU quota above this process, in cores. A container sees its own group as the root."""
-    own = Path("/proc/self/cgroup")
+    own = _PROC / "self" / "cgroup"
     for line in own.read_text().splitlines() if own.exists() else ():
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
@@ -72,7 +72,7 @@ def busy_warning(threads: int) -> str | None:
 
 def _busy_with_others() -> float | None:
     """Cores' worth of work by other processes on the cores this one may use."""
-    if not Path("/proc/stat").exists():
+    if not (_PROC / "stat").exists():
         return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     before, own_before = _busy_seconds(), sum(os.times()[:4])
     began = time.monotonic()
@@ -85,7 +85,7 @@ def _busy_with_others() -> float | None:
 def _busy_seconds() -> float:
     """Seconds spent working, or taken away by the hypervisor, since boot on the cores this process may use."""
     mine = {f"cpu{core}" for core in os.sched_getaffinity(0)}
-    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    lines = [line.split() for line in (_PROC / "stat").read_text().splitlines()]
     ticks = 0
     for counts in (line[1:] for line in lines if line and line[0] in mine):
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, counts[:8])  # proc(5)
@@ -153,7 +153,7 @@ def _set_threads(threads: int, *, flush: bool) -> None:
 
 def _openmp_libraries() -> list[str]:
     """The OpenMP runtimes loaded in this process."""
-    maps = Path("/proc/self/maps")
+    maps = _PROC / "self" / "maps"
     if maps.exists():
         paths = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines() if "omp" in line}
     else:

@@ -47,7 +47,8 @@ AXES: dict[str, tuple[str, ...]] = {
     "logits": ("batch", "pos", "vocab"),
 }
 LAYERLESS = frozenset({"embed", "pos_embed", "final_norm_scale", "final_norm", "logits"})
-PARTS: dict[str, tuple[str, ...]] = {"latents": ("batch", "pos", "latent"), "error": RESIDUAL}
+PARTS = ("latents", "error")
+LATENTS = ("batch", "pos", "latent")  # a dictionary at a Site with heads reads them side by side; the error has its axes
 
 LENS_NAMES: dict[str, str] = {  # TransformerLens' name within a block -> our kind
     "hook_resid_pre": "resid_pre",
@@ -120,7 +121,7 @@ class Site:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        return PARTS[self.part] if self.part else AXES[self.kind]
+        return LATENTS if self.part == "latents" else AXES[self.kind]
 
     def within(self, dictionary: str, part: str) -> "Site":
         """The Site of a part of a dictionary spliced in here."""

@@ -6,7 +6,6 @@ committed stays. Results travel as pickles between the processes of this machine
 A script that calls `run_tasks` needs the usual `if __name__ == "__main__":`. Ray will enter through this door.
 """
 
-import importlib.util
 import multiprocessing
 import os
 import signal
@@ -63,8 +62,10 @@ def run_tasks(
 
 
 def _run_with_ray(tasks: list[Task], workers: int, watch: Watch) -> Iterator[Done]:
-    if importlib.util.find_spec("ray") is None:
-        raise MissingExtra("Asked for runner 'ray', but Ray is not installed. Install micrographia[scale].")
+    try:
+        import ray  # noqa: F401  # type: ignore[import-not-found]  # an extra
+    except ImportError as error:
+        raise MissingExtra("Asked for runner 'ray', but Ray is not installed. Install micrographia[scale].") from error
     raise BadConfig("Asked for runner 'ray', which is not there yet. Use runner 'local'.")
 
 
@@ -94,8 +95,6 @@ RUNNERS: dict[str, Callable[[list[Task], int, Watch], Iterator[Done]]] = {"local
 def _workers(number: int) -> "Iterator[list[_Worker]]":
     workers = [_Worker() for _ in range(number)]
     try:
-        for worker in workers:
-            worker.start()
         yield list(workers)
     finally:
         for worker in workers:
@@ -120,10 +119,13 @@ class _Worker:
 
     def begin(self, task: Task) -> None:
         self._task, self._refused = task, None
+        if self._process is None:
+            self._start()
         try:
             self.pipe.send(task)
         except OSError:  # it died while idle: its successor takes the task
-            self.restart()
+            self.stop()
+            self._start()
             self.pipe.send(task)
         except Exception as error:  # pickling calls the objects' own code, which may raise anything
             self._refused = _told(error)
@@ -133,10 +135,10 @@ class _Worker:
         try:
             result, error = self.pipe.recv()
         except (EOFError, OSError):
-            result, error = None, _how_it_ended(self.restart())
+            result, error = None, _how_it_ended(self.stop())
         return Done(self._task, result, self._refused or error)
 
-    def start(self) -> None:
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs,), daemon=True)
@@ -144,25 +146,21 @@ class _Worker:
             self._process.start()
         theirs.close()
 
-    def restart(self) -> int | None:
-        """Put a new process in the place of one that closed its pipe; give the old one's exit code."""
-        code = self.stop()
-        self.start()
-        return code
-
     def ask_to_stop(self) -> None:
         """A task that listens to SIGTERM may save what it has; any other ends at once."""
         if self._process:
             self._process.terminate()
 
     def stop(self) -> int | None:
+        """End the process and give its exit code, or None where there is none. The next task gets another."""
         if self._process is None:
             return None
         self.pipe.close()
         self._process.join(_GRACE_SECONDS)
         self._process.kill()
         self._process.join()
-        return self._process.exitcode
+        code, self._process = self._process.exitcode, None
+        return code
 
 
 def _work(pipe: Connection) -> None:

@@ -58,10 +58,11 @@ def summary(run: Run) -> list[str]:
 
 def title(run: Run) -> str:
     """One line that names the Run: its lab and what it studied."""
+    about = f": {words.name(run.preset)}" if run.preset in ("sweep", "lottery") else ""
     operation = OPERATIONS.get(str(run.config.get("operation")))
     if run.lab == "grokking" and operation and run.config.get("modulus"):
         return f"Grokking {operation} modulo {run.config['modulus']}"
-    return words.name(run.lab).capitalize()
+    return words.name(run.lab).capitalize() + about
 
 
 OPERATIONS = {
@@ -73,14 +74,22 @@ OPERATIONS = {
 
 
 def _phases(phases: Mapping[str, Any], results: Mapping[str, Any]) -> list[Section]:
-    rows = [[PHASES.get(key, words.name(key)), epoch] for key, epoch in phases.items()]
+    intervals = phases.get("intervals") or {}
+    rows: list[list[Cell]] = []
+    for key in [*(key for key in PHASES if key in phases), *(key for key in phases if key not in PHASES)]:
+        if not isinstance(phases[key], Mapping):
+            between = intervals.get(key)
+            rows.append([PHASES.get(key, words.name(key)), phases[key], " to ".join(map(words.value, between or ()))])
+    columns = ("what happened", "epoch", "between") if any(intervals.values()) else ("what happened", "epoch")
+    table = Table(columns, [row[: len(columns)] for row in rows])
     lead = "Read from change points in the measures along training, not by eye. A dash: it did not happen in this run."
-    return [Section("phases", "The phases", lead, Table(("what happened", "epoch"), rows))]
+    return [Section("phases", "The phases", lead, table)]
 
 
 PHASES = {
     "memorised": "memorised: the training loss has fallen",
-    "circuit": "circuit formed: the restricted loss has fallen",
+    "circuit": "the circuit shows: the restricted loss has fallen",
+    "circuit_formed": "the circuit has formed",
     "cleanup": "cleaned up: the test loss has fallen",
     "settled": "settled: the weights' norm stands still",
 }
@@ -118,11 +127,20 @@ def _ablations(rows: Any, results: Mapping[str, Any]) -> list[Section]:
 def _measures(measures: Mapping[str, Any], results: Mapping[str, Any]) -> list[Section]:
     """Plain figures in one table; measures that are tables themselves each in their own."""
     tables = {key: inner for key, inner in measures.items() if not isinstance(inner, Mapping) and _as_records(inner)}
-    rows = [[label, value] for label, value in flat({key: measures[key] for key in measures if key not in tables})]
+    single = {key: inner for key, inner in measures.items() if key not in tables and not _is_long(inner)}
+    rows = [[label, value] for label, value in flat(single)]
     plain = Section(
         "measures", "All measures", "At the end of the run.", Table(("measure", "value"), rows), essential=False
     )
     return [plain, *(replace(each, essential=False) for key, inner in tables.items() for each in _unknown(key, inner))]
+
+
+def _is_long(content: Any) -> bool:
+    """A measure with a value for each frequency has a figure of its own."""
+    return isinstance(content, Sequence) and not isinstance(content, str) and len(content) > MOST_VALUES
+
+
+MOST_VALUES = 12
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -130,11 +148,22 @@ def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     pairs = []
     for key, inner in mapping.items():
         label = f"{prefix}, {words.name(key)}" if prefix else words.name(key)
-        pairs += flat(inner, label) if isinstance(inner, Mapping) else [(label, inner)]
+        deeper = isinstance(inner, Mapping) and not words.is_interval(inner)
+        pairs += flat(inner, label) if deeper else [(label, inner)]
     return pairs
 
 
+def _groups(groups: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
+    lead = "Medians over seeds with their intervals. What never happened counts as later than everything else."
+    rows = [{key: group[key] for key in GROUP_COLUMNS if key in group} for group in groups]
+    return [Section("groups", "The settings", lead, _records(rows, first=("group",)))]
+
+
+GROUP_COLUMNS = ("group", "networks", "epochs_to_memorise", "epochs_to_grok", "n_key_frequencies", "fourier")
+
+
 BUILDERS: dict[str, Builder] = {
+    "groups": _groups,
     "phases": _phases,
     "frequencies": _frequencies,
     "algorithm": _algorithm,
@@ -145,7 +174,17 @@ BUILDERS: dict[str, Builder] = {
 
 EVEN_EMPTY = ("frequencies",)  # that none was found is a result
 
-ELSEWHERE = ("summary", "config", "claims", "key_frequencies", "overtones", "published_rule", "run", "report")
+ELSEWHERE = (
+    "summary",
+    "config",
+    "claims",
+    "key_frequencies",
+    "overtones",
+    "present",
+    "published_rule",
+    "run",
+    "report",
+)
 """Parts of the results that are shown within a section, or in a place of their own."""
 
 COLUMNS = {
@@ -155,7 +194,13 @@ COLUMNS = {
     "loss_change": "loss change when removed",
     "own_neurons": "own neurons",
     "name": "what",
+    "group": "setting",
+    "n_key_frequencies": "key frequencies",
+    "fourier": "Fourier algorithm",
 }
+
+
+FEW_COLUMNS, FEW_ROWS = 7, 40  # what a terminal still shows
 
 
 def _unknown(key: str, content: Any) -> list[Section]:
@@ -163,7 +208,9 @@ def _unknown(key: str, content: Any) -> list[Section]:
     heading = words.name(key)[:1].upper() + words.name(key)[1:]
     records = _as_records(content)
     if records:
-        return [Section(key, heading, table=_records(records))]
+        table = _records(records)
+        small = len(table.columns) <= FEW_COLUMNS and len(table.rows) <= FEW_ROWS
+        return [Section(key, heading, table=table, essential=small)]
     if isinstance(content, Mapping) and content:
         return [Section(key, heading, table=Table(("what", "value"), [list(pair) for pair in flat(content)]))]
     return [] if content in (None, [], {}) else [Section(key, heading, lead=words.value(content))]
@@ -171,17 +218,11 @@ def _unknown(key: str, content: Any) -> list[Section]:
 
 def _as_records(content: Any) -> list[Mapping[str, Any]]:
     """A list of mappings as it is; a mapping of mappings with the outer key as `name`; anything else is none."""
-    if not content or isinstance(content, str):
+    if not content or isinstance(content, str) or not isinstance(content, Mapping | Sequence):
         return []
     if isinstance(content, Mapping) and all(isinstance(row, Mapping) for row in content.values()):
         return [{"name": words.name(key), **row} for key, row in content.items()]
-    if (
-        isinstance(content, Sequence)
-        and not isinstance(content, str)
-        and all(isinstance(row, Mapping) for row in content)
-    ):
-        return list(content)
-    return []
+    return list(content) if all(isinstance(row, Mapping) for row in content) else []
 
 
 def _records(

@@ -27,7 +27,9 @@ MOST_BARS = 16
 def print_run(console: Console, run: Run, *, report: Path | None = None, everything: bool = False) -> None:
     """What was found, in words and tables; `everything` adds the sections that a report has further down."""
     console.print()
-    console.print(Text(title(run), style="bold"), Text(f"preset {run.preset}, {run.status}", style="bright_black"))
+    console.print(
+        Text(title(run), style="bold").append(f"  ·  preset {run.preset}, {run.status}", style="not bold bright_black")
+    )
     for sentence in summary(run):
         console.print(sentence, markup=False, highlight=False)
     for section in outline(run):
@@ -77,11 +79,12 @@ def table(content: Content) -> Table:
 def print_claims(console: Console, claims: Sequence[Judged], *, brief: bool = False) -> None:
     """Each published statement beside the figure measured and the verdict. `brief` only names those not run."""
     shown = [judged for judged in claims if not brief or judged.verdict != "not run"]
-    drawn = Table.grid(padding=(0, 2, 1, 0))
+    drawn = Table.grid(padding=(0, 2, 0, 0))
     drawn.add_column(no_wrap=True)
     drawn.add_column()
     for judged in shown:
         drawn.add_row(Text(SIGNS[judged.verdict], style=STYLES[judged.verdict]), _claim(judged))
+        drawn.add_row("", "")
     console.print(drawn)
     console.print(words.tally([judged.verdict for judged in claims]), markup=False, highlight=False)
     left = [judged.claim.id for judged in claims if judged not in shown]

@@ -20,11 +20,32 @@ def value(thing: Any) -> str:
         return "yes" if thing else "no"
     if isinstance(thing, str):
         return thing
+    if isinstance(thing, Mapping) and is_interval(thing):
+        return interval(thing)
     if isinstance(thing, Mapping):
         return ", ".join(f"{name(key)} {value(inner)}" for key, inner in thing.items()) or NOTHING
     if isinstance(thing, Sequence):
         return ", ".join(value(inner) for inner in thing) or "none"
     return number(thing)
+
+
+MIDDLES = ("median", "mean", "estimate", "value")
+
+
+def is_interval(thing: Mapping[str, Any]) -> bool:
+    """A figure with its uncertainty: `low`, `high`, and a middle or a count."""
+    return {"low", "high"} <= thing.keys() and ("count" in thing or any(key in thing for key in MIDDLES))
+
+
+def interval(thing: Mapping[str, Any]) -> str:
+    """ "550 (500 to 625)", "3 of 4"; what never happened is said."""
+    if "count" in thing:
+        return f"{number(thing['count'])} of {value(thing.get('of'))}"
+    middle = value(next(thing[key] for key in MIDDLES if key in thing))
+    never = f", {number(thing['never'])} never" if thing.get("never") else ""
+    if middle == NOTHING:
+        return f"{middle}{never}"
+    return f"{middle} ({value(thing['low'])} to {value(thing['high'])}){never}"
 
 
 def number(x: float) -> str:

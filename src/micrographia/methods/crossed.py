@@ -6,7 +6,6 @@ many choices they share tells the causes' shares of the variance. Permutations r
 one row are no independent witnesses.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -77,9 +76,8 @@ def share_intervals(
         drawn = [torch.randint(k, (k,), generator=generator).numpy() for k in (n_rows, n_columns)]
         weight = np.bincount(drawn[0], minlength=n_rows) * 1.0, np.bincount(drawn[1], minlength=n_columns) * 1.0
         found.append(shares(chosen, row, column, weight))
-    table = np.array(found)
-    ends = [_quantile(table, level) for level in (0.025, 0.975)]
-    return Shares(*ends[0]), Shares(*ends[1])
+    low, high = zip(*(_ends(entry) for entry in np.array(found).T))
+    return Shares(*low), Shares(*high)
 
 
 def share_null(
@@ -120,15 +118,14 @@ def permuted_means(
     pairwise: Float[ndarray, "*curves n n"], partner: Int[ndarray, "draws n"]
 ) -> Float[ndarray, "*curves draws"]:
     """Mean over networks of `pairwise[i, partner of i]`, for each draw of `partners`; NaN where no partner exists."""
-    taken = np.stack([_taken(pairwise, each) for each in partner], axis=-1)
-    return taken
+    return np.stack([_mean_over(pairwise, each) for each in partner], axis=-1)
 
 
-def _taken(pairwise: ndarray, partner: ndarray) -> ndarray:
+def _mean_over(pairwise: Float[ndarray, "*curves n n"], partner: Int[ndarray, "n"]) -> Float[ndarray, "*curves"]:
     there = np.flatnonzero(partner >= 0)
     if not len(there):
         return np.full(pairwise.shape[:-2], np.nan)
-    return pairwise[..., there, partner[there]].mean(-1)
+    return np.asarray(pairwise[..., there, partner[there]].mean(-1))
 
 
 def _shuffled(within: ndarray, generator: Generator) -> ndarray:
@@ -145,8 +142,10 @@ def _mean(values: ndarray, weight: ndarray) -> float:
     return float((values * weight).sum() / total) if total else float("nan")
 
 
-def _quantile(table: ndarray, level: float) -> list[float]:
-    reduce: Callable[[ndarray], float] = lambda column: (  # noqa: E731
-        float(np.quantile(column[~np.isnan(column)], level)) if (~np.isnan(column)).any() else float("nan")
-    )
-    return [reduce(column) for column in table.T]
+def _ends(values: ndarray) -> tuple[float, float]:
+    """The middle 95 % of what could be computed: a draw of one row only has no pairs to compare."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [0.025, 0.975])
+    return float(low), float(high)

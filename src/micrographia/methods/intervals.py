@@ -78,7 +78,7 @@ def clustered_mean(
     weight = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])[:, place].astype(np.float64)
     means = values @ weight.T / weight.sum(1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=-1)
-    return values.mean(-1), low, high
+    return np.asarray(values.mean(-1)), np.asarray(low), np.asarray(high)
 
 
 def _between(low: float, high: float) -> float:

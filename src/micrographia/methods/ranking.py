@@ -10,7 +10,9 @@ from numpy import ndarray
 from scipy import optimize, special, stats
 
 
-def areas(scores: Float[ndarray, "*curves n candidates"], chosen: Bool[ndarray, "n candidates"]) -> Float[ndarray, "*curves n n"]:
+def areas(
+    scores: Float[ndarray, "*curves n candidates"], chosen: Bool[ndarray, "n candidates"]
+) -> Float[ndarray, "*curves n n"]:
     """Area i, j: how well the scores of network i tell the candidates chosen by network j. Ties count half.
 
     The diagonal is the score's success; what stands off it is its null, since other networks' choices carry the common
@@ -33,7 +35,7 @@ def standardised(scores: Float[ndarray, "*curves candidates"]) -> Float[ndarray,
 def logistic_weights(
     features: Float[ndarray, "rows features"], chosen: Bool[ndarray, "rows"], *, ridge: float = 1.0
 ) -> Float[ndarray, "features"]:
-    """Weights of the log-odds of being chosen, by maximum likelihood with a ridge; the constant is fitted, not returned.
+    """Weights of the log-odds of being chosen, by maximum likelihood with a ridge; the constant is not returned.
 
     The constant shifts all candidates alike and so no rank. The penalty is ridge / 2 |weights|^2 on the summed loss.
     Source: Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning", section 4.4.

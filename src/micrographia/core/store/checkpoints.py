@@ -107,7 +107,7 @@ def drop_after(root: Path, step: int | None) -> None:
 
 def vouched_snapshots(root: Path) -> set[str]:
     """Names of the snapshots that the checkpoints answer for."""
-    return {name for step in steps(root) for name in manifest.read(place(root, step) / manifest.NAME)["snapshots"]}
+    return {name for step in steps(root) for name in _listed(place(root, step))["snapshots"]}
 
 
 def newest_good(root: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -169,11 +169,11 @@ def _load(root: Path, step: int, chain: Sequence[int]) -> Checkpoint:
 def _check_link(root: Path, step: int, previous: int | None) -> list[Problem]:
     folder = place(root, step)
     try:
-        listed = manifest.read(folder / manifest.NAME)
+        listed = _listed(folder)
     except Corrupt:
         return [Problem(_inside(root, folder / manifest.NAME), "damaged")]
     if listed["previous"] != previous:
-        return [Problem(_inside(root, place(root, listed["previous"] or 0)), "missing")]
+        return [Problem(_inside(root, folder), f"not the one after {previous}: a checkpoint between is missing")]
     own = [manifest.check(root, _inside(root, folder / name), listed["files"][name]) for name in (NUMBERS, ROWS)]
     saved = [manifest.check(root, name, expected) for name, expected in listed["snapshots"].items()]
     return [problem for problem in own + saved if problem]
@@ -181,8 +181,14 @@ def _check_link(root: Path, step: int, previous: int | None) -> list[Problem]:
 
 def _check_state(root: Path, step: int) -> Problem | None:
     folder = place(root, step)
-    expected = manifest.read(folder / manifest.NAME)["files"][STATE]
-    return manifest.check(root, _inside(root, folder / STATE), expected)
+    return manifest.check(root, _inside(root, folder / STATE), _listed(folder)["files"][STATE])
+
+
+def _listed(folder: Path) -> dict[str, Any]:
+    listed = manifest.read(folder / manifest.NAME)
+    if not {"previous", "snapshots"} <= listed.keys() or listed["files"].keys() != {STATE, NUMBERS, ROWS}:
+        raise Corrupt(f"Cannot trust {folder / manifest.NAME}: it is not as it was written.")
+    return listed
 
 
 def _inside(root: Path, path: Path) -> str:

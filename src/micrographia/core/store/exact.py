@@ -1,7 +1,8 @@
 """Values in JSON that come back exactly: what `formats.plain` would flatten is tagged instead.
 
 A non-finite float becomes `{"$float": "nan"}`, a tuple `{"$tuple": [...]}`, a numeric array `{"$array": name}` with the
-array itself handed out beside it, an array of strings `{"$strings": [...]}`. Checkpoints and figures are kept so.
+array itself handed out beside it, an array of strings `{"$strings": [dtype, shape, values]}`. Figures and the numbers
+of checkpoints are kept so.
 """
 
 import math
@@ -54,13 +55,13 @@ _UNPACK = {
     "$float": lambda content, arrays: float(content),
     "$tuple": lambda content, arrays: tuple(unpack(content, arrays)),
     "$array": lambda content, arrays: arrays[content],
-    "$strings": lambda content, arrays: np.array(content, dtype=str),
+    "$strings": lambda content, arrays: np.array(content[2], dtype=content[0]).reshape(content[1]),
 }
 
 
 def _pack_array(array: NDArray[Any], name: str, arrays: Arrays) -> dict[str, Any]:
     if array.dtype.kind == "U":
-        return {"$strings": array.tolist()}
+        return {"$strings": [array.dtype.str, list(array.shape), array.ravel().tolist()]}
     if array.dtype.kind not in "biuf":
         raise UserError(f"Cannot store {name!r}: found an array of {array.dtype}. Give numbers, booleans or strings.")
     arrays[name] = array

@@ -48,9 +48,17 @@ def check(root: Path, name: str, *expected: Entry) -> Problem | None:
 def read(path: Path) -> dict[str, Any]:
     """A manifest, refused as Corrupt unless it is byte for byte as it would be written."""
     manifest = read_json(path)
-    if path.read_bytes() != json_bytes(manifest) or not isinstance(manifest.get("files"), dict):
+    lists = [manifest.get("files"), manifest.get("arriving", {}), manifest.get("snapshots", {})]
+    if path.read_bytes() != json_bytes(manifest) or not all(map(_is_list, lists)):
         raise Corrupt(f"Cannot trust {path}: it is not as it was written. Restore it or run again.")
     return manifest
+
+
+def _is_list(files: Any) -> bool:
+    return isinstance(files, dict) and all(
+        isinstance(each, dict) and each.keys() == {"bytes", "sha256"} and isinstance(each["bytes"], int)
+        for each in files.values()
+    )
 
 
 def settled(root: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

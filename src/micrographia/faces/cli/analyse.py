@@ -17,7 +17,7 @@ from micrographia.faces.cli.options import Output, parse
 class Arguments:
     """What the weights alone cannot say. Each guess is checked by the accuracy on all pairs, and printed."""
 
-    file: Annotated[Path, tyro.conf.Positional]
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """A Run, a checkpoint, or a state dict: safetensors, npz, or (with --allow-pickle) pth."""
     modulus: int | None = None
     """p; by default from the widths of embedding and unembedding together."""

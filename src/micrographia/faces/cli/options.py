@@ -32,12 +32,14 @@ class Output:
 def parse(kind: type[T], words: Sequence[str], *, prog: str, description: str, default: T | None = None) -> T:
     """The words as a dataclass. A value that the dataclass refuses is wrong usage: exit code 2, as for a wrong flag."""
     extra: dict[str, Any] = {} if default is None else {"default": default}
+    said = description.partition("`: ")[2] or description  # a module's docstring begins with the command itself
+    said = said[:1].upper() + said[1:]
     try:
         return tyro.cli(
             kind,
             args=list(words),
             prog=prog,
-            description=description,
+            description=said,
             config=(tyro.conf.HelptextFromCommentsOff,),
             **extra,
         )
@@ -58,9 +60,10 @@ def read_run_arguments(
     """The Config and Output that the words ask for. `preset` is the one used when the words name none."""
     chosen = flag_value(words, "--preset")
     place = flag_value(words, "--out")
-    stored = stored_config(Path(place)) if place and chosen is None and "--resume" in words else None
+    stored = stored_config(Path(place)) if place and chosen is None and "--resume" in words else {}
     name = chosen if chosen in presets else preset
-    defaults = presets[name]() if stored is None else config(**stored)
+    fits = stored.keys() == {each.name for each in dataclasses.fields(config)}
+    defaults = config(**stored) if fits else presets[name]()
     arguments = dataclasses.make_dataclass(
         "Arguments",
         [
@@ -98,14 +101,14 @@ def without_flag(words: Sequence[str], flag: str, *, takes_value: bool) -> list[
     return kept
 
 
-def stored_config(path: Path) -> dict[str, Any] | None:
-    """The Config of the Run in this folder; None when there is no Run."""
+def stored_config(path: Path) -> dict[str, Any]:
+    """The Config of the Run in this folder; empty when there is no Run."""
     if not path.is_dir():
-        return None
+        return {}
     from micrographia.core.errors import RunNotFound  # the store imports torch: only where a folder is to be read
     from micrographia.core.store import load_run
 
     try:
         return dict(load_run(path).config)
     except RunNotFound:
-        return None
+        return {}

@@ -70,9 +70,9 @@ class Live(Bars):
             TextColumn("{task.fields[amount]}"),
             TextColumn("{task.fields[pace]}", style="bright_black"),
         )
-        super().__init__(*columns, console=console, refresh_per_second=8)
         self._stages: dict[str, TaskID] = {}
         self._values = ""
+        super().__init__(*columns, console=console, refresh_per_second=8)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()

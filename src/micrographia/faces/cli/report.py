@@ -8,13 +8,14 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from micrographia.core.claims import Run
 from micrographia.faces.cli.carry_out import REPORT, print_json
 from micrographia.faces.cli.options import parse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A Run's folder, or a unique beginning of its name."""
     png: Path | None = None
     """Write every picture as PNG into this folder (extra `png`, and Chrome or Chromium)."""
@@ -48,7 +49,7 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def _export(run, folder: Path | None, kind: str) -> list[Path]:
+def _export(run: Run, folder: Path | None, kind: str) -> list[Path]:
     if folder is None:
         return []
     from micrographia.core.store import write_bytes

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -13,7 +14,7 @@ from micrographia.faces.cli.options import parse
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A Run's folder, or a unique beginning of its name."""
     json: bool = False
     """Print one JSON object on standard output and nothing else."""
@@ -38,10 +39,8 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def _folder(text: str):
+def _folder(text: str) -> Path:
     """The folder itself where there is one: what is damaged should still be found."""
-    from pathlib import Path
-
     from micrographia.core.store import find_run
 
     return Path(text).absolute() if Path(text).is_dir() else find_run(text)

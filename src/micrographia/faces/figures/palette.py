@@ -13,9 +13,9 @@ INK = {"light": "#23272e", "dark": "#e4e2dc"}
 SOFT_INK = {"light": "#667080", "dark": "#9aa3b0"}
 GRID = {"light": "#e6e8ec", "dark": "#2b3038"}
 
-LINES = ("#2f78c4", "#d9730d", "#189a7a", "#b8529a", "#8433e0", "#c4223f")
+LINES = ("#2f78c4", "#d9730d", "#189a7a", "#b8529a", "#8939e6", "#c4223f")
 DASHES = ("solid", "dash", "dot", "dashdot")
-MUTED = "#8b93a0"
+MUTED = "#7f8794"
 BANDS = ("#d9730d", "#2f78c4", "#189a7a", "#b8529a")
 
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"

@@ -129,7 +129,7 @@ def _short(run: Run) -> Html:
     return tag(
         "section",
         tag("h2", "In short", class_="quiet"),
-        tag("p", *(join(typeset(sentence), by="") + " " for sentence in said[:1]), class_="first"),
+        tag("p", typeset(said[0]), class_="first"),
         *(tag("p", typeset(sentence)) for sentence in said[1:]),
         tag("p", escape("Claims: "), tag("a", tally, href="#claims"), ".") if run.claims else "",
         parts.tiles((run.results or {}).get("measures") or {}),

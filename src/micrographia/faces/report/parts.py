@@ -178,13 +178,16 @@ TILES = {
 
 def making(run: Run) -> Html:
     """Config and provenance: all that is needed to have this Run again."""
-    tables = [
-        tag("h3", heading) + table(Table(("field", "value"), [[key, _shown(value)] for key, value in flat(content)]))
+    columns = [
+        tag(
+            "div",
+            tag("h3", heading),
+            table(Table(("field", "value"), [[key, _shown(value)] for key, value in flat(content)])),
+        )
         for heading, content in (("Config", run.config), ("Provenance", run.provenance))
         if content
     ]
-    columns = tag("div", *(tag("div", Html(each)) for each in tables), class_="columns")
-    return tag("section", tag("h2", "How it was made"), columns, id="making")
+    return tag("section", tag("h2", "How it was made"), tag("div", *columns, class_="columns"), id="making")
 
 
 def _shown(value: Any) -> Any:

@@ -213,7 +213,7 @@
 
   function redrawn(node, traces, layout) {
     Plotly.react(node, traces, { ...layout, dragmode: touch ? false : "zoom" }, config);
-    if (!drawn.some((each) => each.node === node)) drawn.push({ node, picture: { layout: {} } });
+    if (!drawn.some((each) => each.node === node)) drawn.push({ node, picture: { layout: { height: layout.height } } });
   }
 
   // ---- paper -------------------------------------------------------------------------------------------------
@@ -222,10 +222,15 @@
   window.addEventListener("beforeprint", () => {
     before = themeName();
     setTheme("light");
-    for (const { node } of drawn) Plotly.relayout(node, { autosize: false, width: Math.min(node.clientWidth, 660) });
+    for (const { node, picture } of drawn) {
+      const low = picture.layout.coloraxis || !picture.layout.height ? {} : { height: Math.round(0.72 * picture.layout.height) };
+      Plotly.relayout(node, { autosize: false, width: Math.min(node.clientWidth, 660), ...low });
+    }
   });
   window.addEventListener("afterprint", () => {
-    for (const { node } of drawn) Plotly.relayout(node, { autosize: true, width: null });
+    for (const { node, picture } of drawn) {
+      Plotly.relayout(node, { autosize: true, width: null, height: fitted(picture.layout, node).height });
+    }
     setTheme(before || "light");
   });
 

@@ -107,7 +107,7 @@ class Config:
             "warmup must not be negative": self.warmup >= 0,
             "threads must be positive": self.threads is None or self.threads >= 1,
             "a model needs attention, an MLP, or both": self.attention or self.mlp,
-            "multiply needs a prime modulus": self.operation != "multiply" or _is_prime(self.modulus),
+            "multiply needs a prime modulus": self.operation != "multiply" or is_prime(self.modulus),
         }
         broken = [text for text, good in checks.items() if not good]
         if broken:
@@ -162,7 +162,7 @@ def preset_of(config: Config) -> str:
     "paper-short" is the paper's run stopped early, at 20,000 epochs or later: by then its set of key frequencies has
     settled, so claims about sets are judged there too.
     """
-    if "paper" == _nearest(config) or config.epochs < SETTLED:
+    if _nearest(config) == "paper" or config.epochs < SETTLED:
         return _nearest(config)
     stopped_early = _nearest(dataclasses.replace(config, epochs=paper().epochs)) == "paper"
     return "paper-short" if stopped_early and config.epochs < paper().epochs else _nearest(config)
@@ -179,5 +179,5 @@ def _nearest(config: Config) -> str:
     return "custom"
 
 
-def _is_prime(n: int) -> bool:
+def is_prime(n: int) -> bool:
     return n >= 2 and all(n % k for k in range(2, int(n**0.5) + 1))

@@ -1,1 +1,157 @@
-"""FOUNDER NOTE: phases.py and closed_form.py were moved to another helper at 08:50 to save time. helper-3: finish key_frequencies.py only (soon, please: a simpler principled rule now beats a perfect one later), then report."""
+"""The trig algorithm read off a network and written down in closed form, for people and for machines.
+
+`read_algorithm` gives frequencies, amplitudes and phases, `sentences` says them, `closed_form_logits` computes with
+them. Logits are `logits[a, b, c]`, neurons `neurons[a, b, m]` at the last position, W_L the direct map from neurons to
+logits with rows centred over c.
+Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 3.1.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from micrographia.core.basis import cube_coefficients, fold, fourier_basis, frequency_rows, table_difference, unfold
+from micrographia.methods.fourier.cubes import centred_energy
+from micrographia.methods.fourier.neurons import neuron_clusters
+
+PHASE_SHOWN = 0.5
+"""Degrees: a smaller phase is printed, and then run, as none."""
+
+
+class Wave(NamedTuple):
+    """One term A cos(w_k(a + b - c) - phase) of the logits."""
+
+    k: int
+    amplitude: float
+    """In logits: half the distance from crest to trough."""
+    phase: float
+    """Radians; 0 where the logits peak at the right answer."""
+    share: float
+    """Of the row-centred logits' energy."""
+    through_neurons: float
+    """Share of the amplitude that the neurons write directly (the rest of it goes round them); NaN without neurons."""
+    own_neurons: int
+    """Neurons of which k explains more than 85 % of the variance; 0 without neurons."""
+
+
+class Algorithm(NamedTuple):
+    """What a network of addition mod `n` computes, as far as cosines of its key frequencies tell it."""
+
+    n: int
+    waves: tuple[Wave, ...]
+    share: float
+    """Of the row-centred logits' energy, in all the waves together."""
+    n_neurons: int
+
+
+def read_algorithm(
+    logits: Float[Tensor, "n n n"],
+    ks: Sequence[int],
+    *,
+    neurons: Float[Tensor, "n n m"] | None = None,
+    W_L: Float[Tensor, "m n"] | None = None,
+) -> Algorithm:
+    """Amplitude and phase of each key frequency's cube, and how many neurons carry it. Cost: `neuron_clusters`.
+
+    Least squares: the cubes cos and sin(w_k(a + b - c)) are orthogonal. The trig algorithm has no sine part; a network
+    that had one would peak beside the right answer, and its phase says so.
+    """
+    n = logits.shape[0]
+    clusters = None if neurons is None else neuron_clusters(neurons)
+    whole, energy = cube_coefficients(logits), centred_energy(logits).item()
+    written = None
+    if neurons is not None and W_L is not None:
+        written = fourier_basis(n) @ table_difference(fold(neurons) @ W_L.double()) * n
+    waves = []
+    for k in sorted(set(ks)):
+        cosine = whole.cosine[k - 1].item()
+        sine = whole.sine[k - 1].item() if 2 * k < n else 0.0
+        norm = math.hypot(cosine, sine)
+        waves.append(
+            Wave(
+                k=k,
+                amplitude=norm * cube_height(k, n),
+                phase=math.atan2(sine, cosine),
+                share=norm**2 / energy,
+                through_neurons=math.nan if written is None else _along(written[frequency_rows(k, n)], cosine, sine),
+                own_neurons=0 if clusters is None else int((clusters.clustered & (clusters.frequency == k)).sum()),
+            )
+        )
+    return Algorithm(n, tuple(waves), sum(wave.share for wave in waves), 0 if neurons is None else neurons.shape[2])
+
+
+def cube_height(k: int, n: int) -> float:
+    """The height of the cube cos(w_k(a + b - c)) that has norm 1 over n^3 entries; Nyquist's is all crests."""
+    return math.sqrt((1 if 2 * k == n else 2) / n**3)
+
+
+def closed_form_logits(algorithm: Algorithm) -> Float[Tensor, "n n n"]:
+    """sum_k A_k cos(w_k(a + b - c) - phase_k) for every a, b, c; in float64."""
+    return unfold(closed_form_table(algorithm))
+
+
+def as_printed(algorithm: Algorithm) -> Algorithm:
+    """The algorithm with the digits that `sentences` prints: amplitudes to three digits, phases to a degree."""
+    waves = [
+        wave._replace(amplitude=float(f"{wave.amplitude:.3g}"), phase=math.radians(_degrees(wave)))
+        for wave in algorithm.waves
+    ]
+    return algorithm._replace(waves=tuple(waves))
+
+
+def sentences(algorithm: Algorithm, modulus_name: str) -> list[str]:
+    """The algorithm in plain words, embedding to logits. a, b and c are in cyclic coordinates (`core.basis`).
+
+    `modulus_name`: what stands behind "mod", such as "113".
+    """
+    if not algorithm.waves:
+        return ["No key frequency was found, so there is no algorithm of waves to write down."]
+    ks = ", ".join(str(wave.k) for wave in algorithm.waves)
+    said = [
+        f"Embedding: each number x becomes cos(w x) and sin(w x), with w = 2 pi k / {algorithm.n} for k = {ks}.",
+        "Attention and neurons multiply these waves: cos(w a) cos(w b) - sin(w a) sin(w b) = cos(w(a+b)) and "
+        "sin(w a) cos(w b) + cos(w a) sin(w b) = sin(w(a+b)).",
+        "Read-out: cos(w(a+b)) cos(w c) + sin(w(a+b)) sin(w c) = cos(w(a+b-c)), which is largest where "
+        f"c = a + b mod {modulus_name}; several k together leave that one c alone on top.",
+        f"Closed form: logit(c) = {_formula(algorithm)}.",
+        f"These {len(algorithm.waves)} terms hold {algorithm.share:.1%} of the logits' variance over c.",
+    ]
+    if algorithm.n_neurons:
+        own = ", ".join(f"{wave.own_neurons} for k = {wave.k}" for wave in algorithm.waves)
+        said.insert(2, f"Of {algorithm.n_neurons} neurons, these each speak one frequency (above 85 %): {own}.")
+    return said
+
+
+def closed_form_table(algorithm: Algorithm) -> Float[Tensor, "n n"]:
+    """`closed_form_logits` as a table over s = a + b: unfolded, it gives them. O(n^2)."""
+    n = algorithm.n
+    d = torch.arange(n)
+    along = torch.zeros(n, dtype=torch.float64)
+    for wave in algorithm.waves:
+        along += wave.amplitude * (2 * math.pi / n * (wave.k * d % n).double() - wave.phase).cos()
+    return along[(d[:, None] - d) % n]
+
+
+def _along(written: Float[Tensor, "waves"], cosine: float, sine: float) -> float:
+    """How much of the wave (cosine, sine) the neurons write: their part's share in its direction."""
+    parts = [*written.tolist(), 0.0]
+    norm = cosine**2 + sine**2
+    return (parts[0] * cosine + parts[1] * sine) / norm if norm else math.nan
+
+
+def _degrees(wave: Wave) -> int:
+    degrees = math.degrees(wave.phase)
+    return round(degrees) if abs(degrees) >= PHASE_SHOWN else 0
+
+
+def _formula(algorithm: Algorithm) -> str:
+    terms = []
+    for wave in algorithm.waves:
+        degrees = _degrees(wave)
+        phase = f" {'-' if degrees > 0 else '+'} {abs(degrees)} deg" if degrees else ""
+        terms.append(f"{wave.amplitude:.3g} cos(2 pi {wave.k} (a+b-c) / {algorithm.n}{phase})")
+    return " + ".join(terms)

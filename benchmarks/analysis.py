@@ -1,0 +1,113 @@
+"""The full analysis of one checkpoint at p = 113: seconds and peak memory, in a process of its own.
+
+The analysis is the lab's `findings.find`: frequencies, every measure, the closed form, replacements and ablations. It
+is given a snapshot of a grokked network (`--snapshot`), or trains one first, which is not timed. Targets: under 2 s on
+two cores, under 1 GB. Memory is that of the whole process, torch included, and beside it what the analysis added.
+Usage: uv run python benchmarks/analysis.py [--snapshot RUN/snapshots/00001200.safetensors]
+"""
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from paired import arguments, interval, machine, parse, seconds_of, write_result
+
+from micrographia.core.last_position import LastPosition
+from micrographia.core.runtime import allowed_cores, generator, settings
+from micrographia.core.store import read_tensors, write_tensors
+from micrographia.core.training import AdamW, Layout, fresh_state, train
+from micrographia.labs.grokking.config import Config, quick, tiny
+from micrographia.labs.grokking.findings import find
+from micrographia.labs.grokking.reading import Task
+from micrographia.labs.grokking.task import architecture, make_pairs
+from micrographia.labs.grokking.train import fresh_weights
+
+TARGET_SECONDS, TARGET_GB = 2.0, 1.0
+
+
+def trained(config: Config, place: Path) -> Path:
+    """The weights of a network trained as the config says."""
+    pairs, arch = make_pairs(config), architecture(config)
+    plan = LastPosition(arch, pairs.tokens[pairs.train][None], pairs.labels[pairs.train][None])
+    state = fresh_state(fresh_weights(config))
+    optimiser = AdamW(lr=config.lr, weight_decay=config.weight_decay, warmup=config.warmup)
+    state, _ = deque(train(state, plan, optimiser, steps=config.epochs), maxlen=1).pop()
+    write_tensors(place, Layout(arch.weight_shapes()).member(state.weights, 0))
+    return place
+
+
+def analyse(config: Config, snapshot: Path, *, repeats: int, threads: int) -> dict[str, Any]:
+    """Seconds of each repeat after the first, and of the first; bytes at their peak and before."""
+    with settings(threads):
+        arch, weights = architecture(config), read_tensors(snapshot)
+        task = Task(config.modulus, config.operation, make_pairs(config).train)
+        before = peak_bytes()
+        began = time.perf_counter()
+        found = find(arch, weights, task, generator=generator(0))
+        first, after = time.perf_counter() - began, peak_bytes()
+        later = seconds_of(lambda: find(arch, weights, task, generator=generator(0)), repeats=repeats)
+    return {
+        "first_seconds": first,
+        "seconds": later,
+        "peak_gb": after / 1e9,
+        "added_gb": (after - before) / 1e9,
+        "key_frequencies": found.key_frequencies,
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--snapshot", type=Path, help="weights of a mainline network; by default one is trained")
+    parser.add_argument("--worker", type=Path, help="for the script's own use: analyse this config here, print JSON")
+    chosen = parse(parser)
+    threads = chosen.threads or allowed_cores()
+    if chosen.worker:
+        config = Config(**json.loads(chosen.worker.read_text(encoding="utf-8")))
+        print(json.dumps(analyse(config, chosen.snapshot, repeats=chosen.rounds, threads=threads)))
+        return
+    config = dataclasses.replace(tiny(), epochs=5) if chosen.smoke else quick()
+    with tempfile.TemporaryDirectory() as folder:
+        found = in_own_process(config, chosen, threads, Path(folder))
+    report(found)
+    about = machine(threads)
+    results = {"modulus": config.modulus, "target_seconds": TARGET_SECONDS, "target_gb": TARGET_GB, **found}
+    write_result("analysis", results, out=chosen.out, smoke=chosen.smoke, machine=about)
+
+
+def in_own_process(config: Config, chosen: Any, threads: int, folder: Path) -> dict[str, Any]:
+    with settings(threads):
+        snapshot = chosen.snapshot or trained(config, folder / "snapshot.safetensors")
+    place = folder / "config.json"
+    place.write_text(json.dumps(dataclasses.asdict(config)), encoding="utf-8")
+    command = [sys.executable, __file__, "--worker", place, "--snapshot", snapshot]
+    command += ["--threads", str(threads), "--rounds", str(chosen.rounds)]
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(told.splitlines()[-1])
+
+
+def report(found: dict[str, Any]) -> None:
+    seconds, (low, high) = float(np.median(found["seconds"])), interval(found["seconds"])
+    verdict = "met" if seconds < TARGET_SECONDS and found["peak_gb"] < TARGET_GB else "NOT MET"
+    print(
+        f"one checkpoint, key frequencies {found['key_frequencies']}: {seconds:.2f} s [{low:.2f}, {high:.2f}], the "
+        f"first time {found['first_seconds']:.2f} s; at most {found['peak_gb']:.2f} GB, of which the analysis added "
+        f"{found['added_gb']:.2f} GB; target {TARGET_SECONDS} s and {TARGET_GB} GB: {verdict}"
+    )
+
+
+if __name__ == "__main__":
+    main()

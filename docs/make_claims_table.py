@@ -1,0 +1,87 @@
+"""Write README's table of claims from the Runs stored under `docs/results/`, so that nobody types a measured number.
+
+A column each for the quick and the paper preset: a stored Run is `docs/results/<preset>...`, and of several Runs of one
+preset the first by name that judged a claim is shown. What no stored Run has judged is "not run".
+Usage: uv run python docs/make_claims_table.py [--check]
+"""
+
+import json
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from micrographia.faces import words
+
+ROOT = Path(__file__).parents[1]
+README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results"
+STATED = ROOT / "src" / "micrographia" / "labs" / "grokking" / "claims.toml"
+BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+PRESETS = ("quick", "paper")
+NOT_RUN = "not run"
+
+Claim = Mapping[str, Any]
+
+
+def table(stated: list[Claim], results: Path) -> str:
+    """The table in Markdown: a row a claim, in the order of `claims.toml`."""
+    judged = {preset: stored(results, preset) for preset in PRESETS}
+    head = ["claim", "source", "published", *(f"`{preset}`: measured" for preset in PRESETS)]
+    rows = [head, ["---"] * len(head)]
+    for claim in stated:
+        found = [_found(claim, judged[preset].get(claim["id"]), preset) for preset in PRESETS]
+        rows.append([claim["text"], claim["source"], words.published(claim), *found])
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
+
+
+def stored(results: Path, preset: str) -> dict[str, Claim]:
+    """Claim id -> the judged claim, of the first stored Run of this preset that judged it."""
+    found: dict[str, Claim] = {}
+    for path in sorted(results.glob(f"{preset}*/claims.json")):
+        for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]:
+            if claim["verdict"] != NOT_RUN:
+                found.setdefault(claim["id"], claim)
+    return found
+
+
+def stated_claims() -> list[Claim]:
+    """The claims as published, with what `claims.toml` leaves to its defaults."""
+    defaults = {"tolerance": 0.0, "relative": False}
+    return [{**defaults, **claim} for claim in tomllib.loads(STATED.read_text(encoding="utf-8"))["claim"]]
+
+
+def with_table(text: str, made: str) -> str:
+    """README with the table between its markers. Raises SystemExit when a marker is missing."""
+    before, found, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not (found and ended):
+        raise SystemExit(f"README.md should hold {BEGIN} and {END}, in this order. Put them where the table belongs.")
+    return f"{before}{BEGIN}\n{made}\n{END}{after}"
+
+
+def _found(claim: Claim, judged: Claim | None, preset: str) -> str:
+    if judged is not None:
+        return f"{words.measured(judged)}: *{judged['verdict']}*"
+    return NOT_RUN if preset in claim.get("presets", ()) else words.NOTHING
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def main(arguments: list[str]) -> Iterator[str]:
+    text = README.read_text(encoding="utf-8")
+    made = with_table(text, table(stated_claims(), RESULTS))
+    if "--check" not in arguments:
+        README.write_text(made, encoding="utf-8")
+        yield "README.md has its table."
+    elif made != text:
+        raise SystemExit("README's table of claims is not what the stored Runs say. Run docs/make_claims_table.py.")
+    else:
+        yield "README's table of claims is what the stored Runs say."
+
+
+if __name__ == "__main__":
+    for line in main(sys.argv[1:]):
+        print(line)

@@ -1,0 +1,52 @@
+"""`micrographia grok sweep`: many networks, varied along the axes that the flags or a TOML file name."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from micrographia.core.claims import Run
+from micrographia.core.errors import BadConfig
+from micrographia.core.events import Watch
+from micrographia.faces.cli.carry_out import carry_out
+from micrographia.faces.cli.options import Output, flag_value, parse
+from micrographia.labs.grokking.sweep_config import BASES, SweepConfig, read_plan
+
+COMMAND = "grok sweep"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    plan: Path | None = None
+    """A TOML file with the axes, and `preset` or `[base]` for the base; flags change what it says."""
+    preset: Literal["small", "paper", "quick", "tiny"] = "small"
+    """The base that all members share."""
+    workers: int | None = None
+    """Networks at a time; by default one on each core."""
+    output: Annotated[Output, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Output)
+    sweep: Annotated[SweepConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=SweepConfig)
+
+
+def main(words: Sequence[str]) -> int:
+    default = Arguments(sweep=_default_plan(words))
+    asked = parse(Arguments, words, prog=f"micrographia {COMMAND}", description=__doc__ or "", default=default)
+    from micrographia.core.store import new_run_path
+    from micrographia.labs.grokking.sweep import sweep
+
+    def make(out: Path, watch: Watch) -> Run:
+        return sweep(asked.sweep, out=out, resume=asked.output.resume, watch=watch, workers=asked.workers)
+
+    out = (asked.output.out or new_run_path("grokking", asked.sweep)).absolute()
+    return carry_out(make, output=asked.output, out=out, command=COMMAND, words=words)
+
+
+def _default_plan(words: Sequence[str]) -> SweepConfig:
+    """What holds where no flag says otherwise: the plan's file, or the standard axes around the preset."""
+    file, preset = flag_value(words, "--plan"), flag_value(words, "--preset")
+    if file is not None and preset is not None:
+        raise BadConfig("Both --plan and --preset were given; a plan names its own preset. Leave one out.")
+    if file is not None:
+        return read_plan(Path(file))
+    return SweepConfig(base=BASES[preset if preset in BASES else "small"]())  # of an unknown one tyro will complain

@@ -1,0 +1,132 @@
+"""The network that `analyse` was given: one of our Runs, a snapshot or checkpoint in one, or somebody else's file.
+
+Of our own Runs the config is known and nothing needs guessing. Somebody else's state dict may be read in several ways;
+all that fit are listed.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from micrographia.core.claims import Run
+from micrographia.core.errors import BadConfig, Corrupt, UnreadableWeights, UserError
+from micrographia.core.foreign import Candidate, candidates, variants
+from micrographia.core.state_dicts import read_state_dict
+from micrographia.core.store import load_run, read_tensors, verify
+from micrographia.core.store.checkpoints import snapshots
+from micrographia.core.training import Layout
+from micrographia.labs.grokking.config import Config
+from micrographia.labs.grokking.task import architecture
+
+OURS = "a Run of ours"
+STATE = "state.safetensors"
+
+
+class Source(NamedTuple):
+    """`ways`: how the weights may be read; `config`: that of the Run they are from; `aside`: what lay beside them."""
+
+    path: Path
+    sha256: str
+    ways: list[Candidate]
+    notes: tuple[str, ...] = ()
+    config: Config | None = None
+    epoch: int | None = None
+    aside: Mapping[str, Any] = {}
+
+
+def open_source(path: Path, *, act: str | None = None, allow_pickle: bool = False) -> Source:
+    """Read the network at `path`; `act` limits the ways to those with this activation.
+
+    Raises UserError, Corrupt, PickleRefused, BadConfig, and UnreadableWeights naming what was found and expected.
+    """
+    file = _weights_file(path)
+    run = _run_around(file)
+    config = _config_of(run) if run else None
+    if run and config:
+        return _own(file, run, config, act)
+    content = read_state_dict(file, allow_pickle=allow_pickle)
+    found = candidates(content.tensors)
+    notes = (*content.notes, *dict.fromkeys(note for each in found for note in each.notes))
+    ways = [way for each in found for way in variants(each, act=act)]
+    return Source(file, _hash(file), ways, notes, aside={**content.aside, **content.tensors})
+
+
+def _weights_file(path: Path) -> Path:
+    """The file of weights that a path means: of a Run the newest snapshot, of a checkpoint its state."""
+    if path.is_file():
+        return path
+    if (path / STATE).is_file():
+        return path / STATE
+    kept = snapshots(path)
+    if kept:
+        return kept[max(kept)]
+    found = "a folder without snapshots" if path.is_dir() else "nothing there"
+    raise UserError(
+        f"Asked to analyse {path}. Found {found}. Give a file of weights, a Run of one network, or a snapshot in one."
+    )
+
+
+def _run_around(file: Path) -> Run | None:
+    """The Run of ours that a snapshot or a checkpoint's state lies in."""
+    place = file.absolute().parent
+    root = place.parent if place.name == "snapshots" else place.parents[1] if file.name == STATE else None
+    return load_run(root) if root is not None and (root / "run.json").is_file() else None
+
+
+def _config_of(run: Run) -> Config | None:
+    """The Config of a Run that trained one network; None for another kind of Run."""
+    names = {field.name for field in dataclasses.fields(Config)}
+    return Config(**run.config) if run.lab == "grokking" and run.config.keys() == names else None
+
+
+def _own(file: Path, run: Run, config: Config, act: str | None) -> Source:
+    inside = file.absolute().relative_to(run.path).as_posix()
+    damage = [problem for problem in verify(run.path) if problem.file == inside]
+    if damage:
+        raise Corrupt(f"Asked to analyse {inside} of {run.path}. It is {damage[0].what}. Choose another snapshot.")
+    arch, weights = architecture(config), read_tensors(file)
+    if file.name == STATE:
+        weights = Layout(arch.weight_shapes()).member(weights["weights"], 0)
+    step = file.stem if file.name != STATE else file.absolute().parent.name
+    arch = arch if act is None else _with_act(arch, act)
+    way = Candidate(arch, weights, {"layout": OURS, "norm": arch.norm, "act": arch.act})
+    notes = (f"Reads epoch {int(step):,} of the Run {run.path.name} ({run.status}).",)
+    return Source(file, _hash(file), [way], notes, config=config, epoch=int(step))
+
+
+def _with_act(arch: Any, act: str) -> Any:
+    if (act == "swiglu") != (arch.act == "swiglu"):
+        raise BadConfig(
+            f"Asked for the activation {act!r}. The weights are of a network with {arch.act}. Leave it out."
+        )
+    return replace(arch, act=act)
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def modulus_of(way: Candidate, asked: int | None = None) -> int:
+    """p, from the widths of embedding and unembedding together: p + 1 tokens in, p or p + 1 answers out.
+
+    Raises UnreadableWeights where the widths contradict each other, or the modulus asked for.
+    """
+    arch = way.arch
+    widths = f"the embedding reads {arch.d_vocab} tokens, the unembedding tells {arch.d_vocab_out} answers apart"
+    if asked is not None:
+        if asked < 3 or arch.d_vocab < asked + 1 or arch.d_vocab_out < asked:
+            raise UnreadableWeights(
+                f"Asked for modulus {asked}. It needs {asked + 1} tokens (the residues and '=') and {asked} answers. "
+                f"Found: {widths}. Leave --modulus out, or give one that fits."
+            )
+        return asked
+    p = arch.d_vocab - 1
+    if arch.d_vocab_out not in (p, p + 1) or p < 3:
+        raise UnreadableWeights(
+            f"Asked for the modulus from the widths: p + 1 tokens (the residues and '=') and p or p + 1 answers. "
+            f"Found: {widths}. Say it with --modulus."
+        )
+    return p

@@ -1,0 +1,159 @@
+"""Which pairs a network was trained on: a split that is asked for, stored beside the weights, or one of the known two.
+
+A split is *credible* when the losses on its training pairs rank below those on the others: Mann-Whitney's z under the
+permutation of pairs is at most -4. A split that has nothing to do with the network is a random one, so this is its
+exact null: it passes three times in 100,000. For the known splits, prefixes of one shuffled order, the tenth of the
+pairs on either side of the boundary must look like its own side too, or the fraction is wrong.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+from micrographia.core.errors import BadConfig
+from micrographia.core.events import Note, Watch
+from micrographia.labs.grokking.split_file import TRAIN_NAMES, mask_among, read_mask
+from micrographia.labs.grokking.task import SPLITS
+
+Z = 4.0
+RING = 0.1  # share of the training pairs on either side of the boundary that is looked at
+
+Mask = Bool[Tensor, "pairs"]
+
+
+class Split(NamedTuple):
+    """A mask of the training pairs and how well the losses bear it out. `fault`: why it is not credible."""
+
+    name: str
+    train: Mask
+    z: float
+    fault: str = ""
+    known: bool = False
+    """Recorded by the Run itself, so that it needs no evidence."""
+
+    @property
+    def credible(self) -> bool:
+        return self.known or not self.fault
+
+    def as_json(self) -> dict[str, Any]:
+        share = self.train.double().mean().item()
+        return {
+            "split": self.name,
+            "train_fraction": share,
+            "z": self.z,
+            "credible": self.credible,
+            "fault": self.fault,
+        }
+
+
+class Wanted(NamedTuple):
+    """What the user says of the split."""
+
+    split: str | None = None
+    train_fraction: float | None = None
+    seed: int | None = None
+
+
+def find_split(
+    wanted: Wanted,
+    losses: Float[Tensor, "pairs"],
+    *,
+    aside: Mapping[str, Any],
+    known: Mask | None,
+    allow_pickle: bool,
+    watch: Watch,
+) -> tuple[Split | None, list[Split]]:
+    """The credible split, or None, and all that were tried. `known`: the one that the network's own Run recorded.
+
+    Raises BadConfig for half a description, UserError and UnreadableWeights for a split file that cannot be read.
+    """
+    asked = any(each is not None for each in wanted)
+    if wanted.split == "none":
+        watch(Note("No split was asked for: figures of training and test pairs are left empty."))
+        return None, []
+    if known is not None and not asked:
+        tried = [Split("as recorded", known, rank_z(losses, known), known=True)]
+    else:
+        tried = _tried(wanted, losses, aside, allow_pickle)
+    for each in tried:
+        watch(Note(sentence(each), "info" if each.credible else "warning"))
+    credible = [each for each in tried if each.credible]
+    best = min(credible, key=lambda each: each.z, default=None)
+    if best is None:
+        watch(Note(_unknown(wanted, tried), "warning" if asked else "info"))
+    return best, tried
+
+
+def rank_z(losses: Float[Tensor, "pairs"], chosen: Mask, among: Mask | None = None) -> float:
+    """Mann and Whitney's (1947) rank sum of the chosen losses in standard deviations from its mean; below 0: smaller.
+
+    Midranks for ties, and the exact variance over all choices of as many pairs. 0 where there is nothing to compare.
+    """
+    if among is not None:
+        losses, chosen = losses[among], chosen[among]
+    n, m = len(losses), int(chosen.sum())
+    if m in (0, n):
+        return 0.0
+    ranks = torch.from_numpy(rankdata(losses.numpy()))
+    variance = m * (n - m) / n * ranks.var().item()
+    return (ranks[chosen].sum().item() - m * ranks.mean().item()) / variance**0.5 if variance else 0.0
+
+
+def sentence(split: Split) -> str:
+    share = split.train.double().mean().item()
+    verdict = "recorded by the Run" if split.known else f"not credible, {split.fault}" if split.fault else "credible"
+    return (
+        f"Split {split.name}, {int(split.train.sum()):,} pairs ({share:.1%}): the rank sum of their losses lies "
+        f"{split.z:+.1f} standard deviations from that of a random split; {verdict}."
+    )
+
+
+def _tried(wanted: Wanted, losses: Tensor, aside: Mapping[str, Any], allow_pickle: bool) -> list[Split]:
+    split, fraction, seed = wanted
+    p = round(len(losses) ** 0.5)
+    if split is not None and split not in SPLITS:
+        return [_judged("file", read_mask(Path(split), p, allow_pickle=allow_pickle), losses)]
+    if fraction is not None and not 0 < fraction < 1:
+        raise BadConfig(f"Asked for a train fraction of {fraction}. It lies strictly between 0 and 1. Give such a one.")
+    if fraction is not None and seed is not None:
+        return [_prefix(name, losses, fraction, seed) for name in ([split] if split else SPLITS)]
+    if split is not None:
+        lacks = " and ".join(
+            flag for flag, value in (("--train-fraction", fraction), ("--seed", seed)) if value is None
+        )
+        raise BadConfig(f"Asked for the split {split!r}. It follows from a fraction and a seed. Add {lacks}.")
+    beside = mask_among(aside, p, names=TRAIN_NAMES)
+    return [] if beside is None else [_judged("beside the weights", beside, losses)]
+
+
+def _judged(name: str, train: Mask, losses: Tensor) -> Split:
+    z = rank_z(losses, train)
+    return Split(name, train, z, "" if z <= -Z else f"which would have to be {-Z:.0f} or less")
+
+
+def _prefix(name: str, losses: Tensor, fraction: float, seed: int) -> Split:
+    """A known split, with the tenth on either side of its boundary held against its side."""
+    make, n = SPLITS[name], len(losses)
+    found = _judged(name, make(n, fraction, seed), losses)
+    if found.fault:
+        return found
+    train = found.train
+    inner = train & ~make(n, fraction * (1 - RING), seed)
+    outer = make(n, min(1.0, fraction * (1 + RING)), seed) & ~train
+    if (z := rank_z(losses, inner, train)) > Z:
+        return found._replace(fault=f"the last tenth of it looks unseen (z {z:+.1f}), so the fraction is too large")
+    if (z := rank_z(losses, outer, ~train)) < -Z:
+        return found._replace(fault=f"as many pairs after it look seen too (z {z:+.1f}), so the fraction is too small")
+    return found
+
+
+def _unknown(wanted: Wanted, tried: list[Split]) -> str:
+    left = "figures of training and test pairs are left empty."
+    if tried:
+        return f"No split is credible: {left}"
+    return f"Which pairs it was trained on is not known: {left} Give --seed and --train-fraction, or --split FILE."

@@ -1,0 +1,134 @@
+"""Tasks in processes of their own: results and failures come back, and nobody is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from micrographia.core.errors import BadConfig, Interrupted, MissingExtra
+from micrographia.core.events import Progress
+from micrographia.core.tasks import Task, run_tasks
+
+
+def square(*, number: int) -> dict:
+    return {"square": number**2, "threads": torch.get_num_threads(), "openmp": os.environ["OMP_NUM_THREADS"]}
+
+
+def fail(*, text: str) -> None:
+    raise Interrupted(text)
+
+
+def kill_me() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(*, code: int) -> None:
+    sys.exit(code)
+
+
+def unpicklable() -> object:
+    return lambda: 0
+
+
+def wait_for_ever(*, pid_file: str) -> None:
+    with open(pid_file, "w") as file:  # noqa: PTH123
+        file.write(str(os.getpid()))
+    time.sleep(600)
+
+
+class Stubborn:
+    def __reduce__(self):
+        raise RuntimeError("not for travelling")
+
+
+def test_tasks_that_fail_are_reported_and_the_others_go_on_until_one_leaves(tmp_path):
+    pid_file = tmp_path / "pid"
+    tasks = [
+        Task("slow", wait_for_ever, {"pid_file": str(pid_file)}),
+        Task("two", square, {"number": 2}),
+        Task("raises", fail, {"text": "at step 7"}),
+        Task("killed", kill_me),
+        Task("leaves", leave, {"code": 3}),
+        Task("returns a function", unpicklable),
+        Task("is given a lambda", square, {"number": lambda: 0}),
+        Task("is given an object that does not travel", square, {"number": Stubborn()}),
+        Task("three", square, {"number": 3}),
+    ]
+    seen = []
+    iterator = run_tasks(tasks, workers=2, watch=seen.append)
+    done = {each.task.name: each for each in islice(iterator, len(tasks) - 1)}
+    assert len(done) == len(tasks) - 1
+    assert done["two"].result == {"square": 4, "threads": 1, "openmp": "1"}
+    assert done["three"].result["square"] == 9
+    assert done["two"].error is None
+    assert done["raises"].error.startswith("Interrupted: at step 7\n")
+    assert "in fail" in done["raises"].error  # the traceback
+    assert "killed by SIGKILL" in done["killed"].error
+    assert "exit code 3" in done["leaves"].error
+    assert "pickle" in done["returns a function"].error
+    assert "pickle" in done["is given a lambda"].error
+    assert "RuntimeError: not for travelling" in done["is given an object that does not travel"].error
+    assert [done[task.name].result for task in tasks[2:-1]] == [None] * 6
+    assert seen == [Progress("tasks", n, len(tasks), "task") for n in range(len(tasks))]
+    while not (pid_file.exists() and pid_file.read_text()):
+        time.sleep(0.01)
+    iterator.close()
+    assert not alive(int(pid_file.read_text()))
+
+
+def test_no_tasks_end_at_once():
+    assert list(run_tasks([])) == []
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+PARENT = """
+import sys
+sys.path.insert(0, {folder!r})
+from micrographia.core.tasks import Task, run_tasks
+from test_tasks import wait_for_ever
+if __name__ == "__main__":
+    list(run_tasks([Task("slow", wait_for_ever, {{"pid_file": {pid_file!r}}})], workers=1))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_processes_end_with_the_one_who_asked(number, tmp_path):
+    pid_file, script = tmp_path / "pid", tmp_path / "parent.py"
+    script.write_text(PARENT.format(folder=str(Path(__file__).parent), pid_file=str(pid_file)))
+    with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE) as parent:
+        while not (pid_file.exists() and pid_file.read_text()):
+            assert parent.poll() is None, parent.stderr.read().decode()
+            time.sleep(0.01)
+        parent.send_signal(number)
+        parent.wait()
+    for _ in range(1000):
+        if not alive(int(pid_file.read_text())):
+            return
+        time.sleep(0.01)
+    pytest.fail("the worker outlived its parent by ten seconds")
+
+
+def test_a_runner_is_known_or_named(monkeypatch):
+    with pytest.raises(BadConfig, match="'slurm'; known are local, ray"):
+        run_tasks([], runner="slurm")
+    with pytest.raises(BadConfig, match="0 workers"):
+        run_tasks([], workers=0)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"micrographia\[scale\]"):
+        run_tasks([], runner="ray")
+    monkeypatch.setitem(sys.modules, "ray", type(sys)("ray"))
+    with pytest.raises(BadConfig, match="not there yet"):
+        run_tasks([], runner="ray")

@@ -1,0 +1,100 @@
+"""README keeps its word: its program runs, its table is what the stored Runs say, its commands and flags exist."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from micrographia.faces.cli.commands import find
+from micrographia.faces.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")}
+TEXTS = {"README.md": README, **{name: text for name, text in PAGES.items() if "_build" not in name}}
+
+
+@pytest.fixture
+def maker(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import make_claims_table  # a script, no package
+
+    return make_claims_table
+
+
+def test_readmes_program_prints_published_beside_measured(tmp_path, monkeypatch, capsys):
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(program.strip().splitlines()) <= 12
+    assert "quick" in program
+    monkeypatch.setenv("MICROGRAPHIA_RUNS", str(tmp_path))
+    exec(compile(program.replace("quick", "tiny"), "README.md", "exec"), {})
+    assert re.search(r"published .+, measured .+: (holds|fails|not run)", capsys.readouterr().out)
+
+
+def test_readmes_table_is_what_the_stored_runs_say(maker):
+    assert maker.with_table(README, maker.table(maker.stated_claims(), maker.RESULTS)) == README
+
+
+def test_the_table_takes_its_numbers_from_stored_runs_and_says_what_was_not_run(maker, tmp_path):
+    claim = {
+        "id": "loss",
+        "text": "It is small.",
+        "source": "S",
+        "published": 0.5,
+        "kind": "below",
+        "presets": ["paper"],
+    }
+    claim |= {"tolerance": 0.0, "relative": False}
+    assert maker.table([claim], tmp_path).endswith("| It is small. | S | below 0.5 | – | not run |")
+    for name, verdict, measured in (("paper-1", "not run", 9.0), ("paper-2", "fails", 0.75), ("paper-3", "holds", 0.1)):
+        (tmp_path / name).mkdir()
+        record = {"claims": [{**claim, "measured": measured, "verdict": verdict}]}
+        (tmp_path / name / "claims.json").write_text(json.dumps(record))
+    assert maker.table([claim], tmp_path).endswith("| below 0.5 | – | 0.75: *fails* |")
+
+
+def test_a_readme_without_the_markers_is_refused(maker):
+    with pytest.raises(SystemExit, match="claims:begin"):
+        maker.with_table("# nothing here", "| a |")
+
+
+def asked_for(text: str) -> set[tuple[str, ...]]:
+    """The words after `micrographia` in code, whole lines and inline."""
+    lines = re.findall(
+        r"(?m)^(?:\$ |.*?uv run )?micrographia (.*)$", "\n".join(re.findall(r"```\w*\n(.*?)```", text, re.DOTALL))
+    )
+    lines += re.findall(r"`(?:uv run )?micrographia ([^`]*)`", text)
+    return {tuple(re.split(r"[ |\\;]+", line.split(" | ")[0].strip())) for line in lines}
+
+
+COMMANDS = sorted({words for text in TEXTS.values() for words in asked_for(text) if words != ("COMMAND",)})
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_and_flag_that_is_told_of_exists(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    command, _ = find(words)
+    if command is None:
+        assert words[0] in ("--help", "--version", "COMMAND"), f"micrographia {' '.join(words)}"
+        return
+    assert main([*command.name.split(), "--help"]) == 0
+    told = capsys.readouterr().out
+    for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
+        assert re.search(rf"{re.escape(flag)}\b", told), f"{flag} is no flag of {command.name}"
+
+
+def test_a_flag_that_does_not_exist_would_be_noticed(capsys, monkeypatch):
+    with pytest.raises(AssertionError, match="--no-such-flag"):
+        test_every_command_and_flag_that_is_told_of_exists(("grok", "--no-such-flag"), capsys, monkeypatch)
+
+
+def test_every_linked_file_of_readme_is_there():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_lock_file_names_the_public_index_alone():
+    hosts = set(re.findall(r'https?://([^/"]+)', (ROOT / "uv.lock").read_text(encoding="utf-8")))
+    assert hosts == {"pypi.org", "files.pythonhosted.org"}

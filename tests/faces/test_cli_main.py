@@ -1,0 +1,300 @@
+"""The command line: help without weight, codes and messages, one object with --json."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from fake import CLAIMS, fake_claims, fake_results
+
+from micrographia.core.errors import Interrupted, RunNotFound
+from micrographia.core.events import Progress
+from micrographia.core.store import RunFolder, load_run
+from micrographia.faces.cli import carry_out as around
+from micrographia.faces.cli import claims as claims_command
+from micrographia.faces.cli.commands import COMMANDS, find, help_text, nearest
+from micrographia.faces.cli.main import main
+from micrographia.faces.cli.options import Output, flag_value, read_run_arguments, without_flag
+from micrographia.labs.grokking.config import PRESETS, Config, tiny
+
+
+def finished_run(path, *, claims=None, figures=()):
+    config = {"modulus": 11, "seed": 0, "threads": 1}
+    about = {"threads": 1, "version": "0"}
+    with RunFolder.open(path, lab="grokking", preset="quick", config=config, provenance=about, resume=False) as folder:
+        folder.finish(fake_results(11, [2, 3]), fake_claims() if claims is None else claims, figures, {"epoch": [0, 1]})
+    return load_run(path)
+
+
+def loaded_by(*words):
+    """What a fresh interpreter has imported after this command."""
+    code = f"import sys; from micrographia.faces.cli.main import main; main({list(words)}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_top_level_help_imports_nothing_heavy():
+    assert not {"torch", "numpy", "tyro", "rich", "plotly"} & loaded_by("--help")
+
+
+@pytest.mark.parametrize("words", [["grok", "--help"], ["grok", "sweep", "--help"], ["report", "--help"]])
+def test_the_help_of_a_command_imports_no_torch(words):
+    code = f"import sys; from micrographia.faces.cli.main import main; assert main({words}) == 0; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "usage: micrographia" in done.stdout
+    assert "torch" not in done.stdout.splitlines()[-1].split()
+
+
+def test_help_names_every_command_and_fits_80_columns(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(command.name in text and command.line in text for command in COMMANDS)
+    assert "grokking" in text
+    assert max(map(len, help_text().splitlines())) <= 80
+
+
+def test_no_words_at_all_are_wrong_usage(capsys):
+    assert main([]) == 2
+    assert "usage" in capsys.readouterr().out
+
+
+def test_two_words_win_over_one():
+    command, rest = find(["grok", "analyse", "file"])
+    assert (command.name, rest) == ("grok analyse", ["file"])
+    command, rest = find(["grok", "--seed", "1"])
+    assert (command.name, rest) == ("grok", ["--seed", "1"])
+
+
+def test_an_unknown_command_gets_the_nearest_names(capsys):
+    assert main(["claim"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "'claims'" in said.err
+    assert nearest("swep") == ["grok sweep"]
+
+
+def test_every_command_has_a_module_with_main():
+    from importlib import util
+
+    for command in COMMANDS:
+        assert util.find_spec(f"micrographia.faces.cli.{command.module}") is not None, command
+
+
+def parsed(*words):
+    return read_run_arguments(Config, words, presets=PRESETS, preset="quick", prog="p", description="d")
+
+
+def test_every_field_is_a_flag_over_the_preset():
+    config, output = parsed("--preset", "tiny", "--weight-decay", "0.5", "--no-mlp-bias", "--act", "gelu", "--json")
+    assert config.weight_decay == 0.5
+    assert config.act == "gelu"
+    assert not config.mlp_bias
+    assert config.modulus == tiny().modulus
+    assert output.json
+
+
+def test_the_preset_may_stand_after_the_flags():
+    config, _ = parsed("--seed", "3", "--preset=paper")
+    assert (config.seed, config.epochs) == (3, PRESETS["paper"]().epochs)
+
+
+@pytest.mark.parametrize(
+    "words", [["--modulu", "3"], ["--preset", "huge"], ["--modulus", "x"], ["--train-fraction", "2"]]
+)
+def test_a_wrong_flag_or_value_is_wrong_usage(words, capsys):
+    assert main(["grok", *words]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.strip()
+
+
+def test_resuming_needs_no_flags_but_the_folder(tmp_path):
+    import dataclasses
+
+    stored = dataclasses.asdict(dataclasses.replace(tiny(), modulus=31))
+    about = {"threads": 1}
+    RunFolder.open(
+        tmp_path / "r", lab="grokking", preset="custom", config=stored, provenance=about, resume=False
+    ).close()
+    config, _ = parsed("--resume", "--out", str(tmp_path / "r"))
+    assert dataclasses.asdict(config) == stored
+    assert parsed("--resume", "--out", str(tmp_path / "absent"))[0] == PRESETS["quick"]()
+    assert parsed("--resume", "--preset", "tiny", "--out", str(tmp_path / "r"))[0] == tiny()
+
+
+def test_flags_are_found_and_taken_out_in_both_manners():
+    assert flag_value(["--a", "1", "--out=x"], "--out") == "x"
+    assert flag_value(["--out", "x"], "--out") == "x"
+    assert flag_value(["--output", "x"], "--out") is None
+    assert without_flag(["--out", "x", "--seed", "1", "--out=y"], "--out", takes_value=True) == ["--seed", "1"]
+
+
+def use(monkeypatch, make):
+    """Let `micrographia doctor` be this function, to see what main makes of it."""
+    module = SimpleNamespace(main=make)
+    monkeypatch.setitem(sys.modules, "micrographia.faces.cli.doctor", module)
+
+
+def raising(error):
+    def command(words):
+        raise error
+
+    return command
+
+
+def test_an_error_of_ours_is_a_paragraph_and_code_1(monkeypatch, capsys):
+    use(monkeypatch, raising(RunNotFound("Asked for a, found b, do c.")))
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "micrographia: Asked for a, found b, do c.\n"
+
+
+def test_a_defect_keeps_its_traceback_and_says_how_to_report(monkeypatch, capsys):
+    use(monkeypatch, raising(KeyError("lost")))
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr()
+    assert "Traceback" in said.err
+    assert "report" in said.err
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Interrupted("Stopped at epoch 5.")])
+def test_an_interruption_is_code_75(monkeypatch, capsys, error):
+    use(monkeypatch, raising(error))
+    assert main(["doctor"]) == 75
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def carried_out(path, make, **output):
+    return around.carry_out(make, output=Output(**output), out=path, command="grok", words=["--seed", "0", "--json"])
+
+
+def test_a_command_prints_one_object_and_writes_the_report(tmp_path, capsys):
+    def make(out, watch):
+        watch(Progress("training", 1, 1))
+        return finished_run(out)
+
+    assert carried_out(tmp_path / "r", make, json=True) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert list(found)[:2] == ["run", "report"]
+    assert found["run"] == str(tmp_path / "r")
+    assert (tmp_path / "r" / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert found["report"] == str(tmp_path / "r" / "report.html")
+    assert found["measures"]["gini_W_E"] is None
+    assert {"id", "source", "published", "measured", "tolerance", "verdict"} <= found["claims"][0].keys()
+    assert "training" in said.err
+    assert main(["verify", str(tmp_path / "r")]) == 0
+
+
+def test_a_finished_run_is_printed_again_and_its_report_kept(tmp_path, capsys):
+    finished_run(tmp_path / "r")
+    assert carried_out(tmp_path / "r", lambda out, watch: load_run(out), json=True) == 0
+    first, stamp = capsys.readouterr().out, (tmp_path / "r" / "report.html").stat().st_mtime_ns
+    assert carried_out(tmp_path / "r", lambda out, watch: load_run(out), json=True) == 0
+    assert capsys.readouterr().out == first
+    assert (tmp_path / "r" / "report.html").stat().st_mtime_ns == stamp
+
+
+def test_without_a_report_none_is_written(tmp_path, capsys):
+    assert carried_out(tmp_path / "r", lambda out, watch: finished_run(out), json=True, report=False) == 0
+    assert json.loads(capsys.readouterr().out)["report"] is None
+    assert not (tmp_path / "r" / "report.html").exists()
+
+
+def test_an_interrupted_command_says_exactly_how_to_go_on(tmp_path):
+    def make(out, watch):
+        raise Interrupted("Stopped by request at epoch 5 of 9; all is saved.")
+
+    with pytest.raises(Interrupted) as stop:
+        carried_out(tmp_path / "a b", make)
+    assert f"micrographia grok --seed 0 --json --resume --out '{tmp_path}/a b'" in str(stop.value)
+    assert "epoch 5" in str(stop.value)
+
+
+def test_in_words_the_end_names_run_and_report(tmp_path, capsys):
+    assert carried_out(tmp_path / "r", lambda out, watch: finished_run(out)) == 0
+    out = capsys.readouterr().out
+    assert "The claims" in out
+    assert str(tmp_path / "r" / "report.html") in out
+
+
+def test_verify_names_what_was_altered(tmp_path, capsys):
+    finished_run(tmp_path / "r")
+    results = tmp_path / "r" / "results.json"
+    results.write_text(results.read_text(encoding="utf-8").replace("11", "12"), encoding="utf-8")
+    assert main(["verify", str(tmp_path / "r"), "--json"]) == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["file"] == "results.json"
+    assert main(["verify", str(tmp_path / "r")]) == 1
+    assert "results.json" in capsys.readouterr().out
+
+
+def test_verify_of_nothing_is_an_error(tmp_path, capsys):
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "Asked to verify" in capsys.readouterr().err
+
+
+def test_report_draws_the_page_anew(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MICROGRAPHIA_RUNS", str(tmp_path))
+    finished_run(tmp_path / "grokking" / "20250101-abc")
+    assert main(["report", "2025", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["pictures"] == []
+    assert main(["verify", found["run"]]) == 0
+    assert main(["report", "2025", "--terminal"]) == 0
+    assert "Ablations" in capsys.readouterr().out
+
+
+@pytest.fixture
+def stated(monkeypatch):
+    monkeypatch.setattr(claims_command, "stated_claims", lambda lab: CLAIMS)
+
+
+def test_claims_come_from_the_newest_run_that_judged_them(tmp_path, capsys, monkeypatch, stated):
+    monkeypatch.setenv("MICROGRAPHIA_RUNS", str(tmp_path))
+    from dataclasses import replace
+
+    finished_run(tmp_path / "grokking" / "1-old")
+    newer = [replace(each, measured=0.5, verdict="fails") for each in fake_claims() if each.claim.id == "grok.variance"]
+    finished_run(tmp_path / "grokking" / "2-new", claims=newer)
+    assert main(["claims", "--json"]) == 0
+    found = {each["id"]: each for each in json.loads(capsys.readouterr().out)["claims"]}
+    assert list(found) == [claim.id for claim in CLAIMS]
+    assert (found["grok.variance"]["verdict"], found["grok.variance"]["measured"]) == ("fails", 0.5)
+    assert found["grok.variance"]["run"].endswith("2-new")
+    assert found["grok.order"]["verdict"] == "holds"
+    assert found["grok.order"]["run"].endswith("1-old")
+    assert (found["grok.keys"]["verdict"], found["grok.keys"]["run"]) == ("not run", None)
+
+
+def test_claims_without_any_run_are_all_not_run(tmp_path, capsys, monkeypatch, stated):
+    monkeypatch.setenv("MICROGRAPHIA_RUNS", str(tmp_path))
+    assert main(["claims"]) == 0
+    assert "4 not run" in capsys.readouterr().out
+
+
+def test_the_stated_claims_of_every_lab_can_be_read():
+    from micrographia.labs.catalogue import LABS
+
+    assert all(claims_command.stated_claims(lab) for lab in LABS)
+
+
+def test_doctor_reports_versions_cores_and_what_is_missing(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("MICROGRAPHIA_RUNS", str(tmp_path))
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["versions"]["torch"]
+    assert found["machine"]["cores"] >= 1
+    assert found["runs"] == {"root": str(tmp_path), "writable": True}
+    assert main(["doctor"]) == 0
+    assert "runs go to" in capsys.readouterr().out
+
+
+def test_the_lab_command_lists_labs_and_refuses_others(capsys):
+    assert main(["lab", "--help"]) == 0
+    assert "grokking" in capsys.readouterr().out
+    assert main(["lab", "groking"]) == 2
+    assert "grokking" in capsys.readouterr().err

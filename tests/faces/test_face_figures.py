@@ -1,0 +1,150 @@
+"""Every kind of Figure as a plotly picture, and colours that all eyes can tell apart."""
+
+import itertools
+
+import numpy as np
+import plotly.graph_objects as graph
+import pytest
+
+from micrographia.core.claims import REQUIRED, Figure
+from micrographia.faces.figures.draw import DRAW, draw, with_controls
+from micrographia.faces.figures.palette import LINES, MUTED, PAGE, line_style
+
+DRAWN_BY_THE_REPORT = {"table", "explorer"}
+
+
+def lines(**more):
+    data = {"x": np.arange(3), "y": np.ones((2, 3)), "names": ["a", "b"], "x_label": "x", "y_label": "y", **more}
+    return Figure(name="f", kind="lines", title="t", caption="c", data=data)
+
+
+def test_every_kind_has_somebody_to_draw_it():
+    assert set(DRAW) | DRAWN_BY_THE_REPORT == set(REQUIRED)
+
+
+def test_every_picture_is_valid_plotly(run):
+    pictures = {figure.name: draw(figure) for figure in run.figures if figure.kind in DRAW}
+    assert len(pictures) == 11
+    for picture in pictures.values():
+        controlled = with_controls(picture)
+        graph.Figure(data=picture["data"], layout=controlled["layout"], frames=picture["frames"])
+
+
+def test_a_wrong_property_would_be_noticed(run):
+    picture = draw(run.figures[0])
+    with pytest.raises(ValueError, match="Invalid property"):
+        graph.Figure(data=picture["data"], layout={**picture["layout"], "no_such": 1})
+
+
+def test_a_gap_stays_a_gap():
+    y = np.array([[1.0, np.nan, 2.0], [1.0, 1.0, 1.0]])
+    trace = draw(lines(y=y))["data"][0]
+    assert np.isnan(trace["y"][1])
+    assert trace["connectgaps"] is False
+
+
+def test_both_axes_of_curves_can_be_switched():
+    assert draw(lines())["layout"]["meta"]["log"] == ["x", "y"]
+    assert draw(lines(log_y=True))["layout"]["yaxis"]["type"] == "log"
+
+
+def test_bands_and_marks_become_shapes_and_open_bands_are_left_out():
+    bands = [{"name": "one", "start": 0, "end": 1}, {"name": "open", "start": 1, "end": None}]
+    picture = draw(lines(bands=bands, marks=[{"name": "m", "x": 2}]))
+    rect, mark = picture["layout"]["shapes"]
+    assert (rect["type"], rect["x0"], rect["x1"]) == ("rect", 0, 1)
+    assert (mark["type"], mark["x0"], mark["line"]["dash"]) == ("line", 2, "dash")
+    assert [trace["name"] for trace in picture["data"]] == ["a", "b", "one"]
+
+
+def test_in_a_crowd_only_the_highlighted_have_colours_and_a_legend():
+    names = [f"k = {k}" for k in range(20)]
+    picture = draw(lines(y=np.ones((20, 3)), names=names, highlight=[4, 7]))
+    colours = {trace["name"]: trace["line"]["color"] for trace in picture["data"] if "line" in trace}
+    assert [colours["k = 4"], colours["k = 7"]] == list(LINES[:2])
+    assert colours["k = 0"].startswith("rgba")
+    legend = [trace["name"] for trace in picture["data"] if trace["showlegend"]]
+    assert legend == ["k = 4", "k = 7", "the other 18"]
+
+
+def test_hidden_series_wait_in_the_legend():
+    shown = {trace["name"]: trace["visible"] for trace in draw(lines(hidden=[1]))["data"]}
+    assert shown == {"a": True, "b": "legendonly"}
+
+
+def test_frames_carry_only_what_moves_and_the_picture_begins_at_the_last():
+    y = np.arange(6.0).reshape(2, 3)
+    data = {"y": y, "names": ["a", "b", "c"], "x_label": "x", "y_label": "y"}
+    figure = Figure(
+        name="f", kind="bars", title="t", caption="c", data=data, frames=("first", "last"), framed=("y",)
+    )  # fmt: skip
+    picture = draw(figure)
+    assert [frame["name"] for frame in picture["frames"]] == ["first", "last"]
+    assert set(picture["frames"][0]["data"][0]) == {"type", "y"}
+    np.testing.assert_array_equal(picture["data"][0]["y"], y[1])
+    low, high = picture["layout"]["yaxis"]["range"]
+    assert low == 0
+    assert high >= 5
+
+
+def test_all_frames_of_a_heat_map_share_one_scale(run):
+    neurons = next(figure for figure in run.figures if figure.name == "neurons")
+    axis = draw(neurons)["layout"]["coloraxis"]
+    assert axis["cmin"] == -axis["cmax"]
+    assert axis["cmax"] == pytest.approx(np.abs(neurons.data["z"]).max())
+
+
+def test_a_histogram_counts_every_value_once(run):
+    fve = next(figure for figure in run.figures if figure.name == "fve")
+    assert draw(fve)["data"][0]["y"].sum() == len(fve.data["values"])
+
+
+def test_names_cannot_become_markup_or_variables():
+    trace = draw(lines(names=["<b>bold</b>", "%{x}"]))["data"]
+    assert "<b>" not in trace[0]["hovertemplate"]
+    assert trace[0]["name"] == "&lt;b>bold&lt;/b>"
+    assert "%{x}" not in trace[1]["hovertemplate"]
+
+
+def test_line_colours_have_contrast_on_both_pages():
+    for colour, page in itertools.product([*LINES, MUTED], PAGE.values()):
+        assert contrast(colour, page) >= 3.0, (colour, page)
+
+
+def test_line_colours_stay_apart_for_colour_blind_eyes():
+    for name, matrix in VISION.items():
+        seen = [lab(matrix @ linear(colour)) for colour in LINES]
+        nearest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2))
+        assert nearest > 11, (name, nearest)
+
+
+def test_no_two_series_look_alike():
+    styles = [tuple(line_style(i).values()) for i in range(24)]
+    assert len(set(styles)) == 24
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB.
+VISION = {
+    "full": np.eye(3),
+    "protanopia": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+    "deuteranopia": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    "tritanopia": np.array([[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
+}
+
+
+def linear(colour):
+    value = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
+def contrast(one, other):
+    """WCAG 2.1, relative luminance."""
+    bright, dark = sorted((linear(c) @ [0.2126, 0.7152, 0.0722] for c in (one, other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def lab(rgb):
+    """CIE 1976 L*a*b* under D65."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(to_xyz @ np.clip(rgb, 0, 1) / [0.9505, 1.0, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])

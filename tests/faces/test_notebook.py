@@ -1,0 +1,24 @@
+"""Runs and Figures in a notebook."""
+
+import micrographia
+from micrographia.faces.notebook import run_html, show
+
+
+def test_a_figure_shows_itself_in_a_frame_with_everything_inside(run):
+    html = show(run.figures[0])._repr_html_()
+    assert html.startswith("<iframe srcdoc=")
+    assert "carried-library" in html
+    assert "src=&quot;http" not in html
+
+
+def test_a_run_shows_its_sentences_and_claims(run):
+    html = run_html(run)
+    assert "memorised by epoch 140" in html
+    assert "2 hold, 1 fails, 1 not run" in html
+    assert "&amp;" in html
+
+
+def test_through_the_facade_runs_and_figures_display_themselves(run):
+    assert micrographia.Run is type(run)
+    assert "Grokking addition" in run._repr_html_()
+    assert "iframe" in run.figures[0]._repr_html_()

@@ -1,0 +1,46 @@
+"""The report in a real browser: its script unpacks, draws every picture and starts the explorer."""
+
+import re
+import subprocess
+
+import pytest
+
+from micrographia.faces.pictures import find_chrome
+from micrographia.faces.report.page import render
+
+QUIET = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--virtual-time-budget=20000",
+)  # fmt: skip
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_chrome() is None, reason="no Chrome or Chromium: the report was NOT opened"),
+]
+
+
+@pytest.fixture(scope="module")
+def opened(run, tmp_path_factory):
+    """The page as it stands after its scripts have run."""
+    folder = tmp_path_factory.mktemp("browser")
+    (folder / "report.html").write_text(render(run), encoding="utf-8")
+    words = [find_chrome(), *QUIET, f"--user-data-dir={folder / 'profile'}", "--window-size=1300,9000", "--dump-dom"]
+    url = (folder / "report.html").as_uri()
+    return subprocess.run([*words, url], capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def test_the_script_comes_to_its_end(opened):
+    assert 'data-ready="yes"' in opened
+
+
+def test_every_picture_is_drawn(run, opened):
+    drawn = re.findall(
+        r'data-figure="(\w+)"[^>]*class="[^"]*js-plotly-plot|js-plotly-plot"[^>]*data-figure="(\w+)"', opened
+    )
+    pictures = {figure.name for figure in run.figures if figure.kind not in ("table", "explorer")}
+    assert {one or other for one, other in drawn} == pictures
+
+
+def test_the_explorer_shows_its_chips_and_losses(opened):
+    assert len(re.findall(r'class="chip-k(?: key)?"', opened)) == 5
+    assert len(re.findall(r'class="chip-k key"', opened)) == 2
+    assert "restricted loss, all pairs" in opened

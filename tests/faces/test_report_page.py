@@ -1,0 +1,173 @@
+"""The report: one file, nothing from elsewhere, nothing unescaped, nothing lost."""
+
+import base64
+import gzip
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from micrographia.core.claims import Figure
+from micrographia.faces.report.html import Html, tag, typeset
+from micrographia.faces.report.packing import encoded, packed
+from micrographia.faces.report.page import render, render_figures
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return render(run)
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and all ids."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta", "input", "br", "hr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def carried(page, name):
+    text = re.search(rf'id="carried-{name}">([^<]*)<', page)[1]
+    return gzip.decompress(base64.b64decode(text)).decode()
+
+
+def test_every_element_is_closed(page):
+    assert Elements(page).open == []
+
+
+def test_nothing_is_fetched_from_elsewhere(page):
+    for name, attributes in Elements(page).found:
+        assert name not in ("link", "img", "iframe", "object"), name
+        assert "src" not in attributes, name
+        assert attributes.get("href", "#").startswith("#")
+    visible = re.sub(r"<script.*?</script>", "", page, flags=re.S)
+    assert "http" not in visible
+    assert "@import" not in page
+    assert "url(" not in visible
+
+
+def test_the_same_run_gives_the_same_bytes(run, page):
+    assert render(run) == page
+
+
+def test_it_carries_the_installed_plotly(page):
+    from plotly.offline import get_plotlyjs
+
+    assert carried(page, "library") == get_plotlyjs()
+
+
+def test_it_is_small(page):
+    assert len(page.encode()) < 3e6
+
+
+def test_ids_are_unique_and_every_link_leads_somewhere(page):
+    elements = Elements(page).found
+    ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"][1:] for name, attributes in elements if name == "a"]
+    assert set(links) <= set(ids)
+    assert "claims" in links
+
+
+def test_every_figure_has_its_place_and_its_data(run, page):
+    pictures = json.loads(carried(page, "data"))["pictures"]
+    for figure in run.figures:
+        assert f'id="figure-{figure.name}"' in page
+        assert (figure.name in pictures) == (figure.kind not in ("table", "explorer"))
+
+
+def test_every_claim_is_there_with_its_verdict_and_its_control(run, page):
+    for judged in run.claims:
+        assert f'id="claim-{judged.claim.id}"' in page
+    assert page.count('class="badge holds"') == 2
+    assert page.count('class="badge fails"') == 1
+    assert page.count('class="badge not-run"') == 1
+    assert "the same number of other frequencies: 0.0021" in page
+
+
+def test_values_cannot_become_markup(run):
+    evil = '<script>alert("1")</script>'
+    results = {**run.results, "summary": [evil], "algorithm": [evil], "note": evil}
+    figure = Figure(name="evil", kind="table", title=evil, caption=evil, data={"columns": [evil], "rows": [[evil]]})
+    page = render(replace(run, results=results, config={"a": evil}, figures=(figure,)))
+    assert evil not in page
+    assert page.count("&lt;script&gt;") >= 8
+
+
+def test_data_cannot_end_the_script_that_carries_it(run):
+    data = {"x": [0], "y": [[1]], "names": ["</script><b>"], "x_label": "x", "y_label": "y"}
+    page = render_figures([Figure(name="f", kind="lines", title="t", caption="c", data=data)])
+    assert "</script><b>" not in page
+
+
+def test_words_and_tables_can_be_read_without_scripts(page):
+    plain = re.sub(r"<script.*?</script>", "", page, flags=re.S)
+    for text in (
+        "The phases",
+        "The frequencies it uses",
+        "How well the algorithm alone",
+        "The claims",
+        "How it was made",
+    ):
+        assert text in plain
+    assert "0123abcd" in plain
+
+
+def test_it_can_be_printed_and_read_in_the_dark(page):
+    assert "@media print" in page
+    assert "beforeprint" in page
+    assert 'data-theme="dark"' in page
+    assert "prefers-color-scheme" in page
+    assert "width=device-width" in page
+
+
+def test_a_run_without_results_or_figures_still_has_a_page(run):
+    page = render(replace(run, results=None, claims=(), figures=(), status="interrupted"))
+    assert "interrupted" in page
+    assert "carried-data" not in re.sub(r"<script>.*?</script>", "", page, flags=re.S)
+
+
+def test_arrays_come_back_in_their_kept_precision():
+    tree = {
+        "z": np.linspace(0, 1, 6).reshape(2, 3),
+        "y": np.array([1.5, np.nan]),
+        "n": np.arange(3),
+        "none": float("nan"),
+    }
+    found = encoded(tree)
+    assert found["z"]["dtype"] == "f2"
+    assert found["z"]["shape"] == [2, 3]
+    assert found["y"]["dtype"] == "f4"
+    assert found["n"]["dtype"] == "i2"
+    assert found["none"] is None
+    y = np.frombuffer(base64.b64decode(found["y"]["bdata"]), "<f4")
+    np.testing.assert_array_equal(y, [1.5, np.nan])
+    assert packed(tree) == packed(tree)
+
+
+def test_heat_maps_keep_float32_where_float16_would_lose_them():
+    assert encoded({"z": np.full(2, 1e-6)})["z"]["dtype"] == "f4"
+    assert encoded({"z": np.full(2, 1e6)})["z"]["dtype"] == "f4"
+
+
+def test_markup_is_kept_and_text_is_escaped():
+    assert tag("p", Html("<b>x</b>"), "a < b", class_="lead") == '<p class="lead"><b>x</b>a &lt; b</p>'
+    assert tag("input", disabled=True, value=None) == "<input disabled>"
+
+
+def test_powers_of_ten_are_set_as_such_and_words_are_left_alone():
+    assert typeset("2.4e-07") == "2.4&#8239;×&#8239;10<sup>−7</sup>"
+    assert typeset("epoch 1e") == "epoch 1e"
+    assert typeset("abc1e-5x") == "abc1e-5x"

@@ -1,0 +1,81 @@
+"""Intervals for shares, medians with values that were not reached, and means over clusters."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from micrographia.core.errors import BadConfig
+from micrographia.methods.intervals import clustered_mean, median, share
+
+
+def test_wilsons_interval_of_eight_in_ten_is_the_textbooks():
+    found = share(8, 10)
+    assert (round(found.low, 4), round(found.high, 4)) == (0.4902, 0.9433)
+
+
+def test_a_share_of_nothing_is_unknown():
+    assert math.isnan(share(0, 0).estimate)
+
+
+def test_more_than_all_is_refused():
+    with pytest.raises(BadConfig, match="between 0 and the total"):
+        share(3, 2)
+
+
+def test_six_values_give_a_95_percent_interval_from_least_to_greatest_and_five_do_not():
+    assert median([3, 1, 2, 6, 5, 4]) == (3.5, 1, 6, 1 - 2 / 2**6)
+    assert median([1, 2, 3, 4, 5]).coverage == 1 - 2 / 2**5 < 0.95
+
+
+def test_with_many_values_the_ends_move_inwards():
+    found = median(range(1, 21))
+    assert (found.low, found.high) == (6, 15)
+    assert found.coverage >= 0.95
+
+
+def test_what_was_not_reached_counts_as_later_than_all():
+    assert median([100, math.inf, 200]).estimate == 200
+    assert median([100, math.inf, 200]).high == math.inf
+    assert median([100, math.inf, math.inf]).estimate == math.inf
+    assert median([100, 200, math.inf, math.inf]).estimate == math.inf
+
+
+def test_a_value_that_is_not_a_number_is_refused():
+    with pytest.raises(BadConfig, match="infinity"):
+        median([1.0, math.nan])
+
+
+def test_the_interval_of_the_median_covers_as_often_as_it_says():
+    drawn = np.random.default_rng(0).exponential(size=(2000, 9))
+    found = [median(row.tolist()) for row in drawn]
+    covered = np.mean([each.low <= math.log(2) <= each.high for each in found])
+    assert covered == pytest.approx(found[0].coverage, abs=0.015)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=12))
+def test_the_median_lies_between_its_ends(values):
+    found = median(values)
+    assert found.low <= found.estimate <= found.high
+
+
+def test_the_clustered_interval_is_wider_than_the_naive_one_when_clusters_are_alike():
+    cluster = np.repeat(np.arange(6), 10)
+    values = np.random.default_rng(1).normal(size=6)[cluster]
+    generator = torch.Generator().manual_seed(0)
+    mean, low, high = clustered_mean(values, cluster, generator=generator)
+    _, naive_low, naive_high = clustered_mean(values, np.arange(60), generator=generator)
+    assert mean == pytest.approx(values.mean())
+    assert high - low > 2 * (naive_high - naive_low)
+
+
+def test_one_set_of_draws_serves_every_curve():
+    values = np.random.default_rng(2).normal(size=(3, 4, 10))
+    mean, low, high = clustered_mean(
+        np.stack([values, values]), np.arange(10) % 5, generator=torch.Generator().manual_seed(0), draws=50
+    )
+    assert mean.shape == low.shape == high.shape == (2, 3, 4)
+    assert np.array_equal(low[0], low[1])
