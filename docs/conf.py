@@ -14,7 +14,7 @@ copyright = author
 release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 extensions = ["myst_parser", "mathml", "from_source"]
-exclude_patterns = ["_build", "_ext", "results/**", "labs/grokking-*.md"]
+exclude_patterns = ["_build", "_ext", "results/**"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"

@@ -13,7 +13,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-HELP_WIDTH = "100"
+HELP_WIDTH = "86"
 
 
 class FromSource(SphinxDirective):

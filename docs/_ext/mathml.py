@@ -1,7 +1,7 @@
 """Formulas as MathML, which browsers draw by themselves: no script, no fonts, no content delivery network."""
 
 from docutils import nodes
-from docutils.utils.math import MathError, pick_math_environment
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -16,10 +16,8 @@ def inline(translator: HTML5Translator, node: nodes.math) -> None:
 
 
 def block(translator: HTML5Translator, node: nodes.math_block) -> None:
-    text = node.astext()
-    environment = pick_math_environment(text) if r"\\" in text else ""
-    text = rf"\begin{{{environment}}}{text}\end{{{environment}}}" if environment else text
-    translator.body.append(f'<div class="math">{mathml(node, text, as_block=True)}</div>')
+    drawn = mathml(node, node.astext(), as_block=True)
+    translator.body.append(f'<div class="math">{drawn}</div>')
     raise nodes.SkipNode
 
 

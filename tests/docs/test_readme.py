@@ -2,12 +2,15 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from micrographia.faces.cli.commands import COMMANDS as COMMAND_TABLE
 from micrographia.faces.cli.commands import find
 from micrographia.faces.cli.main import main
+from micrographia.labs.grokking.sweep_config import plan_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -87,6 +90,21 @@ def test_every_command_and_flag_that_is_told_of_exists(words, capsys, monkeypatc
 def test_a_flag_that_does_not_exist_would_be_noticed(capsys, monkeypatch):
     with pytest.raises(AssertionError, match="--no-such-flag"):
         test_every_command_and_flag_that_is_told_of_exists(("grok", "--no-such-flag"), capsys, monkeypatch)
+
+
+def test_every_flag_in_a_table_or_sentence_is_some_commands(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for command in COMMAND_TABLE:
+        main([*command.name.split(), "--help"])
+    told = capsys.readouterr().out
+    named = {flag for text in TEXTS.values() for flag in re.findall(r"`(--[a-z][\w.-]*)", text)}
+    assert len(named) > 10
+    assert sorted(flag for flag in named if not re.search(rf"{re.escape(flag)}\b", told) and flag != "--help") == []
+
+
+def test_the_plan_in_the_documentation_is_a_plan():
+    (plan,) = re.findall(r"```toml\n(.*?)```", PAGES["docs/howto/sweep.md"], re.DOTALL)
+    assert plan_of(tomllib.loads(plan)).seeds == (0, 1, 2, 3, 4)
 
 
 def test_every_linked_file_of_readme_is_there():

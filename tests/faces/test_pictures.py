@@ -1,5 +1,8 @@
 """PNG and SVG: drawn where kaleido and a browser are, else an error that names both."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from micrographia.core.errors import MissingExtra
@@ -21,3 +24,18 @@ def test_a_browser_that_is_named_comes_first(tmp_path, monkeypatch):
     named.chmod(0o755)
     monkeypatch.setenv("BROWSER_PATH", str(named))
     assert find_chrome() == str(named)
+
+
+def test_one_browser_draws_all_pictures_and_is_closed_again(run, monkeypatch):
+    calls = []
+    kaleido = SimpleNamespace(
+        start_sync_server=lambda **choices: calls.append("start"),
+        stop_sync_server=lambda **choices: calls.append("stop"),
+        calc_fig_sync=lambda figure, opts: f"{figure['layout']['title']['text']} {opts['format']}".encode(),
+    )
+    monkeypatch.setitem(sys.modules, "kaleido", kaleido)
+    monkeypatch.setattr(module, "refuse_without_browser", lambda: None)
+    found = dict(pictures(run.figures, "svg"))
+    assert set(found) == {figure.name for figure in run.figures if figure.kind not in ("table", "explorer")}
+    assert found["loss"] == b"Loss over training svg"
+    assert calls == ["start", "stop"]

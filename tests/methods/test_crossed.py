@@ -64,7 +64,8 @@ def test_empty_cells_do_no_harm():
 
 def test_without_a_second_column_there_is_no_pair_of_one_row():
     found = shares(np.eye(3, dtype=bool), np.arange(3), np.zeros(3, dtype=int))
-    assert math.isnan(found.same_row) and math.isnan(found.row)
+    assert math.isnan(found.same_row)
+    assert math.isnan(found.row)
 
 
 def test_the_null_of_the_row_is_centred_on_nothing_while_the_column_still_decides():
@@ -85,8 +86,8 @@ def test_intervals_hold_the_estimate_and_shrink_to_a_point_without_chance():
 def test_partners_move_whole_rows_and_whole_columns():
     for partner in partners(ROW, COLUMN, generator=generator(), draws=20):
         assert sorted(partner) == list(range(len(ROW)))
-        assert all(len(set(ROW[partner][ROW == row])) == 1 for row in range(ROWS))
-        assert all(len(set(COLUMN[partner][COLUMN == column])) == 1 for column in range(COLUMNS))
+        assert all(len(set(ROW[partner][row == ROW])) == 1 for row in range(ROWS))
+        assert all(len(set(COLUMN[partner][column == COLUMN])) == 1 for column in range(COLUMNS))
 
 
 def test_an_empty_cell_gives_no_partner_and_is_left_out_of_the_mean():

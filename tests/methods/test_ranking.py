@@ -31,7 +31,8 @@ def test_scores_that_say_nothing_have_an_area_of_a_half_in_the_mean():
 
 def test_standardised_scores_have_mean_0_and_spread_1_and_constants_become_0():
     found = standardised(np.array([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]]))
-    assert found[0].mean() == pytest.approx(0) and found[0].std() == pytest.approx(1)
+    assert found[0].mean() == pytest.approx(0)
+    assert found[0].std() == pytest.approx(1)
     assert found[1].tolist() == [0, 0, 0]
 
 

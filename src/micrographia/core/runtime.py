@@ -102,15 +102,14 @@ def settings(threads: int, device: str | torch.device = "cpu") -> Iterator[None]
     CUBLAS_WORKSPACE_CONFIG is set, which counts from the first CUDA matrix product of the process on.
     """
     old_threads, old_flush = torch.get_num_threads(), flushes_denormals()
-    old_deterministic = torch.are_deterministic_algorithms_enabled()
-    old_warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    old_deterministic = torch.get_deterministic_debug_mode()
     old_fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # set through a module class
     old_precision, old_convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     old_workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     try:
         if torch.device(device).type == "cuda":
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler, a second
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs a pass and hides nothing here
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
@@ -121,7 +120,7 @@ def settings(threads: int, device: str | torch.device = "cpu") -> Iterator[None]
         torch.backends.cudnn.allow_tf32 = old_convolution
         torch.set_float32_matmul_precision(old_precision)
         torch.utils.deterministic.fill_uninitialized_memory = old_fill  # type: ignore[attr-defined]
-        torch.use_deterministic_algorithms(old_deterministic, warn_only=old_warn_only)
+        torch.set_deterministic_debug_mode(old_deterministic)
         if torch.device(device).type == "cuda":
             _restore_variable("CUBLAS_WORKSPACE_CONFIG", old_workspace)
 

@@ -152,22 +152,24 @@ def forward(
     stop: int | None = None,
     last: bool = False,
 ) -> Float[Tensor, "batch at vocab"] | None:
-    """Logits at every position (`last`: only the last), or None when stopped before layer `stop`.
+    """Logits at every position, or None when stopped before layer `stop`.
 
+    With `last`, what follows the last layer's attention is computed at the last position alone, and so are its Sites.
     Cost: one pass; about 2 FLOPs per weight and position.
     """
     x = _embed(arch, weights, tokens, tap) if start is None else start.residual
     for i in range(start.layer if start else 0, arch.n_layers if stop is None else stop):
         x = tap("resid_pre", i, x)
         if arch.attention:
-            x = tap("resid_mid", i, x + tap("attn_out", i, _attention(arch, weights, i, x, tap)))
+            x = x + tap("attn_out", i, _attention(arch, weights, i, x, tap))
+            x = tap("resid_mid", i, x[:, -1:] if last and i == arch.n_layers - 1 else x)
         if arch.mlp:
             y = tap("mlp_out", i, _mlp(arch, weights, i, x, tap))
             x = x + y if arch.attention or i else y  # the concatenated operands have another width: no skip
         x = tap("resid_post", i, x)
     if stop is not None:
         return None
-    x = _norm(arch, weights, "ln_final", x[:, -1:] if last else x, tap, "final_norm", None)
+    x = _norm(arch, weights, "ln_final", x, tap, "final_norm", None)
     logits = x @ unembedding(arch, weights)
     return tap("logits", None, logits + weights["unembed.b_U"] if arch.unembed_bias else logits)
 

@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from micrographia.labs.grokking.lottery_chance import COMBINED, Contest, causes, curves, decided
+from micrographia.methods import crossed, ranking
 
 INITS, SPLITS, K, WINNERS = 6, 4, 15, 3
 INIT, SPLIT = (place.ravel() for place in np.meshgrid(np.arange(INITS), np.arange(SPLITS), indexing="ij"))
 
 
 def contest(*, seed: int = 0, told: float = 0.0, by_init: bool = True) -> Contest:
-    """Winners drawn for each initialisation (or network); the second score tells them with this strength from look 1 on."""
+    """Winners drawn for each initialisation (or network); the second score tells them at the second look alone."""
     rng = np.random.default_rng(seed)
     luck = rng.random((INITS, K))[INIT] if by_init else rng.random((len(INIT), K))
     won = luck.argsort(1).argsort(1) < WINNERS
@@ -29,7 +30,7 @@ def test_a_score_that_tells_the_winners_is_found_at_its_look_and_not_before():
     assert found.names == ["noise", "telling", COMBINED]
     assert found.area.shape == found.low.shape == found.null_high.shape == found.p_value.shape == (3, 2)
     assert found.area[1, 1] > 0.95 > found.null_high[1, 1]
-    assert found.p_value[1, 1] < 0.02 and found.p_best[1] < 0.02
+    assert max(found.p_value[1, 1], found.p_best[1]) < 0.02
     assert found.p_best[0] > 0.05
     assert found.low[1, 1] <= found.area[1, 1] <= found.high[1, 1]
 
@@ -41,15 +42,23 @@ def test_the_combined_score_learns_from_other_initialisations_alone():
 
 
 def test_networks_of_one_initialisation_are_no_independent_witnesses():
-    """Winners and scores both belong to the initialisation, and have nothing to do with each other: few false alarms."""
-    p_values = [drawn(contest(seed=seed), permutations=100).p_value[0, 0] for seed in range(40)]
-    assert np.mean(np.array(p_values) <= 0.05) <= 0.15
-    assert np.mean(p_values) == pytest.approx(0.5, abs=0.15)
+    """Winners and scores both belong to the initialisation and have nothing else in common: few false alarms."""
+    p_values = []
+    for seed in range(60):
+        found = contest(seed=seed)
+        pairwise = ranking.areas(found.scores[0, 0], found.won)
+        dealt = crossed.partners(INIT, SPLIT, generator=torch.Generator().manual_seed(seed), draws=200)
+        null = crossed.permuted_means(pairwise, dealt)
+        p_values.append((1 + (null >= pairwise.diagonal().mean()).sum()) / (1 + len(null)))
+    assert np.mean(np.array(p_values) <= 0.05) <= 0.12
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.12)
 
 
 @pytest.mark.parametrize("by_init", [True, False])
 def test_the_share_of_the_initialisation_is_all_where_it_decides_and_nothing_where_each_network_does(by_init):
-    found = causes(contest(by_init=by_init), generator=torch.Generator().manual_seed(0), permutations=100, resamples=100)
+    found = causes(
+        contest(by_init=by_init), generator=torch.Generator().manual_seed(0), permutations=100, resamples=100
+    )
     assert found["init"]["value"] == pytest.approx(1.0 if by_init else 0.0, abs=0.15)
     assert (found["init"]["p_value"] < 0.02) == by_init
     assert found["winners"]["value"] == WINNERS

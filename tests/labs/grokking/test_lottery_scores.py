@@ -18,7 +18,11 @@ def reading(n: int, k: int, *, turned: float = 0.0, neurons: int = 8) -> Reading
     W_L = torch.cos(angle * at + phase[:, None] + turned).double()
     W_E = torch.cos(angle * at)[:, None] * torch.ones(3) + 1e-3 * torch.randn(n, 3, generator=generator)
     logits = (H.double() @ W_L).float()
-    return Reading(logits=logits, train=None, neurons=H, W_L=W_L, pattern=None, W_E=W_E)
+    labels = ((at[:, None] + at) % n).flatten()
+    return Reading(
+        logits=logits, train=None, neurons=H, W_L=W_L, pattern=None, W_E=W_E,
+        answers=logits.flatten(0, 1), labels=labels, seen=None,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("n", "k"), [(11, 3), (10, 4), (10, 5)])

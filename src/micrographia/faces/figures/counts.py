@@ -15,8 +15,9 @@ def bars(data: Mapping[str, Any]) -> Drawn:
     series = [escaped(name) for name in data.get("series") or ("",)]
     names = [escaped(name) for name in data["names"]]
     traces = [_bar(data, i, names, y[i], name=name) for i, name in enumerate(series)]
+    slanted = sum(map(len, names)) > 160
     layout = frame(
-        xaxis=axis(data["x_label"], category=True) | {"tickangle": -45 if sum(map(len, names)) > 160 else 0},
+        xaxis=axis(data["x_label"], category=True) | {"tickangle": -45 if slanted else 0, "nticks": 20},
         yaxis=axis(data["y_label"], log=bool(data.get("log_y"))) | {"rangemode": "tozero"},
         shapes=level_marks(data.get("reference") or ()),
         showlegend=len(series) > 1,

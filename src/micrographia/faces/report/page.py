@@ -5,6 +5,7 @@ installed plotly and carried in the file. What is on the page comes from `outlin
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -60,11 +61,7 @@ def document(heading: str, body: Html, figures: Sequence[Figure]) -> str:
         tag("title", heading),
         tag("style", Html(asset("report.css"))),
     )
-    scripts = (
-        [_carried("library", packed_text(get_plotlyjs())), _carried("data", packed(data))]
-        if pictures or explorers
-        else []
-    )
+    scripts = [_carried("library", _library()), _carried("data", packed(data))] if pictures or explorers else []
     scripts += [tag("script", Html(asset(name))) for name in SCRIPTS]
     page = tag("html", tag("head", head), tag("body", body, *scripts), lang="en")
     return f"<!DOCTYPE html>\n{page}\n"
@@ -74,6 +71,12 @@ THEMES: Mapping[str, Any] = {
     theme: {"template": {"layout": template(theme)}, "scales": SCALES[theme], "lines": LINES, "muted": MUTED}
     for theme in ("light", "dark")
 }
+
+
+@cache
+def _library() -> str:
+    """plotly.js, packed once a process."""
+    return packed_text(get_plotlyjs())
 
 
 def _carried(name: str, text: str) -> Html:

@@ -108,7 +108,7 @@
 
   const touch = window.matchMedia("(pointer: coarse)").matches;
   const config = {
-    responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover",
+    responsive: true, displaylogo: false, displayModeBar: touch || window.innerWidth < 640 ? false : "hover",
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
   };
 

@@ -92,6 +92,7 @@ class Config:
         checks = {
             "modulus must be at least 3": self.modulus >= 3,
             "train_fraction must lie strictly between 0 and 1": 0 < self.train_fraction < 1,
+            "train_fraction must give at least one pair": self.train_fraction * self.modulus**2 >= 1,
             "n_layers, d_model, n_heads, d_head and d_mlp must be positive": min(
                 self.n_layers, self.d_model, self.n_heads, self.d_head, self.d_mlp
             )
@@ -106,6 +107,7 @@ class Config:
             >= 1,
             "warmup must not be negative": self.warmup >= 0,
             "threads must be positive": self.threads is None or self.threads >= 1,
+            "rotary positions need an even d_head": self.positions != "rotary" or self.d_head % 2 == 0,
             "a model needs attention, an MLP, or both": self.attention or self.mlp,
             "multiply needs a prime modulus": self.operation != "multiply" or is_prime(self.modulus),
         }

@@ -7,17 +7,16 @@ is that of Nanda et al. (2023), section 4.2; the shares and the null are ours, s
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from micrographia.core.basis import fold, n_frequencies
-from micrographia.methods.fourier.cubes import cube_table
+from micrographia.core.basis import fold_difference, fourier_basis
 from micrographia.methods.fourier.excluded import excluded_loss
-from micrographia.methods.fourier.losses import losses, table_losses
+from micrographia.methods.fourier.losses import losses
 
 GENERALISES = 0.99
 """Test accuracy from which a network counts as having grokked."""
@@ -51,7 +50,7 @@ def fourier_algorithm(
 ) -> Shown:
     """Put the criterion to a network's logits in cyclic coordinates. `present`: key frequencies and overtones.
 
-    One dense pass over the logits and O(n^2) for each of 200 random sets.
+    Two dense passes over the logits, and O(n^2) for the null's random sets.
     """
     if test_accuracy is None:
         return _not(None, "the split is not known, so nobody can say whether it generalises")
@@ -60,14 +59,14 @@ def fourier_algorithm(
     if not keys:
         return _not(False, "it generalises, but no frequency of its logits stands out")
     uniform, loss = math.log(len(logits)), losses(logits).loss
-    table = fold(logits)
-
-    def recovered(ks: Sequence[int]) -> float:
-        return (uniform - table_losses(cube_table(table, ks)).loss) / (uniform - loss)
-
-    closed_form = recovered(keys)
+    waves = _waves(logits)
+    closed_form = _recovered(waves, [keys], uniform, loss)[0]
     rest = (uniform - excluded_loss(logits, sorted({*keys, *present}), form="3d").loss) / (uniform - loss)
-    null = _null(recovered, _others(len(logits), keys, present), len(keys), generator)
+    others = [k for k in range(1, len(waves) + 1) if k not in {*keys, *present}]
+    null = math.nan
+    if others:
+        sets = [_draw(others, len(keys), generator) for _ in range(SETS)]
+        null = sum(share >= ENOUGH for share in _recovered(waves, sets, uniform, loss)) / SETS
     return Shown(*_verdict(closed_form, rest, null), closed_form, rest, null)
 
 
@@ -83,16 +82,24 @@ def _verdict(closed_form: float, rest: float, null: float) -> tuple[bool, str]:
     return True, f"the key cosines alone recover {closed_form:.0%} of the loss, the rest of the logits does no work"
 
 
-def _null(recovered: Callable[[Sequence[int]], float], others: Sequence[int], size: int, generator: Generator) -> float:
-    """Share of random sets of as many other frequencies (of all of them, where they are fewer) that do the work too."""
-    if not others:
-        return math.nan
-    drawn = [torch.randperm(len(others), generator=generator)[:size].tolist() for _ in range(SETS)]
-    return sum(recovered([others[i] for i in each]) >= ENOUGH for each in drawn) / SETS
+def _waves(logits: Tensor) -> Float[Tensor, "n_frequencies n"]:
+    """The part of the logits in each cube, as a function of d = a + b - c, which is all that it depends on."""
+    cosines = fourier_basis(len(logits))[1::2]
+    return cosines * (cosines @ fold_difference(logits).cpu())[:, None]
 
 
-def _others(n: int, keys: Sequence[int], present: Sequence[int]) -> list[int]:
-    return [k for k in range(1, n_frequencies(n) + 1) if k not in {*keys, *present}]
+def _recovered(waves: Tensor, sets: Sequence[Sequence[int]], uniform: float, loss: float) -> list[float]:
+    """Share of the loss that the cubes of each set recover alone. One row stands for all pairs: d = 0 is right."""
+    chosen = torch.zeros(len(sets), len(waves), dtype=waves.dtype)
+    for row, ks in zip(chosen, sets):
+        row[[k - 1 for k in ks]] = 1.0
+    logits = chosen @ waves
+    return ((uniform - (logits.logsumexp(1) - logits[:, 0])) / (uniform - loss)).tolist()
+
+
+def _draw(others: Sequence[int], size: int, generator: Generator) -> list[int]:
+    """As many of the other frequencies, all of them where they are fewer."""
+    return [others[i] for i in torch.randperm(len(others), generator=generator)[:size].tolist()]
 
 
 def _not(shown: bool | None, reason: str) -> Shown:

@@ -16,8 +16,12 @@ from micrographia.core.edits import apply
 from micrographia.core.transformer import Architecture
 from micrographia.labs.grokking import measure
 from micrographia.labs.grokking.reading import Reading, Task, Weights, cyclic, logits_of, read
-from micrographia.methods.fourier import closed_form, cubes, key_frequencies, restricted
+from micrographia.methods.fourier import cubes, restricted
+from micrographia.methods.fourier.ablations import ablations
+from micrographia.methods.fourier.closed_form import read_algorithm, sentences
+from micrographia.methods.fourier.key_frequencies import find_frequencies
 from micrographia.methods.fourier.neurons import published_key_frequencies
+from micrographia.methods.fourier.replacements import Row, replacements
 
 
 class Findings(NamedTuple):
@@ -37,25 +41,32 @@ def find(arch: Architecture, weights: Weights, task: Task, *, generator: Generat
     if task.operation == "polynomial":
         return Findings(reading, [], _without_characters(reading, weights))
     rows = frequency_rows(reading)
-    ks = [row["k"] for row in rows if row["kind"] != "overtone"]
-    algorithm = closed_form.read_algorithm(reading.logits, reading.neurons, reading.W_L, ks)
+    keys = sorted(row["k"] for row in rows if row["kind"] == "key")
+    # Without neurons none can be called key; then what is present stands in for them.
+    ks = keys or sorted(row["k"] for row in rows if row["kind"] != "overtone")
+    parts = {"neurons": reading.neurons, "W_L": reading.W_L}
+    algorithm = read_algorithm(reading.logits, ks, **parts)
     results = {
-        "key_frequencies": [row["k"] for row in rows if row["kind"] == "key"],
+        "key_frequencies": keys,
         "overtones": [row["k"] for row in rows if row["kind"] == "overtone"],
         "present": [row["k"] for row in rows],
         "frequencies": rows,
         "published_rule": _published_rule(reading),
         "measures": measures(reading, arch, weights, task, ks, generator),
-        "algorithm": closed_form.sentences(algorithm, len(reading.logits)) if ks else [],
-        "replacements": _table(_replacements(reading, arch, weights, task, ks)) if ks else [],
-        "ablations": _table(_ablations(reading, ks, generator)) if ks else [],
+        "algorithm": sentences(algorithm, str(len(reading.logits))),
+        "replacements": [row._asdict() for row in _replacements(reading, arch, weights, task, ks)],
+        "ablations": [
+            row._asdict()
+            for row in ablations(reading.logits, ks, **parts, train=reading.train, generator=generator)
+        ],
     }
     return Findings(reading, ks, results)
 
 
 def frequency_rows(r: Reading) -> list[dict[str, Any]]:
     """Every present frequency, strongest first."""
-    found = key_frequencies.find_frequencies(r.logits, r.neurons, r.W_L)
+    held_out = None if r.train is None else ~r.train
+    found = find_frequencies(r.logits, r.neurons, r.W_L, held_out=held_out)
     return sorted((frequency._asdict() for frequency in found), key=lambda row: -row["energy"])
 
 
@@ -67,7 +78,7 @@ def measures(
     clusters = measure.neuron_frequencies(r)
     heads = measure.attention_waves(r)
     found: dict[str, Any] = {"n": len(r.logits), **measure.performance(r)}
-    found["restricted_loss"] = measure.restricted_losses(r, ks) if ks else {}
+    found["restricted_loss"] = measure.restricted_losses(r, ks) if ks else dict.fromkeys(measure.RESTRICTED, math.nan)
     found |= measure.excluded_losses(r, ks) if ks else dict.fromkeys(EXCLUDED, math.nan)
     found |= measure.logit_cubes(r, ks) | measure.periodic_weights(r, ks)
     found["neuron_directions"] = measure.neuron_directions(r, ks)
@@ -107,43 +118,36 @@ def _published_rule(r: Reading) -> list[int]:
     return [] if clusters is None else published_key_frequencies(clusters)
 
 
-def _replacements(
-    r: Reading, arch: Architecture, weights: Weights, task: Task, ks: Sequence[int]
-) -> Sequence[closed_form.Row]:
+def _replacements(r: Reading, arch: Architecture, weights: Weights, task: Task, ks: Sequence[int]) -> list[Row]:
     """The network with its parts replaced, one after the other, by the formula."""
-    to_a = None if r.pattern is None else r.pattern[..., 0]
     answer = None if r.pattern is None else _with_attention(arch, weights, task)
-    return closed_form.replacements(
-        r.logits, r.neurons, r.W_L, ks, r.train, to_a=to_a, logits_given_pattern=answer
+    return replacements(
+        r.logits,
+        ks,
+        neurons=r.neurons,
+        W_L=r.W_L,
+        train=r.train,
+        pattern=r.pattern,
+        logits_given_pattern=answer,
     )
 
 
 def _with_attention(arch: Architecture, weights: Weights, task: Task) -> Callable[[Tensor], Tensor]:
-    """Cyclic attention to a and b, (n, n, head, 2), in the first layer -> the logits that the rest makes of it."""
+    """Another attention of the last position, (n, n, head, 3), in the first layer -> cyclic logits of the rest."""
     order = cyclic(task)
 
     def answer(pattern: Tensor) -> Tensor:
-        p = task.modulus
-        rows = torch.zeros(p, p, *pattern.shape[2:], dtype=pattern.dtype)
-        rows[order.left[:, None], order.right] = pattern
+        rows = torch.zeros(task.modulus, task.modulus, *pattern.shape[2:], dtype=pattern.dtype)
+        rows[order.left[:, None], order.left] = pattern
 
         def change(old: Tensor) -> Tensor:
             new = old.clone()
-            new[:, :, -1, :2] = rows.flatten(0, 1).to(old)
-            new[:, :, -1, 2:] = 0
+            new[:, :, -1] = rows.flatten(0, 1).to(old)
             return new
 
         return logits_of(arch, weights, task, edits=(apply("L0.pattern", change),))
 
     return answer
-
-
-def _ablations(r: Reading, ks: Sequence[int], generator: Generator) -> Sequence[closed_form.Row]:
-    return closed_form.ablations(r.logits, r.neurons, r.W_L, ks, r.train, generator=generator)
-
-
-def _table(rows: Sequence[closed_form.Row]) -> list[dict[str, Any]]:
-    return [row._asdict() for row in rows]
 
 
 def _without_characters(r: Reading, weights: Weights) -> dict[str, Any]:

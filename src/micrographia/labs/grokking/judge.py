@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from micrographia.core.claims import Judged, Value, judge, load_claims
+from micrographia.methods.fourier.ablations import NULL_SPACE, RANDOM_SPACE
+from micrographia.methods.fourier.replacements import OTHER_POLYNOMIALS, POLYNOMIALS
 
 CLAIMS = Path(__file__).with_name("claims.toml")
 Results = Mapping[str, Any]
@@ -93,11 +95,6 @@ def _null_space(results: Results) -> float | None:
     loss = _row("ablations", NULL_SPACE)(results)
     return None if loss is None else loss / math.log(results["measures"]["n"])
 
-
-NULL_SPACE = "neurons off the key directions"
-RANDOM_SPACE = "neurons off a random subspace of equal rank"
-POLYNOMIALS = "neurons as polynomials of their frequency"
-OTHER_POLYNOMIALS = "neurons as polynomials of another key frequency"
 
 MEASURED: dict[str, Callable[[Results], Any]] = {
     "phases-in-order": _phases_in_order,

@@ -109,6 +109,7 @@ def restricted_losses(r: Reading, ks: Sequence[int]) -> Numbers:
 
 
 VARIANTS = ("projection", "quadratic")
+RESTRICTED = (*(f"{name}{part}" for name in VARIANTS for part in ("", "_train", "_test")), "neurons", "neurons_all")
 
 
 def excluded_losses(r: Reading, ks: Sequence[int]) -> Numbers:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from micrographia.core.basis import Characters, characters, pairs_to_cyclic, to_cyclic
 from micrographia.core.edits import Edit
+from micrographia.core.model import Tap
 from micrographia.core.sites import Site
-from micrographia.core.transformer import Architecture, Transformer, unembedding
+from micrographia.core.transformer import Architecture, forward, unembedding
 from micrographia.labs.grokking.task import all_rows
 
 Weights = Mapping[str, Tensor]
@@ -56,35 +57,35 @@ def cyclic(task: Task) -> Characters:
     return plain
 
 
-def read(arch: Architecture, weights: Weights, task: Task, *, edits: tuple[Edit, ...] = ()) -> Reading:
+def read(arch: Architecture, weights: Weights, task: Task) -> Reading:
     """Run all pairs and keep what the measures need. One forward; about 0.25 GB at p = 113."""
-    model = Transformer(arch, weights)
     tokens, labels = all_rows(task.modulus, task.operation)
     layers = range(arch.n_layers)
     keep = [Site("neurons", i) for i in layers if arch.mlp] + ([Site("pattern", 0)] if arch.attention else [])
     normed = arch.norm != "none"
-    out = model.run(tokens, keep=[*keep, *([Site("final_norm_scale")] if normed else [])], logits="last", edits=edits)
-    assert out.logits is not None
+    tap = Tap([*keep, *([Site("final_norm_scale")] if normed else [])])
+    logits = _last_logits(arch, weights, tokens, tap)
+    cache = tap.finish()
     order = cyclic(task)
     square = (task.modulus, task.modulus)
     neurons = None
     if arch.mlp:
-        flat = torch.cat([out.cache[Site("neurons", i)][:, -1] for i in layers], 1)
+        flat = torch.cat([cache[Site("neurons", i)][:, -1] for i in layers], 1)
         if normed:
-            flat = flat / out.cache[Site("final_norm_scale")][:, -1]
+            flat = flat / cache[Site("final_norm_scale")][:, -1]
         neurons = pairs_to_cyclic(flat.unflatten(0, square), order)
     pattern = None
     if arch.attention:
-        by_tokens = out.cache[Site("pattern", 0)][:, :, -1].unflatten(0, square)
+        by_tokens = cache[Site("pattern", 0)][:, :, -1].unflatten(0, square)
         pattern = by_tokens[order.left[:, None], order.left]
     return Reading(
-        logits=to_cyclic(out.logits[:, -1], order),
+        logits=to_cyclic(logits, order),
         train=None if task.train is None else pairs_to_cyclic(task.train.unflatten(0, square), order),
         neurons=neurons,
         W_L=neuron_to_logits(arch, weights, order.out) if arch.mlp else None,
         pattern=pattern,
         W_E=weights["embed.W_E"][order.left],
-        answers=out.logits[:, -1, : task.modulus],
+        answers=logits[:, : task.modulus],
         labels=labels,
         seen=task.train,
     )
@@ -93,9 +94,14 @@ def read(arch: Architecture, weights: Weights, task: Task, *, edits: tuple[Edit,
 def logits_of(arch: Architecture, weights: Weights, task: Task, *, edits: tuple[Edit, ...] = ()) -> Tensor:
     """Cyclic logits alone, (n, n, n): what an edited network answers."""
     tokens, _ = all_rows(task.modulus, task.operation)
-    out = Transformer(arch, weights).run(tokens, logits="last", edits=edits)
-    assert out.logits is not None
-    return to_cyclic(out.logits[:, -1], cyclic(task))
+    return to_cyclic(_last_logits(arch, weights, tokens, Tap((), edits)), cyclic(task))
+
+
+@torch.no_grad()
+def _last_logits(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Float[Tensor, "pairs vocab"]:
+    logits = forward(arch, weights, tokens, tap=tap, last=True)
+    assert logits is not None
+    return logits[:, -1]
 
 
 def neuron_to_logits(arch: Architecture, weights: Weights, out: Int[Tensor, "n"]) -> Float[Tensor, "m n"]:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Generator, Tensor
+from torch import Tensor
 
+from micrographia.core.runtime import generator
 from micrographia.core.transformer import Architecture
 from micrographia.labs.grokking.config import Config
 
@@ -48,7 +49,7 @@ def shuffle_split(n_pairs: int, fraction: float, seed: int) -> Bool[Tensor, "pai
 
 def randperm_split(n_pairs: int, fraction: float, seed: int) -> Bool[Tensor, "pairs"]:
     """The first int(fraction * n) of `torch.manual_seed(seed); torch.randperm(n)`, as in TransformerLens' demo."""
-    order = torch.randperm(n_pairs, generator=Generator().manual_seed(seed))
+    order = torch.randperm(n_pairs, generator=generator(seed))
     return _mask(n_pairs, order[: int(fraction * n_pairs)])
 
 

@@ -22,7 +22,7 @@ from micrographia.core.basis import n_frequencies
 
 # The regression of the sines' scale: log scale = constant + slope * log of what surrounds a sine. These are points of
 # an average, not thresholds: all are weighed by how well they predict the sines. A slope of 1 on the other signs is
-# noise without direction; slopes above 1 on the wrong sums are smooth noise, whose spectrum falls in a, b and c at once.
+# noise without direction; slopes above 1 on the wrong sums are smooth noise, its spectrum falling in a, b and c alike.
 SLOPES_ON_SIGNS = (0.0, 0.5, 1.0)
 SLOPES_ON_SUMS = (0.5, 1.0, 1.5, 2.0, 3.0)
 DEGREES_OF_FREEDOM = (2.0, 3.0, 6.0, 50.0)

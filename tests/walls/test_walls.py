@@ -1,0 +1,178 @@
+"""The architecture is a test, not a wish: every file against every rule, and every rule against a file that breaks it."""
+
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+
+import pytest
+import wall_rules as walls
+from wall_rules import RULES, Rule, Source
+
+import micrographia
+
+PACKAGE = Path(next(iter(micrographia.__path__)))
+FILES = [
+    Source(PurePosixPath(path.relative_to(PACKAGE).as_posix()), path.read_text(encoding="utf-8"))
+    for path in sorted(PACKAGE.rglob("*.py"))
+]
+rules = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+
+
+def source(path: str, text: str) -> Source:
+    return Source(PurePosixPath(path), text)
+
+
+@rules
+def test_the_wall_stands(rule: Rule):
+    broken = [sentence for file in FILES for sentence in rule(file)]
+    assert not broken, "\n".join(broken)
+
+
+def test_there_is_something_to_guard():
+    assert {"core", "methods", "labs", "faces"} <= {file.floor for file in FILES}
+    assert len(FILES) > 40
+
+
+BREAKS: list[tuple[Rule, str, str]] = [
+    (walls.imports_only_go_down, "core/sites.py", "from micrographia.methods.fourier import spectra"),
+    (walls.imports_only_go_down, "core/sites.py", "import micrographia.labs"),
+    (walls.imports_only_go_down, "methods/lens.py", "from micrographia.labs.grokking.task import make_pairs"),
+    (walls.imports_only_go_down, "labs/grokking/run.py", "from micrographia.faces import words"),
+    (walls.imports_only_go_down, "labs/grokking/run.py", "def f():\n    import micrographia.faces.words"),
+    (walls.imports_only_go_down, "methods/lens.py", "from micrographia.methods.fourier.spectra import x"),
+    (walls.imports_only_go_down, "methods/fourier/spectra.py", "from micrographia.methods import lens"),
+    (walls.imports_only_go_down, "labs/ioi/run.py", "from micrographia.labs.grokking.task import make_pairs"),
+    (walls.imports_only_go_down, "core/x.py", "import importlib\nimportlib.import_module('micrographia.labs.ioi')"),
+    (walls.nobody_inside_imports_the_facade, "core/sites.py", "import micrographia"),
+    (walls.nobody_inside_imports_the_facade, "labs/ioi/run.py", "from micrographia import grok"),
+    (walls.nobody_inside_imports_the_facade, "faces/words.py", "import micrographia as m"),
+    (walls.imports_are_absolute_and_their_names_known, "core/sites.py", "from . import edits"),
+    (walls.imports_are_absolute_and_their_names_known, "core/sites.py", "from .edits import put"),
+    (walls.imports_are_absolute_and_their_names_known, "core/sites.py", "from __future__ import annotations"),
+    (walls.imports_are_absolute_and_their_names_known, "core/x.py", "from importlib import import_module\nimport_module(y)"),
+    (walls.the_facade_is_lazy, "__init__.py", "import torch"),
+    (walls.the_facade_is_lazy, "__init__.py", "from micrographia.core.sites import Site"),
+    (walls.faces_import_no_torch, "faces/words.py", "import torch"),
+    (walls.faces_import_no_torch, "faces/cli/main.py", "def f():\n    from torch import Tensor"),
+    (walls.libraries_come_in_by_their_doors, "core/model.py", "import transformers"),
+    (walls.libraries_come_in_by_their_doors, "core/pretrained.py", "import transformers"),
+    (walls.libraries_come_in_by_their_doors, "labs/ioi/run.py", "def f():\n    from transformers import AutoModel"),
+    (walls.libraries_come_in_by_their_doors, "methods/lens.py", "def f():\n    import pyarrow.parquet"),
+    (walls.libraries_come_in_by_their_doors, "core/store/formats.py", "import pyarrow"),
+    (walls.libraries_come_in_by_their_doors, "labs/ioi/run.py", "def f():\n    import ray"),
+    (walls.libraries_come_in_by_their_doors, "labs/ioi/run.py", "import argparse"),
+    (walls.libraries_come_in_by_their_doors, "labs/ioi/config.py", "import tyro"),
+    (walls.libraries_come_in_by_their_doors, "core/events.py", "from rich.progress import Progress"),
+    (walls.libraries_come_in_by_their_doors, "methods/lens.py", "import pandas"),
+    (walls.only_the_store_writes_files, "labs/ioi/run.py", "open('x', 'w')"),
+    (walls.only_the_store_writes_files, "labs/ioi/run.py", "open('x', mode='ab')"),
+    (walls.only_the_store_writes_files, "labs/ioi/run.py", "open('x', mode)"),
+    (walls.only_the_store_writes_files, "labs/ioi/run.py", "path.open('r+')"),
+    (walls.only_the_store_writes_files, "faces/cli/main.py", "Path('x').write_text('y')"),
+    (walls.only_the_store_writes_files, "faces/cli/main.py", "(a / 'b').write_bytes(b'y')"),
+    (walls.only_the_store_writes_files, "core/tasks.py", "path.parent.mkdir(parents=True)"),
+    (walls.only_the_store_writes_files, "core/tasks.py", "path.unlink()"),
+    (walls.only_the_store_writes_files, "core/tasks.py", "path.replace(other)"),
+    (walls.only_the_store_writes_files, "core/tasks.py", "import os\nos.replace(a, b)"),
+    (walls.only_the_store_writes_files, "core/tasks.py", "from os import replace as r\nr(a, b)"),
+    (walls.only_the_store_writes_files, "core/tasks.py", "import shutil\nshutil.rmtree(a)"),
+    (walls.only_the_store_writes_files, "core/tasks.py", "import tempfile\ntempfile.mkdtemp()"),
+    (walls.only_the_store_writes_files, "core/training.py", "import torch\ntorch.save(x, 'y')"),
+    (walls.only_the_store_writes_files, "core/training.py", "from safetensors.torch import save_file\nsave_file(x, 'y')"),
+    (walls.only_the_store_writes_files, "core/training.py", "import numpy as np\nnp.savez('y', x)"),
+    (walls.only_the_store_writes_files, "core/training.py", "frame.to_parquet('y')"),
+    (walls.only_the_store_writes_files, "core/training.py", "import pyarrow.parquet as pq\npq.write_table(x, 'y')"),
+    (walls.only_the_store_writes_files, "core/training.py", "import json\njson.dump(x, stream)"),
+    (walls.only_the_store_writes_files, "faces/report/html.py", "figure.write_html('y')"),
+    (walls.only_the_runtime_picks, "core/training.py", "import torch\ntorch.set_num_threads(2)"),
+    (walls.only_the_runtime_picks, "labs/ioi/run.py", "from torch import manual_seed\nmanual_seed(0)"),
+    (walls.only_the_runtime_picks, "labs/ioi/run.py", "import torch\ntorch.cuda.is_available()"),
+    (walls.only_the_runtime_picks, "labs/ioi/run.py", "import torch\ntorch.device('cuda')"),
+    (walls.only_the_runtime_picks, "labs/ioi/run.py", "model.cuda()"),
+    (walls.only_the_runtime_picks, "labs/ioi/run.py", "from torch import Generator\nGenerator().manual_seed(0)"),
+    (walls.only_the_runtime_picks, "labs/ioi/run.py", "import torch\ntorch.backends.cuda.matmul.allow_tf32 = True"),
+    (walls.only_the_runtime_picks, "labs/ioi/run.py", "import numpy as np\nnp.random.seed(0)"),
+    (walls.only_the_runtime_picks, "labs/ioi/run.py", "import numpy as np\nnp.random.default_rng(0)"),
+    (walls.only_the_runtime_picks, "labs/ioi/run.py", "import random\nrandom.shuffle(x)"),
+    (walls.only_the_runtime_picks, "methods/lens.py", "import torch\ntorch.randn(3)"),
+    (walls.only_the_runtime_picks, "methods/lens.py", "weight.normal_()"),
+    (walls.only_the_runtime_picks, "methods/lens.py", "import os\nos.cpu_count()"),
+    (walls.only_faces_talk, "core/training.py", "print('loss')"),
+    (walls.only_faces_talk, "labs/ioi/run.py", "import sys\nsys.stderr.write('loss')"),
+    (walls.only_faces_talk, "labs/ioi/run.py", "import sys\npath = sys.argv[1]"),
+    (walls.only_faces_talk, "methods/lens.py", "import logging\nlogging.getLogger('x')"),
+    (walls.only_faces_talk, "methods/lens.py", "import warnings\nwarnings.warn('x')"),
+    (walls.nothing_unpickles, "core/tasks.py", "import pickle"),
+    (walls.nothing_unpickles, "core/tasks.py", "from cloudpickle import dumps"),
+    (walls.nothing_unpickles, "labs/ioi/run.py", "import torch\ntorch.load(path, weights_only=True)"),
+    (walls.nothing_unpickles, "core/store/formats.py", "import torch\ntorch.load(path)"),
+    (walls.nothing_unpickles, "core/store/formats.py", "import torch\ntorch.load(path, weights_only=False)"),
+    (walls.nothing_unpickles, "core/store/formats.py", "import numpy as np\nnp.load(path, allow_pickle=True)"),
+    (walls.nothing_unpickles, "labs/ioi/run.py", "eval(text)"),
+    (walls.configs_are_light, "labs/ioi/config.py", "import torch"),
+    (walls.configs_are_light, "labs/catalogue.py", "import numpy as np"),
+    (walls.every_module_says_what_it_is, "core/sites.py", "x = 1"),
+    (walls.packages_hold_no_code, "core/__init__.py", "def f(): ..."),
+    (walls.packages_hold_no_code, "core/store/__init__.py", "CACHE = {}"),
+    (walls.names_say_something, "core/utils.py", ""),
+    (walls.names_say_something, "methods/run_manager/x.py", ""),
+    (walls.measures_only_measure, "labs/ioi/measure.py", "from micrographia.core.store import write_json"),
+    (walls.measures_only_measure, "labs/ioi/measure.py", "import torch.optim"),
+    (walls.measures_only_measure, "labs/ioi/measure.py", "module.register_forward_hook(f)"),
+    (walls.measures_only_measure, "labs/ioi/measure.py", "x = 1\n" * 151),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), BREAKS, ids=[f"{rule.__name__}-{i}" for i, (rule, _, _) in enumerate(BREAKS)])
+def test_the_wall_can_fail(rule: Rule, path: str, text: str):
+    found = list(rule(source(path, text)))
+    assert found
+    assert all(sentence.startswith(f"{path}:") for sentence in found)
+
+
+def test_every_wall_has_been_seen_to_fail():
+    assert {rule for rule, _, _ in BREAKS} == set(RULES)
+
+
+HARMLESS = [
+    ("core/edits.py", '"""Doc."""\nfrom micrographia.core.sites import Site\nimport torch'),
+    ("methods/fourier/spectra.py", '"""Doc."""\nfrom micrographia.methods.fourier import losses'),
+    ("methods/lens.py", '"""Doc."""\nimport micrographia.core.sites'),
+    ("labs/catalogue.py", '"""Doc."""\nfrom micrographia.labs.grokking.config import paper'),
+    ("faces/cli/main.py", '"""Doc."""\nfrom micrographia.labs.grokking import run\nimport tyro, rich, numpy\nprint(run)'),
+    ("faces/cli/main.py", '"""Doc."""\nfrom importlib import import_module\nimport_module(name)'),
+    ("labs/grokking/__main__.py", '"""Doc."""\nimport sys\nprint(sys.argv[1])'),
+    ("core/store/formats.py", '"""Doc."""\nimport os\nos.replace(a, b)\ndef f():\n    import pyarrow\nopen(a, "wb")'),
+    ("core/store/formats.py", '"""Doc."""\nimport torch\ntorch.load(path, weights_only=True, map_location="cpu")'),
+    ("core/pretrained.py", '"""Doc."""\ndef f():\n    import transformers'),
+    ("core/runtime.py", '"""Doc."""\nimport torch\ntorch.Generator().manual_seed(0)\ntorch.set_num_threads(1)'),
+    ("labs/ioi/run.py", '"""Doc."""\nfrom micrographia.core.store import write_table, write_json\nwrite_table(a, b)'),
+    ("labs/ioi/run.py", '"""Doc."""\nfrom micrographia.core import store\nstore.write_text(a, b)'),
+    ("labs/ioi/run.py", '"""Doc."""\nfrom dataclasses import replace\nreplace(a, b=1)\n"x".replace("a", "b")'),
+    ("labs/ioi/run.py", '"""Doc."""\nopen(path)\nopen(path, "rb")\npath.open()\nRunFolder.open(path, lab="x")'),
+    ("labs/ioi/run.py", '"""Doc."""\nimport torch\nfrom torch import Generator\ndef f(g: Generator): torch.randn(3, generator=g)'),
+    ("labs/ioi/task.py", '"""Doc."""\nimport random\nrandom.Random(0).shuffle(x)'),
+    ("core/provenance.py", '"""Doc."""\nimport torch\ntorch.device(name)\ntorch.device("cpu")'),
+    ("core/last_position.py", '"""Doc."""\nimport warnings\nwith warnings.catch_warnings(): ...'),
+    ("methods/__init__.py", ""),
+    ("core/store/__init__.py", '"""Doc."""\nfrom micrographia.core.store.formats import write_json\n__all__ = ["write_json"]'),
+    ("__init__.py", '"""Doc."""\nfrom importlib import import_module\ndef __getattr__(name): return import_module(name)'),
+    ("labs/ioi/measure.py", '"""Doc."""\nfrom micrographia.core.sites import Site'),
+]
+
+
+@pytest.mark.parametrize(("path", "text"), HARMLESS, ids=[f"{path}-{i}" for i, (path, _) in enumerate(HARMLESS)])
+def test_the_walls_let_honest_work_pass(path: str, text: str):
+    assert not [sentence for rule in RULES for sentence in rule(source(path, text))]
+
+
+LIGHT = [file for file in FILES if file.floor == "labs" and (file.path.name == "config.py" or file.room == "catalogue")]
+
+
+@pytest.mark.parametrize("name", ["micrographia", *(str(file.path) for file in LIGHT)])
+def test_what_must_be_light_loads_neither_torch_nor_numpy_by_any_way(name):
+    """The rules read one file; this runs the import with all that it draws in."""
+    dotted = name if name == "micrographia" else "micrographia." + name.removesuffix(".py").replace("/", ".")
+    code = f"import sys, {dotted}; print(*sorted({{'torch', 'numpy'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
