@@ -33,7 +33,9 @@ def _grid() -> dict[str, Architecture]:
 
 
 def _named(**choices: object) -> dict[str, Architecture]:
-    words = [str(value) if not isinstance(value, bool) else name for name, value in choices.items() if value is not True]
+    words = [
+        str(value) if not isinstance(value, bool) else name for name, value in choices.items() if value is not True
+    ]
     words = [word for word in words if word != "tied" and word != "attn_bias"]
     words += [name for name in ("tied", "attn_bias") if choices.get(name)]
     words = [{"attention": "mlp_only", "mlp": "attention_only"}.get(word, word) for word in words]

@@ -100,8 +100,14 @@ def _fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str, str]]:
             continue
         after = node.body[at + 1] if at + 1 < len(node.body) else None
         told = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
-        default = ast.unparse(field.value) if field.value else "required"
-        yield field.target.id, ast.unparse(field.annotation), default, _inline(str(told))
+        yield field.target.id, ast.unparse(field.annotation), _default(field.value), _inline(str(told))
+
+
+def _default(value: ast.expr | None) -> str:
+    if value is None:
+        return "required"
+    made = [k.value for k in value.keywords if k.arg == "default_factory"] if isinstance(value, ast.Call) else []
+    return f"{ast.unparse(made[0])}()" if made else ast.unparse(value)
 
 
 def _head(node: ast.FunctionDef | ast.ClassDef, text: str) -> str:

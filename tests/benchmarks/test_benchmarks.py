@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-SCRIPTS = ["grokking_epoch", "ensemble", "startup", "analysis"]
+SCRIPTS = ["grokking_epoch", "ensemble", "startup", "analysis", "command"]
 
 
 @pytest.fixture

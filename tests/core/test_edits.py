@@ -107,7 +107,9 @@ def test_a_mask_chooses_where_it_is_true(z, as_mask):
 def test_mean_writes_the_mean_over_the_batch_of_the_reference(z, other):
     average = other.mean(0)
     assert torch.equal(mean("L0.z", other)(z), average.expand_as(z))
-    assert torch.equal(mean("L0.z", other, pos=1, unit=[0, 2])(z)[:, 1][..., [0, 2]], average[1][:, [0, 2]].expand(3, 2, 2))
+    assert torch.equal(
+        mean("L0.z", other, pos=1, unit=[0, 2])(z)[:, 1][..., [0, 2]], average[1][:, [0, 2]].expand(3, 2, 2)
+    )
     one = mean("L0.z", other, batch=2, pos=[1])(z)
     assert torch.equal(one[2, 1], average[1])
     assert torch.equal(one[:2], z[:2])
@@ -192,13 +194,17 @@ def test_a_change_of_another_shape_dtype_or_axis_is_refused(z):
             edit(z)
 
 
-@pytest.mark.parametrize("where", [{"pos": POS}, {"pos": [0, POS]}, {"pos": [0, POS], "head": [0]}, {"head": -HEAD - 1}])
+@pytest.mark.parametrize(
+    "where", [{"pos": POS}, {"pos": [0, POS]}, {"pos": [0, POS], "head": [0]}, {"head": -HEAD - 1}]
+)
 def test_places_that_do_not_exist_are_refused(where, z):
     with pytest.raises(BadEdit, match="Choose places that exist"):
         zero("L0.z", **where)(z)
 
 
-@pytest.mark.parametrize(("site", "where"), [("L0.z", "query"), ("L0.mlp_out", "head"), ("L0.pattern", "pos"), ("logits", "d")])
+@pytest.mark.parametrize(
+    ("site", "where"), [("L0.z", "query"), ("L0.mlp_out", "head"), ("L0.pattern", "pos"), ("logits", "d")]
+)
 def test_an_axis_that_the_site_lacks_is_refused_when_the_edit_is_made(site, where):
     with pytest.raises(BadEdit, match=where):
         zero(site, **{where: 0})

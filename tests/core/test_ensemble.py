@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from small import A_FEW, SIZES, roughened
 from torch import Generator, Tensor
 
 from micrographia.core.ensemble import PlainObjective, init_ensemble
@@ -11,6 +10,7 @@ from micrographia.core.last_position import LastPosition
 from micrographia.core.metrics import accuracy, cross_entropy
 from micrographia.core.training import AdamW, Layout, LossAndGradient, fresh_state, train
 from micrographia.core.transformer import Architecture, Transformer, init_weights
+from small import A_FEW, SIZES, roughened
 
 ARCH = Architecture(**{**SIZES, "n_ctx": 3})
 MEMBERS = 2
@@ -36,11 +36,9 @@ def plan(kind: str, data: tuple[Tensor, Tensor], members: int, dtype: torch.dtyp
 
 def trained(kind: str, weights: Tensor, data: tuple[Tensor, Tensor], *, steps: int, **choices: object) -> tuple:
     """Weights after the steps, and the loss (step, member) on the way."""
-    state, losses = fresh_state(weights), []
     objective = plan(kind, data, len(weights), weights.dtype)
-    for state, loss in train(state, objective, AdamW(**choices), steps=steps):
-        losses.append(loss)
-    return state.weights, torch.stack(losses)
+    taken = list(train(fresh_state(weights), objective, AdamW(**choices), steps=steps))
+    return taken[-1][0].weights, torch.stack([loss for _, loss in taken])
 
 
 def test_each_member_is_drawn_from_its_own_generator():

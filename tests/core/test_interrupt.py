@@ -20,9 +20,10 @@ def test_the_first_signal_only_asks(number):
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_the_second_signal_stops_at_once(number):
-    with pytest.raises(KeyboardInterrupt), interruptible():
+    with interruptible():
         signal.raise_signal(number)
-        signal.raise_signal(number)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
 
 
 def test_the_handlers_from_before_are_back_afterwards_also_after_an_exception():

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from small import A_FEW, GRID, SIZES, roughened
 from torch import Tensor
 
 from micrographia.core.ensemble import PlainObjective
@@ -12,6 +11,7 @@ from micrographia.core.errors import BadConfig, BadShape
 from micrographia.core.last_position import LastPosition, supports
 from micrographia.core.training import Layout
 from micrographia.core.transformer import Architecture, Transformer, init_weights
+from small import A_FEW, GRID, SIZES, roughened
 
 ARCH = Architecture(**{**SIZES, "n_ctx": 3})
 
@@ -30,11 +30,7 @@ def all_pairs(arch: Architecture = ARCH) -> tuple[Tensor, Tensor]:
 
 def test_what_the_plan_covers():
     covered = {name for name, arch in GRID.items() if supports(arch)}
-    by_name = {
-        name
-        for name in GRID
-        if name.startswith(("1-none-relu-learned", "1-none-gelu-learned"))
-    }
+    by_name = {name for name in GRID if name.startswith(("1-none-relu-learned", "1-none-gelu-learned"))}
     assert covered == by_name
     assert len(covered) == 8
 
@@ -120,7 +116,9 @@ def test_a_tiny_loss_in_float32_keeps_its_digits():
     tokens, _ = all_pairs()
     weights = flat_weights(ARCH, members=1, dtype=torch.float32)
     Layout(ARCH.weight_shapes()).views(weights)["unembed.W_U"].mul_(60)
-    logits = Transformer(ARCH, Layout(ARCH.weight_shapes()).member(weights, 0)).run(tokens[0], logits="last").logits[:, 0]
+    logits = (
+        Transformer(ARCH, Layout(ARCH.weight_shapes()).member(weights, 0)).run(tokens[0], logits="last").logits[:, 0]
+    )
     margin = logits.topk(2).values.diff().abs()[:, 0]
     sure = (margin > 16.5) & (margin < 30)
     data = tokens[:, sure], logits.argmax(-1)[None, sure]
@@ -129,5 +127,7 @@ def test_a_tiny_loss_in_float32_keeps_its_digits():
     usual = torch.nn.functional.cross_entropy(logits[sure], data[1][0])
     assert 1e-10 < exact.loss.item() < 1e-7
     torch.testing.assert_close(loss, exact.loss, rtol=1e-4, atol=0)
-    torch.testing.assert_close(gradient.double(), exact.gradient, rtol=1e-4, atol=1e-4 * exact.gradient.abs().max().item())
+    torch.testing.assert_close(
+        gradient.double(), exact.gradient, rtol=1e-4, atol=1e-4 * exact.gradient.abs().max().item()
+    )
     assert abs(usual.item() / exact.loss.item() - 1) > 1e-2

@@ -31,7 +31,9 @@ def test_cross_entropy_is_minus_the_log_of_the_share_of_the_label():
     logits, labels = rows(0.5)
     share = logits.double().exp().gather(1, labels[:, None])[:, 0] / logits.double().exp().sum(1)
     torch.testing.assert_close(cross_entropy(logits, labels), -share.log())
-    torch.testing.assert_close(cross_entropy(logits, labels).mean(), torch.nn.CrossEntropyLoss()(logits.double(), labels))
+    torch.testing.assert_close(
+        cross_entropy(logits, labels).mean(), torch.nn.CrossEntropyLoss()(logits.double(), labels)
+    )
 
 
 def test_cross_entropy_takes_any_batch_axes_and_is_float64():
@@ -80,7 +82,9 @@ def test_in_float64_the_stable_loss_and_gradient_are_those_of_autograd():
     torch.testing.assert_close(gradient, leaf.grad, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("logits", [[[1e4, -1e4, 0.0]], [[0.0, 3e38, 0.0]], [[-1e4, -1e4, -1e4]], [[200.0, 200.0, -200.0]]])
+@pytest.mark.parametrize(
+    "logits", [[[1e4, -1e4, 0.0]], [[0.0, 3e38, 0.0]], [[-1e4, -1e4, -1e4]], [[200.0, 200.0, -200.0]]]
+)
 @pytest.mark.parametrize("label", [0, 1, 2])
 def test_extreme_logits_give_neither_nan_nor_a_wrong_sign(logits, label):
     loss, gradient = stable_cross_entropy(torch.tensor(logits), torch.tensor([label]))

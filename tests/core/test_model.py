@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from small import A_FEW, small_model
 from torch import Tensor
 
 from micrographia.core.edits import add, put, scale, splice, zero
 from micrographia.core.errors import UnknownSite
 from micrographia.core.model import SILENT, Cache, Model, ModelShape, Tap, run_tapped
 from micrographia.core.sites import Site
+from small import A_FEW, small_model
 
 HERE = Site("mlp_out", 0)
 SITES = (Site("embed"), Site("resid_pre", 0), HERE, Site("logits"))
@@ -133,7 +133,10 @@ def test_latents_and_error_can_be_edited(value):
 
 def test_edits_before_a_splice_are_seen_by_it_and_edits_after_change_what_it_gave(value):
     latents = HERE.within("sae", "latents")
-    before, after = (Tap(keep=[latents], edits=edits) for edits in ([zero(HERE), splice(HERE, Halves())], [splice(HERE, Halves()), zero(HERE)]))
+    before, after = (
+        Tap(keep=[latents], edits=edits)
+        for edits in ([zero(HERE), splice(HERE, Halves())], [splice(HERE, Halves()), zero(HERE)])
+    )
     assert before("mlp_out", 0, value).abs().max() == 0
     assert after("mlp_out", 0, value).abs().max() == 0
     assert before.finish()[latents].abs().max() == 0

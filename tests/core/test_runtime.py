@@ -71,10 +71,10 @@ def test_allowed_cores_without_affinity_or_groups_are_those_of_the_machine(monke
 
 @pytest.mark.parametrize(
     ("others", "threads", "warned"),
-    [(0.0, 4, False), (1.9, 2, False), (2.5, 2, True), (1.0, 4, True), (None, 4, False)],
+    [(0.0, 4, False), (1.9, 2, False), (2.5, 2, True), (1.0, 4, True), (0.1, 9, False), (None, 4, False)],
 )
 def test_a_busy_machine_is_told(others, threads, warned, monkeypatch):
-    monkeypatch.setattr(runtime, "allowed_cores", lambda: 4)
+    monkeypatch.setattr(runtime, "_affinity", lambda: 4)
     monkeypatch.setattr(runtime, "_busy_with_others", lambda: others)
     told = busy_warning(threads)
     assert (told is not None) == warned

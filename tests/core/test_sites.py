@@ -73,9 +73,11 @@ def test_every_kind_but_the_logits_has_a_transformer_lens_name():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "L3", "L3.", "L3.nonsense", "nonsense", "z", "L0.logits", "L-1.z", "L*.z", "Lx.z", "3.z", "L3.z ", "L3.z[sae]"]
-    + ["L3.z[sae].nonsense", "L3.z[].latents", "L3.z[my sae].latents", "blocks.0.attn.hook_nonsense", "blocks.0.hook_z"]
-    + ["blocks.x.attn.hook_z", "blocks.0.hook_embed", "hook_z"],
+    [
+        *("", "L3", "L3.", "L3.nonsense", "nonsense", "z", "L0.logits", "L-1.z", "L*.z", "Lx.z", "3.z", "L3.z "),
+        *("L3.z[sae]", "L3.z[sae].nonsense", "L3.z[].latents", "L3.z[my sae].latents"),
+        *("blocks.0.attn.hook_nonsense", "blocks.0.hook_z", "blocks.x.attn.hook_z", "blocks.0.hook_embed", "hook_z"),
+    ],
 )
 def test_what_is_no_site_is_refused(text):
     with pytest.raises(UnknownSite):
@@ -84,7 +86,15 @@ def test_what_is_no_site_is_refused(text):
 
 @pytest.mark.parametrize(
     "fields",
-    [("z",), ("logits", 0), ("z", -1), ("nonsense", 0), ("z", 0, "sae"), ("z", 0, "", "latents"), ("z", 0, "a b", "error")],
+    [
+        ("z",),
+        ("logits", 0),
+        ("z", -1),
+        ("nonsense", 0),
+        ("z", 0, "sae"),
+        ("z", 0, "", "latents"),
+        ("z", 0, "a b", "error"),
+    ],
 )
 def test_a_site_that_could_not_be_printed_and_read_cannot_be_made(fields):
     with pytest.raises(UnknownSite):
@@ -136,7 +146,9 @@ def test_a_range_of_layers_ends_before_its_second_number():
     assert select(here, "L:-6.z") == tuple(here[:2])
 
 
-@pytest.mark.parametrize("wanted", ["L2.z", "L-3.z", "L5:9.z", "L*.pattern", "L0.nothing*", "L*", "pos_embed", "L0.pattern"])
+@pytest.mark.parametrize(
+    "wanted", ["L2.z", "L-3.z", "L5:9.z", "L*.pattern", "L0.nothing*", "L*", "pos_embed", "L0.pattern"]
+)
 def test_a_selection_that_fits_nothing_is_refused(wanted):
     with pytest.raises(UnknownSite):
         select(TWO_LAYERS, wanted)

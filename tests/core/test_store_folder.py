@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -383,6 +384,17 @@ def test_the_lock_of_a_live_process_refuses_and_of_a_dead_one_does_not(tmp_path)
     place.write_text('{"pid": ')  # its owner died while writing it
     open_run(tmp_path / "run").close()
     assert not place.exists()
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="asks ps, as on macOS")
+def test_a_process_is_told_from_a_later_one_without_proc_too(monkeypatch):
+    monkeypatch.setattr(lock.sys, "platform", "darwin")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        owner = {**lock._me(), "pid": other.pid, "start": lock._start(other.pid)}
+        assert lock._lives(owner)
+        assert not lock._lives({**owner, "start": "long ago"})
+        other.communicate(b"\n")
+    assert not lock._lives(owner)
 
 
 CHILD_HEAD = {"lab": "grokking", "preset": "tiny", "config": {"modulus": 7}, "provenance": {}, "resume": True}

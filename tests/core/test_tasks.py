@@ -13,6 +13,7 @@ import torch
 
 from micrographia.core.errors import BadConfig, Interrupted, MissingExtra
 from micrographia.core.events import Progress
+from micrographia.core.interrupt import interruptible
 from micrographia.core.tasks import Task, run_tasks
 
 
@@ -36,10 +37,27 @@ def unpicklable() -> object:
     return lambda: 0
 
 
-def wait_for_ever(*, pid_file: str) -> None:
-    with open(pid_file, "w") as file:  # noqa: PTH123
-        file.write(str(os.getpid()))
-    time.sleep(600)
+def wait_until_asked(*, pid_file: str) -> None:
+    """Write the own process id; when asked to stop, save."""
+    with interruptible() as request:
+        Path(pid_file).write_text(str(os.getpid()))
+        while not request.asked:
+            time.sleep(0.01)
+        time.sleep(0.1)  # a second request would strike here
+        Path(pid_file).with_suffix(".saved").touch()
+
+
+def explode() -> None:
+    raise RuntimeError("broken on arrival")
+
+
+class Fragile:
+    def __reduce__(self):
+        return explode, ()
+
+
+def fragile() -> Fragile:
+    return Fragile()
 
 
 class Stubborn:
@@ -50,12 +68,13 @@ class Stubborn:
 def test_tasks_that_fail_are_reported_and_the_others_go_on_until_one_leaves(tmp_path):
     pid_file = tmp_path / "pid"
     tasks = [
-        Task("slow", wait_for_ever, {"pid_file": str(pid_file)}),
+        Task("slow", wait_until_asked, {"pid_file": str(pid_file)}),
         Task("two", square, {"number": 2}),
         Task("raises", fail, {"text": "at step 7"}),
         Task("killed", kill_me),
         Task("leaves", leave, {"code": 3}),
         Task("returns a function", unpicklable),
+        Task("returns what breaks on arrival", fragile),
         Task("is given a lambda", square, {"number": lambda: 0}),
         Task("is given an object that does not travel", square, {"number": Stubborn()}),
         Task("three", square, {"number": 3}),
@@ -72,14 +91,16 @@ def test_tasks_that_fail_are_reported_and_the_others_go_on_until_one_leaves(tmp_
     assert "killed by SIGKILL" in done["killed"].error
     assert "exit code 3" in done["leaves"].error
     assert "pickle" in done["returns a function"].error
+    assert "RuntimeError: broken on arrival" in done["returns what breaks on arrival"].error
     assert "pickle" in done["is given a lambda"].error
     assert "RuntimeError: not for travelling" in done["is given an object that does not travel"].error
-    assert [done[task.name].result for task in tasks[2:-1]] == [None] * 6
+    assert [done[task.name].result for task in tasks[2:-1]] == [None] * 7
     assert seen == [Progress("tasks", n, len(tasks), "task") for n in range(len(tasks))]
     while not (pid_file.exists() and pid_file.read_text()):
         time.sleep(0.01)
     iterator.close()
     assert not alive(int(pid_file.read_text()))
+    assert pid_file.with_suffix(".saved").exists()
 
 
 def test_no_tasks_end_at_once():
@@ -98,24 +119,28 @@ PARENT = """
 import sys
 sys.path.insert(0, {folder!r})
 from micrographia.core.tasks import Task, run_tasks
-from test_tasks import wait_for_ever
+from test_tasks import wait_until_asked
 if __name__ == "__main__":
-    list(run_tasks([Task("slow", wait_for_ever, {{"pid_file": {pid_file!r}}})], workers=1))
+    list(run_tasks([Task("slow", wait_until_asked, {{"pid_file": {pid_file!r}}})], workers=1))
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_the_processes_end_with_the_one_who_asked(number, tmp_path):
+def test_the_processes_end_with_the_one_who_asked_and_save_on_ctrl_c(number, tmp_path):
     pid_file, script = tmp_path / "pid", tmp_path / "parent.py"
     script.write_text(PARENT.format(folder=str(Path(__file__).parent), pid_file=str(pid_file)))
-    with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE) as parent:
+    with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, start_new_session=True) as parent:
         while not (pid_file.exists() and pid_file.read_text()):
             assert parent.poll() is None, parent.stderr.read().decode()
             time.sleep(0.01)
-        parent.send_signal(number)
+        if number == signal.SIGINT:  # as the terminal does: to everyone
+            os.killpg(parent.pid, number)
+        else:
+            parent.send_signal(number)
         parent.wait()
     for _ in range(1000):
         if not alive(int(pid_file.read_text())):
+            assert pid_file.with_suffix(".saved").exists() == (number == signal.SIGINT)
             return
         time.sleep(0.01)
     pytest.fail("the worker outlived its parent by ten seconds")

@@ -40,10 +40,7 @@ def torchs_adamw(start: Tensor, steps: int, *, warmup: int, **choices: float) ->
 
 
 def trained(start: Tensor, optimiser: AdamW, steps: int) -> State:
-    state = fresh_state(start)
-    for state, _ in train(state, bowl, optimiser, steps=steps):
-        pass
-    return state
+    return list(train(fresh_state(start), bowl, optimiser, steps=steps))[-1][0]
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 10])
@@ -52,9 +49,7 @@ def test_adamw_is_torchs_with_a_linear_warm_up(warmup, decay, weights):
     optimiser = AdamW(lr=1e-2, weight_decay=decay, beta1=0.8, beta2=0.98, eps=1e-6, warmup=warmup)
     found = trained(weights, optimiser, 50).weights
     for k in range(MEMBERS):
-        expected = torchs_adamw(
-            weights[k], 50, warmup=warmup, lr=1e-2, weight_decay=decay, betas=(0.8, 0.98), eps=1e-6
-        )
+        expected = torchs_adamw(weights[k], 50, warmup=warmup, lr=1e-2, weight_decay=decay, betas=(0.8, 0.98), eps=1e-6)
         torch.testing.assert_close(found[k], expected, rtol=1e-12, atol=1e-12)
     assert (found - weights).abs().min() > 1e-3
 
@@ -90,16 +85,14 @@ def test_a_run_cut_in_two_takes_the_very_same_steps(weights):
     whole = trained(weights, AdamW(), 40)
     part = trained(weights, AdamW(), 17)
     copied = State(part.step, **{name: tensor.clone() for name, tensor in part.tensors().items()})
-    for copied, _ in train(copied, bowl, AdamW(), steps=40):
-        pass
-    assert copied.step == whole.step == 40
-    assert all(torch.equal(copied.tensors()[name], tensor) for name, tensor in whole.tensors().items())
+    *_, (resumed, _) = train(copied, bowl, AdamW(), steps=40)
+    assert resumed.step == whole.step == 40
+    assert all(torch.equal(resumed.tensors()[name], tensor) for name, tensor in whole.tensors().items())
 
 
 def test_train_gives_the_loss_that_each_step_started_from(weights):
-    state, losses, steps = fresh_state(weights), [], []
-    before = [bowl(weights).loss]
-    for state, loss in train(state, bowl, AdamW(), steps=5):
+    losses, steps, before = [], [], [bowl(weights).loss]
+    for state, loss in train(fresh_state(weights), bowl, AdamW(), steps=5):
         losses.append(loss)
         steps.append(state.step)
         before.append(bowl(state.weights).loss)
@@ -129,12 +122,13 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_update(bad, wher
             getattr(found, where)[1] = bad
         return found
 
-    state, kept = fresh_state(weights), None
-    with pytest.raises(NonFiniteLoss, match=r"At step 4 .*member \[1\]" if where == "loss" else r"At step 4 .*gradient"):
-        for state, _ in train(state, objective, AdamW(), steps=10):
-            kept = {name: tensor.clone() for name, tensor in state.tensors().items()}
-    assert state.step == 4
-    assert kept is not None
+    steps = train(fresh_state(weights), objective, AdamW(), steps=10)
+    state = [next(steps) for _ in range(4)][-1][0]
+    kept = {name: tensor.clone() for name, tensor in state.tensors().items()}
+    with pytest.raises(
+        NonFiniteLoss, match=r"At step 4 .*member \[1\]" if where == "loss" else r"At step 4 .*gradient"
+    ):
+        next(steps)
     assert all(torch.equal(state.tensors()[name], tensor) for name, tensor in kept.items())
 
 

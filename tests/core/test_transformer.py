@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from small import A_FEW, GRID, some_tokens, small_model
 from test_model import Halves
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from micrographia.core.errors import BadConfig, BadEdit, BadShape, UnknownSite, 
 from micrographia.core.model import Start
 from micrographia.core.sites import Site
 from micrographia.core.transformer import Architecture, Transformer, init_weights, rotate
+from small import A_FEW, GRID, small_model, some_tokens
 
 BATCH = 5
 a_few = pytest.mark.parametrize("arch", A_FEW.values(), ids=A_FEW)
@@ -144,7 +144,9 @@ def test_zeroing_a_head_removes_its_part_of_the_attention_output():
     torch.testing.assert_close(without, cache["L1.attn_out"] - cache["L1.result"][:, :, 1])
 
 
-@pytest.mark.parametrize("arch", [A_FEW["plain"], A_FEW["plain-2"], A_FEW["modern"]], ids=["plain", "plain-2", "modern"])
+@pytest.mark.parametrize(
+    "arch", [A_FEW["plain"], A_FEW["plain-2"], A_FEW["modern"]], ids=["plain", "plain-2", "modern"]
+)
 def test_head_results_sum_to_the_attention_output_and_editing_one_is_felt(arch):
     model, tokens = small_model(arch, dtype=torch.float64), some_tokens(arch)
     cache = model.run(tokens, keep=["L0.result", "L0.attn_out"]).cache
@@ -325,14 +327,15 @@ def published_draws(seed: int, *, p: int, d: int, heads: int, d_head: int, d_mlp
 @pytest.mark.parametrize("seed", [0, 3])
 @pytest.mark.parametrize(
     "sizes",
-    [{"p": 113, "d": 128, "heads": 4, "d_head": 32, "d_mlp": 512}, {"p": 7, "d": 6, "heads": 3, "d_head": 5, "d_mlp": 9}],
+    [
+        {"p": 113, "d": 128, "heads": 4, "d_head": 32, "d_mlp": 512},
+        {"p": 7, "d": 6, "heads": 3, "d_head": 5, "d_mlp": 9},
+    ],
     ids=["mainline", "odd"],
 )
 def test_the_weights_are_those_of_the_published_draws(seed, sizes):
     p, d, heads, d_head, d_mlp = sizes.values()
-    arch = Architecture(
-        d_vocab=p + 1, d_vocab_out=p + 1, n_ctx=3, d_model=d, n_heads=heads, d_head=d_head, d_mlp=d_mlp
-    )
+    arch = Architecture(d_vocab=p + 1, d_vocab_out=p + 1, n_ctx=3, d_model=d, n_heads=heads, d_head=d_head, d_mlp=d_mlp)
     ours = init_weights(arch, torch.Generator().manual_seed(seed))
     theirs = published_draws(seed, **sizes)
     assert torch.equal(ours["embed.W_E"], theirs["W_E"].T)
@@ -412,7 +415,7 @@ def test_tokens_that_the_model_cannot_read_are_refused(tokens, error):
 
 
 def test_without_attention_all_tokens_are_needed():
-    with pytest.raises(UserError, match="reads 4. Found 3"):
+    with pytest.raises(UserError, match=r"reads 4\. Found 3"):
         small_model(A_FEW["mlp-only"]).run(torch.zeros(2, 3, dtype=torch.long))
 
 

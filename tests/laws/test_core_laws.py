@@ -3,7 +3,6 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import architectures, roughened, small_model, some_tokens
 from torch import Generator, Tensor
 
 from micrographia.core.edits import apply, put, zero
@@ -14,6 +13,7 @@ from micrographia.core.model import Start
 from micrographia.core.sites import AXES, LAYERLESS, PARTS, Site, as_site, select
 from micrographia.core.training import Layout
 from micrographia.core.transformer import Architecture, init_weights
+from small import architectures, roughened, small_model, some_tokens
 
 NAMES = st.from_regex(r"[A-Za-z0-9_]{1,12}", fullmatch=True)
 
@@ -60,7 +60,9 @@ def test_an_edit_changes_its_region_and_nothing_else(data):
     shape = {"batch": 3, "pos": 4, "head": 2, "unit": 5}
     where = {axis: data.draw(places(length), label=axis) for axis, length in shape.items()}
     value = torch.arange(1.0, 121.0).reshape(*shape.values())
-    grid = torch.meshgrid(*(torch.tensor(chosen(where[axis], n), dtype=torch.long) for axis, n in shape.items()), indexing="ij")
+    grid = torch.meshgrid(
+        *(torch.tensor(chosen(where[axis], n), dtype=torch.long) for axis, n in shape.items()), indexing="ij"
+    )
     expected = value.clone()
     expected[grid] = 0.0
     assert torch.equal(zero("L0.z", **where)(value), expected)
@@ -115,7 +117,9 @@ def test_the_fast_plan_agrees_with_the_plain_one(arch, members, own_data, rows, 
         found, expected = fast(weights.to(dtype)), plain(weights.to(dtype))
         torch.testing.assert_close(found.loss, expected.loss, rtol=tolerance, atol=0)
         close(found.gradient, expected.gradient, tolerance)
-        (fast_loss, fast_accuracy), (plain_loss, plain_accuracy) = (p.evaluate(weights.to(dtype)) for p in (fast, plain))
+        (fast_loss, fast_accuracy), (plain_loss, plain_accuracy) = (
+            p.evaluate(weights.to(dtype)) for p in (fast, plain)
+        )
         torch.testing.assert_close(fast_loss, plain_loss, rtol=tolerance, atol=0)
         torch.testing.assert_close(fast_loss, found.loss, rtol=tolerance, atol=0)
         assert fast_accuracy == plain_accuracy

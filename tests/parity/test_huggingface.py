@@ -75,7 +75,8 @@ def from_llama(state: dict[str, Tensor], *, tied: bool) -> dict[str, Tensor]:
 def gpt2(*, tied: bool) -> tuple[torch.nn.Module, Transformer]:
     config = transformers.GPT2Config(
         vocab_size=VOCAB, n_positions=CONTEXT, n_embd=D, n_layer=LAYERS, n_head=HEADS, n_inner=D_MLP,
-        activation_function="gelu", layer_norm_epsilon=NORM_EPS, tie_word_embeddings=tied, bos_token_id=0, eos_token_id=0,
+        activation_function="gelu", layer_norm_epsilon=NORM_EPS, tie_word_embeddings=tied,
+        bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     module = shaken(transformers.GPT2LMHeadModel(config))
     arch = Architecture(**SIZES, norm="layernorm", act="gelu", attn_bias=True, tied=tied)

@@ -29,7 +29,7 @@ DOORS = {  # library -> the only places that may import it
 }
 LAZY = ("transformers", "tokenizers", "huggingface_hub", "pyarrow", "ray")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-PICKLE_READER = ("core/store/formats", "core/store/pickles", "core/pickles")  # where a named file may be let in
+PICKLE_READER = "core/pickles"  # where the user may let a named file in
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "manager", "handler", "misc", "common"}
 
 
@@ -70,7 +70,10 @@ class Source:
         found = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
-                found |= {(a.asname or a.name.partition(".")[0]): a.name if a.asname else a.name.partition(".")[0] for a in node.names}
+                found |= {
+                    (a.asname or a.name.partition(".")[0]): a.name if a.asname else a.name.partition(".")[0]
+                    for a in node.names
+                }
             elif isinstance(node, ast.ImportFrom):
                 found |= {(a.asname or a.name): f"{node.module}.{a.name}" for a in node.names}
         return found
@@ -123,6 +126,11 @@ def _keyword(call: ast.Call, name: str) -> ast.expr | None:
     return next((keyword.value for keyword in call.keywords if keyword.arg == name), None)
 
 
+def _constant(call: ast.Call, name: str) -> object:
+    value = _keyword(call, name)
+    return value.value if isinstance(value, ast.Constant) else value
+
+
 def _text(node: ast.expr | None) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
@@ -172,7 +180,14 @@ def the_facade_is_lazy(source: Source) -> Iterator[str]:
 
 def faces_import_no_torch(source: Source) -> Iterator[str]:
     for name, node in source.imports:
-        if source.floor == "faces" and _top(name) in ("torch", "transformers", "safetensors", "jaxtyping", "einops", "scipy"):
+        if source.floor == "faces" and _top(name) in (
+            "torch",
+            "transformers",
+            "safetensors",
+            "jaxtyping",
+            "einops",
+            "scipy",
+        ):
             yield source.at(node, f"a face shows; labs and methods compute: {name}")
 
 
@@ -197,27 +212,23 @@ WRITERS = re.compile(
     r"os\.(replace|rename|renames|remove|unlink|mkdir|makedirs|rmdir|removedirs|truncate|ftruncate|link|symlink|open|write"
     r"|fdopen|fsync|chmod|utime|mkfifo)|shutil\.(?!get_terminal_size$|which$|disk_usage$)\w+|tempfile\.\w+|torch\.save"
     r"|torch\.jit\.save|safetensors\.\w+\.(save|save_file|save_model)|numpy\.(save|savez|savez_compressed|savetxt|memmap)"
-    r"|pyarrow\..*|json\.dump|(gzip|bz2|lzma)\.open|zipfile\.\w+|tarfile\.\w+|sqlite3\.\w+|logging\.FileHandler"
+    r"|pyarrow\..*|json\.dump|(gzip|bz2|lzma)\.open|zipfile\.ZipFile|tarfile\.open|sqlite3\.connect|logging\.FileHandler"
 )
 WRITING_METHODS = re.compile(
     r"\.(write_text|write_bytes|mkdir|unlink|rmdir|touch|rename|symlink_to|hardlink_to|chmod|tofile|to_parquet|to_csv"
-    r"|to_feather|write_html|write_image|write_json|write_table|savefig|save|makedirs)"
+    r"|to_feather|write_html|write_image|write_json|write_table|savefig|makedirs)"
 )
 
 
 def only_the_store_writes_files(source: Source) -> Iterator[str]:
-    """By the call's name. A recorder's own `save` is not a file's, so methods of `self` may be called anything."""
+    """By the call's name. The null device is no file."""
     if source.inside("core/store"):
         return
     for name, call in source.calls:
-        own = isinstance(call.func, ast.Attribute) and _is_own(call.func.value)
-        if WRITERS.fullmatch(name) or (WRITING_METHODS.fullmatch(name) and not own) or _opens_to_write(name, call):
+        into_nothing = name == "os.open" and source.resolve(call.args[0]) == "os.devnull"
+        by_name = WRITERS.fullmatch(name) or WRITING_METHODS.fullmatch(name)
+        if (by_name and not into_nothing) or _opens_to_write(name, call):
             yield source.at(call, f"only core/store writes files: {ast.unparse(call.func)}(...)")
-
-
-def _is_own(node: ast.expr) -> bool:
-    root = _root(node)
-    return isinstance(root, ast.Name) and root.id in ("self", "cls", "folder", "recorder")
 
 
 def _opens_to_write(name: str, call: ast.Call) -> bool:
@@ -255,13 +266,19 @@ def only_the_runtime_picks(source: Source) -> Iterator[str]:
         return
     for name, call in source.calls:
         if SETTINGS.fullmatch(name):
-            yield source.at(call, f"only core/runtime picks device, dtype, threads and generators: {ast.unparse(call.func)}")
+            yield source.at(
+                call, f"only core/runtime picks device, dtype, threads and generators: {ast.unparse(call.func)}"
+            )
         if name == "torch.device" and call.args and (_text(call.args[0]) or "cpu") != "cpu":
             yield source.at(call, f"only core/runtime picks a device: {ast.unparse(call)}")
         if DRAWS.fullmatch(name) and _keyword(call, "generator") is None:
             yield source.at(call, f"draws from the hidden global generator: {ast.unparse(call.func)}")
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and source.resolve(node).startswith("torch.backends"):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and source.resolve(node).startswith("torch.backends")
+        ):
             yield source.at(node, f"only core/runtime sets {source.resolve(node)}")
 
 
@@ -270,7 +287,9 @@ def only_faces_talk(source: Source) -> Iterator[str]:
     if source.floor in ("faces", "") or (source.floor == "labs" and source.path.name == "__main__.py"):
         return
     for name, call in source.calls:
-        if name in ("print", "input", "warnings.warn", "sys.exit") or name.startswith(("logging.", "sys.stdout.", "sys.stderr.")):
+        if name in ("print", "input", "warnings.warn", "sys.exit") or name.startswith(
+            ("logging.", "sys.stdout.", "sys.stderr.")
+        ):
             yield source.at(call, f"only faces talk: {name}(...)")
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Attribute) and source.resolve(node) in ("sys.argv", "sys.stdin"):
@@ -278,26 +297,24 @@ def only_faces_talk(source: Source) -> Iterator[str]:
 
 
 def nothing_unpickles(source: Source) -> Iterator[str]:
-    """A pickle runs code when read. One reader may let a named file in, and reads weights only."""
+    """A pickle runs code when read. One reader may let a named file in: weights only, or by an unpickler of its own."""
+    reader = source.inside(PICKLE_READER)
     for name, node in source.imports:
-        if _top(name) in UNPICKLERS:
+        if _top(name) in UNPICKLERS and not reader:
             yield source.at(node, f"imports {name}")
     for name, call in source.calls:
-        weights_only = _keyword(call, "weights_only")
-        safe = isinstance(weights_only, ast.Constant) and weights_only.value is True
-        if name in ("torch.load", "torch.jit.load") and not (source.inside(*PICKLE_READER) and safe):
-            yield source.at(call, f"{name} unpickles: only {', '.join(PICKLE_READER)}, with weights_only=True")
-        allowed = _keyword(call, "allow_pickle")
-        if name == "numpy.load" and not (allowed is None or isinstance(allowed, ast.Constant) and allowed.value is False):
-            yield source.at(call, "numpy.load with allow_pickle unpickles")
-    for name, call in source.calls:
-        if name in ("eval", "exec"):
-            yield source.at(call, f"{name} runs text")
+        careful = _constant(call, "weights_only") is True or _keyword(call, "pickle_module") is not None
+        if name in ("torch.load", "torch.jit.load") and not (reader and careful):
+            yield source.at(call, f"{name} unpickles: only {PICKLE_READER}, with weights_only or its own pickle_module")
+        if name == "numpy.load" and _constant(call, "allow_pickle") is not False:
+            yield source.at(call, "numpy.load may unpickle: write allow_pickle=False")
+        if name in ("pickle.load", "pickle.loads", "eval", "exec"):
+            yield source.at(call, f"{name} runs what it reads")
 
 
 def configs_are_light(source: Source) -> Iterator[str]:
     """A lab's config and the catalogue import no tensor library, so that --help is instant."""
-    light = source.floor == "labs" and (source.path.name in ("config.py",) or source.room == "catalogue")
+    light = source.floor == "labs" and (source.path.stem.endswith("config") or source.room == "catalogue")
     for name, node in source.imports:
         if light and _top(name) in (*LIBRARIES, *DOORS):
             yield source.at(node, f"a config imports no tensor library: {name}")
@@ -339,7 +356,9 @@ def measures_only_measure(source: Source) -> Iterator[str]:
         if re.fullmatch(r"\.register_\w*hook\w*|\.backward", name):
             yield source.at(call, f"measure.py holds no hook and no gradient: {name}")
     if len(source.text.splitlines()) > 150:
-        yield source.at(source.tree, f"{len(source.text.splitlines())} lines; at most 150, or a lower floor lacks a tool")
+        yield source.at(
+            source.tree, f"{len(source.text.splitlines())} lines; at most 150, or a lower floor lacks a tool"
+        )
 
 
 RULES: tuple[Rule, ...] = (

@@ -27,8 +27,11 @@ _SAMPLE_SECONDS = 0.2
 
 def allowed_cores() -> int:
     """Cores this process may use, at least 1: its affinity and the quota of its cgroup (v2 or v1), never the load."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([affinity, *(math.ceil(quota) for quota in _quotas())]))
+    return max(1, min([_affinity(), *(math.ceil(quota) for quota in _quotas())]))
+
+
+def _affinity() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _quotas() -> Iterator[float]:
@@ -60,9 +63,9 @@ def busy_warning(threads: int) -> str | None:
     Samples the kernel's counters for 0.2 s (Linux; elsewhere the load average of a minute). Changes nothing: a busy
     neighbour makes two-thread torch several times slower, and only the user can decide what to do.
     """
-    cores = allowed_cores()
+    cores = _affinity()  # a quota is not shared with others, the cores are
     others = _busy_with_others()
-    if others is None or cores - others > threads - 0.5:
+    if others is None or cores - others > min(threads, cores) - 0.5:
         return None
     return (
         f"Other work keeps about {others:.1f} of {cores} cores busy, and this run uses {threads} threads: it may be "
@@ -79,7 +82,7 @@ def _busy_with_others() -> float | None:
     time.sleep(_SAMPLE_SECONDS)
     passed = time.monotonic() - began
     others = _busy_seconds() - before - (sum(os.times()[:4]) - own_before)
-    return min(max(0.0, others / passed), len(os.sched_getaffinity(0)))
+    return min(max(0.0, others / passed), _affinity())
 
 
 def _busy_seconds() -> float:

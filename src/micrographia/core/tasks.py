@@ -136,6 +136,8 @@ class _Worker:
             result, error = self.pipe.recv()
         except (EOFError, OSError):
             result, error = None, _how_it_ended(self.stop())
+        except Exception as failure:  # unpickling a result runs its own code, which may raise anything
+            result, error = None, _told(failure)
         return Done(self._task, result, self._refused or error)
 
     def _start(self) -> None:
@@ -165,7 +167,7 @@ class _Worker:
 
 def _work(pipe: Connection) -> None:
     """The life of a worker: receive, do, answer, until there is nobody to work for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the one who asked ends us
+    _leave_interrupts_to_the_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with settings(threads=1):
         while True:
@@ -177,6 +179,13 @@ def _work(pipe: Connection) -> None:
                 _send(pipe, (None, _told(error)))
                 continue
             _send(pipe, _answer(task))
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    """Ctrl-C reaches the whole group. The one who asked passes it on, once, as SIGTERM, so that a task can save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):  # blocked too, as a task may set a handler of its own
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _answer(task: Task | None) -> tuple[Any, str | None]:

@@ -16,12 +16,14 @@ Cell = str | int | float | bool | Sequence[Any] | None
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`strong` rows are set off; `words` columns are texts, all others numbers."""
+    """`strong` rows are set off; `texts` are the columns of words, all others hold numbers."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     strong: frozenset[int] = frozenset()
     texts: frozenset[int] = frozenset({0})
+    notes: Sequence[str] = ()
+    """A remark on each row, where there is room for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,12 @@ def _frequencies(found: Sequence[Mapping[str, Any]], results: Mapping[str, Any])
     if any(row.get("kind") == "overtone" for row in found):
         lead += " An overtone is present in the logits, but is carried by another frequency's neurons."
     strong = frozenset(i for i, row in enumerate(found) if row.get("kind") == "key")
-    first = ("k", "kind", "energy", "p_value", "loss_change", "own_neurons")
-    table = _records(found, first=first, strong=strong) if found else None
+    shown = [{key: row.get(key) for key in FREQUENCY_COLUMNS} for row in found]
+    table = _records(shown, first=FREQUENCY_COLUMNS, strong=strong) if found else None
     return [Section("frequencies", "The frequencies it uses", lead, table)]
+
+
+FREQUENCY_COLUMNS = ("k", "kind", "energy", "p_value", "loss_change", "own_neurons", "carried_by")
 
 
 def _algorithm(lines: str | Sequence[str], results: Mapping[str, Any]) -> list[Section]:
@@ -191,7 +196,8 @@ COLUMNS = {
     "k": "k",
     "energy": "logit energy",
     "p_value": "p-value",
-    "loss_change": "loss change when removed",
+    "loss_change": "loss rise without",
+    "ratio": "to the network's",
     "own_neurons": "own neurons",
     "name": "what",
     "group": "setting",
@@ -216,6 +222,10 @@ def _unknown(key: str, content: Any) -> list[Section]:
     return [] if content in (None, [], {}) else [Section(key, heading, lead=words.value(content))]
 
 
+NOTE = "says"
+RECORD_COLUMNS = ("name", "loss", "ratio", "accuracy", "train_loss", "test_loss")
+
+
 def _as_records(content: Any) -> list[Mapping[str, Any]]:
     """A list of mappings as it is; a mapping of mappings with the outer key as `name`; anything else is none."""
     if not content or isinstance(content, str) or not isinstance(content, Mapping | Sequence):
@@ -226,11 +236,12 @@ def _as_records(content: Any) -> list[Mapping[str, Any]]:
 
 
 def _records(
-    rows: Sequence[Mapping[str, Any]], *, first: Sequence[str] = ("name",), strong: frozenset[int] = frozenset()
+    rows: Sequence[Mapping[str, Any]], *, first: Sequence[str] = RECORD_COLUMNS, strong: frozenset[int] = frozenset()
 ) -> Table:
-    """Records as a table: the columns named in `first`, then the others in their order of appearance."""
-    seen = dict.fromkeys(key for row in rows for key in row)
+    """Records as a table: the columns named in `first`, then the others; what a row `says` is its note."""
+    seen = dict.fromkeys(key for row in rows for key in row if key != NOTE)
     keys = [key for key in first if key in seen] + [key for key in seen if key not in first]
     cells = [[row.get(key) for key in keys] for row in rows]
     texts = frozenset(i for i in range(len(keys)) if any(isinstance(row[i], str) for row in cells))
-    return Table([COLUMNS.get(key, words.name(key)) for key in keys], cells, strong, texts)
+    notes = [str(row.get(NOTE) or "") for row in rows] if any(row.get(NOTE) for row in rows) else ()
+    return Table([COLUMNS.get(key, words.name(key)) for key in keys], cells, strong, texts, notes)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -61,19 +62,27 @@ def print_section(console: Console, section: Section) -> None:
     if section.lead:
         console.print(section.lead, markup=False, highlight=False)
     if section.lines:
-        console.print("\n".join(f"  {line}" for line in section.lines), markup=False, highlight=False, soft_wrap=True)
+        console.print(Padding(Text("\n".join(section.lines)), (0, 0, 0, 2)))
     if section.table:
         console.print(table(section.table))
 
 
 def table(content: Content) -> Table:
-    """A table of the outline as rich draws it."""
+    """A table of the outline as rich draws it: where room is short, texts and headings wrap, numbers never."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bright_black")
+    cells = [[words.value(cell) for cell in row] for row in content.rows]
     for i, name in enumerate(content.columns):
-        drawn.add_column(Text(str(name)), justify="left" if i in content.texts else "right")
-    for i, row in enumerate(content.rows):
-        drawn.add_row(*(Text(words.value(cell)) for cell in row), style="bold" if i in content.strong else "")
+        column = [row[i] for row in cells]
+        is_text = i in content.texts
+        pieces = [piece for text in column for piece in text.split()] if is_text else column
+        least = max(map(len, [*pieces, *str(name).split()]), default=1)
+        drawn.add_column(Text(str(name)), justify="left" if is_text else "right", min_width=min(least, MOST_LEAST))
+    for i, row in enumerate(cells):
+        drawn.add_row(*map(Text, row), style="bold" if i in content.strong else "")
     return drawn
+
+
+MOST_LEAST = 18  # columns that a cell may ask for at least
 
 
 def print_claims(console: Console, claims: Sequence[Judged], *, brief: bool = False) -> None:

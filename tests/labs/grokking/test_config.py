@@ -1,6 +1,8 @@
 """The choices of one grokking run: what is refused, what the presets are, what they are called."""
 
+import ast
 import dataclasses
+import inspect
 import json
 import math
 import subprocess
@@ -25,7 +27,18 @@ def test_the_paper_preset_is_the_published_mainline():
 
 
 def test_the_quick_preset_is_the_papers_problem_and_network():
-    same = {"modulus", "operation", "train_fraction", "split", "n_layers", "d_model", "n_heads", "d_head", "d_mlp", "act"}
+    same = {
+        "modulus",
+        "operation",
+        "train_fraction",
+        "split",
+        "n_layers",
+        "d_model",
+        "n_heads",
+        "d_head",
+        "d_mlp",
+        "act",
+    }
     assert all(getattr(quick(), name) == getattr(paper(), name) for name in same)
     assert quick().epochs < paper().epochs
 
@@ -66,7 +79,8 @@ def test_any_other_choice_makes_it_custom(field):
 
 
 @pytest.mark.parametrize(
-    ("epochs", "name"), [(19_999, "custom"), (20_000, "paper-short"), (39_999, "paper-short"), (40_000, "paper"), (50_000, "custom")]
+    ("epochs", "name"),
+    [(19_999, "custom"), (20_000, "paper-short"), (39_999, "paper-short"), (40_000, "paper"), (50_000, "custom")],
 )
 def test_the_papers_run_stopped_after_its_frequencies_settled_has_a_name(epochs, name):
     assert preset_of(dataclasses.replace(paper(), epochs=epochs, seed=2)) == name
@@ -111,9 +125,6 @@ def test_all_that_is_wrong_is_told_at_once():
 
 
 def test_every_field_is_documented():
-    import ast
-    import inspect
-
     (tree,) = ast.parse(inspect.getsource(Config)).body
     for field, text in zip(tree.body, tree.body[1:]):
         if isinstance(field, ast.AnnAssign):

@@ -35,7 +35,7 @@ def test_overtones_are_taken_away_with_their_frequency():
     assert put(logits, [3, 5, 9], present=[3, 5, 6, 9]).shown
     found = put(logits, [3, 5, 9])
     assert found.shown is False
-    assert "still recovered" in found.reason
+    assert "without them too" in found.reason
 
 
 def test_frequencies_that_carry_nothing_are_not_the_algorithm():

@@ -4,7 +4,7 @@ Here are the names that other rooms use.
 """
 
 from micrographia.core.store.atomic import write_bytes
-from micrographia.core.store.checkpoints import Checkpoint
+from micrographia.core.store.checkpoints import Checkpoint, snapshots
 from micrographia.core.store.folder import RunFolder, add_file
 from micrographia.core.store.formats import (
     json_bytes,
@@ -37,6 +37,7 @@ __all__ = [
     "read_table",
     "read_tensors",
     "runs_root",
+    "snapshots",
     "verify",
     "write_bytes",
     "write_json",

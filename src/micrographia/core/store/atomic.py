@@ -48,6 +48,12 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         _sync_folder(path.parent)
 
 
+def overwrite(descriptor: int, data: bytes) -> None:
+    """Put `data` into an open file in place of what it held: for the lock, which means nothing when it is not whole."""
+    os.ftruncate(descriptor, 0)
+    _write(descriptor, data)
+
+
 def remove(path: Path) -> None:
     """Take a file or a folder away. A folder goes by one rename first, so it is never seen half empty."""
     with explained(path):

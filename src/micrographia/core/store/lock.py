@@ -39,8 +39,7 @@ class Lock:
         try:
             _refuse_live_owner(path, folder)
             with atomic.explained(path):
-                os.ftruncate(descriptor, 0)
-                atomic._write(descriptor, json.dumps(_me(), sort_keys=True).encode())
+                atomic.overwrite(descriptor, json.dumps(_me(), sort_keys=True).encode())
         except BaseException:
             os.close(descriptor)
             raise

@@ -14,7 +14,7 @@ from micrographia.faces.figures.palette import BANDS, FONT, faint
 HEIGHT = 440
 TICKS: dict[str, dict[str, Any]] = {
     "linear": {"exponentformat": "B", "tickfont": {"size": 12}},
-    "log": {"exponentformat": "power", "tickfont": {"size": 10}},  # plotly draws powers of ten a quarter larger
+    "log": {"exponentformat": "power", "tickfont": {"size": 11}},  # plotly draws powers of ten a quarter larger
 }
 
 Drawn = tuple[list[dict[str, Any]], dict[str, Any]]

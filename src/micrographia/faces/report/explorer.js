@@ -177,7 +177,7 @@ function startExplorer(root, data, themeOf, redrawn) {
       template: theme.template, height: 400, margin: { l: 8, r: 12, t: 8, b: 8 },
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, hovermode: "x unified",
       xaxis: { title: { text: data.epochs ? "epoch" : "checkpoint" }, automargin: true },
-      yaxis: { title: { text: "loss (nats)" }, type: "log", exponentformat: "power", tickfont: { size: 10 }, automargin: true },
+      yaxis: { title: { text: "loss (nats)" }, type: "log", exponentformat: "power", tickfont: { size: 11 }, automargin: true },
       shapes: [rule("x", x[state.frame], ""), rule("y", Math.log(n), "guessing: ln " + n)],
     };
     redrawn(part("plot"), traces, layout);

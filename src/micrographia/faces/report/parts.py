@@ -14,16 +14,21 @@ def table(content: Table, *, caption: str = "") -> Html:
     head = tag(
         "tr", *(tag("th", name, class_=_side(content, i), scope="col") for i, name in enumerate(content.columns))
     )
-    rows = [
-        tag(
-            "tr",
-            *(tag("td", typeset(words.value(cell)), class_=_side(content, j)) for j, cell in enumerate(row)),
-            class_="strong" if i in content.strong else None,
-        )
-        for i, row in enumerate(content.rows)
-    ]
+    rows = [_row(content, i) for i in range(len(content.rows))]
     inner = tag("table", tag("caption", caption) if caption else "", tag("thead", head), tag("tbody", *rows))
     return tag("div", inner, class_="scroll")
+
+
+def _row(content: Table, i: int) -> Html:
+    cells = [
+        tag("td", typeset(words.value(cell)), _note(content, i) if j == 0 else "", class_=_side(content, j))
+        for j, cell in enumerate(content.rows[i])
+    ]
+    return tag("tr", *cells, class_="strong" if i in content.strong else None)
+
+
+def _note(content: Table, i: int) -> Html:
+    return tag("span", content.notes[i], class_="source below") if content.notes and content.notes[i] else Html("")
 
 
 def _side(content: Table, column: int) -> str:

@@ -55,7 +55,7 @@ def fourier_algorithm(
     if test_accuracy is None:
         return _not(None, "the split is not known, so nobody can say whether it generalises")
     if test_accuracy < GENERALISES:
-        return _not(False, f"it does not generalise: test accuracy {test_accuracy:.3f}")
+        return _not(False, f"it does not generalise: its test accuracy is {test_accuracy:.3f}")
     if not keys:
         return _not(False, "it generalises, but no frequency of its logits stands out")
     uniform, loss = math.log(len(logits)), losses(logits).loss
@@ -71,15 +71,20 @@ def fourier_algorithm(
 
 
 def _verdict(closed_form: float, rest: float, null: float) -> tuple[bool, str]:
+    """The answer and its reason: a kind, and after the colon the figure."""
     if closed_form < ENOUGH:
-        return False, f"the key cosines alone recover {closed_form:.0%} of the loss, less than {ENOUGH:.0%}"
+        return False, f"its key cosines alone do not do the work: they recover {_percent(closed_form)} of the loss"
     if rest > 1 - ENOUGH:
-        return False, f"without them {rest:.0%} of the loss is still recovered, more than {1 - ENOUGH:.0%}"
+        return False, f"its logits do the work without them too: they still recover {_percent(rest)} of the loss"
     if math.isnan(null):
-        return False, "every frequency is in use, so that cosines would describe any function of a+b-c as well"
+        return False, "every frequency is in use: cosines would describe any function of a+b-c as well"
     if null > CHANCE:
-        return False, f"{null:.0%} of random sets of other frequencies do as well"
-    return True, f"the key cosines alone recover {closed_form:.0%} of the loss, the rest of the logits does no work"
+        return False, f"other frequencies would do as well: {_percent(null)} of random sets"
+    return True, f"its key cosines alone do the work: they recover {_percent(closed_form)} of the loss"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _waves(logits: Tensor) -> Float[Tensor, "n_frequencies n"]:

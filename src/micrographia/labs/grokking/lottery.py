@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from micrographia.core.basis import n_frequencies
 from micrographia.core.claims import Run
 from micrographia.core.errors import Interrupted
 from micrographia.core.events import Watch, silent
@@ -81,7 +82,14 @@ def _train_and_ask(config: LotteryConfig, folder: RunFolder, workers: int | None
         folder.set_status("interrupted")
         raise
     results = ask(config, done) | {"config": folder.config}
-    folder.finish(results, [], lottery_figures.of_lottery(config, results), _columns(results["curves"]))
+    folder.finish(
+        results, [], lottery_figures.of_lottery(results, n_frequencies(_order(config))), _columns(results["curves"])
+    )
+
+
+def _order(config: LotteryConfig) -> int:
+    """Of the group: without zero for multiplication."""
+    return config.base.modulus - (config.base.operation == "multiply")
 
 
 def ask(config: LotteryConfig, done: Mapping[str, Done]) -> dict[str, Any]:
@@ -94,8 +102,6 @@ def ask(config: LotteryConfig, done: Mapping[str, Done]) -> dict[str, Any]:
         draws = {"permutations": config.permutations, "resamples": config.resamples}
         found["curves"] = _plain(contest, curves(contest, generator=chance, **draws))
         found["causes"] = causes(contest, generator=chance, **draws)
-        found["scores"] = {name: SCORES[name] for name in contest.names}
-        found["n_frequencies"] = contest.won.shape[1]
     return {**found, "summary": sentences(found), "claims": []}
 
 

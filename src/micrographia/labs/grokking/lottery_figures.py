@@ -7,23 +7,25 @@ import numpy as np
 
 from micrographia.core.claims import Figure
 from micrographia.labs.grokking.lottery_chance import COMBINED
-from micrographia.labs.grokking.lottery_config import LotteryConfig
+from micrographia.labs.grokking.lottery_scores import SCORES
 
 Row = Mapping[str, Any]
 X_LABEL = "epoch t0 of the weights, plus 1"  # so that t0 = 0 has a place on a logarithmic axis
 
 
-def of_lottery(config: LotteryConfig, results: Mapping[str, Any]) -> list[Figure]:
-    """All figures; without enough networks only who won and the table."""
-    figures = []
-    if results["curves"]:
-        said = {**results["scores"], COMBINED: "all scores together, fitted on networks of other initialisations"}
-        figures += [all_scores(results["curves"])]
-        figures += [one_score(results["curves"], name, text) for name, text in said.items()]
-        figures += [shared_winners(results["causes"]), what_decides(results["causes"])]
-    part = [row for row in results["networks"] if row["takes_part"]]
-    figures += [winners(part, results["n_frequencies"])] if results["curves"] else []
-    return [*figures, network_table(results["networks"])]
+def of_lottery(results: Mapping[str, Any], n_frequencies: int) -> list[Figure]:
+    """All figures; none without enough networks to say anything."""
+    if not results["curves"]:
+        return []
+    said = {**SCORES, COMBINED: "all scores together, fitted on networks of other initialisations"}
+    names = list(dict.fromkeys(row["score"] for row in results["curves"]))
+    return [
+        all_scores(results["curves"]),
+        *(one_score(results["curves"], name, said[name]) for name in names),
+        shared_winners(results["causes"]),
+        what_decides(results["causes"]),
+        winners([row for row in results["networks"] if row["takes_part"]], n_frequencies),
+    ]
 
 
 def all_scores(curves: Sequence[Row]) -> Figure:
@@ -48,7 +50,7 @@ def one_score(curves: Sequence[Row], name: str, text: str) -> Figure:
         kind="lines",
         title=f"Foretold by {_plain(name)}",
         caption=f"{text[0].upper()}{text[1:]}. Bands: 95 % over networks, whole initialisations resampled; and 95 % of "
-        "deals in which each network is given the winners of another.",
+        "deals of the winners to other networks, those that leave some in place included.",
         data={
             **_axes(curves),
             "y": np.array([[row["area"] for row in rows], middle]),
@@ -99,24 +101,6 @@ def winners(part: Sequence[Row], n_frequencies: int) -> Figure:
             "x_names": [str(k) for k in range(1, n_frequencies + 1)],
             "y_names": [row["network"] for row in part],
             "colour": "sequential",
-        },
-        group="Winners",
-    )
-
-
-def network_table(rows: Sequence[Row]) -> Figure:
-    cells = [
-        [row["init"], row["split"], ", ".join(map(str, row["winners"])) or "none", row["test_accuracy"], row["why_not"]]
-        for row in rows
-    ]
-    return Figure(
-        name="networks",
-        kind="table",
-        title="Every network",
-        caption="Networks that failed or did not grok are named, and take no part.",
-        data={
-            "columns": ["initial seed", "split seed", "key frequencies", "test accuracy", "left out because"],
-            "rows": cells,
         },
         group="Winners",
     )

@@ -32,13 +32,18 @@ def _causes(causes: Row) -> list[str]:
         f"{shared['shared_same_split']:.2f} when they saw the same pairs, {shared['shared_neither']:.2f} when neither; "
         f"random sets would share {causes['shared_by_chance']:.2f}.",
         f"Which frequencies win is decided to {_percent(causes['init'])} by the initial weights alone, to "
-        f"{_percent(causes['split'])} by the split alone; the rest, {causes['rest']['value']:.0%}, by both together or "
-        "by neither.",
+        f"{_percent(causes['split'])} by the split alone; the rest, {_number(causes['rest']['value'])}, by both "
+        "together or by neither.",
     ]
 
 
 def _percent(share: Row) -> str:
-    return f"{share['value']:.0%} ({share['low']:.0%} to {share['high']:.0%}, p = {share['p_value']:.3g})"
+    ends = f"{_number(share['low'])} to {_number(share['high'])}"
+    return f"{_number(share['value'])} ({ends}, p = {share['p_value']:.3g})"
+
+
+def _number(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _at_start(curves: Sequence[Row]) -> str:

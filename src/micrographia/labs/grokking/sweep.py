@@ -5,6 +5,8 @@ setting, and figures. Interrupted sweeps go on where they were.
 """
 
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from micrographia.core.tasks import Done
 from micrographia.labs.grokking import sweep_figures
 from micrographia.labs.grokking.members import train_all
 from micrographia.labs.grokking.run import LAB
-from micrographia.labs.grokking.sweep_config import Member, SweepConfig, members, setting_name, settings, varying
+from micrographia.labs.grokking.sweep_config import Member, SweepConfig, members, setting_name, settings
 from micrographia.labs.grokking.sweep_rows import Row, group_of, row_of, train_and_sum_up
 from micrographia.methods import intervals
 
@@ -67,7 +69,6 @@ def compare(plan: SweepConfig, chosen: Sequence[Member], done: Mapping[str, Done
         for each in settings(plan)
     ]
     return {
-        "varied": list(varying(plan)),
         "members": rows,
         "groups": groups,
         "failures": [{"member": row["member"], "error": row["error"]} for row in rows if row["error"]],
@@ -85,31 +86,34 @@ def sentences(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row]) -> 
     said += [_speed(group) for group in groups[:MOST_GROUPS]]
     if len(groups) > MOST_GROUPS:
         said.append(f"{len(groups) - MOST_GROUPS} further settings stand in the table.")
-    asked = [row["fourier"]["shown"] for row in done if row["fourier"]["shown"] is not None]
-    said.append(f"{_share(sum(asked), len(asked))} whose operation has characters show the Fourier algorithm.")
-    nulls = [group["null_passes"] for group in groups if group["null_passes"] is not None]
-    if nulls:
-        said.append(
-            f"By the same measure, {max(nulls):.1%} at most of random sets of other frequencies would do the work."
-        )
-    without = sorted({row["fourier"]["reason"] for row in done if row["fourier"]["shown"] is False})
-    return [*said, *(f"Not shown, because {reason}." for reason in without[:MOST_REASONS])]
+    return [*said, *_algorithm([row["fourier"] for row in done])]
 
 
-MOST_REASONS = 6
 MOST_GROUPS = 12
+
+
+def _algorithm(verdicts: Sequence[Row]) -> list[str]:
+    """How many show the Fourier algorithm, how often chance would, and why the others do not."""
+    asked = [each for each in verdicts if each["shown"] is not None]
+    shown = sum(each["shown"] for each in asked)
+    said = [f"{_share(shown, len(asked))} whose operation has characters show the Fourier algorithm."]
+    nulls = [each["null"] for each in asked if not math.isnan(each["null"])]
+    if nulls:
+        said.append(f"Of random sets of as many other frequencies {_percent(max(nulls))} or less would pass for it.")
+    kinds = Counter(each["reason"].partition(":")[0] for each in asked if not each["shown"])
+    return said + [f"Not shown by {count}: {kind}." for kind, count in kinds.most_common()]
 
 
 def _failures(rows: Sequence[Row]) -> str:
     failed = [row["member"] for row in rows if row["error"]]
-    return f"{len(failed)} failed and are no part of any count: {', '.join(failed)}." if failed else "All finished."
+    return f"Failed, and in no count below: {', '.join(failed)}." if failed else "All finished."
 
 
 def _share(count: int, total: int) -> str:
     if not total:
         return "0 of 0 networks"
     found = intervals.share(count, total)
-    return f"{count} of {total} networks ({found.low:.0%} to {found.high:.0%})"
+    return f"{count} of {total} networks ({_percent(found.low)} to {_percent(found.high)})"
 
 
 def _speed(group: Row) -> str:
@@ -117,10 +121,14 @@ def _speed(group: Row) -> str:
     if found["median"] is None:
         return f"{group['group']}: {found['never']} of {found['n']} never grokked."
     high = f"{found['high']:,.0f}" if found["high"] is not None else "never"
-    span = f"{found['low']:,.0f} to {high}, which covers {found['coverage']:.0%}"
+    span = f"{found['low']:,.0f} to {high} with {_percent(found['coverage'])} confidence"
     never = f"; {found['never']} of {found['n']} never did" if found["never"] else ""
     middle = f"{found['median']:,.0f} in the median of {found['n']} seeds"
     return f"{group['group']}: grokked at epoch {middle} ({span}){never}."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:

@@ -24,7 +24,7 @@ def of_sweep(plan: SweepConfig, results: Results) -> list[Figure]:
     figures = [time_to_grok(groups), *(along_axis(plan, rows, groups, name) for name in _numeric(plan))]
     figures += [phase_boundaries(groups), fourier_shares(groups), end_losses(groups)]
     figures += [key_frequencies(done)] if done else []
-    return [*figures, group_table(plan, groups), member_table(plan, rows)]
+    return [*figures, group_table(groups), member_table(rows)]
 
 
 def time_to_grok(groups: Sequence[Row]) -> Figure:
@@ -50,7 +50,9 @@ def along_axis(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row], ax
         lines.setdefault(tuple(group[name] for name in others), {})[group[axis]] = group["epochs_to_grok"]
     lines = {key: line for key, line in lines.items() if len(line) > 1}
     x = sorted({value for line in lines.values() for value in line})
-    medians = {_line_name(others, key): [line.get(value) for value in x] for key, line in lines.items()}
+    medians = {
+        _line_name(others, key, alone=len(lines) == 1): [line.get(value) for value in x] for key, line in lines.items()
+    }
     seeds = _seed_lines(rows, others, next(iter(lines)), axis, x) if len(lines) == 1 else {}
     data = {
         "x": np.array(x, dtype=np.float64),
@@ -89,18 +91,18 @@ def phase_boundaries(groups: Sequence[Row]) -> Figure:
 
 
 def fourier_shares(groups: Sequence[Row]) -> Figure:
-    """How many networks of each setting show the Fourier algorithm."""
+    """How many networks of each setting show the Fourier algorithm, and how many would by chance."""
     shares = [
         {"median": _ratio(g["fourier"]), "low": g["fourier"]["low"], "high": g["fourier"]["high"]} for g in groups
     ]
-    nulls = [group["null_passes"] for group in groups if group["null_passes"] is not None]
-    reference = [{"name": "random sets of other frequencies", "y": float(np.mean(nulls))}] if nulls else []
+    nulls = [{"median": group["null_passes"], "low": None, "high": None} for group in groups]
     return _bars(
         "fourier_shares", "Networks that show the Fourier algorithm",
         "Share of the networks that generalise by the cosines of their key frequencies, and by nothing else, with "
-        "Wilson's interval. The dashed line: how often as many other frequencies would pass. No bar: the operation "
-        "has no characters, or no network finished.",
-        groups, [shares], y_label="share of networks", reference=reference, group="Over choices",
+        "Wilson's interval; beside it how often as many other frequencies would pass. No bar: the operation has no "
+        "characters, or no network finished.",
+        groups, [shares, nulls], series=["its key frequencies", "random sets of other frequencies"],
+        y_label="share of networks", group="Over choices",
     )  # fmt: skip
 
 
@@ -143,18 +145,16 @@ def key_frequencies(rows: Sequence[Row]) -> Figure:
     )
 
 
-def group_table(plan: SweepConfig, groups: Sequence[Row]) -> Figure:
+def group_table(groups: Sequence[Row]) -> Figure:
     """One line a setting."""
-    axes = list(varying(plan))
-    columns = [*(name.replace("_", " ") for name in axes), "networks", "failed", "grokked", "to memorise", "to grok",
-               "key frequencies", "restricted loss", "excluded loss", "Fourier algorithm"]  # fmt: skip
+    columns = ["setting", "networks", "failed", "grokked", "epochs to grok", "key frequencies", "restricted loss",
+               "excluded loss", "Fourier algorithm"]  # fmt: skip
     cells = [
         [
-            *(group[name] for name in axes),
+            group["group"],
             group["networks"],
             group["failed"],
             _of(group["grokked"]),
-            _span(group["epochs_to_memorise"]),
             _span(group["epochs_to_grok"]),
             group["n_key_frequencies"]["median"],
             group["restricted_loss"]["median"],
@@ -167,15 +167,12 @@ def group_table(plan: SweepConfig, groups: Sequence[Row]) -> Figure:
     return _table("groups", "The settings compared", caption, columns, cells)
 
 
-def member_table(plan: SweepConfig, rows: Sequence[Row]) -> Figure:
+def member_table(rows: Sequence[Row]) -> Figure:
     """One line a network, failures among them."""
-    axes = list(varying(plan))
-    columns = [*(name.replace("_", " ") for name in axes), "seed", "to memorise", "to grok", "test accuracy",
-               "key frequencies", "restricted loss", "excluded loss", "trig loss", "Fourier", "why"]  # fmt: skip
-    return _table(
-        "members", "Every network", "A dash: it did not happen within the run, or could not be measured.", columns,
-        [[*(row[name] for name in axes), row["seed"], *_member_cells(row)] for row in rows],
-    )  # fmt: skip
+    columns = ["network", "to memorise", "to grok", "test accuracy", "key frequencies", "restricted loss",
+               "excluded loss", "trig loss", "Fourier", "why"]  # fmt: skip
+    caption = "A dash: it did not happen within the run, or could not be measured."
+    return _table("members", "Every network", caption, columns, [[row["member"], *_member_cells(row)] for row in rows])
 
 
 def _member_cells(row: Row) -> list[Any]:
@@ -225,10 +222,10 @@ def _numeric(plan: SweepConfig) -> list[str]:
     return [name for name, axis in varying(plan).items() if axis.numeric]
 
 
-def _line_name(names: Sequence[str], values: Sequence[Any]) -> str:
-    return (
-        "median of the seeds" if not names else ", ".join(f"{n.replace('_', ' ')} {v}" for n, v in zip(names, values))
-    )
+def _line_name(names: Sequence[str], values: Sequence[Any], *, alone: bool) -> str:
+    if alone:
+        return "median of the seeds"
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in zip(names, values))
 
 
 def _nans(x: Sequence[Any]) -> list[float]:

@@ -9,13 +9,14 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from micrographia.core.ensemble import PlainObjective, init_ensemble
 from micrographia.core.errors import BadConfig, Interrupted, NonFiniteLoss
 from micrographia.core.events import Note, Progress, Watch
 from micrographia.core.interrupt import interruptible
 from micrographia.core.last_position import LastPosition, supports
+from micrographia.core.runtime import generator
 from micrographia.core.store import RunFolder
 from micrographia.core.training import AdamW, Flat, Layout, LossAndGradient, State, fresh_state, train
 from micrographia.labs.grokking.config import Config
@@ -52,8 +53,8 @@ def snapshot_steps(config: Config) -> list[int]:
 
 def fresh_weights(config: Config) -> Flat:
     """The published initialisation at this seed."""
-    generator = Generator().manual_seed(config.seed)
-    return init_ensemble(architecture(config), [generator], dtype=getattr(torch, config.dtype)).to(config.device)
+    weights = init_ensemble(architecture(config), [generator(config.seed)], dtype=getattr(torch, config.dtype))
+    return weights.to(config.device)
 
 
 def train_network(config: Config, folder: RunFolder, watch: Watch) -> Rows:

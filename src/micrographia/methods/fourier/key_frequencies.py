@@ -3,8 +3,8 @@
 A frequency is *present* when its cube in the logits exceeds the null of `presence` (family-wise error 1 % over all k)
 and removing it raises the loss on all pairs; where the split is known it must also be there on pairs never trained on,
 since memorised answers hold every frequency alike on the pairs that were. A present frequency is *key* when neurons of
-its own, those it dominates, write more than half of its cube; an *overtone* when the neurons of key frequencies do
-(ReLU makes 2k, 3k, 5k of every k, but arithmetic alone does not decide); otherwise it is only *present*.
+its own, those that vary with it more than with all else, outweigh everything else that writes its cube; an *overtone*
+when neurons of key frequencies do (ReLU makes 2k, 3k, 5k of every k; arithmetic alone does not decide); else *present*.
 Source: ours; the published rule beside it is `neurons.published_key_frequencies`. Shapes: `logits[a, b, c]`, c = a + b.
 """
 
@@ -12,12 +12,12 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from micrographia.core.basis import fold, fourier_basis, n_frequencies
 from micrographia.core.errors import BadShape, UserError
-from micrographia.methods.fourier.neurons import NeuronClusters, neuron_clusters
+from micrographia.methods.fourier.neurons import neuron_clusters
 from micrographia.methods.fourier.presence import cube_cells, family_wise, p_values
 
 Kind = Literal["key", "overtone", "present"]
@@ -38,11 +38,11 @@ class Frequency(NamedTuple):
     loss_change: float
     """What removing the cube, L - v_k C_k, does to the mean loss on all pairs; in nats."""
     own_neurons: int | None
-    """How many neurons have k as their dominant frequency."""
+    """How many neurons owe more than half of their variance to k."""
     own_share: float | None
-    """Part of v_k that these write to the logits directly."""
+    """What these write into v_k directly, of the sum of all contributions' sizes: 1 when nothing else touches it."""
     carried_by: int | None
-    """The frequency whose neurons write most of v_k."""
+    """The frequency whose neurons write most into v_k; None where mixed neurons or what goes round them write more."""
     kind: Kind
 
 
@@ -80,10 +80,11 @@ def find_frequencies(
     present = [k for k in range(1, len(tests.present) + 1) if tests.present[k - 1]]
     if neurons is None or W_L is None:
         return tuple(_frequency(tests, k) for k in present)
-    clusters = neuron_clusters(neurons)
-    shares = cluster_contributions(neurons, W_L, clusters) / tests.coefficient[:, None]
+    frequency = majority_frequency(neurons)
+    written = cluster_contributions(neurons, W_L, frequency)
+    shares = written / (written.abs().sum(dim=1) + (tests.coefficient - written.sum(dim=1)).abs())[:, None]
     keys = [k for k in present if shares[k - 1, k] > 0.5]
-    return tuple(_carried(_frequency(tests, k), shares[k - 1], clusters, keys) for k in present)
+    return tuple(_carried(_frequency(tests, k), shares[k - 1], frequency, keys) for k in present)
 
 
 def frequency_tests(
@@ -94,8 +95,8 @@ def frequency_tests(
 ) -> FrequencyTests:
     """Energy, p-value and loss change of every frequency, and whether it is present.
 
-    A few float64 copies of the logits; 2 n^4 multiplications for all the losses together. A split without a held-out pair says nothing,
-    and counts as unknown.
+    A split without a held-out pair says nothing, and counts as unknown. A few float64 copies of the logits; 2 n^4
+    multiplications for all the losses together.
     """
     if not logits.isfinite().all():
         raise UserError("Frequencies of logits were asked for; some are NaN or infinite. Take an earlier checkpoint.")
@@ -129,7 +130,7 @@ def losses_without(
     margin = logits.double().gather(-1, (right[..., None] - d) % n) - logits.double().gather(-1, right[..., None])
     margin = margin.flatten(0, 1)  # of the wrong answers over the right one: [pair, d - 1]
     k = torch.arange(1, len(coefficients) + 1, device=logits.device)
-    height = torch.where(2 * k == n, 1.0, math.sqrt(2)).double() / n**1.5
+    height = torch.where(2 * k == n, 1.0, 2.0).double().sqrt() / n**1.5
     gain = coefficients * height * (1 - (2 * math.pi / n * (d[:, None] * k % n).double()).cos())  # [d - 1, k - 1]
     mean = torch.empty_like(gain[0])
     gentle = gain.abs().amax(dim=0) < 300  # e^300 and e^-300 are still numbers
@@ -143,10 +144,19 @@ def losses_without(
     return mean
 
 
+def majority_frequency(neurons: Float[Tensor, "n n m"]) -> Int[Tensor, "m"]:
+    """The frequency to which a neuron owes more than half of its variance over pairs; 0 where there is none.
+
+    The published rule takes the largest share, however small. In a network that only memorised every neuron has one.
+    """
+    clusters = neuron_clusters(neurons)
+    return torch.where(clusters.fve > 0.5, clusters.frequency, 0)
+
+
 def cluster_contributions(
-    neurons: Float[Tensor, "n n m"], W_L: Float[Tensor, "m n"], clusters: NeuronClusters
+    neurons: Float[Tensor, "n n m"], W_L: Float[Tensor, "m n"], frequency: Int[Tensor, "m"]
 ) -> Float[Tensor, "n_frequencies clusters"]:
-    """What the neurons of each frequency (column; 0: the dead) write directly into v_k (row k - 1); float64.
+    """What the neurons of each `frequency` (column; 0 is no frequency) write directly into v_k (row k - 1); float64.
 
     <h_j(a, b) W_L[j, c], C_k> summed over the neurons j of a cluster. With what goes round the neurons it sums to v_k.
     One pass over the neurons, then 4 n^2 m multiplications.
@@ -154,12 +164,10 @@ def cluster_contributions(
     n = neurons.shape[0]
     basis = fourier_basis(n).to(neurons.device)
     rows = (basis @ fold(neurons)) * (basis @ W_L.double().T)
-    frequency = (torch.arange(1, n, device=neurons.device) + 1) // 2
-    scale = torch.where(2 * frequency == n, 1.0, 0.5).double().sqrt() * math.sqrt(n)
-    by_frequency = rows.new_zeros(n_frequencies(n), rows.shape[1])
-    by_frequency.index_add_(0, frequency - 1, scale[:, None] * rows[1:])
-    columns = rows.new_zeros(n_frequencies(n), n_frequencies(n) + 1)
-    return columns.index_add_(1, clusters.frequency, by_frequency)
+    k = (torch.arange(1, n, device=neurons.device) + 1) // 2  # of each row but the constant
+    scale = torch.where(2 * k == n, 1.0, 0.5).double().sqrt() * math.sqrt(n)
+    by_neuron = rows.new_zeros(n_frequencies(n), rows.shape[1]).index_add_(0, k - 1, scale[:, None] * rows[1:])
+    return rows.new_zeros(n_frequencies(n), n_frequencies(n) + 1).index_add_(1, frequency, by_neuron)
 
 
 def _frequency(tests: FrequencyTests, k: int) -> Frequency:
@@ -169,13 +177,15 @@ def _frequency(tests: FrequencyTests, k: int) -> Frequency:
     return Frequency(k, energy, v, p, change, own_neurons=None, own_share=None, carried_by=None, kind="present")
 
 
-def _carried(found: Frequency, shares: Tensor, clusters: NeuronClusters, keys: list[int]) -> Frequency:
-    """The same frequency with what is known of the neurons that carry it. `shares[f]`: what those of f write of v_k."""
+def _carried(found: Frequency, shares: Tensor, frequency: Tensor, keys: list[int]) -> Frequency:
+    """The same frequency with what is known of the neurons that carry it. `shares[f]`: what those of f write."""
     others = shares[[k for k in keys if k != found.k]].sum().item()
     kind: Kind = "key" if found.k in keys else "overtone" if others > 0.5 else "present"
+    largest = int(shares.argmax())
+    round_them = 1 - shares.abs().sum().item()
     return found._replace(
-        own_neurons=int((clusters.frequency == found.k).sum()),
+        own_neurons=int((frequency == found.k).sum()),
         own_share=shares[found.k].item(),
-        carried_by=int(shares[1:].argmax()) + 1,
+        carried_by=largest if largest > 0 and shares[largest] > round_them else None,
         kind=kind,
     )

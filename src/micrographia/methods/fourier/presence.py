@@ -28,6 +28,9 @@ SLOPES_ON_SUMS = (0.5, 1.0, 1.5, 2.0, 3.0)
 DEGREES_OF_FREEDOM = (2.0, 3.0, 6.0, 50.0)
 LOG_SCALES = np.linspace(-4, 5, 46)  # about the median sine
 
+TINY = 1e-300
+"""Instead of 0 under a logarithm or a fraction bar."""
+
 
 class CubeCells(NamedTuple):
     """Scalar products of the logits with cubes of norm 1, and the size of cubes beside them; row k - 1 is frequency k.
@@ -64,7 +67,7 @@ def cube_cells(logits: Float[Tensor, "n n n"], pairs: Bool[Tensor, "n n"] | None
     other_signs = torch.stack(cell[1:]).abs().square().mean(dim=0).sqrt() / n**1.5
     nyquist = 2 * k == n
     return CubeCells(
-        cosine=torch.where(nyquist, 1.0, math.sqrt(2)) * answer.real,
+        cosine=torch.where(nyquist, 1.0, 2.0).double().sqrt() * answer.real,
         sine=(math.sqrt(2) * answer.imag).masked_fill(nyquist, torch.nan),
         other_signs=other_signs.masked_fill(nyquist, torch.nan),
         wrong_sums=wrong_sums,
@@ -82,13 +85,12 @@ def p_values(cells: CubeCells, *, floor: float) -> Float[Tensor, "n_frequencies"
     if not paired.any():
         return torch.ones_like(cells.cosine)
     # Nyquist's frequency has no other signs: they are taken to be as large, beside its wrong sums, as the worst of all.
-    signs, sums, sine = (np.maximum(x, floor) for x in (signs, sums, sine))
+    signs, sums, sine = (np.maximum(x, max(floor, TINY)) for x in (signs, sums, sine))
     signs[~paired] = sums[~paired] * (signs[paired] / sums[paired]).max()
     by_signs = np.ones_like(v)
     by_signs[paired] = 2 * stdtr(7, -v[paired] / np.sqrt((6 * signs[paired] ** 2 + sine[paired] ** 2) / 7))
     by_sines = sine_p_values(v, sine[paired], paired, signs, sums)
-    tiny = np.finfo(float).tiny
-    p = 2 / (1 / np.maximum(by_signs, tiny) + 1 / np.maximum(by_sines, tiny))
+    p = 2 / (1 / np.maximum(by_signs, TINY) + 1 / np.maximum(by_sines, TINY))
     return torch.from_numpy(np.where(v > floor, np.minimum(p, 1), 1.0)).to(cells.cosine)
 
 
@@ -106,7 +108,7 @@ def sine_p_values(
     centre = np.median(np.log(sine) - shape[:, paired], axis=1)
     log_scale = shape[:, None] + centre[:, None, None] + LOG_SCALES[:, None]  # (model, constant, k)
     of_sine = np.exp(np.log(sine) - log_scale[..., paired])
-    of_v = np.exp(np.log(np.maximum(v, np.finfo(float).tiny)) - log_scale)
+    of_v = np.exp(np.log(np.maximum(v, TINY)) - log_scale)
     fit = [(_log_t(of_sine, nu) - log_scale[..., paired]).sum(axis=-1) for nu in DEGREES_OF_FREEDOM]
     weight = np.exp(np.array(fit) - np.max(fit))
     tail = np.array([2 * stdtr(nu, -of_v) for nu in DEGREES_OF_FREEDOM])
