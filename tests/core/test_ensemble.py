@@ -50,6 +50,7 @@ def test_each_member_is_drawn_from_its_own_generator():
     assert init_ensemble(ARCH, generators(), dtype=torch.float64).dtype == torch.float64
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("kind", ["plain", "fast"])
 @pytest.mark.parametrize("shared", [True, False], ids=["shared data", "own data"])
 def test_a_member_equals_the_same_model_trained_alone(kind, shared):
@@ -66,6 +67,7 @@ def test_a_member_equals_the_same_model_trained_alone(kind, shared):
     assert not torch.allclose(losses[:, 0], losses[:, 1])
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("kind", ["plain", "fast"])
 def test_in_float32_the_losses_agree_to_1e_4(kind):
     weights = init_ensemble(ARCH, generators())
@@ -76,6 +78,7 @@ def test_in_float32_the_losses_agree_to_1e_4(kind):
         torch.testing.assert_close(losses[:, k], loss[:, 0], rtol=1e-4, atol=0)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_both_plans_train_the_same_models(dtype):
     weights, data = init_ensemble(ARCH, generators(), dtype=dtype), data_of(MEMBERS)

@@ -47,7 +47,7 @@ def test_nested_measures_are_named_by_their_path_and_long_ones_left_to_figures(r
 
 
 def test_phases_carry_their_intervals(run):
-    phases = {"memorised": 140, "settled": None, "intervals": {"memorised": [120, 160]}}
+    phases = {"memorised": 140, "memorised_low": 120, "memorised_high": 160, "settled": None}
     table = section(replace(run, results={"phases": phases}), "phases").table
     assert list(table.columns) == ["what happened", "epoch", "between"]
     assert table.rows[0][1:] == [140, "120 to 160"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from micrographia.core.claims import Figure
-from micrographia.faces.report.html import Html, tag, typeset
+from micrographia.faces.report.markup import Html, tag, typeset
 from micrographia.faces.report.packing import encoded, packed
 from micrographia.faces.report.page import render, render_figures
 

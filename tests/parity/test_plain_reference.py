@@ -92,6 +92,7 @@ def test_the_logits_agree_at_every_position(pairs):
     torch.testing.assert_close(model.run(pairs[0]).logits, reference(pairs[0]).detach(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("plan", ["plain", "fast"])
 def test_thirty_steps_of_training_agree(plan, pairs):
     """The published loop: full batch, float64 log-softmax, AdamW on everything, ten steps of warm-up."""

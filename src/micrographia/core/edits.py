@@ -52,8 +52,8 @@ class Edit:
         """The values of `value` in the region, axes in their order; an axis where one number was chosen is gone."""
         if value.ndim != len(self.site.axes):
             raise BadEdit(
-                f"{self.name} at {self.site} selects {dict(self.region)} by the axes {self.site.axes}, but the activation "
-                f"has shape {tuple(value.shape)}. Edit it whole."
+                f"{self.name} at {self.site} selects {dict(self.region)} by the axes {self.site.axes}. Found an "
+                f"activation of shape {tuple(value.shape)}. Edit it whole."
             )
         try:
             return value[self._index(value)]

@@ -102,7 +102,7 @@ def settings(threads: int, device: str | torch.device = "cpu") -> Iterator[None]
 
     `threads` threads, deterministic algorithms (a warning where there is none), no TF32, and denormals flushed to
     zero: strong weight decay turns unused weights into denormals, which slow a CPU step 3 to 8 times. On CUDA,
-    CUBLAS_WORKSPACE_CONFIG is set, which counts from the first CUDA matrix product of the process on.
+    CUBLAS_WORKSPACE_CONFIG is set unless the user did; it counts from the first CUDA matrix product of the process on.
     """
     old_threads, old_flush = torch.get_num_threads(), flushes_denormals()
     old_deterministic = torch.get_deterministic_debug_mode()
@@ -111,7 +111,7 @@ def settings(threads: int, device: str | torch.device = "cpu") -> Iterator[None]
     old_workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     try:
         if torch.device(device).type == "cuda":
-            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler, a second
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs a pass and hides nothing here
         torch.set_float32_matmul_precision("highest")

@@ -48,7 +48,7 @@ AXES: dict[str, tuple[str, ...]] = {
 }
 LAYERLESS = frozenset({"embed", "pos_embed", "final_norm_scale", "final_norm", "logits"})
 PARTS = ("latents", "error")
-LATENTS = ("batch", "pos", "latent")  # a dictionary at a Site with heads reads them side by side; the error has its axes
+LATENTS = ("batch", "pos", "latent")  # a dictionary reads heads side by side; its error has the axes of its Site
 
 LENS_NAMES: dict[str, str] = {  # TransformerLens' name within a block -> our kind
     "hook_resid_pre": "resid_pre",

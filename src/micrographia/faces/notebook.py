@@ -35,7 +35,7 @@ def attach() -> None:
 def run_html(run: Run) -> str:
     """Title, sentences, claims: short enough to stand at the end of a cell."""
     from micrographia.faces.report import parts  # plotly-free, but not needed unless something is shown
-    from micrographia.faces.report.html import join, tag
+    from micrographia.faces.report.markup import join, tag
 
     said = [tag("p", sentence) for sentence in summary(run)]
     tally = tag("p", f"Claims: {words.tally([judged.verdict for judged in run.claims])}. Run: {run.path}")

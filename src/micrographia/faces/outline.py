@@ -76,24 +76,26 @@ OPERATIONS = {
 
 
 def _phases(phases: Mapping[str, Any], results: Mapping[str, Any]) -> list[Section]:
-    intervals = phases.get("intervals") or {}
-    rows: list[list[Cell]] = []
-    for key in [*(key for key in PHASES if key in phases), *(key for key in phases if key not in PHASES)]:
-        if not isinstance(phases[key], Mapping):
-            between = intervals.get(key)
-            rows.append([PHASES.get(key, words.name(key)), phases[key], " to ".join(map(words.value, between or ()))])
-    columns = ("what happened", "epoch", "between") if any(intervals.values()) else ("what happened", "epoch")
-    table = Table(columns, [row[: len(columns)] for row in rows])
+    names = [name for name in PHASES if name in phases]
+    between = [_between(phases, name) for name in names]
+    rows = [[PHASES[name], phases[name], *([span] if any(between) else [])] for name, span in zip(names, between)]
+    columns = ("what happened", "epoch", *(["between"] if any(between) else []))
     lead = "Read from change points in the measures along training, not by eye. A dash: it did not happen in this run."
-    return [Section("phases", "The phases", lead, table)]
+    return [Section("phases", "The phases", lead, Table(columns, rows))] if rows else []
+
+
+def _between(phases: Mapping[str, Any], name: str) -> str:
+    """The boundary's interval: under `intervals`, or as name_low and name_high."""
+    low, high = (phases.get("intervals") or {}).get(name) or (phases.get(f"{name}_low"), phases.get(f"{name}_high"))
+    return "" if low is None or high is None else f"{words.value(low)} to {words.value(high)}"
 
 
 PHASES = {
     "memorised": "memorised: the training loss has fallen",
-    "circuit": "the circuit shows: the restricted loss has fallen",
-    "circuit_formed": "the circuit has formed",
-    "cleanup": "cleaned up: the test loss has fallen",
-    "settled": "settled: the weights' norm stands still",
+    "circuit": "circuit: the restricted loss is half-way down",
+    "circuit_formed": "cleanup begins: the test loss starts to fall",
+    "cleanup": "grokked: the test loss is half-way down",
+    "settled": "settled: the weights have stopped shrinking",
 }
 
 

@@ -31,14 +31,18 @@ def pictures(figures: Sequence[Figure], kind: str) -> Iterator[tuple[str, bytes]
 
     kaleido.start_sync_server(silence_warnings=True, mathjax=False)
     try:
-        for figure in figures:
-            if figure.kind in DRAW:
-                picture = _on_paper(figure)
-                shown = graph.Figure(data=picture["data"], layout=picture["layout"]).to_plotly_json()
-                size = {"format": kind, "width": WIDTH, "height": picture["layout"]["height"], "scale": 2}
-                yield figure.name, kaleido.calc_fig_sync(shown, opts=size)
+        for figure in drawable(figures):
+            picture = _on_paper(figure)
+            shown = graph.Figure(data=picture["data"], layout=picture["layout"]).to_plotly_json()
+            size = {"format": kind, "width": WIDTH, "height": picture["layout"]["height"], "scale": 2}
+            yield figure.name, kaleido.calc_fig_sync(shown, opts=size)
     finally:
         kaleido.stop_sync_server(silence_warnings=True)
+
+
+def drawable(figures: Sequence[Figure]) -> list[Figure]:
+    """Those that plotly draws; tables and the explorer are the report's own."""
+    return [figure for figure in figures if figure.kind in DRAW]
 
 
 def _on_paper(figure: Figure) -> dict[str, Any]:

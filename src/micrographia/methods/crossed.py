@@ -6,6 +6,7 @@ many choices they share tells the causes' shares of the variance. Permutations r
 one row are no independent witnesses.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -51,11 +52,13 @@ def shares(
     same_row, same_column = row[:, None] == row, column[:, None] == column
     both_rows, both_columns = np.where(same_row, r, r[:, None] * r), np.where(same_column, c, c[:, None] * c)
     pairs = both_rows * both_columns  # a row drawn twice is one row, so that no network is a pair with itself
-    mean = [_mean(shared, pairs * kind) for kind in (same_row & ~same_column, same_column & ~same_row)]
-    neither, size = _mean(shared, pairs * ~(same_row | same_column)), _mean(shared, pairs * (same_row & same_column))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        of_rows, of_columns = (np.float64(m - neither) / (size - neither) for m in mean)
-    return Shares(*mean, neither, size, float(of_rows), float(of_columns), float(1 - of_rows - of_columns))
+    in_row = _mean(shared, pairs * (same_row & ~same_column))
+    in_column = _mean(shared, pairs * (same_column & ~same_row))
+    neither = _mean(shared, pairs * ~(same_row | same_column))
+    size = _mean(shared, pairs * (same_row & same_column))
+    own = size - neither or math.nan  # no choice is a network's own where all are alike
+    of_rows, of_columns = (in_row - neither) / own, (in_column - neither) / own
+    return Shares(in_row, in_column, neither, size, of_rows, of_columns, 1 - of_rows - of_columns)
 
 
 def share_intervals(
@@ -139,13 +142,13 @@ def _shuffled(within: ndarray, generator: Generator) -> ndarray:
 
 def _mean(values: ndarray, weight: ndarray) -> float:
     total = weight.sum()
-    return float((values * weight).sum() / total) if total else float("nan")
+    return float((values * weight).sum() / total) if total else math.nan
 
 
 def _ends(values: ndarray) -> tuple[float, float]:
     """The middle 95 % of what could be computed: a draw of one row only has no pairs to compare."""
     known = values[~np.isnan(values)]
     if not len(known):
-        return float("nan"), float("nan")
+        return math.nan, math.nan
     low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)

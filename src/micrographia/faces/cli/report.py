@@ -9,8 +9,10 @@ import tyro
 from rich.console import Console
 
 from micrographia.core.claims import Run
+from micrographia.core.events import Progress
 from micrographia.faces.cli.carry_out import REPORT, print_json
 from micrographia.faces.cli.options import parse
+from micrographia.faces.cli.progress import shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,13 +52,16 @@ def main(words: Sequence[str]) -> int:
 
 
 def _export(run: Run, folder: Path | None, kind: str) -> list[Path]:
+    """Every picture of the Run as a file of this kind in the folder."""
     if folder is None:
         return []
     from micrographia.core.store import write_bytes
-    from micrographia.faces.pictures import pictures
+    from micrographia.faces.pictures import drawable, pictures
 
-    paths = []
-    for name, data in pictures(run.figures, kind):
-        paths.append(folder.absolute() / f"{name}.{kind}")
-        write_bytes(paths[-1], data)
+    total, paths = len(drawable(run.figures)), []
+    with shown() as watch:
+        for name, data in pictures(run.figures, kind):
+            paths.append(folder.absolute() / f"{name}.{kind}")
+            write_bytes(paths[-1], data)
+            watch(Progress(f"draw as {kind.upper()}", len(paths), total, "picture"))
     return paths

@@ -18,11 +18,13 @@ from micrographia.faces.figures.draw import DRAW, draw
 from micrographia.faces.figures.palette import LINES, MUTED, SCALES, template
 from micrographia.faces.outline import outline, summary, title
 from micrographia.faces.report import parts
-from micrographia.faces.report.html import Html, escape, join, tag, typeset
+from micrographia.faces.report.markup import Html, escape, join, tag, typeset
 from micrographia.faces.report.packing import packed, packed_text
 
 SCRIPTS = ("explorer_loss.js", "explorer.js", "report.js")
 UNGROUPED = "Figures"
+ORDER = ("The run", "The circuit", "Progress measures", "Neurons", "Attention", "Explorer")
+"""Groups with these names stand first, in this order."""
 
 
 def render(run: Run) -> str:
@@ -90,11 +92,12 @@ def asset(name: str) -> str:
 
 
 def grouped(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
-    """Figures by group, groups in the order of their first figure."""
+    """Figures by group: the well-known groups first, then others in the order of their first figure."""
     groups: dict[str, list[Figure]] = {}
     for each in figures:
         groups.setdefault(each.group or UNGROUPED, []).append(each)
-    return groups
+    known = [name for name in ORDER if name in groups]
+    return {name: groups[name] for name in [*known, *(name for name in groups if name not in known)]}
 
 
 def figures_section(group: str, figures: Sequence[Figure], run: Run) -> Html:

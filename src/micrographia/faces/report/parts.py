@@ -6,7 +6,7 @@ from typing import Any
 from micrographia.core.claims import Figure, Judged, Run
 from micrographia.faces import words
 from micrographia.faces.outline import Section, Table, flat
-from micrographia.faces.report.html import Html, join, tag, typeset
+from micrographia.faces.report.markup import Html, join, tag, typeset
 
 
 def table(content: Table, *, caption: str = "") -> Html:

@@ -20,6 +20,7 @@ from micrographia.labs.grokking.findings import find
 from micrographia.labs.grokking.guess import Guess, Guesses, guess, pair_losses, sentence
 from micrographia.labs.grokking.judge import judge_all
 from micrographia.labs.grokking.reading import Task
+from micrographia.labs.grokking.rest import settle
 from micrographia.labs.grokking.source import Source, open_source
 from micrographia.labs.grokking.split import Split, Wanted, find_split
 from micrographia.labs.grokking.task import SPLITS, make_pairs
@@ -64,6 +65,8 @@ def analyse(
         )
         wanted = _wanted(Wanted(split, train_fraction, seed), source)
         found, tried = _split(guesses.best, wanted, source, allow_pickle, watch)
+        guesses = settle(guesses, found.train if found else None, watch)
+        watch(Note(sentence(guesses.best), "info" if guesses.best.credible else "warning"))
         config = _config(source, guesses.best, found, wanted)
         about = provenance(SEED, "cpu", config["dtype"], threads) | {"source": str(source.path.absolute())}
         place = out or new_run_path(LAB, config)
@@ -88,11 +91,12 @@ def _wanted(asked: Wanted, source: Source) -> Wanted:
 def _split(
     best: Guess, wanted: Wanted, source: Source, allow_pickle: bool, watch: Watch
 ) -> tuple[Split | None, list[Split]]:
-    losses = pair_losses(best.way, best.modulus, best.operation)
     recorded = source.config
     same = recorded is not None and recorded.modulus == best.modulus
     known = make_pairs(recorded).train if recorded is not None and same else None
-    return find_split(wanted, losses, aside=source.aside, known=known, allow_pickle=allow_pickle, watch=watch)
+    return find_split(
+        wanted, pair_losses(best), aside=source.aside, known=known, allow_pickle=allow_pickle, watch=watch
+    )
 
 
 def _config(source: Source, best: Guess, split: Split | None, wanted: Wanted) -> dict[str, Any]:

@@ -26,7 +26,9 @@ def phases_of(rows: Rows, along: Along, *, fourier: bool) -> dict[str, Any]:
         excluded_loss=curves["excluded_loss"] if fourier else nothing,
         squared_weights=curves["squared_weights"],
     )
-    return found.as_json()
+    boundaries = {name: getattr(found, name) for name in found._fields}
+    intervals = {name: None if b.epoch is None else [b.low, b.high] for name, b in boundaries.items()}
+    return {**{name: b.epoch for name, b in boundaries.items()}, "intervals": intervals}
 
 
 def bands(phases: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def find(arch: Architecture, weights: Weights, task: Task, *, generator: Generat
     rows = frequency_rows(reading)
     keys = sorted(row["k"] for row in rows if row["kind"] == "key")
     # Without neurons none can be called key; then what is present stands in for them.
-    ks = keys or sorted(row["k"] for row in rows if row["kind"] != "overtone")
+    ks = keys if reading.neurons is not None else sorted(row["k"] for row in rows)
     parts = {"neurons": reading.neurons, "W_L": reading.W_L}
     algorithm = read_algorithm(reading.logits, ks, **parts)
     results = {

@@ -26,11 +26,13 @@ STANDARD_ERRORS = 5.0
 CHUNK = 1024  # rows at a time: their activations stay in the cache
 SAMPLE = 1000  # pairs on which hopeless ways are sorted out
 HOPELESS = 0.1  # accuracy below the best way's
-EQUAL = 0.005  # accuracies this near are told apart by the mean probability of the right answer
 
 
 class Guess(NamedTuple):
-    """`probability`: mean probability of the right answer. `baseline`: what a wrong guess would reach at best."""
+    """`probability`: mean probability of the right answer. `baseline`: what a wrong guess would reach at best.
+
+    `balance`: how far the network rests against weight decay, where rival ways were told apart by it.
+    """
 
     way: Candidate
     modulus: int
@@ -39,6 +41,7 @@ class Guess(NamedTuple):
     probability: float
     baseline: float
     pairs: int
+    balance: float | None = None
 
     @property
     def credible(self) -> bool:
@@ -47,15 +50,21 @@ class Guess(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         shown = {name: self.way.choices.get(name, "") for name in ("layout", "norm", "act")}
-        numbers = {name: getattr(self, name) for name in ("accuracy", "probability", "baseline", "pairs", "credible")}
-        return {**shown, "modulus": self.modulus, "operation": self.operation, **numbers}
+        names = ("modulus", "operation", "accuracy", "baseline", "probability", "balance", "pairs", "credible")
+        return shown | {name: getattr(self, name) for name in names}
 
 
 class Guesses(NamedTuple):
-    """`best` with its rivals: the other operations read the same way, and the best of each other way."""
+    """`best`, and all that were made: each operation in each way worth it, the best one of each other way."""
 
     best: Guess
     all: list[Guess]
+
+    def rivals(self, within: float) -> list[Guess]:
+        """Other ways to read the weights that do the best guess' operation nearly as well; itself first."""
+        near = [each for each in self.all if each.accuracy >= self.best.accuracy - within]
+        same = [each for each in near if each.operation == self.best.operation and each.pairs == self.best.pairs]
+        return sorted(same, key=lambda each: each is not self.best)
 
 
 def guess(
@@ -71,18 +80,16 @@ def guess(
     Ways that fall far behind on a sample of pairs are not run on all. Cost: a forward over p * p rows for each other
     way, about half a second at p = 113. Raises UnreadableWeights, BadConfig.
     """
-    readable = _readable(ways, modulus)
-    likely, unlikely = _sorted_out(readable, operation, generator)
-    found = [each for way, p in likely for each in check(way, p, _operations(p, operation))]
-    best = choose(found)
+    likely, unlikely = _sorted_out(_readable(ways, modulus), operation, generator)
     for each in unlikely:
-        watch(Note(f"{_way(each)}: {_share(each)} on {each.pairs:,} pairs; not pursued."))
-    for way, _ in likely:
-        own = [each for each in found if each.way is way]
-        said = ", ".join(f"{each.operation} {_share(each)}" for each in own)
-        watch(Note(f"{_way(own[0])}: {said} of all {own[0].pairs:,} pairs."))
-    watch(Note(sentence(best), "info" if best.credible else "warning"))
-    return Guesses(best, [*found, *unlikely])
+        watch(Note(f"{way_of(each)}: {share(each)} of {each.pairs:,} pairs at best; not pursued."))
+    found: list[Guess] = []
+    for way, p in likely:
+        own = check(way, p, _operations(p, operation))
+        said = ", ".join(f"{each.operation} {share(each)}" for each in own)
+        watch(Note(f"{way_of(own[0])}: {said} of all {own[0].pairs:,} pairs."))
+        found += own
+    return Guesses(_best(found), [*found, *unlikely])
 
 
 def check(way: Candidate, p: int, operations: Sequence[str], rows: Tensor | None = None) -> list[Guess]:
@@ -90,48 +97,57 @@ def check(way: Candidate, p: int, operations: Sequence[str], rows: Tensor | None
     tokens, _ = all_rows(p, operations[0])
     chosen = torch.arange(len(tokens)) if rows is None else rows
     answers = [all_rows(p, operation)[1][chosen] for operation in operations]
-    told, probability = [], torch.zeros(len(operations), dtype=torch.float64)
+    told: list[Tensor] = []
+    probability = torch.zeros(len(operations), dtype=torch.float64)
     for logits, part in _logits(way, p, tokens[chosen]):
         told.append(logits.argmax(-1))
         probability += torch.stack([(-cross_entropy(logits, answer[part])).exp().sum() for answer in answers])
-    found = []
-    for i, operation in enumerate(operations):
-        by_shift = ((torch.cat(told) - answers[i]) % p).bincount(minlength=p).double() / len(chosen)
-        constant = answers[i].bincount(minlength=p).max().item() / len(chosen)
+    n, found = len(chosen), []
+    for answer, total, operation in zip(answers, probability.tolist(), operations):
+        by_shift = ((torch.cat(told) - answer) % p).bincount(minlength=p).double() / n
+        constant = answer.bincount(minlength=p).max().item() / n
         baseline = max(constant, by_shift[1:].max().item())
-        found.append(
-            Guess(way, p, operation, by_shift[0].item(), probability[i].item() / len(chosen), baseline, len(chosen))
-        )
+        found.append(Guess(way, p, operation, by_shift[0].item(), total / n, baseline, n))
     return found
 
 
-def choose(guesses: Sequence[Guess]) -> Guess:
-    """The highest accuracy; among equal ones, the surest of the right answers."""
-    top = max(each.accuracy for each in guesses)
-    return max((each for each in guesses if each.accuracy >= top - EQUAL), key=lambda each: each.probability)
-
-
-def pair_losses(way: Candidate, p: int, operation: str) -> Float[Tensor, "pairs"]:
+def pair_losses(guess: Guess) -> Float[Tensor, "pairs"]:
     """Loss in nats at every pair, over the p residues; float64. One forward."""
-    tokens, labels = all_rows(p, operation)
-    return torch.cat([cross_entropy(logits, labels[part]) for logits, part in _logits(way, p, tokens)])
+    tokens, labels = all_rows(guess.modulus, guess.operation)
+    parts = _logits(guess.way, guess.modulus, tokens)
+    return torch.cat([cross_entropy(logits, labels[part]) for logits, part in parts])
 
 
 def sentence(best: Guess) -> str:
     """What was found, and against what."""
-    against = f"a wrong guess reaches {best.baseline:.1%}"
+    against = f"the best wrong guess would reach {best.baseline:.1%}"
     if best.credible:
         return (
-            f"Read as {_way(best)}, it does {best.operation} mod {best.modulus}: it is right on {_share(best)} of all "
+            f"Read as {way_of(best)}, it does {best.operation} mod {best.modulus}: it is right on {share(best)} of all "
             f"pairs ({against})."
         )
     return (
-        f"No guess is credible: the best, {best.operation} mod {best.modulus} read as {_way(best)}, is right on "
-        f"{_share(best)} of all pairs ({against}). What follows takes it for granted."
+        f"No guess is credible: the best, {best.operation} mod {best.modulus} read as {way_of(best)}, is right on "
+        f"{share(best)} of all pairs ({against}). What follows takes it for granted."
     )
 
 
+def way_of(guess: Guess) -> str:
+    choices = guess.way.choices
+    norm = {"none": "no norm"}.get(choices["norm"], choices["norm"])
+    return ", ".join([choices["layout"], norm, *(choices[name] for name in choices if name not in ("layout", "norm"))])
+
+
+def share(guess: Guess) -> str:
+    return f"{guess.accuracy:.2%}"
+
+
+def _best(guesses: Sequence[Guess]) -> Guess:
+    return max(guesses, key=lambda each: (each.accuracy, each.probability))
+
+
 def _logits(way: Candidate, p: int, tokens: Tensor) -> Iterator[tuple[Tensor, slice]]:
+    """Logits of the p residues at the last position, chunk by chunk."""
     model = Transformer(way.arch, way.weights)
     for start in range(0, len(tokens), CHUNK):
         logits = model.run(tokens[start : start + CHUNK], logits="last").logits
@@ -144,7 +160,7 @@ def _readable(ways: Sequence[Candidate], modulus: int | None) -> list[tuple[Cand
     found, errors = [], []
     for way in ways:
         try:
-            found.append((_reads_three(way), modulus_of(way, modulus)))
+            found.append((way, modulus_of(way, modulus)))
         except UnreadableWeights as error:
             errors.append(error)
     if not found:
@@ -152,18 +168,10 @@ def _readable(ways: Sequence[Candidate], modulus: int | None) -> list[tuple[Cand
     return found
 
 
-def _reads_three(way: Candidate) -> Candidate:
-    n_ctx, exact = way.arch.n_ctx, not way.arch.attention
-    if n_ctx < 3 or (exact and n_ctx != 3):
-        raise UnreadableWeights(
-            f"Asked to analyse a network that reads a, b and '='. Found one that reads {n_ctx} tokens. Nothing can be "
-            "made of it here."
-        )
-    return way
-
-
 def _operations(p: int, asked: str | None) -> list[str]:
     """Those asked for or all; only a prime modulus has a multiplication with characters."""
+    if asked is not None and asked not in OPERATIONS:
+        raise BadConfig(f"Asked for the operation {asked!r}. Known are {', '.join(OPERATIONS)}. Choose one of them.")
     if asked == "multiply" and not is_prime(p):
         raise BadConfig(f"Asked for multiply mod {p}. It is cyclic for a prime modulus only. Choose another operation.")
     return [asked] if asked else [name for name in OPERATIONS if name != "multiply" or is_prime(p)]
@@ -178,19 +186,8 @@ def _sorted_out(
     found = []
     for way, p in ways:
         rows = torch.randperm(p * p, generator=generator)[:SAMPLE]
-        found.append(choose(check(way, p, _operations(p, operation), rows)))
+        found.append(_best(check(way, p, _operations(p, operation), rows)))
     top = max(each.accuracy for each in found)
     kept = [each.accuracy >= top - HOPELESS for each in found]
     unlikely = [each for each, keep in zip(found, kept) if not keep]
     return [pair for pair, keep in zip(ways, kept) if keep], unlikely
-
-
-def _way(each: Guess) -> str:
-    choices = each.way.choices
-    norm = {"none": "no norm"}.get(choices["norm"], choices["norm"])
-    more = [choices[name] for name in choices if name not in ("layout", "norm")]
-    return ", ".join([choices["layout"], norm, *more])
-
-
-def _share(each: Guess) -> str:
-    return f"{each.accuracy:.2%}"

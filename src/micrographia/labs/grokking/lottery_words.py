@@ -49,7 +49,8 @@ def _number(share: float) -> str:
 def _at_start(curves: Sequence[Row]) -> str:
     first = min(row["t0"] for row in curves)
     best = max((row for row in curves if row["t0"] == first), key=lambda row: row["area"])
-    told = "foretell the winners better than chance" if best["p_best"] < SIGNIFICANT else "do not foretell the winners"
+    seen = best["p_best"] < SIGNIFICANT
+    told = "foretell the winners better than chance" if seen else "were not seen to foretell the winners"
     return (
         f"At t0 = {first} the weights {told}: the best score, {best['score'].replace('_', ' ')}, ranks a winner above "
         f"another frequency with probability {best['area']:.2f} ({best['low']:.2f} to {best['high']:.2f}; winners of "
@@ -64,6 +65,7 @@ def _marks(curves: Sequence[Row]) -> list[str]:
 def _mark(curves: Sequence[Row], mark: float) -> str:
     beyond = [row for row in curves if row["area"] >= mark]
     if not beyond:
-        return f"No score reaches {mark:.2f} at any t0."
+        return f"No score reaches a probability of {mark:.2f} at any t0."
     row = min(beyond, key=lambda row: (row["t0"], -row["area"]))
-    return f"{mark:.2f} is first passed at t0 = {row['t0']}, by {row['score'].replace('_', ' ')} ({row['area']:.2f})."
+    score = row["score"].replace("_", " ")
+    return f"A probability of {mark:.2f} is first passed at t0 = {row['t0']}, by {score} ({row['area']:.2f})."

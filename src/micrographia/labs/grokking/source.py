@@ -112,9 +112,15 @@ def _hash(file: Path) -> str:
 def modulus_of(way: Candidate, asked: int | None = None) -> int:
     """p, from the widths of embedding and unembedding together: p + 1 tokens in, p or p + 1 answers out.
 
-    Raises UnreadableWeights where the widths contradict each other, or the modulus asked for.
+    Raises UnreadableWeights where the widths contradict each other or the modulus asked for, and for a network that
+    does not read three tokens.
     """
     arch = way.arch
+    if arch.n_ctx < 3 or (arch.n_ctx != 3 and not arch.attention):
+        raise UnreadableWeights(
+            f"Asked to analyse a network that reads a, b and '='. Found one that reads {arch.n_ctx} tokens. "
+            "Give one trained on rows of three."
+        )
     widths = f"the embedding reads {arch.d_vocab} tokens, the unembedding tells {arch.d_vocab_out} answers apart"
     if asked is not None:
         if asked < 3 or arch.d_vocab < asked + 1 or arch.d_vocab_out < asked:

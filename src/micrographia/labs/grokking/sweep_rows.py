@@ -67,13 +67,13 @@ def milestones(metrics: Mapping[str, Any]) -> Row:
 
 
 def algorithm_shown(config: Config, run: Run) -> Shown:
-    """The criterion, at the member's last epoch. Without neurons the present frequencies stand for the key ones."""
+    """The criterion, at the member's last epoch. Where none can be called key, the present ones stand for them."""
     results = run.results
     assert results is not None
     if config.operation == "polynomial":
         return Shown(None, "its operation has no characters, so none are assumed", math.nan, math.nan, math.nan)
     present = [row["k"] for row in results["frequencies"]]
-    keys = results["key_frequencies"] if config.mlp else present
+    keys = results["key_frequencies"] or [row["k"] for row in results["frequencies"] if row["kind"] != "overtone"]
     logits = network_at(config, run, epochs_kept(run)[-1]).logits
     accuracy = results["measures"]["test_accuracy"]
     return fourier_algorithm(logits, keys, present, test_accuracy=accuracy, generator=generator(config.seed))

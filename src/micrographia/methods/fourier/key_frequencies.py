@@ -137,10 +137,10 @@ def losses_without(
     if gentle.any():
         largest = margin.amax(dim=1, keepdim=True)
         wrong = (margin - largest).exp() @ gain[:, gentle].exp()
-        mean[gentle] = torch.nn.functional.softplus(wrong.log() + largest, threshold=1e3).mean(dim=0)
+        mean[gentle] = torch.nn.functional.softplus(wrong.log() + largest, threshold=50.0).mean(dim=0)
     for i in (~gentle).nonzero()[:, 0]:
         wrong = (margin + gain[:, i]).logsumexp(dim=1)
-        mean[i] = torch.nn.functional.softplus(wrong, threshold=1e3).mean()
+        mean[i] = torch.nn.functional.softplus(wrong, threshold=50.0).mean()
     return mean
 
 

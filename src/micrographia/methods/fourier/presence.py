@@ -28,7 +28,7 @@ SLOPES_ON_SUMS = (0.5, 1.0, 1.5, 2.0, 3.0)
 DEGREES_OF_FREEDOM = (2.0, 3.0, 6.0, 50.0)
 LOG_SCALES = np.linspace(-4, 5, 46)  # about the median sine
 
-TINY = 1e-300
+TINY = 1e-150  # its square is a number still
 """Instead of 0 under a logarithm or a fraction bar."""
 
 
