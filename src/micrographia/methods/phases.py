@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+
+from micrographia.core.errors import BadShape
 
 EASE = 1e-3
 """Misfits smaller than this, in probability or in shares of the range of squared weights, are no evidence."""
@@ -27,6 +29,7 @@ POINTS = 100
 """Long curves are read in at most this many bins even in epochs and as many even in log epochs."""
 
 Curve = Float[np.ndarray, "T"]
+Places = Float[np.ndarray, "places"]
 NAMES = ("memorised", "circuit", "circuit_formed", "cleanup", "settled")
 
 
@@ -74,7 +77,7 @@ ORDERED = ("memorised", "circuit", "cleanup", "settled")
 
 
 def find_phases(
-    epochs: Curve,
+    epochs: Curve | Int[np.ndarray, "T"] | Sequence[float],
     *,
     train_loss: Curve,
     test_loss: Curve,
@@ -93,6 +96,13 @@ def find_phases(
     - settled: of two knots in the squared weights from memorisation on, slow - fast - slow, the second. None unless a
       cleanup was found, the fast part falls, and the part after it falls at less than half its speed.
     """
+    epochs = np.asarray(epochs, dtype=float)
+    for curve in (train_loss, test_loss, restricted_loss, squared_weights, excluded_loss):
+        if curve is not None and curve.shape != epochs.shape:
+            raise BadShape(
+                f"Curves over {len(epochs)} epochs were expected; found one of shape {curve.shape}. Put NaN where a "
+                "measure was not taken."
+            )
     train, test = (_ramp(*_points(epochs, np.exp(-loss))) for loss in (train_loss, test_loss))
     restricted = _ramp(*_points(epochs, np.exp(-restricted_loss)))
     memorised = NEVER if train is None else train.end
@@ -227,8 +237,8 @@ def _settled(x: Curve, y: Curve, *, after: float) -> Boundary:
 
 
 class _Lines(NamedTuple):
-    knots: tuple[np.ndarray, ...]
-    misfit: Curve
+    knots: tuple[Int[np.ndarray, "places"], ...]
+    misfit: Places
 
 
 def _broken_lines(x: Curve, y: Curve) -> tuple[_Lines, _Lines, _Lines]:
@@ -260,7 +270,7 @@ def _broken_line(x: Curve, y: Curve, knots: Sequence[int]) -> Curve:
     return design @ np.linalg.lstsq(design, y, rcond=None)[0]
 
 
-def _likely(misfit: Curve, residuals: Curve) -> Bool[np.ndarray, "T"]:
+def _likely(misfit: Places, residuals: Curve) -> Bool[np.ndarray, "places"]:
     """The positions that the profile likelihood does not reject at 95 %.
 
     Residuals of neighbouring epochs go together (the shape is an idealisation), so that n of them count as
@@ -272,7 +282,7 @@ def _likely(misfit: Curve, residuals: Curve) -> Bool[np.ndarray, "T"]:
     return n * np.log(misfit / misfit.min()) * (1 - r) / (1 + r) <= CONFIDENT
 
 
-def _boundary(x: Curve, places: Curve, best: int, near: Bool[np.ndarray, "T"]) -> Boundary:
+def _boundary(x: Curve, places: Places, best: int, near: Bool[np.ndarray, "places"]) -> Boundary:
     """A position and its interval, which reaches at least to the measurements on both sides."""
     place, low, high = places[best], places[near].min(), places[near].max()
     left, right = x[x < place], x[x > place]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from micrographia.core.claims import Run
-from micrographia.core.errors import NonFiniteLoss
+from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.store import RunFolder, load_run
 from micrographia.core.tasks import Done, Task
 from micrographia.core.transformer import init_weights
@@ -30,6 +30,7 @@ class FakeRuns:
         """Seed -> epoch of grokking, None for never; by default epoch 20."""
         self.begun: list[str] = []
         self.broken: set[str] = set()
+        self.stopped: set[str] = set()
         self.stop_after: int | None = None
 
     def run(self, config: Config, *, out: Path, resume: bool) -> Run:
@@ -43,6 +44,8 @@ class FakeRuns:
         ) as folder:
             if folder.status != "finished":
                 self.begun.append(out.name)
+                if out.name in self.stopped:
+                    raise Interrupted("Stopped by request at epoch 7 of 40; all is saved.")
                 if out.name in self.broken:
                     folder.set_status("failed")
                     raise NonFiniteLoss("The loss is NaN at step 7.")
@@ -56,8 +59,8 @@ class FakeRuns:
                 raise KeyboardInterrupt
             try:
                 yield Done(task, task.function(**task.arguments))
-            except NonFiniteLoss as error:
-                yield Done(task, error=f"NonFiniteLoss: {error}\n\nTraceback ...")
+            except (Interrupted, NonFiniteLoss) as error:
+                yield Done(task, error=f"{type(error).__name__}: {error}\n\nTraceback ...")
 
     def _finish(self, config: Config, folder: RunFolder) -> None:
         weights = init_weights(architecture(config), torch.Generator().manual_seed(config.seed))

@@ -44,13 +44,13 @@ def test_the_combined_score_learns_from_other_initialisations_alone():
 def test_networks_of_one_initialisation_are_no_independent_witnesses():
     """Winners and scores both belong to the initialisation and have nothing else in common: few false alarms."""
     p_values = []
-    for seed in range(60):
+    for seed in range(40):
         found = contest(seed=seed)
         pairwise = ranking.areas(found.scores[0, 0], found.won)
-        dealt = crossed.partners(INIT, SPLIT, generator=torch.Generator().manual_seed(seed), draws=200)
+        dealt = crossed.partners(INIT, SPLIT, generator=torch.Generator().manual_seed(seed), draws=100)
         null = crossed.permuted_means(pairwise, dealt)
         p_values.append((1 + (null >= pairwise.diagonal().mean()).sum()) / (1 + len(null)))
-    assert np.mean(np.array(p_values) <= 0.05) <= 0.12
+    assert np.mean(np.array(p_values) <= 0.05) <= 0.125
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.12)
 
 

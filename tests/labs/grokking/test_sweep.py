@@ -92,6 +92,14 @@ def test_an_interrupted_sweep_goes_on_where_it_was(fake, tmp_path):
     assert len(fake.begun) == 3
 
 
+def test_a_member_that_was_told_to_stop_is_no_failure(fake, tmp_path):
+    fake.stopped = {"base_seed-1"}
+    with pytest.raises(Interrupted, match="2 of 3 members are finished"):
+        sweep(plan(), out=tmp_path / "sweep")
+    fake.stopped = set()
+    assert sweep(plan(), out=tmp_path / "sweep", resume=True).results["failures"] == []
+
+
 def test_another_plan_does_not_go_on_with_this_one(fake, tmp_path):
     sweep(plan(), out=tmp_path / "sweep")
     with pytest.raises(BadConfig, match="seeds"):

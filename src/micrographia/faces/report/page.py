@@ -16,14 +16,16 @@ from micrographia.faces import words
 from micrographia.faces.figures.axes import TICKS
 from micrographia.faces.figures.draw import DRAW, draw
 from micrographia.faces.figures.palette import LINES, MUTED, SCALES, template
-from micrographia.faces.outline import outline, summary, title
+from micrographia.faces.outline import Section, outline, summary, title
 from micrographia.faces.report import parts
 from micrographia.faces.report.markup import Html, escape, join, tag, typeset
 from micrographia.faces.report.packing import packed, packed_text
 
 SCRIPTS = ("explorer_loss.js", "explorer.js", "report.js")
 UNGROUPED = "Figures"
-ORDER = ("The run", "The circuit", "Progress measures", "Neurons", "Attention", "Explorer")
+OPENING = "The run"
+"""The group of pictures that opens the page, before any table."""
+ORDER = (OPENING, "The circuit", "Progress measures", "Neurons", "Attention", "Explorer")
 """Groups with these names stand first, in this order."""
 
 
@@ -31,17 +33,22 @@ def render(run: Run) -> str:
     """The whole page of a finished Run, as text. A second or two, most of it compressing the figures."""
     sections = outline(run)
     groups = grouped(run.figures)
-    contents = [("short", "In short"), *((s.id, s.title) for s in sections if s.essential), ("claims", "The claims")]
-    contents += [(slug(group), group) for group in groups]
-    contents += [(s.id, s.title) for s in sections if not s.essential] + [("making", "How it was made")]
-    body = join(
-        *(parts.section(each) for each in sections if each.essential),
-        parts.claims(run.claims) if run.claims else "",
-        *(figures_section(group, each, run) for group, each in groups.items()),
-        *(parts.section(each) for each in sections if not each.essential),
-        parts.making(run),
-    )
+    chapters = _chapters(run, sections, groups)
+    contents = [("short", "In short"), *((anchor, heading) for anchor, heading, _ in chapters)]
+    body = join(*(part for _, _, part in chapters))
     return document(title(run), join(_header(run), _contents(contents), tag("main", _short(run), body)), run.figures)
+
+
+def _chapters(
+    run: Run, sections: Sequence[Section], groups: Mapping[str, Sequence[Figure]]
+) -> list[tuple[str, str, Html]]:
+    """Anchor, heading and content in reading order: the opening pictures, what was found, all pictures, the claims."""
+    pictures = {name: (slug(name), name, figures_section(name, each, run)) for name, each in groups.items()}
+    opening = [pictures.pop(OPENING)] if OPENING in pictures else []
+    found = [(s.id, s.title, parts.section(s)) for s in sections if s.essential]
+    claims = [("claims", "The claims", parts.claims(run.claims))] if run.claims else []
+    more = [(s.id, s.title, parts.section(s)) for s in sections if not s.essential]
+    return [*opening, *found, *pictures.values(), *claims, *more, ("making", "How it was made", parts.making(run))]
 
 
 def render_figures(figures: Sequence[Figure], heading: str = "") -> str:

@@ -30,9 +30,7 @@ class Along(NamedTuple):
     tables: dict[str, np.ndarray]
 
 
-def measure_along(
-    snapshots: dict[int, Path], arch: Architecture, task: Task, ks: Sequence[int], watch: Watch
-) -> Along:
+def measure_along(snapshots: dict[int, Path], arch: Architecture, task: Task, ks: Sequence[int], watch: Watch) -> Along:
     """Read every snapshot. Holds one network's activations at a time."""
     curves: dict[str, list[float]] = {}
     tables: dict[str, list[np.ndarray]] = {}
@@ -54,7 +52,7 @@ def measure_along(
 def curves_of(r: Reading, weights: Weights, ks: Sequence[int]) -> dict[str, float]:
     """One number each. Sections 5.1 and 5.2 of the paper."""
     found = measure.performance(r)
-    restricted = measure.restricted_losses(r, ks)
+    restricted = measure.restricted_losses(r, ks, ["projection"])
     sizes = measure.weight_size(weights)
     found |= {f"restricted_{name}": value for name, value in restricted.items()}
     found |= measure.excluded_losses(r, ks) | measure.logit_cubes(r, ks)
@@ -89,5 +87,3 @@ def tables_of(r: Reading) -> dict[str, Tensor]:
 
 def _leading(values: Tensor) -> Tensor:
     return values[:SINGULAR_VALUES]
-
-

@@ -29,7 +29,11 @@ def of_training(
 ) -> list[Figure]:
     """What the course of training shows. `readings`: the few epochs whose full logits the explorer carries."""
     figures = [losses(rows, bands), accuracy(rows, bands), progress(along, bands), weight_sizes(along, bands)]
-    figures += [excluded_by_frequency(along, ks, bands), cosine_coefficients(along, ks, bands), concentration(along, bands)]
+    figures += [
+        excluded_by_frequency(along, ks, bands),
+        cosine_coefficients(along, ks, bands),
+        concentration(along, bands),
+    ]
     figures.append(spectrum_over_training(along, "embedding", ks))
     if "neuron_logit" in along.tables:
         figures.append(spectrum_over_training(along, "neuron_logit", ks))
@@ -114,7 +118,9 @@ def weight_sizes(along: Along, bands: Bands) -> Figure:
 
 
 def excluded_by_frequency(along: Along, ks: Sequence[int], bands: Bands) -> Figure:
-    caption = "Loss on the training pairs without one frequency: it rises for the key frequencies, one by one, for no other."
+    caption = (
+        "Loss on the training pairs without one frequency: it rises for the key frequencies, one by one, for no other."
+    )
     return _by_frequency(
         along, "excluded_by_frequency", "Excluded loss by frequency", caption, ks, bands,
         y_label="loss (nats)", log_y=True, source=f"{PAPER}, figure 12", claims=("every-key-frequency-counts",),
@@ -289,7 +295,13 @@ def _components(name: str, title: str, norms: Tensor, number: str, group: str, c
 def _maps(name: str, title: str, z: Tensor, panels: Sequence[str], number: str, group: str, caption: str) -> Figure:
     data = {"z": z.float().numpy(), "panels": list(panels), "x_label": "b", "y_label": "a", "colour": "sequential"}
     return Figure(
-        name=name, kind="heatmap", title=title, caption=caption, source=f"{PAPER}, figure {number}", data=data, group=group
+        name=name,
+        kind="heatmap",
+        title=title,
+        caption=caption,
+        source=f"{PAPER}, figure {number}",
+        data=data,
+        group=group,
     )
 
 

@@ -56,8 +56,7 @@ def find(arch: Architecture, weights: Weights, task: Task, *, generator: Generat
         "algorithm": sentences(algorithm, str(len(reading.logits))),
         "replacements": [row._asdict() for row in _replacements(reading, arch, weights, task, ks)],
         "ablations": [
-            row._asdict()
-            for row in ablations(reading.logits, ks, **parts, train=reading.train, generator=generator)
+            row._asdict() for row in ablations(reading.logits, ks, **parts, train=reading.train, generator=generator)
         ],
     }
     return Findings(reading, ks, results)
@@ -160,4 +159,3 @@ def _without_characters(r: Reading, weights: Weights) -> dict[str, Any]:
         [],
     )
     return {**empty, "measures": {**found, "squared_weights": {"total": sum(sizes.values()), **sizes}}}
-

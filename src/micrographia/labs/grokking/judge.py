@@ -147,7 +147,13 @@ NULLS: dict[str, Callable[[Results, Results | None], Any]] = {
 }  # fmt: skip
 OWN_NULL = frozenset(
     {f"key-frequencies-seed-{seed}" for seed in range(4)}
-    | {"algorithm-beats-network", "only-sum-waves", "neurons-as-polynomials", "null-space", "every-key-frequency-counts"}
+    | {
+        "algorithm-beats-network",
+        "only-sum-waves",
+        "neurons-as-polynomials",
+        "null-space",
+        "every-key-frequency-counts",
+    }
 )
 
 

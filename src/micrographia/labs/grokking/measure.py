@@ -31,7 +31,9 @@ def performance(r: Reading) -> Numbers:
     parts = {"": torch.ones_like(r.labels, dtype=torch.bool)}
     parts |= {} if r.seen is None else {"train_": r.seen, "test_": ~r.seen}
     unknown = dict.fromkeys((f"{part}{name}" for part in ("train_", "test_") for name in figures), math.nan)
-    return unknown | {f"{part}{name}": x[rows].mean().item() for part, rows in parts.items() for name, x in figures.items()}
+    return unknown | {
+        f"{part}{name}": x[rows].mean().item() for part, rows in parts.items() for name, x in figures.items()
+    }
 
 
 def periodic_weights(r: Reading, ks: Sequence[int]) -> Numbers:
@@ -93,12 +95,16 @@ def attention_waves(r: Reading) -> list[Numbers]:
     return [dict(zip(names, row)) for row in zip(*(column.tolist() for column in columns))]
 
 
-def restricted_losses(r: Reading, ks: Sequence[int]) -> Numbers:
+VARIANTS = ("projection", "quadratic")
+RESTRICTED = (*(f"{name}{part}" for name in VARIANTS for part in ("", "_train", "_test")), "neurons", "neurons_all")
+
+
+def restricted_losses(r: Reading, ks: Sequence[int], variants: Sequence[str] = VARIANTS) -> Numbers:
     """Section 5.1: the loss with the key frequencies alone, in the three published variants by name.
 
-    projection and quadratic on all pairs, in training and in test; neurons, as published, on the test pairs.
+    projection and quadratic (the one dense one) on all pairs, in training and in test; neurons, as published, in test.
     """
-    found = {name: restricted.restricted_loss(r.logits, ks, r.train, variant=name) for name in VARIANTS}
+    found = {name: restricted.restricted_loss(r.logits, ks, r.train, variant=name) for name in variants}
     flat = {}
     for name, value in found.items():
         flat |= {name: value.loss, f"{name}_train": value.train_loss, f"{name}_test": value.test_loss}
@@ -106,10 +112,6 @@ def restricted_losses(r: Reading, ks: Sequence[int]) -> Numbers:
         return flat | {"neurons": math.nan, "neurons_all": math.nan}
     by_neurons = restricted.restricted_loss_of_neurons(r.neurons, r.W_L, r.logits, ks, r.train)
     return flat | {"neurons": by_neurons.test_loss, "neurons_all": by_neurons.loss}
-
-
-VARIANTS = ("projection", "quadratic")
-RESTRICTED = (*(f"{name}{part}" for name in VARIANTS for part in ("", "_train", "_test")), "neurons", "neurons_all")
 
 
 def excluded_losses(r: Reading, ks: Sequence[int]) -> Numbers:

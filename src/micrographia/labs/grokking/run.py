@@ -64,9 +64,7 @@ def _train_and_judge(config: Config, folder: RunFolder, watch: Watch) -> None:
     folder.finish(results, claims, figures, rows)
 
 
-def take_apart(
-    config: Config, folder: RunFolder, rows: Rows, watch: Watch
-) -> tuple[dict[str, Any], list[Figure]]:
+def take_apart(config: Config, folder: RunFolder, rows: Rows, watch: Watch) -> tuple[dict[str, Any], list[Figure]]:
     """Everything that is read off the snapshots of a finished training. `start` holds the measures before training."""
     arch, snapshots = architecture(config), folder.snapshots()
     task = Task(config.modulus, config.operation, make_pairs(config).train)
@@ -82,7 +80,12 @@ def take_apart(
     shown = {epoch: read(arch, read_tensors(snapshots[epoch]), task) for epoch in _shown(along, phases)}
     figures = of_training(rows, along, ks, bands(phases), {**shown, config.epochs: found.reading})
     figures += of_network(found.reading, ks, found.results["frequencies"])
-    results = {"config": folder.config, "phases": phases, **found.results, "start": {**found.results, "measures": before}}
+    results = {
+        "config": folder.config,
+        "phases": phases,
+        **found.results,
+        "start": {**found.results, "measures": before},
+    }
     return {**results, "summary": summary(results)}, figures
 
 

@@ -86,8 +86,12 @@ def train_network(config: Config, folder: RunFolder, watch: Watch) -> Rows:
                     recorder.save(state)
                     raise Interrupted(f"Stopped by request at epoch {state.step} of {config.epochs}; all is saved.")
     except NonFiniteLoss as error:
-        good = f"The last good checkpoint is that of step {recorder.saved}" if recorder.saved else "No checkpoint is yet"
-        raise NonFiniteLoss(f"{error} {good} in {folder.path}. Lower lr or weight_decay, or train in float64.") from error
+        good = (
+            f"The last good checkpoint is that of step {recorder.saved}" if recorder.saved else "No checkpoint is yet"
+        )
+        raise NonFiniteLoss(
+            f"{error} {good} in {folder.path}. Lower lr or weight_decay, or train in float64."
+        ) from error
     return recorder.rows
 
 
@@ -106,9 +110,7 @@ def _begin(config: Config, folder: RunFolder, watch: Watch) -> tuple[State, Rows
 class Recorder:
     """What is written down between steps."""
 
-    def __init__(
-        self, config: Config, folder: RunFolder, plan: Plan, test_plan: Plan, rows: Rows, saved: int
-    ) -> None:
+    def __init__(self, config: Config, folder: RunFolder, plan: Plan, test_plan: Plan, rows: Rows, saved: int) -> None:
         self.config, self.folder, self.plan, self.test_plan = config, folder, plan, test_plan
         self.rows, self.saved = rows, saved
         self._committed = len(rows["epoch"])

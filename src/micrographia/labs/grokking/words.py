@@ -34,13 +34,20 @@ def _frequencies(results: Mapping[str, Any]) -> list[str]:
         return [f"No frequency of {n // 2} stands out of the null: no Fourier circuit was found."]
     found = []
     if keys:
-        found.append(f"Its key frequencies are {_list(keys)} of {n // 2}.")
+        found.append(f"Its key frequenc{'ies are' if len(keys) > 1 else 'y is'} {_list(keys)} of {n // 2}.")
     elif results["measures"].get("neurons_clustered") is None:
-        found.append(f"The frequencies {_list(results['present'])} are present; without neurons none can be called key.")
+        found.append(
+            f"The frequencies {_list(results['present'])} are present; without neurons none can be called key."
+        )
     else:
-        found.append(f"The frequencies {_list(results['present'])} are present, but no neurons of their own carry them.")
+        found.append(
+            f"The frequencies {_list(results['present'])} are present, but no neurons of their own carry them."
+        )
     if overtones:
-        found.append(f"{_list(overtones)} are overtones, carried by neurons of other frequencies.")
+        many = len(overtones) > 1
+        found.append(
+            f"{_list(overtones)} {'are overtones' if many else 'is an overtone'}, carried by neurons of others."
+        )
     return found
 
 

@@ -65,18 +65,17 @@ def read_algorithm(
     whole, energy = cube_coefficients(logits), centred_energy(logits).item()
     written = None
     if neurons is not None and W_L is not None:
-        written = fourier_basis(n) @ table_difference(fold(neurons) @ W_L.double()) * n
+        written = n * (fourier_basis(n).to(logits.device) @ table_difference(fold(neurons) @ W_L.double()))
     waves = []
     for k in sorted(set(ks)):
-        cosine = whole.cosine[k - 1].item()
-        sine = whole.sine[k - 1].item() if 2 * k < n else 0.0
+        cosine, sine = whole.cosine[k - 1].item(), whole.sine[k - 1].item() if 2 * k < n else 0.0
         norm = math.hypot(cosine, sine)
         waves.append(
             Wave(
                 k=k,
                 amplitude=norm * cube_height(k, n),
                 phase=math.atan2(sine, cosine),
-                share=norm**2 / energy,
+                share=norm**2 / energy if energy else math.nan,
                 through_neurons=math.nan if written is None else _along(written[frequency_rows(k, n)], cosine, sine),
                 own_neurons=0 if clusters is None else int((clusters.clustered & (clusters.frequency == k)).sum()),
             )
@@ -123,6 +122,10 @@ def sentences(algorithm: Algorithm, modulus_name: str) -> list[str]:
     if algorithm.n_neurons:
         own = ", ".join(f"{wave.own_neurons} for k = {wave.k}" for wave in algorithm.waves)
         said.insert(2, f"Of {algorithm.n_neurons} neurons, these each speak one frequency (above 85 %): {own}.")
+    through = [wave.through_neurons for wave in algorithm.waves if not math.isnan(wave.through_neurons)]
+    if through:
+        part = f"{min(through):.0%}" if len(through) == 1 else f"{min(through):.0%} to {max(through):.0%}"
+        said.append(f"The neurons write {part} of each term's amplitude themselves; the rest goes round them.")
     return said
 
 
