@@ -60,6 +60,7 @@ def test_sites_are_listed_in_the_order_in_which_a_run_reaches_them(arch):
 
 
 @a_few
+@pytest.mark.usefixtures("unchecked")
 def test_keeping_one_site_changes_no_bit_and_keeps_nothing_else(arch):
     model, tokens = small_model(arch), some_tokens(arch)
     bare = model.run(tokens).logits
@@ -80,6 +81,7 @@ def test_gradients_do_not_change_the_logits_and_only_then_are_values_attached(ar
 
 
 @a_few
+@pytest.mark.usefixtures("unchecked")
 def test_an_edit_that_changes_nothing_changes_no_bit(arch):
     """But for `result`: editing it puts the sum over heads onto the path, which rounds otherwise."""
     model, tokens = small_model(arch), some_tokens(arch)
@@ -93,8 +95,9 @@ def test_an_edit_that_changes_nothing_changes_no_bit(arch):
 
 
 @a_few
-def test_every_site_but_the_embedding_of_the_last_token_matters(arch):
-    """An edit at a Site is felt downstream: no Site is a dead copy."""
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_written_at_a_site_is_felt_in_the_logits(arch):
+    """No Site is a dead copy."""
     model, tokens = small_model(arch), some_tokens(arch)
     bare = model.run(tokens).logits
     for site in model.sites:
@@ -173,6 +176,7 @@ class Broken(Exception):
 
 
 @a_few
+@pytest.mark.usefixtures("unchecked")
 def test_an_exception_inside_an_edit_leaves_nothing_behind(arch):
     model, tokens = small_model(arch), some_tokens(arch)
     bare, before = model.run(tokens, keep=model.sites)
@@ -233,10 +237,8 @@ def test_logits_may_be_asked_for_at_chosen_positions(arch):
     assert torch.equal(model.run(tokens, logits="last", keep="logits").cache["logits"], cache["logits"])
 
 
-@a_few
+@pytest.mark.parametrize("arch", [arch for arch in A_FEW.values() if arch.attention])
 def test_what_comes_later_is_not_seen_earlier(arch):
-    if not arch.attention:
-        pytest.skip("one position only")
     model, tokens = small_model(arch), some_tokens(arch)
     other = tokens.clone()
     other[:, 2:] = (other[:, 2:] + 1) % arch.d_vocab
@@ -353,6 +355,7 @@ def test_the_weights_are_those_of_the_published_draws(seed, sizes):
         assert sum(weight.numel() for weight in ours.values()) == 226_816
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("arch", GRID.values(), ids=GRID)
 def test_fresh_weights_fit_their_architecture_and_gains_start_at_one(arch):
     weights = init_weights(arch, torch.Generator().manual_seed(0), dtype=torch.float64)

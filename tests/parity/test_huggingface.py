@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from micrographia.core.sites import Site
-from micrographia.core.transformer import NORM_EPS, ROTARY_BASE, Architecture, Transformer
+from micrographia.core.transformer import Architecture, Transformer
 
 transformers = pytest.importorskip("transformers")
 
@@ -75,7 +75,7 @@ def from_llama(state: dict[str, Tensor], *, tied: bool) -> dict[str, Tensor]:
 def gpt2(*, tied: bool) -> tuple[torch.nn.Module, Transformer]:
     config = transformers.GPT2Config(
         vocab_size=VOCAB, n_positions=CONTEXT, n_embd=D, n_layer=LAYERS, n_head=HEADS, n_inner=D_MLP,
-        activation_function="gelu", layer_norm_epsilon=NORM_EPS, tie_word_embeddings=tied,
+        activation_function="gelu", layer_norm_epsilon=1e-5, tie_word_embeddings=tied,
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     module = shaken(transformers.GPT2LMHeadModel(config))
@@ -87,8 +87,8 @@ def llama(*, tied: bool) -> tuple[torch.nn.Module, Transformer]:
     config = transformers.LlamaConfig(
         vocab_size=VOCAB, max_position_embeddings=CONTEXT, hidden_size=D, num_hidden_layers=LAYERS,
         num_attention_heads=HEADS, num_key_value_heads=HEADS, head_dim=D_HEAD, intermediate_size=D_MLP,
-        hidden_act="silu", rms_norm_eps=NORM_EPS, tie_word_embeddings=tied, bos_token_id=0, eos_token_id=0,
-        rope_parameters={"rope_type": "default", "rope_theta": ROTARY_BASE},
+        hidden_act="silu", rms_norm_eps=1e-5, tie_word_embeddings=tied, bos_token_id=0, eos_token_id=0,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
     )  # fmt: skip
     module = shaken(transformers.LlamaForCausalLM(config))
     arch = Architecture(**SIZES, norm="rmsnorm", act="swiglu", positions="rotary", mlp_bias=False, tied=tied)

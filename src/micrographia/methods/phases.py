@@ -2,8 +2,8 @@
 
 A loss l is looked at as exp(-l), the (geometric mean) probability of the right answer: it goes from about 0 to about
 1 once, whatever the length of the run, where the logarithm of a loss falls for as long as one trains. Each step is a
-*ramp*, level - line - level, found by least squares over all pairs of ends; it counts if it beats "no change" by the
-Bayesian information criterion and passes 1/2. Intervals within a run are profile likelihood.
+*ramp*, level - line - level, found by least squares over all pairs of ends; it counts if it beats "no change" in
+description length and passes 1/2. Intervals within a run are profile likelihood.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 5.2 and figure
 7, where the three phases are drawn by eye; the change points are ours.
 """
@@ -85,7 +85,7 @@ def find_phases(
     squared_weights: Curve,
     excluded_loss: Curve | None = None,
 ) -> Phases:
-    """The boundaries of one run from its measures; NaN where a measure was not taken. Milliseconds.
+    """The boundaries of one run from its measures; NaN where a measure was not taken. About a tenth of a second.
 
     Epochs may be spaced in any way, so measures of every epoch and of few snapshots can stand in one call.
 
@@ -177,7 +177,7 @@ def _ramp(x: Curve, y: Curve) -> _Ramp | None:
     misfit = (centred @ centred - slope**2 * (shape**2).sum(axis=1)).clip(min=0) + n * EASE**2
     flat = centred @ centred + n * EASE**2
     best = int(misfit.argmin())
-    if n * math.log(misfit[best] / flat) + 3 * math.log(n) > 0:
+    if n * math.log(misfit[best] / flat) + _places(len(misfit)) + math.log(n) > 0:
         return None
     fit = y.mean() + slope[best] * shape[best]
     if not fit.min() < 0.5 < fit.max() or slope[best] < 0:
@@ -224,11 +224,13 @@ def _settled(x: Curve, y: Curve, *, after: float) -> Boundary:
     none, one, two = _broken_lines(x, y)
     first, second = two.knots
     best = int(two.misfit.argmin())
-    complexity = math.log(n) / n  # of one parameter; a knot has two, its place and the change of slope
-    simpler = min(none.misfit.min(), one.misfit.min() * math.exp(2 * complexity))
-    if two.misfit[best] * math.exp(4 * complexity) > simpler:
+    lengths = [
+        n * math.log(lines.misfit.min()) + _places(len(lines.misfit)) + knots * math.log(n)
+        for knots, lines in enumerate((none, one, two))
+    ]
+    if lengths[2] > min(lengths):
         return NEVER
-    fit = _broken_line(x, y, [first[best], second[best]])
+    fit = _broken_line(x, y, [int(first[best]), int(second[best])])
     fast = (fit[second[best]] - fit[first[best]]) / (x[second[best]] - x[first[best]])
     slow = (fit[-1] - fit[second[best]]) / (x[-1] - x[second[best]])
     if fast >= 0 or slow < SETTLED * fast:
@@ -270,6 +272,14 @@ def _broken_line(x: Curve, y: Curve, knots: Sequence[int]) -> Curve:
     return design @ np.linalg.lstsq(design, y, rcond=None)[0]
 
 
+def _places(count: int) -> float:
+    """What it costs, in units of -2 log likelihood, to say at which of so many places something is.
+
+    A scan over places finds chance fits that the Bayesian criterion's log n for a place would let pass.
+    """
+    return 2 * math.log(count)
+
+
 def _likely(misfit: Places, residuals: Curve) -> Bool[np.ndarray, "places"]:
     """The positions that the profile likelihood does not reject at 95 %.
 
@@ -309,7 +319,7 @@ def _isotonic(y: Curve) -> Curve:
     return np.repeat(means, counts)
 
 
-def _points(epochs: Curve, values: Curve) -> tuple[Curve, Curve]:
+def _points(epochs: Curve, values: Curve) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:
     """The finite values by rising epoch; of long curves medians in bins, even in epochs and in log epochs together."""
     known = np.isfinite(values)
     order = np.argsort(epochs[known], kind="stable")

@@ -18,11 +18,13 @@ from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.labs.grokking.config import Config, tiny
 from micrographia.labs.grokking.run import run
 
+SMALL = {"modulus": 11, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 24}
+SMALL |= {"epochs": 60, "snapshots": 8, "checkpoint_every": 10}
+
 
 def smallest(**changes) -> Config:
     """Seconds even on a busy machine: p = 11, a few dozen epochs."""
-    small = dict(modulus=11, d_model=16, n_heads=2, d_head=8, d_mlp=24, epochs=60, snapshots=8, checkpoint_every=10)
-    return dataclasses.replace(tiny(), **{**small, **changes})
+    return dataclasses.replace(tiny(), **{**SMALL, **changes})
 
 
 def everything(folder: Path) -> dict[str, bytes]:

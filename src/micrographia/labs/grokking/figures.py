@@ -118,9 +118,7 @@ def weight_sizes(along: Along, bands: Bands) -> Figure:
 
 
 def excluded_by_frequency(along: Along, ks: Sequence[int], bands: Bands) -> Figure:
-    caption = (
-        "Loss on the training pairs without one frequency: it rises for the key frequencies, one by one, for no other."
-    )
+    caption = "Loss on the training pairs without one frequency: it rises for each key frequency and for no other."
     return _by_frequency(
         along, "excluded_by_frequency", "Excluded loss by frequency", caption, ks, bands,
         y_label="loss (nats)", log_y=True, source=f"{PAPER}, figure 12", claims=("every-key-frequency-counts",),
@@ -169,7 +167,7 @@ def spectrum_over_training(along: Along, table: str, ks: Sequence[int]) -> Figur
         name=f"spectrum_{table}",
         kind="bars",
         title=f"{title} in the Fourier basis",
-        caption="At first every frequency is alike; at the end a handful hold nearly all. Move the slider through training.",
+        caption="At first all frequencies are alike; at the end a handful hold nearly all. Move the slider.",
         source=f"{PAPER}, figure {number}",
         data={"y": values, "names": _ks(values.shape[1]), "x_label": "frequency k", "y_label": label,
               "highlight": [k - 1 for k in ks]},
@@ -220,7 +218,7 @@ def explorer(along: Along, ks: Sequence[int], readings: Mapping[int, Reading]) -
         "folded": along.tables["folded"][chosen],
         "full": np.zeros((0, 0, n), np.float16),
         "full_frames": [],
-        "labels": _labels(epochs),
+        "labels": list(_labels(epochs)),
         "epochs": np.array(epochs),
         "key_frequencies": list(ks),
         "modulus": n,
@@ -256,7 +254,7 @@ def energies(frequencies: Sequence[Mapping[str, Any]], n: int) -> Figure:
         name="energies",
         kind="bars",
         title="Logit energy in cos(w_k(a+b-c))",
-        caption="The share of the row-centred logits in each cube, frequencies that are present alone; key ones are strong.",
+        caption="The share of the row-centred logits in each cube that is present; the key ones are drawn strong.",
         source=f"{PAPER}, section 4.2",
         claims=("logit-variance",),
         data={"y": values, "names": _ks(len(values)), "x_label": "frequency k", "y_label": "share of energy",
@@ -284,7 +282,7 @@ def neurons_by_component(r: Reading) -> Figure:
 def _components(name: str, title: str, norms: Tensor, number: str, group: str, caption: str) -> Figure:
     norms = norms.clone()
     norms[0, 0] = torch.nan  # the mean over pairs would hide all else
-    components = ["1"] + [f"{wave} {k}" for k in range(1, len(norms)) for wave in ("cos", "sin")][: len(norms) - 1]
+    components = _components_of(len(norms))
     data = {"z": norms[None].float().numpy(), "panels": [""], "x_label": "component of b", "y_label": "component of a"}
     return Figure(
         name=name, kind="heatmap", title=title, caption=caption, source=f"{PAPER}, figure {number}", group=group,
@@ -314,7 +312,8 @@ def logit_map(r: Reading) -> Figure:
 
 def neuron_maps(r: Reading) -> Figure:
     clusters = measure.neuron_frequencies(r)
-    assert clusters is not None and r.neurons is not None
+    assert clusters is not None
+    assert r.neurons is not None
     best = clusters.fve.nan_to_num(0.0).argsort(descending=True)
     firsts = {int(clusters.frequency[i]): int(i) for i in best.flip(0)}  # the best neuron of each frequency
     chosen = sorted(firsts.values(), key=lambda i: -float(clusters.fve[i].nan_to_num(0.0)))[:4]
@@ -354,11 +353,12 @@ def fve_histogram(r: Reading) -> Figure:
 
 def cluster_read_out(r: Reading, k: int) -> Figure:
     clusters = measure.neuron_frequencies(r)
-    assert clusters is not None and r.W_L is not None
+    assert clusters is not None
+    assert r.W_L is not None
     own = (clusters.frequency == k).nonzero()[:, 0]
     n = r.W_L.shape[1]
     norms = spectra.spectrum(r.W_L[own].T).rows if len(own) else torch.zeros(n, dtype=torch.float64)
-    components = ["1"] + [f"{wave} {j}" for j in range(1, n) for wave in ("cos", "sin")][: n - 1]
+    components = _components_of(n)
     return Figure(
         name="cluster_read_out",
         kind="bars",
@@ -371,6 +371,12 @@ def cluster_read_out(r: Reading, k: int) -> Figure:
     )  # fmt: skip
 
 
+def _components_of(n: int) -> list[str]:
+    """Names of the rows of the Fourier basis: 1, cos 1, sin 1, ..."""
+    waves = [f"{wave} {k}" for k in range(1, n) for wave in ("cos", "sin")]
+    return ["1", *waves[: n - 1]]
+
+
 def _centred(logits: Tensor) -> Tensor:
     return logits - logits.mean(-1, keepdim=True)
 
@@ -379,5 +385,5 @@ def _ks(count: int) -> list[str]:
     return [str(k) for k in range(1, count + 1)]
 
 
-def _labels(epochs: Sequence[int]) -> list[str]:
-    return [f"epoch {epoch}" for epoch in epochs]
+def _labels(epochs: Sequence[int]) -> tuple[str, ...]:
+    return tuple(f"epoch {epoch}" for epoch in epochs)

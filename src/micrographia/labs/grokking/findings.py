@@ -5,7 +5,7 @@ that need key frequencies are empty and the summary says what was found instead.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -92,11 +92,13 @@ def measures(
     return found
 
 
+TABLES = ("key_frequencies", "overtones", "present", "frequencies", "published_rule", "algorithm")
+TABLES += ("replacements", "ablations")
 EXCLUDED = ("excluded_loss", "excluded_loss_3d", "excluded_loss_all_pairs", "excluded_accuracy")
 
 
 def null_measures(r: Reading, ks: Sequence[int], generator: Generator) -> dict[str, Any]:
-    """The headline measures again for as many other frequencies, drawn at random: what the key ones are held against."""
+    """The headline measures for as many other frequencies, drawn at random: what the key ones are held against."""
     others = [k for k in range(1, n_frequencies(len(r.logits)) + 1) if k not in ks]
     order = torch.randperm(len(others), generator=generator).tolist()
     chosen = sorted(others[i] for i in order[: len(ks)])
@@ -153,9 +155,5 @@ def _without_characters(r: Reading, weights: Weights) -> dict[str, Any]:
     """An operation with no characters: performance and sizes, and no claim about an algorithm."""
     sizes = measure.weight_size(weights)
     found: dict[str, Any] = {"n": len(r.logits), **measure.performance(r)}
-    empty: Mapping[str, Any] = dict.fromkeys(
-        ("key_frequencies", "overtones", "present", "frequencies", "published_rule", "algorithm", "replacements")
-        + ("ablations",),
-        [],
-    )
+    empty = {name: [] for name in TABLES}
     return {**empty, "measures": {**found, "squared_weights": {"total": sum(sizes.values()), **sizes}}}

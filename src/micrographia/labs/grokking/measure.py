@@ -1,9 +1,7 @@
 """What Nanda et al. (2023) measure, in the paper's order and with its symbols.
 
-Each function takes a Reading and the key frequencies `ks` and gives plain numbers, lists or tensors. What needs the
-split is NaN where the split is not known; what needs neurons or attention is empty where the network has none.
-Sections: 4.1 periodic weights, 4.2 logits, 4.3 neurons and attention, 5 progress; then clock and pizza (Zhong et al.
-2023).
+Each function takes a Reading and the key frequencies `ks`. What needs the split is NaN where the split is not known;
+what needs neurons or attention is empty where the network has none.
 """
 
 import math
@@ -23,10 +21,7 @@ Numbers = dict[str, float]
 
 
 def performance(r: Reading) -> Numbers:
-    """Section 3: losses over the p answers and accuracies, on all pairs, those in training and the others.
-
-    "=" is no answer here, as in all of the paper's analysis, though the training loss counts it.
-    """
+    """Section 3: losses and accuracies on all pairs, those in training and the others; "=" is no answer here."""
     figures = {"loss": cross_entropy(r.answers, r.labels), "accuracy": (r.answers.argmax(-1) == r.labels).double()}
     parts = {"": torch.ones_like(r.labels, dtype=torch.bool)}
     parts |= {} if r.seen is None else {"train_": r.seen, "test_": ~r.seen}
@@ -137,7 +132,7 @@ def weight_size(state: Weights) -> Numbers:
 
 
 def clock_or_pizza(r: Reading, arch: Architecture, state: Weights, task: Task, generator: Generator) -> Numbers:
-    """Zhong et al. (2023): gradient symmetricity, distance irrelevance, circularity (1, 0, 1 pizza; low, 1, 1 clock)."""
+    """Zhong et al. (2023): gradient symmetricity, distance irrelevance, circularity: pizza 1, 0, 1; clock low, 1, 1."""
     model, order = Transformer(arch, state), cyclic(task)
 
     def logit_function(E_a: Tensor, E_b: Tensor) -> Tensor:

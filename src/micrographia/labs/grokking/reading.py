@@ -1,8 +1,8 @@
 """One network, run once on all pairs and brought into the coordinates in which its task is addition mod n.
 
 This is all that the measures see: logits, last-position neurons, attention and weights in cyclic order. With a final
-norm the neurons are divided by its scale and the map to the logits takes its gain, so that
-`logits = neurons @ W_L + rest` holds exactly in every architecture; with several layers their neurons stand side by side.
+norm the neurons are divided by its scale and the map to the logits takes its gain, so that the neurons write
+`neurons @ W_L` directly to the logits in every architecture; those of several layers stand side by side.
 """
 
 from collections.abc import Mapping

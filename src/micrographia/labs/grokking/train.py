@@ -78,13 +78,13 @@ def train_network(config: Config, folder: RunFolder, watch: Watch) -> Rows:
         with interruptible() as request:
             if state.step < config.epochs:
                 recorder.look(state)
-            for state, loss in train(state, plan, optimiser, steps=config.epochs):
+            for now, loss in train(state, plan, optimiser, steps=config.epochs):
                 recorder.rows["train_loss"][-1] = loss.item()
-                recorder.look(state)
-                watch(recorder.progress(state))
-                if request.asked and state.step < config.epochs:
-                    recorder.save(state)
-                    raise Interrupted(f"Stopped by request at epoch {state.step} of {config.epochs}; all is saved.")
+                recorder.look(now)
+                watch(recorder.progress(now))
+                if request.asked and now.step < config.epochs:
+                    recorder.save(now)
+                    raise Interrupted(f"Stopped by request at epoch {now.step} of {config.epochs}; all is saved.")
     except NonFiniteLoss as error:
         good = (
             f"The last good checkpoint is that of step {recorder.saved}" if recorder.saved else "No checkpoint is yet"
@@ -104,6 +104,7 @@ def _begin(config: Config, folder: RunFolder, watch: Watch) -> tuple[State, Rows
     watch(Note(f"Goes on from the checkpoint of epoch {checkpoint.step}."))
     tensors = {name: tensor.to(config.device) for name, tensor in checkpoint.tensors.items()}
     rows = {name: [math.nan if x is None else float(x) for x in checkpoint.rows[name]] for name in COLUMNS}
+    rows["epoch"] = [int(epoch) for epoch in rows["epoch"]]
     return State(checkpoint.step, **tensors), rows, checkpoint.step
 
 
@@ -131,11 +132,13 @@ class Recorder:
             self.rows[name].append(row[name])
         if step in self._snapshots:
             self.folder.save_snapshot(step, self._layout.member(state.weights, 0))
-        if step != self.saved and (step % self.config.checkpoint_every == 0 or end):
+        if step % self.config.checkpoint_every == 0 or end:
             self.save(state)
 
     def save(self, state: State) -> None:
         """Commit the state and the rows since the last commit; the newest row, unless the last, waits for its loss."""
+        if state.step == self.saved:
+            return
         stop = len(self.rows["epoch"]) - (state.step < self.config.epochs)
         since = {name: self.rows[name][self._committed : stop] for name in COLUMNS}
         self.folder.save_checkpoint(state.step, state.tensors(), {}, since)
