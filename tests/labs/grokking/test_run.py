@@ -28,8 +28,12 @@ def smallest(**changes) -> Config:
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    """All that must not depend on when a run was stopped: weights, rows, figures, results, claims."""
-    kept = [path for path in folder.rglob("*") if path.is_file()]
+    """All that must not depend on when a run was stopped: weights, metrics, figures, results, claims.
+
+    How the rows are spread over checkpoints does depend on it (a request to stop makes one more); together they are
+    the metrics.
+    """
+    kept = [path for path in folder.rglob("*") if path.is_file() and path.name != "rows.parquet"]
     kept = [path for path in kept if path.suffix in (".safetensors", ".parquet") or path.name in SAME]
     return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
 
