@@ -14,20 +14,21 @@ from micrographia.core.transformer import Architecture, Transformer, init_weight
 
 LAYERS = (1, 2)
 NORMS = ("none", "layernorm", "rmsnorm")
-ACTS = ("relu", "gelu", "swiglu")
+ACTS = ("relu", "gelu", "gelu_new", "silu", "swiglu")
 POSITIONS = ("learned", "rotary")
 FLAGS = (False, True)
+GRID_ACTS = ("relu", "gelu", "swiglu")
 SIZES = {"d_vocab": 7, "d_vocab_out": 6, "n_ctx": 4, "d_model": 10, "n_heads": 3, "d_head": 4, "d_mlp": 12}
 
 
 def _grid() -> dict[str, Architecture]:
     found = {}
     for layers, norm, tied in product(LAYERS, NORMS, FLAGS):
-        for act, positions, bias in product(ACTS, POSITIONS, FLAGS):
+        for act, positions, bias in product(GRID_ACTS, POSITIONS, FLAGS):
             found |= _named(n_layers=layers, norm=norm, act=act, positions=positions, tied=tied, attn_bias=bias)
         for positions, bias in product(POSITIONS, FLAGS):
             found |= _named(n_layers=layers, norm=norm, positions=positions, tied=tied, attn_bias=bias, mlp=False)
-        for act in ACTS:
+        for act in GRID_ACTS:
             found |= _named(n_layers=layers, norm=norm, act=act, tied=tied, attention=False)
     return found
 

@@ -35,9 +35,14 @@ def test_what_the_plan_covers():
     assert len(covered) == 8
 
 
-@pytest.mark.parametrize("name", ["plain-2", "normed", "modern", "attention-only", "mlp-only"])
+NOT_COVERED = {name: arch for name, arch in A_FEW.items() if name != "plain"}
+NOT_COVERED |= {act: dataclasses.replace(ARCH, act=act) for act in ("gelu_new", "silu", "swiglu")}
+NOT_COVERED |= {"unembed_bias": dataclasses.replace(ARCH, unembed_bias=True)}
+
+
+@pytest.mark.parametrize("name", NOT_COVERED)
 def test_what_it_does_not_cover_is_refused(name):
-    arch = dataclasses.replace(A_FEW[name], n_ctx=3)
+    arch = dataclasses.replace(NOT_COVERED[name], n_ctx=3)
     with pytest.raises(BadConfig, match="Use the plain plan"):
         LastPosition(arch, *all_pairs(arch))
 

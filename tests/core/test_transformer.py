@@ -12,7 +12,7 @@ from micrographia.core.errors import BadConfig, BadEdit, BadShape, UnknownSite, 
 from micrographia.core.model import Start
 from micrographia.core.sites import Site
 from micrographia.core.transformer import Architecture, Transformer, init_weights, rotate
-from small import A_FEW, GRID, small_model, some_tokens
+from small import A_FEW, ACTS, GRID, small_model, some_tokens
 
 BATCH = 5
 a_few = pytest.mark.parametrize("arch", A_FEW.values(), ids=A_FEW)
@@ -49,6 +49,48 @@ def test_every_site_is_reached_with_its_axes_and_keeping_it_changes_no_bit(arch)
         site: lengths(arch, site) for site in model.sites
     }
     assert torch.equal(cache["logits"], bare)
+
+
+@a_few
+def test_the_residual_stream_is_the_sum_of_what_was_written_into_it(arch):
+    model, tokens = small_model(arch, dtype=torch.float64), some_tokens(arch)
+    logits, cache = model.run(tokens, keep=model.sites)
+    x = cache["embed"]
+    if not arch.attention:
+        x = torch.cat([x[:, i] for i in range(arch.n_ctx - 1)], -1)[:, None]
+    elif arch.positions == "learned":
+        x = x + cache["pos_embed"]
+    for i in range(arch.n_layers):
+        torch.testing.assert_close(cache[f"L{i}.resid_pre"], x)
+        if arch.attention:
+            x = x + cache[f"L{i}.attn_out"]
+            torch.testing.assert_close(cache[f"L{i}.resid_mid"], x)
+        if arch.mlp:
+            wide = not arch.attention and i == 0  # of another width: there is nothing to add to
+            x = cache[f"L{i}.mlp_out"] if wide else x + cache[f"L{i}.mlp_out"]
+        torch.testing.assert_close(cache[f"L{i}.resid_post"], x)
+    read = x if arch.norm == "none" else cache["final_norm"]
+    torch.testing.assert_close(logits, read @ model.weights.W_U + (model.weights.b_U if arch.unembed_bias else 0))
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_the_mlp_is_the_formula_of_its_activation(act):
+    arch = Architecture(d_vocab=7, d_vocab_out=7, n_ctx=3, d_model=6, n_heads=1, d_head=6, d_mlp=9, act=act)
+    model = small_model(arch, dtype=torch.float64)
+    w = {name.rpartition(".")[2]: weight for name, weight in model.state.items()}
+    cache = model.run(some_tokens(arch), keep=["L0.resid_mid", "L0.mlp_pre", "L0.neurons", "L0.mlp_out"]).cache
+    x, pre = cache["L0.resid_mid"], cache["L0.mlp_pre"]
+    torch.testing.assert_close(pre, x @ w["W_in"] + w["b_in"])
+    formula = {
+        "relu": pre.clamp(min=0),
+        "gelu": pre * (1 + torch.erf(pre / math.sqrt(2))) / 2,
+        "gelu_new": pre * (1 + torch.tanh(math.sqrt(2 / math.pi) * (pre + 0.044715 * pre**3))) / 2,
+        "silu": pre / (1 + (-pre).exp()),
+    }
+    gate = x @ w["W_gate"] if act == "swiglu" else torch.zeros(())
+    neurons = pre * gate / (1 + (-gate).exp()) if act == "swiglu" else formula[act]
+    torch.testing.assert_close(cache["L0.neurons"], neurons)
+    torch.testing.assert_close(cache["L0.mlp_out"], neurons @ w["W_out"] + w["b_out"])
 
 
 @a_few

@@ -49,6 +49,13 @@ def near(found: Boundary, true: float, x: np.ndarray) -> bool:
     return found.epoch is not None and abs(found.epoch - true) <= 1.5 * gap
 
 
+def test_nearness_can_fail():
+    x = np.arange(0.0, 100, 10)
+    assert near(Boundary(41.0, 40, 50), 50, x)
+    assert not near(Boundary(30.0, 30, 50), 50, x)
+    assert not near(NEVER, 50, x)
+
+
 @settings(max_examples=15)
 @given(st.integers(0, 10_000), st.sampled_from(["log", "even", "both"]))
 def test_planted_phases_are_found(seed, spacing):
@@ -102,6 +109,12 @@ def test_order_of_the_rows_and_their_type_do_not_matter():
     measured = curves(x)
     backwards = {name: values[::-1] for name, values in measured.items()}
     assert find_phases([int(epoch) for epoch in x[::-1]], **backwards) == find_phases(x, **measured)
+
+
+def test_an_epoch_given_twice_counts_once():
+    x = log_spaced(1500)
+    twice = {name: np.repeat(values, 2) for name, values in curves(x).items()}
+    assert find_phases(np.repeat(x, 2), **twice) == find_phases(x, **curves(x))
 
 
 def test_many_rows_are_read_as_well_as_few():

@@ -134,8 +134,8 @@ class Combined(NamedTuple):
 def combine(phases: Sequence[Phases]) -> dict[str, Combined]:
     """Median over the runs in which a boundary was found, and an interval for it between order statistics.
 
-    The interval makes no assumption on the distribution; it is the narrowest that covers the median at 95 % or more,
-    and with fewer than six runs, where none does, the range: its coverage is said.
+    The interval makes no assumption on the distribution: it is the narrowest symmetric one that covers the median at
+    95 % or more, and with fewer than six runs, where none does, the range. Its coverage is said.
     """
     return {name: _combined([getattr(one, name).epoch for one in phases]) for name in NAMES}
 
@@ -145,8 +145,8 @@ def _combined(epochs: list[float | None]) -> Combined:
     n = len(found)
     if not n:
         return Combined(None, None, None, math.nan, 0, len(epochs))
-    chosen, coverage = 0, 1 - 2**-n * 2  # of the k-th smallest and k-th largest, here the range
-    below = 2**-n
+    below = 2**-n  # probability that the median of all is below the smallest
+    chosen, coverage = 0, 1 - 2 * below
     for k in range(1, (n + 1) // 2):
         below += math.comb(n, k) / 2**n
         if 1 - 2 * below < 0.95:
@@ -325,8 +325,9 @@ def _points(epochs: Curve, values: Curve) -> tuple[Float[np.ndarray, "P"], Float
     order = np.argsort(epochs[known], kind="stable")
     x, y = epochs[known][order].astype(float), values[known][order].astype(float)
     if len(x) <= POINTS:
-        return x, y
-    edges = np.union1d(np.linspace(x[0], x[-1], POINTS), np.geomspace(x[0] + 1, x[-1] + 1, POINTS) - 1)
-    bins = np.searchsorted(edges, x, side="right")
+        bins = x  # equal epochs go together
+    else:
+        edges = np.union1d(np.linspace(x[0], x[-1], POINTS), np.geomspace(x[0] + 1, x[-1] + 1, POINTS) - 1)
+        bins = np.searchsorted(edges, x, side="right")
     groups = [bins == i for i in np.unique(bins)]
     return np.array([np.median(x[group]) for group in groups]), np.array([np.median(y[group]) for group in groups])

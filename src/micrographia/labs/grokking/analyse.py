@@ -17,7 +17,7 @@ from micrographia.core.store import RunFolder, load_run, new_run_path
 from micrographia.labs.grokking.along import measure_along
 from micrographia.labs.grokking.figures import explorer, of_network
 from micrographia.labs.grokking.findings import find
-from micrographia.labs.grokking.guess import Guess, Guesses, guess, pair_losses, sentence
+from micrographia.labs.grokking.guess import Guess, Guesses, guess, sentence
 from micrographia.labs.grokking.judge import judge_all
 from micrographia.labs.grokking.reading import Task
 from micrographia.labs.grokking.rest import settle
@@ -94,9 +94,7 @@ def _split(
     recorded = source.config
     same = recorded is not None and recorded.modulus == best.modulus
     known = make_pairs(recorded).train if recorded is not None and same else None
-    return find_split(
-        wanted, pair_losses(best), aside=source.aside, known=known, allow_pickle=allow_pickle, watch=watch
-    )
+    return find_split(wanted, best.losses, aside=source.aside, known=known, allow_pickle=allow_pickle, watch=watch)
 
 
 def _config(source: Source, best: Guess, split: Split | None, wanted: Wanted) -> dict[str, Any]:

@@ -6,17 +6,16 @@ the best constant answer and the network's own accuracy for wrong tasks, the ans
 training pairs, far more than chance.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from micrographia.core.errors import BadConfig, UnreadableWeights
 from micrographia.core.events import Note, Watch
 from micrographia.core.foreign import Candidate
-from micrographia.core.metrics import cross_entropy
 from micrographia.core.transformer import Transformer
 from micrographia.labs.grokking.config import is_prime
 from micrographia.labs.grokking.source import modulus_of
@@ -29,14 +28,16 @@ HOPELESS = 0.1  # accuracy below the best way's
 
 
 class Guess(NamedTuple):
-    """`probability`: mean probability of the right answer. `baseline`: what a wrong guess would reach at best.
+    """`losses`: nats at each pair, over the p residues. `probability`: mean probability of the right answer.
 
-    `balance`: how far the network rests against weight decay, where rival ways were told apart by it.
+    `baseline`: what a wrong guess would reach at best. `balance`: how far the network rests against weight decay, where
+    rival ways were told apart by it.
     """
 
     way: Candidate
     modulus: int
     operation: str
+    losses: Float[Tensor, "pairs"]
     accuracy: float
     probability: float
     baseline: float
@@ -96,26 +97,15 @@ def check(way: Candidate, p: int, operations: Sequence[str], rows: Tensor | None
     """One way held against each operation, on these rows or on all. One forward."""
     tokens, _ = all_rows(p, operations[0])
     chosen = torch.arange(len(tokens)) if rows is None else rows
-    answers = [all_rows(p, operation)[1][chosen] for operation in operations]
-    told: list[Tensor] = []
-    probability = torch.zeros(len(operations), dtype=torch.float64)
-    for logits, part in _logits(way, p, tokens[chosen]):
-        told.append(logits.argmax(-1))
-        probability += torch.stack([(-cross_entropy(logits, answer[part])).exp().sum() for answer in answers])
+    answers = torch.stack([all_rows(p, operation)[1][chosen] for operation in operations])
+    told, losses = _answers(way, p, tokens[chosen], answers)
     n, found = len(chosen), []
-    for answer, total, operation in zip(answers, probability.tolist(), operations):
-        by_shift = ((torch.cat(told) - answer) % p).bincount(minlength=p).double() / n
+    for answer, loss, operation in zip(answers, losses, operations):
+        by_shift = ((told - answer) % p).bincount(minlength=p).double() / n
         constant = answer.bincount(minlength=p).max().item() / n
         baseline = max(constant, by_shift[1:].max().item())
-        found.append(Guess(way, p, operation, by_shift[0].item(), total / n, baseline, n))
+        found.append(Guess(way, p, operation, loss, by_shift[0].item(), loss.neg().exp().mean().item(), baseline, n))
     return found
-
-
-def pair_losses(guess: Guess) -> Float[Tensor, "pairs"]:
-    """Loss in nats at every pair, over the p residues; float64. One forward."""
-    tokens, labels = all_rows(guess.modulus, guess.operation)
-    parts = _logits(guess.way, guess.modulus, tokens)
-    return torch.cat([cross_entropy(logits, labels[part]) for logits, part in parts])
 
 
 def sentence(best: Guess) -> str:
@@ -146,13 +136,19 @@ def _best(guesses: Sequence[Guess]) -> Guess:
     return max(guesses, key=lambda each: (each.accuracy, each.probability))
 
 
-def _logits(way: Candidate, p: int, tokens: Tensor) -> Iterator[tuple[Tensor, slice]]:
-    """Logits of the p residues at the last position, chunk by chunk."""
+def _answers(
+    way: Candidate, p: int, tokens: Tensor, answers: Int[Tensor, "operation rows"]
+) -> tuple[Int[Tensor, "rows"], Float[Tensor, "operation rows"]]:
+    """The residue that each row is given, and the loss of each operation's answer, over the p residues; float64."""
     model = Transformer(way.arch, way.weights)
-    for start in range(0, len(tokens), CHUNK):
-        logits = model.run(tokens[start : start + CHUNK], logits="last").logits
+    told, losses = [], []
+    for rows, right in zip(tokens.split(CHUNK), answers.split(CHUNK, dim=1)):
+        logits = model.run(rows, logits="last").logits
         assert logits is not None
-        yield logits[:, -1, :p], slice(start, start + CHUNK)
+        log_probability = logits[:, -1, :p].double().log_softmax(-1)
+        told.append(log_probability.argmax(-1))
+        losses.append(-log_probability.gather(-1, right.T).T)
+    return torch.cat(told), torch.cat(losses, 1)
 
 
 def _readable(ways: Sequence[Candidate], modulus: int | None) -> list[tuple[Candidate, int]]:

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from micrographia.core.events import Note, Watch
-from micrographia.labs.grokking.guess import Guess, Guesses, pair_losses, way_of
+from micrographia.labs.grokking.guess import Guess, Guesses, way_of
 from micrographia.labs.grokking.task import all_rows
 from micrographia.methods.decay_balance import decay_balance
 
 ALIKE = 0.02  # accuracies no farther apart do not tell ways apart
-CLEAR = 0.05  # balances at least so far apart do
+CLEAR = 0.02  # balances at least so far apart do
 LEARNT = 3.0  # times the median loss of the right pairs
 MOST_ROWS = 4000
 
@@ -41,7 +41,7 @@ def settle(guesses: Guesses, train: Bool[Tensor, "pairs"] | None, watch: Watch) 
 def balance(guess: Guess, train: Bool[Tensor, "pairs"] | None) -> float:
     """`decay_balance` on the training pairs, or on those that were learnt by their losses."""
     tokens, labels = all_rows(guess.modulus, guess.operation)
-    rows = (learnt(pair_losses(guess), guess.accuracy) if train is None else train).nonzero()[:, 0]
+    rows = (learnt(guess.losses, guess.accuracy) if train is None else train).nonzero()[:, 0]
     step = -(-len(rows) // MOST_ROWS)
     return decay_balance(guess.way.arch, guess.way.weights, tokens[rows[::step]], labels[rows[::step]])
 
