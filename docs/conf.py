@@ -22,6 +22,5 @@ highlight_language = "python"
 
 html_theme = "furo"
 html_title = "micrographia"
-html_static_path = ["_static"]
 html_copy_source = False
 html_show_sphinx = False

@@ -116,3 +116,22 @@ def test_every_linked_file_of_readme_is_there():
 def test_the_lock_file_names_the_public_index_alone():
     hosts = set(re.findall(r'https?://([^/"]+)', (ROOT / "uv.lock").read_text(encoding="utf-8")))
     assert hosts == {"pypi.org", "files.pythonhosted.org"}
+
+
+def test_the_lock_file_answers_what_the_project_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    (own,) = [package["metadata"] for package in lock["package"] if package["name"] == project["project"]["name"]]
+    extras = project["project"]["optional-dependencies"].values()
+    asked = [*project["project"]["dependencies"], *(each for extra in extras for each in extra)]
+    assert locked(own["requires-dist"]) == sorted(map(without_extra, asked)), "run `uv lock`"
+    for group, packages in project["dependency-groups"].items():
+        assert locked(own["requires-dev"][group]) == sorted(map(without_extra, packages)), "run `uv lock`"
+
+
+def locked(packages: list[dict[str, str]]) -> list[str]:
+    return sorted(f"{each['name']}{each.get('specifier', '')}" for each in packages)
+
+
+def without_extra(requirement: str) -> str:
+    return re.sub(r"\[.*\]", "", requirement)

@@ -111,7 +111,7 @@ def _config(source: Source, best: Guess, split: Split | None, wanted: Wanted) ->
         "operation": best.operation,
         "credible": best.credible,
         "split": recorded.split if recorded else split.name if split else None,
-        "train_fraction": split.train.double().mean().item() if split else None,
+        "train_fraction": _fraction(split, recorded.train_fraction if recorded else wanted.train_fraction),
         "seed": recorded.effective_split_seed if recorded else wanted.seed if named else None,
         **dataclasses.asdict(best.way.arch),
         "norm_weights": best.way.choices["norm"],
@@ -119,6 +119,10 @@ def _config(source: Source, best: Guess, split: Split | None, wanted: Wanted) ->
         "device": "cpu",
         "threads": None,
     }
+
+
+def _fraction(split: Split | None, said: float | None) -> float | None:
+    return None if split is None else said or split.train.double().mean().item()
 
 
 def _take_apart(

@@ -25,6 +25,7 @@ STANDARD_ERRORS = 5.0
 CHUNK = 1024  # rows at a time: their activations stay in the cache
 SAMPLE = 1000  # pairs on which hopeless ways are sorted out
 HOPELESS = 0.1  # accuracy below the best way's
+EQUAL = 0.005  # accuracies so near are equal
 
 
 class Guess(NamedTuple):
@@ -62,9 +63,9 @@ class Guesses(NamedTuple):
     all: list[Guess]
 
     def rivals(self, within: float) -> list[Guess]:
-        """Other ways to read the weights that do the best guess' operation nearly as well; itself first."""
+        """Guesses that differ from the best in the activation alone and are nearly as accurate; the best one first."""
         near = [each for each in self.all if each.accuracy >= self.best.accuracy - within]
-        same = [each for each in near if each.operation == self.best.operation and each.pairs == self.best.pairs]
+        same = [each for each in near if _but_for_act(each) == _but_for_act(self.best)]
         return sorted(same, key=lambda each: each is not self.best)
 
 
@@ -133,7 +134,13 @@ def share(guess: Guess) -> str:
 
 
 def _best(guesses: Sequence[Guess]) -> Guess:
-    return max(guesses, key=lambda each: (each.accuracy, each.probability))
+    """The most accurate; among those that are equally so, the surest of the right answers."""
+    top = max(each.accuracy for each in guesses)
+    return max((each for each in guesses if each.accuracy >= top - EQUAL), key=lambda each: each.probability)
+
+
+def _but_for_act(guess: Guess) -> tuple[str, int, dict[str, str]]:
+    return guess.operation, guess.pairs, {name: each for name, each in guess.way.choices.items() if name != "act"}
 
 
 def _answers(

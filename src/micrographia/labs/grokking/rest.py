@@ -1,4 +1,4 @@
-"""Which of several ways to read a network is the one it was trained in, where all answer nearly alike.
+"""Which activation a network was trained with, where it answers nearly alike with several.
 
 ReLU's weights run with GELU lose little, and may even look surer. But only as it was trained does a network rest
 against weight decay (`methods/decay_balance`) on the pairs that it learnt. Which these are the losses tell: at most
@@ -21,7 +21,7 @@ MOST_ROWS = 4000
 
 
 def settle(guesses: Guesses, train: Bool[Tensor, "pairs"] | None, watch: Watch) -> Guesses:
-    """Choose among ways that answer alike. One forward and backward over 4,000 pairs at most for each."""
+    """Choose among activations that answer alike. One forward and backward over 4,000 pairs at most for each."""
     rivals = guesses.rivals(ALIKE)
     if len(rivals) == 1:
         return guesses
@@ -34,7 +34,7 @@ def settle(guesses: Guesses, train: Bool[Tensor, "pairs"] | None, watch: Watch) 
     best = first if clear else weighed[id(guesses.best)]
     if not clear:
         names = " and ".join(way_of(each) for each in (first, second))
-        watch(Note(f"{names} cannot be told apart; the more accurate is taken. Say --act if you know it.", "warning"))
+        watch(Note(f"{names} cannot be told apart; the surer one is taken. Say --act if you know it.", "warning"))
     return Guesses(best, [weighed.get(id(each), each) for each in guesses.all])
 
 

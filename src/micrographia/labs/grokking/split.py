@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 from micrographia.core.errors import BadConfig
@@ -99,14 +97,20 @@ def rank_z(losses: Float[Tensor, "pairs"], chosen: Mask, among: Mask | None = No
     n, m = len(losses), int(chosen.sum())
     if m in (0, n):
         return 0.0
-    ranks = torch.from_numpy(rankdata(losses.numpy()))
+    ranks = _midranks(losses)
     variance = m * (n - m) / n * ranks.var().item()
     return (ranks[chosen].sum().item() - m * ranks.mean().item()) / variance**0.5 if variance else 0.0
 
 
+def _midranks(values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """Ranks from 1, equal values sharing their mean."""
+    _, where, counts = values.unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0) - (counts - 1) / 2).double()[where]
+
+
 def sentence(split: Split) -> str:
     share = split.train.double().mean().item()
-    verdict = "recorded by the Run" if split.known else f"not credible, {split.fault}" if split.fault else "credible"
+    verdict = "recorded by the Run" if split.known else f"not credible: {split.fault}" if split.fault else "credible"
     return (
         f"Split {split.name}, {int(split.train.sum()):,} pairs ({share:.1%}): the rank sum of their losses lies "
         f"{split.z:+.1f} standard deviations from that of a random split; {verdict}."
@@ -133,7 +137,7 @@ def _tried(wanted: Wanted, losses: Tensor, aside: Mapping[str, Any], allow_pickl
 
 def _judged(name: str, train: Mask, losses: Tensor) -> Split:
     z = rank_z(losses, train)
-    return Split(name, train, z, "" if z <= -Z else f"which would have to be {-Z:.0f} or less")
+    return Split(name, train, z, "" if z <= -Z else f"it takes {-Z:.0f} or less")
 
 
 def _prefix(name: str, losses: Tensor, fraction: float, seed: int) -> Split:
