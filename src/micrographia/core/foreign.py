@@ -37,7 +37,7 @@ def candidates(tensors: Mapping[str, Tensor]) -> list[Candidate]:
     misfits: dict[str, str] = {}
     found = []
     try:
-        weights, notes = _one_precision(named(tensors))
+        weights, notes = _one_precision(_whole(named(tensors)))
     except Misfit as error:
         raise _unreadable(tensors, {"None fits": str(error)}) from error
     for layout in LAYOUTS:
@@ -58,6 +58,15 @@ def variants(candidate: Candidate, *, act: str | None = None) -> list[Candidate]
     Raises BadConfig for an activation that cannot be theirs.
     """
     return [each for norm in _norms(candidate) for gate in _gates(norm) for each in _acts(gate, act)]
+
+
+def _whole(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, if they can be a transformer's at all. Raises Misfit."""
+    attention = any(".attn." in name for name in weights)
+    needed = ["embed.W_E", "blocks.0.attn.W_Q" if attention else "blocks.0.mlp.W_in"]
+    if lacking := [name for name in needed if name not in weights]:
+        raise Misfit(f"{few(lacking)} is not there")
+    return weights
 
 
 def _one_precision(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -105,10 +114,7 @@ def _without_empty_biases(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor]
 def _architecture(weights: Mapping[str, Tensor]) -> Architecture:
     """What kind of transformer has weights of these names and sizes. Raises Misfit."""
     leaves = {name.rpartition(".")[2] for name in weights}
-    attention, mlp = bool(leaves & {"W_Q", "W_K", "W_V", "W_O"}), bool(leaves & {"W_in", "W_out"})
-    needed = {"embed.W_E", *(["blocks.0.attn.W_Q"] if attention else []), *(["blocks.0.mlp.W_in"] if mlp else [])}
-    if needed - weights.keys() or not (attention or mlp):
-        raise Misfit(f"{few(sorted(needed - weights.keys())) or 'a block'} is missing")
+    attention, mlp = "blocks.0.attn.W_Q" in weights, "blocks.0.mlp.W_in" in weights
     vocab, d_model = weights["embed.W_E"].shape
     sizes: dict[str, int] = {}
     n_ctx = len(weights["pos_embed.W_pos"]) if "pos_embed.W_pos" in weights else 3  # rotary: no weight tells
@@ -117,11 +123,10 @@ def _architecture(weights: Mapping[str, Tensor]) -> Architecture:
     if mlp:
         width, sizes["d_mlp"] = weights["blocks.0.mlp.W_in"].shape
         n_ctx = n_ctx if attention else 1 + width // d_model
-    tied = "unembed.W_U" not in weights
     try:
         return Architecture(
             d_vocab=vocab,
-            d_vocab_out=vocab if tied else weights["unembed.W_U"].shape[1],
+            d_vocab_out=_answers(weights),
             n_ctx=n_ctx,
             n_layers=1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks.")),
             d_model=d_model,
@@ -131,13 +136,20 @@ def _architecture(weights: Mapping[str, Tensor]) -> Architecture:
             attn_bias=bool(leaves & {"b_Q", "b_K", "b_V", "b_O"}),
             mlp_bias=bool(leaves & {"b_in", "b_out"}) or not mlp,
             unembed_bias="b_U" in leaves,
-            tied=tied,
+            tied="unembed.W_U" not in weights,
             attention=attention,
             mlp=mlp,
             **sizes,
         )
     except BadConfig as error:
         raise Misfit(str(error)) from error
+
+
+def _answers(weights: Mapping[str, Tensor]) -> int:
+    """How many answers are told apart; without an unembedding of its own (tied), as many as there are tokens."""
+    if "unembed.W_U" in weights:
+        return weights["unembed.W_U"].shape[1]
+    return len(weights.get("unembed.b_U", weights["embed.W_E"]))
 
 
 def _published_norms(candidate: Candidate) -> list[Candidate]:
@@ -215,6 +227,6 @@ def _unreadable(tensors: Mapping[str, Tensor], misfits: Mapping[str, str]) -> Un
     layouts = "\n".join(f"  {layout}: {expected(layout)}" for layout in LAYOUTS)
     return UnreadableWeights(
         f"Asked to read the weights of a small transformer. Found these keys and shapes:\n{found_in(tensors)}\n"
-        f"{reasons}\nExpected, under blocks.<layer>. where there are several, one of\n{layouts}\n"
+        f"{reasons}\nExpected, for layers i = 0, 1 .., one of\n{layouts}\n"
         "Rename and turn them so, or train with a layout that is known."
     )

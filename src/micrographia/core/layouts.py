@@ -111,8 +111,12 @@ def turn(name: str, tensor: Tensor, layout: str, *, n_heads: int | None) -> Tens
 
 
 def expected(layout: str) -> str:
-    """The weights of a layout with their axes, as one line."""
-    return ", ".join(f"{leaf} {axes(pattern)}" for leaf, pattern in LAYOUTS[layout].items())
+    """The weights of a layout with their axes, as one line; those of the same axes together."""
+    by_axes: dict[str, list[str]] = {}
+    names = {**LEAVES, **{part: f"blocks.{{}}.ln1.{part}" for part in ("w", "b")}}
+    for leaf in (each for each in names if each in LAYOUTS[layout]):
+        by_axes.setdefault(axes(LAYOUTS[layout][leaf]), []).append(names[leaf].format("i"))
+    return "; ".join(f"{', '.join(leaves)} {shape}" for shape, leaves in by_axes.items())
 
 
 def found_in(tensors: Mapping[str, Tensor]) -> str:

@@ -22,14 +22,14 @@ def accuracy(logits: Float[Tensor, "*batch vocab"], labels: Int[Tensor, "*batch"
     return (logits.argmax(-1) == labels).double().mean().item()
 
 
-class LossAndGradient(NamedTuple):
+class RowLosses(NamedTuple):
     loss: Float[Tensor, "*batch"]
     gradient: Float[Tensor, "*batch vocab"]
 
 
 def stable_cross_entropy(
     logits: Float[Tensor, "*batch vocab"], labels: Int[Tensor, "*batch"], out: Tensor | None = None
-) -> LossAndGradient:
+) -> RowLosses:
     """Loss of each row and its gradient with respect to the logits, both with the relative accuracy of the dtype.
 
     With m the largest logit, e_c = exp(l_c - m) and R the sum of e_c over c other than the label: where the label is
@@ -47,7 +47,7 @@ def stable_cross_entropy(
     total = rest + own
     loss = torch.where(gap == 0, torch.log1p(rest / own), gap + total.log())
     e.div_(total).scatter_(-1, at, -rest / total)
-    return LossAndGradient(loss[..., 0], e)
+    return RowLosses(loss[..., 0], e)
 
 
 def logit_difference(

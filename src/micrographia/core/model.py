@@ -56,15 +56,10 @@ class Output(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a run begins instead of at the tokens: the residual stream entering `layer`, and what was cached with it.
-
-    `keys` and `values` are for earlier positions (used where a model can reuse them).
-    """
+    """Where a run begins instead of at the tokens: the residual stream (batch, pos, d_model) entering `layer`."""
 
     layer: int
     residual: Tensor
-    keys: Tensor | None = None
-    values: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

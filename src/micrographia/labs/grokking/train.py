@@ -8,7 +8,6 @@ import math
 from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from micrographia.core.ensemble import PlainObjective, init_ensemble
@@ -16,7 +15,7 @@ from micrographia.core.errors import BadConfig, Interrupted, NonFiniteLoss
 from micrographia.core.events import Note, Progress, Watch
 from micrographia.core.interrupt import interruptible
 from micrographia.core.last_position import LastPosition, supports
-from micrographia.core.runtime import generator
+from micrographia.core.runtime import generator, torch_dtype
 from micrographia.core.store import RunFolder
 from micrographia.core.training import AdamW, Flat, Layout, LossAndGradient, State, fresh_state, train
 from micrographia.labs.grokking.config import Config
@@ -42,7 +41,7 @@ def make_plan(config: Config, pairs: Pairs, rows: Tensor) -> Plan:
         return PlainObjective(arch, tokens, labels)
     if not supports(arch):
         raise BadConfig("The fast plan was asked for, but it covers one block without norm only. Choose plan auto.")
-    return LastPosition(arch, tokens, labels, dtype=getattr(torch, config.dtype))
+    return LastPosition(arch, tokens, labels, dtype=torch_dtype(config.dtype))
 
 
 def snapshot_steps(config: Config) -> list[int]:
@@ -53,7 +52,7 @@ def snapshot_steps(config: Config) -> list[int]:
 
 def fresh_weights(config: Config) -> Flat:
     """The published initialisation at this seed."""
-    weights = init_ensemble(architecture(config), [generator(config.seed)], dtype=getattr(torch, config.dtype))
+    weights = init_ensemble(architecture(config), [generator(config.seed)], dtype=torch_dtype(config.dtype))
     return weights.to(config.device)
 
 
