@@ -90,7 +90,7 @@ def find_phases(
     Epochs may be spaced in any way, so measures of every epoch and of few snapshots can stand in one call.
 
     - memorised: the end of the ramp of exp(-train loss). Where a circuit forms, the paper's border is where the
-      excluded loss turns from falling to rising; given `excluded_loss`, that is taken, if it is later.
+      excluded loss turns from falling to rising; given `excluded_loss`, that is taken.
     - circuit, cleanup: the middle of the ramp of exp(-restricted loss), exp(-test loss).
     - circuit_formed: the beginning of the ramp of exp(-test loss).
     - settled: of two knots in the squared weights from memorisation on, slow - fast - slow, the second. None unless a
@@ -107,7 +107,8 @@ def find_phases(
     restricted = _ramp(*_points(epochs, np.exp(-restricted_loss)))
     memorised = NEVER if train is None else train.end
     if restricted is not None and train is not None and excluded_loss is not None:
-        memorised = _later(memorised, _turn(*_points(epochs, np.log(excluded_loss.clip(TINY))), restricted.middle))
+        turn = _turn(*_points(epochs, np.log(excluded_loss.clip(TINY))), restricted.middle)
+        memorised = memorised if turn.epoch is None else turn
     settled = NEVER
     if test is not None and memorised.epoch is not None:
         settled = _settled(*_points(epochs, squared_weights), after=memorised.epoch)
@@ -299,10 +300,6 @@ def _boundary(x: Curve, places: Places, best: int, near: Bool[np.ndarray, "place
     low = min(low, left[-1] if len(left) else place)
     high = max(high, right[0] if len(right) else place)
     return Boundary(float(place), float(low), float(high))
-
-
-def _later(one: Boundary, other: Boundary) -> Boundary:
-    return other if other.epoch is not None and one.epoch is not None and other.epoch > one.epoch else one
 
 
 def _isotonic(y: Curve) -> Curve:

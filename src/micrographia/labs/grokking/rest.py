@@ -21,9 +21,9 @@ MOST_ROWS = 4000
 
 
 def settle(guesses: Guesses, train: Bool[Tensor, "pairs"] | None, watch: Watch) -> Guesses:
-    """Choose among activations that answer alike. One forward and backward over 4,000 pairs at most for each."""
+    """Choose among activations that do a credible task alike. A forward and backward over 4,000 pairs at most for each."""
     rivals = guesses.rivals(ALIKE)
-    if len(rivals) == 1:
+    if len(rivals) == 1 or not guesses.best.credible:
         return guesses
     weighed = {id(each): each._replace(balance=balance(each, train)) for each in rivals}
     ranked = sorted(weighed.values(), key=lambda each: -(each.balance or 0.0))

@@ -1,0 +1,150 @@
+"""The task, the layout and the activation of a network are told from what it answers, and doubt is said."""
+
+import pytest
+import torch
+from torch import Generator
+from trained import as_lens, as_paper, trained
+
+from micrographia.core.errors import BadConfig, UnreadableWeights
+from micrographia.core.events import Note, silent
+from micrographia.core.foreign import candidates, variants
+from micrographia.core.transformer import Architecture, init_weights
+from micrographia.labs.grokking.guess import Guesses, check, guess
+from micrographia.labs.grokking.rest import learnt, settle
+from micrographia.labs.grokking.source import modulus_of
+
+
+def ways_of(state, act=None):
+    return [way for found in candidates(state) for way in variants(found, act=act)]
+
+
+def guessed(state, *, modulus=None, operation=None, act=None, watch=silent) -> Guesses:
+    return guess(
+        ways_of(state, act), modulus=modulus, operation=operation, generator=Generator().manual_seed(0), watch=watch
+    )
+
+
+@pytest.mark.parametrize("operation", ["add", "subtract", "multiply", "polynomial"])
+@pytest.mark.parametrize("layout", [as_paper, as_lens])
+def test_the_operation_of_a_network_that_only_memorised_is_told(operation, layout):
+    best = guessed(layout(trained(operation=operation).weights)).best
+    assert (best.operation, best.modulus, best.credible) == (operation, 13, True)
+    assert best.accuracy < 0.75  # half of the pairs were seen
+    assert best.way.choices["norm"] == "none"
+
+
+def test_the_modulus_follows_from_both_widths():
+    best = guessed(as_lens(trained(11, answers=11).weights)).best
+    assert (best.modulus, best.operation, best.credible) == (11, "add", True)
+
+
+@pytest.mark.parametrize("act", ["relu", "gelu"])
+def test_the_activation_is_told_without_the_split(act):
+    network = trained(act=act)
+    guesses = settle(guessed(as_paper(network.weights)), None, silent)
+    assert guesses.best.way.choices["act"] == act
+    assert guesses.best.balance is None or guesses.best.balance > 0.8
+
+
+@pytest.mark.parametrize("act", ["relu", "gelu"])
+def test_the_activation_is_told_by_rest_on_the_training_pairs(act):
+    network = trained(act=act)
+    three = [check(way, 13, ["add"])[0] for way in ways_of(as_paper(network.weights))]
+    alike = [each._replace(accuracy=0.5) for each in three]
+    for first in alike:
+        assert settle(Guesses(first, alike), network.train, silent).best.way.choices["act"] == act
+
+
+def test_activations_that_cannot_be_told_apart_are_said():
+    best = guessed(as_paper(trained().weights), act="relu").best
+    twin = best._replace(way=best.way._replace(choices={**best.way.choices, "act": "the same by another name"}))
+    notes: list[Note] = []
+    kept = settle(Guesses(best, [best, twin]), None, notes.append)
+    assert kept.best.way is best.way
+    assert notes[-1].level == "warning"
+    assert "--act" in notes[-1].text
+
+
+def test_an_untrained_network_is_not_credible():
+    assert not guessed(as_lens(trained(steps=0).weights)).best.credible
+
+
+def test_answers_that_are_all_the_same_are_not_credible():
+    weights = {name: torch.zeros_like(x) for name, x in trained().weights.items()}
+    assert not any(each.credible for each in guessed(as_paper(weights)).all)
+
+
+def test_a_network_of_another_task_is_not_credible():
+    """Its answers are those of a + b under a permutation that no shift is."""
+    weights = dict(trained().weights)
+    weights["unembed.W_U"] = weights["unembed.W_U"][:, [*(5 * torch.arange(13) % 13).tolist(), 13]]
+    assert not guessed(as_paper(weights)).best.credible
+
+
+def test_every_guess_is_told_with_its_accuracy():
+    notes: list[Note] = []
+    guesses = guessed(as_paper(trained().weights), watch=notes.append)
+    text = " ".join(note.text for note in notes)
+    for each in guesses.all:
+        assert f"{each.operation} {each.accuracy:.2%}" in text
+    for act in ("relu", "gelu", "silu"):
+        assert act in text
+
+
+def test_what_is_given_is_not_guessed():
+    guesses = guessed(as_paper(trained().weights), operation="subtract", act="gelu_new")
+    assert {(each.operation, each.way.choices["act"]) for each in guesses.all} == {("subtract", "gelu_new")}
+    assert not guesses.best.credible
+
+
+def test_hopeless_ways_are_sorted_out_on_a_sample(monkeypatch):
+    monkeypatch.setattr("micrographia.labs.grokking.guess.SAMPLE", 60)
+    [right] = [way for way in ways_of(as_paper(trained().weights)) if way.arch.act == "relu"]
+    wrong = right._replace(weights={name: torch.zeros_like(x) for name, x in right.weights.items()})
+    notes: list[Note] = []
+    guesses = guess(
+        [wrong, right], modulus=None, operation="add", generator=Generator().manual_seed(0), watch=notes.append
+    )
+    assert guesses.best.way is right
+    assert sorted(each.pairs for each in guesses.all) == [60, 169]
+    assert "not pursued" in notes[0].text
+
+
+@pytest.mark.parametrize(
+    ("tokens", "answers", "asked", "found"),
+    [(8, 7, None, 7), (8, 8, None, 7), (9, 9, 7, 7), (8, 6, None, None), (8, 9, None, None), (8, 8, 8, None)],
+)
+def test_widths_that_contradict_are_shown(tokens, answers, asked, found):
+    arch = Architecture(d_vocab=tokens, d_vocab_out=answers, n_ctx=3, d_model=4, n_heads=1, d_head=4, d_mlp=4)
+    way = candidates(init_weights(arch, Generator().manual_seed(0)))[-1]
+    if found is not None:
+        assert modulus_of(way, asked) == found
+        return
+    with pytest.raises(UnreadableWeights, match=f"reads {tokens} tokens, the unembedding tells {answers} answers"):
+        modulus_of(way, asked)
+
+
+def test_a_network_that_reads_two_tokens_is_refused():
+    arch = Architecture(d_vocab=8, d_vocab_out=8, n_ctx=2, d_model=4, n_heads=1, d_head=4, d_mlp=4)
+    with pytest.raises(UnreadableWeights, match="reads 2 tokens"):
+        guessed(init_weights(arch, Generator().manual_seed(0)))
+
+
+def test_multiplication_needs_a_prime():
+    arch = Architecture(d_vocab=9, d_vocab_out=9, n_ctx=3, d_model=4, n_heads=1, d_head=4, d_mlp=4)
+    weights = init_weights(arch, Generator().manual_seed(0))
+    assert {each.operation for each in guessed(weights).all} == {"add", "subtract", "polynomial"}
+    with pytest.raises(BadConfig, match="prime"):
+        guessed(weights, operation="multiply")
+    with pytest.raises(BadConfig, match="Known are add"):
+        guessed(weights, operation="divide")
+
+
+def test_pairs_that_were_learnt_are_told_by_their_losses():
+    network = trained()
+    [found] = [
+        each for each in guessed(as_paper(network.weights), act="relu", operation="add").all if each.pairs == 169
+    ]
+    rows = learnt(found.losses, found.accuracy)
+    assert (rows & network.train).sum() > 0.9 * network.train.sum()
+    assert (rows & ~network.train).sum() < 0.1 * (~network.train).sum()
