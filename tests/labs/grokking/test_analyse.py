@@ -27,6 +27,14 @@ def smallest(**changes) -> Config:
     return dataclasses.replace(tiny(), **{**SMALL, **changes})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """More are slower at this size, and the tests share their machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("micrographia.labs.grokking.analyse.allowed_cores", lambda: 1)
+        yield
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
     """A finished Run of ours."""
@@ -173,9 +181,10 @@ def test_a_run_that_is_there_is_resumed_or_refused(file, tmp_path):
 
 def test_an_interrupted_analysis_goes_on(file, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        analyse(file, out=out)
+        with pytest.raises(KeyboardInterrupt):
+            analyse(file, out=out)
     assert load_run(out).status == "interrupted"
     assert analyse(file, out=out, resume=True).status == "finished"
     assert verify(out) == []
@@ -214,7 +223,7 @@ def test_an_unfinished_run_is_read_at_its_newest_snapshot(own, tmp_path):
 
 def test_a_snapshot_without_its_run_is_read_as_anybodys(own, tmp_path):
     shutil.copy(own.path / "snapshots" / "00000060.safetensors", tmp_path / "w.safetensors")
-    found = analyse(tmp_path / "w.safetensors", out=tmp_path / "out", act="relu")
+    found = analyse(tmp_path / "w.safetensors", out=tmp_path / "out", act="relu", operation="add")
     assert (found.config["layout"], found.config["epoch"]) == ("TransformerLens", None)
     assert found.results["measures"]["loss"] == own.results["measures"]["loss"]
 

@@ -76,7 +76,7 @@ class Config:
     eval_every: int = 1
     """Epochs between test losses and norms."""
     snapshots: int = 120
-    """Log-spaced sets of weights kept for the measures along training."""
+    """Sets of weights kept for the measures along training: half spaced evenly in log epochs, half in epochs."""
     checkpoint_every: int = 500
     """Epochs between checkpoints to resume from."""
     plan: Literal["auto", "plain", "fast"] = "auto"
@@ -131,9 +131,13 @@ def paper() -> Config:
 
 
 def quick() -> Config:
-    """The paper's problem, about a minute on two cores."""
+    """The paper's problem, about a minute on two cores.
+
+    Rate and decay were chosen on the phases of seeds 0 to 4 alone: all five memorise, form the circuit, clean up and
+    settle within 725 epochs, and none slingshots, as two of five do at 3e-3 with decay 3.
+    """
     return dataclasses.replace(
-        paper(), lr=3e-3, weight_decay=3.0, epochs=1_200, eval_every=25, snapshots=48, checkpoint_every=200
+        paper(), lr=2e-3, weight_decay=5.0, epochs=1_200, eval_every=25, snapshots=48, checkpoint_every=200
     )
 
 

@@ -10,21 +10,27 @@ from micrographia.labs.grokking.along import Along
 from micrographia.labs.grokking.train import Rows
 from micrographia.methods.phases import find_phases
 
+DENSE = ("epoch", "train_loss", "test_loss", "squared_weights")
+"""The columns of the rows: known at more epochs than there are snapshots."""
+
 
 def phases_of(rows: Rows, along: Along, *, fourier: bool) -> dict[str, Any]:
     """Epochs of the boundaries, each None where no change is supported, and their intervals under `intervals`.
 
     Without key frequencies there is no restricted loss, so no circuit is looked for.
     """
-    curves = along.curves
-    nothing = np.full(len(along.epochs), math.nan)
+    epochs, train, test, squared = (np.asarray(rows[name], dtype=float) for name in DENSE)
+    sparse = {name: np.full(len(epochs), math.nan) for name in ("restricted_projection", "excluded_loss")}
+    if fourier:
+        for name, curve in sparse.items():
+            curve[np.searchsorted(epochs, along.epochs)] = along.curves[name]
     found = find_phases(
-        np.array(along.epochs),
-        train_loss=curves["train_loss"],
-        test_loss=curves["test_loss"],
-        restricted_loss=curves["restricted_projection"] if fourier else nothing,
-        excluded_loss=curves["excluded_loss"] if fourier else nothing,
-        squared_weights=curves["squared_weights"],
+        epochs,
+        train_loss=train,
+        test_loss=test,
+        restricted_loss=sparse["restricted_projection"],
+        excluded_loss=sparse["excluded_loss"] if fourier else None,
+        squared_weights=squared,
     )
     boundaries = {name: getattr(found, name) for name in found._fields}
     intervals = {name: None if b.epoch is None else [b.low, b.high] for name, b in boundaries.items()}

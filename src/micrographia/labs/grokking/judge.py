@@ -29,12 +29,12 @@ def judge_all(results: Results, start: Results | None, *, preset: str, config: M
 
 
 def _m(*path: str) -> Callable[[Results], Any]:
-    """The measure at this path."""
+    """The measure at this path; None where it was not taken, as for an operation without characters."""
 
     def get(results: Results) -> Any:
         value: Any = results["measures"]
         for name in path:
-            value = value[name] if value is not None else None
+            value = value.get(name) if value is not None else None
         return value
 
     return get
@@ -61,7 +61,7 @@ def _row(table: str, name: str, column: str = "loss") -> Callable[[Results], Any
 
 def _least(table: str, columns: tuple[str, ...]) -> Callable[[Results], Any]:
     def get(results: Results) -> float | None:
-        values = [row[name] for row in results["measures"][table] for name in columns]
+        values = [row[name] for row in results["measures"].get(table, []) for name in columns]
         known = [x for x in values if x is not None and not math.isnan(x)]
         return min(known, default=None)
 
@@ -143,7 +143,7 @@ NULLS: dict[str, Callable[[Results, Results | None], Any]] = {
     "only-sum-waves": lambda results, start: _ratio(_m("null", "restricted_projection"))(results),
     "neurons-as-polynomials": lambda results, start: _ratio(_row("replacements", OTHER_POLYNOMIALS))(results),
     "null-space": lambda results, start: _random_space(results),
-    "every-key-frequency-counts": lambda results, start: results["measures"]["null"]["largest_other_rise"],
+    "every-key-frequency-counts": lambda results, start: _m("null", "largest_other_rise")(results),
 }  # fmt: skip
 OWN_NULL = frozenset(
     {f"key-frequencies-seed-{seed}" for seed in range(4)}

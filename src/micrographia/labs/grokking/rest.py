@@ -21,7 +21,7 @@ MOST_ROWS = 4000
 
 
 def settle(guesses: Guesses, train: Bool[Tensor, "pairs"] | None, watch: Watch) -> Guesses:
-    """Choose among activations that do a credible task alike. A forward and backward over 4,000 pairs at most for each."""
+    """Choose among activations that do a credible task alike. One pass over 4,000 pairs at most for each."""
     rivals = guesses.rivals(ALIKE)
     if len(rivals) == 1 or not guesses.best.credible:
         return guesses

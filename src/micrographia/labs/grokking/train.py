@@ -1,4 +1,4 @@
-"""Train one network, keeping what the analysis needs: a row every epoch, snapshots on a log scale, checkpoints.
+"""Train one network, keeping what the analysis needs: a row every epoch, snapshots, checkpoints.
 
 Everything falls on steps: a run killed at any instant and resumed writes the same snapshots and rows as one left
 alone. The loss in row e is that of the weights before step e.
@@ -45,9 +45,10 @@ def make_plan(config: Config, pairs: Pairs, rows: Tensor) -> Plan:
 
 
 def snapshot_steps(config: Config) -> list[int]:
-    """0, the last epoch, and about `config.snapshots` between, evenly on a log scale."""
-    spaced = np.geomspace(1, config.epochs, config.snapshots).round().astype(int)
-    return sorted({0, *spaced.tolist(), config.epochs})
+    """0, the last epoch, and about `config.snapshots` between: half evenly on a log scale, half evenly in epochs."""
+    half = max(config.snapshots // 2, 1)
+    spaced = [np.geomspace(1, config.epochs, half), np.linspace(0, config.epochs, half + 1)]
+    return sorted({0, config.epochs, *np.concatenate(spaced).round().astype(int).tolist()})
 
 
 def fresh_weights(config: Config) -> Flat:

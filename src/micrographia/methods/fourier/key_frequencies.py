@@ -18,7 +18,7 @@ from torch import Tensor
 from micrographia.core.basis import fold, fourier_basis, n_frequencies
 from micrographia.core.errors import BadShape, UserError
 from micrographia.methods.fourier.neurons import neuron_clusters
-from micrographia.methods.fourier.presence import cube_cells, family_wise, p_values
+from micrographia.methods.fourier.presence import cube_cells, stepped_down
 
 Kind = Literal["key", "overtone", "present"]
 
@@ -105,7 +105,7 @@ def frequency_tests(
     v = cells.cosine
     energy = (whole - whole.mean(dim=-1, keepdim=True)).square().sum()
     rounding = torch.finfo(logits.dtype).eps * whole.norm().item()  # more than any rounding of these logits puts there
-    p = family_wise(p_values(cells, floor=rounding / n**1.5))
+    p = stepped_down(cells, floor=rounding / n**1.5, family_wise_error=family_wise_error)
     change = losses_without(logits, v) - losses_without(logits, torch.zeros_like(v[:1]))
     unseen = torch.full_like(v, torch.nan)
     if held_out is not None and held_out.any():
