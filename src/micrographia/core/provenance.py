@@ -28,7 +28,7 @@ def provenance(seed: int | None, device: str | torch.device, dtype: str | torch.
         **_commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
     }
 
 
