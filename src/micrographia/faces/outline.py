@@ -81,7 +81,9 @@ def _phases(phases: Mapping[str, Any], results: Mapping[str, Any]) -> list[Secti
     rows = [[PHASES[name], phases[name], *([span] if any(between) else [])] for name, span in zip(names, between)]
     columns = ("what happened", "epoch", *(["between"] if any(between) else []))
     lead = "Read from change points in the measures along training, not by eye. A dash: it did not happen in this run."
-    return [Section("phases", "The phases", lead, Table(columns, rows))] if rows else []
+    return (
+        [Section("phases", "The phases", lead, Table(columns, rows))] if any(row[1] is not None for row in rows) else []
+    )
 
 
 def _between(phases: Mapping[str, Any], name: str) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +78,8 @@ def test_its_results_are_those_of_a_run(analysed, own):
     assert own.results.keys() <= found.results.keys()
     assert own.results["measures"].keys() <= found.results["measures"].keys()
     assert set(MEASURES) <= found.results["measures"].keys()
+    assert found.results["phases"].keys() == own.results["phases"].keys() - {"intervals"}
+    assert not any(found.results["phases"].values())
     assert {judged.verdict for judged in found.claims} == {"not run"}
     assert len(found.claims) == len(own.claims)
 
@@ -207,6 +210,12 @@ def test_a_snapshot_and_a_checkpoint_are_read_at_their_epoch(own, tmp_path):
     by_file = analyse(last / "state.safetensors", out=tmp_path / "c")
     assert by_folder.config["epoch"] == by_file.config["epoch"] == 60
     assert by_folder.results["measures"]["loss"] == own.results["measures"]["loss"]
+
+
+def test_a_run_is_found_by_its_name(own, tmp_path, monkeypatch):
+    monkeypatch.setenv("MICROGRAPHIA_RUNS", str(tmp_path / "runs"))
+    shutil.copytree(own.path, tmp_path / "runs" / "grokking" / "20990101-abc")
+    assert analyse(Path("20990101"), out=tmp_path / "out").config["epoch"] == 60
 
 
 def test_an_unfinished_run_is_read_at_its_newest_snapshot(own, tmp_path):

@@ -25,6 +25,7 @@ from micrographia.labs.grokking.source import Source, open_source
 from micrographia.labs.grokking.split import Split, Wanted, find_split
 from micrographia.labs.grokking.task import SPLITS, make_pairs
 from micrographia.labs.grokking.words import summary
+from micrographia.methods.phases import NAMES
 
 LAB, PRESET = "grokking", "analysis"
 SEED = 0  # of the random subspaces, null frequencies and samples of the analysis itself
@@ -138,10 +139,10 @@ def _take_apart(
         "config": folder.config,
         "guesses": [{**each.as_json(), "chosen": each is best} for each in guesses.all],
         "splits": [each.as_json() for each in tried],
-        "phases": {},
         **found.results,
     }
     results["summary"] = [sentence(best), *summary(results)]
+    results["phases"] = dict.fromkeys(NAMES)  # one network tells nothing of its course
     claims = judge_all(results, None, preset=PRESET, config=folder.config)
     results["claims"] = [judged.as_json() for judged in claims]
     figures: list[Figure] = of_network(found.reading, found.key_frequencies, found.results["frequencies"])

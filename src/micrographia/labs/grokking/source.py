@@ -7,15 +7,16 @@ all that fit are listed.
 import dataclasses
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from micrographia.core.claims import Run
-from micrographia.core.errors import BadConfig, Corrupt, UnreadableWeights, UserError
+from micrographia.core.errors import BadConfig, Corrupt, RunNotFound, UnreadableWeights, UserError
 from micrographia.core.foreign import Candidate, candidates, variants
 from micrographia.core.state_dicts import read_state_dict
-from micrographia.core.store import load_run, read_tensors, verify
+from micrographia.core.store import find_run, load_run, read_tensors, verify
 from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.training import Layout
 from micrographia.labs.grokking.config import Config
@@ -55,7 +56,7 @@ def open_source(path: Path, *, act: str | None = None, allow_pickle: bool = Fals
 
 
 def _weights_file(path: Path) -> Path:
-    """The file of weights that a path means: of a Run the newest snapshot, of a checkpoint its state."""
+    """The file of weights that is meant: of a Run (by folder or name) the newest snapshot, of a checkpoint its state."""
     if path.is_file():
         return path
     if (path / STATE).is_file():
@@ -63,6 +64,9 @@ def _weights_file(path: Path) -> Path:
     kept = snapshots(path)
     if kept:
         return kept[max(kept)]
+    if not path.exists():
+        with suppress(RunNotFound):
+            return _weights_file(find_run(path))
     found = "a folder without snapshots" if path.is_dir() else "nothing there"
     raise UserError(
         f"Asked to analyse {path}. Found {found}. Give a file of weights, a Run of one network, or a snapshot in one."

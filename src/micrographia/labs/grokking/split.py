@@ -79,7 +79,7 @@ def find_split(
     else:
         tried = _tried(wanted, losses, aside, allow_pickle)
     for each in tried:
-        watch(Note(sentence(each), "info" if each.credible else "warning"))
+        watch(Note(sentence(each)))
     credible = [each for each in tried if each.credible]
     best = min(credible, key=lambda each: each.z, default=None)
     if best is None:
