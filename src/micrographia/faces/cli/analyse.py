@@ -21,7 +21,7 @@ class Arguments:
     """A Run, a checkpoint, or a state dict: safetensors, npz, or (with --allow-pickle) pth."""
     modulus: int | None = None
     """p; by default from the widths of embedding and unembedding together."""
-    act: Literal["relu", "gelu", "swiglu"] | None = None
+    act: Literal["relu", "gelu", "gelu_new", "silu", "swiglu"] | None = None
     """Activation of the neurons."""
     operation: Literal["add", "subtract", "multiply", "polynomial"] | None = None
     """What the network computes."""
@@ -32,7 +32,7 @@ class Arguments:
     seed: int | None = None
     """Seed of that split. Without --split both known ways to split are tried, and the credible one is named."""
     allow_pickle: bool = False
-    """Read a .pth or .pt file. A pickle runs code when it is loaded: allow it only for files you trust."""
+    """Read a .pth or .pt file. A pickle can run code; here only tensors and plain values are built from it."""
     output: Annotated[Output, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Output)
 
 

@@ -73,7 +73,8 @@ def analyse(
         place = out or new_run_path(LAB, config)
         with RunFolder.open(place, lab=LAB, preset=PRESET, config=config, provenance=about, resume=resume) as folder:
             if folder.status != "finished":
-                _take_apart(folder, source, guesses, found, tried, watch)
+                with settings(folder.config["threads"]):
+                    _take_apart(folder, source, guesses, found, tried, watch)
     return load_run(folder.path)
 
 
@@ -112,7 +113,9 @@ def _config(source: Source, best: Guess, split: Split | None, wanted: Wanted) ->
         "operation": best.operation,
         "credible": best.credible,
         "split": recorded.split if recorded else split.name if split else None,
-        "train_fraction": _fraction(split, recorded.train_fraction if recorded else wanted.train_fraction),
+        "train_fraction": _fraction(
+            split, recorded.train_fraction if recorded else wanted.train_fraction if named else None
+        ),
         "seed": recorded.effective_split_seed if recorded else wanted.seed if named else None,
         **dataclasses.asdict(best.way.arch),
         "norm_weights": best.way.choices["norm"],

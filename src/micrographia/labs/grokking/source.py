@@ -56,7 +56,7 @@ def open_source(path: Path, *, act: str | None = None, allow_pickle: bool = Fals
 
 
 def _weights_file(path: Path) -> Path:
-    """The file of weights that is meant: of a Run (by folder or name) the newest snapshot, of a checkpoint its state."""
+    """The file of weights that is meant: of a Run (folder or name) the newest snapshot, of a checkpoint its state."""
     if path.is_file():
         return path
     if (path / STATE).is_file():

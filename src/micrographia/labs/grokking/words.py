@@ -53,8 +53,8 @@ def _frequencies(results: Mapping[str, Any]) -> list[str]:
 
 def _algorithm(results: Mapping[str, Any]) -> list[str]:
     m = results["measures"]
-    if not results["present"]:
-        return []
+    if m.get("trig_loss") is None or math.isnan(m["trig_loss"]):
+        return []  # no set of frequencies that could be run
     share, trig, loss, uniform = m["logit_variance_explained"], m["trig_loss"], m["loss"], math.log(m["n"])
     said = [f"The cosines cos(w_k(a+b-c)) of these frequencies are {share:.1%} of the variance of its logits."]
     if trig < loss:
