@@ -116,7 +116,8 @@ def alive(pid: int) -> bool:
 
 
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 sys.path.insert(0, {folder!r})
 from micrographia.core.tasks import Task, run_tasks
 from test_tasks import wait_until_asked
@@ -137,7 +138,7 @@ def test_the_processes_end_with_the_one_who_asked_and_save_on_ctrl_c(number, tmp
             os.killpg(parent.pid, number)
         else:
             parent.send_signal(number)
-        parent.wait()
+        parent.wait(timeout=60)
     for _ in range(1000):
         if not alive(int(pid_file.read_text())):
             assert pid_file.with_suffix(".saved").exists() == (number == signal.SIGINT)
