@@ -56,7 +56,7 @@ def test_a_file_gives_axes_and_fields_of_the_base(tmp_path):
     path.write_text('preset = "tiny"\nseeds = [4, 5]\nweight_decays = [1, 2.5]\n[base]\nepochs = 7\n', encoding="utf-8")
     plan = read_plan(path)
     assert (plan.base.modulus, plan.base.epochs, plan.seeds) == (29, 7, (4, 5))
-    assert [setting["weight_decay"] for setting in settings(plan)] == [3.0, 1.0, 2.5]
+    assert [setting["weight_decay"] for setting in settings(plan)] == [plan.base.weight_decay, 1.0, 2.5]
     assert plan.operations == (), "an axis that the file does not name keeps the base's value"
 
 
