@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from micrographia.core.training import AdamW, fresh_state, train
+from micrographia.core.training import fresh_state, train
 from micrographia.labs.grokking.config import tiny as tiny_grokking
 from micrographia.labs.grokking.task import make_pairs
-from micrographia.labs.grokking.train import fresh_weights, make_plan
+from micrographia.labs.grokking.train import fresh_weights, make_optimiser, make_plan
 
 HERE = Path(__file__).parent
 STEPS = 30
@@ -24,16 +24,9 @@ STEPS = 30
 def grokking() -> list[float]:
     config = tiny_grokking()
     pairs = make_pairs(config)
-    optimiser = AdamW(
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        beta1=config.beta1,
-        beta2=config.beta2,
-        eps=config.eps,
-        warmup=config.warmup,
-    )
     plan = make_plan(config, pairs, pairs.train)
-    return [loss.item() for _, loss in train(fresh_state(fresh_weights(config)), plan, optimiser, steps=STEPS)]
+    steps = train(fresh_state(fresh_weights(config)), plan, make_optimiser(config), steps=STEPS)
+    return [loss.item() for _, loss in steps]
 
 
 LABS: dict[str, Callable[[], list[float]]] = {"grokking": grokking}

@@ -44,6 +44,18 @@ def make_plan(config: Config, pairs: Pairs, rows: Tensor) -> Plan:
     return LastPosition(arch, tokens, labels, dtype=torch_dtype(config.dtype))
 
 
+def make_optimiser(config: Config) -> AdamW:
+    """AdamW with the config's choices."""
+    return AdamW(
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        beta1=config.beta1,
+        beta2=config.beta2,
+        eps=config.eps,
+        warmup=config.warmup,
+    )
+
+
 def snapshot_steps(config: Config) -> list[int]:
     """0, the last epoch, and about `config.snapshots` between: half evenly on a log scale, half evenly in epochs."""
     half = max(config.snapshots // 2, 1)
@@ -66,14 +78,7 @@ def train_network(config: Config, folder: RunFolder, watch: Watch) -> Rows:
     plan, test_plan = make_plan(config, pairs, pairs.train), make_plan(config, pairs, ~pairs.train)
     state, rows, saved = _begin(config, folder, watch)
     recorder = Recorder(config, folder, plan, test_plan, rows, saved)
-    optimiser = AdamW(
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        beta1=config.beta1,
-        beta2=config.beta2,
-        eps=config.eps,
-        warmup=config.warmup,
-    )
+    optimiser = make_optimiser(config)
     try:
         with interruptible() as request:
             if state.step < config.epochs:
