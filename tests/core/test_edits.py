@@ -4,7 +4,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from micrographia.core.edits import Edit, add, apply, freeze, mean, noise, project_out, put, scale, splice, zero
+from micrographia.core.edits import (
+    Edit,
+    add,
+    apply,
+    freeze,
+    leaf,
+    mean,
+    noise,
+    observe,
+    project_out,
+    put,
+    scale,
+    splice,
+    zero,
+)
 from micrographia.core.errors import BadEdit, UnknownSite
 from micrographia.core.sites import Site
 
@@ -241,3 +255,19 @@ def test_a_splice_inside_a_dictionary_or_under_a_bad_name_is_refused():
 def test_an_edit_shows_its_site_and_place():
     assert "kind='z', layer=0" in repr(zero("L0.z", pos=1))
     assert "'pos': 1" in repr(zero("L0.z", pos=1))
+
+
+def test_observing_hands_over_the_live_tensor_and_gives_it_back(z):
+    seen = []
+    assert observe("L0.z", seen.append)(z) is z
+    assert seen[0] is z
+
+
+def test_a_leaf_begins_the_graph_anew(z):
+    before = z.clone().requires_grad_()
+    seen = []
+    begun = leaf("L0.z", seen.append)(before * 2)
+    begun.sum().backward()
+    assert seen[0] is begun
+    assert before.grad is None
+    assert torch.equal(begun.grad, torch.ones_like(z))

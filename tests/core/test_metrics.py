@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from micrographia.core.metrics import accuracy, cross_entropy, logit_difference, stable_cross_entropy
+from micrographia.core.metrics import accuracy, cross_entropy, stable_cross_entropy
 
 
 def exact(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,9 +118,3 @@ def test_accuracy_is_the_share_of_rows_that_are_right():
     logits = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 2.0], [0.0, 5.0]])
     assert accuracy(logits, torch.tensor([0, 1, 1, 1])) == 0.75
     assert math.isnan(accuracy(torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)))
-
-
-def test_logit_difference_reads_the_last_position():
-    logits = torch.arange(24.0).reshape(2, 3, 4)
-    found = logit_difference(logits, torch.tensor([3, 0]), torch.tensor([1, 2]))
-    assert found.tolist() == [2.0, -2.0]

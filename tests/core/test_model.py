@@ -174,5 +174,5 @@ def test_a_transformer_is_a_model():
     model = small_model(A_FEW["modern"])
     assert isinstance(model, Model)
     assert model.shape == ModelShape(
-        n_layers=2, d_model=10, n_heads=3, d_head=4, d_mlp=12, d_vocab=7, d_vocab_out=6, n_ctx=4
+        n_layers=2, d_model=10, n_heads=3, n_kv_heads=3, d_head=4, d_mlp=12, d_vocab=7, d_vocab_out=6, n_ctx=4
     )

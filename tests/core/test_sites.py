@@ -67,8 +67,8 @@ def test_transformer_lens_names_parse(theirs, ours):
     assert str(Site.parse(theirs)) == ours
 
 
-def test_every_kind_but_the_logits_has_a_transformer_lens_name():
-    assert {*LENS_NAMES.values(), *LENS_LAYERLESS.values()} == AXES.keys() - {"logits"}
+def test_every_kind_but_logits_and_raw_outputs_has_a_transformer_lens_name():
+    assert {*LENS_NAMES.values(), *LENS_LAYERLESS.values()} == AXES.keys() - {"logits", "attn_raw", "mlp_raw"}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from micrographia.core.edits import add, apply, freeze, put, splice, zero
 from micrographia.core.errors import BadConfig, BadEdit, BadShape, UnknownSite, UserError
-from micrographia.core.model import Start
+from micrographia.core.model import Cache, KeysValues, Readout, Start
 from micrographia.core.sites import Site
+from micrographia.core.tokens import Batch, Vocabulary
 from micrographia.core.transformer import Architecture, Transformer, init_weights, rotate
 from small import A_FEW, ACTS, GRID, small_model, some_tokens
 
@@ -78,8 +79,8 @@ def test_the_mlp_is_the_formula_of_its_activation(act):
     arch = Architecture(d_vocab=7, d_vocab_out=7, n_ctx=3, d_model=6, n_heads=1, d_head=6, d_mlp=9, act=act)
     model = small_model(arch, dtype=torch.float64)
     w = {name.rpartition(".")[2]: weight for name, weight in model.state.items()}
-    cache = model.run(some_tokens(arch), keep=["L0.resid_mid", "L0.mlp_pre", "L0.neurons", "L0.mlp_out"]).cache
-    x, pre = cache["L0.resid_mid"], cache["L0.mlp_pre"]
+    cache = model.run(some_tokens(arch), keep=["L0.resid_mid", "L0.mlp_*", "L0.neurons"]).cache
+    x, pre = cache["L0.resid_mid"], cache["L0.mlp_up" if act == "swiglu" else "L0.mlp_pre"]
     torch.testing.assert_close(pre, x @ w["W_in"] + w["b_in"])
     formula = {
         "relu": pre.clamp(min=0),
@@ -87,7 +88,8 @@ def test_the_mlp_is_the_formula_of_its_activation(act):
         "gelu_new": pre * (1 + torch.tanh(math.sqrt(2 / math.pi) * (pre + 0.044715 * pre**3))) / 2,
         "silu": pre / (1 + (-pre).exp()),
     }
-    gate = x @ w["W_gate"] if act == "swiglu" else torch.zeros(())
+    gate = x @ w["W_gate"] if act == "swiglu" else cache["L0.mlp_pre"]
+    torch.testing.assert_close(cache["L0.mlp_pre"], gate)
     neurons = pre * gate / (1 + (-gate).exp()) if act == "swiglu" else formula[act]
     torch.testing.assert_close(cache["L0.neurons"], neurons)
     torch.testing.assert_close(cache["L0.mlp_out"], neurons @ w["W_out"] + w["b_out"])
@@ -482,3 +484,77 @@ def test_an_edit_that_does_not_fit_names_the_site():
 def test_an_architecture_that_makes_no_sense_is_refused(choices):
     with pytest.raises(BadConfig):
         Architecture(**{**{"d_vocab": 7, "d_vocab_out": 7, "n_ctx": 3}, **choices})
+
+
+def past_of(cache: Cache, arch: Architecture, offset: int) -> dict[int, KeysValues]:
+    keys = "rot_k" if arch.positions == "rotary" else "k"
+    return {
+        i: KeysValues(cache[Site(keys, i)][:, :offset], cache[Site("v", i)][:, :offset]) for i in range(arch.n_layers)
+    }
+
+
+@pytest.mark.parametrize("name", ["plain-2", "normed", "modern", "attention-only"])
+def test_a_run_may_begin_at_a_position_behind_cached_keys_and_values(name):
+    arch = A_FEW[name]
+    model, tokens = small_model(arch, dtype=torch.float64), some_tokens(arch)
+    whole = model.run(tokens, keep=model.sites)
+    for layer in range(arch.n_layers):
+        for offset in (1, 3):
+            residual = whole.cache[Site("resid_pre", layer)][:, offset:]
+            start = Start(layer, residual, offset, past_of(whole.cache, arch, offset))
+            part = model.run(tokens, start=start, keep=Site("pattern", layer))
+            torch.testing.assert_close(part.logits, whole.logits[:, offset:])
+            torch.testing.assert_close(
+                part.cache[Site("pattern", layer)], whole.cache[Site("pattern", layer)][:, :, offset:]
+            )
+
+
+@a_few
+def test_only_the_logits_asked_for_are_computed_and_they_are_the_same(arch):
+    model, tokens = small_model(arch, dtype=torch.float64), some_tokens(arch)
+    whole = model.run(tokens).logits
+    chosen = torch.stack([tokens[:, 0] % arch.d_vocab_out, tokens[:, 1] % arch.d_vocab_out], 1)
+    for pos in (-1, 0):
+        read = model.run(tokens, logits=Readout(chosen, pos)).logits
+        torch.testing.assert_close(read[:, 0], whole[:, pos].gather(-1, chosen))
+        kept = model.run(tokens, logits=Readout(chosen, pos), keep="logits")
+        torch.testing.assert_close(kept.logits, read)
+        assert torch.equal(kept.cache["logits"], whole)
+    torch.testing.assert_close(model.run(tokens, logits="last").logits, whole[:, -1:])
+    with pytest.raises(UserError, match="positions \\[9\\]"):
+        model.run(tokens, logits=[9])
+
+
+def test_unembedding_the_last_residual_gives_the_logits():
+    model, tokens = small_model(A_FEW["biased"]), some_tokens(A_FEW["biased"])
+    out = model.run(tokens, keep="L0.resid_post")
+    torch.testing.assert_close(model.unembed(out.cache["L0.resid_post"]), out.logits)
+
+
+@pytest.mark.parametrize("name", ["plain", "normed", "biased", "modern"])
+def test_the_final_readout_and_the_norms_scale_give_a_logit(name):
+    arch = A_FEW[name]
+    model, tokens = small_model(arch, dtype=torch.float64), some_tokens(arch)
+    keep = [Site("resid_post", arch.n_layers - 1), *([Site("final_norm_scale")] if arch.norm != "none" else [])]
+    out = model.run(tokens, keep=keep)
+    direction = model.weights.W_U[:, 2]
+    scale = out.cache["final_norm_scale"] if arch.norm != "none" else torch.ones(1).double()
+    constant = 0 if model.weights.final_norm_b is None else model.weights.final_norm_b @ direction
+    bias = model.weights.b_U[2] if arch.unembed_bias else 0
+    direct = (out.cache[keep[0]] / scale) @ model.weights.final_readout(direction) + constant + bias
+    torch.testing.assert_close(direct, out.logits[..., 2])
+
+
+def test_padding_is_refused():
+    tokens = some_tokens(A_FEW["plain"])
+    with pytest.raises(UserError, match="no padding"):
+        small_model(A_FEW["plain"]).run(Batch(tokens, tokens >= 0))
+
+
+def test_a_tokenizer_makes_text_runnable():
+    arch = A_FEW["plain"]
+    model = Transformer(arch, small_model(arch).state, Vocabulary(tuple("abcdefg"), bos=0))
+    assert model.to_tokens("b c d").tolist() == [[0, 1, 2, 3]]
+    assert model.to_str_tokens([2, 1]) == ["c", "b"]
+    assert model.single_token(" g") == 6
+    assert model.run(model.to_tokens("b c d")).logits.shape == (1, 4, arch.d_vocab_out)

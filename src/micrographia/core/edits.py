@@ -112,6 +112,31 @@ def apply(site: SiteLike, change: Callable[[Tensor], Tensor], **where: Index) ->
     return _edit(site, "apply", lambda old: change(old.clone()), where)
 
 
+def observe(site: SiteLike, see: Callable[[Tensor], None]) -> Edit:
+    """Show the live activation to `see` and go on with the very same tensor.
+
+    What attribution needs: in a run with `grad`, `see` may register a gradient hook on the tensor, so that a product
+    with the gradient is taken inside the backward pass and nothing is held.
+    """
+
+    def change(value: Tensor) -> Tensor:
+        see(value)
+        return value
+
+    return _edit(site, "observe", change, {})
+
+
+def leaf(site: SiteLike, see: Callable[[Tensor], None] = lambda leaf: None) -> Edit:
+    """Begin the graph here: the activation becomes a leaf that requires a gradient, shown to `see`."""
+
+    def change(value: Tensor) -> Tensor:
+        begun = value.detach().requires_grad_()
+        see(begun)
+        return begun
+
+    return _edit(site, "leaf", change, {})
+
+
 def put(site: SiteLike, value: Tensor | float, **where: Index) -> Edit:
     """Write `value`: a number, or a tensor that broadcasts to the region."""
 

@@ -2,7 +2,8 @@
 
     MicrographiaError
     ├── UserError (also ValueError)      what was asked cannot be done as asked
-    │   ├── UnknownSite  BadEdit  BadShape  BadConfig
+    │   ├── UnknownSite  BadEdit  BadShape  BadConfig  BadPrompt
+    │   ├── UnknownModel                 a model that cannot be loaded or of no known family
     │   ├── UnreadableWeights            a state dict of no known layout
     │   └── PickleRefused                a pickle that nobody allowed
     ├── StoreError                       files: what was there is still there
@@ -39,6 +40,14 @@ class BadShape(UserError):
 
 class BadConfig(UserError):
     """A choice outside its range, or two choices that exclude each other."""
+
+
+class BadPrompt(UserError):
+    """A text or answer that this model's tokenizer cannot read, or prompts that do not line up."""
+
+
+class UnknownModel(UserError):
+    """A model that is not to be had, or of a family that nobody described yet."""
 
 
 class UnreadableWeights(UserError):

@@ -1,4 +1,4 @@
-"""What is read off logits: cross-entropy, accuracy, logit difference.
+"""What is read off logits: cross-entropy and accuracy. What a prompt's answer is worth is in `answers`.
 
 `cross_entropy` takes a float64 log-softmax; `stable_cross_entropy` gives the same loss and gradient from float32
 arithmetic, by never subtracting nearly equal numbers: float32's usual log-softmax is quantised at 1.2e-7, which turns
@@ -48,11 +48,3 @@ def stable_cross_entropy(
     loss = torch.where(gap == 0, torch.log1p(rest / own), gap + total.log())
     e.div_(total).scatter_(-1, at, -rest / total)
     return RowLosses(loss[..., 0], e)
-
-
-def logit_difference(
-    logits: Float[Tensor, "batch pos vocab"], right: Int[Tensor, "batch"], wrong: Int[Tensor, "batch"]
-) -> Float[Tensor, "batch"]:
-    """Logit of the right answer less that of the wrong one, at the last position given."""
-    last = logits[:, -1]
-    return (last.gather(-1, right[:, None]) - last.gather(-1, wrong[:, None]))[:, 0]

@@ -7,6 +7,7 @@ no hooks to leave behind.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -14,8 +15,21 @@ from torch import Tensor
 from micrographia.core.edits import Edit
 from micrographia.core.errors import UnknownSite
 from micrographia.core.sites import Site, SiteLike, as_site, select
+from micrographia.core.tokens import Inputs, Tokenizer
 
-LogitsAt = Literal["all", "last"] | Sequence[int]
+
+class Readout(NamedTuple):
+    """Only these logits of each row: those of `tokens` (batch, answer) at one position, as (batch, 1, answer).
+
+    A metric that reads two answers then costs two columns of the unembedding instead of the whole vocabulary.
+    """
+
+    tokens: Tensor
+    pos: int = -1
+
+
+LogitsAt = Literal["all", "last"] | Sequence[int] | Readout
+"""Which logits a run computes. A run that keeps or edits the logits Site computes it whole."""
 
 
 class Cache(Mapping[Site, Tensor]):
@@ -55,11 +69,25 @@ class Output(NamedTuple):
     cache: Cache
 
 
+class KeysValues(NamedTuple):
+    """Keys as attention compares them (after rotary) and values, each (batch or 1, offset, kv head, d_head)."""
+
+    keys: Tensor
+    values: Tensor
+
+
 class Start(NamedTuple):
-    """Where a run begins instead of at the tokens: the residual stream (batch, pos, d_model) entering `layer`."""
+    """Where a run begins instead of at the tokens: with the residual stream entering `layer`.
+
+    With `offset`, the run computes the positions from `offset` on alone: `residual` is (batch, pos - offset, d_model),
+    the activations have as many positions, and `past` gives keys and values of the positions before, for every layer
+    from `layer` on. Position arguments (of edits, of `logits`) then count from `offset`. The inputs stay whole.
+    """
 
     layer: int
     residual: Tensor
+    offset: int = 0
+    past: Mapping[int, KeysValues] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +97,7 @@ class ModelShape:
     n_layers: int
     d_model: int
     n_heads: int
+    n_kv_heads: int
     d_head: int
     d_mlp: int
     d_vocab: int
@@ -89,11 +118,16 @@ class Model(Protocol):
         ...
 
     @property
-    def weights(self) -> Any: ...
+    def weights(self) -> Any:
+        """Views of the weights under the names that all families share, as `x @ W`."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
 
     def run(
         self,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         keep: SiteLike | Iterable[SiteLike] = (),
         edits: Sequence[Edit] = (),

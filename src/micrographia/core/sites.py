@@ -34,12 +34,15 @@ AXES: dict[str, tuple[str, ...]] = {
     "pattern": PAIRS,
     "z": HEADS,
     "result": ("batch", "pos", "head", "d_model"),
-    "attn_out": RESIDUAL,
+    "attn_raw": RESIDUAL,  # before the norm that some families put behind a sublayer (Gemma 2 and 3, OLMo 2)
+    "attn_out": RESIDUAL,  # what is added to the residual stream
     "resid_mid": RESIDUAL,
     "mlp_norm_scale": SCALE,
     "mlp_norm": RESIDUAL,
-    "mlp_pre": NEURONS,
+    "mlp_pre": NEURONS,  # what the activation function reads: in a gated MLP the gate's side
+    "mlp_up": NEURONS,  # the other side of a gated MLP
     "neurons": NEURONS,
+    "mlp_raw": RESIDUAL,  # as attn_raw
     "mlp_out": RESIDUAL,
     "resid_post": RESIDUAL,
     "final_norm_scale": SCALE,
@@ -66,6 +69,7 @@ LENS_NAMES: dict[str, str] = {  # TransformerLens' name within a block -> our ki
     "attn.hook_z": "z",
     "attn.hook_result": "result",
     "mlp.hook_pre": "mlp_pre",
+    "mlp.hook_pre_linear": "mlp_up",
     "mlp.hook_post": "neurons",
     "ln1.hook_scale": "attn_norm_scale",
     "ln1.hook_normalized": "attn_norm",

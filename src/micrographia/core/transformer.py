@@ -18,8 +18,9 @@ from torch import Generator, Tensor
 
 from micrographia.core.edits import Edit
 from micrographia.core.errors import BadConfig, BadShape, UserError
-from micrographia.core.model import SILENT, LogitsAt, ModelShape, Output, Start, Tap, run_tapped
+from micrographia.core.model import SILENT, LogitsAt, ModelShape, Output, Readout, Start, Tap, run_tapped
 from micrographia.core.sites import Site, SiteLike
+from micrographia.core.tokens import Inputs, Tokenizer, ids_of, mask_of, single_token, to_str_tokens, to_tokens
 
 Weights = Mapping[str, Tensor]
 
@@ -70,6 +71,7 @@ class Architecture:
             n_layers=self.n_layers,
             d_model=self.d_model,
             n_heads=self.n_heads,
+            n_kv_heads=self.n_heads,
             d_head=self.d_head,
             d_mlp=self.d_mlp,
             d_vocab=self.d_vocab,
@@ -151,8 +153,9 @@ def forward(
     start: Start | None = None,
     stop: int | None = None,
     last: bool = False,
+    readout: LogitsAt = "all",
 ) -> Float[Tensor, "batch at vocab"] | None:
-    """Logits at every position, or None when stopped before layer `stop`.
+    """Logits at the positions and tokens of `readout`, or None when stopped before layer `stop`.
 
     With `last`, what follows the last layer's attention is computed at the last position alone, and so are its Sites.
     Cost: one pass; about 2 FLOPs per weight and position.
@@ -161,7 +164,7 @@ def forward(
     for i in range(start.layer if start else 0, arch.n_layers if stop is None else stop):
         x = tap("resid_pre", i, x)
         if arch.attention:
-            x = x + tap("attn_out", i, _attention(arch, weights, i, x, tap))
+            x = x + tap("attn_out", i, _attention(arch, weights, i, x, tap, start))
             x = tap("resid_mid", i, x[:, -1:] if last and i == arch.n_layers - 1 else x)
         if arch.mlp:
             y = tap("mlp_out", i, _mlp(arch, weights, i, x, tap))
@@ -170,8 +173,31 @@ def forward(
     if stop is not None:
         return None
     x = _norm(arch, weights, "ln_final", x, tap, "final_norm", None)
+    if tap.keeps("logits", None) or tap.changes("logits", None):
+        return _read(tap("logits", None, _unembed(arch, weights, x)), readout)
+    if isinstance(readout, Readout):
+        W_U, b_U = unembedding(arch, weights), weights.get("unembed.b_U")
+        chosen = torch.einsum("bd,dbn->bn", x[:, readout.pos], W_U[:, readout.tokens])[:, None]
+        return chosen if b_U is None else chosen + b_U[readout.tokens][:, None]
+    return _unembed(arch, weights, _positions(x, readout))
+
+
+def _unembed(arch: Architecture, weights: Weights, x: Tensor) -> Tensor:
     logits = x @ unembedding(arch, weights)
-    return tap("logits", None, logits + weights["unembed.b_U"] if arch.unembed_bias else logits)
+    return logits + weights["unembed.b_U"] if arch.unembed_bias else logits
+
+
+def _read(logits: Tensor, readout: LogitsAt) -> Tensor:
+    """What was asked for, of logits that are whole."""
+    if isinstance(readout, Readout):
+        return logits[:, readout.pos].gather(-1, readout.tokens)[:, None]
+    return _positions(logits, readout)
+
+
+def _positions(x: Tensor, readout: LogitsAt) -> Tensor:
+    if isinstance(readout, Readout) or readout == "all":
+        return x
+    return x[:, [-1] if readout == "last" else list(readout)]
 
 
 def unembedding(arch: Architecture, weights: Weights) -> Float[Tensor, "d_model vocab"]:
@@ -189,18 +215,21 @@ def _embed(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Te
     return x_BPD
 
 
-def _attention(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap) -> Tensor:
-    """Causal multi-head attention (Vaswani et al. 2017, section 3.2)."""
+def _attention(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap, start: Start | None) -> Tensor:
+    """Causal multi-head attention (Vaswani et al. 2017, section 3.2); behind an offset, also to the keys before it."""
     block = f"blocks.{i}.attn."
     x = _norm(arch, weights, f"blocks.{i}.ln1", x, tap, "attn_norm", i)
     q, k, v = (
         tap(name, i, _heads(x, weights[f"{block}W_{name.upper()}"], weights.get(f"{block}b_{name.upper()}")))
         for name in "qkv"
     )
+    offset = start.offset if start else 0
     if arch.positions == "rotary":
-        q, k = tap("rot_q", i, rotate(q)), tap("rot_k", i, rotate(k))
+        q, k = tap("rot_q", i, rotate(q, offset)), tap("rot_k", i, rotate(k, offset))
+    if start and offset:
+        k, v = (torch.cat([old.expand(len(x), -1, -1, -1), new], 1) for old, new in zip(start.past[i], (k, v)))
     scores_BHQK = torch.einsum("bqhe,bkhe->bhqk", q, k) / arch.d_head**0.5
-    ahead = torch.ones(scores_BHQK.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+    ahead = torch.ones(scores_BHQK.shape[-2:], dtype=torch.bool, device=x.device).triu(1 + offset)
     scores_BHQK = tap("scores", i, scores_BHQK.masked_fill(ahead, -torch.inf))
     pattern_BHQK = tap("pattern", i, scores_BHQK.softmax(-1))
     z_BPHE = tap("z", i, torch.einsum("bhqk,bkhe->bqhe", pattern_BHQK, v))
@@ -222,11 +251,12 @@ def _mlp(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap) -> T
     block = f"blocks.{i}.mlp."
     x = _norm(arch, weights, f"blocks.{i}.ln2", x, tap, "mlp_norm", i)
     pre = x @ weights[block + "W_in"]
-    pre = tap("mlp_pre", i, pre + weights[block + "b_in"] if arch.mlp_bias else pre)
+    pre = pre + weights[block + "b_in"] if arch.mlp_bias else pre
     if arch.act == "swiglu":  # Shazeer (2020), "GLU variants improve transformer"
-        h = pre * F.silu(x @ weights[block + "W_gate"])
+        gate = tap("mlp_pre", i, x @ weights[block + "W_gate"])
+        h = tap("mlp_up", i, pre) * F.silu(gate)
     else:
-        h = ACTIVATIONS[arch.act](pre)
+        h = ACTIVATIONS[arch.act](tap("mlp_pre", i, pre))
     h = tap("neurons", i, h)
     out = h @ weights[block + "W_out"]
     return out + weights[block + "b_out"] if arch.mlp_bias else out
@@ -242,11 +272,12 @@ def _norm(arch: Architecture, weights: Weights, name: str, x: Tensor, tap: Tap, 
     return tap(kind, layer, y + weights[name + ".b"] if arch.norm == "layernorm" else y)
 
 
-def rotate(x_BPHE: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_head"]:
-    """Rotary positions (Su et al. 2021, eq. 34), halves paired as in GPT-NeoX."""
+def rotate(x_BPHE: Float[Tensor, "batch pos head d_head"], offset: int = 0) -> Float[Tensor, "batch pos head d_head"]:
+    """Rotary positions from `offset` on (Su et al. 2021, eq. 34), halves paired as in GPT-NeoX."""
     half = x_BPHE.shape[-1] // 2
     rate = ROTARY_BASE ** (-torch.arange(half, device=x_BPHE.device, dtype=x_BPHE.dtype) / half)
-    angle = torch.arange(x_BPHE.shape[1], device=x_BPHE.device, dtype=x_BPHE.dtype)[:, None, None] * rate
+    places = torch.arange(offset, offset + x_BPHE.shape[1], device=x_BPHE.device, dtype=x_BPHE.dtype)
+    angle = places[:, None, None] * rate
     left, right = x_BPHE[..., :half], x_BPHE[..., half:]
     return torch.cat([left * angle.cos() - right * angle.sin(), right * angle.cos() + left * angle.sin()], -1)
 
@@ -276,12 +307,27 @@ class WeightViews:
             setattr(self, name, LayerWeights(weights, f"blocks.{{}}.attn.{name}"))
         for name in ("W_in", "W_gate", "W_out", "b_in", "b_out"):
             setattr(self, name, LayerWeights(weights, f"blocks.{{}}.mlp.{name}"))
+        for name, norm in (("attn_norm", "ln1"), ("mlp_norm", "ln2")):
+            for letter in "wb":
+                setattr(self, f"{name}_{letter}", LayerWeights(weights, f"blocks.{{}}.{norm}.{letter}"))
+        self.final_norm_w = weights.get("ln_final.w")
+        self.final_norm_b = weights.get("ln_final.b")
+        self._centred = arch.norm == "layernorm"
+
+    def final_readout(self, direction: Float[Tensor, "d_model *n"]) -> Float[Tensor, "d_model *n"]:
+        """What reads `direction`, of the final norm's output, off the residual stream before division by the scale.
+
+        gain * direction, less its mean for LayerNorm. The norm's bias adds `final_norm_b @ direction` in any case.
+        """
+        w = self.final_norm_w
+        gain = direction if w is None else direction * w.reshape(-1, *[1] * (direction.ndim - 1))
+        return gain - gain.mean(0, keepdim=True) if self._centred else gain
 
 
 class Transformer:
     """A small transformer as a Model. Holds its architecture and weights; a run leaves nothing behind."""
 
-    def __init__(self, arch: Architecture, weights: Weights) -> None:
+    def __init__(self, arch: Architecture, weights: Weights, tokenizer: Tokenizer | None = None) -> None:
         wanted = arch.weight_shapes()
         found = {name: tuple(weight.shape) for name, weight in weights.items()}
         if wanted != found:
@@ -290,6 +336,7 @@ class Transformer:
             raise BadShape(f"These weights do not fit the architecture (name: wanted, found): {odd}.")
         self.arch = arch
         self.state: Weights = dict(weights)
+        self.tokenizer = tokenizer
 
     @property
     def shape(self) -> ModelShape:
@@ -305,7 +352,7 @@ class Transformer:
         normed = arch.norm != "none"
         found = [Site("embed"), *([Site("pos_embed")] if "pos_embed.W_pos" in self.state else [])]
         attention = ("q", "k", "v", "scores", "pattern", "z", "result", "attn_out", "resid_mid")
-        mlp = ("mlp_pre", "neurons", "mlp_out")
+        mlp = ("mlp_pre", *(("mlp_up",) if arch.act == "swiglu" else ()), "neurons", "mlp_out")
         for i in range(arch.n_layers):
             found.append(Site("resid_pre", i))
             if arch.attention:
@@ -321,7 +368,7 @@ class Transformer:
 
     def run(
         self,
-        inputs: Int[Tensor, "batch pos"],
+        inputs: Inputs,
         *,
         keep: SiteLike | Iterable[SiteLike] = (),
         edits: Sequence[Edit] = (),
@@ -330,24 +377,43 @@ class Transformer:
         start: Start | None = None,
         stop: int | None = None,
     ) -> Output:
-        """Run tokens, keep Sites, apply edits. The logits Site is whole whatever `logits` selects afterwards.
+        """Run tokens, keep Sites, apply edits. Only the logits asked for are computed, unless their Site is kept or
+        edited; "all" and a selection of positions agree up to rounding.
 
-        Errors: UserError for tokens outside the vocabulary or too long, and layers that are not there; UnknownSite;
-        BadEdit.
+        Errors: UserError for tokens outside the vocabulary or too long, padding, and layers that are not there;
+        UnknownSite; BadEdit.
         """
-        self._check(inputs)
+        ids = ids_of(inputs)
+        self._check(ids)
+        if mask_of(inputs) is not None:
+            raise UserError("Padded prompts were given; this small transformer has no padding. Group them by length.")
         self._check_span(start, stop)
+        _check_readout(logits, ids.shape[1] - (start.offset if start else 0))
         with torch.set_grad_enabled(grad):
-            out = run_tapped(
+            return run_tapped(
                 self.sites,
-                lambda tap: forward(self.arch, self.state, inputs, tap=tap, start=start, stop=stop),
+                lambda tap: forward(self.arch, self.state, ids, tap=tap, start=start, stop=stop, readout=logits),
                 keep,
                 edits,
                 grad=grad,
             )
-        if out.logits is None or logits == "all":
-            return out
-        return out._replace(logits=out.logits[:, [-1] if logits == "last" else list(logits)])
+
+    def to_tokens(self, texts: str | Sequence[str], *, prepend_bos: bool | None = None) -> Inputs:
+        """See `core.tokens.to_tokens`."""
+        return to_tokens(self.tokenizer, texts, prepend_bos=prepend_bos)
+
+    def to_str_tokens(self, ids: Sequence[int] | Int[Tensor, "pos"]) -> list[str]:
+        """See `core.tokens.to_str_tokens`."""
+        return to_str_tokens(self.tokenizer, ids)
+
+    def single_token(self, text: str, *, first: bool = False) -> int:
+        """See `core.tokens.single_token`."""
+        return single_token(self.tokenizer, text, first=first)
+
+    def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
+        """The logits that this residual stream would give: the final norm and the unembedding (the logit lens)."""
+        x = _norm(self.arch, self.state, "ln_final", residual, SILENT, "final_norm", None)
+        return _unembed(self.arch, self.state, x)
 
     def _check(self, tokens: Tensor) -> None:
         if tokens.ndim != 2:
@@ -367,3 +433,9 @@ class Transformer:
             raise UserError(
                 f"Layers {first} to {last} were asked for. There are {self.arch.n_layers}: 0 <= start <= stop <= that."
             )
+
+
+def _check_readout(logits: LogitsAt, length: int) -> None:
+    wanted = [logits.pos] if isinstance(logits, Readout) else [] if isinstance(logits, str) else list(logits)
+    if outside := [pos for pos in wanted if not -length <= pos < length]:
+        raise UserError(f"Logits at positions {outside} were asked for; this run computes {length}. Choose of these.")

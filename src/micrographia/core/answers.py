@@ -1,0 +1,133 @@
+"""What an answer is worth: metrics of the logits at one position, a number per prompt.
+
+A `Metric` says which columns of the vocabulary it reads, so that a run computes no others, and how they make a number.
+All but `rank` can be differentiated. Patching, attribution and circuits take any of them, and the user's own.
+Rows of a batch may be many patches of few prompts: `prompt` tells each row's prompt.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from micrographia.core.errors import BadShape
+from micrographia.core.model import LogitsAt, Readout
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""(logits (row, column), prompt of each row (row,)) -> (row,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number per prompt, read off the logits at `pos`.
+
+    `columns` (prompt, column): the tokens whose logits it reads, in the order in which `score` gets them; None: all.
+    """
+
+    name: str
+    unit: str
+    score: Score = field(repr=False)
+    columns: Int[Tensor, "prompt column"] | None = field(default=None, repr=False)
+    pos: int = -1
+
+    def readout(self, prompt: Int[Tensor, "row"]) -> LogitsAt:
+        """What a run of these rows has to compute."""
+        return [self.pos] if self.columns is None else Readout(self.columns[prompt], self.pos)
+
+    def __call__(self, logits: Float[Tensor, "row at column"], prompt: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
+        """The metric of each row, from the logits that `readout` asked for."""
+        if logits.shape[1] != 1 or len(logits) != len(prompt):
+            raise BadShape(
+                f"{self.name} reads one position of {len(prompt)} rows. Found logits of shape {tuple(logits.shape)}; "
+                "run with `logits=metric.readout(prompt)`."
+            )
+        return self.score(logits[:, 0], prompt)
+
+    def of_vocabulary(self, logits: Float[Tensor, "row pos vocab"], prompt: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
+        """The metric of each row, from logits at every position and of the whole vocabulary."""
+        here = logits[:, self.pos]
+        return self.score(here if self.columns is None else here.gather(-1, self.columns[prompt]), prompt)
+
+
+def logit_difference(right: Int[Tensor, "prompt"], wrong: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """Logit of the right answer less that of the wrong one: linear in the logits, so negative parts show too.
+
+    Source: Wang et al., "Interpretability in the wild" (2022), section 3.
+    """
+    return Metric(
+        "logit difference", "logits", lambda x, prompt: x[:, 0] - x[:, 1], torch.stack([right, wrong], 1), pos
+    )
+
+
+def logit(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """Logit of the right answer, as it is."""
+    return Metric("logit", "logits", lambda x, prompt: x[:, 0], right[:, None], pos)
+
+
+def log_prob(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """Natural logarithm of the right answer's probability, in nats."""
+
+    def score(x: Tensor, prompt: Tensor) -> Tensor:
+        return x.log_softmax(-1).gather(-1, right[prompt, None])[:, 0]
+
+    return Metric("log-probability", "nats", score, None, pos)
+
+
+def prob(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """Probability of the right answer. It hardly sees what lowers an answer that is unlikely anyway."""
+
+    def score(x: Tensor, prompt: Tensor) -> Tensor:
+        return x.softmax(-1).gather(-1, right[prompt, None])[:, 0]
+
+    return Metric("probability", "probability", score, None, pos)
+
+
+def prob_difference(
+    right: Float[Tensor, "prompt vocab"], wrong: Float[Tensor, "prompt vocab"], *, pos: int = -1
+) -> Metric:
+    """Probability of a set of answers less that of another; the sets are rows of 0 and 1.
+
+    Source: Hanna et al., "How does GPT-2 compute greater-than?" (2023), section 2.
+    """
+    sign = right - wrong
+    return Metric(
+        "probability difference", "probability", lambda x, prompt: (x.softmax(-1) * sign[prompt]).sum(-1), None, pos
+    )
+
+
+def kl(reference: Float[Tensor, "prompt vocab"], *, pos: int = -1) -> Metric:
+    """Divergence KL(reference || run) of the next-token distributions, in nats; `reference` holds logits."""
+    target = reference.log_softmax(-1)
+
+    def score(x: Tensor, prompt: Tensor) -> Tensor:
+        return (target[prompt].exp() * (target[prompt] - x.log_softmax(-1))).sum(-1)
+
+    return Metric("KL divergence", "nats", score, None, pos)
+
+
+def rank(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """How many tokens have a larger logit than the right answer. No gradient."""
+
+    def score(x: Tensor, prompt: Tensor) -> Tensor:
+        own = x.gather(-1, right[prompt, None])
+        return (x > own).sum(-1).to(x.dtype)
+
+    return Metric("rank", "tokens", score, None, pos)
+
+
+PAIRED: Mapping[str, Callable[[Tensor, Tensor, Tensor], Metric]] = {
+    "logit-diff": lambda right, wrong, reference: logit_difference(right, wrong),
+    "logit": lambda right, wrong, reference: logit(right),
+    "log-prob": lambda right, wrong, reference: log_prob(right),
+    "prob": lambda right, wrong, reference: prob(right),
+    "kl": lambda right, wrong, reference: kl(reference),
+    "rank": lambda right, wrong, reference: rank(right),
+}
+"""The metrics by name, from right and wrong answers (prompt,) and the clean run's last logits (prompt, vocab)."""
+
+
+def prompts(n: int, device: torch.device | None = None) -> Int[Tensor, "row"]:
+    """The prompt of each row where every prompt has one: 0 .. n - 1."""
+    return torch.arange(n, device=device)

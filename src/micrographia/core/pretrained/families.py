@@ -1,0 +1,314 @@
+"""Where each family keeps its parts: one row per architecture, data only.
+
+A row gives the dotted paths of modules and the few facts that differ: how q, k and v are fused, which norms there are
+and where, what is scaled or capped. `FAMILIES` is keyed by `config.model_type`; `family_of` finds the row of a model
+and applies what its configuration changes (`when`). A new family is a new row: copy the nearest, correct the paths,
+and let the probe of `checks` tell what does not fit.
+Read from the modelling files of transformers 5.23.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from micrographia.core.errors import UnknownModel
+
+Layout = Literal["heads", "heads_first", "flat", "interleaved"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """Where a value is the output of the module at `path` (within a layer), and how it lies in it.
+
+    `flat`: (batch, pos, head * d_head), as `share` of a fused output if named; `heads`: (batch, pos, head, d_head);
+    `heads_first`: (batch, head, pos, d_head); `interleaved`: (batch, pos, head, 3, d_head) flattened, `share` of 3.
+    `weight` is the path of the projection where a norm stands behind it.
+    """
+
+    path: str
+    layout: Layout = "flat"
+    share: Literal["", "q", "k", "v", "gate", "up"] = ""
+    weight: str = ""
+
+    @property
+    def projection(self) -> str:
+        return self.weight or self.path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Norm:
+    """LayerNorm or RMSNorm; the effective gain is `offset` + weight; `eps` is the module's attribute."""
+
+    kind: Literal["layernorm", "rmsnorm"]
+    eps: str = "eps"
+    offset: float = 0.0
+
+
+LAYER_NORM = Norm(kind="layernorm")
+RMS_NORM = Norm(kind="rmsnorm", eps="variance_epsilon")
+GEMMA_NORM = Norm(kind="rmsnorm", offset=1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """One architecture. Paths of the first group start at the model, the others at a layer; "" where there is none."""
+
+    name: str
+    embed: str
+    layers: str
+    final_norm: str
+    head: str
+    pos_embed: str = ""
+    embed_projection: str = ""
+    """Stands behind the embedding in models whose embedding is narrower than the residual stream."""
+    head_projection: str = ""
+
+    attn: str
+    mlp: str
+    q: Part
+    k: Part
+    v: Part
+    o: str
+    act: str
+    down: str
+    up: Part
+    """What a neuron reads; in a gated MLP the linear side."""
+    gate: Part | None = None
+    attn_norm: str = ""
+    mlp_norm: str = ""
+    attn_post_norm: str = ""
+    mlp_post_norm: str = ""
+    post_ln: bool = False
+    """The norms stand behind the sums, so that the residual stream is what they give (Vaswani et al. 2017)."""
+
+    norm: Norm = LAYER_NORM
+    rotary: bool = False
+    parallel: bool = False
+    """Attention and MLP read the same residual stream; there is no resid_mid."""
+    encoder: bool = False
+    flattened_mlp: bool = False
+    """The MLP works on (batch * pos, ...)."""
+    tuple_layers: bool = False
+    """A layer returns a tuple, as families did before transformers 5."""
+    transposed: bool = False
+    """Weights are (in, out), as in GPT-2's Conv1D."""
+    pos_offset: int = 0
+    """The row of the position table where positions begin."""
+    final_softcap: str = ""
+    """The config's name of the cap on logits."""
+    eager_method: str = ""
+    """The method of the attention module that attends, where no attention function is looked up."""
+    chooses_attention: bool = True
+    """False: the attention implementation cannot be chosen; there is only eager."""
+    when: tuple[tuple[str, Any, Mapping[str, Any]], ...] = field(default=(), compare=False)
+    """Where the config's attribute has this value, these fields are others."""
+
+
+def _separate(attn: str, q: str = "q_proj", k: str = "k_proj", v: str = "v_proj") -> dict[str, Part]:
+    return {"q": Part(path=f"{attn}.{q}"), "k": Part(path=f"{attn}.{k}"), "v": Part(path=f"{attn}.{v}")}
+
+
+def _normed(layout: Layout) -> dict[str, Part]:
+    """q and k as they are behind their own norms."""
+    return {
+        name: Part(path=f"self_attn.{name}_norm", layout=layout, weight=f"self_attn.{name}_proj") for name in "qk"
+    } | {"v": Part(path="self_attn.v_proj")}
+
+
+def _fused(path: str, layout: Layout = "flat") -> dict[str, Part]:
+    return {
+        "q": Part(path=path, layout=layout, share="q"),
+        "k": Part(path=path, layout=layout, share="k"),
+        "v": Part(path=path, layout=layout, share="v"),
+    }
+
+
+GPT2 = Family(
+    name="GPT-2",
+    embed="transformer.wte",
+    pos_embed="transformer.wpe",
+    layers="transformer.h",
+    final_norm="transformer.ln_f",
+    head="lm_head",
+    attn="attn",
+    mlp="mlp",
+    **_fused("attn.c_attn"),
+    o="attn.c_proj",
+    act="mlp.act",
+    up=Part(path="mlp.c_fc"),
+    down="mlp.c_proj",
+    attn_norm="ln_1",
+    mlp_norm="ln_2",
+    transposed=True,
+    when=(("reorder_and_upcast_attn", True, {"eager_method": "_upcast_and_reordered_attn"}),),
+)
+
+GPT_NEO = replace(
+    GPT2,
+    name="GPT-Neo",
+    **_separate("attn.attention"),
+    o="attn.attention.out_proj",
+    transposed=False,
+    tuple_layers=True,
+    eager_method="_attn",
+    chooses_attention=False,
+    when=(),
+)
+
+GPT_NEOX = Family(
+    name="GPT-NeoX",
+    embed="gpt_neox.embed_in",
+    layers="gpt_neox.layers",
+    final_norm="gpt_neox.final_layer_norm",
+    head="lm_head",
+    attn="attention",
+    mlp="mlp",
+    **_fused("attention.query_key_value", "interleaved"),
+    o="attention.dense",
+    act="mlp.act",
+    up=Part(path="mlp.dense_h_to_4h"),
+    down="mlp.dense_4h_to_h",
+    attn_norm="input_layernorm",
+    mlp_norm="post_attention_layernorm",
+    rotary=True,
+    when=(("use_parallel_residual", True, {"parallel": True}),),
+)
+
+LLAMA = Family(
+    name="Llama",
+    embed="model.embed_tokens",
+    layers="model.layers",
+    final_norm="model.norm",
+    head="lm_head",
+    attn="self_attn",
+    mlp="mlp",
+    **_separate("self_attn"),
+    o="self_attn.o_proj",
+    act="mlp.act_fn",
+    gate=Part(path="mlp.gate_proj"),
+    up=Part(path="mlp.up_proj"),
+    down="mlp.down_proj",
+    attn_norm="input_layernorm",
+    mlp_norm="post_attention_layernorm",
+    norm=RMS_NORM,
+    rotary=True,
+)
+
+QWEN3 = replace(LLAMA, name="Qwen3", **_normed("heads"))
+
+OLMO2 = replace(
+    LLAMA,
+    name="OLMo 2",
+    **_normed("flat"),
+    attn_norm="",
+    mlp_norm="",
+    attn_post_norm="post_attention_layernorm",
+    mlp_post_norm="post_feedforward_layernorm",
+)
+
+PHI3 = replace(
+    LLAMA,
+    name="Phi-3",
+    **_fused("self_attn.qkv_proj"),
+    act="mlp.activation_fn",
+    gate=Part(path="mlp.gate_up_proj", share="gate"),
+    up=Part(path="mlp.gate_up_proj", share="up"),
+)
+
+GEMMA2 = replace(
+    LLAMA,
+    name="Gemma 2",
+    attn_post_norm="post_attention_layernorm",
+    mlp_norm="pre_feedforward_layernorm",
+    mlp_post_norm="post_feedforward_layernorm",
+    norm=GEMMA_NORM,
+    final_softcap="final_logit_softcapping",
+)
+
+GEMMA3 = replace(GEMMA2, name="Gemma 3", **_normed("heads_first"))
+
+OPT = Family(
+    name="OPT",
+    embed="model.decoder.embed_tokens",
+    pos_embed="model.decoder.embed_positions",
+    layers="model.decoder.layers",
+    final_norm="model.decoder.final_layer_norm",
+    head="lm_head",
+    embed_projection="model.decoder.project_in",
+    head_projection="model.decoder.project_out",
+    attn="self_attn",
+    mlp="",
+    **_separate("self_attn"),
+    o="self_attn.out_proj",
+    act="activation_fn",
+    up=Part(path="fc1"),
+    down="fc2",
+    attn_norm="self_attn_layer_norm",
+    mlp_norm="final_layer_norm",
+    flattened_mlp=True,
+    pos_offset=2,
+    when=(
+        (
+            "do_layer_norm_before",
+            False,
+            {
+                "post_ln": True,
+                "attn_norm": "",
+                "mlp_norm": "",
+                "attn_post_norm": "self_attn_layer_norm",
+                "mlp_post_norm": "final_layer_norm",
+            },
+        ),
+    ),
+)
+
+BERT = Family(
+    name="BERT",
+    embed="bert.embeddings.word_embeddings",
+    pos_embed="bert.embeddings.position_embeddings",
+    layers="bert.encoder.layer",
+    final_norm="cls.predictions.transform.LayerNorm",
+    head="cls.predictions.decoder",
+    attn="attention",
+    mlp="",
+    **_separate("attention.self", "query", "key", "value"),
+    o="attention.output.dense",
+    act="intermediate.intermediate_act_fn",
+    up=Part(path="intermediate.dense"),
+    down="output.dense",
+    attn_post_norm="attention.output.LayerNorm",
+    mlp_post_norm="output.LayerNorm",
+    post_ln=True,
+    encoder=True,
+)
+
+FAMILIES: Mapping[str, Family] = {
+    "gpt2": GPT2,
+    "gpt_neo": GPT_NEO,
+    "gpt_neox": GPT_NEOX,
+    "llama": LLAMA,
+    "mistral": replace(LLAMA, name="Mistral"),
+    "qwen2": replace(LLAMA, name="Qwen2"),
+    "qwen3": QWEN3,
+    "olmo2": OLMO2,
+    "phi3": PHI3,
+    "gemma2": GEMMA2,
+    "gemma3_text": GEMMA3,
+    "opt": OPT,
+    "bert": BERT,
+}
+
+
+def family_of(config: Any) -> Family:
+    """The row of this model's configuration, with what the configuration changes. Raises UnknownModel."""
+    found = FAMILIES.get(getattr(config, "model_type", ""))
+    if found is None:
+        raise UnknownModel(
+            f"A model of type {getattr(config, 'model_type', None)!r} was given; described are "
+            f"{', '.join(FAMILIES)}. Add a row to FAMILIES in micrographia/core/pretrained/families.py: copy the "
+            "nearest one, correct the paths of its modules, and run it; what does not fit is named by the first run."
+        )
+    for attribute, value, changes in found.when:
+        if getattr(config, attribute) == value:
+            found = replace(found, **changes)
+    return found

@@ -1,0 +1,154 @@
+"""Between text and token ids: batches, the tokenizers a model may have, and what methods ask of them.
+
+A `Tokenizer` is anything that encodes and decodes; `Vocabulary` is the small one of our own labs, words in, words out.
+`core/pretrained` wraps those of Hugging Face. Prompts of several lengths are padded on the left, so that the last
+position of every row is its last token. Errors show what the tokenizer made of a text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import zip_longest
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from micrographia.core.errors import BadPrompt, UserError
+
+
+class Batch(NamedTuple):
+    """Token ids with their padding: `mask` is False where a row was padded on the left; None when nothing was."""
+
+    ids: Int[Tensor, "batch pos"]
+    mask: Bool[Tensor, "batch pos"] | None = None
+
+
+Inputs = Tensor | Batch
+"""What a Model runs on: token ids (batch, pos), or a Batch of them."""
+
+
+def ids_of(inputs: Inputs) -> Int[Tensor, "batch pos"]:
+    return inputs.ids if isinstance(inputs, Batch) else inputs
+
+
+def mask_of(inputs: Inputs) -> Bool[Tensor, "batch pos"] | None:
+    """Where there are tokens; None when nothing is padded."""
+    return inputs.mask if isinstance(inputs, Batch) else None
+
+
+def rows_of(inputs: Inputs, rows: Int[Tensor, "row"] | slice) -> Inputs:
+    """Some rows of the inputs, in this order."""
+    if isinstance(inputs, Batch):
+        return Batch(inputs.ids[rows], None if inputs.mask is None else inputs.mask[rows])
+    return inputs[rows]
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to ids and back. `bos` and `pad` are ids, None where there is none."""
+
+    @property
+    def bos(self) -> int | None: ...
+
+    @property
+    def pad(self) -> int | None: ...
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text alone, without any special token."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """A tokenizer by words: ids are places in `words`, text is split at white space.
+
+    >>> small = Vocabulary(("<bos>", "Mary", "sees", "John"), bos=0)
+    >>> small.encode(" John sees Mary")
+    [3, 2, 1]
+    """
+
+    words: tuple[str, ...]
+    bos: int | None = None
+    pad: int | None = None
+    _ids: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if len(set(self.words)) != len(self.words):
+            twice = sorted({word for word in self.words if self.words.count(word) > 1})
+            raise UserError(f"A vocabulary was asked for in which {', '.join(twice[:5])} stand twice. Name each once.")
+        object.__setattr__(self, "_ids", {word: i for i, word in enumerate(self.words)})
+
+    def encode(self, text: str) -> list[int]:
+        """Raises BadPrompt for a word that is not there, naming the nearest."""
+        words = text.split()
+        if unknown := [word for word in words if word not in self._ids]:
+            near = [match for word in unknown for match in get_close_matches(word, self.words, n=2)]
+            hint = f"Nearest: {', '.join(near)}." if near else f"It has {', '.join(self.words[:12])} ..."
+            raise BadPrompt(f"The vocabulary of this model lacks {', '.join(map(repr, unknown[:5]))}. {hint}")
+        return [self._ids[word] for word in words]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(self.words[i] for i in ids)
+
+
+def to_tokens(
+    tokenizer: Tokenizer | None, texts: str | Sequence[str], *, prepend_bos: bool | None = None
+) -> Tensor | Batch:
+    """Ids (batch, pos) of one text or several; a Batch, padded on the left, where their lengths differ.
+
+    `prepend_bos`: None puts the beginning-of-sequence token first where the tokenizer has one; never twice.
+    """
+    rows = [_row(_needed(tokenizer), text, prepend_bos) for text in ([texts] if isinstance(texts, str) else texts)]
+    longest = max(map(len, rows), default=0)
+    if not longest:
+        raise BadPrompt(f"Asked to run on {texts!r}, which holds no token. Give a text.")
+    if all(len(row) == longest for row in rows):
+        return torch.tensor(rows)
+    pad = _needed(tokenizer).pad
+    ids = torch.tensor([[pad or 0] * (longest - len(row)) + row for row in rows])
+    mask = torch.tensor([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
+    return Batch(ids, mask)
+
+
+def _row(tokenizer: Tokenizer, text: str, prepend_bos: bool | None) -> list[int]:
+    ids, bos = tokenizer.encode(text), tokenizer.bos
+    if prepend_bos and bos is None:
+        raise BadPrompt("Asked for a beginning-of-sequence token, but this model's tokenizer has none. Leave it out.")
+    wanted = bos is not None if prepend_bos is None else prepend_bos
+    return [bos, *ids] if wanted and bos is not None and ids[:1] != [bos] else ids
+
+
+def to_str_tokens(tokenizer: Tokenizer | None, ids: Sequence[int] | Int[Tensor, "pos"]) -> list[str]:
+    """Each token as text."""
+    listed = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+    return [_needed(tokenizer).decode([i]) for i in listed]
+
+
+def single_token(tokenizer: Tokenizer | None, text: str, *, first: bool = False) -> int:
+    """The id of a text that is one token; with `first`, of its first one. Raises BadPrompt, showing the tokens."""
+    found = _needed(tokenizer).encode(text)
+    if not found or (len(found) > 1 and not first):
+        shown = " | ".join(to_str_tokens(tokenizer, found)) or "nothing"
+        raise BadPrompt(
+            f"The answer {text!r} should be one token; this tokenizer makes {len(found)} of it: {shown}. "
+            "Choose another answer (a leading space matters), or score its first token."
+        )
+    return found[0]
+
+
+def aligned(tokenizer: Tokenizer, clean: Sequence[int], corrupt: Sequence[int]) -> str:
+    """Two token lists side by side, for an error about prompts that do not line up."""
+    left, right = (to_str_tokens(tokenizer, ids) for ids in (clean, corrupt))
+    width = max(map(len, map(repr, left)), default=0)
+    rows = zip_longest(map(repr, left), map(repr, right), fillvalue="-")
+    return "\n".join(f"  {i:>3}  {a:<{width}}  {b}{'' if a == b else '  <'}" for i, (a, b) in enumerate(rows))
+
+
+def _needed(tokenizer: Tokenizer | None) -> Tokenizer:
+    if tokenizer is None:
+        raise UserError("Asked to read text, but this model has no tokenizer. Pass token ids, or a tokenizer.")
+    return tokenizer

@@ -1,0 +1,74 @@
+"""Metrics of answers: each against its formula, and reading its columns alone gives what the whole vocabulary gives."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from micrographia.core.answers import PAIRED, kl, log_prob, logit_difference, prob_difference, prompts, rank
+from micrographia.core.errors import BadShape
+from small import A_FEW, small_model, some_tokens
+
+RIGHT, WRONG = torch.tensor([3, 0, 5]), torch.tensor([1, 2, 4])
+
+
+@pytest.fixture
+def logits() -> Tensor:
+    return torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_reading_its_columns_alone_gives_the_metric_of_the_whole_vocabulary(name):
+    arch = A_FEW["biased"]
+    model, tokens = small_model(arch, dtype=torch.float64), some_tokens(arch, batch=3)
+    whole = model.run(tokens).logits
+    metric = PAIRED[name](RIGHT, WRONG, model.run(tokens.flip(0)).logits[:, -1])
+    read = metric(model.run(tokens, logits=metric.readout(prompts(3))).logits, prompts(3))
+    torch.testing.assert_close(read, metric.of_vocabulary(whole, prompts(3)))
+
+
+def test_each_metric_is_its_formula(logits):
+    last, rows = logits[:, -1], torch.arange(3)
+    chance = last.exp() / last.exp().sum(-1, keepdim=True)
+    formulas = {
+        "logit-diff": last[rows, RIGHT] - last[rows, WRONG],
+        "logit": last[rows, RIGHT],
+        "log-prob": chance[rows, RIGHT].log(),
+        "prob": chance[rows, RIGHT],
+        "kl": torch.zeros(3, dtype=torch.float64),
+        "rank": torch.tensor([sum(last[i] > last[i, RIGHT[i]]).item() for i in range(3)], dtype=torch.float64),
+    }
+    assert formulas.keys() == PAIRED.keys()
+    for name, expected in formulas.items():
+        found = PAIRED[name](RIGHT, WRONG, last).of_vocabulary(logits, prompts(3))
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
+
+
+def test_divergence_is_positive_and_grows_with_distance(logits):
+    near, far = (kl(logits[:, -1] + size * logits[:, 0]).of_vocabulary(logits, prompts(3)) for size in (0.1, 1.0))
+    assert (near > 0).all()
+    assert (far > near).all()
+
+
+def test_a_set_of_answers_is_the_sum_of_its_probabilities(logits):
+    right, wrong = torch.eye(6).double()[RIGHT] + torch.eye(6).double()[0], torch.eye(6).double()[WRONG]
+    found = prob_difference(right, wrong).of_vocabulary(logits, prompts(3))
+    chance = logits[:, -1].softmax(-1)
+    torch.testing.assert_close(found, (chance * right).sum(-1) - (chance * wrong).sum(-1))
+
+
+def test_rows_of_the_same_prompt_share_its_answers(logits):
+    prompt = torch.tensor([2, 2, 0])
+    found = log_prob(RIGHT).of_vocabulary(logits, prompt)
+    expected = logits[:, -1].log_softmax(-1)[torch.arange(3), RIGHT[prompt]]
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_best_answer_has_rank_0():
+    logits = torch.tensor([[[0.0, 3.0, 1.0]]])
+    assert rank(torch.tensor([1])).of_vocabulary(logits, prompts(1)).tolist() == [0.0]
+    assert rank(torch.tensor([0])).of_vocabulary(logits, prompts(1)).tolist() == [2.0]
+
+
+def test_logits_of_several_positions_are_refused(logits):
+    with pytest.raises(BadShape, match="readout"):
+        logit_difference(RIGHT, WRONG)(logits, prompts(3))

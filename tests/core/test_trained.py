@@ -1,0 +1,43 @@
+"""A network of one of our Runs, loaded again as a Model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from micrographia.core.errors import UnknownModel
+from micrographia.core.store import RunFolder
+from micrographia.core.tokens import Vocabulary
+from micrographia.core.trained import describe_model, load_trained
+from small import A_FEW, small_model, some_tokens
+
+ARCH = A_FEW["modern"]
+WORDS = Vocabulary(tuple("abcdefg"), bos=0)
+
+
+def a_run(path: Path, *, described: bool = True) -> Path:
+    about = {"threads": 1}
+    with RunFolder.open(path, lab="ioi", preset="tiny", config={}, provenance=about, resume=False) as folder:
+        if described:
+            describe_model(folder, ARCH, WORDS)
+        for step in (0, 5):
+            folder.save_snapshot(step, small_model(ARCH, seed=step).state)
+        folder.finish({}, [], [], {"step": [0.0]})
+    return path
+
+
+def test_the_newest_snapshot_or_the_one_asked_for_is_the_model(tmp_path):
+    run = a_run(tmp_path / "run")
+    tokens = some_tokens(ARCH)
+    for step, seed in ((None, 5), (5, 5), (0, 0)):
+        found = load_trained(run, step=step)
+        assert torch.equal(found.run(tokens).logits, small_model(ARCH, seed=seed).run(tokens).logits)
+    assert found.tokenizer == WORDS
+    assert load_trained(run, dtype=torch.float64).weights.W_E.dtype == torch.float64
+
+
+def test_a_run_without_a_model_or_step_is_refused(tmp_path):
+    with pytest.raises(UnknownModel, match=r"no model\.json"):
+        load_trained(a_run(tmp_path / "bare", described=False))
+    with pytest.raises(UnknownModel, match="Found 0, 5"):
+        load_trained(a_run(tmp_path / "run"), step=3)
