@@ -171,3 +171,4 @@ def test_powers_of_ten_are_set_as_such_and_words_are_left_alone():
     assert typeset("2.4e-07") == "2.4&#8239;×&#8239;10<sup>−7</sup>"
     assert typeset("epoch 1e") == "epoch 1e"
     assert typeset("abc1e-5x") == "abc1e-5x"
+    assert typeset("cos(w_k x), w_key") == "cos(w<sub>k</sub> x), w_key"

@@ -204,18 +204,23 @@ COLUMNS = {
     "ratio": "to the network's",
     "own_neurons": "own neurons",
     "name": "what",
+    "fve": "variance explained",
+    "cosine": "as cos(w_k(a+b))",
+    "sine": "as sin(w_k(a+b))",
     "group": "setting",
     "n_key_frequencies": "key frequencies",
     "fourier": "Fourier algorithm",
 }
 
 
+HEADINGS = {"attention": "The wave of each head", "neuron_directions": "What the read-out takes from the neurons"}
+
 FEW_COLUMNS, FEW_ROWS = 7, 40  # what a terminal still shows
 
 
 def _unknown(key: str, content: Any) -> list[Section]:
     """Results that no builder knows: tables of records, of names and values, or a plain value."""
-    heading = words.name(key)[:1].upper() + words.name(key)[1:]
+    heading = HEADINGS.get(key) or words.name(key)[:1].upper() + words.name(key)[1:]
     records = _as_records(content)
     if records:
         table = _records(records)
@@ -227,7 +232,7 @@ def _unknown(key: str, content: Any) -> list[Section]:
 
 
 NOTE = "says"
-RECORD_COLUMNS = ("name", "loss", "ratio", "accuracy", "train_loss", "test_loss")
+RECORD_COLUMNS = ("name", "head", "k", "fve", "loss", "ratio", "accuracy", "train_loss", "test_loss")
 
 
 def _as_records(content: Any) -> list[Mapping[str, Any]]:

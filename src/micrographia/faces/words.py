@@ -69,9 +69,11 @@ def number(x: float) -> str:
 def name(key: Any) -> str:
     """A field's name as words: `test_loss` is "test loss"; names of tensors stay.
 
-    >>> name("test_loss"), name("gini_W_E"), name("p_value")
-    ('test loss', 'gini W_E', 'p value')
+    >>> name("test_loss"), name("gini_W_E"), name("p_value"), name("blocks.0.attn.W_K")
+    ('test loss', 'gini W_E', 'p value', 'blocks.0.attn.W_K')
     """
+    if "." in str(key):  # a tensor's address
+        return str(key)
     words = str(key).split("_")
     joined = words[:1]
     for word in words[1:]:

@@ -43,8 +43,9 @@ def join(*parts: Any, by: str = "\n") -> Html:
 
 
 def typeset(text: str) -> Html:
-    """Numbers like 1.3e-6 as 1.3 × 10⁻⁶."""
-    return Html(re.sub(r"(?<![\w.])(-?\d+(?:\.\d+)?)e([-+]?\d+)(?!\w)", _power, escape(text)))
+    """Numbers like 1.3e-6 as 1.3 × 10⁻⁶, and the k of w_k below the line."""
+    powers = re.sub(r"(?<![\w.])(-?\d+(?:\.\d+)?)e([-+]?\d+)(?!\w)", _power, escape(text))
+    return Html(re.sub(r"\bw_k\b", "w<sub>k</sub>", powers))
 
 
 def _power(found: re.Match[str]) -> str:

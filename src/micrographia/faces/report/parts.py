@@ -12,7 +12,8 @@ from micrographia.faces.report.markup import Html, join, tag, typeset
 def table(content: Table, *, caption: str = "") -> Html:
     """A table that scrolls sideways on a narrow screen; numbers stand right, texts left."""
     head = tag(
-        "tr", *(tag("th", name, class_=_side(content, i), scope="col") for i, name in enumerate(content.columns))
+        "tr",
+        *(tag("th", typeset(name), class_=_side(content, i), scope="col") for i, name in enumerate(content.columns)),
     )
     rows = [_row(content, i) for i in range(len(content.rows))]
     inner = tag("table", tag("caption", caption) if caption else "", tag("thead", head), tag("tbody", *rows))
@@ -28,7 +29,11 @@ def _row(content: Table, i: int) -> Html:
 
 
 def _note(content: Table, i: int) -> Html:
-    return tag("span", content.notes[i], class_="source below") if content.notes and content.notes[i] else Html("")
+    return (
+        tag("span", typeset(content.notes[i]), class_="source below")
+        if content.notes and content.notes[i]
+        else Html("")
+    )
 
 
 def _side(content: Table, column: int) -> str:
@@ -76,7 +81,7 @@ def claims(judged: Sequence[Judged]) -> Html:
 def _claim(claim: Mapping[str, Any]) -> Html:
     control = words.null(claim)
     statement = join(
-        tag("span", claim["text"], class_="statement"),
+        tag("span", typeset(claim["text"]), class_="statement"),
         tag("span", claim["source"], class_="source"),
         tag("span", "Control: ", typeset(control), class_="source") if control else "",
     )
@@ -97,7 +102,7 @@ def figure(content: Figure, verdicts: Mapping[str, str]) -> Html:
     notes += [_bearing(name, verdicts.get(name)) for name in content.claims]
     return tag(
         "figure",
-        tag("h3", content.title),
+        tag("h3", typeset(content.title)),
         body,
         tag("figcaption", typeset(content.caption), " ", *notes),
         id=f"figure-{content.name}",
@@ -166,11 +171,16 @@ _FIGURES = {"table": _table_figure, "explorer": _explorer}
 
 def tiles(measures: Mapping[str, Any]) -> Html:
     """The few figures that a reader looks for first, large."""
-    found = [(name, measures[key]) for key, name in TILES.items() if measures.get(key) is not None]
-    cells = [tag("div", tag("dt", name), tag("dd", typeset(words.value(value)))) for name, value in found]
+    found = [(key, measures[key]) for key in TILES if measures.get(key) is not None]
+    cells = [tag("div", tag("dt", TILES[key]), tag("dd", typeset(_large(key, value)))) for key, value in found]
     return tag("dl", *cells, class_="tiles") if cells else Html("")
 
 
+def _large(key: str, value: Any) -> str:
+    return f"{words.value(100 * value)} %" if key in SHARES else words.value(value)
+
+
+SHARES = ("test_accuracy", "logit_variance_explained")
 TILES = {
     "test_accuracy": "of unseen pairs right",
     "train_loss": "training loss",

@@ -112,10 +112,18 @@
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
   };
 
+  // On a narrow page fewer ticks, so that their labels neither touch nor turn.
+  function sparser(layout) {
+    const axes = Object.keys(layout).filter((key) => key.startsWith("xaxis"));
+    const few = layout.coloraxis ? 4 : 9;
+    return Object.fromEntries(axes.map((key) => [key, { ...layout[key], nticks: few, tickangle: 0 }]));
+  }
+
   function fitted(layout, node) {
     const square = layout.coloraxis && layout.annotations;
     const narrow = Math.min(1, node.clientWidth / 760);
-    return { ...layout, height: square ? Math.round(layout.height * Math.max(narrow, 0.5)) : layout.height, dragmode: touch ? false : "zoom" };
+    const axes = node.clientWidth < 500 ? sparser(layout) : {};
+    return { ...layout, ...axes, height: square ? Math.round(layout.height * Math.max(narrow, 0.5)) : layout.height, dragmode: touch ? false : "zoom" };
   }
 
   async function show(node) {

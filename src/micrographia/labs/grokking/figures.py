@@ -4,7 +4,8 @@
 numbers in `source` are those of Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023).
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,14 +103,16 @@ def progress(along: Along, bands: Bands) -> Figure:
         "loss then rises as the network comes to rely on the circuit, and stays up when cleanup removes the rest."
     )
     return _lines(
-        "progress", "Progress measures", caption, along.epochs, curves, bands, y_label="loss (nats)", log_y=True,
-        source=f"{PAPER}, figure 7", claims=("phases-in-order", "algorithm-beats-network"), group="Progress measures",
+        "progress", "Restricted, excluded and trig loss", caption, along.epochs, curves, bands,
+        y_label="loss (nats)", log_y=True, source=f"{PAPER}, figure 7", group="Progress measures",
+        claims=("phases-in-order", "algorithm-beats-network"),
     )  # fmt: skip
 
 
 def weight_sizes(along: Along, bands: Bands) -> Figure:
     curves = {"total": along.curves["squared_weights"]}
-    curves |= {name.removeprefix("squared "): c for name, c in along.curves.items() if name.startswith("squared ")}
+    tensors = {n.removeprefix("squared "): c for n, c in along.curves.items() if n.startswith("squared ")}
+    curves |= {_short(name, tensors): curve for name, curve in tensors.items()}
     caption = "Weight decay sheds what memorised once the circuit does the work: the sum of squares falls in cleanup."
     return _lines(
         "weights", "Sum of squared weights", caption, along.epochs, curves, bands, y_label="sum of squares",
@@ -117,8 +120,19 @@ def weight_sizes(along: Along, bands: Bands) -> Figure:
     )  # fmt: skip
 
 
+def _short(name: str, names: Collection[str]) -> str:
+    """A tensor by its own name, `W_K` for `blocks.0.attn.W_K`, with its layer where there are several."""
+    last = name.rpartition(".")[2]
+    alone = sum(other.rpartition(".")[2] == last for other in names) == 1
+    layer = re.match(r"blocks\.(\d+)\.", name)
+    return last if alone or layer is None else f"L{layer[1]}.{last}"
+
+
 def excluded_by_frequency(along: Along, ks: Sequence[int], bands: Bands) -> Figure:
-    caption = "Loss on the training pairs without one frequency: it rises for each key frequency and for no other."
+    caption = (
+        "Loss on the training pairs without one frequency: without a key frequency it stays up, without any other it "
+        "falls as the training loss does."
+    )
     return _by_frequency(
         along, "excluded_by_frequency", "Excluded loss by frequency", caption, ks, bands,
         y_label="loss (nats)", log_y=True, source=f"{PAPER}, figure 12", claims=("every-key-frequency-counts",),

@@ -6,6 +6,7 @@ taken is None, and its claim then fails at its preset: what was not measured was
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,18 @@ def _random_overlap(results: Results, start: Results | None) -> float:
     return len(results["key_frequencies"]) * 5 / (results["measures"]["n"] // 2)
 
 
+def _chance_of_order(results: Results, start: Results | None) -> float:
+    """One over the orders that the definitions of the phases leave possible.
+
+    Memorisation is looked for before the circuit is half-way formed, and settling after memorisation: 8 of 24.
+    """
+    orders = list(permutations(PHASES))
+    possible = [
+        order for order in orders if order.index("memorised") < min(order.index("circuit"), order.index("settled"))
+    ]
+    return 1 / len(possible)
+
+
 NULLS: dict[str, Callable[[Results, Results | None], Any]] = {
     **{
         name: _at_start(name)
@@ -139,6 +152,7 @@ NULLS: dict[str, Callable[[Results, Results | None], Any]] = {
         )
     },
     **{f"key-frequencies-seed-{seed}": _random_overlap for seed in range(4)},
+    "phases-in-order": _chance_of_order,
     "algorithm-beats-network": lambda results, start: _ratio(_m("null", "trig_loss"))(results),
     "only-sum-waves": lambda results, start: _ratio(_m("null", "restricted_projection"))(results),
     "neurons-as-polynomials": lambda results, start: _ratio(_row("replacements", OTHER_POLYNOMIALS))(results),
@@ -148,6 +162,7 @@ NULLS: dict[str, Callable[[Results, Results | None], Any]] = {
 OWN_NULL = frozenset(
     {f"key-frequencies-seed-{seed}" for seed in range(4)}
     | {
+        "phases-in-order",
         "algorithm-beats-network",
         "only-sum-waves",
         "neurons-as-polynomials",

@@ -87,7 +87,8 @@ def attention_waves(r: Reading) -> list[Numbers]:
     mean = attention.mean_attention(r.pattern)
     columns = (fit.frequency, fit.fve, fit.alpha, fit.beta, *mean.T)
     names = ("k", "fve", "alpha", "beta", "to_a", "to_b", "to_equals")
-    return [dict(zip(names, row)) for row in zip(*(column.tolist() for column in columns))]
+    rows = zip(*(column.tolist() for column in columns))
+    return [{"head": head, **dict(zip(names, row))} for head, row in enumerate(rows)]
 
 
 VARIANTS = ("projection", "quadratic")

@@ -44,10 +44,8 @@ def _frequencies(results: Mapping[str, Any]) -> list[str]:
             f"The frequencies {_list(results['present'])} are present, but no neurons of their own carry them."
         )
     if overtones:
-        many = len(overtones) > 1
-        found.append(
-            f"{_list(overtones)} {'are overtones' if many else 'is an overtone'}, carried by neurons of others."
-        )
+        are = f"ies {_list(overtones)} are overtones" if len(overtones) > 1 else f"y {overtones[0]} is an overtone"
+        found.append(f"The frequenc{are}, carried by neurons of others.")
     return found
 
 
