@@ -174,6 +174,76 @@ def explorer(n: int, keys: list[int], frames: int, *, rng: np.random.Generator) 
     )
 
 
+def of_texts(rng: np.random.Generator) -> list[Figure]:
+    """What a question about a text shows: tokens, attention, a circuit, an estimate beside the truth."""
+    text = ["<bos>", " Mary", " <b>", "\n", " gave", " a", " drink", " to"]
+    nodes = ["embed", "a0.1", "a0.2", "m0", "a1.0", "logits"]
+    return [
+        Figure(
+            name="by_token",
+            kind="tokens",
+            group="Texts",
+            title="Tokens",
+            caption="The name matters.",
+            data={
+                "tokens": [text * 3, text],
+                "values": [rng.normal(size=24), np.array([np.nan, 1, 0, 0, 0, 0, 0, -0.5])],
+                "names": ["denoise", ""],
+                "value_label": "share",
+                "colour": "diverging",
+            },
+        ),
+        Figure(
+            name="patterns",
+            kind="attention",
+            group="Texts",
+            title="Patterns",
+            caption="Two heads.",
+            data={"z": np.tril(rng.random((2, 8, 8))), "panels": ["L0 head 0", "L0 head 1"], "tokens": text},
+        ),
+        Figure(
+            name="many_patterns",
+            kind="attention",
+            group="Texts",
+            title="Patterns by layer",
+            caption="Six heads in each of two layers.",
+            frames=("layer 0", "layer 1"),
+            framed=("z",),
+            data={
+                "z": np.tril(rng.normal(size=(2, 6, 8, 8))),
+                "panels": [f"head {h}" for h in range(6)],
+                "tokens": text,
+                "colour": "diverging",
+            },
+        ),
+        Figure(
+            name="circuit",
+            kind="graph",
+            group="Texts",
+            title="A circuit",
+            caption="Edges by their weight.",
+            data={
+                "nodes": nodes,
+                "levels": [0, 1, 1, 1.5, 2, 3],
+                "sources": [0, 0, 1, 2, 3, 4],
+                "targets": [1, 2, 4, 4, 5, 5],
+                "weights": [0.1, 0.5, 1.0, -0.2, -0.6, 2.0],
+                "level_names": [{"level": 0, "name": "tokens"}, {"level": 3, "name": "logits"}],
+                "values": [0, 1, 2, 3, 4, 5],
+            },
+        ),
+        Figure(
+            name="estimate",
+            kind="scatter",
+            group="Texts",
+            title="Estimate beside the exact effect",
+            caption="The diagonal is agreement.",
+            data={"x": rng.normal(size=9), "y": rng.normal(size=9), "x_label": "exact", "y_label": "estimate"}
+            | {"diagonal": True},
+        ),
+    ]
+
+
 def fake_figures(n: int, keys: list[int], frames: int) -> list[Figure]:
     rng = np.random.default_rng(0)
     epoch = np.arange(0, 1201, 25)
@@ -389,5 +459,6 @@ def fake_figures(n: int, keys: list[int], frames: int) -> list[Figure]:
                 "rows": [["train loss", 1.2e-6, True], ["test loss <all>", 1.9e-5, None], ["epochs", 1200, False]],
             },
         ),
+        *of_texts(rng),
         explorer(n, keys, frames, rng=rng),
     ]

@@ -24,7 +24,7 @@ def test_every_kind_has_somebody_to_draw_it():
 
 def test_every_picture_is_valid_plotly(run):
     pictures = {figure.name: draw(figure) for figure in run.figures if figure.kind in DRAW}
-    assert len(pictures) == 11
+    assert len(pictures) == 16
     for picture in pictures.values():
         controlled = with_controls(picture)
         graph.Figure(data=picture["data"], layout=controlled["layout"], frames=picture["frames"])
@@ -104,6 +104,64 @@ def test_names_cannot_become_markup_or_variables():
     assert "<b>" not in trace[0]["hovertemplate"]
     assert trace[0]["name"] == "&lt;b>bold&lt;/b>"
     assert "%{x}" not in trace[1]["hovertemplate"]
+
+
+def heat_map(rows, columns, panels=2, **more):
+    named = {"x_names": [f"{i} token" for i in range(columns)], "y_names": [str(i) for i in range(rows)]}
+    data = {"z": np.ones((panels, rows, columns)), "panels": ["a", "b"][:panels], "x_label": "x", "y_label": "y"}
+    return draw(Figure(name="f", kind="heatmap", title="t", caption="c", data={**data, **named, **more}))["layout"]
+
+
+def test_every_token_along_an_axis_has_its_own_tick():
+    axis = heat_map(3, 15)["xaxis"]
+    assert (axis["tickmode"], len(axis["ticktext"]), axis["tickangle"]) == ("array", 15, -45)
+    assert "tickvals" not in heat_map(3, 60)["xaxis"]
+
+
+def test_panels_stand_side_by_side_and_on_a_telephone_one_below_the_other():
+    layout = heat_map(3, 15)
+    narrow = layout["meta"]["narrow"]
+    assert layout["xaxis"]["domain"][1] < 0.5 < layout["xaxis2"]["domain"][0]
+    assert narrow["xaxis"]["domain"] == narrow["xaxis2"]["domain"] == [0, 1]
+    assert narrow["yaxis2"]["domain"][1] < narrow["yaxis"]["domain"][0]
+    assert "narrow" not in heat_map(3, 5)["meta"]
+
+
+def test_a_tall_table_is_high_enough_to_read_and_a_square_one_no_higher_than_before():
+    assert heat_map(100, 10, panels=1)["height"] >= 100 * 15
+    assert heat_map(113, 113, panels=1)["height"] == 680
+
+
+def test_tokens_stand_in_lines_that_no_token_leaves():
+    text = ["token"] * 30
+    data = {"tokens": [text], "values": [np.arange(30.0)], "names": [""], "value_label": "v"}
+    picture = draw(Figure(name="f", kind="tokens", title="t", caption="c", data=data))
+    assert len(picture["data"]) > 3
+    assert sum(trace["z"].shape[1] for trace in picture["data"]) == 30
+    for trace in picture["data"]:
+        assert len(trace["x"]) == trace["z"].shape[1] + 1
+        assert trace["x"][-1] <= picture["layout"]["xaxis"]["range"][1]
+
+
+def test_the_query_of_an_attention_goes_down_also_on_a_telephone(run):
+    patterns = next(figure for figure in run.figures if figure.name == "patterns")
+    layout = draw(patterns)["layout"]
+    assert layout["yaxis"]["autorange"] == layout["yaxis2"]["autorange"] == "reversed"
+
+
+def test_the_edges_of_a_graph_are_told_apart_by_sign_and_strength(run):
+    circuit = next(figure for figure in run.figures if figure.name == "circuit")
+    traces = draw(circuit)["data"]
+    drawn = [trace for trace in traces if trace["mode"] == "lines" and trace["x"][0] is not None]
+    assert sum(np.isnan(np.asarray(trace["x"], dtype=float)).sum() for trace in drawn) == 6
+    assert len({trace["line"]["width"] for trace in drawn}) == 4
+    assert {trace["name"] for trace in traces if trace.get("name")} == {"raises", "lowers"}
+
+
+def test_an_estimate_is_held_against_the_diagonal(run):
+    estimate = next(figure for figure in run.figures if figure.name == "estimate")
+    (line,) = draw(estimate)["layout"]["shapes"]
+    assert (line["x0"], line["x1"]) == (line["y0"], line["y1"])
 
 
 def test_line_colours_have_contrast_on_both_pages():

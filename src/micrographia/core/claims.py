@@ -122,6 +122,10 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "histogram": ("values", "x_label", "y_label"),  # values (n,)
     "heatmap": ("z", "panels", "x_label", "y_label"),  # z (panels, rows, columns); rows upward along y
     "scatter": ("x", "y", "x_label", "y_label"),  # x, y (n,)
+    "tokens": ("tokens", "values", "names", "value_label"),  # tokens: texts of each row; values (row, n); a name a row
+    "attention": ("z", "panels", "tokens"),  # z (panels, query, key); tokens: the text at each position, in order
+    "graph": ("nodes", "levels", "sources", "targets", "weights"),  # nodes: names; levels (nodes,): the lowest first;
+    # sources, targets (edges,): places in nodes; weights (edges,): positive raises, negative lowers
     "table": ("columns", "rows"),  # columns: names; rows: lists of str, int, float, bool or None
     "explorer": ("folded", "full", "full_frames", "labels", "key_frequencies"),  # see labs/grokking/figures
 }
@@ -131,8 +135,12 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     # highlight: indices of series drawn strong; hidden: indices of series shown only from the legend
     "bars": ("highlight", "series", "log_y", "low", "high", "reference"),  # reference: [{"name", "y"}]
     "histogram": ("bins", "marks", "log_y"),
-    "heatmap": ("x_names", "y_names", "colour", "midpoint"),  # colour: "diverging" or "sequential"
-    "scatter": ("colour", "colour_label", "names", "log_x", "log_y", "categorical"),  # colour (n,)
+    "heatmap": ("x_names", "y_names", "colour", "midpoint", "value_label"),  # colour: "diverging" or "sequential"
+    "scatter": ("colour", "colour_label", "names", "log_x", "log_y", "categorical", "diagonal"),
+    # colour (n,); diagonal: draw y = x, for an estimate beside the truth
+    "tokens": ("colour", "midpoint"),
+    "attention": ("colour", "midpoint", "value_label"),
+    "graph": ("level_names", "values", "weight_label"),  # level_names: [{"level", "name"}]; values (nodes,)
     "table": ("highlight",),
     "explorer": ("modulus", "full_train", "counts_train", "counts_all", "epochs"),
 }

@@ -23,6 +23,7 @@ SPARKS = "▁▂▃▄▅▆▇█"
 STYLES = {"holds": "green", "fails": "red", "not run": "bright_black"}
 SIGNS = {"holds": "✓ holds", "fails": "✗ fails", "not run": "· not run"}
 MOST_BARS = 16
+MOST_TOKENS = 8
 
 
 def print_run(console: Console, run: Run, *, report: Path | None = None, everything: bool = False) -> None:
@@ -197,6 +198,41 @@ def _scatter(data: Mapping[str, Any]) -> Table:
     return drawn
 
 
+def _tokens(data: Mapping[str, Any]) -> Table:
+    """The tokens of each row with the greatest values, either sign, in the text's own order."""
+    drawn = Table(box=None, show_header=False, pad_edge=False)
+    for name, texts, row in zip(data["names"], data["tokens"], data["values"]):
+        values = np.nan_to_num(np.asarray(row, dtype=np.float64))
+        drawn.add_row(Text(str(name)), spark(np.abs(values), width=len(values)), Text(""))
+        for i in sorted(np.argsort(-np.abs(values), kind="stable")[:MOST_TOKENS].tolist()):
+            drawn.add_row(Text(f"{i:>4} {str(texts[i])!r}"), Text(""), Text(words.value(float(values[i]))))
+    return drawn
+
+
+def _attention(data: Mapping[str, Any]) -> Table:
+    """Each panel's strongest pair: from which query to which key."""
+    drawn = Table(box=None, show_header=False, pad_edge=False)
+    named = [f"{i} {str(text)!r}" for i, text in enumerate(data["tokens"])]
+    for name, panel in zip(data["panels"], np.asarray(data["z"], dtype=np.float64)):
+        query, key = np.unravel_index(np.argmax(np.abs(np.nan_to_num(panel))), panel.shape)
+        value = words.value(float(panel[query, key]))
+        drawn.add_row(Text(str(name)), Text(f"{named[int(query)]} ← {named[int(key)]}"), Text(value))
+    return drawn
+
+
+def _graph(data: Mapping[str, Any]) -> Table:
+    """The strongest edges."""
+    drawn = Table(box=None, show_header=False, pad_edge=False)
+    weights = np.asarray(data["weights"], dtype=np.float64)
+    names = [str(name) for name in data["nodes"]]
+    for i in np.argsort(-np.abs(weights), kind="stable")[:MOST_BARS].tolist():
+        source, target = names[int(data["sources"][i])], names[int(data["targets"][i])]
+        drawn.add_row(Text(f"{source} → {target}"), Text(words.value(float(weights[i]))))
+    if len(weights) > MOST_BARS:
+        drawn.add_row(Text(f"and {len(weights) - MOST_BARS} weaker edges", style="bright_black"), Text(""))
+    return drawn
+
+
 def _table(data: Mapping[str, Any]) -> Table:
     rows = [list(row) for row in data["rows"]]
     texts = frozenset(j for row in rows for j, cell in enumerate(row) if isinstance(cell, str))
@@ -213,6 +249,9 @@ SUMMARIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "histogram": _histogram,
     "heatmap": _heatmap,
     "scatter": _scatter,
+    "tokens": _tokens,
+    "attention": _attention,
+    "graph": _graph,
     "table": _table,
     "explorer": _explorer,
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.faces.figures.axes import Drawn, axis, bands, escaped, frame, legend_square, upright_marks
+from micrographia.faces.figures.axes import Drawn, axis, bands, escaped, frame, legend_square, span, upright_marks
 from micrographia.faces.figures.palette import LINES, MUTED, faint, line_style
 
 CROWD = 12
@@ -108,8 +108,16 @@ def scatter(data: Mapping[str, Any]) -> Drawn:
         xaxis=axis(data["x_label"], log=bool(data.get("log_x"))),
         yaxis=axis(data["y_label"], log=bool(data.get("log_y"))),
         meta={"log": ["x", "y"], **({"scale": "points"} if "coloraxis" in layout else {})},
+        shapes=[_diagonal(data)] if data.get("diagonal") else [],
         **layout,
     )
+
+
+def _diagonal(data: Mapping[str, Any]) -> dict[str, Any]:
+    """y = x over the span of both, where an estimate equals the truth."""
+    limits = span([np.asarray(data["x"]), np.asarray(data["y"])]) or [0.0, 1.0]
+    ends = {"x0": limits[0], "y0": limits[0], "x1": limits[1], "y1": limits[1]}
+    return {"type": "line", "layer": "below", "line": {"width": 1.2, "dash": "dash"}, **ends}
 
 
 def _classes(data: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -15,8 +15,10 @@ from micrographia.core.claims import Figure
 from micrographia.faces.figures.axes import TICKS, Drawn, padded, span
 from micrographia.faces.figures.counts import bars, histogram
 from micrographia.faces.figures.curves import lines, scatter
+from micrographia.faces.figures.graphs import graph
 from micrographia.faces.figures.maps import heatmap
 from micrographia.faces.figures.palette import SCALES, template
+from micrographia.faces.figures.texts import attention, tokens
 
 DRAW: dict[str, Callable[[Mapping[str, Any]], Drawn]] = {
     "lines": lines,
@@ -24,6 +26,9 @@ DRAW: dict[str, Callable[[Mapping[str, Any]], Drawn]] = {
     "histogram": histogram,
     "heatmap": heatmap,
     "scatter": scatter,
+    "tokens": tokens,
+    "attention": attention,
+    "graph": graph,
 }
 
 MOVING = ("x", "y", "z", "text", "error_y", "marker", "customdata", "width")
@@ -63,7 +68,7 @@ def _at(figure: Figure, i: int) -> dict[str, Any]:
     if figure.kind == "histogram":
         values = np.asarray(data["values"], dtype=np.float64)
         data["_edges"] = np.histogram_bin_edges(values[np.isfinite(values)], bins=int(data.get("bins", 30)))
-    if figure.kind == "heatmap":
+    if figure.kind in ("heatmap", "attention"):
         data["_limits"] = (float(np.nanmin(data["z"])), float(np.nanmax(data["z"])))
     return data | {name: figure.data[name][i] for name in figure.framed}
 

@@ -1,6 +1,6 @@
 """Heat maps: one or several panels that share axes and one colour scale.
 
-Panels stand in at most two columns, which a telephone can still show.
+Heat maps stand in at most two columns, which a telephone can still show; panels of attention in more.
 """
 
 from collections.abc import Mapping
@@ -14,39 +14,70 @@ from micrographia.faces.figures.palette import SCALES
 ROW_HEIGHT = 370
 GUTTER = 0.035
 HEAD = 26  # pixels above a row of panels, for their names
+SHORT_ROW, NARROW_SHARE = 8, 0.6  # more names across than that need a telephone's whole width; how high is less then
+LEAST_ROW, MOST_HEIGHT = 15, 2400  # pixels: of a row in a tall table, and of such a table
+ALL_NAMES, SLANTED_NAMES = 40, 24  # up to so many names each tick has its own; up to so many they are slanted
 
 
 def heatmap(data: Mapping[str, Any]) -> Drawn:
     """z (panels, rows, columns), rows upward along y. A diverging scale is centred on `midpoint` (0)."""
     z = np.asarray(data["z"])
     z = z[None] if z.ndim == 2 else z
-    panels = [str(name) for name in data["panels"]]
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    height = _single_height(z) if len(panels) == 1 else rows * ROW_HEIGHT + 40
-    layout = frame(height=height, coloraxis=_colours(data, z), meta={"scale": data.get("colour", "sequential")})
+    return panelled(data, z, columns=min(2, len(data["panels"])))
+
+
+def panelled(data: Mapping[str, Any], z: np.ndarray, *, columns: int, labelled: bool = True) -> Drawn:
+    """Panels in rows of `columns`. Small ones go without the names of their ticks, unless `labelled`."""
+    layout = frame(coloraxis=colour_scale(data, z), meta={"scale": data.get("colour", "sequential")})
     layout["margin"] = {"l": 8, "r": 8, "t": HEAD + 4, "b": 8}
-    layout["annotations"] = []
-    traces = []
+    layout |= _arranged(data, z, columns=columns, labelled=labelled)
+    if labelled and data.get("x_names") is not None and len(data["x_names"]) > SHORT_ROW:
+        layout["meta"]["narrow"] = _arranged(data, z, columns=1, labelled=True, share=NARROW_SHARE)
+    return [_panel(data, z[i], str(name), i) for i, name in enumerate(data["panels"])], layout
+
+
+def _arranged(
+    data: Mapping[str, Any], z: np.ndarray, *, columns: int, labelled: bool, share: float = 1.0
+) -> dict[str, Any]:
+    """Where the panels stand: height, axes and headings. `share` makes all but tall tables lower."""
+    panels = [str(name) for name in data["panels"]]
+    rows = -(-len(panels) // columns)
+    high = _single_height(z, share) if columns == 1 else _row_height(z, columns)
+    height = int(rows * high + (0 if columns == 1 else 40))
+    gap = (HEAD + (34 if columns <= 2 else 8)) / height
+    found: dict[str, Any] = {"height": height, "annotations": []}
     for i, name in enumerate(panels):
         down, across = divmod(i, columns)
-        box = _box(down, across, columns=columns, rows=rows, gap=(HEAD + 34) / height)
-        traces.append(_panel(data, z[i], name, i))
-        layout |= _panel_axes(data, i, box, outer=(across == 0, down == rows - 1 or i + columns >= len(panels)))
+        box = _box(down, across, columns=columns, rows=rows, gap=gap)
+        outer = (across == 0 and labelled, (down == rows - 1 or i + columns >= len(panels)) and labelled)
+        found |= _panel_axes(data, i, box, outer=outer, tall=_tall(z) > 0)
         if len(panels) > 1 or name:
-            layout["annotations"].append(_heading(name, box))
-    return traces, layout
+            found["annotations"].append(_heading(name, box))
+    return found
 
 
-def _single_height(z: np.ndarray) -> int:
-    """A square table is shown as a square, a flat one flatter."""
-    return int(60 + np.clip(620 * z.shape[1] / z.shape[2], 240, 620))
+def _row_height(z: np.ndarray, columns: int) -> float:
+    """Small panels are lower; those of a tall table as high as it needs."""
+    return max(ROW_HEIGHT * 2 / max(columns, 2), _tall(z))
 
 
-def _colours(data: Mapping[str, Any], z: np.ndarray) -> dict[str, Any]:
+def _single_height(z: np.ndarray, share: float = 1.0) -> int:
+    """A square table is shown as a square, a flat one flatter, a tall one with rows that can be read."""
+    return int(60 + max(share * np.clip(620 * z.shape[1] / z.shape[2], 240, 620), _tall(z)))
+
+
+def _tall(z: np.ndarray) -> int:
+    """Pixels that a table of many more rows than columns needs; 0 for any other."""
+    rows, columns = z.shape[-2:]
+    return min(rows * LEAST_ROW, MOST_HEIGHT) if rows > 1.5 * columns else 0
+
+
+def colour_scale(data: Mapping[str, Any], z: np.ndarray) -> dict[str, Any]:
+    """The scale that all panels share, for layout.coloraxis: a diverging one reaches as far on either side."""
     kind = data.get("colour", "sequential")
     bar = {"thickness": 10, "outlinewidth": 0, "len": 0.9, "tickfont": {"size": 11}, "exponentformat": "power"}
-    limits = data.get("_limits") or (float(np.nanmin(z)), float(np.nanmax(z)))
+    finite = z[np.isfinite(z)] if np.isfinite(z).any() else np.zeros(1)
+    limits = data.get("_limits") or (float(finite.min()), float(finite.max()))
     scale: dict[str, Any] = {"colorscale": [list(stop) for stop in SCALES["light"][kind]], "colorbar": bar}
     if kind == "sequential":
         return scale | {"cmin": limits[0], "cmax": limits[1]}
@@ -77,7 +108,7 @@ def _panel(data: Mapping[str, Any], z: np.ndarray, name: str, i: int) -> dict[st
         "yaxis": f"y{_suffix(i)}",
         "coloraxis": "coloraxis",
         "hovertemplate": f"{escaped(data['x_label'])} %{{x}}<br>{escaped(data['y_label'])} %{{y}}"
-        f"<br><b>%{{z:.4~g}}</b><extra>{escaped(name)}</extra>",
+        f"<br>{escaped(data.get('value_label') or '')} <b>%{{z:.4~g}}</b><extra>{escaped(name)}</extra>",
     }
     for side in "xy":
         if data.get(f"{side}_names") is not None:
@@ -85,7 +116,7 @@ def _panel(data: Mapping[str, Any], z: np.ndarray, name: str, i: int) -> dict[st
     return trace
 
 
-def _panel_axes(data: Mapping[str, Any], i: int, box: Any, *, outer: tuple[bool, bool]) -> dict[str, Any]:
+def _panel_axes(data: Mapping[str, Any], i: int, box: Any, *, outer: tuple[bool, bool], tall: bool) -> dict[str, Any]:
     """Tick labels and names only along the left and lower edge of the whole picture."""
     left, lowest = outer
     named = {side: data.get(f"{side}_names") is not None for side in "xy"}
@@ -93,19 +124,32 @@ def _panel_axes(data: Mapping[str, Any], i: int, box: Any, *, outer: tuple[bool,
     x = (
         axis(data["x_label"] if lowest else "", category=named["x"])
         | common
+        | _all_names(data.get("x_names"))
         | {"domain": box[0], "anchor": f"y{_suffix(i)}"}
     )
     y = (
         axis(data["y_label"] if left else "", category=named["y"])
         | common
-        | {"domain": box[1], "anchor": f"x{_suffix(i)}"}
+        | _all_names(data.get("y_names"), most=MOST_HEIGHT // LEAST_ROW if tall else ALL_NAMES)
+        | {"domain": box[1], "anchor": f"x{_suffix(i)}", "tickangle": 0}
     )
+    if data.get("_downward"):
+        y["autorange"] = "reversed"
     if i:
         x["matches"], y["matches"] = "x", "y"
     return {
         f"xaxis{_suffix(i)}": x | {"showticklabels": lowest},
         f"yaxis{_suffix(i)}": y | {"showticklabels": left},
     }
+
+
+def _all_names(names: Any, *, most: int = ALL_NAMES) -> dict[str, Any]:
+    """A tick for every name where there are few, as a text's tokens are read one by one."""
+    if names is None or len(names) > most:
+        return {}
+    texts = [escaped(name) for name in names]
+    angle = 0 if max(map(len, texts), default=0) <= 3 else -45 if len(texts) <= SLANTED_NAMES else -90
+    return {"tickmode": "array", "tickvals": texts, "ticktext": texts, "tickangle": angle, "tickfont": {"size": 11}}
 
 
 def _heading(name: str, box: Any) -> dict[str, Any]:

@@ -114,16 +114,18 @@
 
   // On a narrow page fewer ticks, so that their labels neither touch nor turn.
   function sparser(layout) {
-    const axes = Object.keys(layout).filter((key) => key.startsWith("xaxis"));
+    const axes = Object.keys(layout).filter((key) => key.startsWith("xaxis") && layout[key].tickmode !== "array");
     const few = layout.coloraxis ? 4 : 9;
     return Object.fromEntries(axes.map((key) => [key, { ...layout[key], nticks: few, tickangle: 0 }]));
   }
 
   function fitted(layout, node) {
+    const drag = touch ? false : "zoom";
+    if (node.clientWidth < 500 && layout.meta && layout.meta.narrow) return { ...layout, ...layout.meta.narrow, dragmode: drag };
     const square = layout.coloraxis && layout.annotations;
     const narrow = Math.min(1, node.clientWidth / 760);
     const axes = node.clientWidth < 500 ? sparser(layout) : {};
-    return { ...layout, ...axes, height: square ? Math.round(layout.height * Math.max(narrow, 0.5)) : layout.height, dragmode: touch ? false : "zoom" };
+    return { ...layout, ...axes, height: square ? Math.round(layout.height * Math.max(narrow, 0.5)) : layout.height, dragmode: drag };
   }
 
   async function show(node) {

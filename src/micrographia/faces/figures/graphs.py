@@ -1,0 +1,116 @@
+"""Graphs: a circuit as nodes on levels, the embeddings lowest, with edges as strong as their weights.
+
+An edge that raises the metric is orange, one that lowers it blue, as in the diverging scale; strength is told by width
+and by the number under the pointer, not by colour alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from micrographia.faces.figures.axes import Drawn, escaped, frame
+from micrographia.faces.figures.palette import LINES, MUTED, faint
+
+SIGNS = (("raises", LINES[1]), ("lowers", LINES[0]))
+WIDTHS = ((0.15, 0.8, 0.45), (0.4, 1.8, 0.65), (0.75, 3.2, 0.8), (1.0, 5.0, 0.95))  # up to a share: width, opacity
+LEVEL_HEIGHT, EDGES_TOLD = 54, 400
+
+
+def graph(data: Mapping[str, Any]) -> Drawn:
+    """Nodes in rows by level, edges as straight lines between them."""
+    levels = np.asarray(data["levels"])
+    x, y = _places(levels)
+    weights = np.asarray(data["weights"], dtype=np.float64)
+    ends = np.stack([np.asarray(data["sources"], dtype=int), np.asarray(data["targets"], dtype=int)], axis=1)
+    traces = _edges(ends, weights, x, y)
+    traces += [_midpoints(data, ends, weights, x, y), _nodes(data, x, y)]
+    rows = np.unique(levels)
+    named = {float(each["level"]): escaped(each["name"]) for each in data.get("level_names") or ()}
+    ticks = {"tickmode": "array", "tickvals": rows, "ticktext": [named.get(float(row), "") for row in rows]}
+    return traces, frame(
+        height=int(90 + LEVEL_HEIGHT * max(len(rows), 3)),
+        xaxis={"visible": False, "range": [-0.56, 0.56], "fixedrange": True},
+        yaxis={"showgrid": False, "zeroline": False, "automargin": True, "type": "linear", "ticks": "", **ticks}
+        | {"range": [-0.6, len(rows) - 0.4], "tickvals": np.arange(len(rows))},
+        showlegend=True,
+    )
+
+
+def _places(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """x in -0.5 .. 0.5, evenly along each level; y the level's place among those that are there."""
+    rows, y = np.unique(levels, return_inverse=True)
+    x = np.zeros(len(levels))
+    for row in range(len(rows)):
+        here = np.flatnonzero(y == row)
+        x[here] = (np.arange(len(here)) + 0.5) / len(here) - 0.5
+    return x, y.astype(np.float64)
+
+
+def _edges(ends: np.ndarray, weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
+    """A trace for each sign and strength, and one a sign for the legend."""
+    share = np.abs(weights) / (np.abs(weights).max(initial=0.0) or 1.0)
+    traces = []
+    for (name, colour), sign in zip(SIGNS, (weights >= 0, weights < 0)):
+        below = 0.0
+        for limit, width, opacity in WIDTHS:
+            chosen = ends[sign & (share <= limit) & ((share > below) | (limit == WIDTHS[0][0]))]
+            below = limit
+            if len(chosen):
+                traces.append(_lines(chosen, x, y, {"color": faint(colour, opacity), "width": width}))
+        if sign.any():
+            traces.append(_lines(ends[:0], x, y, {"color": colour, "width": 3}) | {"name": name, "showlegend": True})
+    return traces
+
+
+def _lines(ends: np.ndarray, x: np.ndarray, y: np.ndarray, line: Mapping[str, Any]) -> dict[str, Any]:
+    gap = np.full(len(ends), np.nan)
+    path = [np.stack([side[ends[:, 0]], side[ends[:, 1]], gap], axis=1).ravel() for side in (x, y)]
+    along, up = path if len(ends) else ([None], [None])
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": along,
+        "y": up,
+        "line": dict(line),
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def _midpoints(data: Mapping[str, Any], ends: np.ndarray, weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> Any:
+    """Where the pointer finds an edge: the strongest, at two fifths of their way, where fewer cross."""
+    strongest = np.argsort(-np.abs(weights), kind="stable")[:EDGES_TOLD]
+    source, target = ends[strongest].T
+    names = [escaped(name) for name in data["nodes"]]
+    label = escaped(data.get("weight_label") or "weight")
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": 0.6 * x[source] + 0.4 * x[target],
+        "y": 0.6 * y[source] + 0.4 * y[target],
+        "marker": {"size": 12, "opacity": 0},
+        "text": [f"{names[a]} → {names[b]}" for a, b in zip(source, target)],
+        "customdata": weights[strongest],
+        "hovertemplate": f"%{{text}}<br>{label} <b>%{{customdata:.4~g}}</b><extra></extra>",
+        "showlegend": False,
+    }
+
+
+def _nodes(data: Mapping[str, Any], x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    names = [escaped(name) for name in data["nodes"]]
+    values = data.get("values")
+    told = "%{text}" + ("" if values is None else "<br>%{customdata:.4~g}")
+    trace = {
+        "type": "scatter",
+        "mode": "markers+text",
+        "x": x,
+        "y": y,
+        "text": names,
+        "textposition": "bottom center",
+        "textfont": {"size": 10.5},
+        "marker": {"size": 11, "color": MUTED, "line": {"width": 0}},
+        "hovertemplate": f"{told}<extra></extra>",
+        "showlegend": False,
+    }
+    return trace if values is None else trace | {"customdata": np.asarray(values, dtype=np.float64)}
