@@ -19,6 +19,7 @@ _PLACES = {
     ),
     "micrographia.core.errors": ("MicrographiaError", "UserError"),
     "micrographia.core.model": ("Cache", "Model", "Output"),
+    "micrographia.core.pretrained": ("Pretrained", "load"),
     "micrographia.core.sites": ("Site",),
     "micrographia.core.store": ("find_run", "list_runs", "load_run", "read_metrics", "verify"),
     "micrographia.core.transformer": ("Architecture", "Transformer"),
@@ -28,7 +29,7 @@ _PLACES = {
 _RENAMED = {
     "GrokkingConfig": ("micrographia.labs.grokking.config", "Config"),
     "grok": ("micrographia.labs.grokking.run", "run"),
-    "analyse": ("micrographia.labs.grokking.analyse", "analyse"),
+    "analyse": ("micrographia.labs.grokking.analysis.run", "analyse"),
 }
 
 _FLOORS = ("core", "methods", "labs", "faces")

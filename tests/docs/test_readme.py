@@ -10,7 +10,7 @@ import pytest
 from micrographia.faces.cli.commands import COMMANDS as COMMAND_TABLE
 from micrographia.faces.cli.commands import find
 from micrographia.faces.cli.main import main
-from micrographia.labs.grokking.sweep_config import plan_of
+from micrographia.labs.grokking.sweep.config import plan_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from trained import FRACTION, as_lens, as_paper, trained
 from micrographia.core.errors import BadConfig, Corrupt, PickleRefused, RunExists, UnreadableWeights, UserError
 from micrographia.core.events import Note
 from micrographia.core.store import RunFolder, load_run, read_json, read_metrics, read_tensors, verify
-from micrographia.labs.grokking.analyse import analyse
+from micrographia.labs.grokking.analysis.run import analyse
 from micrographia.labs.grokking.config import Config, tiny
 from micrographia.labs.grokking.run import run
 
@@ -32,7 +32,7 @@ def smallest(**changes) -> Config:
 def one_thread():
     """More are slower at this size, and the tests share their machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("micrographia.labs.grokking.analyse.allowed_cores", lambda: 1)
+        patch.setattr("micrographia.labs.grokking.analysis.run.allowed_cores", lambda: 1)
         yield
 
 

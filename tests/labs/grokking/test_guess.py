@@ -9,9 +9,9 @@ from micrographia.core.errors import BadConfig, UnreadableWeights
 from micrographia.core.events import Note, silent
 from micrographia.core.foreign import candidates, variants
 from micrographia.core.transformer import Architecture, init_weights
-from micrographia.labs.grokking.guess import Guesses, check, guess
-from micrographia.labs.grokking.rest import learnt, settle
-from micrographia.labs.grokking.source import modulus_of
+from micrographia.labs.grokking.analysis.guess import Guesses, check, guess
+from micrographia.labs.grokking.analysis.rest import learnt, settle
+from micrographia.labs.grokking.analysis.source import modulus_of
 
 
 def ways_of(state, act=None):
@@ -98,7 +98,7 @@ def test_what_is_given_is_not_guessed():
 
 
 def test_hopeless_ways_are_sorted_out_on_a_sample(monkeypatch):
-    monkeypatch.setattr("micrographia.labs.grokking.guess.SAMPLE", 60)
+    monkeypatch.setattr("micrographia.labs.grokking.analysis.guess.SAMPLE", 60)
     [right] = [way for way in ways_of(as_paper(trained().weights)) if way.arch.act == "relu"]
     wrong = right._replace(weights={name: torch.zeros_like(x) for name, x in right.weights.items()})
     notes: list[Note] = []

@@ -7,9 +7,9 @@ from micrographia.core.errors import BadConfig, Interrupted
 from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.faces.figures.draw import DRAW, draw
 from micrographia.labs.grokking import members as members_room
-from micrographia.labs.grokking.lottery import lottery
-from micrographia.labs.grokking.lottery_config import LotteryConfig
-from micrographia.labs.grokking.lottery_scores import SCORES
+from micrographia.labs.grokking.lottery.config import LotteryConfig
+from micrographia.labs.grokking.lottery.run import lottery
+from micrographia.labs.grokking.lottery.scores import SCORES
 
 
 def config(**changes) -> LotteryConfig:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from micrographia.labs.grokking.lottery_chance import COMBINED, Contest, causes, curves, decided
+from micrographia.labs.grokking.lottery.chance import COMBINED, Contest, causes, curves, decided
 from micrographia.methods import crossed, ranking
 
 INITS, SPLITS, K, WINNERS = 6, 4, 15, 3

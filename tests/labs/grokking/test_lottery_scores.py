@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from micrographia.core.basis import n_frequencies
-from micrographia.labs.grokking.lottery_scores import SCORES, scores, waves
+from micrographia.labs.grokking.lottery.scores import SCORES, scores, waves
 from micrographia.labs.grokking.reading import Reading
 
 

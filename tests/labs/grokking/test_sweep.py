@@ -10,9 +10,9 @@ from micrographia.core.events import Note
 from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.faces.figures.draw import DRAW, draw
 from micrographia.labs.grokking import members as members_room
-from micrographia.labs.grokking.sweep import sweep
-from micrographia.labs.grokking.sweep_config import SweepConfig
-from micrographia.labs.grokking.sweep_rows import group_of, milestones
+from micrographia.labs.grokking.sweep.config import SweepConfig
+from micrographia.labs.grokking.sweep.rows import group_of, milestones
+from micrographia.labs.grokking.sweep.run import sweep
 
 
 def plan(**changes) -> SweepConfig:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from micrographia.core.errors import BadConfig
-from micrographia.labs.grokking.sweep_config import SweepConfig, members, plan_of, read_plan, settings, small, varying
+from micrographia.labs.grokking.sweep.config import SweepConfig, members, plan_of, read_plan, settings, small, varying
 
 
 def only(**axes) -> SweepConfig:
@@ -101,8 +101,9 @@ def test_what_cannot_be_is_refused_before_anything_runs(table, told):
 def test_the_plan_needs_no_tensor_library():
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")}
     code = (
-        "import sys; from micrographia.labs.grokking import sweep_config, lottery_config;"
-        "sweep_config.SweepConfig(); lottery_config.LotteryConfig();"
+        "import sys; from micrographia.labs.grokking.sweep.config import SweepConfig;"
+        "from micrographia.labs.grokking.lottery.config import LotteryConfig;"
+        "SweepConfig(); LotteryConfig();"
         "import json; print(json.dumps([name for name in ('torch', 'numpy', 'scipy') if name in sys.modules]))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

@@ -11,7 +11,7 @@ from micrographia.core.claims import Run
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
 from micrographia.faces.cli.options import Output, parse
-from micrographia.labs.grokking.lottery_config import LotteryConfig
+from micrographia.labs.grokking.lottery.config import LotteryConfig
 
 COMMAND = "grok lottery"
 
@@ -27,7 +27,7 @@ class Arguments:
 def main(words: Sequence[str]) -> int:
     asked = parse(Arguments, words, prog=f"micrographia {COMMAND}", description=__doc__ or "")
     from micrographia.core.store import new_run_path
-    from micrographia.labs.grokking.lottery import lottery
+    from micrographia.labs.grokking.lottery.run import lottery
 
     def make(out: Path, watch: Watch) -> Run:
         return lottery(asked.lottery, out=out, resume=asked.output.resume, watch=watch, workers=asked.workers)

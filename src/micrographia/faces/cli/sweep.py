@@ -12,7 +12,7 @@ from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
 from micrographia.faces.cli.options import Output, flag_value, parse
-from micrographia.labs.grokking.sweep_config import BASES, SweepConfig, read_plan
+from micrographia.labs.grokking.sweep.config import BASES, SweepConfig, read_plan
 
 COMMAND = "grok sweep"
 
@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> int:
     default = Arguments(sweep=_default_plan(words))
     asked = parse(Arguments, words, prog=f"micrographia {COMMAND}", description=__doc__ or "", default=default)
     from micrographia.core.store import new_run_path
-    from micrographia.labs.grokking.sweep import sweep
+    from micrographia.labs.grokking.sweep.run import sweep
 
     def make(out: Path, watch: Watch) -> Run:
         return sweep(asked.sweep, out=out, resume=asked.output.resume, watch=watch, workers=asked.workers)

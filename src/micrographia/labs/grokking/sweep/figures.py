@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from micrographia.core.claims import Figure
-from micrographia.labs.grokking.sweep_config import SweepConfig, varying
-from micrographia.labs.grokking.sweep_rows import PHASES
+from micrographia.labs.grokking.sweep.config import SweepConfig, varying
+from micrographia.labs.grokking.sweep.rows import PHASES
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Any]

@@ -15,14 +15,14 @@ from micrographia.core.events import Note, Watch, silent
 from micrographia.core.runtime import allowed_cores, generator, provenance, settings
 from micrographia.core.store import RunFolder, load_run, new_run_path
 from micrographia.labs.grokking.along import measure_along
+from micrographia.labs.grokking.analysis.guess import Guess, Guesses, guess, sentence
+from micrographia.labs.grokking.analysis.rest import settle
+from micrographia.labs.grokking.analysis.source import Source, open_source
+from micrographia.labs.grokking.analysis.split import Split, Wanted, find_split
 from micrographia.labs.grokking.figures import explorer, of_network
 from micrographia.labs.grokking.findings import find
-from micrographia.labs.grokking.guess import Guess, Guesses, guess, sentence
 from micrographia.labs.grokking.judge import judge_all
 from micrographia.labs.grokking.reading import Task
-from micrographia.labs.grokking.rest import settle
-from micrographia.labs.grokking.source import Source, open_source
-from micrographia.labs.grokking.split import Split, Wanted, find_split
 from micrographia.labs.grokking.task import SPLITS, make_pairs
 from micrographia.labs.grokking.words import summary
 from micrographia.methods.phases import NAMES

@@ -17,7 +17,7 @@ from micrographia.core.store import read_metrics
 from micrographia.labs.grokking.config import Config
 from micrographia.labs.grokking.criterion import GENERALISES, Shown, fourier_algorithm
 from micrographia.labs.grokking.members import epochs_kept, first_line, network_at, train_member
-from micrographia.labs.grokking.sweep_config import Member
+from micrographia.labs.grokking.sweep.config import Member
 from micrographia.methods import intervals
 
 LOW_LOSS = 1e-2

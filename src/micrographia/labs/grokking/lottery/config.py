@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from micrographia.core.errors import BadConfig
 from micrographia.labs.grokking.config import Config
-from micrographia.labs.grokking.sweep_config import small
+from micrographia.labs.grokking.sweep.config import small
 
 
 def contest() -> Config:

@@ -17,11 +17,11 @@ from micrographia.core.events import Watch, silent
 from micrographia.core.runtime import pick_device, provenance
 from micrographia.core.store import RunFolder, load_run, new_run_path
 from micrographia.core.tasks import Done
-from micrographia.labs.grokking import sweep_figures
 from micrographia.labs.grokking.members import train_all
 from micrographia.labs.grokking.run import LAB
-from micrographia.labs.grokking.sweep_config import Member, SweepConfig, members, setting_name, settings
-from micrographia.labs.grokking.sweep_rows import Row, group_of, row_of, train_and_sum_up
+from micrographia.labs.grokking.sweep import figures
+from micrographia.labs.grokking.sweep.config import Member, SweepConfig, members, setting_name, settings
+from micrographia.labs.grokking.sweep.rows import Row, group_of, row_of, train_and_sum_up
 from micrographia.methods import intervals
 
 PRESET = "sweep"
@@ -58,7 +58,7 @@ def _train_and_compare(plan: SweepConfig, folder: RunFolder, workers: int | None
         folder.set_status("interrupted")
         raise
     results = compare(plan, chosen, done) | {"config": folder.config}
-    folder.finish(results, [], sweep_figures.of_sweep(plan, results), _columns(results["members"]))
+    folder.finish(results, [], figures.of_sweep(plan, results), _columns(results["members"]))
 
 
 def compare(plan: SweepConfig, chosen: Sequence[Member], done: Mapping[str, Done]) -> dict[str, Any]:

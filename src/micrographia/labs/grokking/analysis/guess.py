@@ -17,8 +17,8 @@ from micrographia.core.errors import BadConfig, UnreadableWeights
 from micrographia.core.events import Note, Watch
 from micrographia.core.foreign import Candidate
 from micrographia.core.transformer import Transformer
+from micrographia.labs.grokking.analysis.source import modulus_of
 from micrographia.labs.grokking.config import is_prime
-from micrographia.labs.grokking.source import modulus_of
 from micrographia.labs.grokking.task import OPERATIONS, all_rows
 
 STANDARD_ERRORS = 5.0

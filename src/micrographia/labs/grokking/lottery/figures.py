@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from micrographia.core.claims import Figure
-from micrographia.labs.grokking.lottery_chance import COMBINED
-from micrographia.labs.grokking.lottery_scores import SCORES
+from micrographia.labs.grokking.lottery.chance import COMBINED
+from micrographia.labs.grokking.lottery.scores import SCORES
 
 Row = Mapping[str, Any]
 X_LABEL = "epoch t0 of the weights, plus 1"  # so that t0 = 0 has a place on a logarithmic axis

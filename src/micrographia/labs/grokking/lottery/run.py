@@ -1,7 +1,7 @@
 """Config -> Run: which frequencies will win, foretold from the weights up to step t0 only.
 
 The question of lottery tickets in this setting: are the winners written in the initial weights, do the data choose, or
-is it decided on the way? Networks are trained with initialisation and split crossed; every score of `lottery_scores`
+is it decided on the way? Networks are trained with initialisation and split crossed; every score of `scores`
 is taken at each t0 and held against the winners. Whatever the answer, it is told. Ours; it repeats no published figure.
 """
 
@@ -20,13 +20,13 @@ from micrographia.core.events import Watch, silent
 from micrographia.core.runtime import generator, pick_device, provenance
 from micrographia.core.store import RunFolder, load_run, new_run_path
 from micrographia.core.tasks import Done
-from micrographia.labs.grokking import lottery_figures
 from micrographia.labs.grokking.config import Config
 from micrographia.labs.grokking.criterion import GENERALISES
-from micrographia.labs.grokking.lottery_chance import Contest, Curves, causes, curves, decided
-from micrographia.labs.grokking.lottery_config import LotteryConfig, network_name
-from micrographia.labs.grokking.lottery_scores import SCORES, scores
-from micrographia.labs.grokking.lottery_words import sentences
+from micrographia.labs.grokking.lottery import figures
+from micrographia.labs.grokking.lottery.chance import Contest, Curves, causes, curves, decided
+from micrographia.labs.grokking.lottery.config import LotteryConfig, network_name
+from micrographia.labs.grokking.lottery.scores import SCORES, scores
+from micrographia.labs.grokking.lottery.words import sentences
 from micrographia.labs.grokking.members import epochs_kept, first_line, network_at, train_all, train_member
 from micrographia.labs.grokking.run import LAB
 
@@ -82,9 +82,7 @@ def _train_and_ask(config: LotteryConfig, folder: RunFolder, workers: int | None
         folder.set_status("interrupted")
         raise
     results = ask(config, done) | {"config": folder.config}
-    folder.finish(
-        results, [], lottery_figures.of_lottery(results, n_frequencies(_order(config))), _columns(results["curves"])
-    )
+    folder.finish(results, [], figures.of_lottery(results, n_frequencies(_order(config))), _columns(results["curves"]))
 
 
 def _order(config: LotteryConfig) -> int:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from micrographia.core.events import Note, Watch
-from micrographia.labs.grokking.guess import Guess, Guesses, way_of
+from micrographia.labs.grokking.analysis.guess import Guess, Guesses, way_of
 from micrographia.labs.grokking.task import all_rows
 from micrographia.methods.decay_balance import decay_balance
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Note, Watch
-from micrographia.labs.grokking.split_file import TRAIN_NAMES, mask_among, read_mask
+from micrographia.labs.grokking.analysis.split_file import TRAIN_NAMES, mask_among, read_mask
 from micrographia.labs.grokking.task import SPLITS
 
 Z = 4.0
