@@ -103,6 +103,8 @@ class ModelShape:
     d_vocab: int
     d_vocab_out: int
     n_ctx: int
+    causal: bool = True
+    """Positions see those before them alone, so that their keys and values can be reused."""
 
 
 @runtime_checkable

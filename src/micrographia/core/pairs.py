@@ -1,0 +1,160 @@
+"""Pairs: a clean and a corrupt prompt of the same shape, and the answers that tell them apart.
+
+What patching, attribution and circuits compare. Clean and corrupt prompt of a pair must line up token by token, since
+an activation is carried over position by position; pairs of several lengths are padded on the left together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from micrographia.core.answers import PAIRED, Metric
+from micrographia.core.errors import BadPrompt, UserError
+from micrographia.core.model import Model
+from micrographia.core.tokens import (
+    Batch,
+    Inputs,
+    Tokenizer,
+    aligned,
+    ids_of,
+    mask_of,
+    rows_of,
+    single_token,
+    to_tokens,
+)
+
+
+class PairText(NamedTuple):
+    """One pair as text. `answer` belongs to the clean prompt; `wrong` is the one that the corrupt prompt calls for."""
+
+    clean: str
+    corrupt: str
+    answer: str
+    wrong: str | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Pairs:
+    """Prompt pairs as tokens; `right` and `wrong` hold one token id per pair."""
+
+    clean: Inputs
+    corrupt: Inputs
+    right: Int[Tensor, "prompt"]
+    wrong: Int[Tensor, "prompt"] | None = None
+    texts: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return len(ids_of(self.clean))
+
+    def rows(self, rows: Int[Tensor, "row"] | slice) -> "Pairs":
+        """Some of the pairs, in this order."""
+        chosen = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
+        return Pairs(
+            rows_of(self.clean, rows),
+            rows_of(self.corrupt, rows),
+            self.right[rows],
+            None if self.wrong is None else self.wrong[rows],
+            tuple(self.texts[i] for i in chosen) if self.texts else (),
+        )
+
+
+def from_texts(model: Model, rows: Sequence[PairText], *, first_token: bool = False) -> Pairs:
+    """Read pairs of texts with the model's own tokenizer, onto the device of its weights.
+
+    `first_token` scores the first token of an answer that is several. Pairs of different lengths give padded Batches.
+    Raises BadPrompt for no pairs, for a pair whose prompts do not line up (both shown, token by token), for an answer
+    that is not one token, and where only some pairs have a wrong answer.
+    """
+    rows = [PairText(*row) for row in rows]
+    if not rows:
+        raise BadPrompt("Asked to compare prompts, but no pair was given. Give at least one.")
+    tokenizer, device = model.tokenizer, model.weights.W_E.device
+    for i, row in enumerate(rows):
+        _check_lengths(*(to_tokens(tokenizer, text) for text in (row.clean, row.corrupt)), tokenizer, i, row)
+    without = [i for i, row in enumerate(rows) if row.wrong is None]
+    if without and len(without) < len(rows):
+        raise BadPrompt(f"Only some pairs name a wrong answer; those at {without[:5]} do not. Give all of them one.")
+    answers = [
+        None if None in texts else [single_token(tokenizer, str(text), first=first_token) for text in texts]
+        for texts in ([row.answer for row in rows], [row.wrong for row in rows])
+    ]
+    right, wrong = (None if ids is None else torch.tensor(ids, device=device) for ids in answers)
+    clean, corrupt = (
+        _onto(device, to_tokens(tokenizer, list(texts))) for texts in zip(*((row.clean, row.corrupt) for row in rows))
+    )
+    assert right is not None
+    return Pairs(clean, corrupt, right, wrong, tuple((row.clean, row.corrupt) for row in rows))
+
+
+def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:
+    """Raise BadPrompt unless both sides have the same shape and padding and there are as many answers as pairs.
+
+    The tokens of the first pair that is off are shown side by side where there is a tokenizer.
+    """
+    clean, corrupt = ids_of(pairs.clean), ids_of(pairs.corrupt)
+    if not len(clean):
+        raise BadPrompt("Asked to compare prompts, but no pair was given. Give at least one.")
+    if len(clean) != len(corrupt) or len(pairs.right) != len(clean):
+        raise BadPrompt(
+            f"{len(clean)} clean prompts stand against {len(corrupt)} corrupt ones and {len(pairs.right)} answers. "
+            "Give as many of each."
+        )
+    left, right = (mask_of(side) for side in (pairs.clean, pairs.corrupt))
+    lengths = [
+        [ids.shape[1]] * len(ids) if mask is None else mask.sum(1).tolist()
+        for ids, mask in ((clean, left), (corrupt, right))
+    ]
+    for i, (a, b) in enumerate(zip(*lengths)):
+        if a != b or clean.shape[1] != corrupt.shape[1]:
+            raise BadPrompt(_misaligned(i, clean[i, -a:].tolist(), corrupt[i, -b:].tolist(), tokenizer))
+
+
+def _check_lengths(clean: Inputs, corrupt: Inputs, tokenizer: Tokenizer | None, i: int, row: PairText) -> None:
+    left, right = (ids_of(side)[0].tolist() for side in (clean, corrupt))
+    if len(left) != len(right):
+        raise BadPrompt(_misaligned(i, left, right, tokenizer))
+
+
+def _misaligned(i: int, clean: list[int], corrupt: list[int], tokenizer: Tokenizer | None) -> str:
+    shown = f":\n{aligned(tokenizer, clean, corrupt)}\n" if tokenizer is not None else ". "
+    return (
+        f"Clean and corrupt prompt must have as many tokens; those of pair {i} have {len(clean)} and "
+        f"{len(corrupt)}{shown}Reword one of them, so that what differs takes the same number of tokens."
+    )
+
+
+def _onto(device: torch.device, inputs: Inputs) -> Inputs:
+    if isinstance(inputs, Batch):
+        return Batch(inputs.ids.to(device), None if inputs.mask is None else inputs.mask.to(device))
+    return inputs.to(device)
+
+
+NEED_WRONG = frozenset({"logit-diff"})
+NEED_REFERENCE = frozenset({"kl"})
+
+
+def metric_of(name: str, pairs: Pairs, model: Model) -> Metric:
+    """The metric of this name (see `answers.PAIRED`) for these pairs.
+
+    Cost: nothing, but for "kl", which runs the clean prompts once for its reference.
+    """
+    if name not in PAIRED:
+        near = ", ".join(get_close_matches(name, PAIRED)) or ", ".join(PAIRED)
+        raise UserError(f"Asked for the metric {name!r}, which is not known. Nearest: {near}.")
+    if name in NEED_WRONG and pairs.wrong is None:
+        raise BadPrompt(f"The metric {name!r} compares two answers, but the pairs name no wrong one. Give it.")
+    reference = pairs.right
+    if name in NEED_REFERENCE:
+        logits = model.run(pairs.clean, logits="last").logits
+        assert logits is not None
+        reference = logits[:, -1]
+    return PAIRED[name](pairs.right, pairs.right if pairs.wrong is None else pairs.wrong, reference)
+
+
+def metrics_of(names: Sequence[str], pairs: Pairs, model: Model) -> list[Metric]:
+    return [metric_of(name, pairs, model) for name in names]

@@ -1,0 +1,137 @@
+"""What a sweep writes and where: Place, Patch, Donor, and grids of patches.
+
+A `Place` is a Site and chosen positions, heads, units, queries or keys of it. A `Patch` is what one patched run
+writes; a `Grid` is one patch per cell of a table such as layer x pos x head, with the way back to that table.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from types import MappingProxyType
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from micrographia.core.edits import UNIT_AXES
+from micrographia.core.errors import BadConfig, UserError
+from micrographia.core.model import Model, ModelShape
+from micrographia.core.sites import Site, SiteLike, select
+
+KV_KINDS = frozenset({"k", "v", "rot_k"})
+
+
+class Place(NamedTuple):
+    """Where one value goes. An axis that `where` does not name is taken whole; several lists mean their product."""
+
+    site: Site
+    where: Mapping[str, int | tuple[int, ...]] = MappingProxyType({})
+    donor: int = 0
+    """Which of the donors it takes its value from."""
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{axis}={value}" for axis, value in self.where.items())
+        return f"{self.site}[{inside}]" if inside else str(self.site)
+
+
+Patch = tuple[Place, ...]
+"""Written together, in one run."""
+
+Donor = Mapping[Site, Tensor]
+"""Values to write, by Site: (prompt or 1, ...) with the Site's axes. Another run's Cache, zeros, a mean, a resample."""
+
+
+class Grid(NamedTuple):
+    """One patch per cell. `axes` and `lengths` say how the cells lie, the last axis running fastest."""
+
+    kind: str
+    patches: list[Patch]
+    axes: tuple[str, ...]
+    lengths: tuple[int, ...]
+    layers: tuple[int, ...]
+    """The layers along the axis "layer", if it is one; else those that every patch takes together."""
+
+    def table(self, values: Float[Tensor, "patch *rest"]) -> Float[Tensor, "*cells"]:
+        """Values of the patches, (patch, ...), as (*lengths, ...)."""
+        return values.reshape(*self.lengths, *values.shape[1:])
+
+
+def words_of(site: Site) -> tuple[str, ...]:
+    """The words by which `where` names the axes of a Site; the first is the batch."""
+    return tuple("unit" if axis in UNIT_AXES else axis for axis in site.axes)
+
+
+def grids(
+    model: Model,
+    sites: SiteLike | Iterable[SiteLike],
+    by: Sequence[str],
+    n_pos: int,
+    *,
+    n_latents: int | None = None,
+) -> list[Grid]:
+    """A grid per kind of Site in the selection: one patch for each layer, position, head ... that `by` names.
+
+    Axes that `by` leaves out are patched whole; without "layer", all layers of a kind go together. A kind that lacks
+    an axis of `by` is refused. `n_latents` is the size of a spliced dictionary, if the selection holds one.
+    """
+    chosen = select(model.sites, sites)
+    if not chosen:
+        raise UserError("Asked for a sweep over no Site. Name some, for instance 'L*.resid_pre'.")
+    families: dict[tuple[str, str, str], list[Site]] = {}
+    for site in chosen:
+        families.setdefault((site.kind, site.dictionary, site.part), []).append(site)
+    return [_grid(model.shape, family, tuple(by), n_pos, n_latents) for family in families.values()]
+
+
+def places(
+    model: Model, sites: SiteLike | Iterable[SiteLike], by: Sequence[str], n_pos: int, *, n_latents: int | None = None
+) -> list[Patch]:
+    """The patches of `grids`, one kind after the other."""
+    return [patch for grid in grids(model, sites, by, n_pos, n_latents=n_latents) for patch in grid.patches]
+
+
+def _grid(shape: ModelShape, sites: list[Site], by: tuple[str, ...], n_pos: int, n_latents: int | None) -> Grid:
+    words = ("layer", *words_of(sites[0])[1:])
+    if unknown := [axis for axis in by if axis not in words]:
+        raise BadConfig(f"{sites[0]} was to be patched by {', '.join(unknown)}. It has {', '.join(words)}.")
+    axes = tuple(word for word in words if word in by)
+    sizes = {axis: _length(shape, sites[0], axis, n_pos, n_latents) for axis in axes if axis != "layer"}
+    layers = sorted(site.layer for site in sites if site.layer is not None)
+    inner = [dict(zip(sizes, cell)) for cell in product(*(range(size) for size in sizes.values()))]
+    if "layer" in axes:
+        patches: list[Patch] = [(Place(site, where),) for site in sites for where in inner]
+    else:
+        patches = [tuple(Place(site, where) for site in sites) for where in inner]
+    lengths = tuple(len(sites) if axis == "layer" else sizes[axis] for axis in axes)
+    return Grid(sites[0].kind, patches, axes, lengths, tuple(layers))
+
+
+def _length(shape: ModelShape, site: Site, axis: str, n_pos: int, n_latents: int | None) -> int:
+    if axis in ("pos", "query", "key"):
+        return n_pos
+    if axis == "head":
+        return shape.n_kv_heads if site.kind in KV_KINDS else shape.n_heads
+    sizes = {
+        "d_model": shape.d_model,
+        "d_head": shape.d_head,
+        "neuron": shape.d_mlp,
+        "vocab": shape.d_vocab_out,
+        "one": 1,
+        "latent": n_latents,
+    }
+    size = sizes[site.axes[-1]]
+    if size is None:
+        raise BadConfig(f"Asked for every latent of {site}, but not told how many there are. Pass n_latents.")
+    return size
+
+
+def first_position(place: Place, n_pos: int) -> int:
+    """The first position that this write can change."""
+    at = place.where.get("pos", place.where.get("query", 0))
+    listed = (at,) if isinstance(at, int) else at
+    return min((i + n_pos if i < 0 else i for i in listed), default=0)
+
+
+def cells_of(places: Sequence[Place], axes: Sequence[str]) -> list[list[tuple[int, ...]]]:
+    """For each place the product of its choices along these axes."""
+    chosen = [[place.where[axis] for axis in axes] for place in places]
+    return [list(product(*((at,) if isinstance(at, int) else at for at in row))) for row in chosen]
