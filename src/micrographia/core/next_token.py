@@ -1,0 +1,71 @@
+"""Training on sequences: the tokens of every row are predicted from those before them.
+
+An objective for `training.train`, of one model or several; each member has batches of its own, a pure function of the
+step. The loss is a float32 cross-entropy in nats, enough while it is far above 1e-6.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from micrographia.core.errors import BadShape
+from micrographia.core.fused import fused_forward
+from micrographia.core.training import Flat, Layout, LossAndGradient
+from micrographia.core.transformer import Architecture, Weights, forward
+
+IGNORED = -100  # torch's mark of a target that does not count
+
+
+class Text(NamedTuple):
+    """Rows of tokens, and which of them are predicted; None: all. The first of a row never is."""
+
+    tokens: Int[Tensor, "batch pos"]
+    scored: Bool[Tensor, "batch pos"] | None = None
+
+
+Batches = Callable[[int], Text]
+"""step -> the rows of that step."""
+
+
+class NextToken:
+    """Mean cross-entropy of the scored tokens, by autograd, one member after the other.
+
+    `batches` has one entry per member. Plan "fused" is `fused.fused_forward`, "plain" is `transformer.forward`.
+    Cost per member: three passes over the batch, and its logits held twice.
+    """
+
+    def __init__(
+        self, arch: Architecture, batches: Sequence[Batches], *, plan: Literal["fused", "plain"] = "fused"
+    ) -> None:
+        self.arch = arch
+        self.layout = Layout(arch.weight_shapes())
+        self.batches = batches
+        self._forward = fused_forward if plan == "fused" else _plain
+
+    def __call__(self, weights: Flat, step: int = 0) -> LossAndGradient:
+        if len(weights) != len(self.batches):
+            raise BadShape(f"Batches of {len(self.batches)} members met weights of {len(weights)}. Give as many.")
+        each = [self._of_one(weights[k], batch(step)) for k, batch in enumerate(self.batches)]
+        loss, gradient = zip(*each)
+        return LossAndGradient(torch.stack(loss), torch.stack(gradient))
+
+    def _of_one(self, weights: Float[Tensor, "parameter"], text: Text) -> tuple[Tensor, Tensor]:
+        leaf = weights.detach().requires_grad_()
+        tokens = text.tokens.to(leaf.device)
+        logits = self._forward(self.arch, self.layout.member(leaf[None], 0), tokens[:, :-1])
+        targets = tokens[:, 1:]
+        if text.scored is not None:
+            targets = targets.where(text.scored[:, 1:].to(leaf.device), IGNORED)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return loss.detach(), gradient
+
+
+def _plain(arch: Architecture, weights: Weights, tokens: Tensor) -> Tensor:
+    logits = forward(arch, weights, tokens)
+    assert logits is not None
+    return logits

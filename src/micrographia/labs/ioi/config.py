@@ -1,0 +1,141 @@
+"""All choices of one run of the ioi lab, and the three presets.
+
+`quick()` trains small transformers on the lab's own grammar, from nothing, and studies those; `paper()` studies GPT-2
+small as Wang et al., "Interpretability in the wild: a circuit for indirect object identification in GPT-2 small"
+(2022), do; `tiny()` is the quick machinery in seconds. No tensor library is imported here.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from micrographia.core.errors import BadConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """Train a transformer on short sentences, or take a model that is there, and ask which components do what."""
+
+    model: str = ""
+    """A model of Hugging Face (name or folder) to study. Empty: train one from nothing on the lab's grammar."""
+    seed: int = 0
+    """Seed of weights, batches and prompts; of several networks, that of the first."""
+    seeds: int = 3
+    """Networks to train, at seeds that follow one another: intervals are over them."""
+
+    n_layers: int = 2
+    """Transformer blocks."""
+    d_model: int = 64
+    """Width of the residual stream."""
+    n_heads: int = 4
+    """Attention heads a layer."""
+    d_head: int = 16
+    """Width of a head."""
+    d_mlp: int = 256
+    """Neurons a layer."""
+    act: Literal["relu", "gelu", "gelu_new", "silu", "swiglu"] = "gelu_new"
+    """Activation of the neurons; gelu_new is GPT-2's."""
+    norm: Literal["none", "layernorm", "rmsnorm"] = "layernorm"
+    """Normalisation before attention, MLP and unembedding."""
+    positions: Literal["learned", "rotary"] = "learned"
+    """How the model knows positions."""
+
+    n_ctx: int = 32
+    """Tokens in a context: the beginning-of-text token and sentences end to end."""
+    rows: int = 32
+    """Contexts in a batch."""
+    lr: float = 3e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.1
+    """Decoupled decay on all parameters."""
+    beta1: float = 0.9
+    """AdamW's decay of the mean."""
+    beta2: float = 0.98
+    """AdamW's decay of the square."""
+    eps: float = 1e-8
+    """AdamW's epsilon."""
+    warmup: int = 50
+    """Steps of linear warm-up."""
+    steps: int = 3_000
+    """Batches to train on."""
+
+    prompts: int = 256
+    """Held-out prompts of each behaviour that a measure reads."""
+    eval_every: int = 100
+    """Steps between measures of the behaviours on held-out prompts."""
+    snapshots: int = 6
+    """Sets of weights kept along training, evenly in steps, beside the first."""
+    checkpoint_every: int = 250
+    """Steps between checkpoints to resume from."""
+    plan: Literal["fused", "plain"] = "fused"
+    """Forward pass in training: fused products, or the plain transformer."""
+    device: str = "cpu"
+    """Where to train and measure."""
+    threads: int | None = None
+    """CPU threads; by default the cores this process may use. Stored in the Run and reused on resumption."""
+
+    def __post_init__(self) -> None:
+        sizes = ("seeds", "n_layers", "d_model", "n_heads", "d_head", "d_mlp", "rows", "steps")
+        sizes += ("prompts", "eval_every", "snapshots", "checkpoint_every")
+        checks = {f"{name} must be positive": getattr(self, name) >= 1 for name in sizes} | {
+            f"n_ctx must be at least {LONGEST_PROMPT}, the longest prompt": self.n_ctx >= LONGEST_PROMPT,
+            "lr must be positive": self.lr > 0,
+            "weight_decay must not be negative": self.weight_decay >= 0,
+            "beta1 and beta2 must lie in [0, 1)": 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1,
+            "eps must be positive": self.eps > 0,
+            "warmup must not be negative": self.warmup >= 0,
+            "threads must be positive": self.threads is None or self.threads >= 1,
+            "rotary positions need an even d_head": self.positions != "rotary" or self.d_head % 2 == 0,
+            "a model that is there is one: seeds must be 1": not self.model or self.seeds == 1,
+        }
+        broken = [text for text, good in checks.items() if not good]
+        if broken:
+            raise BadConfig(f"This config cannot be run: {'; '.join(broken)}. Got {self}.")
+
+
+LONGEST_PROMPT = 16
+
+# Fields that say how a run is carried out or which sample it is, not what is studied.
+FREE = ("seed", "seeds", "plan", "device", "threads", "eval_every", "snapshots", "checkpoint_every")
+
+
+def paper() -> Config:
+    """GPT-2 small, the model of the paper; nothing is trained."""
+    return Config(model="gpt2", seeds=1)
+
+
+def quick() -> Config:
+    """From nothing: about two minutes a network on one core, so several side by side."""
+    return Config()
+
+
+def tiny() -> Config:
+    """Same machinery, seconds on a CPU; it need not learn, so its claims are *not run*."""
+    return dataclasses.replace(
+        quick(),
+        seeds=2,
+        d_model=16,
+        n_heads=2,
+        d_head=8,
+        d_mlp=32,
+        rows=8,
+        steps=60,
+        prompts=16,
+        eval_every=20,
+        snapshots=2,
+        checkpoint_every=20,
+        threads=1,
+    )
+
+
+PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}
+
+
+def preset_of(config: Config) -> str:
+    """The preset whose choices these are, but for the FREE fields; else "custom"."""
+    fixed = [field.name for field in dataclasses.fields(Config) if field.name not in FREE]
+    for name, make in PRESETS.items():
+        preset = make()
+        if all(getattr(preset, field) == getattr(config, field) for field in fixed):
+            return name
+    return "custom"

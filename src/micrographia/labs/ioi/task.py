@@ -1,0 +1,231 @@
+"""Prompt pairs from the grammar: clean and corrupt of one length and aligned, their answers, the roles of positions.
+
+A corruption changes one thing and keeps the sentence one of the language (symmetric token replacement; Zhang and Nanda
+2023, "Towards best practices of activation patching"):
+ioi        swap: S2 becomes IO, so the answer turns round; abc: S2 becomes a third name, so there is no answer
+induction  last: the last word becomes another of the span, so another word follows
+pronoun    gender: the name becomes one of the other gender
+greater    first: the year becomes 01, after which every answer is right (Hanna et al. 2023, section 3)
+By default every prompt holds a pair of words that training never showed together.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Generator, Tensor
+
+from micrographia.core.errors import BadConfig
+from micrographia.labs.ioi.grammar import IDS, WORDS, YEARS, draw_slots, fill, table, word_ids
+from micrographia.labs.ioi.templates import PROMPT_SPAN, SLOTS, TEMPLATES, Behaviour, Template
+from micrographia.labs.ioi.words import BOS, NAMES, PARTS
+
+
+class PromptPairs(NamedTuple):
+    """Prompts that begin with BOS and end before the answer. `roles`: name -> position in each clean prompt."""
+
+    clean: Int[Tensor, "n pos"]
+    corrupt: Int[Tensor, "n pos"]
+    right: Int[Tensor, "n"]
+    """The clean prompt's answer; of several one, at random."""
+    wrong: Int[Tensor, "n"]
+    """The corrupt prompt's answer where it has another, else one that is wrong for the clean prompt."""
+    answers: Bool[Tensor, "n word"]
+    """Every right answer to the clean prompt."""
+    roles: dict[str, Int[Tensor, "n"]]
+    template: Int[Tensor, "n"]
+    """Index into `TEMPLATES`."""
+
+
+class Drawn(NamedTuple):
+    """What a corruption changes."""
+
+    template: Tensor
+    slots: Tensor
+
+
+def prompt_pairs(
+    behaviour: Behaviour,
+    n: int,
+    generator: Generator,
+    *,
+    corruption: str = "",
+    held_out: bool = True,
+    frame: int | None = None,
+) -> PromptPairs:
+    """n pairs of one behaviour, over all its wordings or those of one `frame`; by default its first corruption.
+
+    Raises BadConfig for a corruption or frame that the behaviour does not have.
+    """
+    name = corruption or next(iter(CORRUPTIONS[behaviour]))
+    if name not in CORRUPTIONS[behaviour]:
+        known = ", ".join(CORRUPTIONS[behaviour])
+        raise BadConfig(f"Asked for the corruption {name!r} of {behaviour}; it has {known}. Choose one of these.")
+    choices = _prompt_templates(behaviour, frame)
+    template = choices[torch.randint(len(choices), (n,), generator=generator)]
+    slots = draw_slots(table().frame[template], generator, held_out=held_out)
+    clean = Drawn(template, _with_an_earlier_year(slots, generator) if behaviour == "greater" else slots)
+    corrupt = CORRUPTIONS[behaviour][name](clean, generator)
+    right, wrong = ANSWERS[behaviour](clean, corrupt, generator)
+    answers = torch.zeros(n, len(WORDS), dtype=torch.bool).scatter_(1, right[:, None], True)
+    if behaviour == "greater":
+        numbers = word_ids("number")
+        answers[:, numbers] = numbers > _slot(clean, "YY")[:, None]
+    return PromptPairs(_prompts(clean), _prompts(corrupt), right, wrong, answers, _roles(behaviour, template), template)
+
+
+def _prompt_templates(behaviour: Behaviour, frame: int | None) -> Tensor:
+    """Those with one answer; of the spans, those of one length."""
+    only = {"induction": PROMPT_SPAN}.get(behaviour, frame)
+    found = [
+        i
+        for i, template in enumerate(TEMPLATES)
+        if template.behaviour == behaviour
+        and not template.form.startswith("abc")
+        and (behaviour != "induction" or template.form.endswith(" 0"))
+        and (only is None or template.frame == only)
+        and (frame is None or template.frame == frame)
+    ]
+    if not found:
+        raise BadConfig(f"Asked for prompts of {behaviour} in frame {frame}; there are none. Leave the frame open.")
+    return torch.tensor(found)
+
+
+def _answer_place(template: Template) -> int:
+    """Where the answer stands, counted from the first word."""
+    if template.behaviour == "induction":
+        return template.frame + 1
+    return template.places({"ioi": "IO", "pronoun": "she", "greater": "later"}[template.behaviour])[-1]
+
+
+def _prompts(drawn: Drawn) -> Int[Tensor, "n pos"]:
+    stop = _answer_place(TEMPLATES[int(drawn.template[0])])
+    words = fill(drawn.template, drawn.slots)[:, :stop]
+    return torch.cat([torch.full((len(words), 1), IDS[BOS]), words], 1)
+
+
+def _slot(drawn: Drawn, name: str) -> Tensor:
+    return drawn.slots[:, SLOTS.index(name)]
+
+
+def _changed(drawn: Drawn, **values: Tensor) -> Drawn:
+    slots = drawn.slots.clone()
+    for name, value in values.items():
+        slots[:, SLOTS.index(name)] = value
+    return drawn._replace(slots=slots)
+
+
+@cache
+def _forms(old: tuple[str, ...], new: tuple[str, ...]) -> Tensor:
+    """Template -> the template of the same frame whose form is the one of `new` in the place of `old`."""
+    index = {(t.behaviour, t.frame, t.form): i for i, t in enumerate(TEMPLATES)}
+    turned = dict(zip(old, new))
+    return torch.tensor([index[t.behaviour, t.frame, turned.get(t.form, t.form)] for t in TEMPLATES])
+
+
+def _swap(drawn: Drawn, generator: Generator) -> Drawn:
+    """S and IO change their parts, and so does the first clause: all that differs is the second S."""
+    turned = drawn._replace(template=_forms(("ABBA", "BABA"), ("BABA", "ABBA"))[drawn.template])
+    return _changed(turned, IO=_slot(drawn, "S"), S=_slot(drawn, "IO"))
+
+
+def _third_name(drawn: Drawn, generator: Generator) -> Drawn:
+    return drawn._replace(template=_forms(("ABBA", "BABA"), ("abc-ABBA", "abc-BABA"))[drawn.template])
+
+
+def _another_last(drawn: Drawn, generator: Generator) -> Drawn:
+    """The piece begins at another word of the span."""
+    starts = _prompt_templates("induction", None)
+    step = torch.randint(1, len(starts), drawn.template.shape, generator=generator)
+    return drawn._replace(template=starts[(torch.searchsorted(starts, drawn.template) + step) % len(starts)])
+
+
+def _other_gender(drawn: Drawn, generator: Generator) -> Drawn:
+    """An odd multiple of PARTS further on: of the other gender, and held out if the name was."""
+    first = word_ids("name")[0]
+    step = PARTS * (2 * torch.randint(len(NAMES) // (2 * PARTS), drawn.template.shape, generator=generator) + 1)
+    other = (_slot(drawn, "N") - first + step) % len(NAMES)
+    return _changed(drawn, N=first + other, she=IDS["she"] + other % 2)
+
+
+def _first_year(drawn: Drawn, generator: Generator) -> Drawn:
+    return _changed(drawn, YY=torch.full_like(drawn.template, IDS["01"]))
+
+
+Corruption = Callable[[Drawn, Generator], Drawn]
+CORRUPTIONS: dict[Behaviour, dict[str, Corruption]] = {
+    "ioi": {"swap": _swap, "abc": _third_name},
+    "induction": {"last": _another_last},
+    "pronoun": {"gender": _other_gender},
+    "greater": {"first": _first_year},
+}
+
+
+def _with_an_earlier_year(slots: Tensor, generator: Generator) -> Tensor:
+    """Years of 02 to 97, so that there is an earlier one from 02 on: a wrong answer that 01 makes right."""
+    years, at = slots[:, SLOTS.index("YY")] - IDS["00"], SLOTS.index("YY")
+    years = torch.where(years < 2, years + YEARS // 2, years)  # of the same part
+    slots = slots.clone()
+    slots[:, at] = IDS["00"] + years
+    return slots
+
+
+def _names(clean: Drawn, corrupt: Drawn, generator: Generator) -> tuple[Tensor, Tensor]:
+    return _slot(clean, "IO"), _slot(clean, "S")
+
+
+def _pronouns(clean: Drawn, corrupt: Drawn, generator: Generator) -> tuple[Tensor, Tensor]:
+    return _slot(clean, "she"), _slot(corrupt, "she")
+
+
+def _followers(clean: Drawn, corrupt: Drawn, generator: Generator) -> tuple[Tensor, Tensor]:
+    return (fill(drawn.template, drawn.slots)[:, PROMPT_SPAN + 1] for drawn in (clean, corrupt))  # type: ignore[return-value]
+
+
+def _years(clean: Drawn, corrupt: Drawn, generator: Generator) -> tuple[Tensor, Tensor]:
+    """A later year, and one from 02 to the year itself."""
+    year = _slot(clean, "YY") - IDS["00"]
+    u, v = torch.rand(2, len(year), generator=generator, dtype=torch.float64)
+    return IDS["00"] + year + 1 + (u * (YEARS - 1 - year)).long(), IDS["00"] + 2 + (v * (year - 1)).long()
+
+
+ANSWERS: dict[Behaviour, Callable[[Drawn, Drawn, Generator], tuple[Tensor, Tensor]]] = {
+    "ioi": _names,
+    "induction": _followers,
+    "pronoun": _pronouns,
+    "greater": _years,
+}
+
+
+def _roles(behaviour: Behaviour, template: Tensor) -> dict[str, Tensor]:
+    found = [ROLES[behaviour](TEMPLATES[i]) for i in template.unique().tolist()]
+    rows = torch.searchsorted(template.unique(), template)
+    return {role: torch.tensor([1 + places[role] for places in found])[rows] for role in found[0]}  # BOS comes first
+
+
+def _ioi_roles(template: Template) -> dict[str, int]:
+    io, s = template.places("IO")[0], template.places("S")
+    return {"IO": io, "S1": s[0], "S1+1": s[0] + 1, "S2": s[1], "END": _answer_place(template) - 1}
+
+
+def _induction_roles(template: Template) -> dict[str, int]:
+    first = int(template.form.split()[0])
+    return {"A1": first, "A1+1": first + 1, "END": _answer_place(template) - 1}
+
+
+def _pronoun_roles(template: Template) -> dict[str, int]:
+    return {"N": template.places("N")[0], "END": _answer_place(template) - 1}
+
+
+def _greater_roles(template: Template) -> dict[str, int]:
+    return {"XX": template.places("XX")[0], "YY": template.places("YY")[0], "END": _answer_place(template) - 1}
+
+
+ROLES: dict[Behaviour, Callable[[Template], dict[str, int]]] = {
+    "ioi": _ioi_roles,
+    "induction": _induction_roles,
+    "pronoun": _pronoun_roles,
+    "greater": _greater_roles,
+}

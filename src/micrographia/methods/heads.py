@@ -1,0 +1,121 @@
+"""What attention heads look like by their behaviour: where they attend, and whether they copy what they attend to.
+
+Scores are (layer, head) tensors, on any Model. A head that attends evenly is the null of every attention score
+(`evenly`); the same scores on an untrained model are another. A name such as "induction head" is a claim about
+behaviour on these inputs alone: what a head does for the output is for patching to tell.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from micrographia.core.model import Model, Start
+from micrographia.core.sites import Site
+
+COPIED = 5
+"""A token counts as copied when it is among this many largest logits (Wang et al. 2022, section 3.1)."""
+
+
+class RepeatScores(NamedTuple):
+    """Mean attention from the words of the second copy of a repeated span: to where, tells the kind."""
+
+    previous: Float[Tensor, "layer head"]
+    """One position back: previous-token heads (Elhage et al. 2021)."""
+    duplicate: Float[Tensor, "layer head"]
+    """The same word in the first copy: duplicate-token heads (Wang et al. 2022, section 3.2)."""
+    prefix_matching: Float[Tensor, "layer head"]
+    """The word after the same word in the first copy: induction heads (Olsson et al. 2022, "prefix matching score")."""
+
+
+def repeated_spans(
+    n: int, span: int, words: Int[Tensor, "word"], generator: Generator, *, bos: int | None = None
+) -> Int[Tensor, "n pos"]:
+    """n rows of `span` random different words and the same again, after `bos` where there is one."""
+    drawn = torch.rand(n, len(words), generator=generator).topk(span).indices
+    first = words[drawn]
+    start = torch.full((n, 0 if bos is None else 1), bos or 0, dtype=first.dtype)
+    return torch.cat([start, first, first], 1)
+
+
+def repeat_scores(model: Model, tokens: Int[Tensor, "n pos"], span: int) -> RepeatScores:
+    """Where heads attend from the second of two copies, each of `span` words and the last 2 * span of the row.
+
+    One forward pass; holds one layer-by-layer set of patterns, (n, head, pos, pos) each.
+    Source: Olsson et al., "In-context learning and induction heads" (2022), on head activation evaluators.
+    """
+    patterns = model.run(tokens, keep=_patterns(model), logits="last").cache
+    queries = torch.arange(tokens.shape[1] - span, tokens.shape[1])
+
+    def back(by: int) -> Tensor:
+        return torch.stack([patterns[site][:, :, queries, queries - by].mean((0, 2)) for site in _patterns(model)])
+
+    return RepeatScores(back(1), back(span), back(span - 1))
+
+
+def attention(
+    model: Model, tokens: Int[Tensor, "n pos"], pairs: Sequence[tuple[Int[Tensor, "n"], Int[Tensor, "n"]]]
+) -> Float[Tensor, "pair layer head"]:
+    """Mean attention over the rows, from the first position of each pair to the second. One forward pass."""
+    cache = model.run(tokens, keep=_patterns(model), logits="last").cache
+    rows = torch.arange(len(tokens))
+    found = [[cache[site][rows, :, q, k].mean(0) for site in _patterns(model)] for q, k in pairs]
+    return torch.stack([torch.stack(layers) for layers in found])
+
+
+def evenly(queries: Int[Tensor, "n"]) -> float:
+    """Mean attention that any one key gets from a causal head that attends evenly: 1 / (query + 1)."""
+    return (1 / (queries.double() + 1)).mean().item()
+
+
+def copy_scores(
+    model: Model, tokens: Int[Tensor, "n pos"], at: Int[Tensor, "n"], *, sign: int = 1, top: int = COPIED
+) -> Float[Tensor, "layer head"]:
+    """Share of rows in which a head that attends to position `at` alone puts its token among the `top` logits.
+
+    The head's value and output maps are applied to the residual stream after the first layer (heads of the first
+    layer: to the embedding, which is all they can read), and what comes out is read by the final norm and the
+    unembedding. `sign` -1 asks whether the head pushes the token away. Chance is `top` / vocabulary.
+    One forward pass, one layer for each layer, and a readout of n rows for each head.
+    Source: Wang et al. (2022), section 3.1; that heads of the first layer read the embedding is ours.
+    """
+    shape, rows = model.shape, torch.arange(len(tokens))
+    early = [Site("resid_pre", layer) for layer in range(min(2, shape.n_layers))]
+    residual = model.run(tokens, keep=early, stop=len(early)).cache
+    own = tokens[rows, at][:, None]
+    scores = torch.zeros(shape.n_layers, shape.n_heads)
+    for layer in range(shape.n_layers):
+        start, v = Start(layer, residual[early[min(layer, len(early) - 1)]]), Site("v", layer)
+        values = model.run(tokens, keep=v, start=start, stop=layer + 1).cache[v][rows, at]
+        for head in range(shape.n_heads):
+            group = head * values.shape[1] // shape.n_heads  # heads of a group share their values
+            written = sign * values[:, group] @ model.weights.W_O[layer, head]
+            logits = model.run(own, start=Start(shape.n_layers, written[:, None])).logits
+            assert logits is not None
+            scores[layer, head] = (logits[:, -1].topk(top).indices == own).any(1).double().mean()
+    return scores
+
+
+def copying_eigenvalues(model: Model) -> Float[Tensor, "layer head"]:
+    """Sum of the eigenvalues of W_E W_V W_O W_U over the sum of their sizes: 1 copies, -1 pushes away, 0 neither.
+
+    The matrix is (vocab, vocab) of rank d_head at most, so its eigenvalues are those of W_O W_U W_E W_V. Norms and
+    MLPs are left out. Two products over the vocabulary and a small eigenproblem for each head.
+    Source: Elhage et al., "A mathematical framework for transformer circuits" (2021), on copying and eigenvalues.
+    """
+    shape, weights = model.shape, model.weights
+    through = (weights.W_U.double() @ weights.W_E.double()).cpu()
+    scores = torch.zeros(shape.n_layers, shape.n_heads)
+    for layer in range(shape.n_layers):
+        for head in range(shape.n_heads):
+            group = head * shape.n_kv_heads // shape.n_heads
+            W_O, W_V = (w.double().cpu() for w in (weights.W_O[layer, head], weights.W_V[layer, group]))
+            values = torch.linalg.eigvals(W_O @ through @ W_V)
+            scores[layer, head] = (values.sum().real / values.abs().sum()).float()
+    return scores
+
+
+def _patterns(model: Model) -> list[Site]:
+    return [Site("pattern", layer) for layer in range(model.shape.n_layers)]
