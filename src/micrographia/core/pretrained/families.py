@@ -9,10 +9,11 @@ Read from the modelling files of transformers 5.23.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from micrographia.core.errors import UnknownModel
 
+SHARES: tuple[Literal["q", "k", "v"], ...] = ("q", "k", "v")
 Layout = Literal["heads", "heads_first", "flat", "interleaved"]
 
 
@@ -33,6 +34,14 @@ class Part:
     @property
     def projection(self) -> str:
         return self.weight or self.path
+
+
+class QKV(NamedTuple):
+    """Where queries, keys and values are."""
+
+    q: Part
+    k: Part
+    v: Part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,10 +73,10 @@ class Family:
     head_projection: str = ""
 
     attn: str
-    mlp: str
-    q: Part
-    k: Part
-    v: Part
+    """The module that attends, and that an attention function is told."""
+    mlp: str = ""
+    """The module of the whole MLP, needed where no norm stands before it."""
+    qkv: QKV
     o: str
     act: str
     down: str
@@ -97,30 +106,29 @@ class Family:
     final_softcap: str = ""
     """The config's name of the cap on logits."""
     eager_method: str = ""
-    """The method of the attention module that attends, where no attention function is looked up."""
-    chooses_attention: bool = True
-    """False: the attention implementation cannot be chosen; there is only eager."""
+    """The method of the attention module that attends when eager, where no attention function is looked up."""
+    eager_scaling: str = ""
+    """The attribute by which that method scales the scores; "" where it does not."""
+    eager_mask: str = ""
+    """The buffer of that module with the pairs that may attend, (1, 1, n_ctx, n_ctx), where masks do not say it all."""
+    eager_heads_first: bool = False
+    """Whether that method gives (batch, head, pos, d_head), not (batch, pos, head, d_head)."""
     when: tuple[tuple[str, Any, Mapping[str, Any]], ...] = field(default=(), compare=False)
     """Where the config's attribute has this value, these fields are others."""
 
 
-def _separate(attn: str, q: str = "q_proj", k: str = "k_proj", v: str = "v_proj") -> dict[str, Part]:
-    return {"q": Part(path=f"{attn}.{q}"), "k": Part(path=f"{attn}.{k}"), "v": Part(path=f"{attn}.{v}")}
+def _separate(attn: str, q: str = "q_proj", k: str = "k_proj", v: str = "v_proj") -> QKV:
+    return QKV(*(Part(path=f"{attn}.{name}") for name in (q, k, v)))
 
 
-def _normed(layout: Layout) -> dict[str, Part]:
+def _normed(layout: Layout) -> QKV:
     """q and k as they are behind their own norms."""
-    return {
-        name: Part(path=f"self_attn.{name}_norm", layout=layout, weight=f"self_attn.{name}_proj") for name in "qk"
-    } | {"v": Part(path="self_attn.v_proj")}
+    q, k = (Part(path=f"self_attn.{name}_norm", layout=layout, weight=f"self_attn.{name}_proj") for name in "qk")
+    return QKV(q, k, Part(path="self_attn.v_proj"))
 
 
-def _fused(path: str, layout: Layout = "flat") -> dict[str, Part]:
-    return {
-        "q": Part(path=path, layout=layout, share="q"),
-        "k": Part(path=path, layout=layout, share="k"),
-        "v": Part(path=path, layout=layout, share="v"),
-    }
+def _fused(path: str, layout: Layout = "flat") -> QKV:
+    return QKV(*(Part(path=path, layout=layout, share=name) for name in SHARES))
 
 
 GPT2 = Family(
@@ -131,8 +139,7 @@ GPT2 = Family(
     final_norm="transformer.ln_f",
     head="lm_head",
     attn="attn",
-    mlp="mlp",
-    **_fused("attn.c_attn"),
+    qkv=_fused("attn.c_attn"),
     o="attn.c_proj",
     act="mlp.act",
     up=Part(path="mlp.c_fc"),
@@ -140,18 +147,26 @@ GPT2 = Family(
     attn_norm="ln_1",
     mlp_norm="ln_2",
     transposed=True,
-    when=(("reorder_and_upcast_attn", True, {"eager_method": "_upcast_and_reordered_attn"}),),
+    when=(
+        (
+            "reorder_and_upcast_attn",
+            True,
+            {"eager_method": "_upcast_and_reordered_attn", "eager_scaling": "scaling"},
+        ),
+    ),
 )
 
 GPT_NEO = replace(
     GPT2,
     name="GPT-Neo",
-    **_separate("attn.attention"),
+    attn="attn.attention",
+    qkv=_separate("attn.attention"),
     o="attn.attention.out_proj",
     transposed=False,
     tuple_layers=True,
     eager_method="_attn",
-    chooses_attention=False,
+    eager_mask="bias",
+    eager_heads_first=True,
     when=(),
 )
 
@@ -162,8 +177,7 @@ GPT_NEOX = Family(
     final_norm="gpt_neox.final_layer_norm",
     head="lm_head",
     attn="attention",
-    mlp="mlp",
-    **_fused("attention.query_key_value", "interleaved"),
+    qkv=_fused("attention.query_key_value", "interleaved"),
     o="attention.dense",
     act="mlp.act",
     up=Part(path="mlp.dense_h_to_4h"),
@@ -182,7 +196,7 @@ LLAMA = Family(
     head="lm_head",
     attn="self_attn",
     mlp="mlp",
-    **_separate("self_attn"),
+    qkv=_separate("self_attn"),
     o="self_attn.o_proj",
     act="mlp.act_fn",
     gate=Part(path="mlp.gate_proj"),
@@ -194,12 +208,12 @@ LLAMA = Family(
     rotary=True,
 )
 
-QWEN3 = replace(LLAMA, name="Qwen3", **_normed("heads"))
+QWEN3 = replace(LLAMA, name="Qwen3", qkv=_normed("heads"))
 
 OLMO2 = replace(
     LLAMA,
     name="OLMo 2",
-    **_normed("flat"),
+    qkv=_normed("flat"),
     attn_norm="",
     mlp_norm="",
     attn_post_norm="post_attention_layernorm",
@@ -209,7 +223,7 @@ OLMO2 = replace(
 PHI3 = replace(
     LLAMA,
     name="Phi-3",
-    **_fused("self_attn.qkv_proj"),
+    qkv=_fused("self_attn.qkv_proj"),
     act="mlp.activation_fn",
     gate=Part(path="mlp.gate_up_proj", share="gate"),
     up=Part(path="mlp.gate_up_proj", share="up"),
@@ -225,7 +239,7 @@ GEMMA2 = replace(
     final_softcap="final_logit_softcapping",
 )
 
-GEMMA3 = replace(GEMMA2, name="Gemma 3", **_normed("heads_first"))
+GEMMA3 = replace(GEMMA2, name="Gemma 3", qkv=_normed("heads_first"))
 
 OPT = Family(
     name="OPT",
@@ -237,8 +251,7 @@ OPT = Family(
     embed_projection="model.decoder.project_in",
     head_projection="model.decoder.project_out",
     attn="self_attn",
-    mlp="",
-    **_separate("self_attn"),
+    qkv=_separate("self_attn"),
     o="self_attn.out_proj",
     act="activation_fn",
     up=Part(path="fc1"),
@@ -269,9 +282,8 @@ BERT = Family(
     layers="bert.encoder.layer",
     final_norm="cls.predictions.transform.LayerNorm",
     head="cls.predictions.decoder",
-    attn="attention",
-    mlp="",
-    **_separate("attention.self", "query", "key", "value"),
+    attn="attention.self",
+    qkv=_separate("attention.self", "query", "key", "value"),
     o="attention.output.dense",
     act="intermediate.intermediate_act_fn",
     up=Part(path="intermediate.dense"),

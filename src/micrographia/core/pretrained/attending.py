@@ -1,0 +1,254 @@
+"""Inside attention: rotated queries and keys, scores and patterns.
+
+transformers looks its attention function up by name. For a run that asks for these Sites, the name is that of a
+function of ours that calls the very one which would have been called, and so gives the same bits; its mask function
+is registered with it, for without one the model would silently attend to what comes after. Where the pattern is
+edited or differentiated the run attends eagerly. A family with an attention of its own has that method wrapped.
+Scores are after scaling, soft cap and mask; a pair that may not attend has the lowest number of the dtype, as in the
+models. A kept pattern of a row that may attend to nothing (a padded query) is uniform.
+Suffixes: B batch, H head, Q query, K key, E d_head.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from micrographia.core.errors import UserError
+from micrographia.core.pretrained.body import Body
+from micrographia.core.pretrained.listener import Listener, heard
+
+PREFIX = "micrographia_"
+INSIDE = ("rot_q", "rot_k", "scores", "pattern")
+
+
+class Implementation:
+    """The attention implementation that a model's configuration names, and how a run names another for its length."""
+
+    def __init__(self, body: Body) -> None:
+        configs = [getattr(module, "config", None) for module in body.module.modules()]
+        self._configs = list(
+            {id(config): config for config in [*configs, body.config] if _names_attention(config)}.values()
+        )
+        self._before: list[list[str | None]] = []
+
+    @property
+    def own(self) -> str:
+        """The user's own choice, also while a run has named another."""
+        named = self._before[0][-1] if self._before else self._configs[-1]._attn_implementation
+        return named or "eager"
+
+    @property
+    def is_renamed(self) -> bool:
+        return bool(self._before)
+
+    @contextmanager
+    def named(self, name: str) -> Iterator[None]:
+        self._before.append([config._attn_implementation for config in self._configs])
+        try:
+            for config in self._configs:
+                config._attn_implementation = name
+            yield
+        finally:
+            for config, before in zip(self._configs, self._before.pop()):
+                config._attn_implementation = before
+
+
+def _names_attention(config: Any) -> bool:
+    return getattr(config, "_attn_implementation", None) is not None
+
+
+def needs_eager(listener: Listener, n_layers: int, implementation: str) -> bool:
+    """Whether this run must leave the implementation for eager attention."""
+    kinds = ("scores", "pattern")
+    layers = range(n_layers)
+    edited = any(listener.edits(*kinds, layer=i) for i in layers)
+    kept = any(listener.wants(*kinds, layer=i) for i in layers)
+    return implementation != "eager" and (edited or (kept and (listener.grad or implementation != "sdpa")))
+
+
+@contextmanager
+def attending(body: Body, implementation: Implementation, listener: Listener, *, eager: bool) -> Iterator[None]:
+    """Have attention hand its insides to the listener, with the implementation as it was afterwards."""
+    name = "eager" if eager else implementation.own
+    wanted = [i for i in range(body.shape.n_layers) if listener.wants(*INSIDE, layer=i)]
+    if not wanted and not implementation.is_renamed:
+        yield
+    elif not wanted:
+        with implementation.named(name):
+            yield
+    elif name == "eager" and body.family.eager_method:
+        with implementation.named(name), _wrapped_methods(body, listener, wanted):
+            yield
+    else:
+        with implementation.named(_registered(name)):
+            yield
+
+
+def _registered(name: str) -> str:
+    """The name of our function around the implementation `name`, registered with its mask function at first use."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ours = PREFIX + name
+    if ours not in ALL_ATTENTION_FUNCTIONS:
+        if name not in ALL_MASK_ATTENTION_FUNCTIONS or (name != "eager" and name not in ALL_ATTENTION_FUNCTIONS):
+            raise UserError(
+                f"Sites inside attention were asked for, but attention implementation {name!r} has no mask function to "
+                "go with it. Load the model with attn_implementation 'eager' or 'sdpa'."
+            )
+
+        def attend(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+            call = _eager_function(module) if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
+            return _attend(call, module, *args, **kwargs)
+
+        AttentionInterface.register(ours, attend)
+        AttentionMaskInterface.register(ours, ALL_MASK_ATTENTION_FUNCTIONS[name])
+    return ours
+
+
+def _eager_function(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The eager attention that the module's own file defines."""
+    for kind in type(module).__mro__:
+        found = getattr(sys.modules[kind.__module__], "eager_attention_forward", None)
+        if found is not None:
+            return found
+    raise UserError(
+        f"Sites inside attention were asked for; {type(module).__name__} comes from a file without an eager attention "
+        "function. Name its attention method in the family's row (eager_method)."
+    )
+
+
+def _attend(
+    call: Callable[..., tuple[Tensor, Tensor | None]],
+    module: nn.Module,
+    q_BHQE: Tensor,
+    k_BHKE: Tensor,
+    v_BHKE: Tensor,
+    mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    listener = heard()
+    layer = None if listener is None else listener.attention_layers.get(id(module))
+    if listener is None or layer is None:
+        return call(module, q_BHQE, k_BHKE, v_BHKE, mask, **kwargs)
+    q, k = _rotated(listener, layer, q_BHQE, k_BHKE)
+    out_BQHE, pattern = call(module, q, k, v_BHKE, mask, **kwargs)
+    if not listener.wants("scores", "pattern", layer=layer):
+        return out_BQHE, pattern
+    scaling, softcap = kwargs.get("scaling"), kwargs.get("softcap")
+    causal = kwargs.get("is_causal")
+    allowed = _allowed(mask, q, k, getattr(module, "is_causal", True) if causal is None else causal)
+    scores = _scores(q, k, allowed, q.shape[-1] ** -0.5 if scaling is None else scaling, softcap)
+    change = _patterns(listener, layer, scores, pattern)
+    if change is not None:
+        out_BQHE = out_BQHE + (change @ _for_each_head(v_BHKE, change.shape[1])).transpose(1, 2)
+    return out_BQHE, pattern
+
+
+def _rotated(listener: Listener, layer: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys after rotary, of this run's positions: keys of earlier ones are behind them no more."""
+    if listener.wants("rot_q", layer=layer):
+        seen = listener("rot_q", layer, q.transpose(1, 2))
+        q = seen.transpose(1, 2) if listener.on_path("rot_q", layer) else q
+    if listener.wants("rot_k", layer=layer):
+        before = k.shape[2] - q.shape[2]
+        seen = listener("rot_k", layer, k[:, :, before:].transpose(1, 2))
+        if listener.on_path("rot_k", layer):
+            new = seen.transpose(1, 2)
+            k = torch.cat([k[:, :, :before], new], 2) if before else new
+    return q, k
+
+
+def _scores(q: Tensor, k: Tensor, allowed: Tensor | None, scaling: float, softcap: float | None) -> Tensor:
+    scores = q @ _for_each_head(k, q.shape[1]).transpose(-1, -2) * scaling
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    return scores if allowed is None else scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+
+
+def _for_each_head(x_BKKE: Tensor, n_heads: int) -> Tensor:
+    """Keys or values, each for all the query heads that share it."""
+    groups = n_heads // x_BKKE.shape[1]
+    return x_BKKE if groups == 1 else x_BKKE.repeat_interleave(groups, 1)
+
+
+def _allowed(mask: Tensor | None, q: Tensor, k: Tensor, causal: bool) -> Tensor | None:
+    """Which pairs may attend: of a mask of either kind, or, without one, causally, as sdpa then does."""
+    if mask is not None:
+        return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min
+    if not causal or q.shape[2] == 1:
+        return None
+    return torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
+
+
+def _patterns(listener: Listener, layer: int, scores: Tensor, pattern: Tensor | None) -> Tensor | None:
+    """Hand scores and pattern to the Tap; the change of the pattern that it made, None for none.
+
+    `pattern` is the one attention itself used: what the Tap gives back unchanged is then on the path already.
+    """
+    used = _softmax(scores) if pattern is None else pattern
+    now = used
+    if listener.wants("scores", layer=layer):
+        seen = listener("scores", layer, scores.view_as(scores))
+        if listener.on_path("scores", layer):
+            now = used + (_softmax(seen) - _softmax(scores))
+    if listener.wants("pattern", layer=layer):
+        now = listener("pattern", layer, now) if listener.on_path("pattern", layer) else _beside(listener, layer, now)
+    return None if now is used or pattern is None else now - used
+
+
+def _beside(listener: Listener, layer: int, pattern: Tensor) -> Tensor:
+    listener("pattern", layer, pattern)
+    return pattern
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """In float32 at least, as the models take it."""
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    return scores.softmax(-1, dtype=wide).to(scores.dtype)
+
+
+@contextmanager
+def _wrapped_methods(body: Body, listener: Listener, layers: list[int]) -> Iterator[None]:
+    """Wrap the attention method of each of these layers' modules, and put back what was there."""
+    name = body.family.eager_method
+    before: list[tuple[nn.Module, Any]] = []
+    try:
+        for layer in layers:
+            module = body.part(body.family.attn, layer)
+            before.append((module, vars(module).get(name)))
+            object.__setattr__(module, name, _method(body, listener, module, layer))
+        yield
+    finally:
+        for module, old in before:
+            object.__delattr__(module, name)
+            if old is not None:
+                object.__setattr__(module, name, old)
+
+
+def _method(body: Body, listener: Listener, module: nn.Module, layer: int) -> Callable[..., tuple[Tensor, Tensor]]:
+    family = body.family
+    attend: Callable[..., tuple[Tensor, Tensor]] = getattr(module, family.eager_method)
+    scaling: float = getattr(module, family.eager_scaling) if family.eager_scaling else 1.0
+
+    def wrapped(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        out, pattern = attend(q, k, v, attention_mask)
+        if not listener.is_heard():
+            return out, pattern
+        allowed = _allowed(attention_mask, q, k, causal=True)
+        if family.eager_mask:
+            n_q, n_k = q.shape[2], k.shape[2]
+            table: Tensor = getattr(module, family.eager_mask)[:, :, n_k - n_q : n_k, :n_k].bool()
+            allowed = table if allowed is None else table & allowed
+        change = _patterns(listener, layer, _scores(q, k, allowed, scaling, None), pattern)
+        if change is not None:
+            added = change @ v
+            out = out + (added if family.eager_heads_first else added.transpose(1, 2))
+        return out, pattern
+
+    return wrapped

@@ -1,0 +1,185 @@
+"""The parts of a model at hand, found by its family's row: modules, sizes and Sites.
+
+A `Body` is made once per model and holds no tensor of its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from micrographia.core.errors import UnknownModel
+from micrographia.core.model import ModelShape
+from micrographia.core.pretrained.families import Family, Part
+from micrographia.core.sites import Site
+
+MLP_KINDS = ("mlp_norm_scale", "mlp_norm", "mlp_pre", "mlp_up", "neurons", "mlp_raw", "mlp_out")
+
+
+class SiteList(tuple[Site, ...]):
+    """The Sites in their order, asked for by name in constant time."""
+
+    @cached_property
+    def _set(self) -> frozenset[Site]:
+        return frozenset(self)
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._set
+
+
+class Lens(NamedTuple):
+    """How a Site's value is seen in a module's tensor, and how another is put in its place."""
+
+    read: Callable[[Tensor], Tensor]
+    write: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Body:
+    """The modules of one model. `module` is the whole, `layers` its blocks."""
+
+    module: nn.Module
+    family: Family
+    config: Any
+
+    def find(self, path: str, layer: int | None = None) -> nn.Module | None:
+        """The module at a dotted path of the model or of a layer; None where the path or the module is empty."""
+        if not path:
+            return None
+        found: Any = self.module if layer is None else self.layers[layer]
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        return found
+
+    def part(self, path: str, layer: int | None = None) -> nn.Module:
+        """The module at this path. Raises UnknownModel where the row of the family is wrong about it."""
+        found = self.find(path, layer)
+        if found is None:
+            where = "the model" if layer is None else f"layer {layer}"
+            raise UnknownModel(
+                f"The row of {self.family.name} says that {where} has {path!r}; {type(self.module).__name__} has no "
+                "such module. Pass a model with a language-modelling head, or correct the row in families.py."
+            )
+        return found
+
+    @cached_property
+    def layers(self) -> list[nn.Module]:
+        found = self.find(self.family.layers)
+        if not isinstance(found, nn.ModuleList):
+            raise UnknownModel(
+                f"{type(self.module).__name__} has no layers at {self.family.layers!r}, where {self.family.name} keeps "
+                "them. Pass the model with its language-modelling head (such as AutoModelForCausalLM gives)."
+            )
+        return list(found)
+
+    @cached_property
+    def attention_layers(self) -> dict[int, int]:
+        """id of the module that attends -> its layer."""
+        return {id(self.part(self.family.attn, i)): i for i in range(len(self.layers))}
+
+    @cached_property
+    def shape(self) -> ModelShape:
+        config = self.config
+        n_heads = config.num_attention_heads
+        down = self.part(self.family.down, 0)
+        head = self.part(self.family.head)
+        return ModelShape(
+            n_layers=len(self.layers),
+            d_model=config.hidden_size,
+            n_heads=n_heads,
+            n_kv_heads=getattr(config, "num_key_value_heads", None) or n_heads,
+            d_head=getattr(config, "head_dim", None) or config.hidden_size // n_heads,
+            d_mlp=width_in(down),
+            d_vocab=config.vocab_size,
+            d_vocab_out=getattr(head, "out_features", config.vocab_size),
+            n_ctx=config.max_position_embeddings,
+        )
+
+    @cached_property
+    def sites(self) -> SiteList:
+        """Every Site, in the order in which a run reaches them."""
+        family = self.family
+        found = [Site("embed"), *([Site("pos_embed")] if family.pos_embed else [])]
+        for i in range(self.shape.n_layers):
+            found += [Site(kind, i) for kind in layer_kinds(family)]
+        final = self.find(family.final_norm) is not None
+        found += [Site(kind) for kind in ("final_norm_scale", "final_norm") if final]
+        return SiteList([*found, Site("logits")])
+
+    def heads(self, part: Part, name: str) -> Lens:
+        """q, k or v as (batch, pos, head, d_head) in the output of their module."""
+        shape = self.shape
+        n_heads = shape.n_heads if name == "q" else shape.n_kv_heads
+        if part.layout == "heads":
+            return PLAIN
+        if part.layout == "heads_first":
+            return Lens(lambda x: x.transpose(1, 2), lambda x, new: new.transpose(1, 2))
+        if part.layout == "interleaved":
+            return _interleaved(n_heads, shape.d_head, "qkv".index(name))
+        split = Lens(lambda x: x.unflatten(-1, (n_heads, shape.d_head)), lambda x, new: new.flatten(-2))
+        return _within(self.share(part), split) if part.share else split
+
+    def share(self, part: Part) -> slice:
+        """Which of a fused output's last axis this part is."""
+        shape = self.shape
+        q, kv, f = shape.n_heads * shape.d_head, shape.n_kv_heads * shape.d_head, shape.d_mlp
+        ends = {"q": (0, q), "k": (q, q + kv), "v": (q + kv, q + 2 * kv), "gate": (0, f), "up": (f, 2 * f)}
+        return slice(*ends[part.share]) if part.share else slice(None)
+
+
+def layer_kinds(family: Family) -> list[str]:
+    """The kinds of Sites in a layer, in the order of a run."""
+    inner_norm = bool(family.attn_post_norm) and not family.post_ln
+    present = {
+        "attn_norm_scale": family.attn_norm,
+        "attn_norm": family.attn_norm,
+        "rot_q": family.rotary,
+        "rot_k": family.rotary,
+        "attn_raw": inner_norm,
+        "resid_mid": not family.parallel,
+        "mlp_norm_scale": family.mlp_norm,
+        "mlp_norm": family.mlp_norm,
+        "mlp_up": family.gate,
+        "mlp_raw": inner_norm,
+    }
+    order = ("resid_pre", "attn_norm_scale", "attn_norm", "q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z")
+    order += ("result", "attn_raw", "attn_out", "resid_mid", *MLP_KINDS, "resid_post")
+    return [kind for kind in order if present.get(kind, True)]
+
+
+def width_in(linear: nn.Module) -> int:
+    """How many numbers a projection reads."""
+    return int(getattr(linear, "in_features", None) or getattr(linear, "nx"))  # noqa: B009  (GPT-2's Conv1D)
+
+
+PLAIN = Lens(lambda x: x, lambda x, new: new)
+
+
+def flattened(batch: int) -> Lens:
+    """(batch, pos, unit) in a tensor of (batch * pos, unit)."""
+    return Lens(lambda x: x.unflatten(0, (batch, -1)), lambda x, new: new.flatten(0, 1))
+
+
+def within(share: slice) -> Lens:
+    """A slice of the last axis."""
+    return _within(share, PLAIN)
+
+
+def _within(share: slice, inner: Lens) -> Lens:
+    def write(x: Tensor, new: Tensor) -> Tensor:
+        part = inner.write(x, new)
+        return torch.cat([x[..., : share.start], part, x[..., share.stop :]], -1)
+
+    return Lens(lambda x: inner.read(x[..., share]), write)
+
+
+def _interleaved(n_heads: int, d_head: int, place: int) -> Lens:
+    def write(x: Tensor, new: Tensor) -> Tensor:
+        parts = list(x.unflatten(-1, (n_heads, 3, d_head)).unbind(-2))
+        parts[place] = new
+        return torch.stack(parts, -2).flatten(-3)
+
+    return Lens(lambda x: x.unflatten(-1, (n_heads, 3, d_head))[..., place, :], write)

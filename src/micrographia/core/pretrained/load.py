@@ -1,0 +1,144 @@
+"""load: a model by its Hub id, from a folder, or already in hand.
+
+Nothing is converted and no code from the Hub is run. What the Hub answers becomes an error that says what to do.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from micrographia.core.errors import UnknownModel, UserError
+from micrographia.core.events import Note, Watch, silent
+from micrographia.core.pretrained.families import Family, family_of
+from micrographia.core.pretrained.model import Pretrained
+from micrographia.core.pretrained.words import HubTokenizer, as_tokenizer
+from micrographia.core.tokens import Tokenizer
+from micrographia.core.transformer import Transformer
+
+RUN_FILE = "run.json"
+
+
+def load(
+    model: str | Path | nn.Module,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    revision: str | None = None,
+    tokenizer: Any = None,
+    watch: Watch = silent,
+) -> Pretrained | Transformer:
+    """A model to put under the microscope: a Hub id, a local folder, or a module already in hand.
+
+    A module in hand is taken as it is, with its dtype, device, attention implementation and mode. From the Hub or a
+    folder, `dtype` None means that of the file; `device_map` needs accelerate. `tokenizer` is a Hub id, a folder, a
+    Hugging Face tokenizer or a `core.tokens.Tokenizer`; None finds the model's own, if it has one. A folder of one of
+    our own Runs gives the model that it trained. `watch` is told what a user should know of later runs.
+    Errors: UnknownModel for what is not there, not allowed or of no known family; UserError for settings that a module
+    in hand already has.
+    """
+    if isinstance(model, nn.Module):
+        given = {"dtype": dtype, "device": device, "device_map": device_map, "revision": revision}
+        if set_anyway := [name for name, value in given.items() if value is not None]:
+            raise UserError(
+                f"{', '.join(set_anyway)} was asked for a module that is already in hand and stays as it is. "
+                "Convert or move the module yourself, or pass its Hub id."
+            )
+        return Pretrained(_uncompiled(model, watch), as_tokenizer(tokenizer), watch=watch)
+    if (Path(model) / RUN_FILE).is_file():
+        from micrographia.core.trained import load_trained
+
+        return load_trained(Path(model))
+    return _from_hub(str(model), dtype, device, device_map, revision, tokenizer, watch)
+
+
+def _from_hub(
+    name: str,
+    dtype: torch.dtype | str | None,
+    device: torch.device | str | None,
+    device_map: str | dict[str, Any] | None,
+    revision: str | None,
+    tokenizer: Any,
+    watch: Watch,
+) -> Pretrained:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
+    where = {"revision": revision, "trust_remote_code": False}
+    with _explained(name, revision):
+        config = AutoConfig.from_pretrained(name, **where)
+        family: Family = family_of(config)
+        kind = AutoModelForMaskedLM if family.encoder else AutoModelForCausalLM
+        choices = {"device_map": device_map} if device_map is not None else {}
+        module: Any = kind.from_pretrained(name, config=config, dtype=dtype or "auto", **choices, **where)
+        words = as_tokenizer(tokenizer) if tokenizer is not None else _own_tokenizer(name, where)
+    if device is not None:
+        module = module.to(device)
+    return Pretrained(module.eval(), words, watch=watch)
+
+
+def _own_tokenizer(name: str, where: dict[str, Any]) -> Tokenizer | None:
+    """The tokenizer that lies with the model; None where there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return HubTokenizer(AutoTokenizer.from_pretrained(name, **where))
+    except (OSError, ValueError, KeyError):  # what transformers raises for a folder without one, by its kind
+        if not Path(name).is_dir():
+            raise
+        return None
+
+
+def _uncompiled(module: nn.Module, watch: Watch) -> nn.Module:
+    """The module under `torch.compile`, which hooks can reach. Raises UserError where it was compiled in place."""
+    under = getattr(module, "_orig_mod", None)
+    if isinstance(under, nn.Module):
+        watch(Note("The compiled graph is not used under the microscope: the module that it was made from is run."))
+        module = under
+    for name, part in module.named_modules():
+        in_place = getattr(part, "_compiled_call_impl", None) is not None
+        if in_place or hasattr(part.forward, "_torchdynamo_orig_callable") or hasattr(part, "_orig_mod"):
+            raise UserError(
+                f"A module was given of which {name or 'the whole'!r} was compiled in place; hooks set now would be "
+                "ignored there without a word. Pass the model before it is compiled."
+            )
+    return module
+
+
+@contextmanager
+def _explained(name: str, revision: str | None) -> Iterator[None]:
+    """Say what to do about an answer of the Hub, or of a folder."""
+    from huggingface_hub import errors as hub
+
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        causes = list(_chain(error))
+
+        def has(*kinds: type[BaseException]) -> bool:
+            return any(isinstance(cause, kinds) for cause in causes)
+
+        if has(hub.GatedRepoError):
+            advice = f"It is gated: ask for access at https://huggingface.co/{name}, then `hf auth login`."
+        elif has(hub.RevisionNotFoundError):
+            advice = f"The Hub has it, but not the revision {revision!r}. Choose a branch, tag or commit that is there."
+        elif has(hub.RepositoryNotFoundError, hub.HFValidationError):
+            advice = "The Hub has no such model, nor is it a folder here. Check the name; for a private one, log in."
+        elif has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError):
+            advice = "The Hub cannot be reached and it is not in the cache. Connect once, or pass a local folder."
+        elif "trust_remote_code" in str(error):
+            advice = "It needs code from the Hub, which is never run here. Load it yourself and pass the module."
+        else:
+            advice = f"{error}"
+        raise UnknownModel(f"The model {name!r} was asked for and could not be loaded. {advice}") from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,64 @@
+"""Only the logits that a run was asked for: at some positions, or a few tokens' columns at one.
+
+Positions are chosen before the unembedding, so that a metric at the last position does not pay for the others; a
+Readout multiplies with the rows of its tokens alone and leaves the model before its unembedding. Both agree with the
+whole logits up to rounding: bit-equality is promised for "all" only, since a matrix product of another shape rounds
+differently.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from micrographia.core.model import LogitsAt, Readout
+from micrographia.core.pretrained.body import Body
+from micrographia.core.pretrained.listener import Hook
+from micrographia.core.pretrained.spans import leaving_with
+
+
+def readout_hooks(body: Body, logits: LogitsAt) -> list[Hook]:
+    """What happens at the unembedding."""
+    head = body.part(body.family.head)
+    if isinstance(logits, Readout) and type(head) is nn.Linear:
+        return [Hook(head, "in", leaving_with(lambda hidden: columns(body, head, hidden, logits)))]
+    if logits == "all" or not (body.family.encoder or isinstance(logits, Readout)):
+        return []
+    positions = _positions(logits)
+    return [Hook(head, "in", lambda value, read: value[:, positions])]
+
+
+def logits_to_keep(body: Body, logits: LogitsAt, length: int) -> dict[str, Any]:
+    """The argument by which decoders choose positions themselves."""
+    if body.family.encoder or logits == "all" or isinstance(logits, Readout):
+        return {}
+    head = next(body.part(body.family.head).parameters())
+    return {"logits_to_keep": torch.tensor([pos % length for pos in _positions(logits)], device=head.device)}
+
+
+def selected(logits: Tensor, wanted: LogitsAt) -> Tensor:
+    """What was asked for, of logits at all positions."""
+    if isinstance(wanted, Readout):
+        return logits[:, wanted.pos].gather(-1, wanted.tokens.to(logits.device))[:, None]
+    return logits if wanted == "all" else logits[:, _positions(wanted)]
+
+
+def columns(body: Body, head: nn.Linear, hidden: Tensor, wanted: Readout) -> Tensor:
+    """The logits of some tokens at one position, (batch, 1, answer)."""
+    tokens = wanted.tokens.to(hidden.device)
+    found = torch.einsum("bd,bad->ba", hidden[:, wanted.pos], head.weight[tokens])
+    if head.bias is not None:
+        found = found + head.bias[tokens]
+    return capped(body, found)[:, None]
+
+
+def capped(body: Body, logits: Tensor) -> Tensor:
+    """The cap that Gemma 2 puts on logits."""
+    cap = getattr(body.config, body.family.final_softcap, None) if body.family.final_softcap else None
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def _positions(logits: LogitsAt) -> list[int]:
+    if isinstance(logits, Readout):
+        return [logits.pos]
+    return [-1] if isinstance(logits, str) else list(logits)

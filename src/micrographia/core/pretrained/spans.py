@@ -1,0 +1,121 @@
+"""Running a part of an unmodified model: from a layer on, up to a layer, behind positions that are known.
+
+The model runs as it is; the layers before the first are bypassed for the length of the run, and the run is left by an
+exception before what is not needed. Masks, positions and rotary tables are thus the model's own.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from micrographia.core.errors import BadShape, UserError
+from micrographia.core.model import Start
+from micrographia.core.pretrained.body import Body
+from micrographia.core.pretrained.listener import Hook, Step
+
+
+class Stopped(Exception):
+    """The run has what it came for; `value` is what it takes along."""
+
+    def __init__(self, value: Tensor | None = None) -> None:
+        super().__init__()
+        self.value = value
+
+
+@contextmanager
+def started(body: Body, start: Start | None) -> Iterator[None]:
+    """Have the layers before the first pass their input on, the last of them the residual stream that was put in."""
+    if start is None or start.layer == 0:
+        yield
+        return
+    bypassed = body.layers[: start.layer]
+    before = [vars(layer).get("forward") for layer in bypassed]
+    try:
+        for layer in bypassed:
+            layer.forward = _passing(body, start.residual if layer is bypassed[-1] else None)
+        yield
+    finally:
+        for layer, old in zip(bypassed, before):
+            vars(layer).pop("forward", None)
+            if old is not None:
+                layer.forward = old
+
+
+def _passing(body: Body, residual: Tensor | None) -> Callable[..., Any]:
+    def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        given = hidden_states if residual is None else residual.to(hidden_states.device)
+        return (given, None) if body.family.tuple_layers else given
+
+    return forward
+
+
+def span_hooks(body: Body, start: Start | None, stop: int | None) -> tuple[list[Hook], list[Hook]]:
+    """What must happen before the Sites are read (the residual put in at layer 0), and after (leaving at `stop`)."""
+    residual = None if start is None or start.layer else start.residual
+    entry = [] if residual is None else [Hook(body.layers[0], "in", lambda value, read: residual.to(value.device))]
+    if stop is None:
+        return entry, []
+    if stop == (start.layer if start else 0):
+        module: nn.Module = body.layers[stop] if stop < len(body.layers) else body.layers[stop - 1]
+        return entry, [Hook(module, "in", _leave)]
+    return entry, [Hook(body.layers[stop - 1], "out", _leave)]
+
+
+def _leave(value: Tensor, read: Tensor) -> Tensor:
+    raise Stopped
+
+
+def leaving_with(read: Callable[[Tensor], Tensor]) -> Step:
+    """Leave the run, taking along what `read` makes of the value."""
+
+    def step(value: Tensor, read_in: Tensor) -> Tensor:
+        raise Stopped(read(value))
+
+    return step
+
+
+def check_start(body: Body, start: Start, batch: int, length: int) -> None:
+    """Raises BadShape for a residual stream of another shape, UserError for keys and values that are missing."""
+    wanted = (batch, length - start.offset, body.shape.d_model)
+    if not 0 <= start.offset < length:
+        raise UserError(f"A start behind {start.offset} positions was asked for; there are {length}. Leave one to run.")
+    if tuple(start.residual.shape) != wanted:
+        raise BadShape(
+            f"A start at layer {start.layer} needs a residual stream (batch, pos - offset, d_model) of {wanted}. "
+            f"Found {tuple(start.residual.shape)}."
+        )
+    if not start.offset:
+        return
+    if body.family.encoder:
+        raise UserError(
+            f"A start behind {start.offset} positions was asked for; {body.family.name} attends both ways, so earlier "
+            "positions depend on later ones. Start with offset 0."
+        )
+    if missing := [layer for layer in range(start.layer, len(body.layers)) if layer not in start.past]:
+        raise UserError(f"A start behind {start.offset} positions needs keys and values of layers {missing} in `past`.")
+
+
+def past_cache(body: Body, start: Start, batch: int) -> Any:
+    """The keys and values of the positions before `offset`, as a cache made for one run (a used one has grown)."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
+    shape = body.shape
+    like = start.residual
+    unread = torch.zeros((), dtype=like.dtype, device=like.device)
+    unread = unread.expand(batch, shape.n_kv_heads, start.offset, shape.d_head)
+    cache = DynamicCache()
+    for layer in range(shape.n_layers):
+        keys, values = (_for_batch(x, batch) for x in start.past[layer]) if layer >= start.layer else (unread, unread)
+        filled = DynamicLayer()
+        filled.lazy_initialization(keys, values)
+        filled.keys, filled.values = keys, values
+        cache.layers.append(filled)
+    return cache
+
+
+def _for_batch(x: Tensor, batch: int) -> Tensor:
+    return x.expand(batch, -1, -1, -1).transpose(1, 2)

@@ -1,0 +1,194 @@
+"""The weights of a Hugging Face model under the names that all families share, as `x @ W`, as views.
+
+Nothing is folded or converted: gains stay apart from matrices, keys and values have as many heads as the model has,
+and a view shares its memory with the parameter. Only Gemma's gains are computed (1 + weight). `W_E` is the table as
+it is stored; the embedding is `embed_scale` times it.
+Suffixes: H head, K key and value head, E d_head, D d_model, M neuron, V vocab.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from micrographia.core.errors import UserError
+from micrographia.core.pretrained.body import Body
+from micrographia.core.pretrained.families import Part
+
+
+class PerLayer:
+    """One kind of weight over layers: `W_Q[layer]`, `W_Q[layer, head]`; None where the model has none."""
+
+    def __init__(self, read: Callable[[int], Any], n_layers: int) -> None:
+        self._read = read
+        self._n_layers = n_layers
+
+    def __len__(self) -> int:
+        return self._n_layers
+
+    def __getitem__(self, at: int | tuple[int, ...]) -> Any:
+        layer, *rest = at if isinstance(at, tuple) else (at,)
+        weight = self._read(layer)
+        return weight[tuple(rest)] if rest and weight is not None else weight
+
+
+class PretrainedWeights:
+    """Lazily sliced views. Of a layer: W_Q HDE, W_K and W_V KDE, W_O HED, W_in and W_gate DM, W_out MD."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        family = body.family
+
+        def per_layer(read: Callable[[int], Any]) -> PerLayer:
+            return PerLayer(read, len(body.layers))
+
+        parts = list(zip(family.qkv, "qkv"))
+        self.W_Q, self.W_K, self.W_V = (
+            per_layer(lambda i, part=part, name=name: _heads_in(body, part, name, i)) for part, name in parts
+        )
+        self.b_Q, self.b_K, self.b_V = (
+            per_layer(lambda i, part=part, name=name: _heads_bias(body, part, name, i)) for part, name in parts
+        )
+        self.W_O = per_layer(lambda i: output_weight(body, i))
+        self.b_O = per_layer(lambda i: bias_of(body.part(family.o, i)))
+        self.W_in, self.b_in = (
+            per_layer(lambda i: _matrix(body, family.up, i)),
+            per_layer(lambda i: _vector(body, family.up, i)),
+        )
+        gate = family.gate
+        self.W_gate = per_layer(lambda i: None if gate is None else _matrix(body, gate, i))
+        self.b_gate = per_layer(lambda i: None if gate is None else _vector(body, gate, i))
+        # Attention compares score_scale * q . k of the Sites q and k, capped to cap * tanh(score / cap) where capped.
+        self.score_scale = per_layer(lambda i: getattr(body.part(family.attn, i), "scaling", 1.0))
+        self.score_cap = per_layer(lambda i: getattr(body.config, "attn_logit_softcapping", None))
+        self.W_out = per_layer(lambda i: matrix_of(body, body.part(family.down, i)))
+        self.b_out = per_layer(lambda i: bias_of(body.part(family.down, i)))
+        norms = {name: getattr(family, name) for name in ("attn_norm", "mlp_norm", "attn_post_norm", "mlp_post_norm")}
+        for name, path in norms.items():
+            setattr(self, f"{name}_w", per_layer(lambda i, path=path: gain_of(body, body.find(path, i))))
+            setattr(self, f"{name}_b", per_layer(lambda i, path=path: bias_of(body.find(path, i))))
+
+    @property
+    def W_E(self) -> Float[Tensor, "vocab d_embed"]:
+        return _stored(self._body.part(self._body.family.embed))
+
+    @property
+    def embed_scale(self) -> float:
+        """The embedding is this times W_E (Gemma: sqrt(d_model); else 1)."""
+        scale = getattr(self._body.part(self._body.family.embed), "embed_scale", 1.0)
+        return float(scale)
+
+    @property
+    def W_pos(self) -> Float[Tensor, "n_ctx d_model"] | None:
+        family = self._body.family
+        return _stored(self._body.part(family.pos_embed))[family.pos_offset :] if family.pos_embed else None
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model vocab"]:
+        return _stored(self._body.part(self._body.family.head)).T
+
+    @property
+    def b_U(self) -> Float[Tensor, "vocab"] | None:
+        return bias_of(self._body.part(self._body.family.head))
+
+    @property
+    def final_norm_w(self) -> Float[Tensor, "d_model"] | None:
+        return gain_of(self._body, self._body.find(self._body.family.final_norm))
+
+    @property
+    def final_norm_b(self) -> Float[Tensor, "d_model"] | None:
+        return bias_of(self._body.find(self._body.family.final_norm))
+
+    def final_readout(self, direction: Float[Tensor, "d_model *n"]) -> Float[Tensor, "d_model *n"]:
+        """What reads `direction`, of the final norm's output, off the residual stream before division by the scale.
+
+        gain * direction, less its mean for LayerNorm. The norm's bias adds `final_norm_b @ direction` in any case. The
+        cap that Gemma 2 puts on logits comes after. Raises UserError where more than a norm stands between (BERT).
+        """
+        body = self._body
+        if body.family.encoder:
+            raise UserError(
+                f"A linear readout was asked for, but {body.family.name} transforms the residual stream before it "
+                "unembeds: logits are not linear in it. Read `final_norm` instead, which W_U unembeds."
+            )
+        projection = body.find(body.family.head_projection)
+        if projection is not None:
+            direction = _stored(projection).T @ direction
+        w = self.final_norm_w
+        if body.find(body.family.final_norm) is None:
+            return direction
+        gain = direction if w is None else direction * w.reshape(-1, *[1] * (direction.ndim - 1))
+        return gain - gain.mean(0, keepdim=True) if body.family.norm.kind == "layernorm" else gain
+
+
+def output_weight(body: Body, layer: int) -> Float[Tensor, "head d_head d_model"]:
+    return matrix_of(body, body.part(body.family.o, layer)).unflatten(0, (body.shape.n_heads, body.shape.d_head))
+
+
+def results(
+    body: Body, z: Float[Tensor, "batch pos head_d_head"], layer: int
+) -> Float[Tensor, "batch pos head d_model"]:
+    """What each head adds to the attention output: z W_O, head by head."""
+    shape = body.shape
+    W_O = output_weight(body, layer)
+    return torch.einsum("bphe,hed->bphd", z.unflatten(-1, (shape.n_heads, shape.d_head)), W_O)
+
+
+def matrix_of(body: Body, module: nn.Module) -> Float[Tensor, "into out"]:
+    """A projection as `x @ W`."""
+    return _stored(module) if body.family.transposed else _stored(module).T
+
+
+def bias_of(module: nn.Module | None) -> Tensor | None:
+    found = getattr(module, "bias", None)
+    return found.detach() if isinstance(found, Tensor) else None
+
+
+def gain_of(body: Body, module: nn.Module | None) -> Tensor | None:
+    found = getattr(module, "weight", None)
+    if not isinstance(found, Tensor):
+        return None
+    offset = body.family.norm.offset
+    return found.detach() + offset if offset else found.detach()
+
+
+def _heads_in(body: Body, part: Part, name: str, layer: int) -> Tensor:
+    """(head, d_model, d_head) of a projection to heads."""
+    weight = matrix_of(body, body.part(part.projection, layer))
+    n_heads = body.shape.n_heads if name == "q" else body.shape.n_kv_heads
+    if part.layout == "interleaved":
+        return weight.unflatten(1, (n_heads, 3, body.shape.d_head))[:, :, "qkv".index(name)].transpose(0, 1)
+    return weight[:, body.share(part)].unflatten(1, (n_heads, body.shape.d_head)).transpose(0, 1)
+
+
+def _heads_bias(body: Body, part: Part, name: str, layer: int) -> Tensor | None:
+    bias = bias_of(body.part(part.projection, layer))
+    if bias is None:
+        return None
+    n_heads = body.shape.n_heads if name == "q" else body.shape.n_kv_heads
+    if part.layout == "interleaved":
+        return bias.unflatten(0, (n_heads, 3, body.shape.d_head))[:, "qkv".index(name)]
+    return bias[body.share(part)].unflatten(0, (n_heads, body.shape.d_head))
+
+
+def _matrix(body: Body, part: Part, layer: int) -> Tensor:
+    return matrix_of(body, body.part(part.path, layer))[:, body.share(part)]
+
+
+def _vector(body: Body, part: Part, layer: int) -> Tensor | None:
+    bias = bias_of(body.part(part.path, layer))
+    return None if bias is None else bias[body.share(part)]
+
+
+def _stored(module: nn.Module) -> Tensor:
+    """The parameter, outside any graph. Raises UserError where it is not a plain matrix of floats."""
+    weight: Any = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.is_meta:
+        found = "no weight" if weight is None else f"a weight of {weight.dtype} on {weight.device}"
+        raise UserError(
+            f"The weights of {type(module).__name__} were asked for, which holds {found} (quantised or off-loaded). "
+            "Activations can be kept and edited; for weights, load the model unquantised on a device."
+        )
+    return weight.detach()

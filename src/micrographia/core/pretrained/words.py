@@ -1,0 +1,58 @@
+"""Hugging Face tokenizers as ours."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from micrographia.core.errors import UserError
+from micrographia.core.tokens import Tokenizer
+
+
+class HubTokenizer:
+    """A Hugging Face tokenizer. `bos` is its first special token ([CLS] in BERT), be it put by itself or not."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    @property
+    def bos(self) -> int | None:
+        return self.inner.cls_token_id if self.inner.bos_token_id is None else self.inner.bos_token_id
+
+    @property
+    def pad(self) -> int | None:
+        return self.inner.pad_token_id
+
+    def encode(self, text: str) -> list[int]:
+        return self.inner.encode(text, add_special_tokens=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.inner.decode(list(ids), clean_up_tokenization_spaces=False)
+
+    @property
+    def as_usual(self) -> "AsUsual":
+        return AsUsual(self.inner)
+
+
+class AsUsual(HubTokenizer):
+    """The same, with the special tokens that it puts by itself; one at the beginning never twice."""
+
+    def encode(self, text: str) -> list[int]:
+        ids = self.inner.encode(text, add_special_tokens=True)
+        return ids[1:] if ids[:2] == [self.bos, self.bos] else ids
+
+
+def as_tokenizer(given: Any) -> Tokenizer | None:
+    """A tokenizer from what a user may pass: ours, one of Hugging Face, its Hub id or folder, or None."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+    if given is None:
+        return None
+    if isinstance(given, PreTrainedTokenizerBase):
+        return HubTokenizer(given)
+    if isinstance(given, str | Path):
+        return HubTokenizer(AutoTokenizer.from_pretrained(str(given), trust_remote_code=False))
+    if isinstance(given, Tokenizer):
+        return given
+    raise UserError(
+        f"A tokenizer was expected, of Hugging Face or with encode, decode, bos and pad. Found {type(given).__name__}."
+    )
