@@ -1,0 +1,112 @@
+"""Planted: a hand-built model, prompt pairs, and the parts of its circuit by the role they play; and the crowd around.
+
+Every free head and neuron joins the crowd, so that a circuit is found only by a method that tells it from those:
+decoys     see the letters that clean and corrupt prompts differ in, with five times the circuit's activation, and write
+           where nothing reads; their effect is exactly zero
+murmurs    do move the metric, straight and linearly, by about a hundredth of what the circuit does. A part of the
+           circuit whose score is not above the loudest murmur's is missed, however small a number it got
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from micrographia.core.pairs import Pairs
+from micrographia.core.sites import Site
+from micrographia.core.transformer import Transformer
+from micrographia.labs.ioi.planted.draft import ANSWERS, N_LAYERS, ON, VOCABULARY, WORDS, YES, Draft, N
+
+GAIN = 2.0
+"""Logits that a circuit's answer is worth."""
+WASTE = 5.0
+MURMUR = {"head": 0.02, "neuron": 0.01}
+
+
+class Part(NamedTuple):
+    """One place of one activation: `index` is a head or a neuron."""
+
+    site: Site
+    pos: int
+    index: int
+
+
+class Planted(NamedTuple):
+    """`roles`: what each part of the circuit does, and where it is."""
+
+    name: str
+    model: Transformer
+    pairs: Pairs
+    roles: Mapping[str, tuple[Part, ...]]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Heads' outputs and neurons of every layer, and queries, keys or values where the circuit names some."""
+        named = {part.site.kind for parts in self.roles.values() for part in parts}
+        kinds = [kind for kind in ("q", "k", "v", "z", "neurons") if kind in named | {"z", "neurons"}]
+        return tuple(site for kind in kinds for site in self.model.sites if site.kind == kind)
+
+    @property
+    def circuit(self) -> frozenset[Part]:
+        return frozenset(part for parts in self.roles.values() for part in parts)
+
+
+def heads(kind: str, layer: int, head: int, *places: int) -> tuple[Part, ...]:
+    return tuple(Part(Site(kind, layer), pos, head) for pos in places)
+
+
+def neurons(layer: int, pos: int, units: Sequence[int]) -> tuple[Part, ...]:
+    return tuple(Part(Site("neurons", layer), pos, unit) for unit in units)
+
+
+def pairs_of(rows: Sequence[tuple[str, str, str, str]]) -> Pairs:
+    """Pairs from (clean, corrupt, right, wrong)."""
+    clean, corrupt, right, wrong = (list(column) for column in zip(*rows))
+    prompts = [torch.tensor([VOCABULARY.encode(text) for text in side]) for side in (clean, corrupt)]
+    answers = [torch.tensor([WORDS.index(word) for word in side]) for side in (right, wrong)]
+    return Pairs(prompts[0], prompts[1], answers[0], answers[1], tuple(zip(clean, corrupt)))
+
+
+def says(*letters: str, step: int = 0) -> Tensor:
+    """What murmurs say of a letter: that `step` letters on; or "yes" to these letters."""
+    table = torch.zeros(N, len(ANSWERS), dtype=torch.float64)
+    if letters:
+        table[[ANSWERS.index(letter) for letter in letters], ANSWERS.index(YES)] = 1.0
+    else:
+        table[:, :N] = torch.eye(N, dtype=torch.float64).roll(step, 1)
+    return table
+
+
+YES_TO_ON = says(*ANSWERS[:ON])
+
+
+def crowd(draft: Draft, sources: Sequence[int], end: int, opinion: Tensor) -> Draft:
+    """Fill every free head and neuron with decoys and murmurs, which at `end` see the letters at `sources`.
+
+    `opinion` (letter, answer) is what murmurs say. One more head brings the first letter to `echo`, for the neurons.
+    """
+    echo = draft.free("head", 0)[0]
+    draft.look(0, echo, {end: sources[0]})
+    draft.read(0, echo, "token")
+    draft.write(0, echo, "echo")
+    for layer in range(N_LAYERS):
+        for n, head in enumerate(draft.free("head", layer)):
+            draft.look(layer, head, {end: sources[n // 2 % len(sources)]})
+            draft.read(layer, head, "token")
+            if n % 2:
+                draft.write(layer, head, "answer", MURMUR["head"] * opinion)
+            else:
+                draft.write(layer, head, "waste", WASTE)
+        _neurons(draft, layer, opinion)
+    return draft
+
+
+def _neurons(draft: Draft, layer: int, opinion: Tensor) -> None:
+    """For each letter a decoy and a murmur. Their bias keeps them on, so that they are linear."""
+    free = draft.free("neuron", layer)
+    for letter, unit in enumerate(free[:N]):
+        draft.neuron(layer, unit, {draft.at("echo", letter): WASTE}, {draft.at("waste", letter): WASTE}, 0.5)
+    for letter, unit in enumerate(free[N : 2 * N]):
+        answers = {draft.at("answer", i): MURMUR["neuron"] * float(x) for i, x in enumerate(opinion[letter])}
+        draft.neuron(layer, unit, {draft.at("echo", letter): 1.0}, answers, 0.5)
