@@ -3,19 +3,13 @@
 score(u -> v) = (what u writes in the other run, less in the base run) . (gradient of the metric at v's own residual
 input, before v's norm), summed over positions: the first-order change of the metric if v alone saw u's value from the
 other run. `eap-ig` averages the gradient over runs whose input goes straight from one prompt's embeddings to the
-other's.
-
-Reader gradients are exact in every family: the run gives the gradient at q, k, v and at what the MLP's activation
-reads, and each layer is read once more, token by token, to go back from there through projection and norm. Writers and
-readers then meet as vectors of d_model for a few positions at a time: 2 d_model FLOPs for an edge and a token, where
-projecting each reader to the heads' spaces would take 2 d_model d_head; no (batch, pos, head, d_model) tensor is held.
+other's. How the two ends of an edge are taken is in `edge_ends`.
 Sources: Syed, Rager and Conmy, "Attribution patching outperforms automated circuit discovery" (2023), section 2;
 Hanna, Pezzelle and Belinkov, "Have faith in faithfulness" (2024), section 3. Their rule takes the steps' right ends,
 k / n; ours their middles, (k - 1/2) / n, whose error falls with n^2.
-Suffixes: B prompt, P pos, R row (a prompt's position), H head, E d_head, D d_model, W writer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -26,19 +20,15 @@ from micrographia.core.answers import Metric
 from micrographia.core.edits import leaf, observe, put
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Progress, Watch, silent
-from micrographia.core.graph import INPUT, Edge, Graph, check_additive, graph_of, normed_behind
-from micrographia.core.model import Cache, Model, Start
+from micrographia.core.graph import INPUT, Edge, Graph, check_additive, graph_of
+from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs, check_aligned
 from micrographia.core.sites import Site
-from micrographia.core.tokens import Inputs, ids_of, rows_of
+from micrographia.core.tokens import Inputs, rows_of
+from micrographia.methods.attribution.edge_ends import Slope, gradient_sites, meet, value_sites
 
 Mode = Literal["denoise", "noise"]
 Method = Literal["eap", "eap-ig"]
-
-HELD = 2**24
-"""Numbers of the writers' and readers' d_model vectors that are held at once."""
-STRAIGHT = 0.05
-"""A projection may miss its Site by this share before something else (a norm of q and k) is taken to stand between."""
 
 
 class EdgeAttribution(NamedTuple):
@@ -95,8 +85,8 @@ def edge_attribution(
     if method == "eap-ig" and steps < 1:
         raise BadConfig(f"Integrated gradients over {steps} steps were asked for. Take at least one.")
     check_aligned(pairs, model.tokenizer)
-    check_additive(model, pairs.clean)
     graph = graph_of(model, heads=heads)
+    check_additive(model, pairs.clean)
     found: list[_Scored] = []
     for first in range(0, len(pairs), prompts_at_once):
         rows = torch.arange(first, min(first + prompts_at_once, len(pairs)), device=pairs.right.device)
@@ -105,9 +95,7 @@ def edge_attribution(
         found.append(_score(model, graph, metric, rows, base, other, steps if method == "eap-ig" else 0))
         watch(Progress("edge attribution", int(rows[-1]) + 1, len(pairs), "pair"))
     values, base_values, other_values = (torch.cat(parts) for parts in zip(*found))
-    clean_values, corrupt_values = (
-        (other_values, base_values) if mode == "denoise" else (base_values, other_values)
-    )
+    clean_values, corrupt_values = (other_values, base_values) if mode == "denoise" else (base_values, other_values)
     return EdgeAttribution(mode, method, graph, values, clean_values, corrupt_values)
 
 
@@ -115,14 +103,6 @@ class _Scored(NamedTuple):
     values: Tensor
     base: Tensor
     other: Tensor
-
-
-class _Slope(NamedTuple):
-    """One run and its backward pass: activations, gradients at the readers' Sites, and the metric."""
-
-    values: dict[Site, Tensor]
-    gradients: dict[Site, Tensor]
-    metric: Tensor
 
 
 def _score(
@@ -135,178 +115,36 @@ def _score(
     difference = {site: there.cache[site] - slope.values[site] for site in writes}
     ends = (slope.metric, metric(there.logits, rows))
     if not steps:
-        return _Scored(_meet(model, graph, base, slope, difference, slope.values), *ends)
+        return _Scored(meet(model, graph, base, slope, difference, slope.values), *ends)
     start = slope.values
     total = torch.zeros(())
     for k in range(steps):
         between = start[INPUT] + (k + 0.5) / steps * difference[INPUT]
-        total = total + _meet(model, graph, base, _slope(model, graph, metric, rows, base, between), difference, start)
+        total = total + meet(model, graph, base, _slope(model, graph, metric, rows, base, between), difference, start)
     return _Scored(total / steps, *ends)
 
 
-def _slope(
-    model: Model, graph: Graph, metric: Metric, rows: Tensor, inputs: Inputs, at: Tensor | None = None
-) -> _Slope:
+def _slope(model: Model, graph: Graph, metric: Metric, rows: Tensor, inputs: Inputs, at: Tensor | None = None) -> Slope:
     """One forward, one backward, with `at` as the input to the first layer."""
     live: dict[Site, Tensor] = {}
 
     def keeping(site: Site) -> Callable[[Tensor], None]:
         return lambda value: live.__setitem__(site, value)
 
-    ends = _gradient_sites(model)
+    ends = gradient_sites(model)
     begin = [leaf(INPUT)] if at is None else [put(INPUT, at), leaf(INPUT)]
     out = model.run(
         inputs,
         edits=[*begin, *(observe(site, keeping(site)) for site in ends)],
-        keep=_value_sites(model, graph),
+        keep=value_sites(model, graph),
         logits=metric.readout(rows),
         grad=True,
     )
     assert out.logits is not None
     found = metric(out.logits, rows)
     gradients = torch.autograd.grad(found.sum(), [live[site] for site in ends], allow_unused=True)
-    return _Slope(
+    return Slope(
         {site: value.detach() for site, value in out.cache.items()},
         {site: torch.zeros_like(live[site]) if g is None else g for site, g in zip(ends, gradients)},
         found.detach(),
     )
-
-
-def _gradient_sites(model: Model) -> list[Site]:
-    kinds = ("q", "k", "v", "mlp_pre", "mlp_up")
-    return [*(site for site in model.sites if site.kind in kinds), Site("resid_post", model.shape.n_layers - 1)]
-
-
-def _value_sites(model: Model, graph: Graph) -> list[Site]:
-    kinds = ("resid_pre", "resid_mid", "attn_raw")
-    streams = [site for site in model.sites if site.kind in kinds]
-    behind = [site for site in model.sites if site.kind == "attn_out" and normed_behind(model)]
-    return list(dict.fromkeys([*streams, *behind, *(node.site for node in graph.writers)]))
-
-
-def _meet(
-    model: Model,
-    graph: Graph,
-    inputs: Inputs,
-    slope: _Slope,
-    difference: dict[Site, Tensor],
-    base: dict[Site, Tensor],
-) -> Float[Tensor, "prompt writer reader"]:
-    """Every difference against every gradient, some positions at a time."""
-    stream = slope.values[INPUT]
-    n_prompts, n_pos, d_model = stream.shape
-    wide = torch.promote_types(stream.dtype, torch.float32)
-    scores = stream.new_zeros((n_prompts, len(graph.writers), len(graph.readers)), dtype=wide)
-    per_layer = 1 + model.shape.n_heads + 2 * model.shape.n_kv_heads
-    length = max(1, HELD // (n_prompts * (len(graph.writers) + per_layer) * d_model))
-    for first in range(0, n_pos, length):
-        at = slice(first, first + length)
-        written = _written(model, graph, difference, base, at).to(wide)
-        column = 0
-        for layer in range(model.shape.n_layers):
-            for read in _read(model, layer, ids_of(inputs)[:, at], slope, at):
-                n = graph.seen[column]
-                where = slice(column, column + read.shape[1])
-                scores[:, :n, where] += torch.bmm(written[:, :n].flatten(2), read.to(wide).flatten(2).mT)
-                column += read.shape[1]
-        final = slope.gradients[Site("resid_post", model.shape.n_layers - 1)][:, at].to(wide)
-        scores[:, :, column] += torch.bmm(written.flatten(2), final.flatten(1)[..., None])[..., 0]
-    return scores
-
-
-def _written(
-    model: Model, graph: Graph, difference: dict[Site, Tensor], base: dict[Site, Tensor], at: slice
-) -> Float[Tensor, "prompt writer pos d_model"]:
-    parts: list[Tensor] = []
-    for site in dict.fromkeys(node.site for node in graph.writers):
-        delta = difference[site][:, at]
-        if site.kind == "z":
-            assert site.layer is not None
-            result = torch.einsum("bphe,hed->bhpd", delta, model.weights.W_O[site.layer])
-            parts.append(_behind_norm(model, site.layer, result, base, at) if normed_behind(model) else result)
-        else:
-            parts.append(delta[:, None])
-    return torch.cat(parts, 1)
-
-
-def _behind_norm(
-    model: Model, layer: int, delta: Float[Tensor, "prompt head pos d_model"], base: dict[Site, Tensor], at: slice
-) -> Float[Tensor, "prompt head pos d_model"]:
-    """The derivative of the RMSNorm behind attention, y = gain x / r: gain / r (delta - x (x . delta) / (d_model r^2)).
-
-    1 / r is read off the run itself, as the factor between gain x and y, so that the norm's epsilon is in it.
-    """
-    x, y = (base[Site(kind, layer)][:, None, at] for kind in ("attn_raw", "attn_out"))
-    gain = model.weights.attn_post_norm_w[layer]
-    inverse = (gain * x * y).sum(-1, keepdim=True) / (gain * x).pow(2).sum(-1, keepdim=True)
-    along = (x * delta).sum(-1, keepdim=True) / x.shape[-1]
-    return gain * inverse * (delta - x * along * inverse**2)
-
-
-def _read(
-    model: Model, layer: int, ids: Tensor, slope: _Slope, at: slice
-) -> list[Float[Tensor, "prompt reader pos d_model"]]:
-    """Gradients at the residual input of this layer's readers: q, k and v heads, then the MLP, in the graph's order.
-
-    The layer runs on rows of one token each, which is all that projections and norms see; then back to its input.
-    """
-    sites = set(model.sites)
-    rows = lambda x: x[:, at].flatten(0, 1)[:, None]
-    entering = rows(slope.values[Site("resid_pre", layer)]).requires_grad_()
-    middle = Site("resid_mid", layer)
-    halfway = rows(slope.values[middle]).requires_grad_() if middle in sites else entering
-    inner = [Site(kind, layer) for kind in ("mlp_pre", "mlp_up") if Site(kind, layer) in sites]
-    norm = [site for site in (Site("attn_norm", layer),) if site in sites]
-    run = model.run(
-        ids.reshape(-1, 1),
-        keep=[*(Site(kind, layer) for kind in "qkv"), *norm, *inner],
-        edits=[put(middle, halfway)] if middle in sites else [],
-        start=Start(layer, entering),
-        stop=layer + 1,
-        grad=True,
-    )
-    found = [_heads(model, Site(kind, layer), rows, slope, run.cache, entering) for kind in "qkv"]
-    if inner:
-        gradients = [rows(slope.gradients[site]) for site in inner]
-        (back,) = torch.autograd.grad([run.cache[site] for site in inner], halfway, gradients, retain_graph=True)
-        found.append(back[None])
-    return [x.squeeze(2).unflatten(1, (len(ids), -1)).transpose(0, 1) for x in found]
-
-
-def _heads(
-    model: Model, site: Site, rows: Callable[[Tensor], Tensor], slope: _Slope, cache: Cache, entering: Tensor
-) -> Float[Tensor, "head row one d_model"]:
-    """The gradient of each head of q, k or v at the residual stream, head by head."""
-    gradient = rows(slope.gradients[site])
-    letter = site.kind.upper()
-    norm = Site("attn_norm", site.layer)
-    normed = cache[norm] if norm in cache else entering
-    W = getattr(model.weights, f"W_{letter}")[site.layer]
-    if not _is_straight(normed.detach(), W, getattr(model.weights, f"b_{letter}"), site, cache[site].detach()):
-        one_head = torch.eye(gradient.shape[2], dtype=gradient.dtype, device=gradient.device)
-        return _back(cache[site], entering, torch.einsum("rphe,hg->grphe", gradient, one_head))
-    cotangents = torch.einsum("rphe,hde->hrpd", gradient, W)
-    return _back(normed, entering, cotangents) if norm in cache else cotangents
-
-
-def _is_straight(x: Tensor, W: Tensor, biases: Sequence[Tensor], site: Site, found: Tensor) -> bool:
-    """Whether the Site is x W + b and nothing more: projections through weights take one head's columns, not all."""
-    expected = torch.einsum("rpd,hde->rphe", x, W)
-    bias = _bias(biases, site)
-    gap = (expected if bias is None else expected + bias) - found
-    return float(gap.norm()) <= STRAIGHT * float(found.norm())
-
-
-def _bias(biases: Sequence[Tensor], site: Site) -> Tensor | None:
-    """None where the projection has none."""
-    assert site.layer is not None
-    try:
-        return biases[site.layer]
-    except KeyError:
-        return None
-
-
-def _back(output: Tensor, entering: Tensor, cotangents: Float[Tensor, "reader ..."]) -> Tensor:
-    """The vector-Jacobian products of all cotangents, in one batched backward pass of this piece of the graph."""
-    (found,) = torch.autograd.grad(output, entering, cotangents, retain_graph=True, is_grads_batched=True)
-    return found
