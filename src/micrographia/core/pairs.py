@@ -7,7 +7,7 @@ an activation is carried over position by position; pairs of several lengths are
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Int
@@ -25,8 +25,13 @@ from micrographia.core.tokens import (
     mask_of,
     rows_of,
     single_token,
-    to_tokens,
 )
+
+
+class Reader(Model, Protocol):
+    """A Model that reads text the way it is used to, with its own special tokens."""
+
+    def to_tokens(self, texts: str | Sequence[str], *, prepend_bos: bool | None = None) -> Inputs: ...
 
 
 class PairText(NamedTuple):
@@ -63,7 +68,7 @@ class Pairs:
         )
 
 
-def from_texts(model: Model, rows: Sequence[PairText], *, first_token: bool = False) -> Pairs:
+def from_texts(model: Reader, rows: Sequence[PairText], *, first_token: bool = False) -> Pairs:
     """Read pairs of texts with the model's own tokenizer, onto the device of its weights.
 
     `first_token` scores the first token of an answer that is several. Pairs of different lengths give padded Batches.
@@ -75,7 +80,7 @@ def from_texts(model: Model, rows: Sequence[PairText], *, first_token: bool = Fa
         raise BadPrompt("Asked to compare prompts, but no pair was given. Give at least one.")
     tokenizer, device = model.tokenizer, model.weights.W_E.device
     for i, row in enumerate(rows):
-        _check_lengths(*(to_tokens(tokenizer, text) for text in (row.clean, row.corrupt)), tokenizer, i, row)
+        _check_lengths(model.to_tokens(row.clean), model.to_tokens(row.corrupt), tokenizer, i)
     without = [i for i, row in enumerate(rows) if row.wrong is None]
     if without and len(without) < len(rows):
         raise BadPrompt(f"Only some pairs name a wrong answer; those at {without[:5]} do not. Give all of them one.")
@@ -85,7 +90,7 @@ def from_texts(model: Model, rows: Sequence[PairText], *, first_token: bool = Fa
     ]
     right, wrong = (None if ids is None else torch.tensor(ids, device=device) for ids in answers)
     clean, corrupt = (
-        _onto(device, to_tokens(tokenizer, list(texts))) for texts in zip(*((row.clean, row.corrupt) for row in rows))
+        _onto(device, model.to_tokens(list(texts))) for texts in zip(*((row.clean, row.corrupt) for row in rows))
     )
     assert right is not None
     return Pairs(clean, corrupt, right, wrong, tuple((row.clean, row.corrupt) for row in rows))
@@ -114,7 +119,7 @@ def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:
             raise BadPrompt(_misaligned(i, clean[i, -a:].tolist(), corrupt[i, -b:].tolist(), tokenizer))
 
 
-def _check_lengths(clean: Inputs, corrupt: Inputs, tokenizer: Tokenizer | None, i: int, row: PairText) -> None:
+def _check_lengths(clean: Inputs, corrupt: Inputs, tokenizer: Tokenizer | None, i: int) -> None:
     left, right = (ids_of(side)[0].tolist() for side in (clean, corrupt))
     if len(left) != len(right):
         raise BadPrompt(_misaligned(i, left, right, tokenizer))

@@ -8,6 +8,7 @@ from torch import Tensor
 from micrographia.core.edits import Edit
 from micrographia.core.model import Cache, KeysValues, Model, Start
 from micrographia.core.sites import Site
+from micrographia.core.sweep.writing import BEFORE_LAYERS
 from micrographia.core.tokens import Inputs, ids_of
 
 
@@ -58,7 +59,7 @@ def run_base(
     key = "rot_k" if Site("rot_k", 0) in model.sites else "k"
     pasts = {i: (Site(key, i), Site("v", i)) for i in range(first, n_layers)} if reuse else {}
     wanted = dict.fromkeys([*streams.values(), *(site for pair in pasts.values() for site in pair), *keep])
-    late = any(site.layer is None and site.kind not in ("embed", "pos_embed") for site in wanted)
+    late = any(site.layer is None and site.kind not in BEFORE_LAYERS for site in wanted)
     stop = None if late else max((site.layer + 1 for site in wanted if site.layer is not None), default=0)
     cache = model.run(inputs, keep=list(wanted), edits=_reached(edits, stop), logits="last", stop=stop).cache
     return Base(
@@ -75,7 +76,8 @@ def _entering(layer: int) -> Site:
 
 def _reached(edits: Sequence[Edit], stop: int | None) -> list[Edit]:
     """The edits that a run up to this layer meets."""
-    early = ("embed", "pos_embed")
     return [
-        e for e in edits if stop is None or e.site.kind in early or (e.site.layer is not None and e.site.layer < stop)
+        e
+        for e in edits
+        if stop is None or e.site.kind in BEFORE_LAYERS or (e.site.layer is not None and e.site.layer < stop)
     ]

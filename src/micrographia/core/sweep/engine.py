@@ -26,7 +26,7 @@ from micrographia.core.sweep.base import Base, run_base
 from micrographia.core.sweep.places import Donor, Patch
 from micrographia.core.sweep.plan import Task, chunks, task_of
 from micrographia.core.sweep.reading import Reading
-from micrographia.core.sweep.writing import Frame, Write, as_edits, check_donors, layer_of, write_into
+from micrographia.core.sweep.writing import BEFORE_LAYERS, Frame, Write, as_edits, check_donors, layer_of, write_into
 from micrographia.core.tokens import Inputs, ids_of, rows_of
 
 Plan = Literal["fast", "strict"]
@@ -126,7 +126,7 @@ def runs(
             continue
         done += len(wave)
         watch(Progress("patching", done, len(patches), "patch"))
-        yield [task.index for task in wave], output
+        yield [task.number for task in wave], output
 
 
 def _waves(tasks: Sequence[Task], n_prompts: int, n_pos: int, at_once: int, plan: Plan) -> list[list[Task]]:
@@ -165,7 +165,8 @@ class _Sweeper(NamedTuple):
 
     def _last_start(self) -> int:
         """The position before which a run must begin: what is read has to be computed; 0 where nothing is reused."""
-        placed = any(axis in edit.region for edit in self.edits for axis in ("pos", "query"))
+        met = [edit for edit in self.edits if edit.site.kind not in BEFORE_LAYERS]
+        placed = any(axis in edit.region for edit in met for axis in ("pos", "query"))
         reusable = self.model.shape.causal and Site("k", 0) in self.model.sites
         asked = self.logits(self.prompt(1))
         if self.keep or placed or not reusable or asked == "all":

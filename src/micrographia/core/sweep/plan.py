@@ -15,7 +15,7 @@ from micrographia.core.sweep.writing import by_layer
 class Task(NamedTuple):
     """A patch to run. It joins the wave at layer `join`, and changes nothing before position `first`."""
 
-    index: int
+    number: int
     join: int
     first: int
     entry: list[Place]
@@ -24,7 +24,7 @@ class Task(NamedTuple):
     """Written at their Sites, on the way."""
 
 
-def task_of(index: int, patch: Patch, n_layers: int, limit: int, n_pos: int, edited: frozenset[Site]) -> Task:
+def task_of(number: int, patch: Patch, n_layers: int, limit: int, n_pos: int, edited: frozenset[Site]) -> Task:
     """`limit`: the position behind which nothing may begin; `edited`: Sites where an Edit of the caller acts anyway.
 
     resid_post of a layer and resid_pre of the next are one stream, so that a patch of the former joins one layer later.
@@ -38,7 +38,7 @@ def task_of(index: int, patch: Patch, n_layers: int, limit: int, n_pos: int, edi
     entry = [place for place in patch if _enters(place.site, join, edited)] if join >= 0 else []
     later = [place for place in patch if place not in entry]
     first = min(limit, *(first_position(place, n_pos) for place in patch)) if join >= 0 else 0
-    return Task(index, join, first, entry, later)
+    return Task(number, join, first, entry, later)
 
 
 def _is_free(site: Site, edited: frozenset[Site]) -> bool:
@@ -56,14 +56,14 @@ def chunks(tasks: Sequence[Task], n_prompts: int, n_pos: int, *, at_once: int, a
     nothing, only while it holds fewer than `at_least` tokens: below that a product costs the same for fewer rows.
     """
     chunk: list[Task] = []
-    for task in sorted(tasks, key=lambda task: (task.join >= 0, task.first, task.join, task.index)):
+    for task in sorted(tasks, key=lambda task: (task.join >= 0, task.first, task.join, task.number)):
         if chunk:
             each = n_prompts * (n_pos - chunk[0].first)
             full = (len(chunk) + 1) * each > at_once
             apart = (task.join < 0) != (chunk[0].join < 0)
             if full or apart or (task.first != chunk[0].first and len(chunk) * each >= at_least):
-                yield sorted(chunk, key=lambda task: (task.join, task.index))
+                yield sorted(chunk, key=lambda task: (task.join, task.number))
                 chunk = []
         chunk.append(task)
     if chunk:
-        yield sorted(chunk, key=lambda task: (task.join, task.index))
+        yield sorted(chunk, key=lambda task: (task.join, task.number))

@@ -15,6 +15,8 @@ from micrographia.core.errors import BadEdit, UserError
 from micrographia.core.sites import Site
 from micrographia.core.sweep.places import Donor, Patch, Place, cells_of, words_of
 
+BEFORE_LAYERS = frozenset({"embed", "pos_embed"})
+
 
 class Write(NamedTuple):
     """A place of the patch that owns block `row` of a run: rows row * n_prompts to (row + 1) * n_prompts - 1."""
@@ -127,4 +129,4 @@ def by_layer(patch: Patch, n_layers: int) -> Mapping[int, list[Place]]:
 def layer_of(site: Site, n_layers: int) -> int:
     if site.layer is not None:
         return site.layer
-    return -1 if site.kind in ("embed", "pos_embed") else n_layers
+    return -1 if site.kind in BEFORE_LAYERS else n_layers

@@ -1,0 +1,116 @@
+"""Values to write that are no other run's: zeros, or what a reference set gives: its mean, a resample, noise.
+
+The choice defines the question that a patch asks (Zhang and Nanda 2023; Miller et al. 2024): zero and noise leave what
+the model is used to, the mean keeps what all prompts share, a resample stays within it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool
+from torch import Generator, Tensor
+
+from micrographia.core.errors import UserError
+from micrographia.core.sites import Site
+from micrographia.core.sweep.places import Donor
+
+Replacement = Literal["zero", "mean", "resample", "noise"]
+
+
+class Reference(NamedTuple):
+    """Activations to take values from, by Site: (row, ...). `mask` (row, pos) is False where a row is padding."""
+
+    values: Donor
+    mask: Bool[Tensor, "row pos"] | None = None
+
+
+def replacement(
+    replace: Replacement, reference: Reference, n_prompts: int, n_pos: int, generator: Generator | None = None
+) -> dict[Site, Tensor]:
+    """A donor for `n_prompts` prompts of `n_pos` positions.
+
+    "zero": zeros. "mean": over the rows at the same position; over all positions where the length is another.
+    "resample": for each prompt one row, drawn with `generator`, the same at every Site. "noise": normal draws with the
+    mean and standard deviation of each unit over rows and positions.
+    Errors: UserError for draws without a generator, and for lengths or Sites for which the choice makes no sense.
+    """
+    if replace in ("resample", "noise") and generator is None:
+        raise UserError(f"{replace} draws at random and was given no generator. Pass one, such as torch.Generator().")
+    rows = len(next(iter(reference.values.values())))
+    drawn = torch.randint(rows, (n_prompts,), generator=generator) if replace == "resample" else None
+    make = MAKERS[replace]
+    return {
+        site: make(_Request(site, value, reference.mask, n_prompts, n_pos, generator, drawn))
+        for site, value in reference.values.items()
+    }
+
+
+class _Request(NamedTuple):
+    site: Site
+    value: Tensor
+    mask: Tensor | None
+    n_prompts: int
+    n_pos: int
+    generator: Generator | None
+    drawn: Tensor | None
+
+    @property
+    def fits(self) -> bool:
+        """The reference is as long as the prompts."""
+        axis = self.site.axes.index("pos") if "pos" in self.site.axes else self.site.axes.index("query")
+        return self.value.shape[axis] == self.n_pos
+
+    def refuse(self, why: str) -> UserError:
+        return UserError(f"{self.site} cannot be replaced so: {why}. Choose another replacement or reference.")
+
+    def weight(self) -> Tensor:
+        """1 for tokens and 0 for padding, as (row, pos, 1, ...)."""
+        ones = self.value.new_ones(self.value.shape[:2]) if self.mask is None else self.mask.to(self.value)
+        return ones.reshape(*ones.shape, *[1] * (self.value.ndim - 2))
+
+    def over_everything(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each unit over rows and positions, each (1, 1, ...)."""
+        if "pos" not in self.site.axes:
+            raise self.refuse("it has no positions to take a mean over; its reference must be as long as the prompts")
+        weight = self.weight()
+        mean = (self.value * weight).sum((0, 1), keepdim=True) / weight.sum((0, 1), keepdim=True)
+        variance = ((self.value - mean).pow(2) * weight).sum((0, 1), keepdim=True) / weight.sum((0, 1), keepdim=True)
+        return mean, variance.sqrt()
+
+
+def _zero(request: _Request) -> Tensor:
+    if request.fits:
+        return torch.zeros_like(request.value[:1])
+    return torch.zeros_like(request.over_everything()[0]).expand(1, request.n_pos, *request.value.shape[2:])
+
+
+def _mean(request: _Request) -> Tensor:
+    if not request.fits:
+        return request.over_everything()[0].expand(1, request.n_pos, *request.value.shape[2:])
+    if request.mask is None or "pos" not in request.site.axes:
+        return request.value.mean(0, keepdim=True)
+    weight = request.weight()
+    return (request.value * weight).sum(0, keepdim=True) / weight.sum(0, keepdim=True).clamp(min=1)
+
+
+def _resample(request: _Request) -> Tensor:
+    assert request.drawn is not None
+    if not request.fits:
+        raise request.refuse(f"the prompts have {request.n_pos} positions and the reference another number")
+    return request.value[request.drawn.to(request.value.device)]
+
+
+def _noise(request: _Request) -> Tensor:
+    mean, std = request.over_everything()
+    shape = (request.n_prompts, request.n_pos, *request.value.shape[2:])
+    drawn = torch.randn(shape, generator=request.generator, dtype=request.value.dtype)
+    return mean + std * drawn.to(request.value.device)
+
+
+MAKERS: Mapping[Replacement, Callable[[_Request], Tensor]] = {
+    "zero": _zero,
+    "mean": _mean,
+    "resample": _resample,
+    "noise": _noise,
+}

@@ -1,0 +1,198 @@
+"""What a patching result says, in words: sufficient or necessary, AND or OR, backup.
+
+Denoising finds a cross-section that is *sufficient* to bring a behaviour back, noising one that is *necessary* to it.
+Two parts of which each is needed (AND) show under noising, and alone not under denoising; two of which either will do
+(OR) show under denoising, and alone not under noising. A part that takes over when another is gone (a backup) hides the
+other from single ablations. Pure functions of numbers: no model is run here.
+Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2024, 2404.15255), sections 2 and 3.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from micrographia.core.errors import BadShape
+
+SHOWS = 0.1
+"""Of the gap between the runs: an effect below it counts as none. Our choice; the caller may pass another."""
+
+Reading = Literal["sufficient and necessary", "sufficient", "necessary", "works against", "not seen alone"]
+Gate = Literal["AND", "OR", "backup", "redundant"]
+
+
+class Effects(NamedTuple):
+    """Shares of the gap between clean and corrupt run, by part.
+
+    `denoise`: how much of it the part brings back, written from the clean run into the corrupt one. `noise`: how much
+    is lost when the part of the corrupt run is written into the clean one. `joint_*`: the same for two parts at once,
+    NaN where that was not measured. `estimate`: what attribution says of `noise`.
+    """
+
+    names: Sequence[str]
+    denoise: Float[Tensor, "part"]
+    noise: Float[Tensor, "part"]
+    joint_denoise: Float[Tensor, "part part"] | None = None
+    joint_noise: Float[Tensor, "part part"] | None = None
+    estimate: Float[Tensor, "part"] | None = None
+
+
+class Word(NamedTuple):
+    """One part, or two of them, and what the numbers say."""
+
+    parts: tuple[str, ...]
+    reading: Reading | Gate
+    sentence: str
+
+
+def explain(effects: Effects, *, shows: float = SHOWS) -> list[Word]:
+    """A sentence for each part, then one for each pair that looks like a gate or a backup.
+
+    `shows`: from which share of the gap on an effect counts. Raises BadShape where the numbers do not fit the names.
+    """
+    _check(effects)
+    singles = [_single(effects, i, shows) for i in range(len(effects.names))]
+    pairs = [_pair(effects, i, j, shows) for i, j in combinations(range(len(effects.names)), 2)]
+    return [*singles, *(word for word in pairs if word is not None)]
+
+
+def _single(effects: Effects, i: int, shows: float) -> Word:
+    d, n = effects.denoise[i].item(), effects.noise[i].item()
+    reading: Reading = "works against" if min(d, n) <= -shows else SINGLE[d >= shows, n >= shows]
+    name = effects.names[i]
+    numbers = f"Denoising {name} brings back {d:.0%} of the gap, noising it loses {n:.0%}"
+    return Word((name,), reading, f"{numbers}: {SENTENCES[reading]}{_doubt(effects, i, n, shows)}")
+
+
+SINGLE: Mapping[tuple[bool, bool], Reading] = {  # (denoising shows, noising shows)
+    (True, True): "sufficient and necessary",
+    (True, False): "sufficient",
+    (False, True): "necessary",
+    (False, False): "not seen alone",
+}
+SENTENCES: Mapping[str, str] = {
+    "sufficient and necessary": "what distinguishes the prompts passes here, and the answer depends on it.",
+    "sufficient": "it is enough by itself to that extent, but the answer survives without it, so something else "
+    "carries it too (as in an OR).",
+    "necessary": "the answer needs it, but it does not suffice by itself, so something else is needed too (as in an "
+    "AND).",
+    "works against": "it pushes the answer away from the clean one.",
+    "not seen alone": "by itself it makes no difference. That does not show that it plays no part: another may stand "
+    "in for it (OR, backup) or be missing (AND).",
+}
+
+
+def _doubt(effects: Effects, i: int, n: float, shows: float) -> str:
+    """Where the estimate says more than the exact ablation: something makes up for the loss."""
+    if effects.estimate is None or effects.estimate[i].item() - n < shows:
+        return ""
+    return (
+        f" The linear estimate of the loss is {effects.estimate[i].item():.0%}: more than is lost, as where a later "
+        "part makes up for it (self-repair) or an effect saturates."
+    )
+
+
+class _Numbers(NamedTuple):
+    """Two parts: alone under denoising, alone under noising, and both at once (None: not measured)."""
+
+    d: tuple[float, float]
+    n: tuple[float, float]
+    both_d: float | None
+    both_n: float | None
+    shows: float
+
+    def is_and(self) -> bool:
+        """Each is missed alone, neither suffices alone; together they do, if that was measured."""
+        apart = min(self.n) >= self.shows and max(self.d) < self.shows
+        return apart and (self.both_d is None or self.both_d >= self.shows)
+
+    def is_redundant(self) -> bool:
+        """Together they are missed, and by more than the sum of what is missed alone."""
+        return self.both_n is not None and self.both_n - sum(max(n, 0.0) for n in self.n) >= self.shows
+
+    def is_or(self) -> bool:
+        return self.is_redundant() and max(self.n) < self.shows <= min(self.d)
+
+    def is_backup(self) -> bool:
+        """One carries the answer, and the other suffices little or not at all unless the first is gone."""
+        return self.is_redundant() and min(self.d) < self.shows <= max(self.d)
+
+
+GATES: tuple[tuple[Gate, Callable[[_Numbers], bool]], ...] = (  # the first that holds
+    ("AND", _Numbers.is_and),
+    ("OR", _Numbers.is_or),
+    ("backup", _Numbers.is_backup),
+    ("redundant", _Numbers.is_redundant),
+)
+
+
+def _pair(effects: Effects, i: int, j: int, shows: float) -> Word | None:
+    found = _Numbers(
+        (effects.denoise[i].item(), effects.denoise[j].item()),
+        (effects.noise[i].item(), effects.noise[j].item()),
+        _measured(effects.joint_denoise, i, j),
+        _measured(effects.joint_noise, i, j),
+        shows,
+    )
+    gate = next((gate for gate, holds in GATES if holds(found)), None)
+    if gate is None:
+        return None
+    names = (effects.names[i], effects.names[j])
+    if gate == "backup" and found.d[1] > found.d[0]:
+        names = (names[1], names[0])
+    return Word(names, gate, PAIR_SENTENCES[gate](names, found))
+
+
+def _and(names: tuple[str, str], found: _Numbers) -> str:
+    both = "" if found.both_d is None else f", both together {found.both_d:.0%}"
+    return (
+        f"{names[0]} and {names[1]} look like an AND: noising either loses {found.n[0]:.0%} and {found.n[1]:.0%}, "
+        f"while denoising them one at a time brings back {found.d[0]:.0%} and {found.d[1]:.0%}{both}."
+    )
+
+
+def _or(names: tuple[str, str], found: _Numbers) -> str:
+    return (
+        f"{names[0]} and {names[1]} look like an OR: denoising either brings back {found.d[0]:.0%} and "
+        f"{found.d[1]:.0%}, noising one at a time loses {found.n[0]:.0%} and {found.n[1]:.0%}, both together "
+        f"{found.both_n:.0%}."
+    )
+
+
+def _backup(names: tuple[str, str], found: _Numbers) -> str:
+    return (
+        f"{names[1]} looks like a backup of {names[0]}: noising one at a time loses at most {max(found.n):.0%}, both "
+        f"together {found.both_n:.0%}, and denoising {names[1]} alone brings back only {min(found.d):.0%}. Ablating "
+        "one part at a time understates both (self-repair)."
+    )
+
+
+def _redundant(names: tuple[str, str], found: _Numbers) -> str:
+    return (
+        f"{names[0]} and {names[1]} stand in for each other in part: noising both loses {found.both_n:.0%}, more than "
+        f"the {found.n[0]:.0%} and {found.n[1]:.0%} that are lost one at a time."
+    )
+
+
+PAIR_SENTENCES: Mapping[Gate, Callable[[tuple[str, str], _Numbers], str]] = {
+    "AND": _and,
+    "OR": _or,
+    "backup": _backup,
+    "redundant": _redundant,
+}
+
+
+def _measured(joint: Tensor | None, i: int, j: int) -> float | None:
+    value = None if joint is None else joint[i, j].item()
+    return None if value is None or value != value else value
+
+
+def _check(effects: Effects) -> None:
+    n = len(effects.names)
+    flat = (effects.denoise, effects.noise, effects.estimate)
+    square = (effects.joint_denoise, effects.joint_noise)
+    shapes = [tuple(x.shape) for x in flat if x is not None] + [tuple(x.shape) for x in square if x is not None]
+    if any(shape not in ((n,), (n, n)) for shape in shapes):
+        raise BadShape(f"{n} parts were named, but their effects have shapes {shapes}. Give one number for each part.")

@@ -1,0 +1,201 @@
+"""Activation patching: put one run's activations into another and see what becomes of the answer. Exact.
+
+"denoise" writes into the corrupt run: what brings the answer back is *sufficient* for it there. "noise" writes into the
+clean run: what loses the answer is *necessary*. They are no mirror images; `patch_both` gives both.
+Sources: Vig et al. (2020); Zhang and Nanda, "Towards best practices of activation patching" (2023, 2309.16042);
+Heimersheim and Nanda, "How to use and interpret activation patching" (2024, 2404.15255).
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from micrographia.core.answers import Metric, prompts
+from micrographia.core.edits import Edit
+from micrographia.core.errors import UserError
+from micrographia.core.events import Watch, silent
+from micrographia.core.model import Cache, Model
+from micrographia.core.pairs import Pairs, check_aligned
+from micrographia.core.sites import Site
+from micrographia.core.sweep import Donor, Patch, Plan, Reading, Reference, replacement, sweep
+from micrographia.core.tokens import Inputs, ids_of, mask_of
+
+Mode = Literal["denoise", "noise"]
+Replace = Literal["other", "zero", "noise", "mean", "resample"]
+ZERO_GAP = 1e-6
+"""Gaps below this share of the metric's size are rounding."""
+
+
+class Patched(NamedTuple):
+    """The metrics of every patch, and those of both runs without one, in the metrics' own units."""
+
+    mode: Mode
+    replace: Replace
+    patches: list[Patch]
+    values: Float[Tensor, "patch prompt metric"]
+    clean: Float[Tensor, "prompt metric"]
+    corrupt: Float[Tensor, "prompt metric"]
+    metrics: tuple[str, ...]
+    source: str
+    """Where the values that were written came from, as a phrase."""
+
+    def normalised(self) -> Float[Tensor, "patch prompt metric"]:
+        """(value - corrupt) / (clean - corrupt) of each prompt: 1 is the clean run, 0 the corrupt one.
+
+        Raises UserError for a prompt whose two runs score alike.
+        """
+        return (self.values - self.corrupt) / self._gap(self.clean, self.corrupt)
+
+    def recovered(self) -> Float[Tensor, "patch metric"]:
+        """The same of the means over prompts, which one prompt with a small gap does not upset."""
+        clean, corrupt = self.clean.mean(0, keepdim=True), self.corrupt.mean(0, keepdim=True)
+        return ((self.values.mean(1, keepdim=True) - corrupt) / self._gap(clean, corrupt))[:, 0]
+
+    def effects(self) -> Float[Tensor, "patch prompt metric"]:
+        """How far each patch moved the metric from that of the run it was written into."""
+        return self.values - (self.corrupt if self.mode == "denoise" else self.clean)
+
+    def _gap(self, clean: Float[Tensor, "row metric"], corrupt: Float[Tensor, "row metric"]) -> Tensor:
+        gap = clean - corrupt
+        flat = gap.abs() <= ZERO_GAP * torch.maximum(clean.abs(), corrupt.abs())
+        if flat.any():
+            row, metric = flat.nonzero()[0].tolist()
+            whose = f"prompt {row}" if len(clean) > 1 else "these prompts"
+            raise UserError(
+                f"Asked for the {self.metrics[metric]} as a share of the way from corrupt to clean, but for {whose} "
+                f"it is {clean[row, metric].item():.6g} clean and {corrupt[row, metric].item():.6g} corrupt, which "
+                "leaves no way to share. Choose prompts that the answer tells apart, or read the plain values."
+            )
+        return gap
+
+
+class Both(NamedTuple):
+    """The same patches in both directions, side by side."""
+
+    denoise: Patched
+    noise: Patched
+
+
+def patch(
+    model: Model,
+    pairs: Pairs,
+    metrics: Sequence[Metric],
+    patches: Sequence[Patch],
+    *,
+    mode: Mode = "denoise",
+    replace: Replace = "other",
+    reference: Inputs | None = None,
+    generator: Generator | None = None,
+    edits: Sequence[Edit] = (),
+    plan: Plan = "fast",
+    tokens_at_once: int | None = None,
+    watch: Watch = silent,
+) -> Patched:
+    """Each patch of `patches` by itself, over all pairs.
+
+    What is written: "other", the other run of the pair; else what `core.sweep.donors.replacement` makes of the prompts
+    of `reference`, or, without one, of the clean and corrupt prompts of the pairs. `edits` hold in every run.
+    Cost: two forward passes, a third over the reference, then that of `core.sweep`. Memory: the patched Sites, once
+    (twice where the pairs are the reference).
+    Errors: BadPrompt for pairs that do not line up; UserError for no patches or metrics; those of `sweep` and
+    `replacement`.
+    """
+    check_aligned(pairs, model.tokenizer)
+    sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
+    sides = {"clean": pairs.clean, "corrupt": pairs.corrupt}
+    into, other = ("corrupt", "clean") if mode == "denoise" else ("clean", "corrupt")
+    kept = {other} if replace in ("other", "zero") else set() if reference is not None else {"clean", "corrupt"}
+    reading = Reading(metrics, ids_of(pairs.clean).shape[1])
+    scores: dict[str, Tensor] = {}
+    caches: dict[str, Cache] = {}
+    for name, side in sides.items():
+        scores[name], caches[name] = _measured(model, side, sites if name in kept else (), edits, reading, plan)
+    if replace == "other":
+        donor, source = caches[other], f"the {other} run"
+    else:
+        donor, source = _replaced(model, pairs, replace, reference, generator, caches, sites, edits)
+    values = sweep(
+        model, sides[into], patches, donor, metrics, plan=plan, edits=edits, tokens_at_once=tokens_at_once, watch=watch
+    )
+    names = tuple(metric.name for metric in metrics)
+    return Patched(mode, replace, list(patches), values, scores["clean"], scores["corrupt"], names, source)
+
+
+def patch_both(
+    model: Model,
+    pairs: Pairs,
+    metrics: Sequence[Metric],
+    patches: Sequence[Patch],
+    *,
+    replace: Replace = "other",
+    reference: Inputs | None = None,
+    generator: Generator | None = None,
+    edits: Sequence[Edit] = (),
+    plan: Plan = "fast",
+    tokens_at_once: int | None = None,
+    watch: Watch = silent,
+) -> Both:
+    """`patch` in both modes."""
+    modes: tuple[Mode, Mode] = ("denoise", "noise")
+    denoise, noise = (
+        patch(
+            model,
+            pairs,
+            metrics,
+            patches,
+            mode=mode,
+            replace=replace,
+            reference=reference,
+            generator=generator,
+            edits=edits,
+            plan=plan,
+            tokens_at_once=tokens_at_once,
+            watch=watch,
+        )
+        for mode in modes
+    )
+    return Both(denoise, noise)
+
+
+def _measured(
+    model: Model, inputs: Inputs, keep: Sequence[Site], edits: Sequence[Edit], reading: Reading, plan: Plan
+) -> tuple[Float[Tensor, "prompt metric"], Cache]:
+    """The metrics of an unpatched run and what it kept; "strict" reads them off whole logits, as its sweep does."""
+    rows = prompts(len(ids_of(inputs)), ids_of(inputs).device)
+    whole = plan == "strict"
+    logits, cache = model.run(inputs, keep=keep, edits=edits, logits="all" if whole else reading.logits(rows))
+    assert logits is not None
+    return (reading.of_vocabulary if whole else reading)(logits, rows), cache
+
+
+def _replaced(
+    model: Model,
+    pairs: Pairs,
+    replace: Literal["zero", "noise", "mean", "resample"],
+    reference: Inputs | None,
+    generator: Generator | None,
+    caches: dict[str, Cache],
+    sites: Sequence[Site],
+    edits: Sequence[Edit],
+) -> tuple[Donor, str]:
+    """The donor and where it came from."""
+    n_prompts, n_pos = ids_of(pairs.clean).shape
+    if replace == "zero":
+        kept = next(cache for cache in caches.values() if len(cache))
+        return replacement("zero", Reference(kept), n_prompts, n_pos), "zeros"
+    if reference is not None:
+        values: Donor = model.run(reference, keep=sites, edits=edits, logits="last").cache
+        mask, source = mask_of(reference), f"{len(ids_of(reference))} reference prompts"
+    else:
+        values = {site: torch.cat([cache[site] for cache in caches.values()]) for site in sites}
+        masks = [mask_of(side) for side in (pairs.clean, pairs.corrupt)]
+        mask = torch.cat([mask for mask in masks if mask is not None]) if None not in masks else None
+        source = f"the {2 * n_prompts} clean and corrupt prompts of the pairs"
+    made = replacement(replace, Reference(values, mask), n_prompts, n_pos, generator)
+    return made, f"{WORDS[replace]} {source}"
+
+
+WORDS = {"mean": "the mean over", "resample": "a resample of", "noise": "noise like"}

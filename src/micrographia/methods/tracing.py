@@ -1,0 +1,151 @@
+"""Causal tracing: hide the subject in noise, restore one state at a time, and see where the answer comes back.
+
+The picture is token x layer: the mean probability of the answer when the state there is the clean run's. With attention
+or MLP outputs, a window of layers is restored together; with a severed kind, that kind stays what it was under noise at
+the restored token, so that the state cannot work through it.
+Source: Meng et al., "Locating and editing factual associations in GPT" (2022, ROME), section 2 and the code published
+with it (`experiments/causal_trace.py`), whose defaults are ours: 3 standard deviations, 10 draws, windows of 10 layers.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from micrographia.core.answers import prob
+from micrographia.core.edits import add
+from micrographia.core.errors import BadPrompt, UserError
+from micrographia.core.events import Watch, silent
+from micrographia.core.model import Model
+from micrographia.core.sites import Site
+from micrographia.core.sweep import Donor, Patch, Place, Plan, sweep
+from micrographia.core.tokens import Inputs, ids_of, rows_of
+
+State = Literal["resid_post", "mlp_out", "attn_out"]
+Severed = Literal["mlp_out", "attn_out"]
+SAMPLES = 10
+WINDOW = 10  # layers restored together for mlp_out and attn_out
+NOISE_STDS = 3.0
+CLEAN, NOISED = 0, 1  # the donors
+
+
+class Traced(NamedTuple):
+    """Probability of the answer, restored at each layer and position; `low` is all noise, `high` no noise."""
+
+    state: State
+    severed: tuple[Severed, ...]
+    window: int
+    values: Float[Tensor, "layer pos"]
+    samples: Float[Tensor, "layer pos sample"]
+    low: float
+    high: float
+    answer: int
+    noise_std: float
+    subject: tuple[int, ...]
+
+    def indirect_effect(self) -> Float[Tensor, "layer pos"]:
+        """The probability that restoring brings back, above all noise (section 2.1)."""
+        return self.values - self.low
+
+
+def trace(
+    model: Model,
+    inputs: Inputs,
+    subject: Sequence[int],
+    generator: Generator,
+    *,
+    answer: int | None = None,
+    state: State = "resid_post",
+    severed: Sequence[Severed] = (),
+    window: int | None = None,
+    noise_std: float | None = None,
+    n_samples: int = SAMPLES,
+    plan: Plan = "fast",
+    watch: Watch = silent,
+) -> Traced:
+    """Trace one prompt. `subject`: the positions whose embeddings get noise, drawn from `generator` `n_samples` times.
+
+    `answer`: a token; by default what the model says itself. `noise_std`: by default 3 standard deviations of this
+    subject's own embeddings; `subject_noise` takes it over many, as the paper does. `window`: how many layers around
+    each are restored together; by default 10 for mlp_out and attn_out and 1 for resid_post.
+    Cost: two forward passes and a sweep of layers x positions patches over `n_samples` rows.
+    Errors: BadPrompt for several prompts or a subject outside; UserError for a window or number of draws below 1.
+    """
+    ids = ids_of(inputs)
+    places = _checked(ids, subject, n_samples, 1 if window is None else window)
+    window = (1 if state == "resid_post" else WINDOW) if window is None else window
+    n_layers, n_pos = model.shape.n_layers, ids.shape[1]
+    states = [Site(state, layer) for layer in range(n_layers)]
+    logits, clean = model.run(inputs, keep=[*states, Site("embed")], logits="last")
+    assert logits is not None
+    answer = int(logits[0, -1].argmax()) if answer is None else answer
+    std = noise_std if noise_std is not None else NOISE_STDS * _std([clean[Site("embed")][0, places]])
+    embedded = clean[Site("embed")][:, places]
+    drawn = torch.randn((n_samples, *embedded.shape[1:]), generator=generator).to(embedded)
+    noise = add("embed", std * drawn, pos=places)
+    rows = rows_of(inputs, torch.zeros(n_samples, dtype=torch.long, device=ids.device))
+    metric = prob(torch.full((n_samples,), answer, device=ids.device))
+    held = [Site(kind, layer) for kind in severed for layer in range(n_layers)]
+    lowest, noised = model.run(rows, keep=held, edits=[noise], logits=metric.readout(_numbers(n_samples, ids)))
+    assert lowest is not None
+    patches = [
+        _patch(state, tuple(severed), window, n_layers, layer, pos) for layer in range(n_layers) for pos in range(n_pos)
+    ]
+    donors: list[Donor] = [clean, noised]
+    found = sweep(model, rows, patches, donors, [metric], edits=[noise], plan=plan, watch=watch)
+    samples = found[..., 0].unflatten(0, (n_layers, n_pos))
+    return Traced(
+        state=state,
+        severed=tuple(severed),
+        window=window,
+        values=samples.mean(-1),
+        samples=samples,
+        low=metric(lowest, _numbers(n_samples, ids)).mean().item(),
+        high=logits[0, -1].softmax(-1)[answer].item(),
+        answer=answer,
+        noise_std=float(std),
+        subject=tuple(places),
+    )
+
+
+def subject_noise(model: Model, subjects: Sequence[Inputs]) -> float:
+    """3 standard deviations of the embeddings of all tokens of these subjects: the noise of the paper.
+
+    Each entry holds the ids of one subject, (1, pos). Taken over every component of every token.
+    """
+    if not subjects:
+        raise UserError("Asked for the spread of the subjects' embeddings, but no subject was given. Give some.")
+    kept = [model.run(ids, keep="embed", stop=0).cache["embed"].flatten(0, 1) for ids in subjects]
+    return NOISE_STDS * _std(kept)
+
+
+def _std(embeddings: Sequence[Float[Tensor, "pos d_model"]]) -> float:
+    return torch.cat(list(embeddings)).std().item()
+
+
+def _numbers(n: int, like: Tensor) -> Tensor:
+    return torch.arange(n, device=like.device)
+
+
+def _patch(state: State, severed: tuple[Severed, ...], window: int, n_layers: int, layer: int, pos: int) -> Patch:
+    """Restore a window of layers around this one; hold what is severed, at this token, as it was under noise.
+
+    A window of 10 around layer l is l - 5 to l + 4, cut at both ends, as in the published code.
+    """
+    layers = range(max(0, layer - window // 2), min(n_layers, layer + (window + 1) // 2))
+    restored = {Site(state, i): Place(Site(state, i), {"pos": pos}, CLEAN) for i in layers}
+    held = [Site(kind, i) for kind in severed for i in range(layers[0] + (state == "resid_post"), n_layers)]
+    return (*restored.values(), *(Place(site, {"pos": pos}, NOISED) for site in held if site not in restored))
+
+
+def _checked(ids: Tensor, subject: Sequence[int], n_samples: int, window: int) -> list[int]:
+    n_prompts, n_pos = ids.shape
+    if n_prompts != 1:
+        raise BadPrompt(f"Tracing was asked for {n_prompts} prompts; it takes one at a time. Trace each by itself.")
+    if not subject or any(not -n_pos <= pos < n_pos for pos in subject):
+        raise BadPrompt(f"The subject was said to be at {list(subject)} of {n_pos} positions. Name positions in it.")
+    if n_samples < 1 or window < 1:
+        raise UserError(f"{n_samples} draws and windows of {window} layers were asked for. Give at least 1 of each.")
+    return sorted({pos % n_pos for pos in subject})
