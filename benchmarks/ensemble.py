@@ -141,6 +141,7 @@ def measure(chosen: Any) -> list[dict[str, Any]]:
             unit=f"epoch of {count_of}",
             rounds=chosen.rounds,
             seconds=chosen.seconds,
+            busy=chosen.busy,
             target=1.0,
         )
         best = 1e3 * sorted(result.ours_seconds)[len(result.ours_seconds) // 2] / count_of

@@ -167,6 +167,7 @@ def measure(problem: Problem, chosen: Any, threads: int, folder: Path) -> dict[s
             unit="epoch",
             rounds=chosen.rounds,
             seconds=chosen.seconds,
+            busy=chosen.busy,
             target=TARGETS[name],
         )
 
@@ -180,6 +181,7 @@ def measure(problem: Problem, chosen: Any, threads: int, folder: Path) -> dict[s
         unit="epoch",
         rounds=chosen.rounds,
         seconds=chosen.seconds,
+        busy=chosen.busy,
         target=TARGETS["floor"],
     )
     print(f"share of the floor: {floor}", flush=True)

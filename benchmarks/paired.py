@@ -1,12 +1,14 @@
 """Two programs timed side by side on one machine, so that its drift hits both alike.
 
 Chunks of a few seconds alternate (ours first, then theirs first, ...); each round gives one ratio, and the median ratio
-is told with its bootstrap 95 % interval. A result is one JSON object with date, hardware, versions and every single
+is told with its bootstrap 95 % interval. A round in which other programs took more than `busy` cores does not count and
+is taken again. A result is one JSON object with date, hardware, versions and every single
 measurement, so that a reader can take another statistic. Nothing here knows what is being timed.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 import time
@@ -17,10 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from others import Others
 
 RESULTS = Path(__file__).parent / "results"
 PAUSE = 0.2  # seconds before a chunk: threads of the other contender that still spin go to sleep
 DRAWS = 10_000  # bootstrap resamples
+BUSY = 0.05  # cores that others may take in a round that counts
+PATIENCE = 4  # times the rounds asked for are tried at most
+LEAST = 5  # rounds below which there is no interval worth telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,9 @@ class Comparison:
     target: float | None
     ours_seconds: list[float] = field(repr=False)
     theirs_seconds: list[float] = field(repr=False)
+    cores_of_others: list[float | None] = field(repr=False)
+    """What other programs took in each round that counts; None where that is not known."""
+    rounds_dropped: int = 0
 
     @property
     def met(self) -> bool | None:
@@ -56,9 +65,10 @@ class Comparison:
     def __str__(self) -> str:
         ours, theirs = np.median(self.ours_seconds), np.median(self.theirs_seconds)
         target = "" if self.target is None else f", target {self.target:g}: {'met' if self.met else 'NOT MET'}"
+        dropped = f"; {self.rounds_dropped} busy rounds dropped" if self.rounds_dropped else ""
         return (
             f"{self.theirs} / {self.ours}: {self.ratio:.3g} [{self.low:.3g}, {self.high:.3g}] "
-            f"({1 / ours:.4g} against {1 / theirs:.4g} {self.unit}s a second{target})"
+            f"({1 / ours:.4g} against {1 / theirs:.4g} {self.unit}s a second{target}{dropped})"
         )
 
 
@@ -70,13 +80,30 @@ def compare(
     rounds: int,
     seconds: float,
     target: float | None = None,
+    busy: float = math.inf,
 ) -> Comparison:
-    """Time both in alternation, `rounds` times, in chunks of about `seconds` each."""
+    """Time both in alternation, `rounds` times, in chunks of about `seconds` each.
+
+    A round counts when others took at most `busy` cores. Raises SystemExit when too few did in four times the rounds.
+    """
     units = {each.name: _units_in(each, seconds) for each in (ours, theirs)}
     taken: dict[str, list[float]] = {ours.name: [], theirs.name: []}
-    for i in range(rounds):
-        for each in (ours, theirs) if i % 2 == 0 else (theirs, ours):
-            taken[each.name].append(_seconds_each(each, units[each.name]))
+    others: list[float | None] = []
+    tried = 0
+    while len(others) < rounds and tried < PATIENCE * rounds:
+        watch = Others()
+        order = (ours, theirs) if tried % 2 == 0 else (theirs, ours)
+        found = {each.name: _seconds_each(each, units[each.name]) for each in order}
+        tried += 1
+        if (cores := watch.cores()) is None or cores <= busy:
+            others.append(cores)
+            for name, each in found.items():
+                taken[name].append(each)
+    if len(others) < min(rounds, LEAST):
+        raise SystemExit(
+            f"Asked for {rounds} rounds with at most {busy} cores taken by others; of {tried} tried {len(others)} were "
+            "so quiet. Stop what else is running, or allow more with --busy."
+        )
     ratios = np.divide(taken[theirs.name], taken[ours.name])
     low, high = interval(ratios)
     return Comparison(
@@ -89,6 +116,8 @@ def compare(
         target=target,
         ours_seconds=taken[ours.name],
         theirs_seconds=taken[theirs.name],
+        cores_of_others=others,
+        rounds_dropped=tried - len(others),
     )
 
 
@@ -117,6 +146,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; by default the cores it may use")
     parser.add_argument("--rounds", type=int, default=15, help="pairs a comparison")
     parser.add_argument("--seconds", type=float, default=2.0, help="about how long a chunk lasts")
+    parser.add_argument("--busy", type=float, default=BUSY, help="cores that others may take in a round that counts")
     parser.add_argument("--out", type=Path, default=None, help="where the JSON goes instead of benchmarks/results")
     parser.add_argument("--smoke", action="store_true", help="a small problem and one round: shows only that it runs")
     return parser
@@ -125,7 +155,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     chosen = parser.parse_args()
     if chosen.smoke:
-        chosen.rounds, chosen.seconds = 1, 0.0
+        chosen.rounds, chosen.seconds, chosen.busy = 1, 0.0, math.inf
     return chosen
 
 

@@ -45,7 +45,10 @@ def main() -> None:
     chosen = parse(arguments(__doc__ or ""))
     bare = process("python -c pass", ["-c", "pass"])
     found = [
-        told(compare(bare, process(name, words), unit="start", rounds=chosen.rounds, seconds=0.0), limit)
+        told(
+            compare(bare, process(name, words), unit="start", rounds=chosen.rounds, seconds=0.0, busy=chosen.busy),
+            limit,
+        )
         for name, (words, limit) in list(COMMANDS.items())[: 1 if chosen.smoke else None]
     ]
     torch_free = subprocess.run([sys.executable, "-c", TORCH_FREE], check=False).returncode == 0

@@ -1,7 +1,9 @@
 """The benchmarks stay runnable, and their statistics can say no. Nothing is timed here."""
 
 import json
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,3 +90,34 @@ def test_programs_with_other_first_losses_are_not_compared(monkeypatch):
     check_same_work({"micrographia": 4.7, "peer": 4.7001})
     with pytest.raises(SystemExit, match="same work"):
         check_same_work({"micrographia": 4.7, "peer": 4.8})
+
+
+def test_a_round_in_which_others_were_busy_is_taken_again(paired, monkeypatch):
+    clock, busy = [0.0], iter([0.0, 1.0, 0.9, *[0.01] * 20])
+    monkeypatch.setattr(paired.Others, "cores", lambda self: next(busy))
+    ours, theirs = (contender(paired, clock, name, x, monkeypatch) for name, x in (("ours", 1.0), ("theirs", 2.0)))
+    found = paired.compare(ours, theirs, unit="step", rounds=6, seconds=2.0, busy=0.05)
+    assert found.rounds_dropped == 2
+    assert found.cores_of_others == [0.0, *[0.01] * 5]
+    assert len(found.ours_seconds) == len(found.theirs_seconds) == 6
+
+
+def test_a_machine_that_is_never_quiet_is_not_measured(paired, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(paired.Others, "cores", lambda self: 1.0)
+    ours, theirs = (contender(paired, clock, name, 1.0, monkeypatch) for name in ("ours", "theirs"))
+    with pytest.raises(SystemExit, match="0 were so quiet"):
+        paired.compare(ours, theirs, unit="step", rounds=6, seconds=1.0, busy=0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="what others do is known on Linux only")
+def test_the_work_of_our_own_children_is_not_that_of_others(paired):
+    import others
+
+    def work():
+        subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+
+    before, began = others.family_seconds(os.getpid()), others.busy_seconds()
+    work()
+    own, all_of_it = others.family_seconds(os.getpid()) - before, others.busy_seconds() - began
+    assert 0.05 < own <= all_of_it + 0.1
