@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -82,7 +83,7 @@ def test_sentences_read_as_they_should():
     index = {(t.behaviour, t.frame, t.form): i for i, t in enumerate(TEMPLATES)}
     words = {"IO": "Mary", "S": "John", "C": "Tom", "place": "shop", "object": "drink", "N": "Tom", "she": "he"}
     words |= {"trait": "great", "job": "friend", "event": "war", "XX": "17", "YY": "32", "later": "45"}
-    words |= {f"r{i}": w for i, w in enumerate("one two three".split())}
+    words |= {f"r{i}": w for i, w in enumerate(["one", "two", "three"])}
     slots = torch.tensor([[IDS.get(words.get(name, ""), 0) for name in SLOTS]])
 
     def read(*key: object) -> str:
@@ -138,7 +139,7 @@ def test_a_context_is_bos_and_sentences_end_to_end():
     starts = {template.words[0] for template in TEMPLATES if not template.words[0].startswith("{")}
     for row in found.tokens:
         words = text(row).split()[1:]
-        for before, after in zip(words, words[1:]):
+        for before, after in pairwise(words):
             if before in (".", "?"):
                 assert after in starts | set(vocabulary()) - set(UNREPEATED)
 

@@ -29,7 +29,7 @@ class Config:
     """Width of the residual stream."""
     n_heads: int = 4
     """Attention heads a layer."""
-    d_head: int = 16
+    d_head: int = 32
     """Width of a head."""
     d_mlp: int = 256
     """Neurons a layer."""
@@ -37,7 +37,7 @@ class Config:
     """Activation of the neurons; gelu_new is GPT-2's."""
     norm: Literal["none", "layernorm", "rmsnorm"] = "layernorm"
     """Normalisation before attention, MLP and unembedding."""
-    positions: Literal["learned", "rotary"] = "learned"
+    positions: Literal["learned", "rotary"] = "rotary"
     """How the model knows positions."""
 
     n_ctx: int = 32
@@ -56,7 +56,7 @@ class Config:
     """AdamW's epsilon."""
     warmup: int = 50
     """Steps of linear warm-up."""
-    steps: int = 3_000
+    steps: int = 3_500
     """Batches to train on."""
 
     prompts: int = 256

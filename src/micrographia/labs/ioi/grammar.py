@@ -15,15 +15,24 @@ from torch import Generator, Tensor
 from micrographia.core.next_token import Text
 from micrographia.core.runtime import batch_generator
 from micrographia.core.tokens import Vocabulary
-from micrographia.labs.ioi.templates import ABC_SHARE, SHARES, SLOTS, TEMPLATES, vocabulary
+from micrographia.labs.ioi.templates import (
+    ABC_SHARE,
+    CHAIN_SHARE,
+    CHAINED,
+    SHARES,
+    SLOTS,
+    TEMPLATES,
+    Template,
+    vocabulary,
+)
 from micrographia.labs.ioi.words import BOS, CLASSES, NAMES, PARTS
 
 WORDS = vocabulary()
 IDS = {word: i for i, word in enumerate(WORDS)}
 CENTURIES = range(11, 18)
 YEARS = 100
-UNREPEATED = (BOS, ".", "?")
-"""Words that stand in no random span."""
+UNREPEATED = (BOS, ".", "?", *CLASSES["number"])
+"""Words that stand in no random span. Numbers do not, so that all they mean is their order."""
 
 
 class Table(NamedTuple):
@@ -55,12 +64,20 @@ def table() -> Table:
     for i, template in enumerate(TEMPLATES):
         codes[i, : len(template.words)] = torch.tensor([_code(word) for word in template.words])
         scored[i, : template.frame if template.behaviour == "induction" else 0] = False
-    share = torch.tensor([ABC_SHARE if t.form.startswith("abc") else 1 - ABC_SHARE for t in TEMPLATES])
+    share = torch.tensor([_weight(template) for template in TEMPLATES])
     for behaviour, part in SHARES.items():
         own = torch.tensor([template.behaviour == behaviour for template in TEMPLATES])
         share[own] *= part / share[own].sum()
     lengths = torch.tensor([len(template.words) for template in TEMPLATES])
     return Table(codes, scored, lengths, torch.tensor([template.frame for template in TEMPLATES]), share)
+
+
+def _weight(template: Template) -> float:
+    """How common a template is beside the others of its behaviour."""
+    if template.behaviour == "greater":
+        frames = sum(each.behaviour == "greater" for each in TEMPLATES) - 1
+        return CHAIN_SHARE if template.form == "chain" else (1 - CHAIN_SHARE) / frames
+    return ABC_SHARE if template.form.startswith("abc") else 1 - ABC_SHARE
 
 
 def _code(word: str) -> int:
@@ -109,6 +126,8 @@ def draw_slots(frame: Int[Tensor, "n"], generator: Generator, *, held_out: bool 
     third = _apart(class_of("name"), subject, recipient)
     year = partner(event, YEARS)
     year = torch.where(year >= YEARS - 2, year - YEARS // 2, year)
+    rising = torch.rand(n, len(CHAINED), generator=generator, dtype=torch.float64) * (YEARS - len(CHAINED) + 1)
+    chain = rising.long().sort(1).values + torch.arange(len(CHAINED))
     span = torch.rand(n, len(repeatable()), generator=generator).topk(sum(slot[0] == "r" for slot in SLOTS)).indices
     ids = {kind: int(word_ids(kind)[0]) for kind in CLASSES}
     columns = [
@@ -122,6 +141,7 @@ def draw_slots(frame: Int[Tensor, "n"], generator: Generator, *, held_out: bool 
         ids["number"] + CENTURIES[0] + below(len(CENTURIES)),
         ids["number"] + year,
         ids["number"] + year + 1 + below(YEARS - 1 - year),
+        *(ids["number"] + chain).unbind(1),
     ]
     return torch.cat([torch.stack(columns, 1), repeatable()[span]], 1)
 

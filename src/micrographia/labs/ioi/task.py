@@ -77,17 +77,10 @@ def prompt_pairs(
 
 
 def _prompt_templates(behaviour: Behaviour, frame: int | None) -> Tensor:
-    """Those with one answer; of the spans, those of one length."""
-    only = {"induction": PROMPT_SPAN}.get(behaviour, frame)
-    found = [
-        i
-        for i, template in enumerate(TEMPLATES)
-        if template.behaviour == behaviour
-        and not template.form.startswith("abc")
-        and (behaviour != "induction" or template.form.endswith(" 0"))
-        and (only is None or template.frame == only)
-        and (frame is None or template.frame == frame)
+    asking = [
+        (i, template) for i, template in enumerate(TEMPLATES) if template.behaviour == behaviour and template.asks
     ]
+    found = [i for i, template in asking if frame in (None, template.frame)]
     if not found:
         raise BadConfig(f"Asked for prompts of {behaviour} in frame {frame}; there are none. Leave the frame open.")
     return torch.tensor(found)

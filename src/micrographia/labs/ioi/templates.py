@@ -22,10 +22,12 @@ SPANS = range(4, 9)
 SHORTEST_PIECE = 3
 PROMPT_SPAN = 8
 """Words in the span of an induction prompt."""
-SHARES: dict[Behaviour, float] = {"ioi": 0.35, "induction": 0.35, "pronoun": 0.1, "greater": 0.2}
+SHARES: dict[Behaviour, float] = {"ioi": 0.35, "induction": 0.3, "pronoun": 0.1, "greater": 0.25}
 """Of all sentences in training."""
 ABC_SHARE = 0.15
 """Share of the ioi sentences with three names, whose answer is either of the first two."""
+CHAIN_SHARE = 0.4
+"""Share of the greater sentences with a chain of years."""
 
 # 1 and 2 are the names of the first clause, 3 who acts, 4 the answer.
 IOI_FRAMES = (
@@ -55,7 +57,10 @@ GREATER_FRAMES = (
     "The {event} began in the year {XX} {YY} and ended in {XX} {later} .",
     "From the year {XX} {YY} the {event} went on to year {XX} {later} .",
 )
-SLOTS = ("IO", "S", "C", "N", "she", "place", "object", "trait", "job", "event", "XX", "YY", "later")
+CHAIN = "It was a good year in {Y1} , {Y2} , {Y3} , {Y4} and {Y5} ."
+"""Years that rise: many answers in few words, so that the order of the numbers is learned soon."""
+CHAINED = tuple(f"Y{i}" for i in range(1, 6))
+SLOTS = ("IO", "S", "C", "N", "she", "place", "object", "trait", "job", "event", "XX", "YY", "later", *CHAINED)
 SLOTS += tuple(f"r{i}" for i in range(max(SPANS)))
 
 
@@ -71,6 +76,13 @@ class Template:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "words", tuple(self.text.split()))
+
+    @property
+    def asks(self) -> bool:
+        """Whether prompts are made of it: those with an answer, in one of the forms that can be compared."""
+        if self.behaviour == "induction":
+            return self.frame == PROMPT_SPAN and self.form.endswith(" 0")
+        return self.form != "chain" and not self.form.startswith("abc")
 
     def places(self, slot: str) -> list[int]:
         """Where a slot stands, counted from the first word."""
@@ -101,6 +113,7 @@ TEMPLATES: tuple[Template, ...] = (
     *_induction(),
     *(Template("pronoun", i, "", text) for i, text in enumerate(PRONOUN_FRAMES)),
     *(Template("greater", i, "", text) for i, text in enumerate(GREATER_FRAMES)),
+    Template("greater", len(GREATER_FRAMES), "chain", CHAIN),
 )
 
 

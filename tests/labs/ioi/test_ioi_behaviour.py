@@ -1,0 +1,119 @@
+"""What is said about a model's behaviour is true of models whose behaviour is known."""
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from micrographia.core.model import Output
+from micrographia.core.transformer import Architecture, Transformer, init_weights
+from micrographia.labs.ioi.behaviour import perform, performance, years
+from micrographia.labs.ioi.config import tiny
+from micrographia.labs.ioi.grammar import IDS, WORDS, word_ids
+from micrographia.labs.ioi.heads import LOOKS, head_scores
+from micrographia.labs.ioi.task import PromptPairs, prompt_pairs
+from micrographia.labs.ioi.templates import BEHAVIOURS
+from micrographia.labs.ioi.train import architecture
+
+N = 64
+
+
+def untrained() -> Transformer:
+    arch = architecture(tiny())
+    return Transformer(arch, init_weights(arch, Generator().manual_seed(0)))
+
+
+class Knowing(Transformer):
+    """A model whose last logits are looked up: prompt -> row of logits."""
+
+    answers: dict[tuple[int, ...], Tensor]
+
+    def run(self, inputs, **choices) -> Output:
+        out = super().run(inputs, **choices)
+        rows = [self.answers.get(tuple(row), torch.zeros(len(WORDS))) for row in inputs.tolist()]
+        return out._replace(logits=torch.stack(rows)[:, None])
+
+
+def knowing(prompts: Tensor, logits: Tensor) -> Knowing:
+    model = untrained()
+    known = Knowing(model.arch, model.state)
+    known.answers = {tuple(row): logit for row, logit in zip(prompts.tolist(), logits)}
+    return known
+
+
+def one_hot(ids: Tensor, height: float = 5.0) -> Tensor:
+    return torch.nn.functional.one_hot(ids, len(WORDS)) * height
+
+
+def pairs(behaviour: str) -> PromptPairs:
+    return prompt_pairs(behaviour, N, Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+def test_a_model_that_knows_the_answers_is_right_and_its_null_is_not(behaviour):
+    found = pairs(behaviour)
+    score = performance(knowing(found.clean, one_hot(found.right)), found)
+    assert (score.accuracy, score.preferred, score.prompts) == (1, 1, N)
+    assert score.logit_difference == pytest.approx(5)
+    assert score.null_accuracy < 0.9
+    assert score.null_logit_difference < 4
+
+
+@pytest.mark.parametrize("behaviour", ["ioi", "induction", "pronoun"])
+def test_the_corrupt_prompt_is_judged_by_the_clean_ones_answers(behaviour):
+    found = pairs(behaviour)
+    score = performance(knowing(found.corrupt, one_hot(found.wrong)), found)
+    assert score.corrupt_logit_difference == pytest.approx(-5)
+
+
+def test_a_model_that_always_says_the_same_name_is_no_better_than_its_null():
+    found = pairs("ioi")
+    score = performance(knowing(found.clean, one_hot(torch.full((N,), IDS["Mary"]))), found)
+    assert score.accuracy == pytest.approx(score.null_accuracy)
+    assert score.logit_difference == pytest.approx(score.null_logit_difference)
+
+
+def test_a_model_that_knows_no_year_has_the_sharpness_of_its_null():
+    found, flat = pairs("greater"), torch.full((N, len(WORDS)), -30.0)
+    flat[:, word_ids("number")] = 0
+    score = years(knowing(found.clean, flat), found)
+    assert score.cutoff_sharpness == pytest.approx(0, abs=1e-6)
+    assert score.probability_difference == pytest.approx(score.null_probability_difference)
+
+
+def test_a_model_that_knows_the_year_is_sharp():
+    found = pairs("greater")
+    logits = torch.where(found.answers, 0.0, -30.0)
+    score = years(knowing(found.clean, logits), found)
+    assert score.probability_difference == pytest.approx(1, abs=1e-3)
+    assert score.probability_difference > score.null_probability_difference + 0.1
+    assert score.cutoff_sharpness > 0.005 > abs(score.null_cutoff_sharpness) - 0.02
+
+
+def test_an_untrained_model_is_at_chance():
+    found = perform(untrained(), n=200, generator=Generator().manual_seed(0))
+    assert set(found) == set(BEHAVIOURS)
+    for behaviour in ("ioi", "induction", "pronoun"):
+        assert found[behaviour].accuracy < 0.6
+        assert found[behaviour].preferred == pytest.approx(0.5, abs=0.15)
+
+
+def test_every_look_has_a_score_and_a_null():
+    found = head_scores(untrained(), n=16, generator=Generator().manual_seed(0))
+    looks = {f"{behaviour}: {name}" for behaviour, named in LOOKS.items() for name in named}
+    kinds = {"previous token", "duplicate token", "induction"}
+    kinds |= {"copies names", "suppresses names", "copying eigenvalues"}
+    assert set(found) == looks | kinds
+    for score in found.values():
+        assert score.values.shape == (2, 2)
+        assert bool(((score.values >= -1) & (score.values <= 1)).all())
+    assert all(0 < found[name].null < 0.3 for name in looks)
+
+
+def test_scores_depend_on_the_generator_alone():
+    first, again = (head_scores(untrained(), n=16, generator=Generator().manual_seed(1)) for _ in range(2))
+    assert all(torch.equal(first[name].values, again[name].values) for name in first)
+
+
+def test_the_network_has_no_more_words_than_the_language():
+    arch: Architecture = architecture(tiny())
+    assert arch.d_vocab == arch.d_vocab_out == len(WORDS)

@@ -1,0 +1,84 @@
+"""The choices of one run of the ioi lab."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from micrographia.core.errors import BadConfig
+from micrographia.labs.ioi.config import FREE, LONGEST_PROMPT, PRESETS, Config, paper, preset_of, quick, tiny
+from micrographia.labs.ioi.templates import TEMPLATES
+
+
+@pytest.mark.parametrize("make", PRESETS.values(), ids=PRESETS)
+def test_a_config_survives_json_and_is_a_value(make):
+    config = make()
+    again = Config(**json.loads(json.dumps(dataclasses.asdict(config))))
+    assert again == config
+    assert hash(again) == hash(config)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1
+
+
+def test_the_paper_preset_studies_gpt2_small_and_the_others_train():
+    assert paper().model == "gpt2"
+    assert quick().model == tiny().model == ""
+    assert quick().seeds >= 3
+
+
+@pytest.mark.parametrize("make", PRESETS.values(), ids=PRESETS)
+def test_a_preset_keeps_its_name_whatever_is_free(make):
+    free = {"seed": 3, "plan": "plain", "device": "cuda", "threads": 7, "eval_every": 9, "snapshots": 11}
+    free |= {"checkpoint_every": 13} | ({} if make().model else {"seeds": 5})
+    assert free.keys() | {"seeds"} == set(FREE)
+    assert preset_of(make()) == preset_of(dataclasses.replace(make(), **free)) == make.__name__
+
+
+def test_any_other_choice_makes_it_custom():
+    assert preset_of(dataclasses.replace(quick(), lr=1e-3)) == "custom"
+    assert preset_of(dataclasses.replace(quick(), model="gpt2-medium", seeds=1)) == "custom"
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        *({name: 0} for name in ("seeds", "n_layers", "d_model", "n_heads", "d_head", "d_mlp", "rows", "steps")),
+        *({name: 0} for name in ("prompts", "eval_every", "snapshots", "checkpoint_every", "threads")),
+        {"n_ctx": 8},
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"weight_decay": -1.0},
+        {"beta1": 1.0},
+        {"eps": 0.0},
+        {"warmup": -1},
+        {"positions": "rotary", "d_head": 5},
+        {"model": "gpt2", "seeds": 2},
+    ],
+    ids=str,
+)
+def test_a_choice_out_of_range_is_refused_by_name(choice):
+    with pytest.raises(BadConfig, match="|".join(choice)):
+        Config(**choice)
+
+
+def test_the_longest_prompt_is_as_long_as_said():
+    longest = max(len(t.words) - t.words[::-1].index("{IO}") for t in TEMPLATES if t.behaviour == "ioi")
+    assert longest <= LONGEST_PROMPT
+
+
+def test_every_field_is_documented():
+    (tree,) = ast.parse(inspect.getsource(Config)).body
+    for field, text in zip(tree.body, tree.body[1:]):
+        if isinstance(field, ast.AnnAssign):
+            assert isinstance(text, ast.Expr), ast.unparse(field)
+
+
+def test_a_config_is_made_without_a_tensor_library():
+    code = "import sys; import micrographia.labs.ioi.config; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
