@@ -13,7 +13,14 @@ API = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "r
 SHOWN = re.findall(r"```\{api\} (\S+)", API)
 # Machinery behind a room's own door, of no use to a reader.
 INNER = {
-    f"micrographia.core.store.{name}" for name in ("atomic", "checkpoints", "exact", "lock", "manifest", "records")
+    f"micrographia.{room}.{name}"
+    for room, names in {
+        "core.store": "atomic checkpoints exact lock manifest records",
+        "core.pretrained": "attending body checks generation intake listener readout spans words",
+        "core.sweep": "base plan reading writing",
+        "methods.attribution": "edge_ends passes readers softmax_patch",
+    }.items()
+    for name in names.split()
 }
 
 
