@@ -9,7 +9,7 @@ from micrographia.core.transformer import Architecture, Transformer, init_weight
 from micrographia.labs.ioi.behaviour import perform, performance, years
 from micrographia.labs.ioi.config import tiny
 from micrographia.labs.ioi.grammar import IDS, WORDS, word_ids
-from micrographia.labs.ioi.heads import LOOKS, head_scores
+from micrographia.labs.ioi.heads import CLEAR, KINDS, LOOKS, HeadScore, head_scores, resembling
 from micrographia.labs.ioi.task import PromptPairs, prompt_pairs
 from micrographia.labs.ioi.templates import BEHAVIOURS
 from micrographia.labs.ioi.train import architecture
@@ -117,3 +117,15 @@ def test_scores_depend_on_the_generator_alone():
 def test_the_network_has_no_more_words_than_the_language():
     arch: Architecture = architecture(tiny())
     assert arch.d_vocab == arch.d_vocab_out == len(WORDS)
+
+
+def test_a_head_resembles_a_kind_when_all_its_scores_are_clear():
+    low, some, high = CLEAR - 0.01, CLEAR + 0.01, 0.9
+    scores = {name: HeadScore(torch.full((1, 3), low), 0.05) for names in KINDS.values() for name in names}
+    scores["induction"] = HeadScore(torch.tensor([[low, some, high]]), 0.05)
+    scores["ioi: END to IO"] = HeadScore(torch.tensor([[high, high, low]]), 0.05)
+    scores["copies names"] = HeadScore(torch.tensor([[high, low, high]]), 0.05)
+    found = resembling(scores)
+    assert found["induction"] == [(0, 2), (0, 1)]
+    assert found["name mover"] == [(0, 0)]
+    assert found["negative name mover"] == found["previous token"] == []

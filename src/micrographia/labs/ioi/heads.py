@@ -4,6 +4,7 @@ Every score is a (layer, head) tensor beside its null: what a head gets that att
 same scores of the network before training are the other null; `labs/ioi/train.network_at(..., 0)` gives it.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,19 @@ to IO, S-inhibition heads from END to S2, duplicate-token heads from S2 to S1, i
 previous-token heads from S1+1 to S1. Hanna et al. (2023), section 3: from the last century to the year."""
 
 
+CLEAR = 1 / 3
+"""A head resembles a kind when every score of the kind is at least this: our choice, made before any was measured."""
+KINDS: dict[str, tuple[str, ...]] = {
+    "previous token": ("previous token",),
+    "duplicate token": ("duplicate token",),
+    "induction": ("induction",),
+    "name mover": ("ioi: END to IO", "copies names"),
+    "negative name mover": ("ioi: END to IO", "suppresses names"),
+    "S2 reader": ("ioi: END to S2",),
+}
+"""Kind of head -> its scores. An S-inhibition head reads S2 from END; that it inhibits is for patching to tell."""
+
+
 class HeadScore(NamedTuple):
     """One score of every head. `null`: what a head gets that attends evenly, or copies by chance."""
 
@@ -61,6 +75,17 @@ def head_scores(model: Model, *, n: int, generator: Generator, held_out: bool = 
         found |= _looks(model, pairs, {f"{behaviour}: {name}": roles for name, roles in looks.items()})
         if behaviour == "ioi":
             found |= _copies(model, pairs)
+    return found
+
+
+def resembling(scores: Mapping[str, HeadScore]) -> dict[str, list[tuple[int, int]]]:
+    """The heads, as (layer, head), that resemble each kind, the clearest first."""
+    found = {}
+    for kind, names in KINDS.items():
+        least = torch.stack([scores[name].values for name in names]).amin(0)
+        layers, heads = (least >= CLEAR).nonzero(as_tuple=True)
+        order = least[layers, heads].argsort(descending=True)
+        found[kind] = list(zip(layers[order].tolist(), heads[order].tolist()))
     return found
 
 
