@@ -96,6 +96,7 @@ class Body:
             d_vocab=config.vocab_size,
             d_vocab_out=getattr(head, "out_features", config.vocab_size),
             n_ctx=config.max_position_embeddings,
+            causal=not self.family.encoder,
         )
 
     @cached_property

@@ -201,7 +201,11 @@ def _mlp_hooks(body: Body, listener: Listener, layer: int) -> list[Hook]:
     if listener.wants("mlp_up", layer=layer):
         shared = within(body.share(family.up)) if family.up.share else PLAIN
         found += _plain(body, listener, "mlp_up", layer, body.part(family.up.path, layer), "out", shared)
-    found += _plain(body, listener, "mlp_pre", layer, body.find(family.act, layer), "in", lens)
+    if family.gate is not None and family.gate.share:  # activations of a slice and of its copy round differently
+        shared = within(body.share(family.gate))
+        found += _plain(body, listener, "mlp_pre", layer, body.part(family.gate.path, layer), "out", shared)
+    else:
+        found += _plain(body, listener, "mlp_pre", layer, body.find(family.act, layer), "in", lens)
     down, post = body.part(family.down, layer), body.find(family.mlp_post_norm, layer)
     found += _plain(body, listener, "neurons", layer, down, "in", lens)
     if post is not None and not family.post_ln:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from micrographia.core.errors import UnknownModel, UserError
-from micrographia.core.events import Note, Watch, silent
+from micrographia.core.events import Watch, silent
 from micrographia.core.pretrained.families import Family, family_of
 from micrographia.core.pretrained.model import Pretrained
 from micrographia.core.pretrained.words import HubTokenizer, as_tokenizer
@@ -48,7 +48,7 @@ def load(
                 f"{', '.join(set_anyway)} was asked for a module that is already in hand and stays as it is. "
                 "Convert or move the module yourself, or pass its Hub id."
             )
-        return Pretrained(_uncompiled(model, watch), as_tokenizer(tokenizer), watch=watch)
+        return Pretrained(model, as_tokenizer(tokenizer), watch=watch)
     if (Path(model) / RUN_FILE).is_file():
         from micrographia.core.trained import load_trained
 
@@ -90,22 +90,6 @@ def _own_tokenizer(name: str, where: dict[str, Any]) -> Tokenizer | None:
         if not Path(name).is_dir():
             raise
         return None
-
-
-def _uncompiled(module: nn.Module, watch: Watch) -> nn.Module:
-    """The module under `torch.compile`, which hooks can reach. Raises UserError where it was compiled in place."""
-    under = getattr(module, "_orig_mod", None)
-    if isinstance(under, nn.Module):
-        watch(Note("The compiled graph is not used under the microscope: the module that it was made from is run."))
-        module = under
-    for name, part in module.named_modules():
-        in_place = getattr(part, "_compiled_call_impl", None) is not None
-        if in_place or hasattr(part.forward, "_torchdynamo_orig_callable") or hasattr(part, "_orig_mod"):
-            raise UserError(
-                f"A module was given of which {name or 'the whole'!r} was compiled in place; hooks set now would be "
-                "ignored there without a word. Pass the model before it is compiled."
-            )
-    return module
 
 
 @contextmanager

@@ -8,11 +8,11 @@ no bit.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from micrographia.core.edits import Edit
 from micrographia.core.errors import BadShape, UserError
@@ -20,7 +20,16 @@ from micrographia.core.events import Note, Watch, silent
 from micrographia.core.model import LogitsAt, ModelShape, Output, Readout, Start, Tap, run_tapped
 from micrographia.core.pretrained.attending import Implementation, attending, needs_eager
 from micrographia.core.pretrained.body import Body
+from micrographia.core.pretrained.checks import Probe, check, needed_for
 from micrographia.core.pretrained.families import family_of
+from micrographia.core.pretrained.generation import (
+    check_generation,
+    ends_of,
+    fresh_cache,
+    names_positions,
+    next_tokens,
+)
+from micrographia.core.pretrained.intake import check_dropout, device_of, examined
 from micrographia.core.pretrained.listener import Listener, hooks_for, listening
 from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks, selected
 from micrographia.core.pretrained.spans import Stopped, check_start, past_cache, span_hooks, started
@@ -30,16 +39,30 @@ from micrographia.core.sites import Site, SiteLike, select
 from micrographia.core.tokens import Inputs, Tokenizer, ids_of, mask_of, single_token, to_str_tokens, to_tokens
 
 
+class Pass(NamedTuple):
+    """One call of the model: what it runs on, from where to where, behind which known positions."""
+
+    ids: Tensor
+    mask: Tensor | None = None
+    logits: LogitsAt = "all"
+    grad: bool = False
+    start: Start | None = None
+    stop: int | None = None
+    offset: int = 0
+    cache: Any = None
+
+
 class Pretrained:
     """A Hugging Face language model as a Model. `module` stays as it is: dtype, device, attention, train or eval."""
 
     def __init__(self, module: nn.Module, tokenizer: Tokenizer | None = None, *, watch: Watch = silent) -> None:
-        config: Any = module.config
-        self.module = module
+        self.module = examined(module, watch)
         self.tokenizer = tokenizer
         self.watch = watch
-        self.body = Body(module, family_of(config), config)
+        config: Any = getattr(self.module, "config", None)
+        self.body = Body(self.module, family_of(config), config)
         self._implementation = Implementation(self.body)
+        self._probed: set[str] = set()
         self._told: set[str] = set()
 
     @property
@@ -69,39 +92,41 @@ class Pretrained:
 
         With `grad` the parameters are frozen for the run: gradients begin at edits with trainable tensors or at
         `leaf`. Sites inside attention that are edited or differentiated switch the run to eager attention, and `watch`
-        is told once.
+        is told once. A kind of Site that is asked for the first time is probed with one token first (`checks`).
         Errors: UserError for tokens outside the vocabulary or too many, layers that are not there, a model that draws
-        dropout; UnknownSite; BadEdit.
+        dropout; UnknownSite; BadEdit; UnknownModel where the family's row does not fit.
         """
         ids, mask = ids_of(inputs).to(self.device), mask_of(inputs)
         self._check(ids, start, stop, logits)
+        offset = start.offset if start else 0
+        cache = past_cache(self.body, start, len(ids)) if start is not None and offset else None
+        return self._run(Pass(ids, mask, logits, grad, start, stop, offset, cache), keep, edits)
+
+    def _run(self, what: Pass, keep: SiteLike | Iterable[SiteLike], edits: Sequence[Edit]) -> Output:
         kept = select(self.sites, keep)
-        with torch.set_grad_enabled(grad), _frozen(self.module, grad):
+        edited = tuple(dict.fromkeys(edit.site for edit in edits))
+        self._probe(what.ids, {site.kind for site in (*kept, *edited)})
+        with torch.set_grad_enabled(what.grad), _frozen(self.module, what.grad):
             return run_tapped(
-                self.sites,
-                lambda tap: self._forward(tap, ids, mask, kept, edits, logits, grad, start, stop),
-                kept,
-                edits,
-                grad=grad,
+                self.sites, lambda tap: self._forward(tap, what, kept, edited), kept, edits, grad=what.grad
             )
 
-    def _forward(
-        self,
-        tap: Tap,
-        ids: Tensor,
-        mask: Tensor | None,
-        kept: Sequence[Site],
-        edits: Sequence[Edit],
-        logits: LogitsAt,
-        grad: bool,
-        start: Start | None,
-        stop: int | None,
-    ) -> Tensor | None:
-        body = self.body
+    def _probe(self, ids: Tensor, kinds: set[str]) -> None:
+        """Hold the family's row against the model, once for each kind."""
+        if new := kinds - self._probed:
+            sites = needed_for(self.body, new)
+            probe = Probe()
+            with torch.no_grad():
+                self._forward(probe, Pass(ids[:1, :1]), sites, ())
+                check(self.body, sites, probe.found)
+            self._probed |= new
+
+    def _forward(self, tap: Tap, what: Pass, kept: Sequence[Site], edited: Sequence[Site]) -> Tensor | None:
+        body, start, stop = self.body, what.start, what.stop
         first, last = start.layer if start else 0, body.shape.n_layers if stop is None else stop
-        listener = Listener(body, tap, kept, [edit.site for edit in edits], grad=grad, batch=len(ids))
+        listener = Listener(body, tap, kept, edited, grad=what.grad, batch=len(what.ids))
         whole = listener.wants("logits", layer=None)
-        at: LogitsAt = "all" if whole or stop is not None else logits
+        at: LogitsAt = "all" if whole or stop is not None else what.logits
         entry, exit = span_hooks(body, start, stop)
         sites = hooks_for(body, listener, first, last, from_tokens=start is None, to_logits=stop is None)
         eager = needs_eager(listener, body.shape.n_layers, self._implementation.own)
@@ -112,26 +137,63 @@ class Pretrained:
             scopes.enter_context(attending(body, self._implementation, listener, eager=eager))
             scopes.enter_context(listening(listener, [*entry, *sites, *exit, *readout_hooks(body, at)]))
             try:
-                found = self._call(ids, mask, start, at)
+                found = self._call(what, at)
             except Stopped as stopped:
                 return stopped.value
         if whole:
-            return selected(listener("logits", None, found), logits)
-        return selected(found, logits._replace(pos=0)) if isinstance(logits, Readout) else found
+            return selected(listener("logits", None, found), what.logits)
+        return selected(found, at._replace(pos=0)) if isinstance(at, Readout) else found
 
-    def _call(self, ids: Tensor, mask: Tensor | None, start: Start | None, logits: LogitsAt) -> Tensor:
-        offset = start.offset if start else 0
-        arguments: dict[str, Any] = logits_to_keep(self.body, logits, ids.shape[1] - offset)
+    def _call(self, what: Pass, at: LogitsAt) -> Tensor:
+        offset, mask = what.offset, what.mask
+        arguments: dict[str, Any] = logits_to_keep(self.body, at, what.ids.shape[1] - offset)
         if not self.body.family.encoder:
-            arguments["use_cache"] = bool(offset)
-        if start is not None and offset:
-            arguments["past_key_values"] = past_cache(self.body, start, len(ids))
+            arguments |= {"use_cache": what.cache is not None, "past_key_values": what.cache}
         if mask is not None:
-            arguments["attention_mask"] = mask.long().to(ids.device)
+            arguments["attention_mask"] = mask.long().to(what.ids.device)
         if mask is not None or offset:
-            places = torch.ones_like(ids) if mask is None else mask.long().to(ids.device)
+            places = torch.ones_like(what.ids) if mask is None else mask.long().to(what.ids.device)
             arguments["position_ids"] = (places.cumsum(-1) - 1).clamp(min=0)[:, offset:]
-        return self.module(input_ids=ids[:, offset:], return_dict=True, **arguments).logits
+        return self.module(input_ids=what.ids[:, offset:], return_dict=True, **arguments).logits
+
+    def generate(
+        self,
+        inputs: Inputs,
+        *,
+        max_new_tokens: int,
+        edits: Sequence[Edit] = (),
+        temperature: float = 0.0,
+        generator: Generator | None = None,
+        stop_at: Sequence[int] | None = None,
+    ) -> Int[Tensor, "batch pos"]:
+        """The prompts and what the model goes on with, one token at a time, under edits.
+
+        An edit that names positions (`pos`, `query`, `key`) acts on the prompt; one that names none acts on every
+        position, generated ones too. Temperature 0 takes the likeliest token; else tokens are drawn from `generator`.
+        A row ends with a token of `stop_at` (None: the model's own end of text), which is then repeated to its end.
+        Cost: one pass over the prompt, then one of a single position per token; keys and values are kept.
+        Errors: as `run`; UserError for an encoder, a draw without generator, and edits of rotated keys, which the kept
+        keys do not hold (edit `k`).
+        """
+        ids, mask = ids_of(inputs).to(self.device), mask_of(inputs)
+        self._check(ids, None, None, "last")
+        check_generation(self.body, edits, ids.shape[1] + max_new_tokens, temperature, generator)
+        cache, offset = fresh_cache(self.module), 0
+        ends = ends_of(self.module) if stop_at is None else list(stop_at)
+        done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        for _ in range(max_new_tokens):
+            acting = edits if not offset else [edit for edit in edits if not names_positions(edit)]
+            logits = self._run(Pass(ids, mask, "last", offset=offset, cache=cache), (), acting).logits
+            assert logits is not None
+            offset = ids.shape[1]
+            chosen = next_tokens(logits[:, -1], temperature, generator).to(ids.device)
+            chosen = torch.where(done, ids[:, -1], chosen)
+            ids = torch.cat([ids, chosen[:, None]], 1)
+            mask = None if mask is None else torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+            done = done | torch.isin(chosen, torch.tensor(ends, device=ids.device, dtype=chosen.dtype))
+            if bool(done.all()):
+                break
+        return ids
 
     def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
         """The logits that this residual stream would give: what follows the last layer, run on it (the logit lens)."""
@@ -165,7 +227,7 @@ class Pretrained:
     @property
     def device(self) -> torch.device:
         """Where the tokens go: the embedding's device."""
-        return next(self.body.part(self.body.family.embed).parameters()).device
+        return device_of(self.body.part(self.body.family.embed))
 
     def _check(self, ids: Tensor, start: Start | None, stop: int | None, logits: LogitsAt) -> None:
         shape = self.shape
@@ -185,7 +247,7 @@ class Pretrained:
         if start is not None:
             check_start(self.body, start, *ids.shape)
         _check_readout(logits, ids.shape[1] - (start.offset if start else 0))
-        _check_dropout(self.module)
+        check_dropout(self.module)
 
     def _tell_of_eager(self) -> None:
         if "eager" not in self._told:
@@ -209,15 +271,6 @@ def _frozen(module: nn.Module, grad: bool) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-
-
-def _check_dropout(module: nn.Module) -> None:
-    if not module.training:
-        return
-    if any(isinstance(part, nn.Dropout) and part.p > 0 and part.training for part in module.modules()):
-        raise UserError(
-            "The model is in training mode and draws dropout, so that no two runs are alike. Call its `.eval()` first."
-        )
 
 
 def _check_readout(logits: LogitsAt, length: int) -> None:

@@ -32,8 +32,7 @@ def logits_to_keep(body: Body, logits: LogitsAt, length: int) -> dict[str, Any]:
     """The argument by which decoders choose positions themselves."""
     if body.family.encoder or logits == "all" or isinstance(logits, Readout):
         return {}
-    head = next(body.part(body.family.head).parameters())
-    return {"logits_to_keep": torch.tensor([pos % length for pos in _positions(logits)], device=head.device)}
+    return {"logits_to_keep": 1 if logits == "last" else torch.tensor([pos % length for pos in logits])}
 
 
 def selected(logits: Tensor, wanted: LogitsAt) -> Tensor:

@@ -1,0 +1,64 @@
+"""What generating under edits needs besides runs: the choice of tokens, and which edits act where."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+
+from micrographia.core.edits import Edit
+from micrographia.core.errors import UserError
+from micrographia.core.pretrained.body import Body
+
+PLACES = frozenset({"pos", "query", "key"})
+
+
+def names_positions(edit: Edit) -> bool:
+    """Whether the edit chooses positions, which then are those of the prompt."""
+    return bool(PLACES & set(edit.region))
+
+
+def check_generation(
+    body: Body, edits: Sequence[Edit], length: int, temperature: float, generator: Generator | None
+) -> None:
+    if body.family.encoder:
+        raise UserError(f"Text was to be generated; {body.family.name} is an encoder and goes on with nothing.")
+    if length > body.shape.n_ctx:
+        raise UserError(
+            f"Prompt and new tokens would be {length} long; this model reads {body.shape.n_ctx}. Ask for fewer."
+        )
+    if rotated := [str(edit.site) for edit in edits if edit.site.kind == "rot_k"]:
+        raise UserError(
+            f"An edit of {rotated[0]} was asked for; the keys that are kept for later tokens would not hold it. "
+            "Edit `k`, before rotary, instead."
+        )
+    if temperature > 0 and generator is None:
+        raise UserError(f"Tokens were to be drawn at temperature {temperature}. Pass the generator to draw from.")
+    if temperature < 0:
+        raise UserError(f"A temperature of {temperature} was asked for. Choose 0 (the likeliest) or more.")
+
+
+def next_tokens(
+    logits: Float[Tensor, "batch vocab"], temperature: float, generator: Generator | None
+) -> Int[Tensor, "batch"]:
+    """The likeliest token of each row, or one drawn on the generator's device."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    assert generator is not None
+    chances = (logits.float() / temperature).softmax(-1).to(generator.device)
+    return torch.multinomial(chances, 1, generator=generator)[:, 0]
+
+
+def fresh_cache(module: nn.Module) -> Any:
+    """An empty cache of keys and values."""
+    from transformers import DynamicCache
+
+    config: Any = module.config
+    return DynamicCache(config=config)
+
+
+def ends_of(module: nn.Module) -> list[int]:
+    """The tokens with which the model ends a text."""
+    found: Any = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
