@@ -1,0 +1,245 @@
+"""Hand-built circuits: every number derived by hand, and every method finds and misses what theory says.
+
+First exact effects and estimates against the numbers in the docstrings of `labs/ioi/planted`, by the textbook's plain
+implementations (`textbook`); then the package's own methods against both.
+"""
+
+from functools import cache
+from math import exp
+
+import pytest
+import torch
+from torch import Tensor
+
+import textbook
+from micrographia.core.pairs import Pairs, metric_of
+from micrographia.core.sites import Site
+from micrographia.core.sweep import grids, places
+from micrographia.labs.ioi.planted.found import MATCH, induction_shares
+from micrographia.labs.ioi.planted.hidden import AWAKE, SATURATED, backup_shares
+from micrographia.labs.ioi.planted.planted import GAIN as G
+from micrographia.labs.ioi.planted.planted import Planted
+from micrographia.labs.ioi.planted.theory import MODES, PLANTED, WAYS, area, cells, missed, missed_in_theory
+from micrographia.methods.attribution.attribute import METHODS, attribute
+from micrographia.methods.patching import patch
+
+P, Q = induction_shares()
+M = G * (P - Q)
+WAKE, REST = backup_shares()
+FAINT = (exp(0.5) - 1) / (exp(0.5) + 4)
+
+EXACT = {  # (model, role): the mean effect of each of its parts, when denoised; and when noised
+    ("chain", "carrier"): ([2 * G], [-2 * G]),
+    ("chain", "mover"): ([2 * G], [-2 * G]),
+    ("chain", "speakers"): ([G / 3] * 6, [-G / 3] * 6),  # each speaks in two pairs of six
+    ("induction", "previous token"): ([M] * 2, [-M] * 2),
+    ("induction", "induction"): ([2 * M], [-2 * M]),
+    ("induction", "speakers"): ([M / 3] * 6, [-M / 3] * 6),
+    ("and", "inputs"): ([0, 0], [-G, -G]),
+    ("and", "gate"): ([G], [-G]),
+    ("or", "inputs"): ([G, G], [0, 0]),
+    ("or", "gate"): ([2 * G, -G], [-2 * G, G]),
+    ("backup", "primary"): ([G], [-G * (1 + REST - WAKE)]),
+    ("backup", "primary's value"): ([G], [-G * (1 + REST - WAKE)]),
+    ("backup", "backup"): ([G * REST], [-G * REST]),
+    ("backup", "backup's value"): ([G * WAKE], [-G * REST]),
+    ("saturated", "pointer"): ([G + G / 20 * FAINT], [-G - G / 20 * FAINT]),
+    ("saturated", "query"): ([G], [-G]),
+    ("saturated", "keys"): ([G / 2] * 2, [-G / 2] * 2),
+    ("saturated", "outputs"): ([G] * 2, [-G] * 2),
+    ("cancelling", "head"): ([0.6 * G], [-0.6 * G]),
+    ("cancelling", "brakes"): ([-G, 0.8 * G, -0.2 * G], [G, -0.8 * G, 0.2 * G]),
+}
+
+LONE, TWO = exp(SATURATED) + 4, exp(SATURATED) + 3  # the softmax's denominators at the corrupt run
+GONE = exp(SATURATED) / LONE - 1 / LONE  # the attention at 3 less that at 2
+HIDDEN_QUERY = G / 2 * SATURATED * (1 + GONE + 5 * exp(SATURATED) / LONE) / LONE
+HIDDEN_KEYS = [G / 2 * SATURATED * (2 - 4 / TWO) / TWO, G / 2 * SATURATED * exp(SATURATED) / TWO * 4 / TWO]
+ESTIMATED = {  # (model, role, way): likewise; None where it is not derived
+    ("chain", "carrier", "atp"): ([2 * G], [-2 * G]),
+    ("chain", "carrier", "relp"): ([2 * G], [-2 * G]),
+    ("chain", "carrier", "ig"): ([2 * G], [-2 * G]),
+    ("chain", "carrier", "atp-star"): ([2 * G / 3], [2 * G / 3]),
+    ("chain", "mover", "atp-star"): ([4 * G / 3], [4 * G / 3]),
+    ("chain", "speakers", "atp"): ([G / 3] * 6, [-G / 3] * 6),
+    ("chain", "speakers", "atp-star"): ([G / 3] * 6, [G / 3] * 6),
+    ("induction", "previous token", "atp"): (
+        [MATCH * Q * (G + M), MATCH * P * (G - M)],
+        [-MATCH * P * (G - M), -MATCH * Q * (G + M)],
+    ),
+    ("induction", "previous token", "relp"): ([0, 0], [0, 0]),
+    ("and", "inputs", "atp"): ([0, 0], [-1.25 * G] * 2),
+    ("and", "inputs", "ig"): ([G / 2] * 2, [-G / 2] * 2),
+    ("or", "inputs", "atp"): ([G, G], [0, 0]),
+    ("or", "inputs", "ig"): ([0.6 * G] * 2, [-0.6 * G] * 2),  # five midpoints, the third of them on the kink
+    ("backup", "primary", "atp"): ([G], [-G * (1 - 2 * AWAKE * REST * (1 - REST))]),
+    ("backup", "backup's value", "atp"): ([G * WAKE], [-G * REST]),
+    ("saturated", "query", "atp"): ([HIDDEN_QUERY], None),
+    ("saturated", "keys", "atp"): (HIDDEN_KEYS, None),
+    ("saturated", "query", "atp-star"): ([G], [G]),
+    ("saturated", "keys", "atp-star"): ([G / 2] * 2, [G / 2] * 2),
+    ("cancelling", "head", "atp"): ([0], [0]),
+    ("cancelling", "head", "relp"): ([0], [0]),
+    ("cancelling", "head", "ig"): ([0.6 * G], [-0.6 * G]),
+    ("cancelling", "head", "atp-star"): ([G / 3], [G / 3]),
+}
+pytestmark = pytest.mark.usefixtures("unchecked")  # thousands of patches; the methods' own tests check annotations
+by_mode = pytest.mark.parametrize("mode", MODES)
+by_model = pytest.mark.parametrize("name", PLANTED)
+
+
+@cache
+def planted(name: str) -> Planted:
+    return PLANTED[name]()
+
+
+def close(found: Tensor, expected: list[float]) -> None:
+    """To what e^-20 of attention elsewhere leaves."""
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), rtol=2e-8, atol=1e-12)
+
+
+@cache
+def by_the_book(name: str, way: str, mode: str) -> textbook.Scores:
+    here = planted(name)
+    return textbook.ESTIMATES[way](here.model, here.pairs, here.sites, mode)
+
+
+@cache
+def by_the_package(name: str, way: str, mode: str) -> textbook.Scores:
+    here = planted(name)
+    metric = metric_of("logit-diff", here.pairs, here.model)
+    if way != "exact":
+        return dict(attribute(here.model, here.pairs, metric, here.sites, mode=mode, method=way).scores)
+    n_pos = here.pairs.clean.shape[1]
+    tables = [grid for site in here.sites for grid in grids(here.model, site, ("pos", textbook.word(site)), n_pos)]
+    found = patch(here.model, here.pairs, [metric], [patch for grid in tables for patch in grid.patches], mode=mode)
+    effects = found.effects()[:, :, 0].split([len(grid.patches) for grid in tables])
+    return {site: grid.table(effect).movedim(-1, 0) for site, grid, effect in zip(here.sites, tables, effects)}
+
+
+@by_mode
+@pytest.mark.parametrize(("name", "role"), EXACT, ids=" ".join)
+def test_a_part_has_the_exact_effect_derived_by_hand(name, role, mode):
+    here = planted(name)
+    effects = [textbook.effect(here.model, here.pairs, mode, part).mean() for part in here.roles[role]]
+    close(torch.stack(effects), EXACT[name, role][MODES.index(mode)])
+
+
+@by_mode
+@pytest.mark.parametrize(("name", "role", "way"), ESTIMATED, ids=" ".join)
+def test_a_part_has_the_estimate_derived_by_hand(name, role, way, mode):
+    expected = ESTIMATED[name, role, way][MODES.index(mode)]
+    if expected is None:
+        pytest.skip("not derived")
+    scores = by_the_book(name, way, mode)
+    close(torch.stack([scores[site][:, pos, i].mean() for site, pos, i in planted(name).roles[role]]), expected)
+
+
+@by_mode
+@by_model
+@pytest.mark.parametrize("way", textbook.ESTIMATES)
+def test_the_textbook_misses_what_theory_says(name, way, mode):
+    judge(name, way, mode, by_the_book(name, way, mode))
+
+
+@by_mode
+@by_model
+@pytest.mark.parametrize("way", [way for way in WAYS if way == "exact" or way in METHODS])
+def test_the_package_misses_what_theory_says(name, way, mode):
+    judge(name, way, mode, by_the_package(name, way, mode))
+
+
+def judge(name: str, way: str, mode: str, scores: textbook.Scores) -> None:
+    here, expected = planted(name), missed_in_theory(name, way, mode)
+    assert missed(here, scores) == expected
+    assert (area(here, scores) == 1) == (not expected)
+
+
+@by_mode
+@by_model
+@pytest.mark.parametrize("way", [way for way in textbook.ESTIMATES if way in METHODS])
+def test_the_package_estimates_what_the_textbook_does(name, way, mode):
+    found, expected = by_the_package(name, way, mode), by_the_book(name, way, mode)
+    for site in planted(name).sites:
+        signed = found[site].abs() if way == "atp-star" else found[site]  # the book's GradDrop has no sign
+        torch.testing.assert_close(signed, expected[site], rtol=1e-9, atol=1e-12)
+
+
+def test_two_inputs_of_a_gate_do_together_what_neither_does_alone():
+    for name, mode, expected in (("and", "denoise", G), ("or", "noise", -G)):
+        here = planted(name)
+        close(textbook.effect(here.model, here.pairs, mode, *here.roles["inputs"]).mean()[None], [expected])
+
+
+def test_a_backup_head_shows_in_the_joint_ablation_only():
+    here = planted("backup")
+    both = textbook.effect(here.model, here.pairs, "noise", *here.roles["primary"], *here.roles["backup"])
+    close(both.mean()[None], [-G * (1 + REST)])
+
+
+@by_model
+def test_many_decoys_are_active_and_do_nothing(name):
+    here = planted(name)
+    clean, corrupt = (here.model.run(side, keep=here.sites).cache for side in (here.pairs.clean, here.pairs.corrupt))
+    effects = by_the_package(name, "exact", "denoise")
+    decoys = set()
+    for site in here.sites:
+        change = (clean[site] - corrupt[site]).abs()
+        change = (change if site.kind == "neurons" else change.amax(-1)).amax((0, 1))
+        idle = effects[site].abs().amax((0, 1)) < 1e-12
+        decoys |= {(site, i) for i in ((change >= 1) & idle).nonzero()[:, 0].tolist()}
+    assert len([site for site, _ in decoys if site.kind == "z"]) >= 8
+    assert len([site for site, _ in decoys if site.kind == "neurons"]) >= 20
+
+
+@by_mode
+def test_a_donor_equal_to_the_base_changes_nothing(mode):
+    here = planted("induction")
+    base = here.pairs.corrupt if mode == "denoise" else here.pairs.clean
+    same = Pairs(base, base, here.pairs.right, here.pairs.wrong)
+    metric = metric_of("logit-diff", same, here.model)
+    sites = [site for site in here.model.sites if site.kind != "result"]  # summed in another order once it is written
+    patches = places(here.model, sites, ("layer",), base.shape[1])
+    found = patch(here.model, same, [metric], patches, mode=mode, plan="strict")
+    assert torch.equal(found.effects(), torch.zeros_like(found.values))
+
+
+@by_mode
+@by_model
+def test_patching_everything_recovers_the_other_run(name, mode):
+    here = planted(name)
+    metric = metric_of("logit-diff", here.pairs, here.model)
+    n_pos = here.pairs.clean.shape[1]
+    whole = ("embed", "L0.resid_pre", "L-1.resid_post", "logits", ["embed", "L*.attn_out", "L*.mlp_out"])
+    patches = [sum(places(here.model, sites, (), n_pos), ()) for sites in whole]
+    found = patch(here.model, here.pairs, [metric], patches, mode=mode)
+    torch.testing.assert_close(found.values, (found.clean if mode == "denoise" else found.corrupt).expand(5, -1, -1))
+    torch.testing.assert_close(found.normalised(), torch.full_like(found.values, mode == "denoise"))
+
+
+def test_the_judgement_can_fail():
+    here = planted("chain")
+    scores = by_the_book("chain", "atp", "denoise")
+    site, pos, head = here.roles["mover"][0]
+    weaker = {**scores, site: scores[site].clone()}
+    weaker[site][:, pos, head] = 0.01
+    assert missed(here, weaker) == {"mover"}
+    assert area(here, weaker) < 1
+    decoy = {**scores, site: scores[site].clone()}
+    decoy[site][:, pos, head + 1] = 10.0
+    assert missed(here, decoy) == {"carrier", "mover", "speakers"}
+    with pytest.raises(AssertionError):
+        judge("chain", "atp", "denoise", weaker)
+    with pytest.raises(AssertionError):
+        close(torch.tensor([1.0]), [1 + 1e-6])
+
+
+def test_cells_are_the_mean_over_prompts_of_every_place():
+    here = planted("chain")
+    scores = {site: torch.zeros(2, 5, 6 if site.kind == "z" else 18) for site in here.sites}
+    scores[Site("z", 1)][:, 4, 0] = torch.tensor([3.0, -1.0])
+    size, inside = cells(here, scores)
+    assert len(size) == sum(x[0].numel() for x in scores.values())
+    assert size.max() == 1
+    assert inside[size.argmax()]
+    assert inside.sum() == len(here.circuit) == 8
