@@ -310,6 +310,8 @@ class WeightViews:
         for name, norm in (("attn_norm", "ln1"), ("mlp_norm", "ln2")):
             for letter in "wb":
                 setattr(self, f"{name}_{letter}", LayerWeights(weights, f"blocks.{{}}.{norm}.{letter}"))
+        self.score_scale = [arch.d_head**-0.5] * arch.n_layers  # attention compares score_scale * q . k, without a cap
+        self.score_cap: list[float | None] = [None] * arch.n_layers
         self.final_norm_w = weights.get("ln_final.w")
         self.final_norm_b = weights.get("ln_final.b")
         self._centred = arch.norm == "layernorm"

@@ -1,7 +1,7 @@
-"""attribute: any of the estimates by its name, in one call."""
+"""attribute: any of the estimates by its name, in one call. `METHODS` is the table of what there is."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from micrographia.core.answers import Metric
 from micrographia.core.errors import UserError
@@ -10,8 +10,32 @@ from micrographia.core.pairs import Pairs, check_aligned
 from micrographia.core.sites import SiteLike
 from micrographia.methods.attribution.atp import attribution_patching
 from micrographia.methods.attribution.estimate import Attribution, Mode
+from micrographia.methods.attribution.grad_drop import atp_star
+from micrographia.methods.attribution.ig import activation_gradients, integrated_gradients
+from micrographia.methods.attribution.qk import attribution_patching_with_qk_fix
+from micrographia.methods.attribution.relp import relevance_patching
 
-METHODS: Mapping[str, Callable[..., Attribution]] = {"atp": attribution_patching}
+
+class Method(NamedTuple):
+    """An estimate: what it is called, what it costs in passes over the model, and what it does."""
+
+    title: str
+    passes: str
+    run: Callable[..., Attribution]
+
+
+METHODS: Mapping[str, Method] = {
+    "atp": Method("attribution patching", "2 forward, 1 backward", attribution_patching),
+    "atp-qk": Method("attribution patching with the QK-fix", "2 forward, 1 backward", attribution_patching_with_qk_fix),
+    "atp-star": Method("AtP*: QK-fix and GradDrop", "2 forward, n_layers + 1 backward", atp_star),
+    "ig": Method("integrated gradients, input path", "steps + 2 forward, steps backward", integrated_gradients),
+    "ig-activation": Method(
+        "integrated gradients, a path per Site",
+        "steps x sites + 3 forward, steps x sites backward",
+        activation_gradients,
+    ),
+    "relp": Method("relevance patching", "2 forward, 1 backward", relevance_patching),
+}
 
 
 def attribute(
@@ -26,10 +50,10 @@ def attribute(
 ) -> Attribution:
     """Estimates, for every place of these Sites, the change of the metric if that place alone were patched.
 
-    In the metric's unit, per prompt. `choices` go to the method, whose docstring tells its cost. Raises UserError for
-    an unknown method; BadPrompt for pairs that do not line up.
+    In the metric's unit, per prompt. `choices` go to the method, whose docstring tells cost, memory and source. Raises
+    UserError for an unknown method; BadPrompt for pairs that do not line up.
     """
     if method not in METHODS:
         raise UserError(f"Attribution by {method!r} was asked for; there are {', '.join(METHODS)}. Choose one.")
     check_aligned(pairs, model.tokenizer)
-    return METHODS[method](model, pairs, metric, sites, mode=mode, **choices)
+    return METHODS[method].run(model, pairs, metric, sites, mode=mode, **choices)

@@ -111,10 +111,17 @@ def checkpointed(
     base = base.detach()
     del run, begun
     for layer in reversed(range(min((layer_of(reader, last) for reader in readers), default=last), last)):
-        step = Sides(donors.pop(), bases.pop())
-        gradient = _through_layer(model, sides, step, layer, gradient, parts[layer])
+        entering = Entering(donors.pop(), bases.pop())
+        gradient = _through_layer(model, sides, entering, layer, gradient, parts[layer])
     finish(readers)
     return Ends(donor, base)
+
+
+class Entering(NamedTuple):
+    """The residual streams that enter a layer."""
+
+    donor: Tensor
+    base: Tensor
 
 
 class Part(NamedTuple):
@@ -132,16 +139,16 @@ def _part(layer: int, last: int, readers: Sequence[Reader], edits: Sequence[Edit
     return Part([*both, *looks(inside, "in_donor")], [*both, *base, *looks(inside, "in_base")], first)
 
 
-def _through_layer(model: Model, sides: Sides, streams: Sides, layer: int, gradient: Tensor, part: Part) -> Tensor:
+def _through_layer(model: Model, sides: Sides, entering: Entering, layer: int, gradient: Tensor, part: Part) -> Tensor:
     """Reads one layer of both runs, and takes the gradient of what leaves it to what enters it.
 
     Layer 0 runs from the tokens, so that the embeddings' Sites are among its own.
     """
     after = Site("resid_post", layer)
-    donor = Start(layer, streams.donor) if layer else None
+    donor = Start(layer, entering.donor) if layer else None
     if part.in_donor:
         model.run(sides.donor, edits=part.in_donor, start=donor, stop=layer + 1)
-    leaves = [streams.base.requires_grad_()] if layer else []
+    leaves = [entering.base.requires_grad_()] if layer else []
     base = Start(layer, leaves[0]) if layer else None
     begin = [] if layer else [leaf(site, leaves.append) for site in part.first]
     run = model.run(sides.base, edits=[*begin, *part.in_base], start=base, stop=layer + 1, keep=after, grad=True)

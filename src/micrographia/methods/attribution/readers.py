@@ -58,6 +58,11 @@ class Reading:
         wide = torch.promote_types(product.dtype, torch.float32)
         return product.sum(over, dtype=wide) if over else product
 
+    def placed(self, effect: Float[Tensor, "prompt pos head"]) -> Float[Tensor, "prompt ..."]:
+        """A score that is there already, with padding and positions treated as in every other."""
+        here = effect if self.mask is None else effect.masked_fill(~self.mask[:, :, None], 0)
+        return here.sum(1) if self.positions == "sum" else here
+
     def _sums(self, axis: str) -> bool:
         return self.positions == "sum" and axis in PLACES
 
@@ -78,7 +83,7 @@ def product_reader(site: Site, reading: Reading) -> Reader:
     `result` is read at z, of which it is a linear function head by head: (z W_O) . g = z . (W_O g), so that no tensor
     of d_model per head is made.
     """
-    tapped = Site("z", site.layer) if site.kind == "result" and not site.part else site
+    tapped = tapped_at(site)
     held: list[Tensor] = []  # the donor's value, then the difference, then nothing
 
     def meet(value: Tensor) -> None:
@@ -95,6 +100,11 @@ def product_reader(site: Site, reading: Reading) -> Reader:
 
     look = [observe(tapped, lambda value: held.append(own(value)))]
     return Reader((site,), look, [observe(tapped, meet)], finish)
+
+
+def tapped_at(site: Site) -> Site:
+    """Where a Site is read: a head's `result` at its z."""
+    return Site("z", site.layer) if site.kind == "result" and not site.part else site
 
 
 def difference(site: Site, donor: Tensor, base: Tensor) -> Tensor:

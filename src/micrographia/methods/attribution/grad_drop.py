@@ -1,0 +1,89 @@
+"""AtP*: the QK-fix and GradDrop together.
+
+A place whose direct effect cancels against what later layers make of it gets an estimate near zero, and a small error
+of the gradient decides its rank. GradDrop asks again with the gradient through one layer's attention and MLP blocked
+(the residual stream stays open), for each layer in turn, and averages the absolute values: what cancels in one picture
+shows in another. No run is repeated; only the backward pass is.
+Source: Kramar et al., "AtP*" (2024), section 3.1.2: c(n) = 1 / (L - 1) sum_l |score with layer l's gradient dropped|,
+where the term of a place's own layer is zero.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from micrographia.core.answers import Metric
+from micrographia.core.edits import Edit, observe
+from micrographia.core.model import Model
+from micrographia.core.pairs import Pairs
+from micrographia.core.sites import Site, SiteLike
+from micrographia.core.tokens import mask_of
+from micrographia.methods.attribution.estimate import Attribution, Mode, chosen_sites, ends_in_order, sides_of
+from micrographia.methods.attribution.passes import Passes, plain
+from micrographia.methods.attribution.qk import fixed_readers
+from micrographia.methods.attribution.readers import Positions, Reading
+
+BRANCHES = ("attn_out", "mlp_out")
+
+
+def atp_star(
+    model: Model,
+    pairs: Pairs,
+    metric: Metric,
+    sites: SiteLike | Iterable[SiteLike],
+    *,
+    mode: Mode = "denoise",
+    positions: Positions = "each",
+    edits: Sequence[Edit] = (),
+) -> Attribution:
+    """How much each place matters, by AtP*: the mean size of its estimates with a layer's gradient dropped.
+
+    In the metric's unit. The size is the paper's; the sign is that of the estimate with nothing dropped, so a score is
+    not an estimate of the exact effect but ranks as the paper does, per prompt. Two forwards and n_layers + 1
+    backwards, all of one graph, which is held throughout with one tensor per Site.
+    Source: Kramar et al. (2024), section 3.1.
+    """
+    wanted = chosen_sites(model, sites)
+    size: dict[Site, Tensor] = {}
+    sign: dict[Site, Tensor] = {}
+    dropped: list[int] = []
+
+    def add(site: Site, score: Tensor) -> None:
+        if dropped:
+            size[site] = score.abs() + size[site] if site in size else score.abs()
+        else:
+            sign.setdefault(site, torch.where(score < 0, -1.0, 1.0).to(score))
+
+    def each_layer(scalar: Tensor, leaves: list[Tensor]) -> None:
+        torch.autograd.grad(scalar, leaves, retain_graph=True)
+        for layer in range(model.shape.n_layers):
+            dropped[:] = [layer]
+            torch.autograd.grad(scalar, leaves, retain_graph=layer < model.shape.n_layers - 1)
+
+    readers = fixed_readers(model, wanted, Reading(add, positions, mask_of(pairs.clean), again=True))
+    sides = sides_of(pairs, mode)
+    rules = blocks(model, dropped)
+    clean, corrupt = ends_in_order(
+        plain(model, sides, metric, readers, edits=edits, rules=rules, backward=each_layer), mode
+    )
+    others = max(1, model.shape.n_layers - 1)
+    scores = {site: size[site] * sign.get(site, torch.ones(())).to(size[site]) / others for site in wanted}
+    note = "Sizes are means over dropped layers and rank places; they do not estimate the exact effect."
+    return Attribution(mode, "atp-star", scores, clean, corrupt, Passes(2, model.shape.n_layers + 1), (note,))
+
+
+def blocks(model: Model, dropped: list[int]) -> list[Edit]:
+    """Stops the gradient at what each layer's attention and MLP add, whenever that layer is in `dropped`."""
+    return [_block(site, dropped) for site in model.sites if site.kind in BRANCHES]
+
+
+def _block(site: Site, dropped: list[int]) -> Edit:
+    def stop(gradient: Tensor) -> Tensor | None:
+        return torch.zeros_like(gradient) if site.layer in dropped else None
+
+    def meet(value: Tensor) -> None:
+        if value.requires_grad:  # not before the graph begins
+            value.register_hook(stop)
+
+    return observe(site, meet)
