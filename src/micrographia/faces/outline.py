@@ -5,39 +5,12 @@ here; what is not known is still shown, as a table under its own name. Nothing i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from micrographia.core.claims import Run
-from micrographia.faces import words
-
-Cell = str | int | float | bool | Sequence[Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """`strong` rows are set off; `texts` are the columns of words, all others hold numbers."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    strong: frozenset[int] = frozenset()
-    texts: frozenset[int] = frozenset({0})
-    notes: Sequence[str] = ()
-    """A remark on each row, where there is room for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A heading with what stands under it. `essential` sections are printed after a command, the others asked for."""
-
-    id: str
-    title: str
-    lead: str = ""
-    table: Table | None = None
-    lines: Sequence[str] = field(default=())
-    """Preformatted text."""
-    essential: bool = True
-
+from micrographia.faces import asked, words
+from micrographia.faces.sections import Section, Table, as_records, flat, records
 
 Builder = Callable[[Any, Mapping[str, Any]], list[Section]]
 
@@ -60,11 +33,18 @@ def summary(run: Run) -> list[str]:
 
 def title(run: Run) -> str:
     """One line that names the Run: its lab and what it studied."""
+    if run.lab == asked.LAB:
+        return asked.title(run)
     about = f": {words.name(run.preset)}" if run.preset in ("sweep", "lottery") else ""
     operation = OPERATIONS.get(str(run.config.get("operation")))
     if run.lab == "grokking" and operation and run.config.get("modulus"):
         return f"Grokking {operation} modulo {run.config['modulus']}"
     return words.name(run.lab).capitalize() + about
+
+
+def standing(run: Run) -> str:
+    """What stands below the title: the preset, or the prompts of a question."""
+    return asked.standing(run) if run.lab == asked.LAB else f"preset {run.preset}"
 
 
 OPERATIONS = {
@@ -111,7 +91,7 @@ def _frequencies(found: Sequence[Mapping[str, Any]], results: Mapping[str, Any])
         lead += " An overtone is present in the logits, but is carried by another frequency's neurons."
     strong = frozenset(i for i, row in enumerate(found) if row.get("kind") == "key")
     shown = [{key: row.get(key) for key in FREQUENCY_COLUMNS} for row in found]
-    table = _records(shown, first=FREQUENCY_COLUMNS, strong=strong) if found else None
+    table = records(shown, first=FREQUENCY_COLUMNS, strong=strong) if found else None
     return [Section("frequencies", "The frequencies it uses", lead, table)]
 
 
@@ -125,17 +105,17 @@ def _algorithm(lines: str | Sequence[str], results: Mapping[str, Any]) -> list[S
 
 def _replacements(rows: Any, results: Mapping[str, Any]) -> list[Section]:
     lead = "Parts of the network, and at last all of it, replaced by the formula above: how well does that do the task?"
-    return [Section("replacements", "How well the algorithm alone does the task", lead, _records(_as_records(rows)))]
+    return [Section("replacements", "How well the algorithm alone does the task", lead, records(as_records(rows)))]
 
 
 def _ablations(rows: Any, results: Mapping[str, Any]) -> list[Section]:
     lead = "What is lost when a part is taken out, beside controls that should matter little."
-    return [Section("ablations", "Ablations and their controls", lead, _records(_as_records(rows)), essential=False)]
+    return [Section("ablations", "Ablations and their controls", lead, records(as_records(rows)), essential=False)]
 
 
 def _measures(measures: Mapping[str, Any], results: Mapping[str, Any]) -> list[Section]:
     """Plain figures in one table; measures that are tables themselves each in their own."""
-    tables = {key: inner for key, inner in measures.items() if not isinstance(inner, Mapping) and _as_records(inner)}
+    tables = {key: inner for key, inner in measures.items() if not isinstance(inner, Mapping) and as_records(inner)}
     single = {key: inner for key, inner in measures.items() if key not in tables and not _is_long(inner)}
     rows = [[label, value] for label, value in flat(single)]
     plain = Section(
@@ -152,20 +132,10 @@ def _is_long(content: Any) -> bool:
 MOST_VALUES = 12
 
 
-def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested mappings as (name, value) pairs: restricted_loss {"i": x} is ("restricted loss, i", x)."""
-    pairs = []
-    for key, inner in mapping.items():
-        label = f"{prefix}, {words.name(key)}" if prefix else words.name(key)
-        deeper = isinstance(inner, Mapping) and not words.is_interval(inner)
-        pairs += flat(inner, label) if deeper else [(label, inner)]
-    return pairs
-
-
 def _groups(groups: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
     lead = "Medians over seeds with their intervals. What never happened counts as later than everything else."
     rows = [{key: group[key] for key in GROUP_COLUMNS if key in group} for group in groups]
-    return [Section("groups", "The settings", lead, _records(rows, first=("group",)))]
+    return [Section("groups", "The settings", lead, records(rows, first=("group",)))]
 
 
 GROUP_COLUMNS = ("group", "networks", "epochs_to_memorise", "epochs_to_grok", "n_key_frequencies", "fourier")
@@ -179,6 +149,7 @@ BUILDERS: dict[str, Builder] = {
     "replacements": _replacements,
     "ablations": _ablations,
     "measures": _measures,
+    **asked.BUILDERS,
 }
 
 EVEN_EMPTY = ("frequencies",)  # that none was found is a result
@@ -193,25 +164,9 @@ ELSEWHERE = (
     "published_rule",
     "run",
     "report",
+    *asked.ELSEWHERE,
 )
 """Parts of the results that are shown within a section, or in a place of their own."""
-
-COLUMNS = {
-    "k": "k",
-    "energy": "logit energy",
-    "p_value": "p-value",
-    "loss_change": "loss rise without",
-    "ratio": "to the network's",
-    "own_neurons": "own neurons",
-    "name": "what",
-    "fve": "variance explained",
-    "cosine": "as cos(w_k(a+b))",
-    "sine": "as sin(w_k(a+b))",
-    "group": "setting",
-    "n_key_frequencies": "key frequencies",
-    "fourier": "Fourier algorithm",
-}
-
 
 HEADINGS = {"attention": "The wave of each head", "neuron_directions": "What the read-out takes from the neurons"}
 
@@ -221,36 +176,11 @@ FEW_COLUMNS, FEW_ROWS = 7, 40  # what a terminal still shows
 def _unknown(key: str, content: Any) -> list[Section]:
     """Results that no builder knows: tables of records, of names and values, or a plain value."""
     heading = HEADINGS.get(key) or words.name(key)[:1].upper() + words.name(key)[1:]
-    records = _as_records(content)
-    if records:
-        table = _records(records)
+    rows = as_records(content)
+    if rows:
+        table = records(rows)
         small = len(table.columns) <= FEW_COLUMNS and len(table.rows) <= FEW_ROWS
         return [Section(key, heading, table=table, essential=small)]
     if isinstance(content, Mapping) and content:
         return [Section(key, heading, table=Table(("what", "value"), [list(pair) for pair in flat(content)]))]
     return [] if content in (None, [], {}) else [Section(key, heading, lead=words.value(content))]
-
-
-NOTE = "says"
-RECORD_COLUMNS = ("name", "head", "k", "fve", "loss", "ratio", "accuracy", "train_loss", "test_loss")
-
-
-def _as_records(content: Any) -> list[Mapping[str, Any]]:
-    """A list of mappings as it is; a mapping of mappings with the outer key as `name`; anything else is none."""
-    if not content or isinstance(content, str) or not isinstance(content, Mapping | Sequence):
-        return []
-    if isinstance(content, Mapping) and all(isinstance(row, Mapping) for row in content.values()):
-        return [{"name": words.name(key), **row} for key, row in content.items()]
-    return list(content) if all(isinstance(row, Mapping) for row in content) else []
-
-
-def _records(
-    rows: Sequence[Mapping[str, Any]], *, first: Sequence[str] = RECORD_COLUMNS, strong: frozenset[int] = frozenset()
-) -> Table:
-    """Records as a table: the columns named in `first`, then the others; what a row `says` is its note."""
-    seen = dict.fromkeys(key for row in rows for key in row if key != NOTE)
-    keys = [key for key in first if key in seen] + [key for key in seen if key not in first]
-    cells = [[row.get(key) for key in keys] for row in rows]
-    texts = frozenset(i for i in range(len(keys)) if any(isinstance(row[i], str) for row in cells))
-    notes = [str(row.get(NOTE) or "") for row in rows] if any(row.get(NOTE) for row in rows) else ()
-    return Table([COLUMNS.get(key, words.name(key)) for key in keys], cells, strong, texts, notes)

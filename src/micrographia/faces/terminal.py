@@ -16,8 +16,9 @@ from rich.text import Text
 
 from micrographia.core.claims import Figure, Judged, Run
 from micrographia.faces import words
-from micrographia.faces.outline import Section, outline, summary, title
-from micrographia.faces.outline import Table as Content
+from micrographia.faces.outline import outline, standing, summary, title
+from micrographia.faces.sections import Section
+from micrographia.faces.sections import Table as Content
 
 SPARKS = "▁▂▃▄▅▆▇█"
 STYLES = {"holds": "green", "fails": "red", "not run": "bright_black"}
@@ -30,7 +31,7 @@ def print_run(console: Console, run: Run, *, report: Path | None = None, everyth
     """What was found, in words and tables; `everything` adds the sections that a report has further down."""
     console.print()
     console.print(
-        Text(title(run), style="bold").append(f"  ·  preset {run.preset}, {run.status}", style="not bold bright_black")
+        Text(title(run), style="bold").append(f"  ·  {standing(run)}, {run.status}", style="not bold bright_black")
     )
     for sentence in summary(run):
         console.print(sentence, markup=False, highlight=False)
@@ -58,10 +59,12 @@ def heading(console: Console, text: str) -> None:
 
 
 def print_section(console: Console, section: Section) -> None:
-    """Heading, lead, table and preformatted lines."""
+    """Heading, lead, sentences, table and preformatted lines."""
     heading(console, section.title)
     if section.lead:
         console.print(section.lead, markup=False, highlight=False)
+    for paragraph in section.paragraphs:
+        console.print(paragraph, markup=False, highlight=False)
     if section.lines:
         console.print(Padding(Text("\n".join(section.lines)), (0, 0, 0, 2)))
     if section.table:

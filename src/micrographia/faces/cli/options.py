@@ -29,8 +29,19 @@ class Output:
     """Write report.html into the Run."""
 
 
-def parse(kind: type[T], words: Sequence[str], *, prog: str, description: str, default: T | None = None) -> T:
-    """The words as a dataclass. A value that the dataclass refuses is wrong usage: exit code 2, as for a wrong flag."""
+def parse(
+    kind: type[T],
+    words: Sequence[str],
+    *,
+    prog: str,
+    description: str,
+    default: T | None = None,
+    flat: bool = False,
+) -> T:
+    """The words as a dataclass. A value that the dataclass refuses is wrong usage: exit code 2, as for a wrong flag.
+
+    `flat`: the fields of inner dataclasses are flags of their own, without the name of the inner one before them.
+    """
     extra: dict[str, Any] = {} if default is None else {"default": default}
     said = description.partition("`: ")[2] or description  # a module's docstring begins with the command itself
     said = said[:1].upper() + said[1:]
@@ -40,7 +51,7 @@ def parse(kind: type[T], words: Sequence[str], *, prog: str, description: str, d
             args=list(words),
             prog=prog,
             description=said,
-            config=(tyro.conf.HelptextFromCommentsOff,),
+            config=(tyro.conf.HelptextFromCommentsOff, *((tyro.conf.OmitArgPrefixes,) if flat else ())),
             **extra,
         )
     except ValueError as error:

@@ -94,8 +94,8 @@ class Live(Bars):
 
 def amount(event: Progress) -> str:
     """ "450/1,200 epochs"."""
-    unit = event.unit if event.unit.endswith("s") or event.total == 1 else f"{event.unit}s"
-    return f"{event.done:,}/{event.total:,} {unit}"
+    ending = "" if event.unit.endswith("s") or event.total == 1 else "es" if event.unit.endswith("tch") else "s"
+    return f"{event.done:,}/{event.total:,} {event.unit}{ending}"
 
 
 def pace(task: Task) -> str:

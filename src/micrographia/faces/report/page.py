@@ -16,10 +16,11 @@ from micrographia.faces import words
 from micrographia.faces.figures.axes import TICKS
 from micrographia.faces.figures.draw import DRAW, draw
 from micrographia.faces.figures.palette import LINES, MUTED, SCALES, template
-from micrographia.faces.outline import Section, outline, summary, title
+from micrographia.faces.outline import outline, standing, summary, title
 from micrographia.faces.report import parts
 from micrographia.faces.report.markup import Html, escape, join, tag, typeset
 from micrographia.faces.report.packing import packed, packed_text
+from micrographia.faces.sections import Section
 
 SCRIPTS = ("explorer_loss.js", "explorer.js", "report.js")
 UNGROUPED = "Figures"
@@ -118,7 +119,7 @@ def slug(text: str) -> str:
 
 
 def _header(run: Run) -> Html:
-    facts = [f"preset {run.preset}"]
+    facts = [standing(run)]
     facts += [f"{name} {run.config[name]}" for name in ("seed",) if run.config.get(name) is not None]
     facts += [run.status] if run.status != "finished" else []
     return tag(

@@ -5,8 +5,8 @@ from typing import Any
 
 from micrographia.core.claims import Figure, Judged, Run
 from micrographia.faces import words
-from micrographia.faces.outline import Section, Table, flat
 from micrographia.faces.report.markup import Html, join, tag, typeset
+from micrographia.faces.sections import Section, Table, flat
 
 
 def table(content: Table, *, caption: str = "") -> Html:
@@ -41,11 +41,12 @@ def _side(content: Table, column: int) -> str:
 
 
 def section(content: Section) -> Html:
-    """A heading with its lead, its table and its preformatted lines."""
+    """A heading with its lead, its sentences, its preformatted lines and its table."""
     return tag(
         "section",
         tag("h2", content.title),
         tag("p", typeset(content.lead), class_="lead") if content.lead else "",
+        *(tag("p", typeset(paragraph)) for paragraph in content.paragraphs),
         tag("pre", "\n".join(content.lines), class_="formula") if content.lines else "",
         table(content.table) if content.table else "",
         id=content.id,

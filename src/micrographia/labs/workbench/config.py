@@ -1,0 +1,262 @@
+"""The questions that can be asked of a model, each with all its choices. No tensor library is imported here.
+
+A question is one of the classes in `QUESTIONS`; `Target` and `Prompts` are the parts that they share. Lists of names
+are texts with commas between, as they are typed on a command line.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from micrographia.core.errors import BadConfig
+
+Mode = Literal["denoise", "noise", "both"]
+Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """The model that is asked, and where it runs."""
+
+    model: str
+    """A name on the Hugging Face hub, a folder with a model, or one of your Runs."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    dtype: Dtype = "float32"
+    """Precision of weights and activations."""
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda, cuda:1."""
+    threads: int | None = None
+    """CPU threads; by default the cores this process may use."""
+    seed: int = 0
+    """Seed of everything that is drawn: noise, resamples, random checks, bootstraps."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise BadConfig(f"threads must be positive. Got {self.threads}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompts:
+    """Pairs of prompts that differ in what is asked about, and the answers that tell them apart."""
+
+    clean: str | None = None
+    """A prompt at which the model gives the answer."""
+    corrupt: str | None = None
+    """The same with what matters changed; it must have as many tokens."""
+    answer: str | None = None
+    """What the clean prompt calls for, as one token; a leading space matters."""
+    wrong: str | None = None
+    """What the corrupt prompt calls for; the logit difference needs it."""
+    prompts: str | None = None
+    """A FILE of pairs instead: JSON, JSONL or CSV with the columns clean, corrupt, answer, wrong."""
+    first_token: bool = False
+    """Score the first token of an answer that is several."""
+
+    def __post_init__(self) -> None:
+        inline = [name for name in ("clean", "corrupt", "answer") if getattr(self, name) is not None]
+        if self.prompts is None and len(inline) < 3:
+            lacking = sorted({"clean", "corrupt", "answer"} - set(inline))
+            raise BadConfig(
+                f"Prompts are needed: give clean, corrupt and answer, or a file (prompts). Missing: {lacking}."
+            )
+        if self.prompts is not None and (inline or self.wrong is not None):
+            raise BadConfig(f"Prompts were given twice: in the file {self.prompts} and as texts. Leave one out.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patch:
+    """Put activations of one run into another, place by place, and see what that does to the answer."""
+
+    target: Target
+    prompts: Prompts
+    sites: str = "L*.resid_pre"
+    """Which activations: Sites or patterns, with commas between: "L*.z, L5.mlp_out"."""
+    by: str = "pos"
+    """What a place is within a Site: pos, head, unit, query, key, with commas between. Each layer is its own."""
+    together: bool = False
+    """Patch the same place in all chosen layers at once."""
+    metrics: str = "logit-diff"
+    """Which figures, with commas between: logit-diff, logit, log-prob, prob, kl, rank. The first is shown."""
+    mode: Mode = "both"
+    """denoise: the clean value into the corrupt run; noise: the corrupt value into the clean run."""
+    replace: Literal["other", "zero", "noise", "mean", "resample"] = "other"
+    """What is put there: the other run's value, zero, that with noise, or the mean or a resample of the reference."""
+    reference: str | None = None
+    """A FILE of texts for mean and resample: one a line, or JSON. By default the prompts themselves."""
+    plan: Literal["fast", "strict"] = "fast"
+    """fast: many patches a batch; strict: bit-equal to one run after another."""
+
+    def __post_init__(self) -> None:
+        _refuse_empty(self, "sites", "by", "metrics")
+        _refuse_unknown(self, "by", AXES)
+        _refuse_unknown(self, "metrics", METRICS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attribute:
+    """Estimate the effect of patching every place at once, from gradients, and check the estimate exactly."""
+
+    target: Target
+    prompts: Prompts
+    sites: str = "L*.z, L*.neurons, L*.mlp_out, L*.resid_pre"
+    """Which activations: Sites or patterns, with commas between. Not for edges."""
+    metric: Literal["logit-diff", "logit", "log-prob", "prob", "kl"] = "logit-diff"
+    """What the effect is measured in."""
+    method: Literal["atp", "atp-star", "ig", "relp", "edges", "edges-ig"] = "atp"
+    """Attribution patching, AtP* (repairs saturated attention), integrated gradients, RelP, or edges between parts."""
+    mode: Mode = "both"
+    """denoise: what the clean value would do to the corrupt run; noise: the corrupt value to the clean run."""
+    steps: int = 5
+    """Points on the path of integrated gradients."""
+    verify: int = 64
+    """Exact patches that check the estimate: half of the largest, half at random. 0 checks nothing."""
+    top: int = 20
+    """Places in the table."""
+
+    def __post_init__(self) -> None:
+        _refuse_empty(self, "sites")
+        _refuse_less(self, steps=1, verify=0, top=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trace:
+    """Causal tracing: blur the subject of a prompt, restore single states, and see where the fact comes back."""
+
+    target: Target
+    prompt: str
+    """A prompt that the model completes with the answer."""
+    subject: str
+    """The words in it that are blurred: the subject of the fact."""
+    answer: str | None = None
+    """The completion to follow, as one token; by default the model's own first choice."""
+    first_token: bool = False
+    """Follow the first token of an answer that is several."""
+    samples: int = 10
+    """Draws of the noise."""
+    noise: float = 3.0
+    """Standard deviations, of the subjects' embeddings, that the noise has."""
+    window: int = 10
+    """Layers restored together in the pictures of MLP and attention outputs."""
+    severed: bool = True
+    """Also hold MLPs, and attention, at their blurred values while restoring states."""
+    reference: str | None = None
+    """A FILE of subjects that says how far embeddings spread; by default the subject's own tokens."""
+
+    def __post_init__(self) -> None:
+        _refuse_less(self, samples=1, window=1)
+        if self.noise <= 0:
+            raise BadConfig(f"noise must be positive. Got {self.noise}.")
+        if not self.subject.strip() or self.subject.strip() not in self.prompt:
+            raise BadConfig(
+                f"The words {self.subject!r} do not stand in the prompt {self.prompt!r}. Copy them from it."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Circuit:
+    """Choose the parts that carry a behaviour, and measure how much of it they carry alone."""
+
+    target: Target
+    prompts: Prompts
+    metric: Literal["logit-diff", "logit", "log-prob", "prob"] = "logit-diff"
+    """The behaviour."""
+    units: Literal["nodes", "edges"] = "nodes"
+    """Heads and MLPs, or the edges between them."""
+    method: Literal["eap", "eap-ig"] = "eap"
+    """How edges are scored; nodes are scored by the edges out of them."""
+    ablation: Literal["other", "zero", "mean"] = "other"
+    """What stands for what is left out: its value in the corrupt run, zero, or its mean over the corrupt prompts."""
+    n: int | None = None
+    """How many to keep; by default as many as carry `faithful` of the behaviour."""
+    faithful: float = 0.9
+    """Share of the behaviour that the circuit must carry, where `n` is left out."""
+    minimal: bool = True
+    """Leave out each part of the circuit in turn (one run a part)."""
+
+    def __post_init__(self) -> None:
+        if self.n is not None and self.n < 1:
+            raise BadConfig(f"n must be positive. Got {self.n}.")
+        if not 0 < self.faithful <= 1:
+            raise BadConfig(f"faithful must lie in (0, 1]. Got {self.faithful}.")
+
+
+Question = Patch | Attribute | Trace | Circuit
+QUESTIONS: Mapping[str, type[Question]] = {"patch": Patch, "attribute": Attribute, "trace": Trace, "circuit": Circuit}
+
+AXES = ("layer", "pos", "head", "unit", "query", "key")
+METRICS = ("logit-diff", "logit", "log-prob", "prob", "kl", "rank")
+
+
+def axes_of(question: Patch) -> tuple[str, ...]:
+    """The axes that tell the places of a patch apart."""
+    chosen = tuple(axis for axis in names(question.by) if axis != "layer")
+    return chosen if question.together else ("layer", *chosen)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The names in a text with commas between.
+
+    >>> names("L*.z, L5.mlp_out")
+    ('L*.z', 'L5.mlp_out')
+    """
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def kind_of(question: Question) -> str:
+    """The name of a question in `QUESTIONS`."""
+    return next(name for name, kind in QUESTIONS.items() if type(question) is kind)
+
+
+def stored(question: Question) -> dict[str, Any]:
+    """The question as JSON's own types, one level deep, with its kind."""
+    parts = dataclasses.asdict(question)
+    flat = {**parts.pop("target"), **parts.pop("prompts", {}), **parts}
+    return {"question": kind_of(question), **flat}
+
+
+def read_question(config: Mapping[str, Any]) -> Question:
+    """The question that `stored` gave, or that a user wrote. Raises BadConfig for unknown or missing choices."""
+    chosen = dict(config)
+    name = chosen.pop("question", None)
+    if name not in QUESTIONS:
+        raise BadConfig(f"Asked the question {name!r}; known are {', '.join(QUESTIONS)}. Choose one of these.")
+    kind = QUESTIONS[name]
+    inner = {part.name: PARTS[part.name] for part in dataclasses.fields(kind) if part.name in PARTS}
+    known = {one.name for one in dataclasses.fields(kind)} - inner.keys()
+    known |= {one.name for part in inner.values() for one in dataclasses.fields(part)}
+    if unknown := chosen.keys() - known:
+        raise BadConfig(f"{name} has no choice {sorted(unknown)}. It has {', '.join(sorted(known))}.")
+    made = {
+        part: _made(of, {one.name: chosen.pop(one.name) for one in dataclasses.fields(of) if one.name in chosen})
+        for part, of in inner.items()
+    }
+    return _made(kind, {**made, **chosen})
+
+
+PARTS: Mapping[str, type] = {"target": Target, "prompts": Prompts}
+
+
+def _made(kind: type, choices: Mapping[str, Any]) -> Any:
+    required = [one.name for one in dataclasses.fields(kind) if one.default is dataclasses.MISSING]
+    if lacking := [name for name in required if name not in choices]:
+        raise BadConfig(f"{kind.__name__.lower()} lacks {', '.join(lacking)}. Give a value to each.")
+    return kind(**choices)
+
+
+def _refuse_empty(question: Any, *fields: str) -> None:
+    for name in fields:
+        if not names(getattr(question, name)):
+            raise BadConfig(f"{name} is empty. Name at least one.")
+
+
+def _refuse_unknown(question: Any, name: str, known: tuple[str, ...]) -> None:
+    if unknown := [each for each in names(getattr(question, name)) if each not in known]:
+        raise BadConfig(f"{name} holds {', '.join(map(repr, unknown))}; known are {', '.join(known)}.")
+
+
+def _refuse_less(question: Any, **least: int) -> None:
+    for name, bound in least.items():
+        if getattr(question, name) < bound:
+            raise BadConfig(f"{name} must be at least {bound}. Got {getattr(question, name)}.")

@@ -1,0 +1,120 @@
+"""Effects on a grid of places: measured by patching or estimated, in shares of the gap and in the metric's unit.
+
+The share of a denoising patch is what it restores, (m - corrupt) / (clean - corrupt); that of a noising patch what it
+destroys, (clean - m) / (clean - corrupt). So both are 0 where nothing happens and 1 where everything does, and can
+stand side by side. m, clean and corrupt are means over the prompts.
+Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2024), section 2.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOTHING = 1e-4  # of the largest effect: what is smaller is left out of a list of the strongest
+VERBS = {"denoise": "restored", "noise": "destroyed"}
+COORDINATES = ("layer", "pos", "head", "unit", "query", "key")
+
+
+class Grid(NamedTuple):
+    """Effects of all places of one kind of Site.
+
+    `shares[mode]` (*lengths) in shares of the gap; `raw[mode]` (prompt, *lengths) the change of the metric against the
+    run that was patched, in the metric's unit.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    lengths: tuple[int, ...]
+    layers: tuple[int, ...]
+    raw: dict[str, NDArray[Any]]
+    shares: dict[str, NDArray[Any]]
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.lengths))
+
+    def cell(self, flat: int) -> dict[str, int]:
+        """The coordinates of a place, layers by their number in the model."""
+        at = dict(zip(self.axes, (int(i) for i in np.unravel_index(flat, self.lengths)))) if self.lengths else {}
+        if "layer" in at and self.layers:
+            at["layer"] = self.layers[at["layer"]]
+        elif "layer" in at:
+            del at["layer"]
+        return at
+
+    def name(self, flat: int, *, without: Sequence[str] = ()) -> str:
+        """The place as it is written: L9.z[pos=14, head=6]."""
+        at = {axis: i for axis, i in self.cell(flat).items() if axis not in without}
+        layer = at.pop("layer", None)
+        several = "L*." if self.layers and "layer" not in self.axes else ""
+        site = f"L{layer}.{self.kind}" if layer is not None else f"{several}{self.kind}"
+        inside = ", ".join(f"{axis}={i}" for axis, i in at.items())
+        return f"{site}[{inside}]" if inside else site
+
+
+def grid(
+    kind: str,
+    axes: Sequence[str],
+    lengths: Sequence[int],
+    layers: Sequence[int],
+    raw: dict[str, NDArray[Any]],
+    gap: float | None,
+) -> Grid:
+    """A Grid from the changes of a metric, per prompt. `gap` is clean less corrupt; None where there is none."""
+    sign = {"denoise": 1.0, "noise": -1.0}
+    whole = {mode: np.asarray(each, dtype=np.float64).reshape(-1, *lengths) for mode, each in raw.items()}
+    shares = {mode: sign[mode] * each.mean(0) / (gap or np.nan) for mode, each in whole.items()}
+    return Grid(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares)
+
+
+def strongest(grids: Sequence[Grid], n: int) -> list[tuple[Grid, int]]:
+    """The places with the largest effect of any mode, by absolute value, the strongest first."""
+    ranked: list[tuple[float, int, int]] = []
+    for which, each in enumerate(grids):
+        size = np.max(np.abs(np.stack([effect.mean(0).ravel() for effect in each.raw.values()])), axis=0)
+        best = np.argsort(-np.nan_to_num(size), kind="stable")[:n]
+        ranked += [(-float(size[flat]), which, int(flat)) for flat in best]
+    ranked.sort()
+    least = -NOTHING * ranked[0][0] if ranked else 0.0
+    return [(grids[which], flat) for size, which, flat in ranked[:n] if -size > least or size == ranked[0][0]]
+
+
+def record(place: Grid, flat: int, positions: Sequence[str]) -> dict[str, Any]:
+    """A place as a row: its name and token, then for each mode the share with its spread and the change itself."""
+    at = place.cell(flat)
+    where = at.get("pos", at.get("query"))
+    row: dict[str, Any] = {
+        "place": place.name(flat),
+        "part": place.name(flat, without=("pos", "query")),
+        "token": None if where is None else positions[where],
+    }
+    for mode, raw in place.raw.items():
+        effects = raw.reshape(len(raw), -1)[:, flat]
+        share = float(place.shares[mode].ravel()[flat])
+        row[VERBS[mode]] = None if np.isnan(share) else share
+        row[f"{mode}_change"] = float(effects.mean())
+        row[f"{mode}_sd"] = float(effects.std(ddof=1)) if len(effects) > 1 else None
+    return row
+
+
+def columns(grids: Sequence[Grid]) -> dict[str, list[Any]]:
+    """Every place of every grid as a table: kind, coordinates (-1 where there is none), share, change and spread."""
+    modes = list(grids[0].raw) if grids else []
+    found: dict[str, list[Any]] = {name: [] for name in ("kind", *COORDINATES)}
+    found |= {f"{mode}_{what}": [] for mode in modes for what in ("share", "change", "sd")}
+    for each in grids:
+        named = list(each.axes)
+        for cell in product(*(range(length) for length in each.lengths)):
+            at = each.cell(int(np.ravel_multi_index(cell, each.lengths)) if cell else 0) if named else {}
+            found["kind"].append(each.kind)
+            for axis in COORDINATES:
+                found[axis].append(at.get(axis, -1))
+        for mode in modes:
+            raw = each.raw[mode].reshape(len(each.raw[mode]), -1)
+            found[f"{mode}_share"] += each.shares[mode].ravel().tolist()
+            found[f"{mode}_change"] += raw.mean(0).tolist()
+            found[f"{mode}_sd"] += (raw.std(0, ddof=1) if len(raw) > 1 else np.full(raw.shape[1], np.nan)).tolist()
+    return found

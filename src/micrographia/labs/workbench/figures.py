@@ -1,0 +1,209 @@
+"""Figures of the workbench: effects by layer, head, position and neuron; baselines; an estimate beside the truth."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from micrographia.core.claims import Figure
+from micrographia.labs.workbench.effects import VERBS, Grid, strongest
+
+ACROSS = ("pos", "query", "key", "head", "layer")  # which axis runs from left to right: the first that is there
+MOST_ROWS, MOST_BARS = 400, 24
+TITLES = {
+    "resid_pre": "the residual stream before each layer",
+    "resid_mid": "the residual stream between attention and MLP",
+    "resid_post": "the residual stream after each layer",
+    "z": "head outputs",
+    "result": "head outputs",
+    "attn_out": "attention outputs",
+    "mlp_out": "MLP outputs",
+    "neurons": "neurons",
+    "pattern": "attention patterns",
+    "q": "queries",
+    "k": "keys",
+    "v": "values",
+}
+
+
+def of_grids(grids: Sequence[Grid], positions: Sequence[str], *, metric: str, verb: str) -> list[Figure]:
+    """The pictures of each grid: one or two, whatever its axes are. `verb` says what was done: patching, estimating."""
+    found: list[Figure] = []
+    for each in grids:
+        found += _of_grid(each, positions, metric, verb)
+    return found
+
+
+def _of_grid(each: Grid, positions: Sequence[str], metric: str, verb: str) -> list[Figure]:
+    title = f"{verb.capitalize()} {TITLES.get(each.kind, each.kind)}"
+    shares, label = shown(each, metric)
+    if "unit" in each.axes:
+        flat = _without(each, shares, "unit")
+        rest = tuple(axis for axis in each.axes if axis != "unit")
+        summed = [_picture(each, f"{each.kind}-sum", f"{title}, summed over units", rest, flat, positions, label)]
+        return [_bars(each, title, shares, label, positions), *(summed if rest and verb == "estimating" else [])]
+    if {"query", "key"} <= set(each.axes):
+        return [_attention(each, title, shares, positions, label)]
+    return [_picture(each, each.kind, title, each.axes, shares, positions, label)]
+
+
+def shown(each: Grid, metric: str) -> tuple[dict[str, NDArray[Any]], str]:
+    """What is drawn: shares of the gap, or, where there is no gap, changes of the metric."""
+    if all(np.isfinite(share).any() for share in each.shares.values()):
+        return each.shares, f"share of the gap in {metric}"
+    return {mode: raw.mean(0) for mode, raw in each.raw.items()}, f"change of {metric}"
+
+
+def _without(each: Grid, shares: dict[str, NDArray[Any]], axis: str) -> dict[str, NDArray[Any]]:
+    return {mode: share.sum(each.axes.index(axis)) for mode, share in shares.items()}
+
+
+def _picture(
+    each: Grid,
+    name: str,
+    title: str,
+    axes: Sequence[str],
+    shares: dict[str, NDArray[Any]],
+    positions: Sequence[str],
+    label: str,
+) -> Figure:
+    """A heat map, with the axes that do not run across as rows; a row of tokens where there is one axis, positions."""
+    across = next((axis for axis in ACROSS if axis in axes), None)
+    down = [axis for axis in axes if axis != across]
+    if across in ("pos", "query") and np.prod(_lengths(each, down)) == 1:
+        return _tokens(name, title, shares, positions, label)
+    if not down or across is None:
+        return _bars(each, title, shares, label, positions, name=name)
+    at = list(axes).index(across)
+    z = np.stack([np.moveaxis(share, at, -1).reshape(-1, share.shape[at]) for share in shares.values()])
+    rows = _row_names(each, down)
+    if len(rows) > MOST_ROWS:
+        keep = np.sort(np.argsort(-np.abs(z).max((0, 2)), kind="stable")[:MOST_ROWS])
+        z, rows = z[:, keep], [rows[i] for i in keep]
+    return Figure(
+        name=name,
+        kind="heatmap",
+        group="Places",
+        title=title,
+        caption=caption(shares, label),
+        data={
+            "z": z,
+            "panels": [PANELS[mode] for mode in shares],
+            "x_label": {"pos": "position"}.get(across, across),
+            "y_label": ", ".join({"pos": "position"}.get(axis, axis) for axis in down),
+            "x_names": names_along(each, across, positions),
+            "y_names": rows,
+            "colour": "diverging",
+            "midpoint": 0.0,
+            "value_label": label,
+        },
+    )
+
+
+PANELS = {"denoise": "denoise: clean into corrupt", "noise": "noise: corrupt into clean"}
+MEANING = {
+    "denoise": "Denoising: 1 means that the clean value at this place alone brings the clean answer back",
+    "noise": "Noising: 1 means that the corrupt value at this place alone takes the clean answer away",
+}
+
+
+def caption(shares: dict[str, NDArray[Any]], label: str) -> str:
+    """What the colours mean, for the modes that are there."""
+    if not label.startswith("share"):
+        return f"Colour: {label}, against the run that is patched."
+    said = "; ".join(MEANING[mode] for mode in shares)
+    return f"{said}. 0 means no effect; below 0 it goes the other way. Both share one scale."
+
+
+def _lengths(each: Grid, axes: Sequence[str]) -> list[int]:
+    return [each.lengths[each.axes.index(axis)] for axis in axes]
+
+
+def names_along(each: Grid, axis: str, positions: Sequence[str]) -> list[str]:
+    """What stands at each place along an axis."""
+    n = each.lengths[each.axes.index(axis)]
+    if axis in ("pos", "query", "key"):
+        return list(positions[:n])
+    return [str(each.layers[i]) if axis == "layer" and each.layers else str(i) for i in range(n)]
+
+
+def _row_names(each: Grid, down: Sequence[str]) -> list[str]:
+    """Rows by layer and head as L9.6, others by what they are."""
+    sides = [names_along(each, axis, [str(i) for i in range(10_000)]) for axis in down]
+    names = sides[0]
+    for side in sides[1:]:
+        names = [f"{left}.{right}" for left in names for right in side]
+    return names
+
+
+def _tokens(name: str, title: str, shares: dict[str, NDArray[Any]], positions: Sequence[str], label: str) -> Figure:
+    texts = [position.partition(" ")[2] for position in positions]
+    return Figure(
+        name=name,
+        kind="tokens",
+        group="Places",
+        title=title,
+        caption=caption(shares, label),
+        data={
+            "tokens": [texts for _ in shares],
+            "values": [share.ravel() for share in shares.values()],
+            "names": [PANELS[mode] for mode in shares],
+            "value_label": label,
+            "colour": "diverging",
+            "midpoint": 0.0,
+        },
+    )
+
+
+def _bars(
+    each: Grid,
+    title: str,
+    shares: dict[str, NDArray[Any]],
+    label: str,
+    positions: Sequence[str],
+    *,
+    name: str | None = None,
+) -> Figure:
+    """The largest effects by name."""
+    chosen = [flat for _, flat in strongest([each], MOST_BARS)]
+    if each.size <= MOST_BARS:
+        chosen = sorted(chosen)
+    rest = "" if each.size <= MOST_BARS else f" The {len(chosen)} largest of {each.size:,}."
+    return Figure(
+        name=name or each.kind,
+        kind="bars",
+        group="Places",
+        title=title,
+        caption=caption(shares, label) + rest,
+        data={
+            "y": np.stack([share.ravel()[chosen] for share in shares.values()]),
+            "names": [each.name(flat) for flat in chosen],
+            "series": [VERBS[mode] for mode in shares],
+            "x_label": "place",
+            "y_label": label,
+        },
+    )
+
+
+def _attention(each: Grid, title: str, shares: dict[str, NDArray[Any]], positions: Sequence[str], label: str) -> Figure:
+    """Query by key, a panel a head and a frame a layer; of two modes the first."""
+    mode, share = next(iter(shares.items()))
+    order = [each.axes.index(axis) for axis in ("layer", "head", "query", "key") if axis in each.axes]
+    z = share.transpose(order)
+    texts = [position.partition(" ")[2] for position in positions]
+    common = {"tokens": texts, "colour": "diverging", "midpoint": 0.0, "value_label": label}
+    layered = "layer" in each.axes and "head" in each.axes
+    axis = "head" if "head" in each.axes else "layer"
+    panels = [f"{axis} {name}" for name in names_along(each, axis, positions)] if axis in each.axes else [""]
+    data = {"z": z if layered else z.reshape(len(panels), *z.shape[-2:]), "panels": panels, **common}
+    return Figure(
+        name=each.kind,
+        kind="attention",
+        group="Places",
+        title=title,
+        caption=f"{caption({mode: share}, label)} Each panel: query down, key across.",
+        data=data,
+        frames=tuple(f"layer {name}" for name in names_along(each, "layer", positions)) if layered else (),
+        framed=("z",) if layered else (),
+    )

@@ -1,0 +1,63 @@
+"""What was found, in plain sentences: nothing that the numbers beside them do not show."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from micrographia.labs.workbench.config import Patch
+from micrographia.labs.workbench.effects import VERBS
+from micrographia.labs.workbench.prompts import Ends
+
+NOTABLE = 0.1  # a share of the gap that is worth a sentence
+
+
+def over(n: int) -> str:
+    """How many prompts stand behind a figure."""
+    return "one prompt pair, so there is no spread" if n == 1 else f"{n} prompt pairs, ± their standard deviation"
+
+
+def baselines(ends: Ends, n: int) -> str:
+    clean, corrupt = float(ends.clean.mean()), float(ends.corrupt.mean())
+    return (
+        f"The {ends.metric.name} is {clean:.4g} {ends.metric.unit} on the clean prompts and {corrupt:.4g} on the "
+        f"corrupt ones; effects are shares of that gap, over {over(n)}."
+    )
+
+
+def of_patch(
+    question: Patch, ends: Ends, top: Sequence[Mapping[str, Any]], reference: str, n_places: int, n: int
+) -> list[str]:
+    """The gap, the strongest place of each mode, and what was put in its stead."""
+    said = [baselines(ends, n)]
+    for mode, verb in VERBS.items():
+        shares = [row for row in top if row.get(verb) is not None]
+        if shares:
+            said.append(_strongest(max(shares, key=lambda row: abs(row[verb])), mode, verb, n_places))
+    if question.replace != "other":
+        said.append(f"Values were replaced by {question.replace}: {reference}. That choice defines what was asked.")
+    return said
+
+
+def _strongest(row: Mapping[str, Any], mode: str, verb: str, n_places: int) -> str:
+    token = f" (at {row['token']!r})" if row.get("token") else ""
+    share, sd = row[verb], row.get(f"{mode}_sd")
+    if abs(share) < NOTABLE:
+        most = f"the most was {share:.1%}, {row['place']}{token}"
+        return f"Alone, none of the {n_places:,} places {verb} a tenth of the gap; {most}."
+    spread = "" if sd is None else f", a change of {row[f'{mode}_change']:.3g} ± {sd:.2g}"
+    against = "works against it: it " if share < 0 else ""
+    return f"{row['place']}{token} {against}{verb} {share:.1%} of the gap{spread}; the most of {n_places:,} places."
+
+
+def explanation(modes: Sequence[str]) -> list[str]:
+    """What the modes show, and what they do not."""
+    return [EXPLAINED[mode] for mode in modes] + ([BOTH] if len(modes) > 1 else [])
+
+
+EXPLAINED = {
+    "denoise": "Denoising puts a clean value into the corrupt run: what restores the answer is sufficient for it.",
+    "noise": "Noising puts a corrupt value into the clean run: what destroys the answer is necessary for it.",
+}
+BOTH = (
+    "The two are no mirror images: of parts that do the same work, each is sufficient and none is necessary; of parts "
+    "that are all needed, each is necessary and none is sufficient."
+)
