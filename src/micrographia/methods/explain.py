@@ -136,9 +136,10 @@ def _pair(effects: Effects, i: int, j: int, shows: float) -> Word | None:
         _measured(effects.joint_noise, i, j),
         shows,
     )
-    gate = next((gate for gate, holds in GATES if holds(found)), None)
-    if gate is None:
+    gates: list[Gate] = [gate for gate, holds in GATES if holds(found)]
+    if not gates:
         return None
+    gate = gates[0]
     names = (effects.names[i], effects.names[j])
     if gate == "backup" and found.d[1] > found.d[0]:
         names = (names[1], names[0])

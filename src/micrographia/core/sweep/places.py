@@ -9,7 +9,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from micrographia.core.edits import UNIT_AXES
@@ -50,7 +50,7 @@ class Grid(NamedTuple):
     layers: tuple[int, ...]
     """The layers along the axis "layer", if it is one; else those that every patch takes together."""
 
-    def table(self, values: Float[Tensor, "patch *rest"]) -> Float[Tensor, "*cells"]:
+    def table(self, values: Shaped[Tensor, "patch *rest"]) -> Shaped[Tensor, "*cells"]:
         """Values of the patches, (patch, ...), as (*lengths, ...)."""
         return values.reshape(*self.lengths, *values.shape[1:])
 
