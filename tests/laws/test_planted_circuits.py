@@ -18,10 +18,23 @@ from micrographia.core.sweep import grids, places
 from micrographia.labs.ioi.planted.found import MATCH, induction_shares
 from micrographia.labs.ioi.planted.hidden import AWAKE, SATURATED, backup_shares
 from micrographia.labs.ioi.planted.planted import GAIN as G
-from micrographia.labs.ioi.planted.planted import Planted
-from micrographia.labs.ioi.planted.theory import MODES, PLANTED, WAYS, area, cells, missed, missed_in_theory
+from micrographia.labs.ioi.planted.planted import Part, Planted
+from micrographia.labs.ioi.planted.theory import (
+    EDGE_WAYS,
+    MODES,
+    PLANTED,
+    WAYS,
+    area,
+    cells,
+    edges_missed_in_theory,
+    missed,
+    missed_in_theory,
+)
 from micrographia.methods.attribution.attribute import METHODS, attribute
+from micrographia.methods.attribution.edges import edge_attribution
+from micrographia.methods.explain import Effects, explain
 from micrographia.methods.patching import patch
+from micrographia.methods.ranking import areas
 
 P, Q = induction_shares()
 M = G * (P - Q)
@@ -163,6 +176,49 @@ def test_the_package_estimates_what_the_textbook_does(name, way, mode):
     for site in planted(name).sites:
         signed = found[site].abs() if way == "atp-star" else found[site]  # the book's GradDrop has no sign
         torch.testing.assert_close(signed, expected[site], rtol=1e-9, atol=1e-12)
+
+
+@by_mode
+@by_model
+@pytest.mark.parametrize("way", EDGE_WAYS)
+def test_edge_attribution_misses_what_theory_says(name, way, mode):
+    here, expected = planted(name), edges_missed_in_theory(name, way, mode)
+    metric = metric_of("logit-diff", here.pairs, here.model)
+    found = edge_attribution(here.model, here.pairs, metric, mode=mode, method=way)
+    size, inside = found.mean().abs(), found.graph.mask(here.edges)
+    loudest = size[found.graph.legal & ~inside].max()
+    assert {edge for edge in here.edges if size[found.graph.place(edge)] <= loudest} == expected
+    legal = found.graph.legal
+    assert (areas(size[legal][None].numpy(), inside[legal][None].numpy()).item() == 1) == (not expected)
+
+
+PAIRS_IN_WORDS = {  # the two parts of a pair, and what they should be called
+    "and": ("inputs", "AND"),
+    "or": ("inputs", "OR"),
+    "backup": ("primary", "backup"),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS_IN_WORDS)
+def test_a_gate_is_called_by_its_name(name):
+    here = planted(name)
+    role, word = PAIRS_IN_WORDS[name]
+    parts = [*here.roles[role], *here.roles.get(word, ())]
+    sides = (here.pairs.clean, here.pairs.corrupt)
+    clean, corrupt = (textbook.metric(here.pairs, here.model.run(side).logits).mean() for side in sides)
+
+    def share(mode: str, *chosen: Part) -> float:
+        moved = textbook.effect(here.model, here.pairs, mode, *chosen).mean() / (clean - corrupt)
+        return float(moved if mode == "denoise" else -moved)
+
+    alone = [torch.tensor([share(mode, part) for part in parts]) for mode in MODES]
+    together = [torch.full((2, 2), share(mode, *parts)) for mode in MODES]
+    estimate = [by_the_book(name, "atp", "noise")[site][:, pos, i].mean() for site, pos, i in parts]
+    lost = -torch.stack(estimate) / (clean - corrupt)
+    found = explain(Effects([str(part.site) for part in parts], *alone, *together, lost))
+    assert [said.reading for said in found if len(said.parts) == 2] == [word]
+    if name == "backup":
+        assert "self-repair" in found[0].sentence  # the estimate says more than the single ablation
 
 
 def test_two_inputs_of_a_gate_do_together_what_neither_does_alone():

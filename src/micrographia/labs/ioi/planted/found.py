@@ -7,7 +7,7 @@ terms to m, and change nothing of what is derived here.
 from math import exp
 
 from micrographia.labs.ioi.planted.draft import LETTERS, Draft, N
-from micrographia.labs.ioi.planted.planted import GAIN, Planted, crowd, heads, neurons, pairs_of, says
+from micrographia.labs.ioi.planted.planted import GAIN, Planted, crowd, edges, heads, neurons, pairs_of, says
 
 SOURCE, MIDDLE, END = 1, 2, 4
 CUE, AFTER, OTHER, AFTER_OTHER, ASKED = 1, 2, 3, 4, 5
@@ -45,7 +45,8 @@ def chain() -> Planted:
         "mover": heads("z", 1, 0, END),
         "speakers": neurons(2, END, range(N)),
     }
-    return Planted("chain", draft.model(), pairs, roles)
+    said = edges("input -> L0.v[0]", "L0.z[0] -> L1.v[0]", "L1.z[0] -> L2.mlp_pre", "L2.mlp_out -> logits")
+    return Planted("chain", draft.model(), pairs, roles, said)
 
 
 def induction() -> Planted:
@@ -80,7 +81,8 @@ def induction() -> Planted:
         "induction": heads("z", 1, 0, ASKED),
         "speakers": neurons(2, ASKED, range(N)),
     }
-    return Planted("induction", draft.model(), pairs, roles)
+    said = edges("input -> L0.v[0]", "L0.z[0] -> L1.k[0]", "L1.z[0] -> L2.mlp_pre", "L2.mlp_out -> logits")
+    return Planted("induction", draft.model(), pairs, roles, said)
 
 
 def induction_shares() -> tuple[float, float]:

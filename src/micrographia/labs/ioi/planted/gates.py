@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from micrographia.core.pairs import Pairs
 from micrographia.labs.ioi.planted.draft import ANSWERS, LETTERS, ON, YES, Draft
-from micrographia.labs.ioi.planted.planted import GAIN, YES_TO_ON, Planted, crowd, heads, neurons, pairs_of
+from micrographia.labs.ioi.planted.planted import GAIN, YES_TO_ON, Planted, crowd, edges, heads, neurons, pairs_of
 
 LEFT, RIGHT, END = 1, 2, 4
 THRESHOLD = 1.2
@@ -78,4 +78,7 @@ def _planted(name: str, draft: Draft, gate: range) -> Planted:
         "inputs": (*heads("z", 0, 0, END), *heads("z", 0, 1, END)),
         "gate": neurons(1, END, gate),
     }
-    return Planted(name, draft.model(), yes_pairs(words), roles)
+    said = edges(
+        "input -> L0.v[0]", "input -> L0.v[1]", "L0.z[0] -> L1.mlp_pre", "L0.z[1] -> L1.mlp_pre", "L1.mlp_out -> logits"
+    )
+    return Planted(name, draft.model(), yes_pairs(words), roles, said)

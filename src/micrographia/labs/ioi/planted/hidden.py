@@ -10,7 +10,7 @@ from torch import Tensor
 
 from micrographia.labs.ioi.planted.draft import ANSWERS, LETTERS, N_CTX, NO, ON, YES, Draft
 from micrographia.labs.ioi.planted.gates import yes_pairs
-from micrographia.labs.ioi.planted.planted import GAIN, YES_TO_ON, Planted, crowd, heads, neurons
+from micrographia.labs.ioi.planted.planted import GAIN, YES_TO_ON, Planted, crowd, edges, heads, neurons
 
 SOURCE, LEFT, RIGHT, END = 1, 2, 3, 4
 AWAKE = 8.0
@@ -51,7 +51,8 @@ def backup() -> Planted:
         "backup": heads("z", 1, 0, END),
         "backup's value": heads("v", 1, 0, SOURCE),
     }
-    return Planted("backup", draft.model(), yes_pairs(_one_letter()), roles)
+    said = edges("input -> L0.v[0]", "L0.z[0] -> logits", "L0.z[0] -> L1.q[0]", "input -> L1.v[0]", "L1.z[0] -> logits")
+    return Planted("backup", draft.model(), yes_pairs(_one_letter()), roles, said)
 
 
 def backup_shares() -> tuple[float, float]:
@@ -74,6 +75,7 @@ def saturated() -> Planted:
         both heads' outputs    exact G each, and estimated so by all
         RelP                   holds patterns still: heads' outputs alone
     Two faint heads (2 and 3) do the same with scores of 1/2 and a twentieth of the worth: the murmurs among q and k.
+    By the first the pointer has G / 20 (e^0.5 - 1) / (e^0.5 + 4) more.
     """
     draft = Draft({"asked": 1})
     draft.look(0, 0, {END: SOURCE})
@@ -100,7 +102,8 @@ def saturated() -> Planted:
         "keys": heads("k", 1, 1, LEFT, RIGHT),
         "outputs": (*heads("z", 1, 0, END), *heads("z", 1, 1, END)),
     }
-    return Planted("saturated", draft.model(), yes_pairs(words), roles)
+    said = edges("input -> L0.v[0]", "L0.z[0] -> L1.q[0]", "input -> L1.k[1]", "L1.z[0] -> logits", "L1.z[1] -> logits")
+    return Planted("saturated", draft.model(), yes_pairs(words), roles, said)
 
 
 def cancelling() -> Planted:
@@ -112,7 +115,8 @@ def cancelling() -> Planted:
         the head               exact 0.6 G; AtP 0 in either mode, since direct and indirect effect cancel: missed.
                                GradDrop, without layer 1: G, averaged over the three other layers G / 3: found.
                                Integrated gradients: 0.6 G, found. RelP 0: ReLU is its own linearisation.
-                               Edges part what the node adds up: G to the logits, -G to the MLP of layer 1: found
+                               Edges out of it part what the node adds up: G to the logits, -G to the MLP of layer 1,
+                               both found; the edge into it adds them up again: missed
         the brakes             each is linear in m: -G, 0.8 G and -0.2 G when denoised, found by all
     """
     draft = Draft({"doubt": 1})
@@ -125,7 +129,8 @@ def cancelling() -> Planted:
         draft.neuron(1, unit, {draft.at("doubt"): 1.0}, {yes: sign * GAIN}, bias)
     crowd(draft, [SOURCE], END, YES_TO_ON)
     roles = {"head": heads("z", 0, 0, END), "brakes": neurons(1, END, range(3))}
-    return Planted("cancelling", draft.model(), yes_pairs(_one_letter()), roles)
+    said = edges("input -> L0.v[0]", "L0.z[0] -> logits", "L0.z[0] -> L1.mlp_pre", "L1.mlp_out -> logits")
+    return Planted("cancelling", draft.model(), yes_pairs(_one_letter()), roles, said)
 
 
 def _to(says: dict[int, str], width: int) -> Tensor:

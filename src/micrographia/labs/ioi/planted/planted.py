@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from micrographia.core.graph import INPUT, Edge, Node
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.transformer import Transformer
@@ -33,12 +34,13 @@ class Part(NamedTuple):
 
 
 class Planted(NamedTuple):
-    """`roles`: what each part of the circuit does, and where it is."""
+    """`roles`: what each part of the circuit does, and where it is. `edges`: who says to whom what makes the answer."""
 
     name: str
     model: Transformer
     pairs: Pairs
     roles: Mapping[str, tuple[Part, ...]]
+    edges: tuple[Edge, ...]
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -58,6 +60,12 @@ def heads(kind: str, layer: int, head: int, *places: int) -> tuple[Part, ...]:
 
 def neurons(layer: int, pos: int, units: Sequence[int]) -> tuple[Part, ...]:
     return tuple(Part(Site("neurons", layer), pos, unit) for unit in units)
+
+
+def edges(*texts: str) -> tuple[Edge, ...]:
+    """Edges from texts such as "L0.z[0] -> L1.mlp_pre"; "input" is the embeddings together."""
+    ends = [text.replace("input", str(INPUT)).split(" -> ") for text in texts]
+    return tuple(Edge(Node.parse(writer), Node.parse(reader)) for writer, reader in ends)
 
 
 def pairs_of(rows: Sequence[tuple[str, str, str, str]]) -> Pairs:

@@ -6,6 +6,7 @@ atp        the gradient at the base run times the change (attribution patching)
 atp-star   with the QK-fix at queries and keys, and GradDrop (Kramar et al. 2024)
 ig         the mean gradient along the straight path between the inputs (integrated gradients)
 relp       as atp, with attention patterns held still; without norms and with ReLU nothing else differs
+eap, eap-ig   edges, by the gradient at the base run, and by its mean along the path between the inputs
 """
 
 from collections.abc import Callable, Mapping
@@ -16,11 +17,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from micrographia.core.graph import Edge
 from micrographia.core.sites import Site
 from micrographia.labs.ioi.planted.found import chain, induction
 from micrographia.labs.ioi.planted.gates import and_gate, or_gate
 from micrographia.labs.ioi.planted.hidden import backup, cancelling, saturated
-from micrographia.labs.ioi.planted.planted import Part, Planted
+from micrographia.labs.ioi.planted.planted import Part, Planted, edges
 from micrographia.methods.ranking import areas
 
 Mode = Literal["denoise", "noise"]
@@ -59,10 +61,31 @@ _MISSED: dict[tuple[str, Mode | None], dict[Way, set[str]]] = {  # None: in eith
     ("cancelling", None): {"atp": {"head"}, "relp": {"head"}},
 }
 
+EdgeWay = Literal["eap", "eap-ig"]
+EDGE_WAYS: tuple[EdgeWay, ...] = ("eap", "eap-ig")
+_INTO_THE_GATE = ("input -> L0.v[0]", "input -> L0.v[1]", "L0.z[0] -> L1.mlp_pre", "L0.z[1] -> L1.mlp_pre")
+_MISSED_EDGES: dict[tuple[str, Mode | None], dict[EdgeWay, tuple[str, ...]]] = {
+    ("and", "denoise"): {"eap": _INTO_THE_GATE},
+    ("or", "noise"): {"eap": _INTO_THE_GATE},
+    # what inhibits the backup is worth nothing where the backup has nothing to say (corrupt), or is asleep (clean)
+    ("backup", "denoise"): {"eap": ("L0.z[0] -> L1.q[0]", "L1.z[0] -> logits"), "eap-ig": ("L1.z[0] -> logits",)},
+    ("backup", "noise"): {
+        "eap": ("L0.z[0] -> L1.q[0]", "input -> L1.v[0]", "L1.z[0] -> logits"),
+        "eap-ig": ("L1.z[0] -> logits",),
+    },
+    ("saturated", None): {"eap": ("input -> L0.v[0]", "L0.z[0] -> L1.q[0]", "input -> L1.k[1]")},
+    ("cancelling", None): {"eap": ("input -> L0.v[0]",)},
+}
+
 
 def missed_in_theory(name: str, way: Way, mode: Mode) -> frozenset[str]:
     """The roles of this planted circuit that this method does not find."""
     return frozenset().union(*(_MISSED.get((name, m), {}).get(way, set()) for m in (mode, None)))
+
+
+def edges_missed_in_theory(name: str, way: EdgeWay, mode: Mode) -> frozenset[Edge]:
+    """The edges of this planted circuit that edge attribution does not find."""
+    return frozenset(edges(*(text for m in (mode, None) for text in _MISSED_EDGES.get((name, m), {}).get(way, ()))))
 
 
 def missed(planted: Planted, scores: Mapping[Site, Tensor]) -> frozenset[str]:
