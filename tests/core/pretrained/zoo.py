@@ -1,0 +1,118 @@
+"""A miniature random model of every family, built from its own config class: three layers, odd sizes, no download.
+
+Grouped keys and values where the family has them, soft caps that bite, windows shorter than the sequences. Weights and
+biases are moved off their start, where they would hide mistakes.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import (
+    BertConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    OPTConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from micrographia.core.pretrained import Pretrained
+
+transformers.logging.set_verbosity_error()
+
+VOCAB, LENGTH, CONTEXT, WINDOW = 40, 7, 24, 3
+WORDS = {"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+BLOCKS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+SIZES: dict[str, Any] = {**BLOCKS, "intermediate_size": 48, "max_position_embeddings": CONTEXT, **WORDS}
+GROUPED: dict[str, Any] = {**SIZES, "num_key_value_heads": 2}
+GEMMA: dict[str, Any] = {**GROUPED, "head_dim": 10, "sliding_window": WINDOW, "query_pre_attn_scalar": 12}
+GPT2: dict[str, Any] = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": CONTEXT, **WORDS}
+OPT: dict[str, Any] = {**BLOCKS, "ffn_dim": 48, "max_position_embeddings": CONTEXT, **WORDS}
+NEO: dict[str, Any] = {"hidden_size": 32, "num_layers": 3, "num_heads": 4, "max_position_embeddings": CONTEXT, **WORDS}
+
+CONFIGS = {
+    "gpt2": lambda: GPT2Config(**GPT2),
+    "gpt2-upcast": lambda: GPT2Config(
+        **GPT2, reorder_and_upcast_attn=True, scale_attn_by_inverse_layer_idx=True
+    ),
+    "gpt_neo": lambda: GPTNeoConfig(**NEO, attention_types=[[["global", "local"], 1], [["global"], 1]], window_size=WINDOW),
+    "gpt_neox": lambda: GPTNeoXConfig(**SIZES),
+    "gpt_neox-sequential": lambda: GPTNeoXConfig(**SIZES, use_parallel_residual=False),
+    "llama": lambda: LlamaConfig(**GROUPED),
+    "llama-biased": lambda: LlamaConfig(
+        **GROUPED, attention_bias=True, mlp_bias=True, head_dim=6, tie_word_embeddings=True
+    ),
+    "mistral": lambda: MistralConfig(**GROUPED, sliding_window=WINDOW),
+    "qwen2": lambda: Qwen2Config(**GROUPED),
+    "qwen3": lambda: Qwen3Config(**GROUPED, head_dim=10),
+    "olmo2": lambda: Olmo2Config(**GROUPED),
+    "phi3": lambda: Phi3Config(**GROUPED),
+    "gemma2": lambda: Gemma2Config(**GEMMA, attn_logit_softcapping=0.5, final_logit_softcapping=0.7),
+    "gemma3": lambda: Gemma3TextConfig(**GEMMA, layer_types=["sliding_attention"] * 2 + ["full_attention"]),
+    "opt": lambda: OPTConfig(**OPT, word_embed_proj_dim=32),
+    "opt-350m": lambda: OPTConfig(**OPT, word_embed_proj_dim=20, do_layer_norm_before=False),
+    "bert": lambda: BertConfig(**SIZES),
+}  # fmt: skip
+EAGER_ONLY = ("gpt_neo", "gemma2")
+ENCODERS = ("bert",)
+NAMES = tuple(CONFIGS)
+DECODERS = tuple(name for name in NAMES if name not in ENCODERS)
+NARROW = ("gpt2-upcast",)
+"""Models that themselves refuse float64."""
+EVERY = tuple((name, how) for name in NAMES for how in ("eager", "sdpa") if how == "eager" or name not in EAGER_ONLY)
+
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+EXACT = tuple((*pair, dtype) for pair in EVERY for dtype in DTYPES[: 2 if pair[0] in NARROW else 3])
+
+
+def widest(name: str) -> torch.dtype:
+    return torch.float32 if name in NARROW else torch.float64
+
+
+def fresh(name: str, how: str = "eager", dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Module:
+    """A new bare module."""
+    config = CONFIGS[name]()
+    kind = transformers.AutoModelForMaskedLM if name in ENCODERS else transformers.AutoModelForCausalLM
+    torch.manual_seed(seed)
+    module = kind.from_config(config, attn_implementation=how)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            step = 0.15 if parameter.ndim > 1 else 0.3
+            parameter.add_(step * torch.randn(parameter.shape, generator=generator))
+    return module.to(dtype).eval()
+
+
+@cache
+def bare(name: str, how: str = "eager", dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The module that tests share. A test that changes a module makes a fresh one."""
+    return fresh(name, how, dtype)
+
+
+@cache
+def model(name: str, how: str = "eager", dtype: torch.dtype = torch.float32) -> Pretrained:
+    return Pretrained(bare(name, how, dtype))
+
+
+def tokens(batch: int = 2, length: int = LENGTH, seed: int = 1) -> Tensor:
+    return torch.randint(3, VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def logits_of(module: nn.Module, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        return module(input_ids=ids).logits
+
+
+def hooks_on(module: nn.Module) -> int:
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())
