@@ -35,6 +35,8 @@ class Attribution(NamedTuple):
     corrupt: Float[Tensor, "prompt"]
     n_passes: Passes
     notes: tuple[str, ...] = ()
+    gives: Literal["effect", "size"] = "effect"
+    """Whether scores estimate the effect of the exact patch, or only rank places by size (AtP*)."""
 
     @property
     def base(self) -> Float[Tensor, "prompt"]:

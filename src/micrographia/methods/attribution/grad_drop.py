@@ -70,7 +70,7 @@ def atp_star(
     others = max(1, model.shape.n_layers - 1)
     scores = {site: size[site] * sign.get(site, torch.ones(())).to(size[site]) / others for site in wanted}
     note = "Sizes are means over dropped layers and rank places; they do not estimate the exact effect."
-    return Attribution(mode, "atp-star", scores, clean, corrupt, Passes(2, model.shape.n_layers + 1), (note,))
+    return Attribution(mode, "atp-star", scores, clean, corrupt, Passes(2, model.shape.n_layers + 1), (note,), "size")
 
 
 def blocks(model: Model, dropped: list[int]) -> list[Edit]:

@@ -74,7 +74,7 @@ def relevance_rules(model: Model) -> list[Edit]:
 
 
 def secant(inputs: Sequence[Site], output: Site) -> list[Edit]:
-    """Makes `output` act as a sum over its n inputs, in equal shares, each with a constant factor: y = sum x (y / n x)."""
+    """Makes `output` act as a sum over its n inputs, each with a constant factor, in equal shares: y = sum x (y/nx)."""
     seen: list[Tensor] = []
 
     def act(value: Tensor) -> Tensor:

@@ -1,0 +1,106 @@
+"""How well estimates agree with what was measured, and what may have been missed: the statistics of a calibration.
+
+Places are not drawn alike: the largest estimates are all measured, the rest by lot. Correlations therefore weigh each
+place by how many it stands for, so that they estimate those over all places. Intervals resample prompts, the unit over
+which a finding should hold; they do not cover the lot of places.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from scipy import stats
+from torch import Generator
+
+CONFIDENCE = 0.95
+FEWEST = 2  # prompts, below which there is no interval
+
+
+class Estimate(NamedTuple):
+    """A statistic with its bootstrap 95 % interval over prompts, None for a single prompt; NaN where nothing varies."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        ends = "n=1, no interval" if self.low is None or self.high is None else f"{self.low:.2f} to {self.high:.2f}"
+        return f"{self.value:.2f} ({ends})"
+
+
+class Missed(NamedTuple):
+    """How many of the places that were not measured may have an effect above `threshold`.
+
+    `hits` of `drawn` places, taken by lot from `of`, had one; with 95 % confidence at most `share` of the `of` do.
+    """
+
+    threshold: float
+    hits: int
+    drawn: int
+    of: int
+    share: float
+
+    @property
+    def most(self) -> int:
+        """The bound as a number of places."""
+        return math.floor(self.share * self.of)
+
+
+def missed(hits: int, drawn: int, of: int, threshold: float) -> Missed:
+    """The exact upper bound of a share from draws without replacement, 1 where nothing was drawn.
+
+    The largest number of hits in `of` places for which `drawn` of them would still show as few as `hits` with a
+    probability of 5 %: the hypergeometric form of the bound of Clopper and Pearson (1934). The bound of AtP* (Kramar et
+    al. 2024, section 3.2) draws subsets and patches each together; this one patches places singly, and so says nothing
+    about effects that only several places have together.
+    """
+    if not of:
+        return Missed(threshold, hits, drawn, of, 0.0)
+    counts = np.arange(hits, of - (drawn - hits) + 1)
+    possible = counts[stats.hypergeom.cdf(hits, of, counts, drawn) > 1 - CONFIDENCE]
+    return Missed(threshold, hits, drawn, of, float(possible.max(initial=hits)) / of)
+
+
+def correlation(
+    x: Float[ndarray, "draw place"], y: Float[ndarray, "draw place"], weight: Float[ndarray, "place"]
+) -> Float[ndarray, "draw"]:
+    """Pearson's, with weights; NaN where x or y is constant."""
+    share = weight / weight.sum()
+    x, y = (values - (values * share).sum(-1, keepdims=True) for values in (x, y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (x * y * share).sum(-1) / np.sqrt((x * x * share).sum(-1) * (y * y * share).sum(-1))
+
+
+def ranks(x: Float[ndarray, "draw place"]) -> Float[ndarray, "draw place"]:
+    """Ranks from 1; equal values share the mean of theirs."""
+    return stats.rankdata(x, axis=-1).astype(np.float64)
+
+
+def agreement(
+    estimate: Float[ndarray, "place prompt"],
+    exact: Float[ndarray, "place prompt"],
+    weight: Float[ndarray, "place"],
+    *,
+    generator: Generator,
+    draws: int,
+) -> tuple[Estimate, Estimate]:
+    """Pearson's and Spearman's correlation of the means over prompts, each with its interval."""
+    n = estimate.shape[1]
+    drawn = torch.randint(n, (draws if n >= FEWEST else 0, n), generator=generator).tolist()
+    share = np.array([np.bincount(rows, minlength=n) / n for rows in [range(n), *drawn]])  # the pairs as they are first
+    x, y = share @ estimate.T, share @ exact.T
+    return _of(correlation(x, y, weight)), _of(correlation(ranks(x), ranks(y), weight))
+
+
+def _of(values: Float[ndarray, "draw"]) -> Estimate:
+    """The first value, and percentiles of those of the others that exist."""
+    value, spread = float(values[0]), values[1:][~np.isnan(values[1:])]
+    if len(values) == 1:
+        return Estimate(value)
+    if not len(spread):
+        return Estimate(value, math.nan, math.nan)
+    low, high = np.quantile(spread, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(value, float(low), float(high))

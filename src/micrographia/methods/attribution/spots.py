@@ -1,0 +1,91 @@
+"""Which places of an attribution to measure exactly: the largest estimates, and some of the rest by lot.
+
+Places are numbered within a kind of Site, Site after Site, in the order in which their scores lie.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from micrographia.core.edits import UNIT_AXES
+from micrographia.core.errors import BadConfig
+from micrographia.core.sites import Site
+from micrographia.core.sweep import Patch, Place
+from micrographia.methods.attribution.estimate import Attribution
+from micrographia.methods.attribution.readers import FEATURES, PLACES
+
+
+class Spots(NamedTuple):
+    """Places of one kind to be measured: the first `n_top` by size of estimate, the others by lot of `n_rest`."""
+
+    kind: str
+    patches: list[Patch]
+    estimate: Float[Tensor, "place prompt"]
+    n_top: int
+    n_rest: int
+
+    @property
+    def weight(self) -> Float[Tensor, "place"]:
+        """How many places of the kind each stands for."""
+        weight = torch.ones(len(self.patches), dtype=torch.float64)
+        weight[self.n_top :] = self.n_rest / max(1, len(self.patches) - self.n_top)
+        return weight
+
+
+def spots(attribution: Attribution, *, budget: int, top: int, generator: Generator) -> list[Spots]:
+    """Shares `budget` places, `top` of them the largest, evenly among the kinds of Site; what one kind cannot use is
+    left. The largest are those whose mean over prompts is largest in size. Raises BadConfig.
+    """
+    kinds: dict[str, list[Site]] = {}
+    for site in attribution.scores:
+        kinds.setdefault(kind_of(site), []).append(site)
+    if not 0 <= top <= budget or budget < len(kinds):
+        raise BadConfig(
+            f"A check of {budget} places, {top} of them the largest, was asked for over {len(kinds)} kinds of Site. "
+            f"Check {len(kinds)} at least, and at most that many of the largest."
+        )
+    counts = [(budget // len(kinds), top // len(kinds))] * len(kinds)
+    return [
+        _of_kind(kind, {site: attribution.scores[site] for site in sites}, *count, generator)
+        for (kind, sites), count in zip(kinds.items(), counts)
+    ]
+
+
+def kind_of(site: Site) -> str:
+    return f"{site.kind}[{site.dictionary}].{site.part}" if site.part else site.kind
+
+
+def _of_kind(kind: str, scores: dict[Site, Tensor], budget: int, top: int, generator: Generator) -> Spots:
+    means = torch.cat([score.mean(0).flatten() for score in scores.values()])
+    n_top = min(top, len(means))
+    largest = means.abs().topk(n_top).indices.cpu()
+    rest = torch.ones(len(means), dtype=torch.bool)
+    rest[largest] = False
+    rest = rest.nonzero()[:, 0]
+    drawn = rest[torch.randperm(len(rest), generator=generator)[: budget - n_top]]
+    chosen = [*largest.tolist(), *drawn.tolist()]
+    found = [locate(scores, number) for number in chosen]
+    estimate = torch.stack([scores[site][(slice(None), *cell)] for site, cell in found]).cpu().double()
+    return Spots(kind, [(place(site, scores[site], cell),) for site, cell in found], estimate, n_top, len(rest))
+
+
+def locate(scores: dict[Site, Tensor], number: int) -> tuple[Site, tuple[int, ...]]:
+    """The Site and the cell of its score (without the prompt) that has this number."""
+    for site, score in scores.items():
+        size = score[0].numel()
+        if number < size:
+            cell = torch.unravel_index(torch.tensor(number), score.shape[1:])
+            return site, tuple(int(i) for i in cell)
+        number -= size
+    raise AssertionError("a number beyond the last place")
+
+
+def place(site: Site, score: Tensor, cell: Sequence[int]) -> Place:
+    """What to patch, to make the change that this cell of the score estimates."""
+    axes = [axis for axis in site.axes[1:] if axis not in FEATURES]
+    if len(axes) != score.ndim - 1:  # positions were summed: the place is all of them
+        axes = [axis for axis in axes if axis not in PLACES]
+    return Place(site, {"unit" if axis in UNIT_AXES else axis: i for axis, i in zip(axes, cell)})
