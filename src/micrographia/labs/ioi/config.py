@@ -105,7 +105,7 @@ def paper() -> Config:
 
 
 def quick() -> Config:
-    """From nothing: about two minutes a network on one core, so several side by side."""
+    """From nothing: about two minutes a network on one core. Not every seed learns ioi in that time: see NOTES."""
     return Config()
 
 
