@@ -17,7 +17,8 @@ from micrographia.core.store import RunFolder, load_run, new_run_path, read_tens
 from micrographia.labs.grokking.along import Along, measure_along
 from micrographia.labs.grokking.config import Config, preset_of
 from micrographia.labs.grokking.course import bands, phases_of
-from micrographia.labs.grokking.figures import of_network, of_training
+from micrographia.labs.grokking.figures.course import of_training
+from micrographia.labs.grokking.figures.network import of_network
 from micrographia.labs.grokking.findings import find, measures
 from micrographia.labs.grokking.judge import judge_all
 from micrographia.labs.grokking.reading import Task, read

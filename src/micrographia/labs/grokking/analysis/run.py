@@ -19,7 +19,8 @@ from micrographia.labs.grokking.analysis.guess import Guess, Guesses, guess, sen
 from micrographia.labs.grokking.analysis.rest import settle
 from micrographia.labs.grokking.analysis.source import Source, open_source
 from micrographia.labs.grokking.analysis.split import Split, Wanted, find_split
-from micrographia.labs.grokking.figures import explorer, of_network
+from micrographia.labs.grokking.figures.explorer import explorer
+from micrographia.labs.grokking.figures.network import of_network
 from micrographia.labs.grokking.findings import find
 from micrographia.labs.grokking.judge import judge_all
 from micrographia.labs.grokking.reading import Task
