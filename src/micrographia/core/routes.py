@@ -1,0 +1,112 @@
+"""Runs in which readers see different residual streams: a layer at a time, as path patching and edge circuits need.
+
+A model reads its one residual stream everywhere. Here a layer is run in two steps: the readers that should see another
+stream are read from it (`read`), then the layer runs with what they gave in place (`run_layer`). Both are runs of the
+model itself, so nothing is assumed of its norms and projections. What reads is position by position, so `read` takes
+rows of one token each.
+Cost: `read` computes a whole layer for the sake of its projections, once per distinct stream.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from micrographia.core.edits import Edit, apply, observe, put
+from micrographia.core.model import LogitsAt, Model, Start
+from micrographia.core.sites import Site
+from micrographia.core.tokens import Inputs, ids_of, rows_of
+
+AT_ONCE = 16_384
+"""Tokens that are read at once."""
+
+Scales = Mapping[Site, Tensor]
+"""Norms' scales to hold, by Site: (row, pos, 1). None are held where it is empty."""
+
+
+class Written(NamedTuple):
+    """What a layer adds to the residual stream, and its heads' outputs. `mlp_out` is None in a layer without an MLP."""
+
+    z: Float[Tensor, "row pos head d_head"]
+    attn_out: Float[Tensor, "row pos d_model"]
+    mlp_out: Float[Tensor, "row pos d_model"] | None
+
+    @property
+    def total(self) -> Tensor:
+        return self.attn_out if self.mlp_out is None else self.attn_out + self.mlp_out
+
+
+def repeated(inputs: Inputs, times: int) -> Inputs:
+    """The prompts, `times` over."""
+    n = len(ids_of(inputs))
+    return rows_of(inputs, torch.arange(n, device=ids_of(inputs).device).repeat(times))
+
+
+def read(
+    model: Model,
+    layer: int,
+    kinds: Sequence[str],
+    residual: Float[Tensor, "*rows d_model"],
+    scales: Scales | None = None,
+) -> dict[str, Tensor]:
+    """What readers of these kinds ("q", "k", "v", "neurons") make of a residual stream: kind -> (*rows, ...).
+
+    For "neurons" it is what the MLP of a parallel block makes of the stream that enters the layer.
+    """
+    rows = residual.flatten(0, -2)[:, None]
+    held = {site: scale.flatten(0, -2)[:, None] for site, scale in (scales or {}).items()}
+    parts: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+    for first in range(0, len(rows), AT_ONCE):
+        at = slice(first, first + AT_ONCE)
+        cache = model.run(
+            torch.zeros(len(rows[at]), 1, dtype=torch.long, device=residual.device),
+            keep=[Site(kind, layer) for kind in kinds],
+            edits=[put(site, scale[at]) for site, scale in held.items()],
+            start=Start(layer, rows[at]),
+            stop=layer + 1,
+        ).cache
+        for kind in kinds:
+            parts[kind].append(cache[Site(kind, layer)][:, 0])
+    return {kind: torch.cat(found).unflatten(0, residual.shape[:-1]) for kind, found in parts.items()}
+
+
+def run_layer(
+    model: Model,
+    inputs: Inputs,
+    layer: int,
+    residual: Float[Tensor, "row pos d_model"],
+    edits: Sequence[Edit] = (),
+    middle: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Written:
+    """Run one layer on `residual`, with these edits (what readers of other streams gave).
+
+    `middle` makes, of the stream between attention and MLP and of this layer's z, the stream that the MLP reads.
+    """
+    live: list[Tensor] = []
+    if middle is not None:
+        edits = [
+            *edits,
+            observe(Site("z", layer), live.append),
+            apply(Site("resid_mid", layer), lambda mid: middle(mid, live[-1])),
+        ]
+    has_mlp = Site("mlp_out", layer) in model.sites
+    kinds = ("z", "attn_out", "mlp_out") if has_mlp else ("z", "attn_out")
+    sites = [Site(kind, layer) for kind in kinds]
+    cache = model.run(inputs, keep=sites, edits=edits, start=Start(layer, residual), stop=layer + 1).cache
+    return Written(cache[sites[0]], cache[sites[1]], cache[sites[2]] if has_mlp else None)
+
+
+def run_end(
+    model: Model,
+    inputs: Inputs,
+    residual: Float[Tensor, "row pos d_model"],
+    logits: LogitsAt,
+    scales: Scales | None = None,
+) -> Tensor:
+    """The logits of a residual stream that leaves the last layer."""
+    edits = [put(site, scale) for site, scale in (scales or {}).items()]
+    found = model.run(inputs, edits=edits, logits=logits, start=Start(model.shape.n_layers, residual)).logits
+    assert found is not None
+    return found
