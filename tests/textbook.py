@@ -103,23 +103,38 @@ def ig(model: Model, pairs: Pairs, sites: Sequence[Site], mode: str, steps: int 
     return {site: product(site, end[site] - start[site], total[site]) for site in sites}
 
 
+def atp_qk(model: Model, pairs: Pairs, sites: Sequence[Site], mode: str) -> Scores:
+    """AtP, but q and k are scored by the softmax computed anew, times the pattern's gradient."""
+    return with_fix(model, pairs, sites, mode, moved(model, pairs, sites, mode))
+
+
 def atp_star(model: Model, pairs: Pairs, sites: Sequence[Site], mode: str) -> Scores:
     """QK-fix at q and k, then GradDrop: each layer but one's own left out of the backward pass, |score| averaged.
 
     A layer's own term is 0 for what acts through that layer's output alone, so that L terms are divided by L - 1.
     """
-    n_layers = model.shape.n_layers
-    moved = {site: pattern_changes(model, pairs, site, mode) for site in sites if site.kind in ("q", "k")}
+    n_layers, changes = model.shape.n_layers, moved(model, pairs, sites, mode)
     total = {site: torch.zeros(()) for site in sites}
     for layer in range(n_layers):
         drop = [held("attn_out", layer), held("mlp_out", layer)]
-        scores = atp(model, pairs, sites, mode, drop)
-        patterns = [Site("pattern", site.layer) for site in moved]
-        slopes = gradients(model, pairs, sides(pairs, mode).base, patterns, drop)[1] if patterns else {}
-        for site, change in moved.items():
-            scores[site] = torch.einsum("bphqk,bhqk->bph", change, slopes[Site("pattern", site.layer)])
+        scores = with_fix(model, pairs, sites, mode, changes, drop)
         total = {site: total[site] + scores[site].abs() / (n_layers - 1) for site in sites}
     return total
+
+
+def with_fix(
+    model: Model, pairs: Pairs, sites: Sequence[Site], mode: str, changes: Scores, before: Sequence[Edit] = ()
+) -> Scores:
+    scores = atp(model, pairs, sites, mode, before)
+    patterns = [Site("pattern", site.layer) for site in changes]
+    slopes = gradients(model, pairs, sides(pairs, mode).base, patterns, before)[1] if patterns else {}
+    for site, change in changes.items():
+        scores[site] = torch.einsum("bphqk,bhqk->bph", change, slopes[Site("pattern", site.layer)])
+    return scores
+
+
+def moved(model: Model, pairs: Pairs, sites: Sequence[Site], mode: str) -> Scores:
+    return {site: pattern_changes(model, pairs, site, mode) for site in sites if site.kind in ("q", "k")}
 
 
 def pattern_changes(model: Model, pairs: Pairs, site: Site, mode: str) -> Tensor:
@@ -136,6 +151,7 @@ def pattern_changes(model: Model, pairs: Pairs, site: Site, mode: str) -> Tensor
 
 ESTIMATES: Mapping[str, Callable[[Model, Pairs, Sequence[Site], str], Scores]] = {
     "atp": atp,
+    "atp-qk": atp_qk,
     "atp-star": atp_star,
     "ig": ig,
     "relp": relp,

@@ -14,11 +14,11 @@ from torch import Tensor
 import textbook
 from micrographia.core.pairs import Pairs, metric_of
 from micrographia.core.sites import Site
-from micrographia.core.sweep import grids, places
+from micrographia.core.sweep import Place, grids, places
 from micrographia.labs.ioi.planted.found import MATCH, induction_shares
 from micrographia.labs.ioi.planted.hidden import AWAKE, SATURATED, backup_shares
 from micrographia.labs.ioi.planted.planted import GAIN as G
-from micrographia.labs.ioi.planted.planted import Part, Planted
+from micrographia.labs.ioi.planted.planted import Part, Planted, edges
 from micrographia.labs.ioi.planted.theory import (
     EDGE_WAYS,
     MODES,
@@ -27,13 +27,17 @@ from micrographia.labs.ioi.planted.theory import (
     area,
     cells,
     edges_missed_in_theory,
+    flagged_in_theory,
     missed,
     missed_in_theory,
+    more_together_in_theory,
 )
 from micrographia.methods.attribution.attribute import METHODS, attribute
+from micrographia.methods.attribution.calibrate import calibrate
 from micrographia.methods.attribution.edges import edge_attribution
 from micrographia.methods.explain import Effects, explain
 from micrographia.methods.patching import patch
+from micrographia.methods.paths import path_patch
 from micrographia.methods.ranking import areas
 
 P, Q = induction_shares()
@@ -101,6 +105,11 @@ by_mode = pytest.mark.parametrize("mode", MODES)
 by_model = pytest.mark.parametrize("name", PLANTED)
 
 
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
 @cache
 def planted(name: str) -> Planted:
     return PLANTED[name]()
@@ -131,7 +140,7 @@ def by_the_package(name: str, way: str, mode: str) -> textbook.Scores:
 
 
 @by_mode
-@pytest.mark.parametrize(("name", "role"), EXACT, ids=" ".join)
+@pytest.mark.parametrize(("name", "role"), EXACT)
 def test_a_part_has_the_exact_effect_derived_by_hand(name, role, mode):
     here = planted(name)
     effects = [textbook.effect(here.model, here.pairs, mode, part).mean() for part in here.roles[role]]
@@ -139,7 +148,7 @@ def test_a_part_has_the_exact_effect_derived_by_hand(name, role, mode):
 
 
 @by_mode
-@pytest.mark.parametrize(("name", "role", "way"), ESTIMATED, ids=" ".join)
+@pytest.mark.parametrize(("name", "role", "way"), ESTIMATED)
 def test_a_part_has_the_estimate_derived_by_hand(name, role, way, mode):
     expected = ESTIMATED[name, role, way][MODES.index(mode)]
     if expected is None:
@@ -192,6 +201,57 @@ def test_edge_attribution_misses_what_theory_says(name, way, mode):
     assert (areas(size[legal][None].numpy(), inside[legal][None].numpy()).item() == 1) == (not expected)
 
 
+PATHS = {  # (model, edge): the exact effect of what is said along it, when denoised; and when noised
+    ("chain", "input -> L0.v[0]"): (2 * G, -2 * G),
+    ("chain", "L0.z[0] -> L1.v[0]"): (2 * G, -2 * G),
+    ("chain", "L1.z[0] -> L2.mlp_pre"): (2 * G, -2 * G),
+    ("induction", "L0.z[0] -> L1.k[0]"): (2 * M, -2 * M),
+    ("and", "L0.z[0] -> L1.mlp_pre"): (0, -G),
+    ("or", "L0.z[0] -> L1.mlp_pre"): (G, 0),
+    ("backup", "L0.z[0] -> logits"): (G, -G),
+    ("backup", "L0.z[0] -> L1.q[0]"): (0, G * (WAKE - REST)),  # the two of them are the node's effect: seen apart
+    ("backup", "input -> L1.v[0]"): (G * WAKE, -G * REST),
+    ("saturated", "L0.z[0] -> L1.q[0]"): (G, -G),
+    ("saturated", "input -> L1.k[1]"): (G, -G),
+    ("cancelling", "L0.z[0] -> logits"): (G, -G),
+    ("cancelling", "L0.z[0] -> L1.mlp_pre"): (-0.4 * G, 0.4 * G),
+}
+
+
+@by_mode
+@pytest.mark.parametrize(("name", "text"), PATHS)
+def test_a_path_has_the_exact_effect_derived_by_hand(name, text, mode):
+    here = planted(name)
+    (edge,) = edges(text)
+    assert edge in here.edges
+    metric = metric_of("logit-diff", here.pairs, here.model)
+    sender = Place(edge.writer.site, {} if edge.writer.head is None else {"head": edge.writer.head})
+    found = path_patch(here.model, here.pairs, [metric], [(sender,)], [edge.reader], mode=mode)
+    close(found.effects()[0, :, 0].mean()[None], [PATHS[name, text][MODES.index(mode)]])
+
+
+@by_mode
+@by_model
+def test_the_calibration_flags_what_theory_says(name, mode, generator):
+    here = planted(name)
+    metric = metric_of("logit-diff", here.pairs, here.model)
+    estimate = attribute(here.model, here.pairs, metric, here.sites, mode=mode)
+    every = sum(scores[0].numel() for scores in estimate.scores.values())
+    found = calibrate(here.model, here.pairs, metric, estimate, budget=every, top=10, generator=generator, draws=20)
+    alone: dict[str, set[Part]] = {}
+    for flag in found.flags:
+        if len(flag.patch) == 1:
+            alone.setdefault(flag.kind, set()).add(part_of(flag.patch[0]))
+    assert alone == flagged_in_theory(name, mode)
+    together = {flag.patch[0].site.kind for flag in found.flags if flag.kind == "more together"}
+    assert together == more_together_in_theory(name, mode)
+
+
+def part_of(place: Place) -> Part:
+    where = {**place.where}
+    return Part(place.site, where.pop("pos"), where.pop(textbook.word(place.site)))
+
+
 PAIRS_IN_WORDS = {  # the two parts of a pair, and what they should be called
     "and": ("inputs", "AND"),
     "or": ("inputs", "OR"),
@@ -219,6 +279,17 @@ def test_a_gate_is_called_by_its_name(name):
     assert [said.reading for said in found if len(said.parts) == 2] == [word]
     if name == "backup":
         assert "self-repair" in found[0].sentence  # the estimate says more than the single ablation
+
+
+@by_mode
+@pytest.mark.parametrize("name", ["and", "or", "backup", "cancelling"])
+def test_gradients_along_the_path_of_a_site_sum_to_its_exact_effect(name, mode):
+    """Completeness. All heads go along the path together, so that one alone may get what the exact patch denies it."""
+    here, site = planted(name), Site("z", 0)
+    metric = metric_of("logit-diff", here.pairs, here.model)
+    found = attribute(here.model, here.pairs, metric, site, mode=mode, method="ig-activation", steps=25)
+    whole = patch(here.model, here.pairs, [metric], [(Place(site),)], mode=mode).effects()[0, :, 0]
+    assert (found.scores[site].sum((1, 2)) - whole).abs().max() <= G / 25  # a kink may fall anywhere within a step
 
 
 def test_two_inputs_of_a_gate_do_together_what_neither_does_alone():

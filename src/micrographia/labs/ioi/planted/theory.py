@@ -3,7 +3,8 @@
 A role is missed when one of its parts does not score above everything outside the circuit. Methods:
 exact      one patch at a time
 atp        the gradient at the base run times the change (attribution patching)
-atp-star   with the QK-fix at queries and keys, and GradDrop (Kramar et al. 2024)
+atp-qk     with the QK-fix at queries and keys (Kramar et al. 2024)
+atp-star   with the QK-fix and GradDrop (the same)
 ig         the mean gradient along the straight path between the inputs (integrated gradients)
 relp       as atp, with attention patterns held still; without norms and with ReLU nothing else differs
 eap, eap-ig   edges, by the gradient at the base run, and by its mean along the path between the inputs
@@ -19,15 +20,15 @@ from torch import Tensor
 
 from micrographia.core.graph import Edge
 from micrographia.core.sites import Site
-from micrographia.labs.ioi.planted.found import chain, induction
+from micrographia.labs.ioi.planted.found import AFTER, AFTER_OTHER, chain, induction
 from micrographia.labs.ioi.planted.gates import and_gate, or_gate
-from micrographia.labs.ioi.planted.hidden import backup, cancelling, saturated
-from micrographia.labs.ioi.planted.planted import Part, Planted, edges
+from micrographia.labs.ioi.planted.hidden import END, LEFT, RIGHT, SOURCE, backup, cancelling, saturated
+from micrographia.labs.ioi.planted.planted import Part, Planted, edges, heads
 from micrographia.methods.ranking import areas
 
 Mode = Literal["denoise", "noise"]
-Way = Literal["exact", "atp", "atp-star", "ig", "relp"]
-WAYS: tuple[Way, ...] = ("exact", "atp", "atp-star", "ig", "relp")
+Way = Literal["exact", "atp", "atp-qk", "atp-star", "ig", "relp"]
+WAYS: tuple[Way, ...] = ("exact", "atp", "atp-qk", "atp-star", "ig", "relp")
 MODES: tuple[Mode, ...] = ("denoise", "noise")
 
 PLANTED: Mapping[str, Callable[[], Planted]] = MappingProxyType(
@@ -47,18 +48,35 @@ _ATTENTION = {"pointer", "query", "keys"}
 _ASLEEP = {"backup", "backup's value"}
 _MISSED: dict[tuple[str, Mode | None], dict[Way, set[str]]] = {  # None: in either mode
     ("induction", None): {"relp": {"previous token"}},
-    ("and", "denoise"): {"exact": _INPUTS, "atp": _INPUTS, "atp-star": _INPUTS, "relp": _INPUTS},
-    ("or", "noise"): {"exact": _INPUTS, "atp": _INPUTS, "atp-star": _INPUTS, "relp": _INPUTS},
+    ("and", "denoise"): {way: _INPUTS for way in WAYS if way != "ig"},
+    ("or", "noise"): {way: _INPUTS for way in WAYS if way != "ig"},
     ("backup", "denoise"): {way: {"backup"} for way in WAYS},
     ("backup", "noise"): {
         "exact": {"primary", "primary's value", *_ASLEEP},
-        "atp": _ASLEEP,
-        "atp-star": _ASLEEP,
         "ig": {"backup"},
-        "relp": _ASLEEP,
+        **{way: _ASLEEP for way in WAYS if way not in ("exact", "ig")},
     },
-    ("saturated", None): {"atp": _ATTENTION, "atp-star": {"pointer"}, "relp": _ATTENTION},
-    ("cancelling", None): {"atp": {"head"}, "relp": {"head"}},
+    ("saturated", None): {"atp": _ATTENTION, "atp-qk": {"pointer"}, "atp-star": {"pointer"}, "relp": _ATTENTION},
+    ("cancelling", None): {"atp": {"head"}, "atp-qk": {"head"}, "relp": {"head"}},
+}
+
+_FLAGGED: dict[tuple[str, Mode], dict[str, tuple[Part, ...]]] = {  # what a single patch shows atp to be wrong about
+    # the one of two keys that has little attention at the base: 0.28 of its effect
+    ("induction", "denoise"): {"missed": heads("z", 0, 0, AFTER)},
+    ("induction", "noise"): {"missed": heads("z", 0, 0, AFTER_OTHER)},
+    ("backup", "noise"): {"overstated": (*heads("z", 0, 0, END), *heads("v", 0, 0, SOURCE))},
+    **{
+        ("saturated", mode): {
+            "missed": (*heads("z", 0, 0, END), *heads("q", 1, 0, END), *heads("k", 1, 1, LEFT, RIGHT))
+        }
+        for mode in MODES
+    },
+    **{("cancelling", mode): {"missed": heads("z", 0, 0, END)} for mode in MODES},
+}
+_TOGETHER: dict[tuple[str, Mode], tuple[str, ...]] = {  # kinds whose places do more at once than one by one
+    ("and", "denoise"): ("z",),
+    ("or", "noise"): ("z",),
+    ("backup", "noise"): ("z", "v"),
 }
 
 EdgeWay = Literal["eap", "eap-ig"]
@@ -81,6 +99,16 @@ _MISSED_EDGES: dict[tuple[str, Mode | None], dict[EdgeWay, tuple[str, ...]]] = {
 def missed_in_theory(name: str, way: Way, mode: Mode) -> frozenset[str]:
     """The roles of this planted circuit that this method does not find."""
     return frozenset().union(*(_MISSED.get((name, m), {}).get(way, set()) for m in (mode, None)))
+
+
+def flagged_in_theory(name: str, mode: Mode) -> Mapping[str, frozenset[Part]]:
+    """What a calibration of `atp` against single patches should call missed (or far too small) and overstated."""
+    return {kind: frozenset(parts) for kind, parts in _FLAGGED.get((name, mode), {}).items()}
+
+
+def more_together_in_theory(name: str, mode: Mode) -> frozenset[str]:
+    """The kinds of Site of which single patches, exact ones too, hide an AND, an OR or a backup."""
+    return frozenset(_TOGETHER.get((name, mode), ()))
 
 
 def edges_missed_in_theory(name: str, way: EdgeWay, mode: Mode) -> frozenset[Edge]:
