@@ -53,7 +53,7 @@ def save_run(folder: Path) -> Path:
         d_vocab=len(WORDS), d_vocab_out=len(WORDS), n_ctx=24, n_layers=2, d_model=16, n_heads=2, d_head=8, d_mlp=32,
         norm="layernorm", act="gelu",
     )  # fmt: skip
-    weights = {name: 3 * weight for name, weight in init_weights(arch, torch.Generator().manual_seed(0)).items()}
+    weights = {name: 1.6 * weight for name, weight in init_weights(arch, torch.Generator().manual_seed(0)).items()}
     about = provenance(0, "cpu", "float32", 1)
     with RunFolder.open(
         folder, lab="ioi", preset="tiny", config={"seed": 0}, provenance=about, resume=False

@@ -3,6 +3,7 @@
 Part of `outline`, which puts them among the others. Values are put in order here; nothing is computed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from micrographia.faces.sections import Section, Table
 
 LAB = "workbench"
 TITLES = {"patch": "Patching", "attribute": "Attribution in", "trace": "Tracing a fact in", "circuit": "A circuit in"}
-ELSEWHERE = ("question", "model", "n_prompts", "places")
+ELSEWHERE = ("question", "model", "n_prompts", "places", "method", "notes", "trace", "tokens", "subject_positions")
 """Parts of the results that have no section of their own."""
 
 
@@ -56,8 +57,8 @@ def _spread_of(results: Mapping[str, Any]) -> str:
 
 
 TOP = {
-    "denoise": ("restored", "by denoising"),
-    "noise": ("destroyed", "by noising"),
+    "denoise": ("restored", "change"),
+    "noise": ("destroyed", "change"),
 }
 
 
@@ -65,7 +66,8 @@ def _top(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[
     modes = [mode for mode, (share, _) in TOP.items() if rows and share in rows[0]]
     unit = next((row["unit"] for row in results.get("baselines") or ()), "")
     columns = ["place", "token", *(name for mode in modes for name in TOP[mode])]
-    cells = [[row["part"], row.get("token"), *(cell for mode in modes for cell in _both(row, mode))] for row in rows]
+    numbers = [column for mode in modes for column in _both(rows, mode)]
+    cells = [[row["part"], row.get("token"), *rest] for row, *rest in zip(rows, *numbers)]
     estimated = "estimated " if results.get("question") == "attribute" else ""
     lead = f"The largest {estimated}effects: as a share of the gap, and as a change in {unit}. {_spread_of(results)}"
     if not any(row.get("token") for row in rows):
@@ -74,13 +76,31 @@ def _top(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[
     return [Section("top", "The places that matter most", lead, Table(columns, cells, texts=frozenset({0, 1})))]
 
 
-def _both(row: Mapping[str, Any], mode: str) -> list[Any]:
-    share, _ = TOP[mode]
-    found = row.get(share)
-    return [
-        words.NOTHING if found is None else rounded(found),
-        with_spread(row.get(f"{mode}_change"), row.get(f"{mode}_sd")),
-    ]
+def _both(rows: Sequence[Mapping[str, Any]], mode: str) -> list[list[str]]:
+    """The two columns of a mode: shares, and changes with their spread, each with as many decimals as its largest."""
+    shares = [row.get(TOP[mode][0]) for row in rows]
+    changes = [row.get(f"{mode}_change") for row in rows]
+    places, fine = decimals(shares), decimals(changes)
+    spreads = [row.get(f"{mode}_sd") for row in rows]
+    told = [fixed(x, fine) + ("" if sd is None else f" ± {fixed(sd, fine)}") for x, sd in zip(changes, spreads)]
+    return [[fixed(share, places) for share in shares], told]
+
+
+def decimals(column: Sequence[float | None], figures: int = 3) -> int:
+    """How many decimals give the largest figure of a column this many digits: small ones beside it become 0.00."""
+    largest = max((abs(x) for x in column if x is not None), default=0.0)
+    return min(max(figures - 1 - math.floor(math.log10(largest)), 0), MOST_DECIMALS) if largest else 0
+
+
+MOST_DECIMALS = 8
+
+
+def fixed(x: float | None, places: int) -> str:
+    """A figure with so many decimals; a dash for none, and no minus before a zero."""
+    if x is None:
+        return words.NOTHING
+    told = f"{x:,.{places}f}"
+    return told.lstrip("-") if not told.strip("-0.,") else told
 
 
 def _explanation(sentences: Sequence[str], results: Mapping[str, Any]) -> list[Section]:
@@ -110,12 +130,62 @@ def _prompts(pairs: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> 
     return sections
 
 
+def _restored(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
+    cells = [
+        [row["state"], row["layer"], row["token"], with_spread(row["brings_back"], row.get("sd"))] for row in rows
+    ]  # fmt: skip
+    table = Table(("what", "layer", "token", "brings back"), cells, texts=frozenset({0, 2}))
+    lead = "Probability of the answer above that of the blurred run, mean ± standard deviation over the draws of noise."
+    return [Section("restored", "The states that bring back most", lead, table)]
+
+
+def _calibration(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
+    cells = [
+        [
+            row["kind"],
+            row["mode"],
+            row["checked"],
+            _agreement(row["pearson"]),
+            fixed(row["spearman"]["value"], 2),
+            _bound(row.get("missed")),
+        ]
+        for row in rows
+    ]
+    columns = ("kind", "mode", "checked", "Pearson", "Spearman", "large, unseen")
+    lead = (
+        "Some places were patched exactly: half of them the largest estimates, half drawn by lot. Correlations of the "
+        "estimate with the exact effect, weighted for how places were drawn, with 95 % intervals over prompts; and how "
+        "many places that were not patched may have a large effect."
+    )
+    table = Table(columns, cells, texts=frozenset({0, 1}))
+    return [Section("calibration", "How far to trust the estimate", lead, table)]
+
+
+def _agreement(found: Mapping[str, Any]) -> str:
+    ends = [found.get(end) for end in ("low", "high")]
+    middle = fixed(found["value"], 2)
+    return middle if None in ends else f"{middle} ({fixed(ends[0], 2)} to {fixed(ends[1], 2)})"
+
+
+def _bound(missed: Mapping[str, Any] | None) -> str:
+    if missed is None:
+        return words.NOTHING
+    return f"≤ {missed['most']:,} of {missed['of']:,}" if missed["of"] else "none"
+
+
+def _flags(flags: Sequence[str], results: Mapping[str, Any]) -> list[Section]:
+    return [Section("flags", "Where the estimate and the effect part ways", paragraphs=flags, essential=False)]
+
+
 MOST_PAIRS = 20
 
 BUILDERS = {
     "baselines": _baselines,
     "top": _top,
+    "calibration": _calibration,
+    "flags": _flags,
     "explanation": _explanation,
     "other_metrics": _others,
+    "restored": _restored,
     "prompts": _prompts,
 }

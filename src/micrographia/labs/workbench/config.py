@@ -104,12 +104,14 @@ class Attribute:
     """Which activations: Sites or patterns, with commas between. Not for edges."""
     metric: Literal["logit-diff", "logit", "log-prob", "prob", "kl"] = "logit-diff"
     """What the effect is measured in."""
-    method: Literal["atp", "atp-star", "ig", "relp", "edges", "edges-ig"] = "atp"
-    """Attribution patching, AtP* (repairs saturated attention), integrated gradients, RelP, or edges between parts."""
+    method: Literal["atp", "atp-qk", "atp-star", "ig", "ig-activation", "relp", "edges", "edges-ig"] = "atp"
+    """Attribution patching; with the QK-fix; AtP*; integrated gradients along the input or each Site; RelP; edges."""
     mode: Mode = "both"
     """denoise: what the clean value would do to the corrupt run; noise: the corrupt value to the clean run."""
     steps: int = 5
     """Points on the path of integrated gradients."""
+    positions: Literal["each", "sum"] = "each"
+    """A score for each position, or their sum, which spares the memory of long texts."""
     verify: int = 64
     """Exact patches that check the estimate: half of the largest, half at random. 0 checks nothing."""
     top: int = 20
@@ -185,6 +187,11 @@ class Circuit:
 Question = Patch | Attribute | Trace | Circuit
 QUESTIONS: Mapping[str, type[Question]] = {"patch": Patch, "attribute": Attribute, "trace": Trace, "circuit": Circuit}
 
+MODES: Mapping[Mode, tuple[Literal["denoise", "noise"], ...]] = {
+    "denoise": ("denoise",),
+    "noise": ("noise",),
+    "both": ("denoise", "noise"),
+}
 AXES = ("layer", "pos", "head", "unit", "query", "key")
 METRICS = ("logit-diff", "logit", "log-prob", "prob", "kl", "rank")
 

@@ -7,7 +7,6 @@ Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2
 """
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +53,12 @@ class Grid(NamedTuple):
         inside = ", ".join(f"{axis}={i}" for axis, i in at.items())
         return f"{site}[{inside}]" if inside else site
 
+    def part(self, flat: int) -> str:
+        """The place without its position, and short where it has one number: L9.z[6]."""
+        at = [axis for axis in self.cell(flat) if axis not in ("layer", "pos", "query")]
+        name = self.name(flat, without=("pos", "query"))
+        return name.replace(f"{at[0]}=", "") if len(at) == 1 else name
+
 
 def grid(
     kind: str,
@@ -88,7 +93,7 @@ def record(place: Grid, flat: int, positions: Sequence[str]) -> dict[str, Any]:
     where = at.get("pos", at.get("query"))
     row: dict[str, Any] = {
         "place": place.name(flat),
-        "part": place.name(flat, without=("pos", "query")),
+        "part": place.part(flat),
         "token": None if where is None else positions[where],
     }
     for mode, raw in place.raw.items():
@@ -100,21 +105,24 @@ def record(place: Grid, flat: int, positions: Sequence[str]) -> dict[str, Any]:
     return row
 
 
-def columns(grids: Sequence[Grid]) -> dict[str, list[Any]]:
+def columns(grids: Sequence[Grid]) -> dict[str, NDArray[Any] | list[str]]:
     """Every place of every grid as a table: kind, coordinates (-1 where there is none), share, change and spread."""
-    modes = list(grids[0].raw) if grids else []
-    found: dict[str, list[Any]] = {name: [] for name in ("kind", *COORDINATES)}
-    found |= {f"{mode}_{what}": [] for mode in modes for what in ("share", "change", "sd")}
-    for each in grids:
-        named = list(each.axes)
-        for cell in product(*(range(length) for length in each.lengths)):
-            at = each.cell(int(np.ravel_multi_index(cell, each.lengths)) if cell else 0) if named else {}
-            found["kind"].append(each.kind)
-            for axis in COORDINATES:
-                found[axis].append(at.get(axis, -1))
-        for mode in modes:
-            raw = each.raw[mode].reshape(len(each.raw[mode]), -1)
-            found[f"{mode}_share"] += each.shares[mode].ravel().tolist()
-            found[f"{mode}_change"] += raw.mean(0).tolist()
-            found[f"{mode}_sd"] += (raw.std(0, ddof=1) if len(raw) > 1 else np.full(raw.shape[1], np.nan)).tolist()
+    kinds = [each.kind for each in grids for _ in range(each.size)]
+    found: dict[str, NDArray[Any] | list[str]] = {"kind": kinds}
+    found |= {axis: np.concatenate([_along(each, axis) for each in grids]) for axis in COORDINATES}
+    for mode in grids[0].raw:
+        flat = [each.raw[mode].reshape(len(each.raw[mode]), -1) for each in grids]
+        found[f"{mode}_share"] = np.concatenate([each.shares[mode].ravel() for each in grids])
+        found[f"{mode}_change"] = np.concatenate([raw.mean(0) for raw in flat])
+        found[f"{mode}_sd"] = np.concatenate(
+            [raw.std(0, ddof=1) if len(raw) > 1 else np.full(raw.shape[1], np.nan) for raw in flat]
+        )
     return found
+
+
+def _along(each: Grid, axis: str) -> NDArray[Any]:
+    """The coordinate of every place along an axis."""
+    if axis not in each.axes or (axis == "layer" and not each.layers):
+        return np.full(each.size, -1)
+    at = np.indices(each.lengths)[each.axes.index(axis)].ravel()
+    return np.asarray(each.layers)[at] if axis == "layer" else at

@@ -1,6 +1,6 @@
 """Figures of the workbench: effects by layer, head, position and neuron; baselines; an estimate beside the truth."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from micrographia.core.claims import Figure
 from micrographia.labs.workbench.effects import VERBS, Grid, strongest
+from micrographia.methods.attribution.calibrate import Calibration
 
 ACROSS = ("pos", "query", "key", "head", "layer")  # which axis runs from left to right: the first that is there
 MOST_ROWS, MOST_BARS = 400, 24
@@ -207,3 +208,34 @@ def _attention(each: Grid, title: str, shares: dict[str, NDArray[Any]], position
         frames=tuple(f"layer {name}" for name in names_along(each, "layer", positions)) if layered else (),
         framed=("z",) if layered else (),
     )
+
+
+def of_calibration(checks: Mapping[str, Calibration], metric: str) -> list[Figure]:
+    """The estimate beside the exact effect of every place that was checked, by kind of Site; a picture a mode."""
+    found = []
+    for mode, check in checks.items():
+        kinds = list(check.kinds.values())
+        counts = [len(each.patches) for each in kinds]
+        found.append(
+            Figure(
+                name=f"calibration-{mode}",
+                kind="scatter",
+                group=CHECKED,
+                title=f"The estimate beside the exact effect: {PANELS[mode]}",
+                caption="Each point is a place that was patched. On the dashed line the estimate is the exact effect.",
+                data={
+                    "x": np.concatenate([each.exact.mean(1).numpy() for each in kinds]),
+                    "y": np.concatenate([each.estimate.mean(1).numpy() for each in kinds]),
+                    "names": [", ".join(map(str, patch)) for each in kinds for patch in each.patches],
+                    "x_label": f"exact change of {metric}",
+                    "y_label": f"estimated change of {metric}",
+                    "colour": np.repeat([each.kind for each in kinds], counts).tolist(),
+                    "categorical": True,
+                    "diagonal": True,
+                },
+            )
+        )
+    return found
+
+
+CHECKED = "How far to trust the estimate"

@@ -16,18 +16,13 @@ from micrographia.core.sweep import Patch as Places
 from micrographia.core.sweep import grids
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.answer import MOST_PLACES, Answer, Work, head_of
-from micrographia.labs.workbench.config import Mode, Patch, axes_of, names
+from micrographia.labs.workbench.config import MODES, Patch, axes_of, names
 from micrographia.labs.workbench.effects import VERBS, Grid, columns, grid, record, strongest
 from micrographia.labs.workbench.figures import of_grids
 from micrographia.labs.workbench.prompts import Ends, read_prompts, reference_inputs, refuse_no_gap
 from micrographia.methods.explain import Effects, explain
 from micrographia.methods.patching import Patched, patch
 
-MODES: dict[Mode, tuple[Literal["denoise", "noise"], ...]] = {
-    "denoise": ("denoise",),
-    "noise": ("noise",),
-    "both": ("denoise", "noise"),
-}
 TOP = 15
 PAIRED = 4  # of the strongest places, patched two at a time to tell AND from OR and backups
 

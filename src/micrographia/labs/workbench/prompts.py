@@ -88,10 +88,11 @@ def _name(left: set[str], right: set[str]) -> str:
     if len(left) > 1 or len(right) > 1:
         return "…"
     (one,), (other,) = left, right
-    return _shown(one) if one == other else f"{_shown(one)} / {_shown(other)}"
+    return shown_token(one) if one == other else f"{shown_token(one)} / {shown_token(other)}"
 
 
-def _shown(text: str) -> str:
+def shown_token(text: str) -> str:
+    """A token as it can be seen: without spaces around it, line breaks by their code."""
     return text.strip() or repr(text)[1:-1] or "(padding)"
 
 

@@ -15,13 +15,17 @@ from micrographia.core.model import Model
 from micrographia.core.runtime import allowed_cores, generator, pick_device, provenance, settings
 from micrographia.core.store import RunFolder, load_run, new_run_path
 from micrographia.labs.workbench.answer import Work
+from micrographia.labs.workbench.attribute import ask_attribute
 from micrographia.labs.workbench.config import Question, kind_of, stored
 from micrographia.labs.workbench.patch import ask_patch
 from micrographia.labs.workbench.target import load_target
+from micrographia.labs.workbench.trace import ask_trace
 
 LAB = "workbench"
 ASKING: Mapping[str, Callable[[Any, Model], Work]] = {
     "patch": ask_patch,
+    "attribute": ask_attribute,
+    "trace": ask_trace,
 }
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from micrographia.labs.workbench.config import Patch
+from micrographia.labs.workbench.config import Attribute, Patch
 from micrographia.labs.workbench.effects import VERBS
 from micrographia.labs.workbench.prompts import Ends
+from micrographia.methods.attribution.calibrate import Calibration, trust
 
 NOTABLE = 0.1  # a share of the gap that is worth a sentence
 
@@ -35,6 +36,55 @@ def of_patch(
     if question.replace != "other":
         said.append(f"Values were replaced by {question.replace}: {reference}. That choice defines what was asked.")
     return said
+
+
+def of_attribution(
+    question: Attribute,
+    method: str,
+    ends: Ends,
+    top: Sequence[Mapping[str, Any]],
+    n_places: int,
+    n: int,
+    checks: Mapping[str, Calibration],
+) -> list[str]:
+    """The gap, the strongest estimates, and how far to trust them."""
+    said = [baselines(ends, n), f"By {method}, {n_places:,} places are estimated at once:"]
+    for verb in VERBS.values():
+        shares = [row for row in top if row.get(verb) is not None]
+        if shares:
+            row = max(shares, key=lambda row: abs(row[verb]))
+            token = f" (at {row['token']!r})" if row.get("token") else ""
+            said.append(f"{row['place']}{token} would have {verb} {row[verb]:.1%} of the gap, the most of all.")
+    if not checks:
+        return [*said, "Nothing was checked: with `verify` some places are patched exactly."]
+    return [*said, *(_trusted(mode, check) for mode, check in checks.items())]
+
+
+def _trusted(mode: str, check: Calibration) -> str:
+    """Which kinds of Site are estimated how well, in one sentence."""
+    kinds: dict[str, list[str]] = {}
+    for each in check.kinds.values():
+        kinds.setdefault(trust(each.pearson.value), []).append(each.kind)
+    said = "; ".join(f"those of {', '.join(names)} {told}" for told, names in kinds.items())
+    return f"Checked by {check.n_patches} exact patches ({mode}), the estimates are to be read so: {said}."
+
+
+def of_edges(
+    ends: Ends, rows: Sequence[Mapping[str, Any]], method: str, n_edges: int, n: int, checks: Mapping[str, Any]
+) -> list[str]:
+    """The gap, the strongest edge, and how the estimates stood up."""
+    said = [baselines(ends, n), f"By {method}, all {n_edges:,} edges between parts are estimated at once."]
+    for mode, verb in VERBS.items():
+        if rows and rows[0].get(verb) is not None:
+            row = max(rows, key=lambda row: abs(row[verb]))
+            said.append(f"{row['place']} would have {verb} {row[verb]:.1%} of the gap ({mode}), the most of all.")
+    if not checks:
+        return [*said, "Nothing was checked: with `verify` some edges are patched exactly."]
+    return said + [
+        f"Checked ({mode}) on {len(each.edges)} edges, {each.n_top} of them the largest, by exact path patching: the "
+        f"estimates {trust(each.pearson.value)} (Pearson {each.pearson}, Spearman {each.spearman})."
+        for mode, each in checks.items()
+    ]
 
 
 def _strongest(row: Mapping[str, Any], mode: str, verb: str, n_places: int) -> str:

@@ -1,0 +1,153 @@
+"""Attribute: the effect of every place estimated at once, from gradients, and the estimate checked exactly.
+
+For edges see `edges`. Estimates are checked by default: a share of the budget goes to the largest, a share to places
+drawn from the rest, so that what was missed can be bounded.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from torch import Generator, Tensor
+
+from micrographia.core.answers import Metric
+from micrographia.core.edits import UNIT_AXES
+from micrographia.core.events import Progress, Watch
+from micrographia.core.model import Model
+from micrographia.core.pairs import metric_of
+from micrographia.core.sites import Site, select
+from micrographia.labs.workbench import words
+from micrographia.labs.workbench.answer import Answer, Work, head_of
+from micrographia.labs.workbench.config import MODES, Attribute, names
+from micrographia.labs.workbench.edges import ask_edges
+from micrographia.labs.workbench.effects import Grid, columns, grid, record, strongest
+from micrographia.labs.workbench.figures import PANELS, of_calibration, of_grids
+from micrographia.labs.workbench.prompts import Asked, Ends, read_prompts, refuse_no_gap
+from micrographia.methods.attribution.attribute import METHODS, attribute
+from micrographia.methods.attribution.calibrate import Calibration, calibrate, sentence
+from micrographia.methods.attribution.estimate import Attribution
+
+MOST_PLACES = 2000
+FEATURES = ("d_model", "d_head", "one")  # a place is whole along these axes
+PLACED = ("pos", "query", "key")
+TOP_SHARE = 2  # one in so many exact checks goes to the largest estimates
+
+
+def ask_attribute(question: Attribute, model: Model) -> Work:
+    """Read everything that the question names; what remains is to estimate, and to check."""
+    if question.method in ("edges", "edges-ig"):
+        return ask_edges(question, model)
+    asked = read_prompts(question.prompts, model)
+    metric = metric_of(question.metric, asked.pairs, model)
+    sites = select(model.sites, names(question.sites))
+    n_kinds = len({site.kind for site in sites})
+    choices: dict[str, Any] = {"positions": question.positions}
+    choices |= {"steps": question.steps} if question.method.startswith("ig") else {}
+
+    def work(generator: Generator, watch: Watch) -> Answer:
+        found: list[Attribution] = []
+        for i, mode in enumerate(MODES[question.mode]):
+            watch(Progress("attribution", i, len(MODES[question.mode]), "direction"))
+            found.append(attribute(model, asked.pairs, metric, sites, mode=mode, method=question.method, **choices))
+        watch(Progress("attribution", len(found), len(found), "direction"))
+        ends = Ends(metric, found[0].clean.cpu(), found[0].corrupt.cpu())
+        refuse_no_gap(ends)
+        budget = max(question.verify, n_kinds) if question.verify else 0
+        checks = {each.mode: _checked(model, asked, metric, each, budget, generator, watch) for each in found if budget}
+        return _answer(question, model, asked, ends, found, checks)
+
+    return work
+
+
+def _checked(
+    model: Model,
+    asked: Asked,
+    metric: Metric,
+    found: Attribution,
+    budget: int,
+    generator: Generator,
+    watch: Watch,
+) -> Calibration:
+    return calibrate(
+        model, asked.pairs, metric, found, budget=budget, top=budget // TOP_SHARE, generator=generator, watch=watch
+    )
+
+
+def _answer(
+    question: Attribute,
+    model: Model,
+    asked: Asked,
+    ends: Ends,
+    found: Sequence[Attribution],
+    checks: Mapping[str, Calibration],
+) -> Answer:
+    grids = _grids(found, ends)
+    places = [record(each, flat, asked.positions) for each, flat in strongest(grids, MOST_PLACES)]
+    method = METHODS[question.method]
+    n_places = sum(each.size for each in grids)
+    results = {
+        "question": "attribute",
+        "summary": words.of_attribution(question, method.title, ends, places, n_places, len(asked.texts), checks),
+        **head_of(asked, [ends], model, question.target.model),
+        "method": {"name": method.title, "passes": str(found[0].n_passes), "places": n_places},
+        "notes": list(dict.fromkeys(note for each in found for note in each.notes)),
+        "explanation": words.explanation(MODES[question.mode]),
+        "top": places[: question.top],
+        "calibration": [row for mode, each in checks.items() for row in _calibration(mode, each)],
+        "flags": [told for mode, each in checks.items() for told in _told(mode, each)],
+        "places": places,
+    }
+    pictures = of_grids(grids, asked.positions, metric=ends.metric.name, verb="estimating")
+    return Answer(results, [*of_calibration(checks, ends.metric.name), *pictures], columns(grids))
+
+
+MOST_FLAGS = 8
+
+
+def _told(mode: str, check: Calibration) -> list[str]:
+    """How far to trust each kind of Site, and where estimate and effect part ways."""
+    kinds = [sentence(each, check.unit) for each in check.kinds.values()]
+    flags = [f"{str(flag)[:1].upper()}{str(flag)[1:]}." for flag in check.flags[:MOST_FLAGS]]
+    return [f"{PANELS[mode].capitalize()}.", *kinds, *flags]
+
+
+def _grids(found: Sequence[Attribution], ends: Ends) -> list[Grid]:
+    """Scores of one kind of Site put together over layers, both modes side by side."""
+    families: dict[str, list[Site]] = {}
+    for site in found[0].scores:
+        families.setdefault(_kind(site), []).append(site)
+    return [_grid(kind, sites, found, ends) for kind, sites in families.items()]
+
+
+def _kind(site: Site) -> str:
+    return str(site).partition(".")[2] if site.layer is not None else str(site)
+
+
+def _grid(kind: str, sites: Sequence[Site], found: Sequence[Attribution], ends: Ends) -> Grid:
+    sites = sorted(sites, key=lambda site: -1 if site.layer is None else site.layer)
+    raw = {each.mode: np.stack([_array(each.scores[site]) for site in sites], axis=1) for each in found}
+    first = next(iter(raw.values()))
+    inner = [axis for axis in sites[0].axes[1:] if axis not in FEATURES]
+    if len(inner) != first.ndim - 2:  # summed over positions
+        inner = [axis for axis in inner if axis not in PLACED]
+    axes = ("layer", *("unit" if axis in UNIT_AXES else axis for axis in inner))
+    layers = [site.layer for site in sites if site.layer is not None]
+    return grid(kind, axes, first.shape[1:], layers, raw, ends.gap)
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()
+
+
+def _calibration(mode: Literal["denoise", "noise"] | str, check: Calibration) -> list[dict[str, Any]]:
+    """How estimate and exact effect agree, a row a kind of Site."""
+    rows = []
+    for each in check.kinds.values():
+        row: dict[str, Any] = {"kind": each.kind, "mode": mode, "checked": len(each.patches), "n_top": each.n_top}
+        for name in ("pearson", "spearman"):
+            value, low, high = getattr(each, name)
+            row[name] = {"value": value, "low": low, "high": high}
+        row["missed"] = {**each.missed._asdict(), "most": each.missed.most}
+        row["together"] = each.together
+        rows.append(row)
+    return rows

@@ -1,0 +1,218 @@
+"""Trace: where a fact comes back when a blurred prompt gets single clean states, as in ROME.
+
+States of the residual stream one at a time, MLP and attention outputs in windows of layers; then the same with MLPs, or
+attention, held at their blurred values, which tells which of the two the state works through.
+Source: Meng et al., "Locating and editing factual associations in GPT" (2022), section 2 and figures 1 and 3.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator
+
+from micrographia.core.claims import Figure
+from micrographia.core.errors import BadPrompt
+from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.model import Model
+from micrographia.core.tokens import ids_of, single_token, to_str_tokens, to_tokens
+from micrographia.labs.workbench.answer import Answer, Work, about
+from micrographia.labs.workbench.config import Trace
+from micrographia.labs.workbench.prompt_file import read_texts
+from micrographia.labs.workbench.prompts import check_length, shown_token, spread
+from micrographia.methods.tracing import NOISE_STDS, Severed, State, Traced, subject_noise, trace
+
+STATES: dict[State, str] = {
+    "resid_post": "one state of the residual stream",
+    "mlp_out": "MLP outputs",
+    "attn_out": "attention outputs",
+}
+SEVERED: dict[Severed, str] = {"mlp_out": "MLPs held", "attn_out": "attention held"}
+TOP = 12
+
+
+class Picture(NamedTuple):
+    """One variant of the trace, under its name."""
+
+    name: str
+    traced: Traced
+
+
+def ask_trace(question: Trace, model: Model) -> Work:
+    """Find the subject in the prompt and read the answer; what remains is to trace."""
+    tokenizer = model.tokenizer
+    inputs = to_tokens(tokenizer, question.prompt)
+    check_length(inputs, model)
+    inputs = ids_of(inputs).to(model.weights.W_E.device)
+    tokens = to_str_tokens(tokenizer, inputs[0])
+    where = positions_of(question.subject.strip(), question.prompt, tokens)
+    answer = None if question.answer is None else single_token(tokenizer, question.answer, first=question.first_token)
+    subjects = [inputs[:, where]]
+    if question.reference is not None:
+        texts = read_texts(question.reference)
+        subjects = [ids_of(to_tokens(tokenizer, text, prepend_bos=False)).to(inputs.device) for text in texts]
+
+    def work(generator: Generator, watch: Watch) -> Answer:
+        std = question.noise / NOISE_STDS * subject_noise(model, subjects)
+        drawn = generator.get_state()
+        wanted = _variants(question)
+        pictures = []
+        for i, (name, state, severed) in enumerate(wanted):
+            generator.set_state(drawn)  # the same noise in every picture
+            watch(Progress("tracing", i, len(wanted), "picture"))
+            found = trace(
+                model,
+                inputs,
+                where,
+                generator,
+                answer=answer,
+                state=state,
+                severed=severed,
+                window=None if state == "resid_post" else question.window,
+                noise_std=std,
+                n_samples=question.samples,
+                watch=silent,
+            )
+            pictures.append(Picture(name, found))
+        watch(Progress("tracing", len(wanted), len(wanted), "picture"))
+        names = [f"{i} {shown_token(token)}{'*' if i in where else ''}" for i, token in enumerate(tokens)]
+        said = to_str_tokens(tokenizer, [pictures[0].traced.answer])[0]
+        results = {
+            "question": "trace",
+            "summary": _summary(question, pictures[0].traced, said, names),
+            "model": about(model, question.target.model),
+            "trace": _ends(pictures[0].traced, said),
+            "restored": _strongest(pictures, names),
+            "tokens": tokens,
+            "subject_positions": where,
+        }
+        return Answer(results, _figures(pictures, names, said), _table(pictures))
+
+    return work
+
+
+def _variants(question: Trace) -> list[tuple[str, State, tuple[Severed, ...]]]:
+    plain: list[tuple[str, State, tuple[Severed, ...]]] = [(name, state, ()) for state, name in STATES.items()]
+    held: list[tuple[str, State, tuple[Severed, ...]]] = [
+        (f"one state, {name}", "resid_post", (kind,)) for kind, name in SEVERED.items()
+    ]
+    return [*plain, *(held if question.severed else [])]
+
+
+def positions_of(subject: str, prompt: str, tokens: Sequence[str]) -> list[int]:
+    """The positions of the tokens in which the subject stands, where it stands first in the prompt."""
+    begin = prompt.index(subject)
+    end, at, found = begin + len(subject), 0, []
+    for i, token in enumerate(tokens):
+        first = prompt.find(token.strip(), at) if token.strip() else -1
+        if first < 0:  # a special token, or half a letter
+            continue
+        last = first + len(token.strip())
+        if first < end and last > begin:
+            found.append(i)
+        at = last
+    if not found:
+        raise BadPrompt(
+            f"The subject {subject!r} was not found among the tokens {' | '.join(tokens)}. Copy it from the prompt."
+        )
+    return list(range(found[0], found[-1] + 1))
+
+
+def _summary(question: Trace, traced: Traced, answer: str, names: Sequence[str]) -> list[str]:
+    effect = traced.indirect_effect()
+    layer, pos = divmod(int(effect.argmax()), effect.shape[1])
+    gap = traced.high - traced.low
+    first = (
+        f"The model says {answer!r} with probability {traced.high:.3g}; with {question.subject!r} blurred, "
+        f"{traced.low:.3g} ({question.samples} draws of noise of {traced.noise_std:.3g}, "
+        f"{question.noise:g} standard deviations of the embeddings)."
+    )
+    if gap < 0.05 * traced.high:
+        return [first, "The blur hardly lowers it, so there is little to bring back: take more noise, or another fact."]
+    return [
+        first,
+        f"Restoring one state brings back at most {float(effect.max()):.3g}, after layer {layer} at {names[pos]!r}.",
+    ]
+
+
+def _ends(traced: Traced, answer: str) -> dict[str, Any]:
+    return {"answer": answer, "clean": traced.high, "blurred": traced.low, "noise_std": traced.noise_std}
+
+
+def _strongest(pictures: Sequence[Picture], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The states that bring back most, with the spread over the draws of noise."""
+    rows = []
+    for name, traced in pictures:
+        effect = traced.indirect_effect()
+        for flat in effect.flatten().argsort(descending=True)[:TOP].tolist():
+            layer, pos = divmod(flat, effect.shape[1])
+            brought = float(effect[layer, pos])
+            sd = spread(traced.samples[layer, pos])
+            rows.append({"state": name, "layer": layer, "token": names[pos], "brings_back": brought, "sd": sd})
+    return sorted(rows, key=lambda row: -row["brings_back"])[:TOP]
+
+
+def _figures(pictures: Sequence[Picture], names: Sequence[str], answer: str) -> list[Figure]:
+    plain = [each for each in pictures if not each.traced.severed]
+    severed = [each for each in pictures if each.traced.severed]
+    window = max(each.traced.window for each in plain)
+    told = f"MLP and attention outputs are restored in windows of {window} layers." if window > 1 else ""
+    figures = [
+        _map("trace", f"Probability of {answer.strip()!r} when a state is restored", plain, names, told),
+        *([_map("severed", "With one kind of part held at its blurred values", severed, names, "")] if severed else []),
+    ]
+    last = max(plain[0].traced.subject)
+    curves = [plain[0], *severed]
+    effects = torch.stack([each.traced.indirect_effect()[:, last] for each in curves]).cpu().numpy()
+    along = Figure(
+        name="last-subject-token",
+        kind="lines",
+        group="Places",
+        title="What restoring the last token of the subject brings back",
+        source="Meng et al. (2022), figure 3",
+        caption="Where the curve with MLPs held lies lower, the state works through the MLPs behind it.",
+        data={
+            "x": np.arange(effects.shape[1]),
+            "y": effects,
+            "names": [each.name for each in curves],
+            "x_label": "layer",
+            "y_label": "probability brought back",
+        },
+    )
+    return [*figures, along]
+
+
+def _map(name: str, title: str, pictures: Sequence[Picture], names: Sequence[str], told: str) -> Figure:
+    """Tokens downward, layers across, one scale for all panels."""
+    z = np.stack([each.traced.values.T.flip(0).cpu().numpy() for each in pictures])
+    return Figure(
+        name=name,
+        kind="heatmap",
+        group="Places",
+        title=title,
+        source="Meng et al. (2022), figure 1",
+        caption=f"Tokens with a star were blurred. Dark: the answer comes back from here. {told}".strip(),
+        data={
+            "z": z,
+            "panels": [each.name for each in pictures],
+            "x_label": "layer",
+            "y_label": "",
+            "x_names": [str(i) for i in range(z.shape[2])],
+            "y_names": list(reversed(names)),
+            "colour": "sequential",
+            "value_label": "probability",
+        },
+    )
+
+
+def _table(pictures: Sequence[Picture]) -> dict[str, list[Any]]:
+    """A row for every restored state of every picture."""
+    table: dict[str, list[Any]] = {"state": [], "layer": [], "pos": [], "probability": [], "sd": []}
+    for name, traced in pictures:
+        for layer, row in enumerate(traced.samples):
+            for pos, draws in enumerate(row):
+                sd = spread(draws)
+                for key, value in zip(table, (name, layer, pos, float(draws.mean()), sd)):
+                    table[key].append(value)
+    return table
