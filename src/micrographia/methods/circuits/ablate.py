@@ -1,0 +1,261 @@
+"""A circuit alone: the model with everything outside the circuit ablated, exactly.
+
+`Ablation` says by what: the other prompt of the pair, zeros, or the mean of a reference set. It defines the question,
+and goes with every figure. `nodes_alone` writes it into the outputs of components outside; `edges_alone` gives each
+reader its own residual input, in which the writers of edges outside are ablated. The model runs on the clean prompts;
+readers within the circuit compute anew from what they see.
+Sources: Wang et al. (2022), section 4 (mean ablation, nodes); Conmy et al. (2023) and Hanna et al. (2024), section 2
+(the other prompt, edges); Miller et al. (2024) for how much the choice matters.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from micrographia.core.answers import Metric, prompts
+from micrographia.core.edits import Edit, put
+from micrographia.core.errors import UserError
+from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.graph import INPUT, LOGITS, Edge, Graph, Node, check_additive, check_heads
+from micrographia.core.model import Model
+from micrographia.core.pairs import Pairs, check_aligned
+from micrographia.core.routes import AT_ONCE, read, repeated, run_end, run_layer
+from micrographia.core.sites import Site
+from micrographia.core.sweep import Donor, Patch, Place, Reading, Reference, replacement, sweep
+from micrographia.core.tokens import Inputs, ids_of, mask_of
+from micrographia.methods.circuits.members import Part
+
+By = Literal["other", "zero", "mean"]
+Alone = Callable[[Sequence[frozenset]], Float[Tensor, "circuit prompt"]]
+"""Scores circuits: the metric of each prompt with everything outside each circuit ablated."""
+
+
+class Ablation(NamedTuple):
+    """What stands in for what is outside: the pair's other prompt, zeros, or the mean over a reference's rows.
+
+    >>> print(Ablation("zero"))
+    zeros
+    """
+
+    by: By = "other"
+    reference: Inputs | None = None
+    """For "mean"; the corrupt prompts if none is given."""
+
+    def __str__(self) -> str:
+        if self.by != "mean":
+            return {"other": "the corrupt prompt of each pair", "zero": "zeros"}[self.by]
+        of = "the corrupt prompts" if self.reference is None else f"{len(ids_of(self.reference))} reference prompts"
+        return f"the mean over {of}, position by position"
+
+    def values(self, model: Model, pairs: Pairs, sites: Sequence[Site]) -> Donor:
+        """What is written, by Site: (prompt or 1, ...). One forward pass without logits to speak of."""
+        source = pairs.corrupt if self.reference is None else self.reference
+        cache = model.run(source, keep=sites, logits="last").cache
+        if self.by == "other":
+            return cache
+        n_prompts, n_pos = ids_of(pairs.clean).shape
+        return replacement(self.by, Reference(dict(cache), mask_of(source)), n_prompts, n_pos)
+
+
+def nodes_alone(
+    model: Model,
+    pairs: Pairs,
+    metric: Metric,
+    universe: Sequence[Part],
+    *,
+    ablation: Ablation | None = None,
+    watch: Watch = silent,
+) -> Alone:
+    """Scores of circuits of Parts of this universe; the embeddings are always in.
+
+    Cost of a circuit: at most one forward pass, restarted where the first part outside is; many go together.
+    Errors: UserError for parts that are not in the universe.
+    """
+    check_aligned(pairs, model.tokenizer)
+    ablation = ablation or Ablation()
+    sites = list(dict.fromkeys(part.node.site for part in universe))
+    donor = ablation.values(model, pairs, sites)
+    known = frozenset(universe)
+
+    def score(circuits: Sequence[frozenset[Part]]) -> Tensor:
+        for circuit in circuits:
+            if unknown := circuit - known:
+                raise UserError(f"{next(iter(unknown))} is in a circuit, but not in the universe that it is cut from.")
+        patches = [_outside(universe, circuit) for circuit in circuits]
+        some = [i for i, patch in enumerate(patches) if patch]
+        whole = model.run(pairs.clean, logits=metric.readout(prompts(len(pairs), pairs.right.device))).logits
+        assert whole is not None
+        found = metric(whole, prompts(len(pairs), pairs.right.device)).repeat(len(circuits), 1)
+        if some:
+            found[some] = sweep(model, pairs.clean, [patches[i] for i in some], donor, [metric], watch=watch)[..., 0]
+        return found
+
+    return score
+
+
+def _outside(universe: Sequence[Part], circuit: frozenset[Part]) -> Patch:
+    """One Place for each Site and set of positions, of all its heads outside."""
+    groups: dict[tuple[Site, int | None], list[int | None]] = {}
+    for part in universe:
+        if part not in circuit:
+            groups.setdefault((part.node.site, part.pos), []).append(part.node.head)
+    found = []
+    for (site, pos), heads in groups.items():
+        where: dict[str, int | tuple[int, ...]] = {} if pos is None else {"pos": pos}
+        if heads[0] is not None:
+            where["head"] = tuple(head for head in heads if head is not None)
+        found.append(Place(site, where))
+    return tuple(found)
+
+
+def edges_alone(
+    model: Model,
+    pairs: Pairs,
+    metric: Metric,
+    graph: Graph,
+    *,
+    ablation: Ablation | None = None,
+    tokens_at_once: int = AT_ONCE,
+    watch: Watch = silent,
+) -> Alone:
+    """Scores of circuits of Edges of this graph, exact: every reader sees writers within its edges as they are in this
+    run, and all others ablated. The input is a writer like others.
+
+    Cost of a circuit: one forward pass, and for each layer one more of that layer for every different set of edges
+    that its readers have: up to 1 + 3 heads forwards (37 for GPT-2 small), fewer for sparse circuits.
+    Errors: BadConfig for a graph whose heads do not add up; UserError for edges it does not have.
+    """
+    check_aligned(pairs, model.tokenizer)
+    check_heads(graph, model)
+    check_additive(model, pairs.clean)
+    ablation = ablation or Ablation()
+    writes = list(dict.fromkeys(node.site for node in graph.writers))
+    donor = ablation.values(model, pairs, writes)
+    base = model.run(pairs.clean, keep=INPUT, stop=1).cache[INPUT]
+    routed = _Routed(model, pairs, graph, donor, base, Reading([metric], ids_of(pairs.clean).shape[1]))
+    at_once = max(1, tokens_at_once // ids_of(pairs.clean).numel())
+
+    def score(circuits: Sequence[frozenset[Edge]]) -> Tensor:
+        masks = torch.stack([graph.mask(circuit) for circuit in circuits]).to(base.device)
+        found = []
+        for first in range(0, len(circuits), at_once):
+            found.append(routed.score(masks[first : first + at_once]))
+            watch(Progress("circuits", min(first + at_once, len(circuits)), len(circuits), "circuit"))
+        return torch.cat(found)
+
+    return score
+
+
+@dataclass(frozen=True)
+class _Routed:
+    """Runs in which each reader has its own input. Rows are (circuit, prompt); `gap` is how far writers are from what
+    stands in for them, by Site."""
+
+    model: Model
+    pairs: Pairs
+    graph: Graph
+    donor: Donor
+    base: Float[Tensor, "prompt pos d_model"]
+    reading: Reading
+
+    def score(self, masks: Bool[Tensor, "circuit writer reader"]) -> Float[Tensor, "circuit prompt"]:
+        n = len(masks)
+        inputs = repeated(self.pairs.clean, n)
+        stream = self.base.repeat(n, 1, 1)
+        gap = {INPUT: stream - self._given(INPUT, n)}
+        for layer in range(self.model.shape.n_layers):
+            edits, inside = self._reads(layer, masks, stream, gap)
+            written = run_layer(self.model, inputs, layer, stream, edits, self._middle(layer, stream, inside, gap, n))
+            for site, value in zip(("z", "attn_out", "mlp_out"), written):
+                name = Site(site, layer)
+                if value is not None and name in self.donor:
+                    gap[name] = value - self._given(name, n)
+            stream = stream + written.total
+        last = self._missing(masks[:, :, self.graph.readers.index(Node(LOGITS))], gap)
+        rows = prompts(len(self.pairs), stream.device).repeat(n)
+        logits = run_end(self.model, inputs, stream - last, self.reading.logits(rows))
+        return self.reading(logits, rows)[:, 0].unflatten(0, (n, -1))
+
+    def _reads(
+        self, layer: int, masks: Tensor, stream: Tensor, gap: dict[Site, Tensor]
+    ) -> tuple[list[Edit], Bool[Tensor, "circuit writer"] | None]:
+        """Edits that give this layer's readers what they make of their own inputs. Apart from them, the edges into an
+        MLP behind attention, which reads while the layer runs."""
+        columns: dict[str, list[int]] = {}
+        for j, node in enumerate(self.graph.readers):
+            if node.site.layer == layer:
+                columns.setdefault(node.site.kind, []).append(j)
+        inside = None
+        if Site("resid_mid", layer) in self.model.sites and "mlp_pre" in columns:
+            inside = masks[:, :, columns.pop("mlp_pre")[0]]
+        patterns = masks[:, :, [j for at in columns.values() for j in at]].transpose(1, 2)
+        if patterns[:, :, : self.graph.seen[columns["q"][0]]].all():
+            return [], inside
+        distinct, place = _distinct(patterns)
+        n_prompts = len(self.pairs)
+        chosen = {site: x.unflatten(0, (-1, n_prompts))[distinct.circuit].flatten(0, 1) for site, x in gap.items()}
+        rows = stream.unflatten(0, (-1, n_prompts))[distinct.circuit].flatten(0, 1)
+        kinds = ["neurons" if kind == "mlp_pre" else kind for kind in columns]
+        found = read(self.model, layer, kinds, rows - self._missing(distinct.pattern, chosen))
+        edits: list[Edit] = []
+        for kind, places in zip(kinds, place.split([len(at) for at in columns.values()], 1)):
+            value = found[kind].unflatten(0, (-1, n_prompts))
+            if kind == "neurons":
+                own = value[places[:, 0]]
+            else:
+                own = torch.stack([value[at, :, :, head] for head, at in enumerate(places.T)], 3)
+            edits.append(put(Site(kind, layer), own.flatten(0, 1)))
+        return edits, inside
+
+    def _middle(
+        self, layer: int, stream: Tensor, inside: Tensor | None, gap: dict[Site, Tensor], n: int
+    ) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What the MLP behind attention reads, while the layer runs."""
+        if inside is None:
+            return None
+        heads, whole = Site("z", layer), Site("attn_out", layer)
+
+        def middle(mid: Tensor, z: Tensor) -> Tensor:
+            site, value = (heads, z) if heads in self.donor else (whole, mid - stream)
+            return mid - self._missing(inside, {**gap, site: value - self._given(site, n)})
+
+        return middle
+
+    def _missing(self, pattern: Bool[Tensor, "circuit writer"], gap: dict[Site, Tensor]) -> Tensor:
+        """What writers outside the pattern say in this run beyond what stands in for them."""
+        n_prompts = len(self.pairs)
+        total = torch.zeros_like(gap[INPUT])
+        for site, value in gap.items():
+            at = [i for i, node in enumerate(self.graph.writers) if node.site == site]
+            out = (~pattern[:, at]).to(value).repeat_interleave(n_prompts, 0)  # row head
+            if not out.any():
+                continue
+            if site.kind == "z":
+                assert site.layer is not None
+                W_O = self.model.weights.W_O[site.layer]
+                total = total + (value * out[:, None, :, None]).flatten(2) @ W_O.flatten(0, 1)
+            else:
+                total = total + value * out[:, :, None]
+        return total
+
+    def _given(self, site: Site, n: int) -> Tensor:
+        value = self.donor[site]
+        return value.expand(len(self.pairs), *value.shape[1:]).repeat(n, *[1] * (value.ndim - 1))
+
+
+class _Distinct(NamedTuple):
+    circuit: Int[Tensor, "distinct"]
+    pattern: Bool[Tensor, "distinct writer"]
+
+
+def _distinct(patterns: Bool[Tensor, "circuit reader writer"]) -> tuple[_Distinct, Int[Tensor, "circuit reader"]]:
+    """The different inputs that readers ask for, and which each of them asked for."""
+    n_circuits, n_readers, _ = patterns.shape
+    circuit = torch.arange(n_circuits, device=patterns.device)[:, None, None].expand(-1, n_readers, 1)
+    named = torch.cat([circuit, patterns.to(circuit)], 2).flatten(0, 1)
+    different, place = named.unique(dim=0, return_inverse=True)
+    return _Distinct(different[:, 0], different[:, 1:].bool()), place.unflatten(0, (n_circuits, n_readers))

@@ -1,0 +1,227 @@
+"""How good a circuit is: faithful, complete, minimal; along a ladder of sizes; against circuits drawn at random.
+
+All of it is arithmetic on scores of circuits, whatever their members and ablation: `alone` (see `ablate`) scores sets,
+F is its mean over prompts, C a circuit, M all members, the empty set the model with everything ablated.
+Sources: Wang et al., "Interpretability in the wild" (2022), section 4; Mueller et al., "MIB: a mechanistic
+interpretability benchmark" (2025), section 3.1 for CPR and CMD.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from micrographia.core.errors import BadConfig, UserError
+from micrographia.methods.circuits.ablate import Alone
+from micrographia.methods.circuits.members import Member
+
+LADDER = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Shares of all members at which MIB takes circuits."""
+ZERO_GAP = 1e-6
+"""Gaps below this share of the scores' size are rounding."""
+
+
+class Faithfulness(NamedTuple):
+    """Of each circuit: (F(C) - F(empty)) / (F(M) - F(empty)), 1 for the whole model and 0 for nothing."""
+
+    values: Float[Tensor, "circuit"]
+    scores: Float[Tensor, "circuit prompt"]
+    model: Float[Tensor, "prompt"]
+    empty: Float[Tensor, "prompt"]
+
+    def interval(
+        self, generator: Generator, *, draws: int = 2000, confidence: float = 0.95
+    ) -> Float[Tensor, "circuit 2"]:
+        """The percentile bootstrap's ends over prompts; NaN for a single prompt, which has no interval."""
+        n = len(self.model)
+        if n < 2:
+            return torch.full((len(self.values), 2), math.nan)
+        drawn = torch.randint(n, (draws, n), generator=generator)
+        weight = torch.zeros(draws, n).scatter_add_(1, drawn, torch.ones(draws, n)).double() / n
+        scores, model, empty = (x.double().cpu() @ weight.T for x in (self.scores, self.model, self.empty))
+        shares = (scores - empty) / (model - empty)
+        ends = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
+        return shares.quantile(ends, dim=1).T
+
+
+def faithfulness(alone: Alone, circuits: Sequence[frozenset[Member]], members: Iterable[Member]) -> Faithfulness:
+    """How much of the model's score each circuit reaches. Means over prompts come first, then the ratio.
+
+    Wang et al.'s own criterion is |F(M) - F(C)|, which `scores` and `model` give too. Cost: a score of each circuit,
+    of all members, and of none. Raises UserError where the model scores like nothing.
+    """
+    scores = alone([*circuits, frozenset(members), frozenset()])
+    found, model, empty = scores[:-2], scores[-2], scores[-1]
+    gap = float(model.mean() - empty.mean())
+    if abs(gap) <= ZERO_GAP * max(float(model.abs().mean()), float(empty.abs().mean()), ZERO_GAP):
+        raise UserError(
+            f"The model scores {float(model.mean()):.4g} and, all ablated, {float(empty.mean()):.4g}: there is nothing "
+            "to be faithful to. Choose prompts, metric or ablation that differ."
+        )
+    return Faithfulness((found.mean(1) - empty.mean()) / gap, found, model, empty)
+
+
+class Completeness(NamedTuple):
+    """For each set K taken out: F(C \\ K) beside F(M \\ K). A complete circuit gives the same."""
+
+    taken: Sequence[frozenset]
+    circuit: Float[Tensor, "set prompt"]
+    model: Float[Tensor, "set prompt"]
+
+    @property
+    def gaps(self) -> Float[Tensor, "set"]:
+        """|F(C \\ K) - F(M \\ K)|, in the metric's unit."""
+        return (self.circuit.mean(1) - self.model.mean(1)).abs()
+
+    @property
+    def worst(self) -> float:
+        return float(self.gaps.max())
+
+
+def completeness(
+    alone: Alone, circuit: frozenset[Member], members: Iterable[Member], taken: Sequence[frozenset[Member]]
+) -> Completeness:
+    """Take the same sets out of circuit and model. `subsets` draws sets; `worst_subset` looks for a bad one.
+
+    Cost: two scores per set. Raises UserError for sets that are not of the circuit.
+    """
+    for k in taken:
+        if k - circuit:
+            raise UserError(f"{next(iter(k - circuit))} was to be taken out, but is not in the circuit. Choose of it.")
+    everything = frozenset(members)
+    scores = alone([*(circuit - k for k in taken), *(everything - k for k in taken)])
+    return Completeness(taken, scores[: len(taken)], scores[len(taken) :])
+
+
+def subsets(circuit: frozenset[Member], n: int, generator: Generator) -> list[frozenset[Member]]:
+    """n sets, of each member by the toss of a coin."""
+    ordered = _ordered(circuit)
+    coins = torch.rand(n, len(ordered), generator=generator) < 0.5
+    return [frozenset(m for m, coin in zip(ordered, row) if coin) for row in coins.tolist()]
+
+
+def worst_subset(
+    alone: Alone,
+    circuit: frozenset[Member],
+    members: Iterable[Member],
+    generator: Generator,
+    *,
+    rounds: int = 10,
+    candidates: int = 5,
+) -> frozenset[Member]:
+    """A set whose removal tells circuit and model apart, grown greedily: each round adds, of a few members drawn, the
+    one that widens |F(C \\ K) - F(M \\ K)| most, if one does.
+
+    Source: Wang et al. (2022), appendix on completeness. Cost: 2 `candidates` scores a round.
+    """
+    everything, taken, best = frozenset(members), frozenset[Member](), -1.0
+    for _ in range(rounds):
+        left = _ordered(circuit - taken)
+        if not left:
+            break
+        drawn = torch.randperm(len(left), generator=generator)[:candidates].tolist()
+        trials = [taken | {left[i]} for i in drawn]
+        gaps = completeness(alone, circuit, everything, trials).gaps
+        if float(gaps.max()) <= best:
+            continue
+        best, taken = float(gaps.max()), trials[int(gaps.argmax())]
+    return taken
+
+
+def minimality(
+    alone: Alone,
+    circuit: frozenset[Member],
+    members: Iterable[Member],
+    *,
+    contexts: Mapping[Member, frozenset[Member]] | None = None,
+) -> dict[Member, float]:
+    """What each member v adds: |F(C \\ (K + v)) - F(C \\ K)| / |F(M) - F(empty)|, given that K is missing.
+
+    `contexts` names K for each member, since one of several that do the same work adds nothing while the others are
+    there; empty by default. Cost: at most two scores per member. (Wang et al. divide by F(M) alone; with an ablation
+    under which F(empty) is not 0 the gap is the natural unit.)
+    """
+    ordered = _ordered(circuit)
+    contexts = contexts or {}
+    without = [contexts.get(v, frozenset()) - {v} for v in ordered]
+    sets = [circuit - k for k in without] + [circuit - k - {v} for v, k in zip(ordered, without)]
+    scores = alone([*sets, frozenset(members), frozenset()]).mean(1)
+    gap = float((scores[-2] - scores[-1]).abs())
+    if not gap:
+        raise UserError("The model scores as if all of it were ablated, so that no member can add a share of it.")
+    kept, lost = scores[: len(ordered)], scores[len(ordered) : 2 * len(ordered)]
+    return dict(zip(ordered, ((kept - lost).abs() / gap).tolist()))
+
+
+class Areas(NamedTuple):
+    """Faithfulness along a ladder of sizes, and its areas over the share of members kept (trapezoids, linear in the
+    share, from the first rung to the last, as MIB does)."""
+
+    sizes: tuple[int, ...]
+    shares: tuple[float, ...]
+    faithfulness: Faithfulness
+    cpr: float
+    """Area under faithfulness, the larger the better ("circuit performance ratio"); take the most helpful first."""
+    cmd: float
+    """Area between faithfulness and 1, the smaller the better ("circuit-model distance"); take by size of score."""
+
+
+def areas(
+    alone: Alone,
+    order: Sequence[Member],
+    *,
+    ladder: Sequence[float] = LADDER,
+    grow: Callable[[int], frozenset[Member]] | None = None,
+) -> Areas:
+    """Circuits of the first members of `order` (all members, best first), at shares `ladder` of their number.
+
+    `grow` gives the circuit of a size where it is not a prefix. Ranks by absolute score are meant for CMD, by signed
+    score for CPR. A rung is rounded to whole members, at least one; MIB weighs its edges and prunes what is cut off,
+    which this does not. Cost: one score per rung, and two.
+    """
+    if len(ladder) < 2 or sorted(set(ladder)) != list(ladder) or not 0 < ladder[0] <= ladder[-1] <= 1:
+        raise BadConfig(f"A ladder of shares must rise within (0, 1] by two steps or more. Found {tuple(ladder)}.")
+    sizes = [max(1, round(share * len(order))) for share in ladder]
+    circuits = [frozenset(order[:n]) if grow is None else grow(n) for n in sizes]
+    found = faithfulness(alone, circuits, order)
+    shares = torch.tensor(list(ladder), dtype=torch.float64)
+    f = found.values.double().cpu()
+    cpr, cmd = (float(torch.trapezoid(y, shares)) for y in (f, (1 - f).abs()))
+    return Areas(tuple(sizes), tuple(ladder), found, cpr, cmd)
+
+
+class Null(NamedTuple):
+    """Faithfulness of circuits of the same size drawn at random, and what share of them is at least as good."""
+
+    values: Float[Tensor, "draw"]
+    low: float
+    high: float
+    at_least: float
+    """(1 + number of draws as faithful) / (1 + draws): a one-sided p-value."""
+
+
+def random_null(
+    alone: Alone,
+    circuit: frozenset[Member],
+    members: Iterable[Member],
+    generator: Generator,
+    *,
+    draws: int = 100,
+    confidence: float = 0.95,
+) -> Null:
+    """Draw circuits of this circuit's size evenly from all members. Cost: one score per draw, and three."""
+    ordered = list(members)
+    drawn = [torch.randperm(len(ordered), generator=generator)[: len(circuit)].tolist() for _ in range(draws)]
+    found = faithfulness(alone, [circuit, *(frozenset(ordered[i] for i in row) for row in drawn)], ordered).values
+    null = found[1:].double().cpu()
+    low, high = null.quantile(torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)).tolist()
+    as_good = int((null >= float(found[0])).sum())
+    return Null(null, low, high, (1 + as_good) / (1 + draws))
+
+
+def _ordered(circuit: frozenset[Member]) -> list[Member]:
+    """In one order in every process: sets have none."""
+    return sorted(circuit, key=str)

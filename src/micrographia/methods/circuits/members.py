@@ -1,0 +1,136 @@
+"""What a circuit is made of, and how members are chosen by a score.
+
+A circuit is a set of members: Parts (a head or an MLP, at one position or at all) or Edges. Selection takes scores of
+all members and gives a set: the n largest, those above a threshold, or, for edges, greedily from the logits backward
+(Hanna et al. 2024, section 3: at each step the largest edge into what is already there).
+"""
+
+import heapq
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from micrographia.core.errors import BadConfig, UserError
+from micrographia.core.graph import INPUT, LOGITS, Edge, Graph, Node
+from micrographia.core.model import Model, ModelShape
+from micrographia.core.sites import Site
+
+
+class Part(NamedTuple):
+    """A component of the model: a head (`head` of "z") or an MLP ("mlp_out"); at one position, or at all.
+
+    >>> str(Part(Node(Site("z", 9), 6), -1))
+    'L9.z[6]@-1'
+    """
+
+    node: Node
+    pos: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.node) if self.pos is None else f"{self.node}@{self.pos}"
+
+
+Member = TypeVar("Member", Part, Edge)
+
+
+def parts_of(model: Model, *, mlps: bool = True, n_pos: int | None = None) -> tuple[Part, ...]:
+    """Every head, and with `mlps` every MLP, in the order of a run; with `n_pos` each at each of so many positions."""
+    nodes = []
+    shape: ModelShape = model.shape
+    for site in model.sites:
+        if site.kind == "z":
+            nodes += [Node(site, head) for head in range(shape.n_heads)]
+        elif site.kind == "mlp_out" and mlps:
+            nodes.append(Node(site))
+    places = [None] if n_pos is None else list(range(n_pos))
+    return tuple(Part(node, pos) for node in nodes for pos in places)
+
+
+def edge_scores(graph: Graph, values: Float[Tensor, "writer reader"]) -> dict[Edge, float]:
+    """Scores by edge, from a table as `EdgeAttribution.mean()` gives it."""
+    rows = values.tolist()
+    return {edge: rows[i][j] for edge, (i, j) in ((edge, graph.place(edge)) for edge in graph.edges)}
+
+
+def ranked(scores: Mapping[Member, float], *, signed: bool = False) -> list[Member]:
+    """Members by score, largest first: by absolute value, or `signed` (the most helpful first)."""
+    return sorted(scores, key=lambda member: scores[member] if signed else abs(scores[member]), reverse=True)
+
+
+def top(scores: Mapping[Member, float], n: int, *, signed: bool = False) -> frozenset[Member]:
+    """The n members of largest score."""
+    if not 0 <= n <= len(scores):
+        raise BadConfig(f"The top {n} of {len(scores)} members were asked for. Give a number between 0 and that.")
+    return frozenset(ranked(scores, signed=signed)[:n])
+
+
+def above(scores: Mapping[Member, float], threshold: float, *, signed: bool = False) -> frozenset[Member]:
+    """The members whose score reaches the threshold."""
+    return frozenset(member for member, x in scores.items() if (x if signed else abs(x)) >= threshold)
+
+
+def greedy(graph: Graph, scores: Mapping[Edge, float], n: int) -> frozenset[Edge]:
+    """The first n edges of `greedy_order`."""
+    return frozenset(greedy_order(graph, scores)[:n])
+
+
+def greedy_order(graph: Graph, scores: Mapping[Edge, float]) -> list[Edge]:
+    """All edges, in the order in which a circuit grows from the logits backward: of the edges into readers that are
+    there, the one of largest absolute score comes next, and brings its writer's own readers.
+
+    Every prefix is connected to the logits. Under grouped-query attention a head brings its group's key and value
+    reader. Raises UserError where edges lack a score.
+    """
+    if missing := [edge for edge in graph.edges if edge not in scores]:
+        raise UserError(f"{len(missing)} edges have no score, such as {missing[0]}. Score all edges of the graph.")
+    into: dict[Node, list[Edge]] = {}
+    for edge in graph.edges:
+        into.setdefault(edge.reader, []).append(edge)
+    place = {edge: i for i, edge in enumerate(graph.edges)}
+    there: set[Node] = set()
+    waiting: list[tuple[float, int, Edge]] = []
+
+    def open_up(reader: Node) -> None:
+        if reader not in there:
+            there.add(reader)
+            for edge in into.get(reader, ()):
+                heapq.heappush(waiting, (-abs(scores[edge]), place[edge], edge))
+
+    open_up(Node(LOGITS))
+    order: list[Edge] = []
+    while waiting:
+        edge = heapq.heappop(waiting)[2]
+        order.append(edge)
+        for reader in graph.inlets(edge.writer):
+            open_up(reader)
+    return order
+
+
+def pruned(graph: Graph, edges: frozenset[Edge]) -> frozenset[Edge]:
+    """Without the edges on no path from the input to the logits within the circuit: they carry nothing.
+
+    Under ablation by another prompt this may change a circuit's score: what is cut off then still heard the circuit.
+    """
+    while True:
+        writers, readers = {edge.writer for edge in edges}, {edge.reader for edge in edges}
+        alive = frozenset(
+            edge
+            for edge in edges
+            if (edge.writer.site == INPUT or any(reader in readers for reader in graph.inlets(edge.writer)))
+            and (edge.reader.site == LOGITS or any(writer in writers for writer in graph.outlets(edge.reader)))
+        )
+        if alive == edges:
+            return edges
+        edges = alive
+
+
+def head(layer: int, index: int) -> Part:
+    """A head at all positions, for short."""
+    return Part(Node(Site("z", layer), index))
+
+
+def mlp(layer: int) -> Part:
+    """An MLP at all positions, for short."""
+    return Part(Node(Site("mlp_out", layer)))
