@@ -177,7 +177,8 @@ class Tap:
         assert edit.dictionary is not None
         latents = edit.dictionary.encode(value)
         error = value - edit.dictionary.decode(latents)
-        latents = self._at(edit.site.within(edit.name, "latents"), latents)
+        # An alias: the error was made from these latents too, and a gradient at the Site must not count that.
+        latents = self._at(edit.site.within(edit.name, "latents"), latents.view_as(latents))
         error = self._at(edit.site.within(edit.name, "error"), error)
         return edit.dictionary.decode(latents) + error
 

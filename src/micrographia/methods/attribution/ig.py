@@ -22,7 +22,6 @@ from micrographia.core.sites import Site, SiteLike
 from micrographia.core.tokens import mask_of
 from micrographia.methods.attribution.estimate import Attribution, Mode, chosen_sites, ends_in_order, sides_of
 from micrographia.methods.attribution.passes import (
-    BEFORE_LAYERS,
     Ends,
     Passes,
     layer_at,
@@ -107,8 +106,8 @@ def activation_gradients(
     for site in wanted:
         at = tapped_at(site)
         layer = layer_at(at, last)
-        start = None if at.kind in BEFORE_LAYERS else Start(layer, streams[layer])
-        inside = [edit for edit in edits if layer_at(edit.site, last) >= layer or start is None]
+        start = Start(layer, streams[layer]) if layer else None
+        inside = [edit for edit in edits if layer_at(edit.site, last) >= layer]
         total = torch.zeros_like(deltas[at])
         for place in along(steps, rule):
             leaves: list[Tensor] = []

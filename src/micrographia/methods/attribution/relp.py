@@ -15,6 +15,7 @@ from torch import Tensor
 
 from micrographia.core.answers import Metric
 from micrographia.core.edits import Edit, apply, observe
+from micrographia.core.errors import UserError
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site, SiteLike
@@ -25,6 +26,8 @@ from micrographia.methods.attribution.passes import checkpointed, plain
 from micrographia.methods.attribution.readers import Give, Positions, Reading, product_reader
 
 HELD = ("attn_norm_scale", "mlp_norm_scale", "final_norm_scale", "pattern")
+BLIND = frozenset({*HELD, "q", "k", "rot_q", "rot_k", "scores"})
+"""No relevance reaches these."""
 BEHIND = {"attn_raw": "attn_out", "mlp_raw": "mlp_out"}
 """A norm that stands behind a sublayer is not a Site; what goes in and what comes out are."""
 
@@ -50,6 +53,11 @@ def relevance_patching(
     """
     scores: dict[Site, Tensor] = {}
     wanted = chosen_sites(model, sites)
+    if blind := [str(site) for site in wanted if site.kind in BLIND]:
+        raise UserError(
+            f"Relevance of {', '.join(blind[:5])} was asked for, but RelP holds attention patterns and norms' scales, "
+            "so that none reaches them. Leave them out, or use another method ('atp-qk' for queries and keys)."
+        )
     reading = Reading(give or scores.__setitem__, positions, mask_of(pairs.clean))
     readers = [product_reader(site, reading) for site in wanted]
     run = checkpointed if checkpoints else plain
@@ -69,7 +77,7 @@ def relevance_rules(model: Model) -> list[Edit]:
             rules += secant([site], Site(BEHIND[site.kind], site.layer))
         if site.kind == "neurons":
             inputs = [Site(kind, site.layer) for kind in ("mlp_pre", "mlp_up")]
-            rules += secant([each for each in inputs if each in present], site)
+            rules += secant([each for each in inputs if each in present], site) if present & set(inputs) else []
     return rules
 
 

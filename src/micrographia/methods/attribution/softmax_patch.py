@@ -2,10 +2,9 @@
 
 Everything behind the pattern is linearised by its gradient g; the softmax is not. A query patched at position i changes
 row i alone, so one product of all new queries with the keys serves all. A key patched at position t moves one score of
-each row, by x_it: then p'_it = p e^x / (1 - p + p e^x), and every other entry of the row shrinks by
-(1 - p'_it) / (1 - p_it). With r = p (e^x - 1) / (1 - p + p e^x) the effect of key t is
-    sum_i r_it ((1 - p_it) g_it - sum_{j != t} p_ij g_ij).
-Where p is close to 1, 1 - p and the sum over the others are taken by leaving the largest entry out, not by subtracting.
+each row, by x: then p' = sigmoid(logit p + x), and the others of the row keep their proportions, so that key t has the
+effect sum_i (p'_it - p_it) (g_it - mean of the others' g, weighted by p). Where an entry is nearly all of its row, the
+others are taken by leaving it out of the softmax, not by subtracting: nothing is lost however saturated the row is.
 Source of the idea: Kramar et al., "AtP*" (2024), section 3.1.1; the closed form is our own derivation.
 Suffixes: B prompt, Q query, K key, H head, G head of keys, E d_head.
 """
@@ -35,17 +34,20 @@ class QueryFix(NamedTuple):
 
 
 class KeyFix(NamedTuple):
-    """What the closed form needs of the base's pattern: itself, 1 - pattern, and r; `group` heads share a key."""
+    """`change` of each entry if its key were patched; the pattern; and each row's pattern without its largest entry."""
 
+    change: Float[Tensor, "prompt head query key"]
     pattern: Float[Tensor, "prompt head query key"]
-    rest: Float[Tensor, "prompt head query key"]
-    ratio: Float[Tensor, "prompt head query key"]
+    without: Float[Tensor, "prompt head query key"]
     group: int
+    """How many heads share a key."""
 
     def effect(self, gradient: Float[Tensor, "prompt head query key"]) -> Float[Tensor, "prompt key kv_head"]:
         """The metric's change for each key alone, from its gradient by the pattern."""
-        others = sum_of_others(self.pattern * gradient, self.pattern.argmax(-1, keepdim=True))
-        each = (self.ratio * (self.rest * gradient - others)).sum(-2)
+        terms, largest = self.pattern * gradient, self.pattern.argmax(-1, keepdim=True)
+        others = (terms.sum(-1, keepdim=True) - terms) / (1 - self.pattern)
+        others = others.scatter(-1, largest, (self.without * gradient).sum(-1, keepdim=True))
+        each = (self.change * (gradient - others)).sum(-2)
         return each.unflatten(1, (-1, self.group)).sum(2).transpose(1, 2)
 
 
@@ -58,13 +60,14 @@ def query_fix(q: Tensor, k: Tensor, new_q: Tensor, allowed: Tensor, scoring: Sco
 def key_fix(q: Tensor, k: Tensor, new_k: Tensor, allowed: Tensor, scoring: Scoring) -> KeyFix:
     """As `query_fix`, for the keys."""
     old, new = (pattern_scores(q, keys, allowed, scoring) for keys in (k, new_k))
-    p, x = old.softmax(-1), new - old
-    rest = sum_of_others(p, p.argmax(-1, keepdim=True))
-    up, shrunk = x > 0, (-x.abs()).exp()
-    top = p * torch.expm1(-x.abs()) * torch.where(up, -1.0, 1.0)
-    bottom = torch.where(up, rest * shrunk + p, rest + p * shrunk)
-    ratio = torch.where(rest > 0, top / bottom, 0.0)  # a key that is attended to alone stays so
-    return KeyFix(p, rest, ratio, q.shape[2] // k.shape[2])
+    log_p = old.log_softmax(-1)
+    p, largest = log_p.exp(), log_p.argmax(-1, keepdim=True)
+    left = old.scatter(-1, largest, torch.finfo(old.dtype).min)
+    log_rest = left.logsumexp(-1, keepdim=True) - old.logsumexp(-1, keepdim=True)
+    logit = log_p - torch.log1p(-p).scatter(-1, largest, log_rest)
+    sign = torch.where(logit > 0, -1.0, 1.0)  # the difference of what is small keeps its digits
+    change = sign * (torch.sigmoid(sign * (logit + (new - old))) - torch.sigmoid(sign * logit))
+    return KeyFix(change, p, left.softmax(-1), q.shape[2] // k.shape[2])
 
 
 def pattern_scores(
@@ -85,9 +88,3 @@ def pattern_scores(
 def may_attend(scores: Float[Tensor, "prompt head query key"]) -> Bool[Tensor, "prompt one query key"]:
     """Which pairs may attend, read off the scores of any run: the same for all heads."""
     return scores[:, :1] > torch.finfo(scores.dtype).min
-
-
-def sum_of_others(terms: Float[Tensor, "*row key"], largest: Tensor) -> Float[Tensor, "*row key"]:
-    """For each entry of a row the sum of the others, to rounding even where the entry at `largest` is nearly all."""
-    without = terms.scatter(-1, largest, 0.0).sum(-1, keepdim=True)
-    return (terms.sum(-1, keepdim=True) - terms).scatter(-1, largest, without)
