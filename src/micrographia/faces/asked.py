@@ -82,7 +82,7 @@ def _both(rows: Sequence[Mapping[str, Any]], mode: str) -> list[list[str]]:
     changes = [row.get(f"{mode}_change") for row in rows]
     places, fine = decimals(shares), decimals(changes)
     spreads = [row.get(f"{mode}_sd") for row in rows]
-    told = [fixed(x, fine) + ("" if sd is None else f" ± {fixed(sd, fine)}") for x, sd in zip(changes, spreads)]
+    told = [fixed(x, fine) + ("" if sd is None else f"±{fixed(sd, fine)}") for x, sd in zip(changes, spreads)]
     return [[fixed(share, places) for share in shares], told]
 
 

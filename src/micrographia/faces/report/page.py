@@ -24,9 +24,9 @@ from micrographia.faces.sections import Section
 
 SCRIPTS = ("explorer_loss.js", "explorer.js", "report.js")
 UNGROUPED = "Figures"
-OPENING = "The run"
-"""The group of pictures that opens the page, before any table."""
-ORDER = (OPENING, "The circuit", "Progress measures", "Neurons", "Attention", "Explorer")
+OPENING = ("The run", "Places")
+"""The groups of pictures that open the page, before any table."""
+ORDER = (*OPENING, "The circuit", "Progress measures", "Neurons", "Attention", "Explorer")
 """Groups with these names stand first, in this order."""
 
 
@@ -45,7 +45,7 @@ def _chapters(
 ) -> list[tuple[str, str, Html]]:
     """Anchor, heading and content in reading order: the opening pictures, what was found, all pictures, the claims."""
     pictures = {name: (slug(name), name, figures_section(name, each, run)) for name, each in groups.items()}
-    opening = [pictures.pop(OPENING)] if OPENING in pictures else []
+    opening = [pictures.pop(name) for name in OPENING if name in pictures]
     found = [(s.id, s.title, parts.section(s)) for s in sections if s.essential]
     claims = [("claims", "The claims", parts.claims(run.claims))] if run.claims else []
     more = [(s.id, s.title, parts.section(s)) for s in sections if not s.essential]

@@ -97,7 +97,7 @@ def _answer(
         "flags": [told for mode, each in checks.items() for told in _told(mode, each)],
         "places": places,
     }
-    pictures = of_grids(grids, asked.positions, metric=ends.metric.name, verb="estimating")
+    pictures = of_grids(grids, asked.positions, metric=ends.metric.name, done="estimated")
     return Answer(results, [*of_calibration(checks, ends.metric.name), *pictures], columns(grids))
 
 

@@ -75,6 +75,19 @@ def grid(
     return Grid(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares)
 
 
+def summed(each: Grid, axis: str) -> Grid:
+    """The effects added up along an axis: a linear estimate of patching all of it."""
+    at = each.axes.index(axis)
+    left = [i for i in range(len(each.axes)) if i != at]
+    return each._replace(
+        kind=f"{each.kind}-sum",
+        axes=tuple(each.axes[i] for i in left),
+        lengths=tuple(each.lengths[i] for i in left),
+        raw={mode: raw.sum(at + 1) for mode, raw in each.raw.items()},
+        shares={mode: share.sum(at) for mode, share in each.shares.items()},
+    )
+
+
 def strongest(grids: Sequence[Grid], n: int) -> list[tuple[Grid, int]]:
     """The places with the largest effect of any mode, by absolute value, the strongest first."""
     ranked: list[tuple[float, int, int]] = []

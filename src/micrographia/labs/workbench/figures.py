@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from micrographia.core.claims import Figure
-from micrographia.labs.workbench.effects import VERBS, Grid, strongest
+from micrographia.labs.workbench.effects import VERBS, Grid, strongest, summed
 from micrographia.methods.attribution.calibrate import Calibration
 
 ACROSS = ("pos", "query", "key", "head", "layer")  # which axis runs from left to right: the first that is there
@@ -28,25 +28,27 @@ TITLES = {
 }
 
 
-def of_grids(grids: Sequence[Grid], positions: Sequence[str], *, metric: str, verb: str) -> list[Figure]:
-    """The pictures of each grid: one or two, whatever its axes are. `verb` says what was done: patching, estimating."""
+def of_grids(grids: Sequence[Grid], positions: Sequence[str], *, metric: str, done: str) -> list[Figure]:
+    """The pictures of each grid: one or two, whatever its axes are. `done`: patched or estimated."""
     found: list[Figure] = []
     for each in grids:
-        found += _of_grid(each, positions, metric, verb)
+        found += _of_grid(each, positions, metric, done)
     return found
 
 
-def _of_grid(each: Grid, positions: Sequence[str], metric: str, verb: str) -> list[Figure]:
-    title = f"{verb.capitalize()} {TITLES.get(each.kind, each.kind)}"
+def _of_grid(each: Grid, positions: Sequence[str], metric: str, done: str) -> list[Figure]:
+    name = TITLES.get(each.kind, each.kind)
+    title = f"{name[:1].upper()}{name[1:]}, {done}"
     shares, label = shown(each, metric)
     if "unit" in each.axes:
-        flat = _without(each, shares, "unit")
-        rest = tuple(axis for axis in each.axes if axis != "unit")
-        summed = [_picture(each, f"{each.kind}-sum", f"{title}, summed over units", rest, flat, positions, label)]
-        return [_bars(each, title, shares, label, positions), *(summed if rest and verb == "estimating" else [])]
+        bars = _bars(each, title, shares, label)
+        if done != "estimated" or len(each.axes) == 1:  # exact effects of units do not add up
+            return [bars]
+        whole = summed(each, "unit")
+        return [bars, _picture(whole, f"{title}, summed over units", shown(whole, metric)[0], positions, label)]
     if {"query", "key"} <= set(each.axes):
         return [_attention(each, title, shares, positions, label)]
-    return [_picture(each, each.kind, title, each.axes, shares, positions, label)]
+    return [_picture(each, title, shares, positions, label)]
 
 
 def shown(each: Grid, metric: str) -> tuple[dict[str, NDArray[Any]], str]:
@@ -56,34 +58,22 @@ def shown(each: Grid, metric: str) -> tuple[dict[str, NDArray[Any]], str]:
     return {mode: raw.mean(0) for mode, raw in each.raw.items()}, f"change of {metric}"
 
 
-def _without(each: Grid, shares: dict[str, NDArray[Any]], axis: str) -> dict[str, NDArray[Any]]:
-    return {mode: share.sum(each.axes.index(axis)) for mode, share in shares.items()}
-
-
-def _picture(
-    each: Grid,
-    name: str,
-    title: str,
-    axes: Sequence[str],
-    shares: dict[str, NDArray[Any]],
-    positions: Sequence[str],
-    label: str,
-) -> Figure:
+def _picture(each: Grid, title: str, shares: dict[str, NDArray[Any]], positions: Sequence[str], label: str) -> Figure:
     """A heat map, with the axes that do not run across as rows; a row of tokens where there is one axis, positions."""
-    across = next((axis for axis in ACROSS if axis in axes), None)
-    down = [axis for axis in axes if axis != across]
+    across = next((axis for axis in ACROSS if axis in each.axes), None)
+    down = [axis for axis in each.axes if axis != across]
     if across in ("pos", "query") and np.prod(_lengths(each, down)) == 1:
-        return _tokens(name, title, shares, positions, label)
+        return _tokens(each.kind, title, shares, positions, label)
     if not down or across is None:
-        return _bars(each, title, shares, label, positions, name=name)
-    at = list(axes).index(across)
+        return _bars(each, title, shares, label)
+    at = each.axes.index(across)
     z = np.stack([np.moveaxis(share, at, -1).reshape(-1, share.shape[at]) for share in shares.values()])
     rows = _row_names(each, down)
     if len(rows) > MOST_ROWS:
         keep = np.sort(np.argsort(-np.abs(z).max((0, 2)), kind="stable")[:MOST_ROWS])
         z, rows = z[:, keep], [rows[i] for i in keep]
     return Figure(
-        name=name,
+        name=each.kind,
         kind="heatmap",
         group="Places",
         title=title,
@@ -104,8 +94,8 @@ def _picture(
 
 PANELS = {"denoise": "denoise: clean into corrupt", "noise": "noise: corrupt into clean"}
 MEANING = {
-    "denoise": "Denoising: 1 means that the clean value at this place alone brings the clean answer back",
-    "noise": "Noising: 1 means that the corrupt value at this place alone takes the clean answer away",
+    "denoise": "Denoising: 1 means that the clean value at this place alone brings the clean answer back.",
+    "noise": "Noising: 1 means that the corrupt value at this place alone takes the clean answer away.",
 }
 
 
@@ -113,8 +103,9 @@ def caption(shares: dict[str, NDArray[Any]], label: str) -> str:
     """What the colours mean, for the modes that are there."""
     if not label.startswith("share"):
         return f"Colour: {label}, against the run that is patched."
-    said = "; ".join(MEANING[mode] for mode in shares)
-    return f"{said}. 0 means no effect; below 0 it goes the other way. Both share one scale."
+    said = " ".join(MEANING[mode] for mode in shares)
+    together = " Both share one scale." if len(shares) > 1 else ""
+    return f"{said} 0 means no effect; below 0 it goes the other way.{together}"
 
 
 def _lengths(each: Grid, axes: Sequence[str]) -> list[int]:
@@ -157,22 +148,14 @@ def _tokens(name: str, title: str, shares: dict[str, NDArray[Any]], positions: S
     )
 
 
-def _bars(
-    each: Grid,
-    title: str,
-    shares: dict[str, NDArray[Any]],
-    label: str,
-    positions: Sequence[str],
-    *,
-    name: str | None = None,
-) -> Figure:
+def _bars(each: Grid, title: str, shares: dict[str, NDArray[Any]], label: str) -> Figure:
     """The largest effects by name."""
     chosen = [flat for _, flat in strongest([each], MOST_BARS)]
     if each.size <= MOST_BARS:
         chosen = sorted(chosen)
     rest = "" if each.size <= MOST_BARS else f" The {len(chosen)} largest of {each.size:,}."
     return Figure(
-        name=name or each.kind,
+        name=each.kind,
         kind="bars",
         group="Places",
         title=title,
@@ -238,4 +221,4 @@ def of_calibration(checks: Mapping[str, Calibration], metric: str) -> list[Figur
     return found
 
 
-CHECKED = "How far to trust the estimate"
+CHECKED = "Estimates beside exact effects"

@@ -70,7 +70,7 @@ def ask_patch(question: Patch, model: Model) -> Work:
             "other_metrics": _others(ends, by_metric),
             "places": top,
         }
-        pictures = of_grids(first, asked.positions, metric=ends[0].metric.name, verb="patching")
+        pictures = of_grids(first, asked.positions, metric=ends[0].metric.name, done="patched")
         return Answer(results, pictures, _table(ends, by_metric))
 
     return work

@@ -1,0 +1,73 @@
+"""Questions as Configs: what is refused, and that they survive the way through JSON."""
+
+import json
+
+import pytest
+
+from micrographia.core.errors import BadConfig
+from micrographia.labs.workbench.config import (
+    QUESTIONS,
+    Attribute,
+    Circuit,
+    Patch,
+    Prompts,
+    Target,
+    Trace,
+    axes_of,
+    kind_of,
+    names,
+    read_question,
+    stored,
+)
+
+TARGET = Target(model="gpt2")
+PROMPTS = Prompts(clean="a b", corrupt="a c", answer="d", wrong="e")
+EVERY = (
+    Patch(target=TARGET, prompts=PROMPTS, metrics="prob, kl", by="pos,head"),
+    Attribute(target=TARGET, prompts=Prompts(prompts="pairs.csv"), method="ig", steps=3),
+    Trace(target=TARGET, prompt="The Space Needle is in", subject="Space Needle"),
+    Circuit(target=TARGET, prompts=PROMPTS),
+)
+
+
+@pytest.mark.parametrize("question", EVERY, ids=kind_of)
+def test_a_question_survives_the_way_through_json(question):
+    assert read_question(json.loads(json.dumps(stored(question)))) == question
+    assert hash(question) == hash(read_question(stored(question)))
+
+
+def test_there_is_one_class_a_question():
+    assert {type(question) for question in EVERY} == set(QUESTIONS.values())
+
+
+def test_names_are_parted_by_commas():
+    assert names(" L*.z ,L5.mlp_out,, ") == ("L*.z", "L5.mlp_out")
+
+
+def test_each_layer_is_a_place_of_its_own_unless_they_go_together():
+    assert axes_of(Patch(target=TARGET, prompts=PROMPTS, by="head,pos")) == ("layer", "head", "pos")
+    assert axes_of(Patch(target=TARGET, prompts=PROMPTS, by="pos", together=True)) == ("pos",)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Prompts(clean="a", corrupt="b"), "answer"),
+        (lambda: Prompts(), "clean"),
+        (lambda: Prompts(clean="a", corrupt="b", answer="c", prompts="file.csv"), "twice"),
+        (lambda: Patch(target=TARGET, prompts=PROMPTS, sites=" , "), "sites is empty"),
+        (lambda: Patch(target=TARGET, prompts=PROMPTS, by="token"), "'token'"),
+        (lambda: Patch(target=TARGET, prompts=PROMPTS, metrics="loss"), "'loss'"),
+        (lambda: Attribute(target=TARGET, prompts=PROMPTS, verify=-1), "verify"),
+        (lambda: Trace(target=TARGET, prompt="a b", subject="c"), "do not stand in the prompt"),
+        (lambda: Trace(target=TARGET, prompt="a b", subject="a", noise=0.0), "noise"),
+        (lambda: Circuit(target=TARGET, prompts=PROMPTS, n=0), "n must be positive"),
+        (lambda: Target(model="gpt2", threads=0), "threads"),
+        (lambda: read_question({"question": "guess"}), "'guess'"),
+        (lambda: read_question({"question": "patch", "model": "gpt2", "site": "x"}), "site"),
+        (lambda: read_question({"question": "trace", "model": "gpt2"}), "prompt, subject"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(make, says):
+    with pytest.raises(BadConfig, match=says):
+        make()
