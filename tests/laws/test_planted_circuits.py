@@ -4,6 +4,7 @@ First exact effects and estimates against the numbers in the docstrings of `labs
 implementations (`textbook`); then the package's own methods against both.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from math import exp
 
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor
 
 import textbook
+from micrographia.core.graph import graph_of
 from micrographia.core.pairs import Pairs, metric_of
 from micrographia.core.sites import Site
-from micrographia.core.sweep import Place, grids, places
+from micrographia.core.sweep import Place, places
+from micrographia.labs.ioi.planted.findings import scores_by
 from micrographia.labs.ioi.planted.found import MATCH, induction_shares
 from micrographia.labs.ioi.planted.hidden import AWAKE, SATURATED, backup_shares
 from micrographia.labs.ioi.planted.planted import GAIN as G
@@ -32,9 +35,12 @@ from micrographia.labs.ioi.planted.theory import (
     missed_in_theory,
     more_together_in_theory,
 )
-from micrographia.methods.attribution.attribute import METHODS, attribute
+from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.calibrate import calibrate
 from micrographia.methods.attribution.edges import edge_attribution
+from micrographia.methods.circuits.ablate import edges_alone, nodes_alone
+from micrographia.methods.circuits.judge import completeness, faithfulness, minimality
+from micrographia.methods.circuits.members import edge_scores, greedy, head, parts_of, top
 from micrographia.methods.explain import Effects, explain
 from micrographia.methods.patching import patch
 from micrographia.methods.paths import path_patch
@@ -127,16 +133,8 @@ def by_the_book(name: str, way: str, mode: str) -> textbook.Scores:
 
 
 @cache
-def by_the_package(name: str, way: str, mode: str) -> textbook.Scores:
-    here = planted(name)
-    metric = metric_of("logit-diff", here.pairs, here.model)
-    if way != "exact":
-        return dict(attribute(here.model, here.pairs, metric, here.sites, mode=mode, method=way).scores)
-    n_pos = here.pairs.clean.shape[1]
-    tables = [grid for site in here.sites for grid in grids(here.model, site, ("pos", textbook.word(site)), n_pos)]
-    found = patch(here.model, here.pairs, [metric], [patch for grid in tables for patch in grid.patches], mode=mode)
-    effects = found.effects()[:, :, 0].split([len(grid.patches) for grid in tables])
-    return {site: grid.table(effect).movedim(-1, 0) for site, grid, effect in zip(here.sites, tables, effects)}
+def by_the_package(name: str, way: str, mode: str) -> Mapping[Site, Tensor]:
+    return scores_by(planted(name), way, mode)
 
 
 @by_mode
@@ -166,12 +164,12 @@ def test_the_textbook_misses_what_theory_says(name, way, mode):
 
 @by_mode
 @by_model
-@pytest.mark.parametrize("way", [way for way in WAYS if way == "exact" or way in METHODS])
+@pytest.mark.parametrize("way", WAYS)
 def test_the_package_misses_what_theory_says(name, way, mode):
     judge(name, way, mode, by_the_package(name, way, mode))
 
 
-def judge(name: str, way: str, mode: str, scores: textbook.Scores) -> None:
+def judge(name: str, way: str, mode: str, scores: Mapping[Site, Tensor]) -> None:
     here, expected = planted(name), missed_in_theory(name, way, mode)
     assert missed(here, scores) == expected
     assert (area(here, scores) == 1) == (not expected)
@@ -179,7 +177,7 @@ def judge(name: str, way: str, mode: str, scores: textbook.Scores) -> None:
 
 @by_mode
 @by_model
-@pytest.mark.parametrize("way", [way for way in textbook.ESTIMATES if way in METHODS])
+@pytest.mark.parametrize("way", textbook.ESTIMATES)
 def test_the_package_estimates_what_the_textbook_does(name, way, mode):
     found, expected = by_the_package(name, way, mode), by_the_book(name, way, mode)
     for site in planted(name).sites:
@@ -228,6 +226,58 @@ def test_a_path_has_the_exact_effect_derived_by_hand(name, text, mode):
     sender = Place(edge.writer.site, {} if edge.writer.head is None else {"head": edge.writer.head})
     found = path_patch(here.model, here.pairs, [metric], [(sender,)], [edge.reader], mode=mode)
     close(found.effects()[0, :, 0].mean()[None], [PATHS[name, text][MODES.index(mode)]])
+
+
+WORTH = {  # what the planted edges alone add to the corrupt run
+    "chain": 2 * G,
+    "induction": 2 * M,
+    "and": G,
+    "or": G,
+    "backup": G * (1 + REST),
+    "saturated": 2 * G,
+    "cancelling": 0.6 * G,
+}
+
+
+@by_model
+def test_the_planted_edges_alone_are_faithful_but_for_the_murmurs(name):
+    here = planted(name)
+    metric, graph = metric_of("logit-diff", here.pairs, here.model), graph_of(here.model)
+    alone = edges_alone(here.model, here.pairs, metric, graph)
+    found = faithfulness(alone, [frozenset(here.edges)], graph.edges)
+    close((found.scores[0] - found.empty).mean()[None], [WORTH[name]])
+    assert 0.75 < found.values < 1
+
+
+@pytest.mark.parametrize("name", ["chain", "induction"])
+def test_selection_by_edge_attribution_gives_the_planted_edges(name):
+    here = planted(name)
+    found = edge_attribution(here.model, here.pairs, metric_of("logit-diff", here.pairs, here.model))
+    scores = edge_scores(found.graph, found.mean())
+    assert top(scores, 4) == greedy(found.graph, scores, 4) == frozenset(here.edges)
+
+
+def test_of_an_or_no_input_is_minimal_until_the_other_is_gone():
+    here = planted("or")
+    metric, graph = metric_of("logit-diff", here.pairs, here.model), graph_of(here.model)
+    alone = edges_alone(here.model, here.pairs, metric, graph)
+    left, right = edges("L0.z[0] -> L1.mlp_pre", "L0.z[1] -> L1.mlp_pre")
+    gap = faithfulness(alone, [], graph.edges)
+    worth = G / float((gap.model - gap.empty).mean())
+    single = minimality(alone, frozenset(here.edges), graph.edges)
+    given = minimality(alone, frozenset(here.edges), graph.edges, contexts={left: frozenset([right])})
+    close(torch.tensor([single[left], single[right], given[left]]).double(), [0, 0, worth])
+
+
+def test_a_circuit_without_its_backup_is_incomplete():
+    here = planted("backup")
+    everything, primary = parts_of(here.model), frozenset([head(0, 0)])
+    alone = nodes_alone(here.model, here.pairs, metric_of("logit-diff", here.pairs, here.model), everything)
+    whole = faithfulness(alone, [primary], everything)
+    gap = float((whole.model - whole.empty).mean())
+    close((whole.values * gap)[None, 0], [G])  # faithful without the backup
+    for circuit, open_gap in ((primary, gap - G * (1 + REST - WAKE)), (primary | {head(1, 0)}, gap - G * (1 + REST))):
+        close(completeness(alone, circuit, everything, [primary]).gaps, [open_gap])
 
 
 @by_mode
