@@ -5,14 +5,17 @@ import torch
 from torch import Tensor
 
 from micrographia.core.answers import log_prob, logit_difference
+from micrographia.core.edits import leaf, observe
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.graph import INPUT, LOGITS, Edge, Node, graph_of
+from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.transformer import ACTIVATIONS, NORM_EPS, Architecture, Transformer, rotate
 from micrographia.methods.attribution import edge_ends
 from micrographia.methods.attribution.edges import edge_attribution
 from small import A_FEW, SIZES, small_model, some_tokens
+from tiny_families import VOCAB, tiny
 
 DOUBLE = torch.float64
 ARCHS = {name: A_FEW[name] for name in ("plain-2", "normed", "modern", "attention-only")}
@@ -170,3 +173,50 @@ def test_an_edge_against_the_order_of_the_run_is_refused():
     with pytest.raises(UserError, match="reads before"):
         graph.place(Edge(Node(Site("z", 1), 0), Node(Site("q", 0), 0)))
     assert graph.place(Edge(Node(INPUT), Node(LOGITS))) == (0, len(graph.readers) - 1)
+
+
+def node_scores(model: Model, pairs: Pairs, site: Site) -> Tensor:
+    """(donor - base) . gradient of a Site, denoising: per prompt, and head where it has some."""
+    metric, held = metric_for(pairs), []
+    there = model.run(pairs.clean, keep=site).cache[site]
+    run = model.run(pairs.corrupt, edits=[leaf(INPUT), observe(site, held.append)], grad=True)
+    assert run.logits is not None
+    value = metric.of_vocabulary(run.logits, torch.arange(len(pairs)))
+    (gradient,) = torch.autograd.grad(value.sum(), held)
+    return ((there - held[0].detach()) * gradient).sum((1, -1))
+
+
+@pytest.mark.parametrize("kind", ["grouped heads", "parallel blocks", "norms behind", "normed q and k"])
+def test_edges_out_of_a_writer_sum_to_its_own_score_in_every_kind_of_block(kind):
+    """With a norm behind attention the heads' parts go through that norm's derivative, and still sum so."""
+    model = tiny(kind)
+    drawn = torch.Generator().manual_seed(5)
+    clean, corrupt = (torch.randint(0, VOCAB, (3, 5), generator=drawn) for _ in range(2))
+    pairs = Pairs(clean, corrupt, torch.tensor([0, 1, 2]), torch.tensor([3, 3, 0]))
+    found = edge_attribution(model, pairs, metric_for(pairs), heads=True)
+    summed = dict(zip(found.graph.writers, found.of_writers().T))
+    for site in (Site("z", 0), Site("mlp_out", 0), Site("z", 1), INPUT):
+        scores = node_scores(model, pairs, site)
+        for head in range(4) if site.kind == "z" else [None]:
+            expected = scores if head is None else scores[:, head]
+            torch.testing.assert_close(summed[Node(site, head)], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_edges_into_a_reader_sum_to_the_attribution_of_its_residual_input():
+    model = small_model(A_FEW["normed"], dtype=DOUBLE)
+    pairs = pairs_for(model.arch)
+    found = edge_attribution(model, pairs, metric_for(pairs))
+    last = Site("resid_post", 1)
+    torch.testing.assert_close(found.of_readers()[:, -1], node_scores(model, pairs, last), **TIGHT)
+    copies = {
+        node: torch.zeros(*pairs.clean.shape, model.arch.d_model, dtype=DOUBLE, requires_grad=True)
+        for node in found.graph.readers
+    }
+    value = metric_for(pairs).of_vocabulary(separated(model, pairs.corrupt, copies), torch.arange(3))
+    there, here = (
+        model.run(tokens, keep=["L1.resid_pre", "L1.resid_mid"]).cache for tokens in (pairs.clean, pairs.corrupt)
+    )
+    for node, stream in ((Node(Site("k", 1), 2), "L1.resid_pre"), (Node(Site("mlp_pre", 1)), "L1.resid_mid")):
+        (gradient,) = torch.autograd.grad(value.sum(), copies[node], retain_graph=True)
+        expected = ((there[stream] - here[stream]) * gradient).sum((1, 2))
+        torch.testing.assert_close(found.of_readers()[:, found.graph.readers.index(node)], expected, **TIGHT)
