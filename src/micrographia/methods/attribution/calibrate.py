@@ -28,8 +28,9 @@ from micrographia.methods.attribution.spots import Spots, spots
 
 LARGE = 0.1
 """An effect counts as large from this share of the largest that was measured. Our choice."""
-APART = 0.5
-"""Estimate and effect part ways where they differ by more than this share of the larger. Our choice."""
+APART = 0.4
+"""Estimate and effect part ways where they differ by more than this share of the larger. Our choice: below a half, by
+which the two inputs of a perfect gate, alone and together, differ."""
 STREAM = frozenset({"embed", "pos_embed", "resid_pre", "resid_mid", "resid_post"})
 CLOSE, ROUGH = 0.9, 0.6
 """Pearson's correlation from which estimates are called close, and rough. Our choice."""

@@ -1,0 +1,232 @@
+"""Calibration: its statistics by hand, its bound by simulation, and the flags that theory asks for."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from attribution_cases import exact, metric_of, model_of, pairs_of
+from linear_model import LinearModel
+from scipy import stats
+
+from micrographia.core.answers import Metric, logit_difference
+from micrographia.core.errors import BadConfig
+from micrographia.core.pairs import Pairs
+from micrographia.core.sites import Site
+from micrographia.methods.attribution.agreement import agreement, missed
+from micrographia.methods.attribution.attribute import attribute
+from micrographia.methods.attribution.calibrate import calibrate, trust
+from micrographia.methods.attribution.spots import spots
+from micrographia.methods.attribution.strongest import strongest
+from small import A_FEW
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def checked(method="atp", budget=60, top=20, n=3, sites=("L*.z", "L*.neurons"), **choices):
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"], n)
+    found = attribute(model, pairs, metric_of(pairs), sites, method=method)
+    calibration = calibrate(
+        model, pairs, metric_of(pairs), found, budget=budget, top=top, generator=seeded(), draws=50, **choices
+    )
+    return model, pairs, found, calibration
+
+
+@pytest.mark.parametrize("mode", ["denoise", "noise"])
+def test_measured_effects_are_those_of_exact_patching(mode):
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
+    found = attribute(model, pairs, metric_of(pairs), ["L*.z", "L*.q", "L*.pattern"], mode=mode)
+    calibration = calibrate(model, pairs, metric_of(pairs), found, budget=24, top=9, generator=seeded(), draws=10)
+    assert list(calibration.kinds) == ["z", "q", "pattern"]
+    for kind, each in calibration.kinds.items():
+        truth = {layer: exact(model, pairs, metric_of(pairs), found, Site(kind, layer)) for layer in range(2)}
+        assert len(each.patches) == 8
+        for (place,), estimate, effect in zip(each.patches, each.estimate, each.exact):
+            cell = (slice(None), *place.where.values())
+            torch.testing.assert_close(effect, truth[place.site.layer][cell])
+            assert torch.equal(estimate, found.scores[place.site][cell])
+
+
+def test_on_a_linear_model_every_estimate_is_trusted_and_nothing_is_flagged():
+    model, pairs = LinearModel(), pairs_of(A_FEW["plain"])
+    metric = logit_difference(pairs.right, pairs.wrong)
+    found = attribute(model, pairs, metric, ["L1.z", "L1.neurons"])
+    calibration = calibrate(model, pairs, metric, found, budget=80, top=10, generator=seeded(), draws=20)
+    for each in calibration.kinds.values():
+        assert each.pearson.value == pytest.approx(1)
+        assert each.pearson.low == pytest.approx(1)
+        assert each.spearman.value > 0.99  # ties of exact zeros are broken by rounding
+    assert not calibration.flags
+    assert "follow the exact effects closely" in str(calibration)
+
+
+def test_the_largest_come_first_and_the_rest_by_lot():
+    _, _, found, _ = checked()
+    chosen = {each.kind: each for each in spots(found, budget=60, top=20, generator=seeded())}
+    sizes = torch.cat([found.scores[Site("neurons", layer)].mean(0).abs().flatten() for layer in range(2)])
+    each = chosen["neurons"]
+    largest = each.estimate[: each.n_top].mean(1).abs()
+    torch.testing.assert_close(largest, sizes.topk(10).values)
+    assert len(set(map(str, each.patches))) == len(each.patches) == 30
+    assert each.n_rest == len(sizes) - 10
+    assert float(each.weight.sum()) == pytest.approx(len(sizes))
+    other = spots(found, budget=60, top=20, generator=seeded(1))[1]
+    assert other.patches[:10] == each.patches[:10]
+    assert other.patches[10:] != each.patches[10:]
+
+
+def test_one_pair_has_no_interval_and_says_so():
+    *_, calibration = checked(n=1)
+    assert all(each.pearson.low is None for each in calibration.kinds.values())
+    assert "n=1, no interval" in str(calibration)
+    *_, several = checked(n=3)
+    assert "no interval" not in str(several)
+
+
+def test_where_all_places_are_patched_nothing_is_left_to_be_missed():
+    *_, calibration = checked(sites=("L*.z",), budget=24, top=4)
+    each = calibration.kinds["z"]
+    assert each.missed.of == 20
+    assert each.missed.most == each.missed.hits
+    *_, calibration = checked(sites=("L*.z",), budget=24, top=24)
+    assert "Every place was patched" in str(calibration)
+    *_, calibration = checked(sites=("L*.z",), budget=4, top=4)
+    assert "nothing is known about them" in str(calibration)
+
+
+def test_the_bound_holds_as_often_as_it_says():
+    """Of many lots from a population with known hits, at most one in twenty gives a bound below the truth."""
+    draws = np.random.default_rng(0).hypergeometric(20, 80, 20, size=2000)
+    held = np.mean([missed(int(hits), 20, 100, 0.1).most >= 20 for hits in draws])
+    assert 0.95 <= held < 1
+
+
+def test_the_bound_is_the_exact_one():
+    for hits, drawn, of in [(0, 20, 100), (3, 20, 100), (0, 59, 1000), (5, 5, 5)]:
+        most = missed(hits, drawn, of, 0.1).most
+        assert most == of or stats.hypergeom.cdf(hits, of, most + 1, drawn) <= 0.05 or most == of - drawn + hits
+        assert most == hits or stats.hypergeom.cdf(hits, of, most, drawn) > 0.05
+    assert missed(0, 0, 40, 0.1).most == 40
+    assert missed(0, 0, 0, 0.1).most == 0
+
+
+def test_weighted_correlation_is_that_of_all_places_when_places_stand_for_their_likes():
+    """Each of the last two places stands for three like it."""
+    generator = np.random.default_rng(1)
+    x, y = generator.normal(size=(5, 4)), generator.normal(size=(5, 4))
+    weight = np.array([1.0, 1, 1, 3, 3])
+    found, _ = agreement(x, y, weight, generator=seeded(), draws=10)
+    times = weight.astype(int)
+    whole = np.corrcoef(np.repeat(x.mean(1), times), np.repeat(y.mean(1), times))[0, 1]
+    assert found.value == pytest.approx(whole)
+
+
+def test_the_interval_is_a_bootstrap_over_prompts():
+    generator = np.random.default_rng(2)
+    x = generator.normal(size=(30, 6))
+    same, _ = agreement(x, np.tile(x.mean(1, keepdims=True), 6), np.ones(30), generator=seeded(), draws=200)
+    assert same.value == pytest.approx(1)
+    assert same.low < same.high < 1 + 1e-9
+    constant, _ = agreement(x, np.zeros((30, 6)), np.ones(30), generator=seeded(), draws=20)
+    assert math.isnan(constant.value)
+    assert trust(constant.value) == "cannot be judged, for nothing varied"
+
+
+class TwoWires(LinearModel):
+    """Two neurons, 1 in a clean prompt and 0 in a corrupt one; the right answer's logit is `gate` of the two."""
+
+    def __init__(self, gate) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def _forward(self, tap, inputs, logits, start, stop):
+        if start is None:
+            on = (inputs == 1).double()[..., None]
+            x = tap("embed", None, on.expand(-1, -1, 6))
+        else:
+            x = start.residual
+        if not start or start.layer == 0:
+            x = tap("resid_pre", 0, x)
+            wires = tap("neurons", 0, x[..., :2])
+            x = torch.cat([wires, torch.zeros_like(x[..., 2:])], -1)
+            x = tap("resid_post", 0, x)
+        if stop is not None:
+            return None
+        x = tap("resid_pre", 1, x)[:, -1]
+        return torch.stack([self.gate(x[:, 0], x[:, 1]), torch.zeros_like(x[:, 0])], -1).gather(-1, logits.tokens)[
+            :, None
+        ]
+
+
+OR = lambda a, b: 1 - torch.relu(1 - a - b)  # noqa: E731  (either is enough; both saturate it)
+AND = lambda a, b: torch.relu(a + b - 1)  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("wired", "mode", "alone", "estimated", "together"),
+    [
+        (OR, "denoise", 1, 1, "less together"),  # each is enough
+        (OR, "noise", 0, 0, "more together"),  # each covers for the other, and the gradient sees neither
+        (AND, "denoise", 0, 0, "more together"),  # each needs the other
+        (AND, "noise", -1, -1, "less together"),  # each is needed
+    ],
+)
+def test_gates_look_as_theory_says(wired, mode, alone, estimated, together):
+    model = TwoWires(wired)
+    pairs = Pairs(torch.ones(2, 1, dtype=torch.long), torch.zeros(2, 1, dtype=torch.long), torch.tensor([0, 0]))
+    metric = Metric("logit", "logits", lambda x, prompt: x[:, 0], torch.zeros(2, 1, dtype=torch.long))
+    found = attribute(model, pairs, metric, Site("neurons", 0), mode=mode)
+    calibration = calibrate(model, pairs, metric, found, budget=2, top=0, generator=seeded(), draws=10, threshold=0.1)
+    each = calibration.kinds["neurons"]
+    assert each.exact.unique().tolist() == [alone]
+    assert each.estimate.unique().tolist() == [estimated]
+    assert [flag.kind for flag in calibration.flags] == [together]
+    assert {OR: "an OR", AND: "an AND"}[wired] in calibration.flags[0].meaning
+
+
+def test_a_saturated_place_and_an_overstated_one_are_flagged():
+    steep = lambda a, b: torch.sigmoid(20 * (a - 0.5)) + torch.relu(b) * torch.relu(0.2 - b)  # noqa: E731
+    model = TwoWires(steep)
+    pairs = Pairs(torch.ones(2, 1, dtype=torch.long), torch.zeros(2, 1, dtype=torch.long), torch.tensor([0, 0]))
+    metric = Metric("logit", "logits", lambda x, prompt: x[:, 0], torch.zeros(2, 1, dtype=torch.long))
+    found = attribute(model, pairs, metric, Site("neurons", 0))
+    calibration = calibrate(model, pairs, metric, found, budget=2, top=0, generator=seeded(), draws=10)
+    (flag,) = [flag for flag in calibration.flags if flag.kind == "missed"]
+    assert flag.patch[0].where == {"pos": 0, "unit": 0}
+    assert flag.exact == pytest.approx(1, abs=1e-3)
+    assert abs(flag.estimate) < 0.01
+    assert "missed: L0.neurons[pos=0, unit=0]: exact +1" in str(calibration)
+    bump = TwoWires(lambda a, b: torch.tanh(9 * a) * torch.relu(1.05 - a))
+    found = attribute(bump, pairs, metric, Site("neurons", 0))
+    calibration = calibrate(bump, pairs, metric, found, budget=2, top=1, generator=seeded(), draws=10)
+    assert calibration.flags[0].kind == "overstated"
+
+
+def test_sizes_are_compared_with_sizes():
+    *_, calibration = checked(method="atp-star", sites=("L*.z",), budget=24, top=5)
+    each = calibration.kinds["z"]
+    x, y = each.estimate.mean(1).abs(), each.exact.abs().mean(1)
+    assert each.pearson.value == pytest.approx(np.corrcoef(x, y)[0, 1], abs=0.2)
+    assert {flag.kind for flag in calibration.flags} <= {"more together", "less together"}
+
+
+def test_a_budget_that_does_not_reach_says_so():
+    model, pairs, found, _ = checked()
+    for budget, top in [(1, 0), (10, 11)]:
+        with pytest.raises(BadConfig, match="Check 2 at least"):
+            calibrate(model, pairs, metric_of(pairs), found, budget=budget, top=top, generator=seeded())
+
+
+def test_the_strongest_of_a_stream_are_the_strongest_of_all():
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
+    everything = attribute(model, pairs, metric_of(pairs), ["L*.neurons", "L*.z"]).scores
+    means = torch.cat([score.mean(0).flatten() for score in everything.values()])
+    best = strongest(model, pairs, metric_of(pairs), ["L*.neurons", "L*.z"], k=7)
+    wanted = means[means.abs().topk(7).indices].tolist()
+    assert [value for _, value in best] == pytest.approx(wanted)
+    for place, value in best:
+        assert float(everything[place.site].mean(0)[tuple(place.where.values())]) == pytest.approx(value)
+    summed = strongest(model, pairs, metric_of(pairs), "L*.neurons", k=2, positions="sum", method="relp")
+    assert all(list(place.where) == ["unit"] for place, _ in summed)
