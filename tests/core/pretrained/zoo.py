@@ -45,7 +45,9 @@ CONFIGS = {
     "gpt2-upcast": lambda: GPT2Config(
         **GPT2, reorder_and_upcast_attn=True, scale_attn_by_inverse_layer_idx=True
     ),
-    "gpt_neo": lambda: GPTNeoConfig(**NEO, attention_types=[[["global", "local"], 1], [["global"], 1]], window_size=WINDOW),
+    "gpt_neo": lambda: GPTNeoConfig(
+        **NEO, attention_types=[[["global", "local"], 1], [["global"], 1]], window_size=WINDOW
+    ),
     "gpt_neox": lambda: GPTNeoXConfig(**SIZES),
     "gpt_neox-sequential": lambda: GPTNeoXConfig(**SIZES, use_parallel_residual=False),
     "llama": lambda: LlamaConfig(**GROUPED),

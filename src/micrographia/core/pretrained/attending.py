@@ -61,12 +61,11 @@ def _names_attention(config: Any) -> bool:
     return getattr(config, "_attn_implementation", None) is not None
 
 
-def needs_eager(listener: Listener, n_layers: int, implementation: str) -> bool:
+def needs_eager(listener: Listener, implementation: str) -> bool:
     """Whether this run must leave the implementation for eager attention."""
     kinds = ("scores", "pattern")
-    layers = range(n_layers)
-    edited = any(listener.edits(*kinds, layer=i) for i in layers)
-    kept = any(listener.wants(*kinds, layer=i) for i in layers)
+    edited = any(listener.edits(*kinds, layer=i) for i in listener.layers)
+    kept = any(listener.wants(*kinds, layer=i) for i in listener.layers)
     return implementation != "eager" and (edited or (kept and (listener.grad or implementation != "sdpa")))
 
 
@@ -74,7 +73,7 @@ def needs_eager(listener: Listener, n_layers: int, implementation: str) -> bool:
 def attending(body: Body, implementation: Implementation, listener: Listener, *, eager: bool) -> Iterator[None]:
     """Have attention hand its insides to the listener, with the implementation as it was afterwards."""
     name = "eager" if eager else implementation.own
-    wanted = [i for i in range(body.shape.n_layers) if listener.wants(*INSIDE, layer=i)]
+    wanted = [i for i in listener.layers if i is not None and listener.wants(*INSIDE, layer=i)]
     if not wanted and not implementation.is_renamed:
         yield
     elif not wanted:

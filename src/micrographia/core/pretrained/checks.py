@@ -13,13 +13,23 @@ from torch import Tensor, nn
 from micrographia.core.errors import UnknownModel, UserError
 from micrographia.core.model import Tap
 from micrographia.core.pretrained.body import Body
-from micrographia.core.pretrained.weights import bias_of, results
+from micrographia.core.pretrained.weights import bias_of, gain_of, results
 from micrographia.core.sites import Site
 
 STREAM = frozenset({"resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"})
 HEADS = frozenset({"z", "result", "attn_raw", "attn_out"})
-EMBEDDING = frozenset({"embed", "pos_embed"})
+EMBEDDING = frozenset({"embed", "pos_embed", "resid_pre"})
 PAIRS = frozenset({"scores", "pattern"})
+VALUES = frozenset({"v", "z"})
+ROTARY = frozenset({"q", "k", "rot_q", "rot_k"})
+NORMS = {  # a norm, and the residual stream that it reads where the blocks are sequential
+    "attn_norm": "resid_pre",
+    "mlp_norm": "resid_mid",
+    "final_norm": "resid_post",
+}
+GROUPS = (STREAM, HEADS, EMBEDDING, PAIRS, VALUES, ROTARY)
+GROUPS += tuple(frozenset({name, f"{name}_scale", read, "resid_pre"}) for name, read in NORMS.items())
+FIX = "Correct the row in micrographia/core/pretrained/families.py."
 
 
 class Probe(Tap):
@@ -35,36 +45,69 @@ class Probe(Tap):
 
 
 def needed_for(body: Body, kinds: Iterable[str]) -> tuple[Site, ...]:
-    """The Sites that a probe of these kinds looks at: they and those they add up with."""
-    wanted = set(kinds)
-    for group in (STREAM, HEADS, PAIRS):
-        wanted |= group if wanted & group else set()
-    if wanted & EMBEDDING:
-        wanted |= EMBEDDING | {"resid_pre"}
+    """The Sites that a probe of these kinds looks at: they and those that they are computed from."""
+    asked = frozenset(kinds)
+    wanted = asked.union(*(group for group in GROUPS if asked & group))
+    wanted -= {"result"} - asked  # large, and not to be had of quantised weights
     return tuple(site for site in body.sites if site.kind in wanted)
 
 
-def check(body: Body, sites: Iterable[Site], found: Mapping[Site, list[Tensor]]) -> None:
-    """Hold what a probe found against what the Sites promise. Raises UnknownModel."""
+def check(body: Body, sites: Iterable[Site], found: Mapping[Site, list[Tensor]], *, sums: bool = True) -> None:
+    """Hold what a probe found against what the Sites promise. Raises UnknownModel.
+
+    Without `sums` only how often and in which shape each was reached: a model with hooks of the user's own may compute
+    something else than its family.
+    """
     for site in sites:
         _check_reached(body, site, found.get(site, []))
-    values = {site: value[0] for site, value in found.items()}
-    kinds = {site.kind for site in values}
+    if not sums:
+        return
+    whole = {site.kind: value[0] for site, value in found.items() if site.layer is None}
+    last: Tensor | None = None
     for layer in range(body.shape.n_layers):
-        at = {site.kind: value for site, value in values.items() if site.layer == layer}
-        if HEADS & kinds:
-            _check_heads(body, layer, at)
-        if kinds >= STREAM:
-            _check_stream(body, layer, at)
-        elif kinds >= STREAM - {"resid_mid"}:
-            _differs(body, layer, "resid_post", at["resid_post"], at["resid_pre"] + at["attn_out"] + at["mlp_out"])
-        if kinds >= PAIRS:
-            pattern = at["pattern"]
-            _differs(body, layer, "pattern, summed over keys,", pattern.sum(-1), torch.ones_like(pattern[..., 0]))
-    if EMBEDDING & kinds and not body.family.post_ln:
-        first = values[Site("resid_pre", 0)]
-        parts = [values[site] for site in (Site("embed"), Site("pos_embed")) if site in values]
-        _differs(body, 0, "resid_pre", first, torch.stack(parts).sum(0))
+        at = {site.kind: value[0] for site, value in found.items() if site.layer == layer}
+        for test in (_check_heads, _check_stream, _check_attention, _check_norms):
+            test(body, layer, at)
+        if layer == 0:
+            _check_embedding(body, whole | at)
+        last = at.get("resid_post")
+    if last is not None and "final_norm" in whole and not body.family.encoder:
+        _check_norm(body, body.shape.n_layers - 1, "final_norm", whole, last)
+
+
+def _check_embedding(body: Body, at: Mapping[str, Tensor]) -> None:
+    if "embed" in at and not body.family.post_ln:
+        parts = [at[kind] for kind in ("embed", "pos_embed") if kind in at]
+        _differs(body, 0, "resid_pre", at["resid_pre"], torch.stack(parts).sum(0))
+
+
+def _check_norms(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
+    for kind in ("attn_norm", "mlp_norm"):
+        if kind in at:
+            _check_norm(body, layer, kind, at, at["resid_pre" if body.family.parallel else NORMS[kind]])
+
+
+def _check_norm(body: Body, layer: int, kind: str, at: Mapping[str, Tensor], x: Tensor) -> None:
+    """The norm of what it should read, by its scale, gain and bias."""
+    path = getattr(body.family, kind)
+    module = body.part(path, None if kind == "final_norm" else layer)
+    centred = x - x.mean(-1, keepdim=True) if body.family.norm.kind == "layernorm" else x
+    gain, bias = gain_of(body, module), bias_of(module)
+    wanted = centred / at[f"{kind}_scale"] * (1.0 if gain is None else gain)
+    _differs(body, layer, kind, at[kind], wanted if bias is None else wanted + bias)
+
+
+def _check_attention(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
+    """A single token attends to itself, at position 0, which rotary leaves as it is."""
+    groups = body.shape.n_heads // body.shape.n_kv_heads
+    if at.keys() >= VALUES:
+        _differs(body, layer, "z", at["z"], at["v"].repeat_interleave(groups, 2))
+    for name in ("q", "k"):
+        if f"rot_{name}" in at and name in at:
+            _differs(body, layer, f"rot_{name}", at[f"rot_{name}"], at[name])
+    if at.keys() >= PAIRS:
+        pattern = at["pattern"]
+        _differs(body, layer, "pattern, summed over keys,", pattern.sum(-1), torch.ones_like(pattern[..., 0]))
 
 
 def _check_reached(body: Body, site: Site, found: list[Tensor]) -> None:
@@ -82,9 +125,6 @@ def _check_reached(body: Body, site: Site, found: list[Tensor]) -> None:
         )
 
 
-FIX = "Correct the row in micrographia/core/pretrained/families.py."
-
-
 def shape_of(body: Body, site: Site) -> tuple[int, ...]:
     """The shape of this Site's value for one token."""
     shape = body.shape
@@ -96,6 +136,8 @@ def shape_of(body: Body, site: Site) -> tuple[int, ...]:
 
 def _check_heads(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
     """z W_O + b is what attention gives."""
+    if "z" not in at or not {"attn_raw", "attn_out"} & at.keys():
+        return
     try:
         added = results(body, at["z"].flatten(-2), layer).sum(-2)
     except UserError:  # quantised: there is no matrix to multiply with, and nothing to hold it against
@@ -107,6 +149,11 @@ def _check_heads(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
 
 def _check_stream(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
     """What is written adds up to the residual stream; behind a norm, where the family's norms stand behind the sums."""
+    if not {"resid_pre", "attn_out", "mlp_out", "resid_post"} <= at.keys():
+        return
+    if body.family.parallel:
+        _differs(body, layer, "resid_post", at["resid_post"], at["resid_pre"] + at["attn_out"] + at["mlp_out"])
+        return
     mid, post = at["resid_pre"] + at["attn_out"], at["resid_mid"] + at["mlp_out"]
     if body.family.post_ln:
         mid = _normed(body.part(body.family.attn_post_norm, layer))(mid)

@@ -50,6 +50,11 @@ def check_dropout(module: nn.Module) -> None:
         )
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether there are hooks of anybody's, which may change what the module computes."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Where a module's parameters are."""
     return next(module.parameters()).device

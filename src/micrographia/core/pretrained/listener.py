@@ -46,6 +46,7 @@ class Listener:
         self.attention_layers = body.attention_layers
         self._edited = {(site.kind, site.layer) for site in edited}
         self._wanted = self._edited | {(site.kind, site.layer) for site in kept}
+        self.layers = {layer for _, layer in self._wanted}
         self.grad = grad
         self.batch = batch
         self.memory: dict[tuple[str, int | None], Tensor] = {}
@@ -129,7 +130,7 @@ def hooks_for(
 ) -> list[Hook]:
     """The hooks that this run needs, between its first layer and the one before `last`."""
     found = _embedding_hooks(body, listener) if from_tokens else []
-    for layer in range(first, last):
+    for layer in (layer for layer in range(first, last) if layer in listener.layers):
         found += _attention_hooks(body, listener, layer)
         found += _sum_hooks(body, listener, layer)
         found += _mlp_hooks(body, listener, layer)

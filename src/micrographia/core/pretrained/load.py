@@ -20,6 +20,7 @@ from micrographia.core.tokens import Tokenizer
 from micrographia.core.transformer import Transformer
 
 RUN_FILE = "run.json"
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
 
 def load(
@@ -81,15 +82,13 @@ def _from_hub(
 
 
 def _own_tokenizer(name: str, where: dict[str, Any]) -> Tokenizer | None:
-    """The tokenizer that lies with the model; None where there is none."""
+    """The tokenizer that lies with the model; None for a folder without, where transformers would make one up."""
     from transformers import AutoTokenizer
 
-    try:
-        return HubTokenizer(AutoTokenizer.from_pretrained(name, **where))
-    except (OSError, ValueError, KeyError):  # what transformers raises for a folder without one, by its kind
-        if not Path(name).is_dir():
-            raise
+    folder = Path(name)
+    if folder.is_dir() and not any(found for pattern in TOKENIZER_FILES for found in folder.glob(pattern)):
         return None
+    return HubTokenizer(AutoTokenizer.from_pretrained(name, **where))
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from micrographia.core.pretrained.generation import (
     names_positions,
     next_tokens,
 )
-from micrographia.core.pretrained.intake import check_dropout, device_of, examined
+from micrographia.core.pretrained.intake import check_dropout, device_of, examined, has_hooks
 from micrographia.core.pretrained.listener import Listener, hooks_for, listening
 from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks, selected
 from micrographia.core.pretrained.spans import Stopped, check_start, past_cache, span_hooks, started
@@ -118,7 +118,7 @@ class Pretrained:
             probe = Probe()
             with torch.no_grad():
                 self._forward(probe, Pass(ids[:1, :1]), sites, ())
-                check(self.body, sites, probe.found)
+                check(self.body, sites, probe.found, sums=not has_hooks(self.module))
             self._probed |= new
 
     def _forward(self, tap: Tap, what: Pass, kept: Sequence[Site], edited: Sequence[Site]) -> Tensor | None:
@@ -129,7 +129,7 @@ class Pretrained:
         at: LogitsAt = "all" if whole or stop is not None else what.logits
         entry, exit = span_hooks(body, start, stop)
         sites = hooks_for(body, listener, first, last, from_tokens=start is None, to_logits=stop is None)
-        eager = needs_eager(listener, body.shape.n_layers, self._implementation.own)
+        eager = needs_eager(listener, self._implementation.own)
         if eager:
             self._tell_of_eager()
         with ExitStack() as scopes:
