@@ -2,7 +2,7 @@
 
 Slow, plain, by Edits alone and with nothing of `methods`: what the fast ones are held against. Scores are
 Site -> (prompt, pos, head or neuron), the change of m = logit(right) - logit(wrong) at the last position.
-Source of the estimates: Nanda, "Attribution patching" (2023); Kramar et al., "AtP*" (2024), sections 3.1 and 3.2;
+Source of the estimates: Nanda, "Attribution patching" (2023); Kramar et al., "AtP*" (2024);
 Hanna et al., "Have faith in faithfulness" (2024) for the path of the inputs, here by midpoints.
 """
 

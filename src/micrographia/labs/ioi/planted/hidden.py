@@ -67,7 +67,7 @@ def saturated() -> Planted:
     for 3, in halves of G. The chooser (head 0) is switched by its query, which the pointer (L0, head 0) fills from the
     letter at 1; the seeker (head 1) by its keys: it looks for a letter that is on. Scores at 2 and 3 are (20, 0) clean,
     (0, 20) corrupt; others have 0 (three for the chooser, two for the seeker). Clean m = G, corrupt -G.
-        the chooser's query    exact G, by the QK-fix too; AtP and GradDrop about e^-20 of it: missed
+        the chooser's query    exact G, by the QK-fix too; AtP 70 e^-20 = 1.4e-7 of it: missed
         the pointer            exact G; missed by AtP and by AtP*, whose fix stands at queries and keys only; integrated
                                gradients find it, since the path crosses the switch
         the seeker's keys      exact G / 2 each: at 2 both keys are on, at 3 neither, and m of the head is 0. Missed by
