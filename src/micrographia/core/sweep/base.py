@@ -20,25 +20,33 @@ class Base(NamedTuple):
     past: dict[int, KeysValues]
     cache: Cache
 
-    def start(self, layer: int, residual: Tensor, offset: int) -> Start:
-        """Begin at `layer` with these rows, all of them at `offset`."""
+    def start(self, layer: int, residual: Tensor, offset: int, stop: int | None) -> Start:
+        """Begin at `layer` with these rows, all of them at `offset`, on the way to the layer before `stop`."""
         if not offset:
             return Start(layer, residual)
-        return Start(layer, residual, offset, Past(self.past, layer, len(residual) // self.n_prompts, offset))
+        return Start(layer, residual, offset, Past(self.past, layer, stop, len(residual) // self.n_prompts, offset))
 
 
 class Past(Mapping[int, KeysValues]):
-    """Keys and values of the positions before `offset`, repeated for every patch when they are read and not before."""
+    """Keys and values of the positions before `offset`, repeated for every patch when they are read and not before.
 
-    def __init__(self, whole: Mapping[int, KeysValues], first: int, n_patches: int, offset: int) -> None:
+    Layers that the run does not reach are there too, as a Model may ask for all of them, but of one row.
+    """
+
+    def __init__(
+        self, whole: Mapping[int, KeysValues], first: int, stop: int | None, n_patches: int, offset: int
+    ) -> None:
         self._whole = whole
         self._layers = [layer for layer in whole if layer >= first]
+        self._reached = max(whole) + 1 if stop is None else stop
         self._times = (n_patches, 1, 1, 1)
         self._offset = offset
 
     def __getitem__(self, layer: int) -> KeysValues:
-        keys, values = (x[:, : self._offset].repeat(self._times) for x in self._whole[layer])
-        return KeysValues(keys, values)
+        keys, values = (x[:, : self._offset] for x in self._whole[layer])
+        if layer >= self._reached:
+            return KeysValues(keys[:1], values[:1])
+        return KeysValues(keys.repeat(self._times), values.repeat(self._times))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._layers)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from micrographia.core.answers import Metric, prompts
-from micrographia.core.edits import Edit
+from micrographia.core.edits import Edit, observe
 from micrographia.core.errors import UserError
 from micrographia.core.events import Note, Progress, Watch, silent
 from micrographia.core.model import Cache, LogitsAt, Model, Output, Readout
@@ -105,14 +105,15 @@ def runs(
         raise UserError("Asked to patch nothing. Give at least one patch.")
     sweeper = _Sweeper(model, inputs, donors, select(model.sites, keep), list(edits), logits)
     tasks = sweeper.tasks(patches, plan)
-    base = sweeper.base(tasks)
+    inner = [task.inner for task in tasks] if plan == "strict" else [False]
+    bases = {inside: sweeper.base(tasks, inside) for inside in set(inner)}
     at_once = tokens_at_once or AT_ONCE.get(ids_of(inputs).device.type, AT_ONCE["cuda"])
     waves = _waves(tasks, n_prompts, n_pos, at_once, plan)
     done = 0
     while waves:
         wave = waves.pop(0)
         try:
-            output = sweeper.run(base, wave)
+            output = sweeper.run(bases[wave[0].inner and plan == "strict"], wave)
         except torch.OutOfMemoryError as error:
             if len(wave) == 1:
                 raise UserError(
@@ -173,10 +174,12 @@ class _Sweeper(NamedTuple):
             return 0
         return min(pos % self.n_pos for pos in _read(asked))
 
-    def base(self, tasks: Sequence[Task]) -> Base:
+    def base(self, tasks: Sequence[Task], inside: bool) -> Base:
+        """The unpatched run. `inside`: as a run that edits attention patterns goes, which leaves sdpa for eager."""
         joins = sorted({task.join for task in tasks})
         reuse = any(task.first for task in tasks)
-        return run_base(self.model, self.inputs, joins, reuse=reuse, keep=self.keep, edits=self.edits)
+        edits = [*self.edits, observe(Site("pattern", 0), lambda pattern: None)] if inside else self.edits
+        return run_base(self.model, self.inputs, joins, reuse=reuse, keep=self.keep, edits=edits)
 
     def run(self, base: Base, wave: list[Task]) -> Output:
         """Take the patches of a wave, which are sorted by the layer where they join, through the layers."""
@@ -211,7 +214,7 @@ class _Sweeper(NamedTuple):
             keep=[*self._kept(layer, stop), *([] if stop is None else [Site("resid_post", stop - 1)])],
             edits=[*held, *as_edits(writes, frame)],
             logits=_from_end(self.logits(prompt), self.n_pos) if stop is None else "last",
-            start=None if residual is None else base.start(layer, residual, frame.offset),
+            start=None if residual is None else base.start(layer, residual, frame.offset, stop),
             stop=stop,
         )
 

@@ -22,6 +22,8 @@ class Task(NamedTuple):
     """Written into the residual stream with which the patch joins."""
     later: list[Place]
     """Written at their Sites, on the way."""
+    inner: bool
+    """It writes scores or patterns of attention."""
 
 
 def task_of(number: int, patch: Patch, n_layers: int, limit: int, n_pos: int, edited: frozenset[Site]) -> Task:
@@ -38,7 +40,8 @@ def task_of(number: int, patch: Patch, n_layers: int, limit: int, n_pos: int, ed
     entry = [place for place in patch if _enters(place.site, join, edited)] if join >= 0 else []
     later = [place for place in patch if place not in entry]
     first = min(limit, *(first_position(place, n_pos) for place in patch)) if join >= 0 else 0
-    return Task(number, join, first, entry, later)
+    inner = any("query" in place.site.axes for place in patch)
+    return Task(number, join, first, entry, later, inner)
 
 
 def _is_free(site: Site, edited: frozenset[Site]) -> bool:
