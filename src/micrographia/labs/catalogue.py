@@ -26,6 +26,13 @@ LABS = (
         run="micrographia.labs.grokking.run",
         claims="micrographia.labs.grokking",
     ),
+    Lab(
+        name="ioi",
+        question="Which components carry a behaviour, and how far can each method be trusted?",
+        config="micrographia.labs.ioi.config",
+        run="micrographia.labs.ioi.run",
+        claims="micrographia.labs.ioi",
+    ),
 )
 
 

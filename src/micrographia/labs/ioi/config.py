@@ -61,6 +61,12 @@ class Config:
 
     prompts: int = 256
     """Held-out prompts of each behaviour that a measure reads."""
+    pairs: int = 48
+    """Prompt pairs of each behaviour that patching and attribution read; circuits are judged on as many others."""
+    places: int = 256
+    """Places of each kind of Site that are patched exactly beside the estimates, by lot where there are more."""
+    least: float = 0.8
+    """Accuracy from which a behaviour counts as learned, and is taken apart."""
     eval_every: int = 100
     """Steps between measures of the behaviours on held-out prompts."""
     snapshots: int = 6
@@ -76,9 +82,10 @@ class Config:
 
     def __post_init__(self) -> None:
         sizes = ("seeds", "n_layers", "d_model", "n_heads", "d_head", "d_mlp", "rows", "steps")
-        sizes += ("prompts", "eval_every", "snapshots", "checkpoint_every")
+        sizes += ("prompts", "pairs", "places", "eval_every", "snapshots", "checkpoint_every")
         checks = {f"{name} must be positive": getattr(self, name) >= 1 for name in sizes} | {
             f"n_ctx must be at least {LONGEST_PROMPT}, the longest prompt": self.n_ctx >= LONGEST_PROMPT,
+            "least must lie between 0 and 1": 0 <= self.least <= 1,
             "lr must be positive": self.lr > 0,
             "weight_decay must not be negative": self.weight_decay >= 0,
             "beta1 and beta2 must lie in [0, 1)": 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1,
@@ -101,7 +108,7 @@ FREE = ("seed", "seeds", "plan", "device", "threads", "eval_every", "snapshots",
 
 def paper() -> Config:
     """GPT-2 small, the model of the paper; nothing is trained."""
-    return Config(model="gpt2", seeds=1)
+    return Config(model="gpt2", seeds=1, pairs=8, places=64)
 
 
 def quick() -> Config:
@@ -121,6 +128,9 @@ def tiny() -> Config:
         rows=8,
         steps=60,
         prompts=16,
+        pairs=4,
+        places=24,
+        least=0.0,
         eval_every=20,
         snapshots=2,
         checkpoint_every=20,

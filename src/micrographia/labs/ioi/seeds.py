@@ -35,9 +35,9 @@ def train_seeds(
         Task(f"seed {seed}", train_seed, {"config": dataclasses.replace(alone, seed=seed), "out": str(place)})
         for seed, place in places.items()
     ]
-    with _stoppable(), closing(run_tasks(tasks, runner=runner, workers=workers, watch=watch)) as ending:
+    with stoppable(), closing(run_tasks(tasks, runner=runner, workers=workers, watch=watch)) as ending:
         for done in ending:
-            _raise_if_failed(done)
+            raise_if_failed(done)
     return places
 
 
@@ -62,14 +62,14 @@ def train_seed(config: Config, out: str) -> str:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
         raise Interrupted("Stopped by request; every network is saved as far as it came. Resume to go on.") from error
 
 
-def _raise_if_failed(done: Done) -> None:
+def raise_if_failed(done: Done) -> None:
     """A failed worker tells its error as text; the first line is type and message."""
     if done.error is None:
         return

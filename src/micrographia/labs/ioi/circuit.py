@@ -1,0 +1,153 @@
+"""Circuits of one behaviour, chosen by each method and judged on other prompts than those they were chosen on.
+
+Everything outside a circuit takes its value from the corrupt prompt of the pair. Parts are heads and MLPs at each
+position; edges run between heads, MLPs and the logits. The null are orders drawn at random.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator
+
+from micrographia.core.graph import graph_of
+from micrographia.core.model import Model
+from micrographia.core.pairs import metric_of
+from micrographia.labs.ioi import measure
+from micrographia.labs.ioi.cases import Case
+from micrographia.methods.attribution.edges import Method, edge_attribution
+from micrographia.methods.circuits.ablate import Ablation, Alone, edges_alone
+from micrographia.methods.circuits.judge import (
+    LADDER,
+    Areas,
+    areas,
+    completeness,
+    faithfulness,
+    minimality,
+    random_null,
+    subsets,
+)
+from micrographia.methods.circuits.members import Member, Part, ranked
+
+FAITHFUL = 0.9
+"""A circuit is called faithful when its faithfulness is within 1 - FAITHFUL of 1. Our choice."""
+RANDOM_ORDERS, RANDOM_CIRCUITS, SUBSETS, EDGE_PAIRS, DRAWN = 6, 50, 10, 16, 40
+IDLE = 0.01
+"""A member that adds less than this share of the gap is idle. Our choice."""
+
+
+class Curve(NamedTuple):
+    """One method along the ladder of shares."""
+
+    faithfulness: list[float]
+    cpr: float
+    cmd: float
+    needed: float
+    """The least share of members, of those tried, from which the circuit stays faithful."""
+
+
+class Chosen(NamedTuple):
+    """The smallest faithful circuit of the method with the smallest CMD."""
+
+    method: str
+    members: list[str]
+    of: int
+    faithfulness: float
+    interval: tuple[float, float]
+    """Of 95 %, over prompts."""
+    null: float
+    """The faithfulness nearest 1 among random circuits of this size."""
+    incomplete: float
+    """The worst |F(C - K) - F(M - K)| over subsets K by the toss of a coin, as a share of the gap."""
+    idle: int
+    """Members whose removal changes less than a hundredth of the gap."""
+
+
+class Circuits(NamedTuple):
+    ablation: str
+    nodes: dict[str, Curve]
+    edges: dict[str, Curve]
+    chosen: Chosen | None
+    graph: list[tuple[str, str, float]]
+    """The strongest edges, as (writer, reader, share of the gap)."""
+    shares: tuple[float, ...] = LADDER
+
+
+def circuits(model: Model, case: Case, draw: Generator) -> Circuits:
+    """Scores on `case.pairs`, judgement on `case.others`."""
+    ablation = Ablation("other")
+    m, judged = (metric_of("logit-diff", pairs, model) for pairs in (case.pairs, case.others))
+    found = measure.estimates(model, case.pairs, m, ("z", "mlp_out"), mode="noise", most=EVERY, generator=draw)
+    alone = measure.node_game(model, case.others, judged, ablation)
+    scores = measure.part_scores(model, case.pairs, found)
+    nodes = {name: curve(*measure.ladder(alone, own)) for name, own in scores.items()}
+    nodes[RANDOM] = by_chance(alone, measure.universe(model, case.pairs), draw)
+    best = min(scores, key=lambda name: nodes[name].cmd)
+    chosen = choose(best, alone, ranked(scores[best]), draw)
+    edges, graph = edge_circuits(model, case, draw)
+    return Circuits(str(ablation), nodes, edges, chosen, graph)
+
+
+def curve(by_size: Areas, by_help: Areas) -> Curve:
+    """Faithfulness and CMD are those of circuits by size of score, CPR that of the most helpful."""
+    values = by_size.faithfulness.values.double().cpu().tolist()
+    return Curve(values, by_help.cpr, by_size.cmd, needed(values, by_size.shares))
+
+
+def needed(values: Sequence[float], shares: Sequence[float]) -> float:
+    """The least share from which on every circuit tried is faithful."""
+    for i, share in enumerate(shares):
+        if all(abs(1 - value) <= 1 - FAITHFUL for value in values[i:]):
+            return share
+    return math.nan
+
+
+def by_chance(alone: Alone, members: Sequence[Member], draw: Generator) -> Curve:
+    """The mean over orders drawn at random."""
+    every = []
+    for _ in range(RANDOM_ORDERS):
+        order = [members[i] for i in torch.randperm(len(members), generator=draw).tolist()]
+        every.append(curve(*[areas(alone, order)] * 2))
+    mean = np.mean([each.faithfulness for each in every], axis=0).tolist()
+    cpr, cmd = (float(np.mean([getattr(each, name) for each in every])) for name in ("cpr", "cmd"))
+    return Curve(mean, cpr, cmd, needed(mean, LADDER))
+
+
+def choose(method: str, alone: Alone, order: Sequence[Part], draw: Generator) -> Chosen:
+    """The smallest circuit of this order that is faithful, and what can be said of it; at worst all members."""
+    sizes = sorted({*range(1, FEW), *(round(len(order) * share / FINE) for share in range(1, FINE + 1))} - {0})
+    sizes = [size for size in sizes if size <= len(order)]
+    tried = faithfulness(alone, [frozenset(order[:n]) for n in sizes], order)
+    at = next(i for i, value in enumerate(tried.values.tolist()) if abs(1 - value) <= 1 - FAITHFUL)
+    circuit = frozenset(order[: sizes[at]])
+    gap = float((tried.model.mean() - tried.empty.mean()).abs())
+    low, high = tried.interval(draw)[at].tolist()
+    without = completeness(alone, circuit, order, subsets(circuit, SUBSETS, draw)).worst / gap
+    idle = sum(value < IDLE for value in minimality(alone, circuit, order).values())
+    null = random_null(alone, circuit, order, draw, draws=RANDOM_CIRCUITS)
+    nearest = float(null.values[(1 - null.values).abs().argmin()])
+    value = float(tried.values[at])
+    return Chosen(method, sorted(map(str, circuit)), len(order), value, (low, high), nearest, without, idle)
+
+
+def edge_circuits(model: Model, case: Case, draw: Generator) -> tuple[dict[str, Curve], list[tuple[str, str, float]]]:
+    """EAP and EAP-IG beside chance, on fewer prompts, since every reader gets an input of its own."""
+    few, others = (pairs.rows(slice(0, EDGE_PAIRS)) for pairs in (case.pairs, case.others))
+    m, judged = (metric_of("logit-diff", pairs, model) for pairs in (few, others))
+    scored = {method: edge_attribution(model, few, m, mode="noise", method=method) for method in EDGE_METHODS}
+    alone = edges_alone(model, others, judged, graph_of(model))
+    found = {method: curve(*[measure.edge_ladder(alone, each)] * 2) for method, each in scored.items()}
+    found[RANDOM] = by_chance(alone, graph_of(model).edges, draw)
+    best = min(scored, key=lambda method: found[method].cmd)
+    gap = float((scored[best].clean - scored[best].corrupt).mean())
+    strongest = scored[best].top(DRAWN)
+    return found, [(str(edge.writer), str(edge.reader), -value / gap) for edge, value in strongest]
+
+
+EDGE_METHODS: tuple[Method, ...] = ("eap", "eap-ig")
+RANDOM = "random"
+EVERY = 10**9
+FEW, FINE = 12, 20
+"""Sizes tried for the chosen circuit: each of the first few, then twentieths of all members."""

@@ -1,0 +1,129 @@
+"""What a run found, in plain sentences. Nothing is claimed that the numbers beside it do not show."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NAMES = {
+    "z": "head outputs",
+    "neurons": "neurons",
+    "resid_pre": "the residual stream",
+    "attn_out": "attention outputs",
+    "mlp_out": "MLP outputs",
+    "q": "queries",
+    "k": "keys",
+    "v": "values",
+    "pattern": "attention patterns",
+}
+CLOSE, ROUGH = 0.9, 0.6
+"""Correlations from which an estimate is said to be close, and rough: those of the calibration."""
+
+
+def summary(results: Mapping[str, Any]) -> list[str]:
+    """A sentence or two on each question."""
+    said = [*_learned(results.get("behaviours") or ()), *_published(results.get("published_circuit") or {})]
+    said += _trust(results.get("estimates_beside_exact_effects") or ())
+    said += _mirror(results.get("denoising_beside_noising") or ())
+    said += _heads(results.get("head_kinds") or ())
+    said += _circuits(results.get("smallest_circuits") or ())
+    return said + _planted(results.get("planted_circuits") or ())
+
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def _learned(rows: Rows) -> list[str]:
+    if not rows:
+        return []
+    n = rows[0]["networks"]
+    told = ", ".join(f"{row['behaviour']} in {row['learned']}" for row in rows)
+    return [
+        f"Of {n} networks trained from nothing, so many learned each behaviour: {told}. Only those are taken apart."
+    ]
+
+
+def _published(found: Mapping[str, Any]) -> list[str]:
+    if not found:
+        return []
+    said = [
+        f"Over {found['prompts']} prompts it prefers the indirect object by {found['logit_difference']:.2f} logits, "
+        f"{found['preferred']:.1%} of the time; with a third name for the second subject by "
+        f"{found['abc_logit_difference']:.2f}."
+    ]
+    if "faithfulness" in found:
+        said.append(
+            f"The 26 published heads alone keep {found['faithfulness']:.0%} of that; as many random heads "
+            f"{found['random_faithfulness']:.0%}. Outside them stands {found['outside']}."
+        )
+    return said + ([found["note"]] if "note" in found else [])
+
+
+def _trust(rows: Rows) -> list[str]:
+    atp = {row["site"]: row["pearson"]["median"] for row in rows if row["method"] == "atp" and row["pearson"]}
+    if not atp:
+        return []
+    levels = {
+        "follow the exact effects closely": [site for site, r in atp.items() if r >= CLOSE],
+        "say roughly what to patch": [site for site, r in atp.items() if ROUGH <= r < CLOSE],
+        "are not to be trusted": [site for site, r in atp.items() if r < ROUGH],
+    }
+    told = "; ".join(
+        f"for {', '.join(f'{NAMES[site]} ({atp[site]:.2f})' for site in sites)} they {how}"
+        for how, sites in levels.items()
+        if sites
+    )
+    best = {
+        (row["site"], row["method"]): row["pearson"]["median"]
+        for row in rows
+        if row["pearson"] and row["method"] in ("atp-qk", "ig", "relp")
+    }
+    gains = sorted(((r - atp[site], site, way) for (site, way), r in best.items() if site in atp), reverse=True)
+    said = [f"Estimates of attribution patching, by Pearson's correlation with exact patching: {told}."]
+    if gains and gains[0][0] > 0:
+        gain, site, way = gains[0]
+        said.append(f"The largest repair: {WAYS[way]} for {NAMES[site]}, {atp[site]:.2f} to {atp[site] + gain:.2f}.")
+    return said
+
+
+WAYS = {"atp-qk": "the QK-fix", "ig": "integrated gradients", "relp": "RelP"}
+
+
+def _mirror(rows: Rows) -> list[str]:
+    known = [row for row in rows if row["differ_by"]]
+    if not known:
+        return []
+    told = ", ".join(f"{row['behaviour']} {row['differ_by']['median']:.0%}" for row in known)
+    noise = max(row["halves_of_the_prompts"]["median"] for row in known)
+    return [
+        f"Denoising and noising of heads by position differ by this share of the larger: {told}; denoising on two "
+        f"halves of the prompts by {noise:.0%} at most."
+    ]
+
+
+def _heads(rows: Rows) -> list[str]:
+    count = sum(row["of"] for row in rows)
+    if not count:
+        return []
+    both, chance = (sum(row[key] for row in rows) for key in ("found_both_ways", "by_chance"))
+    return [
+        f"Of {count} heads that look like one of the published kinds, {both} are also found by path patching alone; "
+        f"by chance it would be {chance:.1f}."
+    ]
+
+
+def _circuits(rows: Rows) -> list[str]:
+    ioi = [row for row in rows if row["behaviour"] == "ioi"]
+    if not ioi:
+        return []
+    told = ", ".join(f"{row['parts']} of {row['of']} in {row['network']}" for row in ioi)
+    return [f"For ioi these many heads and MLPs by position are enough: {told} (outside: {ioi[0]['outside']})."]
+
+
+def _planted(rows: Rows) -> list[str]:
+    if not rows:
+        return []
+    right = sum(row["misses"] == row["theory_says"] for row in rows)
+    missed = sum(row["misses"] != "nothing" for row in rows)
+    return [
+        f"On hand-built circuits, whose every part is known, {right} of {len(rows)} tries found and missed what theory "
+        f"says; {missed} of them missed something."
+    ]
