@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from micrographia.core.pairs import metric_of
@@ -12,6 +13,9 @@ from micrographia.labs.ioi.planted.planted import Planted
 from micrographia.labs.ioi.planted.theory import MODES, PLANTED, WAYS, Mode, Way, area, missed, missed_in_theory
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.patching import patch
+
+REFUSED: Mapping[Way, tuple[str, ...]] = {"relp": ("q", "k")}
+"""Kinds that a method gives no score: it sees nothing there, which counts as 0."""
 
 
 class Finding(NamedTuple):
@@ -45,12 +49,16 @@ def scores_by(here: Planted, way: Way, mode: Mode) -> Mapping[Site, Tensor]:
     patched exactly one at a time, or as estimated."""
     metric = metric_of("logit-diff", here.pairs, here.model)
     if way != "exact":
-        return attribute(here.model, here.pairs, metric, here.sites, mode=mode, method=way).scores
-    n_pos = here.pairs.clean.shape[1]
+        asked = [site for site in here.sites if site.kind not in REFUSED.get(way, ())]
+        found = attribute(here.model, here.pairs, metric, asked, mode=mode, method=way).scores
+        silent = set(here.sites) - set(asked)
+        return found | {site: torch.zeros(len(here.pairs), *here.lengths(site), dtype=torch.float64) for site in silent}
     tables = [
         grid
         for site in here.sites
-        for grid in grids(here.model, site, ("pos", "unit" if site.kind == "neurons" else "head"), n_pos)
+        for grid in grids(
+            here.model, site, ("pos", "unit" if site.kind == "neurons" else "head"), here.lengths(site)[0]
+        )
     ]
     found = patch(here.model, here.pairs, [metric], [patch for grid in tables for patch in grid.patches], mode=mode)
     effects = found.effects()[:, :, 0].split([len(grid.patches) for grid in tables])

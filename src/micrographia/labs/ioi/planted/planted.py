@@ -16,6 +16,7 @@ from torch import Tensor
 from micrographia.core.graph import INPUT, Edge, Node
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
+from micrographia.core.tokens import ids_of
 from micrographia.core.transformer import Transformer
 from micrographia.labs.ioi.planted.draft import ANSWERS, N_LAYERS, ON, VOCABULARY, WORDS, YES, Draft, N
 
@@ -48,6 +49,11 @@ class Planted(NamedTuple):
         named = {part.site.kind for parts in self.roles.values() for part in parts}
         kinds = [kind for kind in ("q", "k", "v", "z", "neurons") if kind in named | {"z", "neurons"}]
         return tuple(site for kind in kinds for site in self.model.sites if site.kind == kind)
+
+    def lengths(self, site: Site) -> tuple[int, int]:
+        """How many positions, and heads or neurons, a score of this Site has."""
+        shape = self.model.shape
+        return ids_of(self.pairs.clean).shape[1], shape.d_mlp if site.kind == "neurons" else shape.n_heads
 
     @property
     def circuit(self) -> frozenset[Part]:
