@@ -7,6 +7,7 @@ import zoo
 from micrographia.core.edits import apply, leaf, observe, put
 from micrographia.core.model import Start
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # the same calls are checked in the other files
 every = pytest.mark.parametrize(("name", "how"), zoo.EVERY)
 exact = pytest.mark.parametrize(("name", "how", "dtype"), zoo.EXACT)
 

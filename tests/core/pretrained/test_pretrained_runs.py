@@ -223,7 +223,7 @@ def test_knocking_out_an_edge_of_attention_reaches_the_answer():
     close(cut, model.run(ids, edits=[put("L2.z", z)]).logits)
 
 
-def test_bad_input_is_refused_with_what_to_do():
+def test_bad_input_is_refused_with_what_to_do(unchecked):
     model, ids = zoo.model("gpt2"), zoo.tokens()
     with pytest.raises(UserError, match="24 tokens at most"):
         model.run(zoo.tokens(1, 30))

@@ -11,6 +11,7 @@ from torch import Tensor
 from micrographia.core.edits import apply, leaf, observe
 from micrographia.core.sites import Site
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # the same calls are checked in the other files
 families = pytest.mark.parametrize("name", zoo.NAMES)
 LAYER = 1
 LOWEST = torch.finfo(torch.float32).min

@@ -101,7 +101,7 @@ class PretrainedWeights:
     def final_norm_b(self) -> Float[Tensor, "d_model"] | None:
         return bias_of(self._body.find(self._body.family.final_norm))
 
-    def final_readout(self, direction: Float[Tensor, "d_model *n"]) -> Float[Tensor, "d_model *n"]:
+    def final_readout(self, direction: Float[Tensor, "d_out *n"]) -> Float[Tensor, "d_model *n"]:
         """What reads `direction`, of the final norm's output, off the residual stream before division by the scale.
 
         gain * direction, less its mean for LayerNorm. The norm's bias adds `final_norm_b @ direction` in any case. The
