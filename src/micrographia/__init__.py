@@ -19,21 +19,31 @@ _PLACES = {
     ),
     "micrographia.core.errors": ("MicrographiaError", "UserError"),
     "micrographia.core.model": ("Cache", "Model", "Output"),
+    "micrographia.core.pairs": ("PairText", "Pairs", "from_texts", "metrics_of"),
     "micrographia.core.pretrained": ("Pretrained", "load"),
     "micrographia.core.sites": ("Site",),
     "micrographia.core.store": ("find_run", "list_runs", "load_run", "read_metrics", "verify"),
+    "micrographia.core.sweep": ("grids", "places"),
     "micrographia.core.transformer": ("Architecture", "Transformer"),
     "micrographia.faces.notebook": ("show",),
+    "micrographia.labs.workbench.config": ("Attribute", "Circuit", "Patch", "Prompts", "Target", "Trace"),
+    "micrographia.methods.attribution.attribute": ("attribute",),
+    "micrographia.methods.patching": ("patch", "patch_both"),
+    "micrographia.methods.tracing": ("trace",),
 }  # fmt: skip
 
 _RENAMED = {
     "GrokkingConfig": ("micrographia.labs.grokking.config", "Config"),
     "grok": ("micrographia.labs.grokking.run", "run"),
     "analyse": ("micrographia.labs.grokking.analysis.run", "analyse"),
+    "ask": ("micrographia.labs.workbench.run", "run"),
 }
 
 _FLOORS = ("core", "methods", "labs", "faces")
-_SHOWN = ("Figure", "Run", "find_run", "list_runs", "load_run", "grok", "analyse")  # what leads to Runs and Figures
+_SHOWN = (  # what leads to Runs, Figures and results, which a notebook displays
+    "Figure", "Run", "find_run", "list_runs", "load_run", "grok", "analyse", "ask", "patch", "patch_both", "attribute",
+    "trace",
+)  # fmt: skip
 
 _WHERE = {name: (module, name) for module, names in _PLACES.items() for name in names} | _RENAMED
 
@@ -47,10 +57,11 @@ def __getattr__(name: str) -> Any:
         return import_module("importlib.metadata").version("micrographia")
     if name not in _WHERE:
         raise AttributeError(f"micrographia has no name {name!r}; it has {', '.join(__all__)}.")
-    if name in _SHOWN:  # so that a notebook displays them; core itself knows no face
-        import_module("micrographia.faces.notebook").attach()
     module, inner = _WHERE[name]
-    return getattr(import_module(module), inner)
+    found = getattr(import_module(module), inner)
+    if name in _SHOWN:  # core and methods themselves know no face
+        import_module("micrographia.faces.notebook").attach()
+    return found
 
 
 def __dir__() -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from miniature import save_gpt2
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -26,16 +28,26 @@ def edits_change_the_loss(told: str) -> None:
     assert len(set(losses)) > 1
 
 
+def places_are_ranked_and_drawn(told: str) -> None:
+    assert "restored" in told
+    assert "noise: corrupt into clean" in told
+    assert told.splitlines()[-1].endswith("report.html")
+
+
 CHECKS = {
     "grokking_in_twelve_lines": published_stands_beside_measured,
+    "patch_a_model": places_are_ranked_and_drawn,
     "read_a_network": edits_change_the_loss,
 }
+
+
+ARGUMENTS = {"patch_a_model": lambda folder: save_gpt2(folder / "gpt2")}  # of all others: the smallest preset
 
 
 def run(path: Path, runs: Path) -> str:
     here = {"MICROGRAPHIA_RUNS": str(runs), "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(path), "tiny"],
+        [sys.executable, "-W", "error", str(path), str(ARGUMENTS.get(path.stem, lambda folder: "tiny")(runs))],
         capture_output=True,
         text=True,
         check=False,

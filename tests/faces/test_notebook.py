@@ -22,3 +22,12 @@ def test_through_the_facade_runs_and_figures_display_themselves(run):
     assert micrographia.Run is type(run)
     assert "Grokking addition" in run._repr_html_()
     assert "iframe" in run.figures[0]._repr_html_()
+
+
+def test_importing_the_facade_alone_loads_no_tensor_library():
+    import subprocess
+    import sys
+
+    code = "import sys, micrographia; micrographia.Run; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch" not in done.stdout.split()

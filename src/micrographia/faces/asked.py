@@ -177,6 +177,44 @@ def _flags(flags: Sequence[str], results: Mapping[str, Any]) -> list[Section]:
     return [Section("flags", "Where the estimate and the effect part ways", paragraphs=flags, essential=False)]
 
 
+def _circuit(found: Mapping[str, Any], results: Mapping[str, Any]) -> list[Section]:
+    rows = [[name, found[key]] for key, name in CIRCUIT.items() if found.get(key) is not None]
+    unit = next((row["unit"] for row in results.get("baselines") or ()), "")
+    lead = (
+        f"Everything outside the circuit is replaced by {found['ablation']}: that defines what is measured. In {unit}."
+    )
+    return [Section("circuit", "The circuit", lead, Table(("what", "value"), rows))]
+
+
+CIRCUIT = {
+    "members": "members",
+    "of": "of",
+    "faithfulness": "faithfulness, 1 is the whole model",
+    "null_faithfulness": "the same of random circuits of that size",
+    "null_p_value": "share of random ones at least as faithful",
+    "score_of_the_model": "metric of the model",
+    "score_alone": "metric of the circuit alone",
+    "score_of_nothing": "metric with all ablated",
+    "incompleteness_random_sets": "incompleteness, random sets taken out",
+    "incompleteness_worst_set": "incompleteness, worst set found",
+    "cpr": "CPR, area under faithfulness (more is better)",
+    "cmd": "CMD, area between it and 1 (less is better)",
+}
+
+
+def _members(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
+    scores, adds = ([row.get(name) for row in rows] for name in ("score", "adds"))
+    fine = decimals(scores), decimals(adds)
+    cells = [
+        [row["member"], fixed(score, fine[0]), fixed(added, fine[1])]
+        for row, score, added in zip(rows[:MOST_MEMBERS], scores, adds)
+    ]
+    more = f" The strongest {MOST_MEMBERS} of {len(rows)}." if len(rows) > MOST_MEMBERS else ""
+    lead = f"Estimated share of the gap, and what is lost when it alone is left out of the circuit.{more}"
+    return [Section("members", "Its members", lead, Table(("member", "score", "adds"), cells))]
+
+
+MOST_MEMBERS = 30
 MOST_PAIRS = 20
 
 BUILDERS = {
@@ -186,6 +224,8 @@ BUILDERS = {
     "flags": _flags,
     "explanation": _explanation,
     "other_metrics": _others,
+    "circuit": _circuit,
+    "members": _members,
     "restored": _restored,
     "prompts": _prompts,
 }

@@ -1,10 +1,14 @@
-"""Runs and Figures in a notebook, offline: a Run as its summary and claims, a Figure as a frame that can be moved.
+"""Runs, Figures and results in a notebook, offline: a Run as its summary and claims, what is drawn in a frame.
 
-core knows no face, so its classes get their `_repr_html_` here, from `attach`, which the facade calls.
+core and methods know no face, so their classes get their `_repr_html_` here, from `attach`, which the facade calls. It
+takes only what has been imported already, so that looking at a Run loads no tensor library.
 """
 
 import html as escaping
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from micrographia.core.claims import Figure, Run
 from micrographia.faces import words
@@ -21,15 +25,41 @@ class Shown:
         return self.html
 
 
-def show(thing: Run | Figure) -> Shown:
-    """A Run's whole report, or one Figure, as something a notebook displays."""
-    return Shown(figure_html(thing) if isinstance(thing, Figure) else report_html(thing))
+def show(thing: Any, positions: Sequence[str] | None = None) -> Shown:
+    """A Run's whole report, a Figure, or the pictures of a result, as something a notebook displays.
+
+    Results are `Patched` and `Both`, `Attribution`, `EdgeAttribution` and `Traced`; `positions` names their positions,
+    as `labs.workbench.prompts.position_names` does.
+    """
+    if isinstance(thing, Run):
+        return Shown(report_html(thing))
+    return Shown(figure_html(thing) if isinstance(thing, Figure) else result_html(thing, positions))
 
 
 def attach() -> None:
-    """Let Run and Figure display themselves in a notebook."""
+    """Let Runs, Figures and the results that have been imported display themselves in a notebook."""
     Run._repr_html_ = run_html  # type: ignore[attr-defined]  # a display hook, looked up by name
     Figure._repr_html_ = figure_html  # type: ignore[attr-defined]
+    for module, names in RESULTS.items():
+        for name in names if module in sys.modules else ():
+            getattr(sys.modules[module], name)._repr_html_ = result_html
+
+
+RESULTS = {
+    "micrographia.methods.patching": ("Patched", "Both"),
+    "micrographia.methods.attribution.estimate": ("Attribution",),
+    "micrographia.methods.attribution.edges": ("EdgeAttribution",),
+    "micrographia.methods.tracing": ("Traced",),
+}
+
+
+def result_html(result: Any, positions: Sequence[str] | None = None) -> str:
+    """The pictures of a result, in a frame."""
+    from micrographia.faces.report.page import render_figures
+    from micrographia.labs.workbench.shown import figures_of
+
+    figures = figures_of(result, positions)
+    return _framed(render_figures(figures), height=min(560 * len(figures), 900))
 
 
 def run_html(run: Run) -> str:

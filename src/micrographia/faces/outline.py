@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from micrographia.core.claims import Run
-from micrographia.faces import asked, words
+from micrographia.faces import asked, carriers, words
 from micrographia.faces.sections import Section, Table, as_records, flat, records
 
 Builder = Callable[[Any, Mapping[str, Any]], list[Section]]
@@ -150,6 +150,7 @@ BUILDERS: dict[str, Builder] = {
     "ablations": _ablations,
     "measures": _measures,
     **asked.BUILDERS,
+    **carriers.BUILDERS,
 }
 
 EVEN_EMPTY = ("frequencies",)  # that none was found is a result

@@ -61,7 +61,7 @@ def test_each_layer_is_a_place_of_its_own_unless_they_go_together():
         (lambda: Attribute(target=TARGET, prompts=PROMPTS, verify=-1), "verify"),
         (lambda: Trace(target=TARGET, prompt="a b", subject="c"), "do not stand in the prompt"),
         (lambda: Trace(target=TARGET, prompt="a b", subject="a", noise=0.0), "noise"),
-        (lambda: Circuit(target=TARGET, prompts=PROMPTS, n=0), "n must be positive"),
+        (lambda: Circuit(target=TARGET, prompts=PROMPTS, n=0), "n must be at least 1"),
         (lambda: Target(model="gpt2", threads=0), "threads"),
         (lambda: read_question({"question": "guess"}), "'guess'"),
         (lambda: read_question({"question": "patch", "model": "gpt2", "site": "x"}), "site"),

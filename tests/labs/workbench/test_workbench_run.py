@@ -12,7 +12,7 @@ from micrographia.core.errors import BadConfig, RunExists, UserError
 from micrographia.core.pairs import PairText, from_texts
 from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.core.trained import load_trained
-from micrographia.labs.workbench.config import Attribute, Patch, Prompts, Target, Trace, stored
+from micrographia.labs.workbench.config import Attribute, Circuit, Patch, Prompts, Target, Trace, stored
 from micrographia.labs.workbench.effects import grid, strongest
 from micrographia.labs.workbench.run import run
 from micrographia.labs.workbench.trace import positions_of
@@ -208,3 +208,24 @@ def test_the_strongest_places_leave_out_what_does_nothing():
     only = grid("z", ("layer",), (4,), (3, 4, 5, 6), raw, gap=-2.0)
     assert [only.name(flat) for _, flat in strongest([only], 10)] == ["L4.z", "L5.z"]
     assert only.shares["denoise"].tolist() == [0.0, 1.0, -0.5, -5e-10]
+
+
+@pytest.mark.parametrize("units", ["nodes", "edges"])
+def test_a_circuit_is_judged_beside_its_ablation_and_random_ones(trained, tmp_path, units):
+    question = Circuit(target=target(trained), prompts=INLINE, units=units, n=4, ablation="zero", null=5)
+    done = run(question, out=tmp_path / "r")
+    found = done.results["circuit"]
+    assert (found["members"], found["ablation"]) == (4, "zeros")
+    gap = found["score_of_the_model"] - found["score_of_nothing"]
+    assert found["faithfulness"] == pytest.approx((found["score_alone"] - found["score_of_nothing"]) / gap, rel=1e-3)
+    assert "zeros" in " ".join(done.results["summary"])
+    assert [figure.kind for figure in done.figures] == ["graph", "lines", "bars"]
+    assert sum(read_metrics(done.path)["chosen"]) == 4
+
+
+def test_a_greedy_circuit_hangs_together(trained, tmp_path):
+    question = Circuit(
+        target=target(trained), prompts=INLINE, units="edges", select="greedy", n=3, minimal=False, null=2
+    )
+    done = run(question, out=tmp_path / "r")
+    assert any(row["member"].endswith("-> logits") for row in done.results["members"])

@@ -81,7 +81,7 @@ def _answer(
     found: Sequence[Attribution],
     checks: Mapping[str, Calibration],
 ) -> Answer:
-    grids = _grids(found, ends)
+    grids = grids_of_scores(found, ends.gap)
     places = [record(each, flat, asked.positions) for each, flat in strongest(grids, MOST_PLACES)]
     method = METHODS[question.method]
     n_places = sum(each.size for each in grids)
@@ -111,19 +111,19 @@ def _told(mode: str, check: Calibration) -> list[str]:
     return [f"{PANELS[mode].capitalize()}.", *kinds, *flags]
 
 
-def _grids(found: Sequence[Attribution], ends: Ends) -> list[Grid]:
+def grids_of_scores(found: Sequence[Attribution], gap: float | None) -> list[Grid]:
     """Scores of one kind of Site put together over layers, both modes side by side."""
     families: dict[str, list[Site]] = {}
     for site in found[0].scores:
         families.setdefault(_kind(site), []).append(site)
-    return [_grid(kind, sites, found, ends) for kind, sites in families.items()]
+    return [_grid(kind, sites, found, gap) for kind, sites in families.items()]
 
 
 def _kind(site: Site) -> str:
     return str(site).partition(".")[2] if site.layer is not None else str(site)
 
 
-def _grid(kind: str, sites: Sequence[Site], found: Sequence[Attribution], ends: Ends) -> Grid:
+def _grid(kind: str, sites: Sequence[Site], found: Sequence[Attribution], gap: float | None) -> Grid:
     sites = sorted(sites, key=lambda site: -1 if site.layer is None else site.layer)
     raw = {each.mode: np.stack([_array(each.scores[site]) for site in sites], axis=1) for each in found}
     first = next(iter(raw.values()))
@@ -132,7 +132,7 @@ def _grid(kind: str, sites: Sequence[Site], found: Sequence[Attribution], ends: 
         inner = [axis for axis in inner if axis not in PLACED]
     axes = ("layer", *("unit" if axis in UNIT_AXES else axis for axis in inner))
     layers = [site.layer for site in sites if site.layer is not None]
-    return grid(kind, axes, first.shape[1:], layers, raw, ends.gap)
+    return grid(kind, axes, first.shape[1:], layers, raw, gap)
 
 
 def _array(values: Tensor) -> np.ndarray:

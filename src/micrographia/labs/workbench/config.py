@@ -170,18 +170,27 @@ class Circuit:
     """How edges are scored; nodes are scored by the edges out of them."""
     ablation: Literal["other", "zero", "mean"] = "other"
     """What stands for what is left out: its value in the corrupt run, zero, or its mean over the corrupt prompts."""
+    select: Literal["top", "greedy"] = "top"
+    """The members of largest score; or, for edges, grown from the logits backward so that all hang together."""
     n: int | None = None
     """How many to keep; by default as many as carry `faithful` of the behaviour."""
+    threshold: float | None = None
+    """Keep the members whose score is at least this share of the gap instead."""
     faithful: float = 0.9
-    """Share of the behaviour that the circuit must carry, where `n` is left out."""
+    """Share of the behaviour that the circuit must carry, where neither `n` nor `threshold` is given."""
     minimal: bool = True
-    """Leave out each part of the circuit in turn (one run a part)."""
+    """Leave out each member of the circuit in turn, which takes a run for each."""
+    null: int = 50
+    """Circuits of the same size drawn at random, to compare with."""
 
     def __post_init__(self) -> None:
-        if self.n is not None and self.n < 1:
-            raise BadConfig(f"n must be positive. Got {self.n}.")
+        _refuse_less(self, null=1, **({} if self.n is None else {"n": 1}))
         if not 0 < self.faithful <= 1:
             raise BadConfig(f"faithful must lie in (0, 1]. Got {self.faithful}.")
+        if self.n is not None and self.threshold is not None:
+            raise BadConfig("The size of the circuit was given twice, as n and as threshold. Leave one out.")
+        if self.select == "greedy" and (self.units != "edges" or self.threshold is not None):
+            raise BadConfig("Greedy selection grows edges from the logits: take units edges, and n or faithful.")
 
 
 Question = Patch | Attribute | Trace | Circuit

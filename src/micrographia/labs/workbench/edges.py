@@ -71,7 +71,7 @@ def ask_edges(question: Attribute, model: Model) -> Work:
             "calibration": [_told(mode, each) for mode, each in checks.items()],
             "places": rows[:MOST_PLACES],
         }
-        pictures = [*of_checks(checks, metric.name), graph_figure(found[0], ends)]
+        pictures = [*of_checks(checks, metric.name), graph_figure(found[0], ends.gap)]
         return Answer(results, pictures, _table(found, ends))
 
     return work
@@ -166,7 +166,7 @@ def of_checks(checks: Mapping[str, Check], metric: str) -> list[Figure]:
     ]
 
 
-def graph_figure(found: EdgeAttribution, ends: Ends) -> Figure:
+def graph_figure(found: EdgeAttribution, gap: float | None) -> Figure:
     """The strongest edges between parts, those into q, k and v of a head taken together."""
     graph, mean = found.graph, found.mean().cpu()
     weights: dict[tuple[Node, Node], float] = {}
@@ -176,7 +176,7 @@ def graph_figure(found: EdgeAttribution, ends: Ends) -> Figure:
             value = float(mean[graph.place(edge)]) / len(targets)
             weights[edge.writer, target] = weights.get((edge.writer, target), 0.0) + value
     largest = sorted(weights, key=lambda pair: -abs(weights[pair]))[:DRAWN]
-    sign = SIGNS[found.mode] / (ends.gap or 1.0)
+    sign = SIGNS[found.mode] / (gap or 1.0)
     return draw_graph(
         "edges",
         f"The {len(largest)} strongest edges: {PANELS[found.mode]}",

@@ -16,6 +16,7 @@ from micrographia.core.runtime import allowed_cores, generator, pick_device, pro
 from micrographia.core.store import RunFolder, load_run, new_run_path
 from micrographia.labs.workbench.answer import Work
 from micrographia.labs.workbench.attribute import ask_attribute
+from micrographia.labs.workbench.circuit import ask_circuit
 from micrographia.labs.workbench.config import Question, kind_of, stored
 from micrographia.labs.workbench.patch import ask_patch
 from micrographia.labs.workbench.target import load_target
@@ -26,6 +27,7 @@ ASKING: Mapping[str, Callable[[Any, Model], Work]] = {
     "patch": ask_patch,
     "attribute": ask_attribute,
     "trace": ask_trace,
+    "circuit": ask_circuit,
 }
 
 

@@ -124,7 +124,7 @@ def _summary(question: Trace, traced: Traced, answer: str, names: Sequence[str])
     layer, pos = divmod(int(effect.argmax()), effect.shape[1])
     gap = traced.high - traced.low
     first = (
-        f"The model says {answer!r} with probability {traced.high:.3g}; with {question.subject!r} blurred, "
+        f"The probability of {answer!r} is {traced.high:.3g}; with {question.subject!r} blurred it is "
         f"{traced.low:.3g} ({question.samples} draws of noise of {traced.noise_std:.3g}, "
         f"{question.noise:g} standard deviations of the embeddings)."
     )
@@ -159,8 +159,12 @@ def _figures(pictures: Sequence[Picture], names: Sequence[str], answer: str) -> 
     window = max(each.traced.window for each in plain)
     told = f"MLP and attention outputs are restored in windows of {window} layers." if window > 1 else ""
     figures = [
-        _map("trace", f"Probability of {answer.strip()!r} when a state is restored", plain, names, told),
-        *([_map("severed", "With one kind of part held at its blurred values", severed, names, "")] if severed else []),
+        trace_map("trace", f"Probability of {answer.strip()!r} when a state is restored", plain, names, told),
+        *(
+            [trace_map("severed", "With one kind of part held at its blurred values", severed, names, "")]
+            if severed
+            else []
+        ),
     ]
     last = max(plain[0].traced.subject)
     curves = [plain[0], *severed]
@@ -183,7 +187,7 @@ def _figures(pictures: Sequence[Picture], names: Sequence[str], answer: str) -> 
     return [*figures, along]
 
 
-def _map(name: str, title: str, pictures: Sequence[Picture], names: Sequence[str], told: str) -> Figure:
+def trace_map(name: str, title: str, pictures: Sequence[Picture], names: Sequence[str], told: str) -> Figure:
     """Tokens downward, layers across, one scale for all panels."""
     z = np.stack([each.traced.values.T.flip(0).cpu().numpy() for each in pictures])
     return Figure(

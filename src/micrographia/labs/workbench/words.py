@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from micrographia.labs.workbench.config import Attribute, Patch
+from micrographia.labs.workbench.config import Attribute, Circuit, Patch
 from micrographia.labs.workbench.effects import VERBS
 from micrographia.labs.workbench.prompts import Ends
 from micrographia.methods.attribution.calibrate import Calibration, trust
@@ -84,6 +84,20 @@ def of_edges(
         f"Checked ({mode}) on {len(each.edges)} edges, {each.n_top} of them the largest, by exact path patching: the "
         f"estimates {trust(each.pearson.value)} (Pearson {each.pearson}, Spearman {each.spearman})."
         for mode, each in checks.items()
+    ]
+
+
+def of_circuit(question: Circuit, ends: Ends, judged: Any, ablation: str, n_members: int, n: int) -> list[str]:
+    """The size of the circuit, what it carries alone, and what circuits of its size drawn at random carry."""
+    carried, null = float(judged.found.values[0]), judged.null
+    return [
+        baselines(ends, n),
+        f"{len(judged.chosen):,} of {n_members:,} {question.units} carry {carried:.1%} of the behaviour alone, with "
+        f"everything else replaced by {ablation}.",
+        f"Circuits of that size drawn at random carry {float(null.values.median()) + 0.0:.1%} "
+        f"({null.low:.1%} to {null.high:.1%}; p = {null.at_least:.2g} over {len(null.values)} draws).",
+        f"With the same members taken out of both, circuit and model differ by {judged.gap_of_random:.3g} "
+        f"{ends.metric.unit} over random sets, and by {judged.gap_of_worst:.3g} for the worst set that was found.",
     ]
 
 
