@@ -70,7 +70,7 @@ def test_paths_to_all_readers_together_are_the_node_patch(name):
 def test_paths_to_all_readers_together_are_the_node_patch_in_every_kind_of_block(kind):
     model, pairs = tiny(kind), pairs_for(VOCAB, 5)
     graph = graph_of(model)
-    patches = senders_of(graph)[::2]
+    patches = senders_of(graph)[1::3]
     found = path_patch(model, pairs, [difference(pairs)], patches, graph.readers).effects()[..., 0]
     torch.testing.assert_close(found, node_effects(model, pairs, patches), rtol=1e-6, atol=1e-6)
 
@@ -85,7 +85,7 @@ def test_edge_scores_are_the_slopes_of_exact_paths_in_every_kind_of_block(kind):
     sites = {node.site for node in graph.writers}
     here, there = (model.run(tokens, keep=sites).cache for tokens in (pairs.corrupt, pairs.clean))
     step = 3e-3  # Hugging Face's RMSNorm rounds to float32
-    some = [0, *range(1, len(graph.writers), 3)]
+    some = [0, *range(1, len(graph.writers), 4)]
     patches = [sender(graph.writers[i]) for i in some]
     donors = [{site: here[site] + sign * step * (there[site] - here[site]) for site in sites} for sign in (1, -1)]
     for kind in ("k", "mlp_pre"):  # of the last layer

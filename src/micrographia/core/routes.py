@@ -4,10 +4,11 @@ A model reads its one residual stream everywhere. Here a layer is run in two ste
 stream are read from it (`read`), then the layer runs with what they gave in place (`run_layer`). Both are runs of the
 model itself, so nothing is assumed of its norms and projections. What reads is position by position, so `read` takes
 rows of one token each.
-Cost: `read` computes a whole layer for the sake of its projections, once per distinct stream.
+Cost: `read` computes a layer up to what it reads and then leaves it, once per distinct stream.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -44,6 +45,27 @@ def repeated(inputs: Inputs, times: int) -> Inputs:
     return rows_of(inputs, torch.arange(n, device=ids_of(inputs).device).repeat(times))
 
 
+class _Enough(Exception):
+    """A run has what it came for."""
+
+
+class _Seen:
+    """Takes activations of a run and leaves it with the last of them."""
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self._left = set(kinds)
+        self.values: dict[str, Tensor] = {}
+
+    def taking(self, kind: str) -> Callable[[Tensor], None]:
+        def take(value: Tensor) -> None:
+            self.values[kind] = value
+            self._left.discard(kind)
+            if not self._left:
+                raise _Enough
+
+        return take
+
+
 def read(
     model: Model,
     layer: int,
@@ -60,15 +82,14 @@ def read(
     parts: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     for first in range(0, len(rows), AT_ONCE):
         at = slice(first, first + AT_ONCE)
-        cache = model.run(
-            torch.zeros(len(rows[at]), 1, dtype=torch.long, device=residual.device),
-            keep=[Site(kind, layer) for kind in kinds],
-            edits=[put(site, scale[at]) for site, scale in held.items()],
-            start=Start(layer, rows[at]),
-            stop=layer + 1,
-        ).cache
+        seen = _Seen(kinds)
+        edits = [put(site, scale[at]) for site, scale in held.items()]
+        edits += [observe(Site(kind, layer), seen.taking(kind)) for kind in kinds]
+        tokens = torch.zeros(len(rows[at]), 1, dtype=torch.long, device=residual.device)
+        with suppress(_Enough):
+            model.run(tokens, edits=edits, start=Start(layer, rows[at]), stop=layer + 1)
         for kind in kinds:
-            parts[kind].append(cache[Site(kind, layer)][:, 0])
+            parts[kind].append(seen.values[kind][:, 0])
     return {kind: torch.cat(found).unflatten(0, residual.shape[:-1]) for kind, found in parts.items()}
 
 

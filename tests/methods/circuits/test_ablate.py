@@ -11,6 +11,7 @@ from micrographia.core.graph import INPUT, LOGITS, Edge, Node, graph_of
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
+from micrographia.core.sweep import Place
 from micrographia.methods.circuits.ablate import Ablation, edges_alone, nodes_alone
 from micrographia.methods.circuits.members import Part, head, mlp, parts_of
 from micrographia.methods.paths import path_patch
@@ -52,19 +53,13 @@ def test_all_edges_are_the_model_and_no_edge_is_the_other_prompt(name):
 def test_all_edges_but_one_is_that_edges_path_noised(name):
     model, pairs, metric = given(name)
     graph = graph_of(model)
-    some = graph.edges[:: max(1, len(graph.edges) // 6)]
+    some = graph.edges[2 :: len(graph.edges) // 3]
     found = edges_alone(model, pairs, metric, graph)([frozenset(graph.edges) - {edge} for edge in some])
     for edge, score in zip(some, found):
         where = {} if edge.writer.head is None else {"head": edge.writer.head}
-        sender = [(place_of(edge.writer.site, where),)]
+        sender = [(Place(edge.writer.site, where),)]
         expected = path_patch(model, pairs, [metric], sender, [edge.reader], mode="noise").values[0, :, 0]
         torch.testing.assert_close(score, expected, rtol=1e-5, atol=1e-6)
-
-
-def place_of(site: Site, where: dict):
-    from micrographia.core.sweep import Place
-
-    return Place(site, where)
 
 
 @pytest.mark.parametrize("name", ["modern", "parallel blocks"])

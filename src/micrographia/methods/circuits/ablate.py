@@ -125,8 +125,9 @@ def edges_alone(
     """Scores of circuits of Edges of this graph, exact: every reader sees writers within its edges as they are in this
     run, and all others ablated. The input is a writer like others.
 
-    Cost of a circuit: one forward pass, and for each layer one more of that layer for every different set of edges
-    that its readers have: up to 1 + 3 heads forwards (37 for GPT-2 small), fewer for sparse circuits.
+    Cost of a circuit: one forward pass, and in each layer, for every different set of edges that its readers have,
+    norms and projections once more and a sum over the heads outside: for GPT-2 small's shape, 8 prompts of 15 tokens on
+    one CPU thread, 24, 33 and 46 forwards for 100, 1000 and 10 000 edges.
     Errors: BadConfig for a graph whose heads do not add up; UserError for edges it does not have.
     """
     check_aligned(pairs, model.tokenizer)
