@@ -1,18 +1,31 @@
 """What holds for every test: shape annotations are executed, one thread, laws that draw the same examples each time.
 
 The import hook has to be there before anything of the package is imported, so it comes first in this file. It makes
-beartype check every annotation of `core` and `methods`, jaxtyping's shapes among them.
+beartype check every annotation of `core` and `methods`, jaxtyping's shapes among them; but for functions that are made
+inside others, once a call: to check those costs more than they do.
 """
 
-from jaxtyping import install_import_hook
+from collections.abc import Callable
+from typing import Any
+
+import jaxtyping
 
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int will do where a float is asked
-install_import_hook(["micrographia.core", "micrographia.methods"], CHECKER)
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def _of_modules_and_classes(*, typechecker: Any) -> Callable[[Any], Any]:
+    """The hook's decorator, which leaves inner functions as they are."""
+    decorate = _jaxtyped(typechecker=typechecker)
+    return lambda made: made if "<locals>" in made.__qualname__ else decorate(made)
+
+
+jaxtyping.jaxtyped = _of_modules_and_classes
+jaxtyping.install_import_hook(["micrographia.core", "micrographia.methods"], CHECKER)
 
 from collections.abc import Iterator  # noqa: E402  (after the hook)
 
 import hypothesis  # noqa: E402
-import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
