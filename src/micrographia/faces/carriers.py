@@ -6,9 +6,11 @@ Part of `outline`, which puts them among the others. Values are put in order her
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from micrographia.core.claims import Run
 from micrographia.faces import words
 from micrographia.faces.sections import Section, Table
 
+LAB = "ioi"
 Rows = Sequence[Mapping[str, Any]]
 METHODS = {
     "exact": "exact",
@@ -22,6 +24,12 @@ METHODS = {
     "change": "size alone",
     "random": "by chance",
 }
+
+
+def title(run: Run) -> str:
+    """What was studied: our own networks, or a model by name."""
+    model = str(run.config.get("model") or "").rstrip("/").rpartition("/")[2]
+    return f"Which parts carry a behaviour: {model or 'networks trained from nothing'}"
 
 
 def _behaviours(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
@@ -67,7 +75,7 @@ def brief(thing: Mapping[str, Any] | None, *, spread: bool = True) -> str:
 
 
 def short(x: float) -> str:
-    return words.number(float(f"{x:.2g}") if abs(x) < 1 else float(f"{x:.3g}"))
+    return words.number(float(f"{x:.3g}"))
 
 
 def _told(found: Mapping[str, str], results: Mapping[str, Any]) -> list[Section]:
@@ -79,9 +87,7 @@ def _told(found: Mapping[str, str], results: Mapping[str, Any]) -> list[Section]
 
 
 def _mirrors(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
-    lead = (
-        "How far denoising and noising of heads by position differ, as a share of the larger; and mere noise."
-    )
+    lead = "How far denoising and noising of heads by position differ, as a share of the larger; and mere noise."
     cells = [[row["behaviour"], brief(row["differ_by"]), brief(row["halves_of_the_prompts"])] for row in rows]
     columns = ("behaviour", "denoise from noise", "denoise, half the prompts from the other")
     return [Section("mirrors", "Denoising beside noising", lead, Table(columns, cells, texts=EVERY), essential=False)]
@@ -89,9 +95,9 @@ def _mirrors(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
 
 def _heads(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
     lead = (
-        "By looks: where a head attends and what it copies. By patching: as many heads whose words, on the path of that "
-        "kind, carry most of the answer. The second way sees no attention, the first no effect. The area is that under "
-        "the ROC curve; half is chance."
+        "By looks: where a head attends and what it copies. By patching: as many heads whose words, on the path of "
+        "that kind, carry most of the answer. The second way sees no attention, the first no effect. The area is that "
+        "under the ROC curve; half is chance."
     )
     columns = ("kind", "by looks", "by patching", "both", "by chance", "area")
     cells = [
@@ -110,8 +116,8 @@ def _heads(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
 
 def _circuits(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
     lead = (
-        "CMD, the area between a circuit's faithfulness and 1 as it grows: the smaller the better. Chosen and judged on "
-        "different prompts; outside stands the corrupt prompt of each pair."
+        "CMD, the area between a circuit's faithfulness and 1 as it grows: the smaller the better. Chosen and judged "
+        "on different prompts; outside stands the corrupt prompt of each pair."
     )
     made = {"nodes": "heads and MLPs by position", "edges": "edges"}
     found = []

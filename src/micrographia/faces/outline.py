@@ -18,10 +18,12 @@ Builder = Callable[[Any, Mapping[str, Any]], list[Section]]
 def outline(run: Run) -> list[Section]:
     """The sections of a Run in reading order; empty while it has no results."""
     results = run.results or {}
+    builders = asked.BUILDERS if run.lab == asked.LAB else BUILDERS
+    elsewhere = {*ELSEWHERE, *(asked.ELSEWHERE if run.lab == asked.LAB else ())}
     sections: list[Section] = []
-    for key in [*(key for key in BUILDERS if key in results), *(key for key in results if key not in BUILDERS)]:
-        if key not in ELSEWHERE and results[key] is not None and (results[key] or key in EVEN_EMPTY):
-            sections += BUILDERS[key](results[key], results) if key in BUILDERS else _unknown(key, results[key])
+    for key in [*(key for key in builders if key in results), *(key for key in results if key not in builders)]:
+        if key not in elsewhere and results[key] is not None and (results[key] or key in EVEN_EMPTY):
+            sections += builders[key](results[key], results) if key in builders else _unknown(key, results[key])
     return sections
 
 
@@ -35,6 +37,8 @@ def title(run: Run) -> str:
     """One line that names the Run: its lab and what it studied."""
     if run.lab == asked.LAB:
         return asked.title(run)
+    if run.lab == carriers.LAB:
+        return carriers.title(run)
     about = f": {words.name(run.preset)}" if run.preset in ("sweep", "lottery") else ""
     operation = OPERATIONS.get(str(run.config.get("operation")))
     if run.lab == "grokking" and operation and run.config.get("modulus"):
@@ -149,7 +153,6 @@ BUILDERS: dict[str, Builder] = {
     "replacements": _replacements,
     "ablations": _ablations,
     "measures": _measures,
-    **asked.BUILDERS,
     **carriers.BUILDERS,
 }
 
@@ -165,7 +168,6 @@ ELSEWHERE = (
     "published_rule",
     "run",
     "report",
-    *asked.ELSEWHERE,
 )
 """Parts of the results that are shown within a section, or in a place of their own."""
 

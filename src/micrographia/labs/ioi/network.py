@@ -3,6 +3,7 @@
 It runs in a process of its own, so what it gives can be pickled and holds no model.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,8 +37,12 @@ CHANGE = "change"
 """The baseline: how far the activation itself moves, without any gradient."""
 
 
+FEWEST = 8
+"""Places below which no correlation is given: two points always correlate fully."""
+
+
 class Agreement(NamedTuple):
-    """Correlations over the places of one kind of Site; NaN where nothing varies."""
+    """Correlations over the places of one kind of Site; NaN where nothing varies or places are few."""
 
     pearson: float
     spearman: float
@@ -125,7 +130,8 @@ def trust(kind: measure.Kind, draw: Generator) -> dict[str, Agreement]:
         if name in SIZES:
             estimate, truth = np.abs(estimate), np.abs(exact)
         pair = agreement(estimate, truth, np.ones(len(exact)), generator=draw, draws=0)
-        found[name] = Agreement(pair[0].value, pair[1].value, len(exact))
+        values = (each.value if len(exact) >= FEWEST else math.nan for each in pair)
+        found[name] = Agreement(*values, len(exact))
     return found
 
 

@@ -67,7 +67,7 @@ def alone(model: Reader, groups: Sequence[Group], words: Words, draw: Generator)
 def published(each: Group) -> frozenset[Part]:
     """The 26 heads at the positions of their roles in these prompts."""
     return frozenset(
-        Part(Node(Site("z", layer), i), each.roles[WHERE[role]])
+        Part(Node(Site("z", layer), head), each.roles[WHERE[role]])
         for role, heads in HEADS.items()
         for layer, head in heads
     )

@@ -90,11 +90,13 @@ def usable(model: Reader) -> Words:
 
 
 def _is_single(model: Reader, word: str) -> bool:
+    """One token, and its own: an unknown word may be one token too."""
+    assert model.tokenizer is not None
     try:
-        single_token(model.tokenizer, f" {word}")
+        found = single_token(model.tokenizer, f" {word}")
     except BadPrompt:
         return False
-    return True
+    return model.tokenizer.decode([found]).strip() == word
 
 
 def group(model: Reader, template: int, order: str, n: int, words: Words, draw: Generator) -> Group:

@@ -1,0 +1,128 @@
+"""The published analysis of GPT-2 small, on a miniature of its shape with random weights: machinery, not findings."""
+
+import dataclasses
+
+import gpt2_of_words
+import pytest
+import torch
+
+from micrographia.core.errors import BadConfig, BadPrompt
+from micrographia.core.pretrained.load import load
+from micrographia.core.runtime import generator
+from micrographia.core.tokens import ids_of
+from micrographia.labs.ioi.config import paper, preset_of
+from micrographia.labs.ioi.published import circuit, prompts, study
+from micrographia.labs.ioi.run import run
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return gpt2_of_words.save(tmp_path_factory.mktemp("models") / "gpt2")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return load(str(folder), dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def groups(model):
+    words, draw = prompts.usable(model), generator(0)
+    return [prompts.group(model, template, order, 3, words, draw) for template in (0, 6) for order in prompts.ORDERS]
+
+
+def text_of(model, row):
+    return model.tokenizer.decode(row.tolist())
+
+
+def test_there_are_fifteen_templates_in_two_orders():
+    assert len(prompts.TEMPLATES) == 15
+    assert all(text.count("[B]") == 2 and text.count("[A]") == 2 for text in prompts.TEMPLATES)
+
+
+def test_every_prompt_holds_io_once_and_s_twice_and_asks_for_io(groups):
+    for each in groups:
+        assert ((each.clean == each.right[:, None]).sum(1) == 1).all()
+        assert ((each.clean == each.wrong[:, None]).sum(1) == 2).all()
+
+
+def test_the_corruptions_change_the_second_subject_alone(groups):
+    for each in groups:
+        for side in (each.swap, each.abc):
+            changed = (side != each.clean).nonzero()[:, 1].unique().tolist()
+            assert changed == [each.roles["S2"]]
+        assert (each.swap[:, each.roles["S2"]] == each.right).all()
+        third = each.abc[:, each.roles["S2"]]
+        assert not ((third == each.right) | (third == each.wrong)).any()
+
+
+def test_the_orders_exchange_the_names_of_the_first_clause(groups):
+    for each in groups:
+        assert (each.roles["IO"] < each.roles["S1"]) == (each.order == "ABBA")
+        assert each.roles["S1"] < each.roles["S2"] < each.roles["END"]
+
+
+def test_the_eight_prompts_come_in_pairs_that_exchange_their_answers(model):
+    pairs = prompts.eight_prompts(model)
+    assert len(pairs) == 8
+    assert (ids_of(pairs.clean)[:, 0] == 0).all()
+    assert torch.equal(ids_of(pairs.clean)[0::2], ids_of(pairs.corrupt)[1::2])
+    assert torch.equal(pairs.right[0::2], pairs.wrong[1::2])
+    assert text_of(model, ids_of(pairs.clean)[0]).endswith("John gave the bag to")
+
+
+def test_the_circuit_has_26_heads_at_the_positions_of_their_roles(groups):
+    parts = circuit.published(groups[0])
+    assert len(parts) == 26
+    at_end = {(p.node.site.layer, p.node.head) for p in parts if p.pos == groups[0].roles["END"]}
+    assert at_end == {h for role in circuit.HEADS for h in circuit.HEADS[role] if circuit.WHERE[role] == "END"}
+    assert {p.pos for p in parts} == {groups[0].roles[name] for name in ("END", "S2", "S1+1")}
+
+
+def test_random_circuits_are_as_large_and_other(groups):
+    drawn = circuit.by_chance(groups[0], generator(0))
+    assert len(drawn) == 26
+    assert drawn != circuit.published(groups[0])
+
+
+def test_a_model_that_knows_no_names_is_refused(tmp_path):
+    few = ["<bos>", "<pad>", "Mary", "John", "store", "drink"]
+    with pytest.raises(BadPrompt, match="three names"):
+        prompts.usable(load(str(gpt2_of_words.save(tmp_path / "few", n_layer=1, n_head=2, words=few))))
+
+
+def test_a_model_without_a_tokenizer_is_refused(tmp_path):
+    import miniature
+
+    bare = miniature.save_gpt2(tmp_path / "bare", tokenizer=False)
+    with pytest.raises(BadConfig, match="no tokenizer"):
+        study.loaded(dataclasses.replace(paper(), model=str(bare)), lambda event: None)
+
+
+def test_a_model_of_another_shape_is_studied_without_the_published_heads(tmp_path):
+    other = load(str(gpt2_of_words.save(tmp_path / "other", n_layer=2, n_head=2)))
+    assert not circuit.has_it(other)
+    assert "2 layers of 2" in study.alone(other, [], None, generator(0))["note"]
+
+
+def test_the_whole_analysis_runs_and_is_judged_at_paper(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "TEMPLATES", prompts.TEMPLATES[:2])
+    monkeypatch.setattr(circuit, "RANDOM", 1)
+    config = dataclasses.replace(paper(), model=str(folder), prompts=8, pairs=2, places=6, threads=1)
+    found = run(config, out=tmp_path / "run")
+    assert found.status == "finished"
+    numbers = found.results["published_circuit"]
+    assert {"logit_difference", "preferred", "faithfulness", "eight_prompts", "most_for"} <= set(numbers)
+    assert len(numbers["most_for"]) == 5
+    assert {figure.kind for figure in found.figures} == {"heatmap", "scatter", "bars"}
+    measured = {judged.claim.id: judged.measured for judged in found.claims}
+    assert measured["gpt2-circuit"] == numbers["faithfulness"]
+    assert all(judged.verdict == "not run" for judged in found.claims)  # other choices than the preset's
+    assert measured["heads-found-twice"] is None
+
+
+def test_the_paper_preset_is_gpt2():
+    assert preset_of(paper()) == "paper"
+    assert paper().model == "gpt2"

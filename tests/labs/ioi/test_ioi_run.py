@@ -1,0 +1,103 @@
+"""A run of trained networks from nothing to judged claims: machinery, at a size at which nothing is learned."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from micrographia.core.claims import load_claims
+from micrographia.core.errors import BadConfig
+from micrographia.core.store import load_run, verify
+from micrographia.core.trained import load_trained
+from micrographia.faces.outline import outline, summary
+from micrographia.labs.ioi.__main__ import read_config
+from micrographia.labs.ioi.config import Config, tiny
+from micrographia.labs.ioi.judge import CLAIMS, MEASURED
+from micrographia.labs.ioi.run import run
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+def smallest() -> Config:
+    return dataclasses.replace(tiny(), steps=20, prompts=8, pairs=3, places=8, checkpoint_every=10, eval_every=10)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return run(smallest(), out=tmp_path_factory.mktemp("runs") / "whole")
+
+
+def test_a_finished_run_holds_what_a_reader_needs(done):
+    assert done.status == "finished"
+    tables = ("behaviours", "estimates_beside_exact_effects", "head_kinds", "circuits", "planted_circuits", "summary")
+    assert set(tables) <= set(done.results)
+    assert {figure.kind for figure in done.figures} == {"lines", "bars", "heatmap", "scatter", "graph"}
+    assert verify(done.path) == []
+
+
+def test_every_network_can_be_opened_as_a_model(done):
+    for seed in (0, 1):
+        assert load_trained(done.path / "networks" / f"seed-{seed}").tokenizer is not None
+
+
+def test_a_finished_run_is_not_done_again(done):
+    before = {path: path.stat().st_mtime_ns for path in done.path.rglob("*") if path.is_file()}
+    assert run(smallest(), out=done.path, resume=True).results == done.results
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_claims_about_the_planted_circuits_do_not_need_training(done):
+    verdicts = {judged.claim.id: judged.verdict for judged in load_run(done.path).claims}
+    assert set(verdicts.values()) == {"not run"}  # a size that is no preset's
+    measured = {judged.claim.id: judged.measured for judged in done.claims}
+    assert measured["planted-circuits-as-theory-says"] == 1
+
+
+def test_every_claim_has_its_measurement_and_no_other():
+    assert [claim.id for claim in load_claims(CLAIMS)] == list(MEASURED)
+
+
+def test_published_figures_stand_in_claims_alone():
+    room = CLAIMS.parent
+    figures = {"3.5519", "3.56", "0.993", "0.753", "0.979", "0.195", "0.968", "0.962", "0.992"}
+    for path in room.rglob("*.py"):
+        assert not [figure for figure in figures if figure in path.read_text(encoding="utf-8")], path
+
+
+def test_all_that_was_found_is_told(done):
+    told = outline(done)
+    assert {"behaviours", "estimates", "heads", "circuits-nodes", "circuits-edges", "planted"} <= {s.id for s in told}
+    assert len(summary(done)) >= 4
+    assert all(section.table is None or len(section.table.columns) == len(section.table.rows[0]) for section in told)
+
+
+def test_a_map_shows_both_directions_beside_the_words(done):
+    figure = next(each for each in done.figures if each.name == "ioi-z")
+    z = np.asarray(figure.data["z"])
+    assert z.shape == (2, 2 * smallest().n_heads, len(figure.data["x_names"]))
+    assert figure.data["x_names"][1] == "1 When"
+
+
+def test_the_same_config_gives_the_same_results(done, tmp_path):
+    again = run(smallest(), out=tmp_path / "again")
+    assert again.results == done.results
+
+
+def test_a_bare_machine_runs_a_config_without_any_face(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"no_such_field": 1}), encoding="utf-8")
+    with pytest.raises(BadConfig, match="no_such_field"):
+        read_config(path)
+    source = str(Path(__file__).parents[3] / "src")
+    ended = subprocess.run(
+        [sys.executable, "-m", "micrographia.labs.ioi", str(path)],
+        env={"PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("micrographia: ")
