@@ -178,7 +178,8 @@ def _flags(flags: Sequence[str], results: Mapping[str, Any]) -> list[Section]:
 
 
 def _circuit(found: Mapping[str, Any], results: Mapping[str, Any]) -> list[Section]:
-    rows = [[name, found[key]] for key, name in CIRCUIT.items() if found.get(key) is not None]
+    size = [["members", f"{found['members']:,} of {found['of']:,}"]]
+    rows = [*size, *([name, _told(found[key])] for key, name in CIRCUIT.items() if found.get(key) is not None)]
     unit = next((row["unit"] for row in results.get("baselines") or ()), "")
     lead = (
         f"Everything outside the circuit is replaced by {found['ablation']}: that defines what is measured. In {unit}."
@@ -186,9 +187,15 @@ def _circuit(found: Mapping[str, Any], results: Mapping[str, Any]) -> list[Secti
     return [Section("circuit", "The circuit", lead, Table(("what", "value"), rows))]
 
 
+def _told(figure: float | Mapping[str, float]) -> str:
+    """A figure, with its interval if it has one, short enough for a telephone."""
+    if not isinstance(figure, Mapping):
+        return rounded(figure)
+    middle = figure.get("value", figure.get("median"))
+    return f"{fixed(middle, 3)} ({fixed(figure['low'], 3)} to {fixed(figure['high'], 3)})"
+
+
 CIRCUIT = {
-    "members": "members",
-    "of": "of",
     "faithfulness": "faithfulness, 1 is the whole model",
     "null_faithfulness": "the same of random circuits of that size",
     "null_p_value": "share of random ones at least as faithful",

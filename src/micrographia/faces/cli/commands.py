@@ -4,6 +4,7 @@ A command's function takes the words after its name and gives an exit code. The 
 and from the labs' catalogue, so that it needs neither tyro nor torch.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -57,11 +58,20 @@ def nearest(word: str) -> list[str]:
     return list(dict.fromkeys(singles.get(match, match) for match in matches))
 
 
+def _entry(name: str, text: str, width: int) -> str:
+    """A name with its text beside it, broken before the 80th column."""
+    later = " " * (width + 4)
+    return textwrap.fill(f"  {name:<{width}}  {text}", HELP_WIDTH, subsequent_indent=later, drop_whitespace=True)
+
+
+HELP_WIDTH = 80
+
+
 def help_text(version: str = "") -> str:
     """The page that `micrographia --help` prints."""
     width = max(len(command.name) for command in COMMANDS)
     commands = "\n".join(f"  {command.name:<{width}}  {command.line}" for command in COMMANDS)
-    labs = "\n".join(f"  {lab.name:<{width}}  {lab.question}" for lab in LABS)
+    labs = "\n".join(_entry(lab.name, lab.question, width) for lab in LABS)
     return f"""\
 micrographia{version}: a microscope for neural networks.
 

@@ -24,7 +24,7 @@ from micrographia.faces.sections import Section
 
 SCRIPTS = ("explorer_loss.js", "explorer.js", "report.js")
 UNGROUPED = "Figures"
-OPENING = ("The run", "Places")
+OPENING = ("The run", "In pictures")
 """The groups of pictures that open the page, before any table."""
 ORDER = (*OPENING, "The circuit", "Progress measures", "Neurons", "Attention", "Explorer")
 """Groups with these names stand first, in this order."""

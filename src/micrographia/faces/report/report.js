@@ -114,7 +114,8 @@
 
   // On a narrow page fewer ticks, so that their labels neither touch nor turn.
   function sparser(layout) {
-    const axes = Object.keys(layout).filter((key) => key.startsWith("xaxis") && layout[key].tickmode !== "array");
+    const named = (axis) => axis.tickmode === "array" || axis.tickangle; // each name is wanted, and turned to fit
+    const axes = Object.keys(layout).filter((key) => key.startsWith("xaxis") && !named(layout[key]));
     const few = layout.coloraxis ? 4 : 9;
     return Object.fromEntries(axes.map((key) => [key, { ...layout[key], nticks: few, tickangle: 0 }]));
   }

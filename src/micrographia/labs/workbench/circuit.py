@@ -182,7 +182,7 @@ def _figures(
     ladder = Figure(
         name="faithfulness",
         kind="lines",
-        group="Places",
+        group="In pictures",
         title="How much of the behaviour circuits of each size carry",
         source="Mueller et al. (2025), section 3.1",
         caption=f"Members by their score; 1 is the whole model, 0 all ablated ({ablation}). Above 1, what was left out "
@@ -204,7 +204,7 @@ def _figures(
             Figure(
                 name="minimality",
                 kind="bars",
-                group="Places",
+                group="In pictures",
                 title="What each member adds",
                 caption="The share of the behaviour that is lost when this member alone is left out of the circuit; "
                 "of several that do the same work, none may seem to add anything.",

@@ -228,7 +228,7 @@ def draw_graph(
     return Figure(
         name=name,
         kind="graph",
-        group="Places",
+        group="In pictures",
         title=title,
         caption=caption,
         data={

@@ -75,7 +75,7 @@ def _picture(each: Grid, title: str, shares: dict[str, NDArray[Any]], positions:
     return Figure(
         name=each.kind,
         kind="heatmap",
-        group="Places",
+        group="In pictures",
         title=title,
         caption=caption(shares, label),
         data={
@@ -134,7 +134,7 @@ def _tokens(name: str, title: str, shares: dict[str, NDArray[Any]], positions: S
     return Figure(
         name=name,
         kind="tokens",
-        group="Places",
+        group="In pictures",
         title=title,
         caption=caption(shares, label),
         data={
@@ -157,7 +157,7 @@ def _bars(each: Grid, title: str, shares: dict[str, NDArray[Any]], label: str) -
     return Figure(
         name=each.kind,
         kind="bars",
-        group="Places",
+        group="In pictures",
         title=title,
         caption=caption(shares, label) + rest,
         data={
@@ -184,7 +184,7 @@ def _attention(each: Grid, title: str, shares: dict[str, NDArray[Any]], position
     return Figure(
         name=each.kind,
         kind="attention",
-        group="Places",
+        group="In pictures",
         title=title,
         caption=f"{caption({mode: share}, label)} Each panel: query down, key across.",
         data=data,

@@ -172,7 +172,7 @@ def _figures(pictures: Sequence[Picture], names: Sequence[str], answer: str) -> 
     along = Figure(
         name="last-subject-token",
         kind="lines",
-        group="Places",
+        group="In pictures",
         title="What restoring the last token of the subject brings back",
         source="Meng et al. (2022), figure 3",
         caption="Where the curve with MLPs held lies lower, the state works through the MLPs behind it.",
@@ -193,7 +193,7 @@ def trace_map(name: str, title: str, pictures: Sequence[Picture], names: Sequenc
     return Figure(
         name=name,
         kind="heatmap",
-        group="Places",
+        group="In pictures",
         title=title,
         source="Meng et al. (2022), figure 1",
         caption=f"Tokens with a star were blurred. Dark: the answer comes back from here. {told}".strip(),
