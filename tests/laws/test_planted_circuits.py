@@ -4,7 +4,7 @@ First exact effects and estimates against the numbers in the docstrings of `labs
 implementations (`textbook`); then the package's own methods against both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from math import exp
 
@@ -16,7 +16,7 @@ import textbook
 from micrographia.core.graph import graph_of
 from micrographia.core.pairs import Pairs, metric_of
 from micrographia.core.sites import Site
-from micrographia.core.sweep import Place, places
+from micrographia.core.sweep import Patch, Place, places
 from micrographia.labs.ioi.planted.findings import scores_by
 from micrographia.labs.ioi.planted.found import MATCH, induction_shares
 from micrographia.labs.ioi.planted.hidden import AWAKE, SATURATED, backup_shares
@@ -35,9 +35,11 @@ from micrographia.labs.ioi.planted.theory import (
     missed_in_theory,
     more_together_in_theory,
 )
+from micrographia.methods.attribution import flags as flags_module
 from micrographia.methods.attribution.attribute import attribute
-from micrographia.methods.attribution.calibrate import calibrate
+from micrographia.methods.attribution.calibrate import Calibration, calibrate
 from micrographia.methods.attribution.edges import edge_attribution
+from micrographia.methods.attribution.flags import Flag, flags_of
 from micrographia.methods.circuits.ablate import edges_alone, nodes_alone
 from micrographia.methods.circuits.judge import completeness, faithfulness, minimality
 from micrographia.methods.circuits.members import edge_scores, greedy, head, parts_of, top
@@ -280,21 +282,77 @@ def test_a_circuit_without_its_backup_is_incomplete():
         close(completeness(alone, circuit, everything, [primary]).gaps, [open_gap])
 
 
-@by_mode
-@by_model
-def test_the_calibration_flags_what_theory_says(name, mode, generator):
+def calibrated(name: str, mode: str, generator: torch.Generator, *, budget: int | None, top: int) -> Calibration:
+    """With no budget, every place is patched."""
     here = planted(name)
     metric = metric_of("logit-diff", here.pairs, here.model)
     estimate = attribute(here.model, here.pairs, metric, here.sites, mode=mode)
-    every = sum(scores[0].numel() for scores in estimate.scores.values())
-    found = calibrate(here.model, here.pairs, metric, estimate, budget=every, top=10, generator=generator, draws=20)
-    alone: dict[str, set[Part]] = {}
-    for flag in found.flags:
-        if len(flag.patch) == 1:
-            alone.setdefault(flag.kind, set()).add(part_of(flag.patch[0]))
-    assert alone == flagged_in_theory(name, mode)
+    budget = budget or sum(scores[0].numel() for scores in estimate.scores.values())
+    return calibrate(here.model, here.pairs, metric, estimate, budget=budget, top=top, generator=generator, draws=5)
+
+
+@by_mode
+@by_model
+def test_the_calibration_flags_what_theory_says(name, mode, generator):
+    found = calibrated(name, mode, generator, budget=None, top=10)
+    assert alone(found.flags) == flagged_in_theory(name, mode)
     together = {flag.patch[0].site.kind for flag in found.flags if flag.kind == "more together"}
     assert together == more_together_in_theory(name, mode)
+
+
+def alone(flags: Sequence[Flag]) -> dict[str, set[Part]]:
+    told: dict[str, set[Part]] = {}
+    for flag in flags:
+        if "together" not in flag.kind:
+            told.setdefault(flag.kind, set()).add(part_of(flag.patch[0]))
+    return told
+
+
+UNSEEN = {  # (model, mode): what the Sites of its heads, patched whole, show beyond single places that were drawn
+    ("and", "denoise"): ("more together", "an AND"),
+    ("and", "noise"): ("less together", "an AND"),
+    ("or", "denoise"): ("less together", "an OR"),
+    ("or", "noise"): ("more together", "an OR"),
+    **{("saturated", mode): ("more together", "too small") for mode in MODES},
+    **{("cancelling", mode): ("more together", "too small") for mode in MODES},
+}
+
+
+@by_mode
+@by_model
+def test_a_small_budget_still_shows_what_single_places_hide(name, mode, generator):
+    """80 of 480 places and more: of a gate's two inputs hardly ever are both drawn."""
+    found = calibrated(name, mode, generator, budget=80, top=40)
+    wholes = [flag for flag in found.flags if not flag.patch[0].where]
+    expected = UNSEEN.get((name, mode))
+    assert [(flag.kind, flag.patch) for flag in wholes] == ([(expected[0], (Place(Site("z", 0)),))] if expected else [])
+    for flag in wholes:
+        assert expected[1] in flag.meaning
+        assert "where nothing was patched alone" in flag.meaning
+
+
+@by_mode
+def test_a_gate_is_seen_whatever_the_lot_and_a_chain_never_is(mode):
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        for name, expected in {"and": {UNSEEN["and", mode][0]}, "or": {UNSEEN["or", mode][0]}, "chain": set()}.items():
+            found = calibrated(name, mode, generator, budget=20, top=10)
+            assert {flag.kind for flag in found.flags} == expected
+
+
+@by_mode
+@by_model
+def test_no_flag_hangs_on_the_exact_share_by_which_numbers_are_apart(name, mode, generator, monkeypatch):
+    """But for what a perfect gate does together, exactly half of what its inputs do alone, which 0.5 does not see."""
+    found = calibrated(name, mode, generator, budget=80, top=40)
+
+    def flags(share: float) -> list[tuple[str, Patch]]:
+        monkeypatch.setattr(flags_module, "APART", share)
+        return [(flag.kind, flag.patch) for each in found.kinds.values() for flag in flags_of(each, mode)]
+
+    told = [(flag.kind, flag.patch) for flag in found.flags]
+    assert flags(0.25) == flags(0.49) == told
+    assert flags(0.55) == [flag for flag in told if flag[0] != "less together"]
 
 
 def part_of(place: Place) -> Part:

@@ -1,18 +1,15 @@
 """calibrate: some estimates checked by exact patching, and a plain sentence on how far to trust the others.
 
 The largest estimates and a random sample of the rest are patched exactly. That gives, per kind of Site, the correlation
-of estimate and effect, a bound on how many large effects are left unseen, and flags where estimate and effect part ways
-for a reason: a place that was missed (saturation, or a gate that the gradient does not see), one that was overstated
-(something else takes over: a backup), places that do more together than alone (an OR, or a backup) or less.
-Sources: Kramar et al., "AtP*" (2024), sections 3.2 and 4.2; Heimersheim and Nanda (2024), section 3, for the gates.
+of estimate and effect, a bound on how many large effects are left unseen, and `flags` where estimate and effect part
+ways for a reason. One run more for each Site, all its places at once, shows what single places hide, drawn or not.
+Source: Kramar et al., "AtP*" (2024), sections 3.2 and 4.2.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
-from jaxtyping import Float
 from torch import Generator, Tensor
 
 from micrographia.core.answers import Metric
@@ -20,72 +17,17 @@ from micrographia.core.edits import Edit
 from micrographia.core.events import Watch, silent
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
-from micrographia.core.sweep import Patch, sweep
-from micrographia.methods.attribution.agreement import Estimate, Missed, agreement, missed
-from micrographia.methods.attribution.estimate import Attribution, Mode, sides_of
+from micrographia.core.sweep import Patch, Place, sweep
+from micrographia.methods.attribution.agreement import agreement, missed
+from micrographia.methods.attribution.estimate import Attribution, sides_of
+from micrographia.methods.attribution.flags import Checked, Flag, Whole, flags_of, in_series, joint
 from micrographia.methods.attribution.passes import prompts_of
-from micrographia.methods.attribution.spots import Spots, spots
+from micrographia.methods.attribution.spots import Spots, kind_of, spots
 
 LARGE = 0.1
 """An effect counts as large from this share of the largest that was measured. Our choice."""
-APART = 0.4
-"""Estimate and effect part ways where they differ by more than this share of the larger. Our choice: below a half, by
-which the two inputs of a perfect gate, alone and together, differ."""
-STREAM = frozenset({"embed", "pos_embed", "resid_pre", "resid_mid", "resid_post"})
 CLOSE, ROUGH = 0.9, 0.6
 """Pearson's correlation from which estimates are called close, and rough. Our choice."""
-
-
-Kind = Literal["missed", "overstated", "more together", "less together"]
-
-ALONE: Mapping[Kind, str] = {
-    "missed": "the gradient does not see it: saturation, a gate, or paths that cancel",
-    "overstated": "its gradient says more than is there: saturation, or something else takes over",
-}
-TOGETHER: Mapping[Mode, Mapping[Kind, str]] = {
-    "denoise": {
-        "more together": "each needs the other (an AND)",
-        "less together": "each is enough alone (an OR), or one acts through the other",
-    },
-    "noise": {
-        "more together": "each covers for the other (an OR, a backup), so that alone they look idle",
-        "less together": "each is needed alone (an AND), or one acts through the other",
-    },
-}
-"""What a flag says of the mechanism, after Heimersheim and Nanda (2024), section 3."""
-
-
-class Flag(NamedTuple):
-    """Where estimate and effect part ways: means over prompts, in the metric's unit.
-
-    "together" flags compare what places do at once with the sum of what they do alone, which stands as `estimate`.
-    """
-
-    kind: Kind
-    patch: Patch
-    estimate: float
-    exact: float
-    meaning: str
-
-    def __str__(self) -> str:
-        where = ", ".join(map(str, self.patch[:3])) + (", ..." if len(self.patch) > 3 else "")
-        told = "alone they sum to" if len(self.patch) > 1 else "estimated"
-        return f"{self.kind}: {where}: exact {self.exact:+.3g}, {told} {self.estimate:+.3g}; {self.meaning}"
-
-
-class Checked(NamedTuple):
-    """One kind of Site: what was estimated and what was measured, and how they agree."""
-
-    kind: str
-    patches: list[Patch]
-    estimate: Float[Tensor, "place prompt"]
-    exact: Float[Tensor, "place prompt"]
-    n_top: int
-    pearson: Estimate
-    spearman: Estimate
-    missed: Missed
-    together: float
-    """The mean effect of patching all these places at once."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -125,27 +67,47 @@ def calibrate(
     """Patches `budget` places exactly, the `top` largest estimates and the others by lot, evenly over kinds of Site.
 
     `threshold`: the effect, in the metric's unit, that must not be missed; by default a tenth of the largest measured
-    of its kind. Cost: `budget` patched runs and one more per kind, restarted where they differ (`core.sweep`), and one
-    run that keeps the Sites in question. `generator` draws places and the bootstrap's prompts. Errors: BadConfig for a
-    budget below the number of kinds.
+    of its kind. Cost: `budget` patched runs; for each kind one more with all of those and one with every place; one for
+    each Site patched whole; all restarted where they differ (`core.sweep`); and one run that keeps all Sites that were
+    attributed. `generator` draws places and the bootstrap's prompts. Errors: BadConfig for a budget below the number of
+    kinds.
     """
     chosen = spots(attribution, budget=budget, top=top, generator=generator)
-    patches = [patch for each in chosen for patch in [*each.patches, joint(each.patches)]]
+    groups = [wholes(each.kind, attribution) for each in chosen]
+    asked = [[*each.patches, joint(each.patches), *whole] for each, whole in zip(chosen, groups)]
+    patches = [patch for some in asked for patch in some]
     sides, prompt = sides_of(pairs, attribution.mode), prompts_of(pairs.clean)
     sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
     donor = model.run(sides.donor, keep=sites, edits=edits, logits=metric.readout(prompt)).cache
     values = sweep(model, sides.base, patches, donor, [metric], edits=edits, watch=watch)[..., 0]
-    effects = (values - attribution.base.to(values)).cpu().double()
+    effects = (values - attribution.base.to(values)).cpu().double().split(list(map(len, asked)))
     kinds: dict[str, Checked] = {}
-    for each, effect in zip(chosen, effects.split([len(each.patches) + 1 for each in chosen])):
-        kinds[each.kind] = _checked(each, effect, attribution.gives, threshold, generator, draws)
+    for each, whole, effect in zip(chosen, groups, effects):
+        n = len(each.patches)
+        found = _checked(each, effect[: n + 1], attribution.gives, threshold, generator, draws)
+        told = [_whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(whole, effect[n + 1 :])]
+        kinds[each.kind] = found._replace(wholes=tuple(told))
     flags = [flag for each in kinds.values() for flag in flags_of(each, attribution.mode, attribution.gives)]
     return Calibration(kinds, tuple(flags), metric.unit, len(pairs), len(patches))
 
 
-def joint(patches: Sequence[Patch]) -> Patch:
-    """All of them in one run."""
-    return tuple(place for patch in patches for place in patch)
+def wholes(kind: str, attribution: Attribution) -> list[Patch]:
+    """Each Site of a kind that has several places, whole; and all Sites together."""
+    if attribution.gives == "size" or in_series(kind):
+        return []
+    sites = [site for site in attribution.scores if kind_of(site) == kind]
+    single: list[Patch] = [(Place(site),) for site in sites if attribution.scores[site][0].numel() > 1]
+    return [*single, tuple(map(Place, sites))] if len(sites) > 1 else single
+
+
+def _whole(patch: Patch, attribution: Attribution, each: Spots, exact: Tensor, at_once: Tensor) -> Whole:
+    """The sum of all estimates, with what was measured in place of what was estimated."""
+    sites = [place.site for place in patch]
+    scores = [attribution.scores[site].double().flatten(1) for site in sites]
+    measured = [i for i, (place,) in enumerate(each.patches) if place.site in sites]
+    known = float((exact[measured] - each.estimate[measured]).mean(1).sum())
+    alone = sum(float(score.sum(1).mean()) for score in scores) + known
+    return Whole(patch, alone, float(at_once.mean()), len(measured) == sum(score.shape[1] for score in scores))
 
 
 def _checked(
@@ -160,30 +122,6 @@ def _checked(
     drawn = sizes[each.n_top :]
     bound = missed(int((drawn > limit).sum()), len(drawn), each.n_rest, limit)
     return Checked(each.kind, each.patches, each.estimate, exact, each.n_top, pearson, spearman, bound, together)
-
-
-def flags_of(each: Checked, mode: Mode, gives: str = "effect") -> list[Flag]:
-    """Where estimate and effect part ways, the largest gap first; then whether the places do otherwise together.
-
-    Places of the residual stream lie behind each other, so that what they do together says nothing.
-    """
-    estimate, exact = each.estimate.mean(1), each.exact.mean(1)
-    found = []
-    for patch, told, real in zip(each.patches, estimate.tolist(), exact.tolist()):
-        if gives == "effect" and _apart(told, real, each.missed.threshold):
-            kind: Kind = "missed" if abs(real) > abs(told) or told * real < 0 else "overstated"
-            found.append(Flag(kind, patch, told, real, ALONE[kind]))
-    found.sort(key=lambda flag: -abs(flag.exact - flag.estimate))
-    alone, in_series = float(exact.sum()), each.kind.partition("[")[0] in STREAM
-    if len(each.patches) > 1 and not in_series and _apart(alone, each.together, each.missed.threshold):
-        kind = "more together" if abs(each.together) > abs(alone) else "less together"
-        found.append(Flag(kind, joint(each.patches), alone, each.together, TOGETHER[mode][kind]))
-    return found
-
-
-def _apart(told: float, real: float, threshold: float) -> bool:
-    larger = max(abs(told), abs(real))
-    return larger > threshold and abs(told - real) > APART * larger
 
 
 def sentence(each: Checked, unit: str) -> str:
