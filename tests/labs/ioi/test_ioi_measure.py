@@ -96,12 +96,21 @@ def test_maps_that_are_alike_do_not_differ_and_opposite_ones_do():
     assert network.difference(x, torch.zeros_like(x)) == 1
 
 
+def a_kind(exact, **estimates):
+    places = [Place(Site("z", 0), {"pos": i, "head": 0}) for i in range(len(exact))]
+    return measure.Kind(places, exact, estimates, exact.abs())
+
+
 def test_sizes_are_held_against_sizes():
-    exact = torch.tensor([[1.0], [-2.0], [3.0]])
-    kind = measure.Kind(
-        [Place(Site("z", 0), {"pos": i, "head": 0}) for i in range(3)], exact, {"atp-star": exact.abs()}, exact.abs()
-    )
-    assert network.trust(kind, generator(0))["atp-star"].pearson == pytest.approx(1)
+    exact = torch.tensor([[1.0], [-2.0], [3.0], [-4.0], [5.0], [-6.0], [7.0], [-8.0]])
+    found = network.trust(a_kind(exact, **{"atp-star": exact.abs(), "atp": exact.abs()}), generator(0))
+    assert found["atp-star"].pearson == pytest.approx(1)
+    assert found["atp"].pearson < 0.5
+
+
+def test_few_places_give_no_correlation():
+    exact = torch.arange(network.FEWEST - 1.0)[:, None]
+    assert math.isnan(network.trust(a_kind(exact, atp=exact), generator(0))["atp"].pearson)
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)

@@ -33,7 +33,7 @@ from micrographia.methods.circuits.members import Member, Part, ranked
 
 FAITHFUL = 0.9
 """A circuit is called faithful when its faithfulness is within 1 - FAITHFUL of 1. Our choice."""
-RANDOM_ORDERS, RANDOM_CIRCUITS, SUBSETS, EDGE_PAIRS, DRAWN = 6, 50, 10, 16, 40
+RANDOM_ORDERS, RANDOM_EDGE_ORDERS, RANDOM_CIRCUITS, SUBSETS, EDGE_PAIRS, DRAWN = 6, 3, 50, 10, 16, 40
 IDLE = 0.01
 """A member that adds less than this share of the gap is idle. Our choice."""
 
@@ -104,10 +104,10 @@ def needed(values: Sequence[float], shares: Sequence[float]) -> float:
     return math.nan
 
 
-def by_chance(alone: Alone, members: Sequence[Member], draw: Generator) -> Curve:
+def by_chance(alone: Alone, members: Sequence[Member], draw: Generator, orders: int = RANDOM_ORDERS) -> Curve:
     """The mean over orders drawn at random."""
     every = []
-    for _ in range(RANDOM_ORDERS):
+    for _ in range(orders):
         order = [members[i] for i in torch.randperm(len(members), generator=draw).tolist()]
         every.append(curve(*[areas(alone, order)] * 2))
     mean = np.mean([each.faithfulness for each in every], axis=0).tolist()
@@ -139,7 +139,7 @@ def edge_circuits(model: Model, case: Case, draw: Generator) -> tuple[dict[str, 
     scored = {method: edge_attribution(model, few, m, mode="noise", method=method) for method in EDGE_METHODS}
     alone = edges_alone(model, others, judged, graph_of(model))
     found = {method: curve(*[measure.edge_ladder(alone, each)] * 2) for method, each in scored.items()}
-    found[RANDOM] = by_chance(alone, graph_of(model).edges, draw)
+    found[RANDOM] = by_chance(alone, graph_of(model).edges, draw, RANDOM_EDGE_ORDERS)
     best = min(scored, key=lambda method: found[method].cmd)
     gap = float((scored[best].clean - scored[best].corrupt).mean())
     strongest = scored[best].top(DRAWN)

@@ -27,7 +27,7 @@ class Config:
     """Transformer blocks."""
     d_model: int = 64
     """Width of the residual stream."""
-    n_heads: int = 4
+    n_heads: int = 8
     """Attention heads a layer."""
     d_head: int = 32
     """Width of a head."""
@@ -56,7 +56,7 @@ class Config:
     """AdamW's epsilon."""
     warmup: int = 50
     """Steps of linear warm-up."""
-    steps: int = 3_500
+    steps: int = 2_500
     """Batches to train on."""
 
     prompts: int = 256

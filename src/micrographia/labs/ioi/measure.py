@@ -33,11 +33,11 @@ Shares = dict[str, Float[Tensor, "row pos"]]
 MAPS = {"z": ("layer", "pos", "head"), "mlp_out": ("layer", "pos"), "resid_pre": ("layer", "pos")}
 
 
-def maps(model: Model, pairs: Pairs, m: Metric) -> dict[str, Shares]:
+def maps(model: Model, pairs: Pairs, m: Metric, kinds: Iterable[str] = tuple(MAPS)) -> dict[str, Shares]:
     """(1) The share of the gap that each place brings back (denoise) or takes away (noise), rows by layer and head."""
     found: dict[str, Shares] = {}
-    for kind, by in MAPS.items():
-        (grid,) = grids(model, f"L*.{kind}", by, ids_of(pairs.clean).shape[1])
+    for kind in kinds:
+        (grid,) = grids(model, f"L*.{kind}", MAPS[kind], ids_of(pairs.clean).shape[1])
         both = patch_both(model, pairs, [m], grid.patches)
         shares = {"denoise": both.denoise.recovered()[:, 0], "noise": 1 - both.noise.recovered()[:, 0]}
         tables = {mode: grid.table(share) for mode, share in shares.items()}

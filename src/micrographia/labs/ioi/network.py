@@ -112,7 +112,7 @@ def study(model: Model, case: Case, config: Config, draw: Generator, *, cut: boo
 
 def _half(model: Model, pairs: Pairs, part: slice) -> torch.Tensor:
     rows = pairs.rows(part)
-    return measure.maps(model, rows, metric_of("logit-diff", rows, model))["z"]["denoise"]
+    return measure.maps(model, rows, metric_of("logit-diff", rows, model), ("z",))["z"]["denoise"]
 
 
 def difference(one: torch.Tensor, other: torch.Tensor) -> float:

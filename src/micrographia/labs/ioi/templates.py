@@ -22,7 +22,7 @@ SPANS = range(4, 9)
 SHORTEST_PIECE = 3
 PROMPT_SPAN = 8
 """Words in the span of an induction prompt."""
-SHARES: dict[Behaviour, float] = {"ioi": 0.35, "induction": 0.3, "pronoun": 0.1, "greater": 0.25}
+SHARES: dict[Behaviour, float] = {"ioi": 0.5, "induction": 0.2, "pronoun": 0.1, "greater": 0.2}
 """Of all sentences in training."""
 ABC_SHARE = 0.15
 """Share of the ioi sentences with three names, whose answer is either of the first two."""

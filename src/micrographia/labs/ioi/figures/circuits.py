@@ -13,7 +13,7 @@ GROUP = "Which set of parts does it alone"
 def curves(behaviour: str, network: str, found: Circuits) -> Figure:
     """Faithfulness along the ladder, one line a method."""
     named = {NAMES.get(name, name): curve.faithfulness for name, curve in found.nodes.items()}
-    named |= {f"edges by {name}": curve.faithfulness for name, curve in found.edges.items()}
+    named |= {f"edges, {NAMES.get(name, name)}": curve.faithfulness for name, curve in found.edges.items()}
     return Figure(
         name=f"{behaviour}-faithfulness",
         kind="lines",

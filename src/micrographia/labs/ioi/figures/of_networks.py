@@ -10,7 +10,8 @@ from micrographia.labs.ioi.findings import estimates
 from micrographia.labs.ioi.network import Network
 from micrographia.labs.ioi.templates import BEHAVIOURS
 
-SHOWN = ("ioi", "induction")
+SHOWN = {"ioi": ("z", "resid_pre"), "induction": ("z",)}
+"""Behaviour -> the kinds of Site whose effects are drawn."""
 Rows = Mapping[str, Sequence[float]]
 
 
@@ -27,7 +28,7 @@ def of_networks(networks: Sequence[Network], courses: Mapping[int, Rows], n_head
 
 def of_behaviour(behaviour: str, network: Network, n_heads: int) -> list[Figure]:
     found, name = network.studied[behaviour], f"seed {network.seed}"  # type: ignore[index]  # a Behaviour by its name
-    pictures = [*places.maps(behaviour, name, found, n_heads), trust.scatter(behaviour, name, found)]
+    pictures = [*places.maps(behaviour, name, found, n_heads, SHOWN[behaviour]), trust.scatter(behaviour, name, found)]
     if found.circuits is not None:
         pictures += [circuits.curves(behaviour, name, found.circuits), circuits.graph(behaviour, name, found.circuits)]
     return pictures

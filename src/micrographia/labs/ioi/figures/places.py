@@ -1,5 +1,7 @@
 """Where effects are: heads, MLPs and the residual stream by position, denoised and noised side by side."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from micrographia.core.claims import Figure
@@ -10,14 +12,16 @@ TITLES = {"z": "Heads", "mlp_out": "MLPs", "resid_pre": "The residual stream bef
 PANELS = {"denoise": "denoise: clean into corrupt", "noise": "noise: corrupt into clean"}
 CAPTION = (
     "Left, the clean value at one place is put into the corrupt run: 1 brings the whole answer back. Right, the "
-    "corrupt value is put into the clean run: 1 takes all of it away. The two are no mirror images: a part that is "
-    "enough alone need not be needed, and the other way round. Below 0 a place works against the answer."
+    "corrupt value is put into the clean run: 1 takes all of it away. The two need not be mirror images: a part "
+    "that is enough alone may not be needed, and the other way round. Below 0 a place works against the answer."
 )
 
 
-def maps(behaviour: str, network: str, found: Studied, n_heads: int) -> list[Figure]:
-    """A picture for each kind of Site."""
-    return [_map(behaviour, network, kind, shares, found.positions, n_heads) for kind, shares in found.maps.items()]
+def maps(
+    behaviour: str, network: str, found: Studied, n_heads: int, kinds: Sequence[str] = ("z", "resid_pre")
+) -> list[Figure]:
+    """A picture for each of these kinds of Site."""
+    return [_map(behaviour, network, kind, found.maps[kind], found.positions, n_heads) for kind in kinds]
 
 
 def _map(

@@ -16,6 +16,10 @@ NAMES = {
     "ig": "integrated gradients",
     "relp": "RelP",
     CHANGE: "size of the change alone",
+    "exact": "exact patching",
+    "eap": "EAP",
+    "eap-ig": "EAP-IG",
+    "random": "by chance",
 }
 
 
