@@ -110,6 +110,7 @@ def test_a_model_of_another_shape_is_studied_without_the_published_heads(tmp_pat
 def test_the_whole_analysis_runs_and_is_judged_at_paper(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "TEMPLATES", prompts.TEMPLATES[:2])
     monkeypatch.setattr(circuit, "RANDOM", 1)
+    assert folder.name == "gpt2"
     config = dataclasses.replace(paper(), model=str(folder), prompts=8, pairs=2, places=6, threads=1)
     found = run(config, out=tmp_path / "run")
     assert found.status == "finished"
@@ -123,6 +124,9 @@ def test_the_whole_analysis_runs_and_is_judged_at_paper(folder, tmp_path, monkey
     assert measured["heads-found-twice"] is None
 
 
-def test_the_paper_preset_is_gpt2():
-    assert preset_of(paper()) == "paper"
-    assert paper().model == "gpt2"
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [("gpt2", "paper"), ("/models/gpt2", "paper"), ("openai-community/gpt2", "paper"), ("gpt2-medium", "custom")],
+)
+def test_claims_about_gpt2_are_judged_wherever_its_weights_lie(name, preset):
+    assert preset_of(dataclasses.replace(paper(), model=name)) == preset

@@ -7,6 +7,7 @@ small as Wang et al., "Interpretability in the wild: a circuit for indirect obje
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Literal
 
 from micrographia.core.errors import BadConfig
@@ -93,7 +94,7 @@ class Config:
             "warmup must not be negative": self.warmup >= 0,
             "threads must be positive": self.threads is None or self.threads >= 1,
             "rotary positions need an even d_head": self.positions != "rotary" or self.d_head % 2 == 0,
-            "a model that is there is one: seeds must be 1": not self.model or self.seeds == 1,
+            "a model that is there is not trained: take --preset paper, or seeds 1": not self.model or self.seeds == 1,
         }
         broken = [text for text, good in checks.items() if not good]
         if broken:
@@ -141,9 +142,16 @@ def tiny() -> Config:
 PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}
 
 
+GPT2 = frozenset({"gpt2", "models--gpt2", "models--openai-community--gpt2"})
+"""By what a name or a folder is known to hold GPT-2 small: its own name, or that of the hub's cache above it."""
+
+
 def preset_of(config: Config) -> str:
-    """The preset whose choices these are, but for the FREE fields; else "custom"."""
+    """The preset whose choices these are, but for the FREE fields; else "custom". Any folder of GPT-2 small is as good
+    as its name."""
     fixed = [field.name for field in dataclasses.fields(Config) if field.name not in FREE]
+    if GPT2 & set(PurePath(config.model).parts):
+        config = dataclasses.replace(config, model=paper().model)
     for name, make in PRESETS.items():
         preset = make()
         if all(getattr(preset, field) == getattr(config, field) for field in fixed):
