@@ -11,12 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from micrographia.core.errors import BadConfig, Corrupt, Interrupted, NonFiniteLoss, RunExists
 from micrographia.core.events import Note, Progress
-from micrographia.core.store import load_run, read_metrics, verify
+from micrographia.core.store import load_run, read_metrics, read_tensors, snapshots, verify
+from micrographia.core.trained import load_trained
+from micrographia.core.transformer import Transformer
 from micrographia.labs.grokking.config import Config, tiny
 from micrographia.labs.grokking.run import run
+from micrographia.labs.grokking.task import architecture
 
 SMALL = {"modulus": 11, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 24}
 SMALL |= {"epochs": 60, "snapshots": 8, "checkpoint_every": 10}
@@ -186,3 +190,12 @@ def test_reading_a_run_with_an_unreadable_record_says_so(tmp_path):
     (done.path / "run.json").write_text("{", encoding="utf-8")
     with pytest.raises(Corrupt, match=r"run\.json"):
         load_run(done.path)
+
+
+def test_the_network_of_a_run_is_a_model_for_every_instrument(whole):
+    model = load_trained(whole.path)
+    weights = read_tensors(max(snapshots(whole.path).items())[1])
+    prompt = model.to_tokens("3 5 =")
+    assert prompt.tolist() == [[3, 5, 11]]
+    same = Transformer(architecture(smallest()), weights).run(prompt)
+    assert torch.equal(model.run(prompt).logits, same.logits)

@@ -14,6 +14,7 @@ from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Note, Progress, Watch, silent
 from micrographia.core.runtime import allowed_cores, busy_warning, generator, pick_device, provenance, settings
 from micrographia.core.store import RunFolder, load_run, new_run_path, read_tensors
+from micrographia.core.trained import describe_model
 from micrographia.labs.grokking.along import Along, measure_along
 from micrographia.labs.grokking.config import Config, preset_of
 from micrographia.labs.grokking.course import bands, phases_of
@@ -22,7 +23,7 @@ from micrographia.labs.grokking.figures.network import of_network
 from micrographia.labs.grokking.findings import find, measures
 from micrographia.labs.grokking.judge import judge_all
 from micrographia.labs.grokking.reading import Task, read
-from micrographia.labs.grokking.task import architecture, make_pairs
+from micrographia.labs.grokking.task import architecture, make_pairs, vocabulary
 from micrographia.labs.grokking.train import Rows, train_network
 from micrographia.labs.grokking.words import summary
 
@@ -54,6 +55,7 @@ def run(config: Config, *, out: Path | None = None, resume: bool = False, watch:
 
 
 def _train_and_judge(config: Config, folder: RunFolder, watch: Watch) -> None:
+    describe_model(folder, architecture(config), vocabulary(config))
     try:
         rows = train_network(config, folder, watch)
     except (Interrupted, NonFiniteLoss) as error:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from micrographia.core.runtime import generator
+from micrographia.core.tokens import Vocabulary
 from micrographia.core.transformer import Architecture
 from micrographia.labs.grokking.config import Config
 
@@ -68,6 +69,11 @@ def architecture(config: Config) -> Architecture:
     shared += ("tied", "attention", "mlp")
     vocab = config.modulus + 1
     return Architecture(d_vocab=vocab, d_vocab_out=vocab, n_ctx=3, **{name: getattr(config, name) for name in shared})
+
+
+def vocabulary(config: Config) -> Vocabulary:
+    """The residues as words, and "=": a prompt is "3 5 ="."""
+    return Vocabulary((*map(str, range(config.modulus)), "="))
 
 
 def _mask(n: int, chosen: Tensor) -> Tensor:
