@@ -1,7 +1,7 @@
-"""Write README's table of claims from the Runs stored under `docs/results/`, so that nobody types a measured number.
+"""Write README's tables of claims from the Runs stored under `docs/results/`, so that nobody types a measured number.
 
-A column each for the quick and the paper preset: a stored Run is `docs/results/<preset>...`, and of several Runs of one
-preset the first by name that judged a claim is shown. What no stored Run has judged is "not run".
+A table a lab, with a column each for the quick and the paper preset. A stored Run says in its `run.json` of which lab
+and preset it is; of several the first by name that judged a claim is shown. What no stored Run has judged is "not run".
 Usage: uv run python docs/make_claims_table.py [--check]
 """
 
@@ -9,14 +9,15 @@ import json
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from micrographia.faces import words
+from micrographia.labs.catalogue import LABS, Lab
 
 ROOT = Path(__file__).parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results"
-STATED = ROOT / "src" / "micrographia" / "labs" / "grokking" / "claims.toml"
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 PRESETS = ("quick", "paper")
 NOT_RUN = "not run"
@@ -24,9 +25,15 @@ NOT_RUN = "not run"
 Claim = Mapping[str, Any]
 
 
-def table(stated: list[Claim], results: Path) -> str:
-    """The table in Markdown: a row a claim, in the order of `claims.toml`."""
-    judged = {preset: stored(results, preset) for preset in PRESETS}
+def tables(results: Path) -> str:
+    """Every lab's table under its name and question."""
+    made = ((lab, table(stated_claims(lab), results, lab.name)) for lab in LABS)
+    return "\n\n".join(f"**{lab.name}**: {lab.question}\n\n{rows}" for lab, rows in made)
+
+
+def table(stated: list[Claim], results: Path, lab: str) -> str:
+    """A lab's table in Markdown: a row a claim, in the order of `claims.toml`."""
+    judged = {preset: stored(results, lab, preset) for preset in PRESETS}
     head = ["claim", "source", "published", *(f"`{preset}`: measured" for preset in PRESETS)]
     rows = [head, ["---"] * len(head)]
     for claim in stated:
@@ -35,20 +42,24 @@ def table(stated: list[Claim], results: Path) -> str:
     return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
 
 
-def stored(results: Path, preset: str) -> dict[str, Claim]:
-    """Claim id -> the judged claim, of the first stored Run of this preset that judged it."""
+def stored(results: Path, lab: str, preset: str) -> dict[str, Claim]:
+    """Claim id -> the judged claim, of the first stored Run of this lab and preset (or a shortened one) that did so."""
     found: dict[str, Claim] = {}
-    for path in sorted(results.glob(f"{preset}*/claims.json")):
-        for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]:
+    for path in sorted(results.glob("*/run.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        if run["lab"] != lab or not run["preset"].startswith(preset):
+            continue
+        for claim in json.loads(path.with_name("claims.json").read_text(encoding="utf-8"))["claims"]:
             if claim["verdict"] != NOT_RUN:
                 found.setdefault(claim["id"], claim)
     return found
 
 
-def stated_claims() -> list[Claim]:
+def stated_claims(lab: Lab) -> list[Claim]:
     """The claims as published, with what `claims.toml` leaves to its defaults."""
     defaults = {"tolerance": 0.0, "relative": False}
-    return [{**defaults, **claim} for claim in tomllib.loads(STATED.read_text(encoding="utf-8"))["claim"]]
+    text = (files(lab.claims) / "claims.toml").read_text(encoding="utf-8")
+    return [{**defaults, **claim} for claim in tomllib.loads(text)["claim"]]
 
 
 def with_table(text: str, made: str) -> str:
@@ -72,14 +83,14 @@ def _cell(text: str) -> str:
 
 def main(arguments: list[str]) -> Iterator[str]:
     text = README.read_text(encoding="utf-8")
-    made = with_table(text, table(stated_claims(), RESULTS))
+    made = with_table(text, tables(RESULTS))
     if "--check" not in arguments:
         README.write_text(made, encoding="utf-8")
-        yield "README.md has its table."
+        yield "README.md has its tables."
     elif made != text:
-        raise SystemExit("README's table of claims is not what the stored Runs say. Run docs/make_claims_table.py.")
+        raise SystemExit("README's tables of claims are not what the stored Runs say. Run docs/make_claims_table.py.")
     else:
-        yield "README's table of claims is what the stored Runs say."
+        yield "README's tables of claims are what the stored Runs say."
 
 
 if __name__ == "__main__":

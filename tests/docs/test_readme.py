@@ -36,7 +36,7 @@ def test_readmes_program_prints_published_beside_measured(tmp_path, monkeypatch,
 
 
 def test_readmes_table_is_what_the_stored_runs_say(maker):
-    assert maker.with_table(README, maker.table(maker.stated_claims(), maker.RESULTS)) == README
+    assert maker.with_table(README, maker.tables(maker.RESULTS)) == README
 
 
 def test_the_table_takes_its_numbers_from_stored_runs_and_says_what_was_not_run(maker, tmp_path):
@@ -49,12 +49,19 @@ def test_the_table_takes_its_numbers_from_stored_runs_and_says_what_was_not_run(
         "presets": ["paper"],
     }
     claim |= {"tolerance": 0.0, "relative": False}
-    assert maker.table([claim], tmp_path).endswith("| It is small. | S | below 0.5 | – | not run |")
-    for name, verdict, measured in (("paper-1", "not run", 9.0), ("paper-2", "fails", 0.75), ("paper-3", "holds", 0.1)):
+    assert maker.table([claim], tmp_path, "one").endswith("| It is small. | S | below 0.5 | – | not run |")
+    runs = (
+        ("0", "other", "fails", 7.0),
+        ("1", "one", "not run", 9.0),
+        ("2", "one", "fails", 0.75),
+        ("3", "one", "holds", 0.1),
+    )
+    for name, lab, verdict, measured in runs:
         (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"lab": lab, "preset": "paper-short"}))
         record = {"claims": [{**claim, "measured": measured, "verdict": verdict}]}
         (tmp_path / name / "claims.json").write_text(json.dumps(record))
-    assert maker.table([claim], tmp_path).endswith("| below 0.5 | – | 0.75: *fails* |")
+    assert maker.table([claim], tmp_path, "one").endswith("| below 0.5 | – | 0.75: *fails* |")
 
 
 def test_a_readme_without_the_markers_is_refused(maker):
