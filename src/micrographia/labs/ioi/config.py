@@ -113,7 +113,7 @@ def paper() -> Config:
 
 
 def quick() -> Config:
-    """From nothing: about two minutes a network on one core. Not every seed learns ioi in that time: see NOTES."""
+    """From nothing: two to three minutes a network on one core, and one for its analysis. How it was chosen: see NOTES."""
     return Config()
 
 
