@@ -113,7 +113,7 @@ def paper() -> Config:
 
 
 def quick() -> Config:
-    """From nothing: two to three minutes a network on one core, and one for its analysis. How it was chosen: see NOTES."""
+    """From nothing: two to three minutes a network on one core, one more for its analysis. See NOTES for the choice."""
     return Config()
 
 
