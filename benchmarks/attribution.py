@@ -83,7 +83,7 @@ def times(run: Callable[[], object]) -> Callable[[int], None]:
 def peaks(chosen: Any) -> dict[str, dict[str, float]]:
     """Resident with the model loaded and peak above it, of each in a process of its own."""
     found = {}
-    for name in CONTENDERS:
+    for name in ("ours",) if chosen.smoke else CONTENDERS:
         command = [sys.executable, __file__, "--peak", name, "--threads", str(chosen.threads)]
         command += ["--smoke"] if chosen.smoke else []
         done = subprocess.run(command, capture_output=True, text=True, check=True)

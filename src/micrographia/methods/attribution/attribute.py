@@ -11,6 +11,7 @@ from micrographia.core.sites import SiteLike
 from micrographia.methods.attribution.atp import attribution_patching
 from micrographia.methods.attribution.estimate import Attribution, Mode
 from micrographia.methods.attribution.grad_drop import atp_star
+from micrographia.methods.attribution.groups import at_once, in_groups
 from micrographia.methods.attribution.ig import activation_gradients, integrated_gradients
 from micrographia.methods.attribution.qk import attribution_patching_with_qk_fix
 from micrographia.methods.attribution.relp import relevance_patching
@@ -46,14 +47,28 @@ def attribute(
     *,
     mode: Mode = "denoise",
     method: str = "atp",
+    prompts_at_once: int | None = None,
     **choices: Any,
 ) -> Attribution:
     """Estimates, for every place of these Sites, the change of the metric if that place alone were patched.
 
-    In the metric's unit, per prompt. `choices` go to the method, whose docstring tells cost, memory and source. Raises
-    UserError for an unknown method; BadPrompt for pairs that do not line up.
+    In the metric's unit, per prompt. `choices` go to the method, whose docstring tells cost, memory and source. Pairs
+    go through `prompts_at_once` at a time, by default as many as keep the graph small (`groups`); all of them where
+    `edits` are made, which may name rows, or where `give` takes scores as they come. Raises UserError for an unknown
+    method, or groups together with `give` or `edits`; BadPrompt for pairs that do not line up.
     """
     if method not in METHODS:
         raise UserError(f"Attribution by {method!r} was asked for; there are {', '.join(METHODS)}. Choose one.")
     check_aligned(pairs, model.tokenizer)
-    return METHODS[method].run(model, pairs, metric, sites, mode=mode, **choices)
+    whole = [name for name in ("edits", "give") if choices.get(name)]
+    if whole and prompts_at_once is not None:
+        raise UserError(
+            f"Groups of {prompts_at_once} pairs were asked for with {whole[0]!r}, which meets all pairs at once. Leave "
+            "one out."
+        )
+    n_at_once = len(pairs) if whole else prompts_at_once or at_once(model.shape, pairs.clean)
+
+    def explain(some: Pairs, metric: Metric) -> Attribution:
+        return METHODS[method].run(model, some, metric, sites, mode=mode, **choices)
+
+    return in_groups(explain, pairs, metric, n_at_once)

@@ -1,0 +1,71 @@
+"""Pairs attributed in groups: the same scores, a default that follows the model's size, and what cannot be grouped."""
+
+import pytest
+import torch
+from attribution_cases import metric_of, model_of, pairs_of
+
+from micrographia.core.answers import logit_difference
+from micrographia.core.edits import zero
+from micrographia.core.errors import UserError
+from micrographia.core.model import ModelShape
+from micrographia.methods.attribution import attribute as attribute_module
+from micrographia.methods.attribution.attribute import METHODS, attribute
+from micrographia.methods.attribution.groups import at_once
+from small import A_FEW
+
+SITES = ["L*.z", "L*.neurons", "L*.resid_pre"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("mode", ["denoise", "noise"])
+def test_groups_give_the_scores_of_all_pairs_at_once(method, mode):
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"], 5)
+    for metric in (metric_of(pairs), logit_difference(pairs.right, pairs.wrong)):  # all columns, and two
+        whole = attribute(model, pairs, metric, SITES, mode=mode, method=method, prompts_at_once=5)
+        found = attribute(model, pairs, metric, SITES, mode=mode, method=method, prompts_at_once=2)
+        assert list(found.scores) == list(whole.scores)
+        for site, score in whole.scores.items():
+            torch.testing.assert_close(found.scores[site], score)
+        torch.testing.assert_close(found.clean, whole.clean)
+        torch.testing.assert_close(found.corrupt, whole.corrupt)
+        assert (found.notes, found.gives, found.n_passes) == (whole.notes, whole.gives, whole.n_passes)
+
+
+def test_a_small_model_takes_all_pairs_at_once_and_a_large_one_few():
+    small = model_of("normed").shape
+    gpt2 = ModelShape(
+        n_layers=12,
+        d_model=768,
+        n_heads=12,
+        n_kv_heads=12,
+        d_head=64,
+        d_mlp=3072,
+        d_vocab=50257,
+        d_vocab_out=50257,
+        n_ctx=1024,
+    )
+    prompts = torch.zeros(100, 15, dtype=torch.long)
+    assert at_once(small, prompts) == 100
+    assert at_once(gpt2, prompts) == 4
+    assert at_once(gpt2, torch.zeros(8, 1000, dtype=torch.long)) == 1
+
+
+def test_the_default_is_what_is_used(monkeypatch):
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"], 3)
+    monkeypatch.setattr(attribute_module, "at_once", lambda shape, inputs: 1)
+    seen: list[int] = []
+
+    def spy(model, some, *rest, **choices):
+        seen.append(len(some))
+        return METHODS["atp"].run(model, some, *rest, **choices)
+
+    monkeypatch.setattr(attribute_module, "METHODS", {"atp": METHODS["atp"]._replace(run=spy)})
+    attribute(model, pairs, metric_of(pairs), SITES)
+    attribute(model, pairs, metric_of(pairs), SITES, edits=[zero("L0.mlp_out")])
+    assert seen == [1, 1, 1, 3]
+
+
+def test_what_meets_all_pairs_at_once_is_not_grouped():
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
+    with pytest.raises(UserError, match="meets all pairs at once"):
+        attribute(model, pairs, metric_of(pairs), SITES, prompts_at_once=1, edits=[zero("L0.mlp_out")])
