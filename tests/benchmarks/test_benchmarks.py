@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-SCRIPTS = ["grokking_epoch", "ensemble", "startup", "analysis", "command", "patching_sweep", "attribution"]
+SCRIPTS = ["grokking_epoch", "ensemble", "startup", "analysis", "command", "patching_sweep", "attribution", "hooks"]
 
 
 @pytest.fixture

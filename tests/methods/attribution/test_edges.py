@@ -121,16 +121,17 @@ def test_the_ends_are_the_metric_of_clean_and_corrupt_run():
         torch.testing.assert_close(found.corrupt, metric.of_vocabulary(model.run(pairs.corrupt).logits, rows))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_integral_over_inputs_recovers_what_the_input_does_as_steps_grow():
     """Completeness of integrated gradients: the edges out of the input sum to the whole change of the metric."""
     model = small_model(A_FEW["normed"], dtype=DOUBLE)
     pairs = pairs_for(model.arch)
     gaps = []
-    for steps in (4, 16, 64):
+    for steps in (4, 16, 48):
         found = edge_attribution(model, pairs, log_prob(pairs.right), method="eap-ig", steps=steps)
         gaps.append(float((found.of_writers()[:, 0] - (found.clean - found.corrupt)).abs().max()))
     assert gaps[1] < gaps[0] / 8  # middles: the error falls with the square of the steps, 16 fold
-    assert gaps[2] < gaps[1] / 8
+    assert gaps[2] < gaps[1] / 5  # 9 fold
 
 
 def test_one_step_of_the_integral_is_the_gradient_at_the_middle():
