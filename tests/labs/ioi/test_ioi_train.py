@@ -18,7 +18,7 @@ from micrographia.core.trained import load_trained
 from micrographia.core.transformer import init_weights
 from micrographia.labs.ioi.config import Config, tiny
 from micrographia.labs.ioi.grammar import WORDS
-from micrographia.labs.ioi.seeds import _raise_if_failed, train_seed, train_seeds
+from micrographia.labs.ioi.seeds import raise_if_failed, train_seed, train_seeds
 from micrographia.labs.ioi.templates import BEHAVIOURS
 from micrographia.labs.ioi.train import architecture, network_at, snapshot_steps, train_network
 
@@ -153,4 +153,4 @@ def test_seeds_train_in_processes_and_are_what_they_are_alone(whole, tmp_path):
 )
 def test_a_workers_failure_keeps_its_kind(text, kind):
     with pytest.raises(kind, match="seed 4: "):
-        _raise_if_failed(Done(Task("seed 4", print), error=f"{text}\nTraceback ..."))
+        raise_if_failed(Done(Task("seed 4", print), error=f"{text}\nTraceback ..."))
