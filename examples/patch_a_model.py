@@ -1,7 +1,8 @@
 """From two prompts to a heat map: where does a model hold the name that it will say?
 
-`python examples/patch_a_model.py` asks GPT-2; give another name on the Hugging Face hub, a folder with a model, or one
-of your Runs. The clean value of each position and layer goes into the corrupt run, and the other way round.
+`python examples/patch_a_model.py` asks GPT-2; give another name on the Hugging Face hub, a folder with a model, or a
+network of one of your Runs (in whose words the prompts must then be). The clean value of each position and layer goes
+into the corrupt run, and the other way round.
 """
 
 import sys

@@ -82,3 +82,9 @@ def test_prompts_are_laid_side_by_side():
     shown = aligned(WORDS, WORDS.encode("Mary sees John"), WORDS.encode("Mary sees"))
     assert shown.splitlines()[2].split() == ["2", "'John'", "-", "<"]
     assert to_str_tokens(WORDS, torch.tensor([1, 3])) == ["Mary", "John"]
+
+
+def test_a_text_or_list_where_ids_belong_says_how_to_make_them(unchecked):
+    for inputs in ("Mary sees", [[1, 2]]):
+        with pytest.raises(UserError, match="to_tokens"):
+            ids_of(inputs)

@@ -41,3 +41,10 @@ def test_a_run_without_a_model_or_step_is_refused(tmp_path):
         load_trained(a_run(tmp_path / "bare", described=False))
     with pytest.raises(UnknownModel, match="Found 0, 5"):
         load_trained(a_run(tmp_path / "run"), step=3)
+
+
+def test_a_run_of_several_networks_names_theirs(tmp_path):
+    outer = a_run(tmp_path / "run", described=False)
+    a_run(outer / "networks" / "seed-0")
+    with pytest.raises(UnknownModel, match=r"give .*networks/seed-0"):
+        load_trained(outer)

@@ -558,3 +558,12 @@ def test_a_tokenizer_makes_text_runnable():
     assert model.to_str_tokens([2, 1]) == ["c", "b"]
     assert model.single_token(" g") == 6
     assert model.run(model.to_tokens("b c d")).logits.shape == (1, 4, arch.d_vocab_out)
+
+
+def test_a_model_shows_itself_in_a_line():
+    assert repr(small_model(A_FEW["plain-2"])).startswith("Transformer(2 layers of 3 heads, d_model 10, 12 neurons")
+
+
+def test_a_text_where_an_edit_belongs_is_refused(unchecked):
+    with pytest.raises(BadEdit, match="Make one"):
+        small_model(A_FEW["plain"]).run(some_tokens(A_FEW["plain"]), edits=["L0.z"])

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from torch import Tensor
 
 from micrographia.core.edits import Edit
-from micrographia.core.errors import UnknownSite
+from micrographia.core.errors import BadEdit, UnknownSite
 from micrographia.core.sites import Site, SiteLike, as_site, select
 from micrographia.core.tokens import Inputs, Tokenizer
 
@@ -105,6 +105,14 @@ class ModelShape:
     n_ctx: int
     causal: bool = True
     """Positions see those before them alone, so that their keys and values can be reused."""
+
+
+def described(kind: str, shape: ModelShape, n_sites: int) -> str:
+    """A Model in one line, for people."""
+    return (
+        f"{kind}({shape.n_layers} layers of {shape.n_heads} heads, d_model {shape.d_model}, "
+        f"{shape.d_mlp} neurons a layer, {shape.d_vocab} tokens, {n_sites} sites)"
+    )
 
 
 @runtime_checkable
@@ -204,6 +212,8 @@ def run_tapped(
 ) -> Output:
     """Run `forward` with a Tap made for these Sites and edits: the part of `Model.run` that all models share."""
     for edit in edits:
+        if not isinstance(edit, Edit):
+            raise BadEdit(f"Edits were asked for, but {edit!r} is none. Make one, such as zero({str(edit)!r}).")
         select(sites, edit.site)
     tap = Tap(select(sites, keep), edits, detach=not grad)
     logits = forward(tap)

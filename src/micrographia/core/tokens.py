@@ -30,7 +30,14 @@ Inputs = Tensor | Batch
 
 
 def ids_of(inputs: Inputs) -> Int[Tensor, "batch pos"]:
-    return inputs.ids if isinstance(inputs, Batch) else inputs
+    """The ids alone. Raises UserError for what is no tensor of them, such as a text."""
+    ids = inputs.ids if isinstance(inputs, Batch) else inputs
+    if not isinstance(ids, Tensor):
+        raise UserError(
+            f"A model runs on token ids (batch, pos), as a tensor. Found a {type(ids).__name__}. "
+            "`model.to_tokens(text)` makes them of text, `torch.tensor(...)` of lists."
+        )
+    return ids
 
 
 def mask_of(inputs: Inputs) -> Bool[Tensor, "batch pos"] | None:

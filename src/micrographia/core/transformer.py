@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.edits import Edit
 from micrographia.core.errors import BadConfig, BadShape, UserError
-from micrographia.core.model import SILENT, LogitsAt, ModelShape, Output, Readout, Start, Tap, run_tapped
+from micrographia.core.model import SILENT, LogitsAt, ModelShape, Output, Readout, Start, Tap, described, run_tapped
 from micrographia.core.sites import Site, SiteLike
 from micrographia.core.tokens import Inputs, Tokenizer, ids_of, mask_of, single_token, to_str_tokens, to_tokens
 
@@ -339,6 +339,9 @@ class Transformer:
         self.arch = arch
         self.state: Weights = dict(weights)
         self.tokenizer = tokenizer
+
+    def __repr__(self) -> str:
+        return described("Transformer", self.shape, len(self.sites))
 
     @property
     def shape(self) -> ModelShape:

@@ -241,3 +241,9 @@ def test_the_final_readout_gives_logits_before_any_cap(name):
 def test_an_encoders_logits_are_not_linear_and_that_is_said():
     with pytest.raises(UserError, match="not linear"):
         zoo.model("bert").weights.final_readout(torch.ones(32))
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "a/b/c"])
+def test_a_path_that_leads_nowhere_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(UnknownModel, match="no such folder"):
+        load(name)

@@ -54,7 +54,17 @@ def load(
         from micrographia.core.trained import load_trained
 
         return load_trained(Path(model))
+    if _means_a_folder(model) and not Path(model).is_dir():
+        raise UnknownModel(f"Asked for the model in the folder {model}. There is no such folder. Check the path.")
     return _from_hub(str(model), dtype, device, device_map, revision, tokenizer, watch)
+
+
+def _means_a_folder(model: str | Path) -> bool:
+    """A Path, what begins like one, or more or other parts than a Hub id's "owner/name"."""
+    if isinstance(model, Path):
+        return True
+    first, *rest = model.split("/")
+    return first in ("", ".", "..", "~") or len(rest) > 1 or (bool(rest) and Path(first).is_dir())
 
 
 def _from_hub(

@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from micrographia.core.edits import Edit
 from micrographia.core.errors import BadShape, UserError
 from micrographia.core.events import Note, Watch, silent
-from micrographia.core.model import LogitsAt, ModelShape, Output, Readout, Start, Tap, run_tapped
+from micrographia.core.model import LogitsAt, ModelShape, Output, Readout, Start, Tap, described, run_tapped
 from micrographia.core.pretrained.attending import Implementation, attending, needs_eager
 from micrographia.core.pretrained.body import Body
 from micrographia.core.pretrained.checks import Probe, check, needed_for
@@ -64,6 +64,9 @@ class Pretrained:
         self._implementation = Implementation(self.body)
         self._probed: set[str] = set()
         self._told: set[str] = set()
+
+    def __repr__(self) -> str:
+        return described(self.body.family.name, self.shape, len(self.sites))
 
     @property
     def shape(self) -> ModelShape:
