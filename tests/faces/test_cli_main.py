@@ -276,6 +276,13 @@ def test_claims_without_any_run_are_all_not_run(tmp_path, capsys, monkeypatch, s
     assert "4 not run" in capsys.readouterr().out
 
 
+def test_claims_of_a_folder_that_is_not_there_are_an_error(tmp_path, capsys, stated):
+    assert main(["claims", "--root", str(tmp_path / "nowhere")]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no such folder" in " ".join(said.err.split())
+
+
 def test_the_stated_claims_of_every_lab_can_be_read():
     from micrographia.labs.catalogue import LABS
 

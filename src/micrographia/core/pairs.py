@@ -152,7 +152,7 @@ def metric_of(name: str, pairs: Pairs, model: Model) -> Metric:
         near = ", ".join(get_close_matches(name, PAIRED)) or ", ".join(PAIRED)
         raise UserError(f"Asked for the metric {name!r}, which is not known. Nearest: {near}.")
     if name in NEED_WRONG and pairs.wrong is None:
-        raise BadPrompt(f"The metric {name!r} compares two answers, but the pairs name no wrong one. Give it.")
+        raise BadPrompt(f"The metric {name!r} compares two answers, but the pairs name no wrong one. Give one to each.")
     reference = pairs.right
     if name in NEED_REFERENCE:
         logits = model.run(pairs.clean, logits="last").logits

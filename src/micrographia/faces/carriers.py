@@ -33,7 +33,8 @@ def title(run: Run) -> str:
 
 
 def _behaviours(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
-    columns = ("behaviour", "learned", "accuracy", "by chance", "logit difference", "after the corrupt prompt")
+    counted = "taken apart" if _takes_all(results) else "learned"
+    columns = ("behaviour", counted, "accuracy", "by chance", "logit difference", "after the corrupt prompt")
     fields = ("accuracy", "by_chance", "logit_difference", "corrupt")
     cells = [
         [row["behaviour"], f"{row['learned']} of {row['networks']}", *(brief(row[field]) for field in fields)]
@@ -44,6 +45,14 @@ def _behaviours(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
         "prompt's answers."
     )
     return [Section("behaviours", "What the networks learned", lead, Table(columns, cells, texts=EVERY))]
+
+
+def _takes_all(results: Mapping[str, Any]) -> bool:
+    """Whether networks were taken apart that are wrong more often than right: then the count is not of the learned."""
+    return (results.get("config") or {}).get("least", 1.0) < HALF
+
+
+HALF = 0.5
 
 
 def _estimates(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
@@ -80,6 +89,8 @@ def short(x: float) -> str:
 
 def _told(found: Mapping[str, str], results: Mapping[str, Any]) -> list[Section]:
     lead = "What a calibration of attribution patching says, from one network: some places patched exactly."
+    if _takes_all(results):
+        lead += " Networks were taken apart whether they had learned or not; the summary says which had."
     said = [f"{text[:1].upper()}{text[1:]}" for text in found.values()]
     return [
         Section("trust", "How far to trust attribution patching, kind by kind", lead, paragraphs=said, essential=False)

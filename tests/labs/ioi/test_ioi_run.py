@@ -17,6 +17,7 @@ from micrographia.labs.ioi.findings import results_of
 from micrographia.labs.ioi.judge import CLAIMS, MEASURED
 from micrographia.labs.ioi.network import take_apart
 from micrographia.labs.ioi.run import run
+from micrographia.labs.ioi.sentences import summary as sentences
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -73,6 +74,31 @@ def test_all_that_was_found_is_told(done):
     assert {"behaviours", "estimates", "heads", "circuits-nodes", "circuits-edges", "planted"} <= {s.id for s in told}
     assert len(summary(done)) >= 4
     assert all(section.table is None or len(section.table.columns) == len(section.table.rows[0]) for section in told)
+
+
+def test_networks_that_learned_nothing_are_not_praised(done):
+    said = " ".join(done.results["summary"])
+    assert "did not learn any behaviour" in said
+    assert "only exercises the machinery" in said
+    assert not any(text in said for text in ("learned each", "follow the exact", "are enough", "Estimates of"))
+
+
+def test_a_network_that_was_taken_apart_is_not_counted_as_learned(done):
+    (section,) = [each for each in outline(done) if each.id == "behaviours"]
+    assert section.table.columns[1] == "taken apart"
+
+
+def test_the_summary_ends_with_the_networks_as_models(done):
+    last = done.results["summary"][-1]
+    assert "`micrographia patch --model RUN/networks/seed-0 ...`" in last
+    assert str(done.path) not in last
+
+
+def test_what_was_learned_is_told_with_its_findings(done):
+    rows = [{**row, "accuracy": {"median": 0.9}, "by_chance": {"median": 0.1}} for row in done.results["behaviours"]]
+    said = " ".join(sentences({**done.results, "behaviours": rows}))
+    assert "learned each behaviour" in said
+    assert "Estimates of attribution patching" in said
 
 
 def test_a_map_shows_both_directions_beside_the_words(done):

@@ -1,11 +1,13 @@
 """Questions as Configs: what is refused, and that they survive the way through JSON."""
 
+import inspect
 import json
 
 import pytest
 
 from micrographia.core.errors import BadConfig
 from micrographia.labs.workbench.config import (
+    AXES,
     QUESTIONS,
     Attribute,
     Circuit,
@@ -38,6 +40,11 @@ def test_a_question_survives_the_way_through_json(question):
 
 def test_there_is_one_class_a_question():
     assert {type(question) for question in EVERY} == set(QUESTIONS.values())
+
+
+def test_the_choice_of_places_names_every_axis_that_is_known():
+    told = inspect.getsource(Patch).split("by: str")[1].split('"""')[1]
+    assert ", ".join(AXES) in told
 
 
 def test_names_are_parted_by_commas():

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from micrographia.core.answers import logit_difference
+from micrographia.core.answers import kl, logit, logit_difference, prob
 from micrographia.core.edits import put
-from micrographia.core.errors import BadConfig, RunExists, UserError
+from micrographia.core.errors import BadConfig, BadPrompt, RunExists, UserError
 from micrographia.core.pairs import PairText, from_texts
 from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.core.trained import load_trained
+from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Attribute, Circuit, Patch, Prompts, Target, Trace, stored
 from micrographia.labs.workbench.effects import grid, strongest
+from micrographia.labs.workbench.prompts import Ends
 from micrographia.labs.workbench.run import run
 from micrographia.labs.workbench.trace import positions_of
 from miniature import CLEAN, CORRUPT, pairs_file
@@ -109,6 +111,61 @@ def test_prompts_without_a_gap_are_refused(trained, tmp_path):
     with pytest.raises(UserError, match="no gap"):
         run(Patch(target=target(trained), prompts=same), out=tmp_path / "r")
     assert load_run(tmp_path / "r").status == "failed"
+
+
+ONE = torch.zeros(1, dtype=torch.long)
+METRICS = {
+    "difference": logit_difference(ONE, ONE),
+    "logit": logit(ONE),
+    "prob": prob(ONE),
+    "kl": kl(torch.zeros(1, 2)),
+}
+
+
+def ends_of(metric, clean, corrupt):
+    return Ends(METRICS[metric], torch.tensor([clean]), torch.tensor([corrupt]))
+
+
+@pytest.mark.parametrize(
+    ("metric", "clean", "corrupt", "says"),
+    [("difference", 1.0, 2.0, ["do not stand above"]), ("difference", -1.0, -2.0, ["prefers the wrong answer"]),
+     ("difference", -2.0, -1.95, ["do not stand above", "prefers the wrong answer", "tiny"]),
+     ("logit", -3.0, -3.05, ["tiny, below 0.1 logits"]), ("prob", 0.012, 0.005, ["tiny, below 0.01 probability"]),
+     ("kl", 0.5, 0.0, ["do not stand below"])],
+)  # fmt: skip
+def test_a_gap_that_means_nothing_is_warned_of(metric, clean, corrupt, says):
+    ends = ends_of(metric, clean, corrupt)
+    found = words.doubts(ends)
+    assert len(found) == len(says)
+    assert all(text in told for text, told in zip(says, found))
+    assert words.opening(ends, 1)[1].startswith("Warning")
+
+
+@pytest.mark.parametrize(
+    ("metric", "clean", "corrupt"),
+    [("difference", 2.0, -1.0), ("logit", -3.0, -5.0), ("prob", 0.4, 0.1), ("kl", 0.0, 2.0)],
+)
+def test_a_gap_that_means_something_is_not(metric, clean, corrupt):
+    assert words.opening(ends_of(metric, clean, corrupt), 1) == [words.baselines(ends_of(metric, clean, corrupt), 1)]
+
+
+def test_where_the_gap_means_nothing_no_place_is_explained(trained, tmp_path):
+    """Of a question and the same with its prompts swapped, one at least has the gap the wrong way round."""
+    sides = (CLEAN, CORRUPT), (CORRUPT, CLEAN)
+    asked = [Prompts(clean=one, corrupt=other, answer="Mary", wrong="John") for one, other in sides]
+    runs = [run(Patch(target=target(trained), prompts=p), out=tmp_path / f"r{i}") for i, p in enumerate(asked)]
+    warned = [any(said.startswith("Warning") for said in done.results["summary"]) for done in runs]
+    assert any(warned)
+    for done, bad in zip(runs, warned):
+        assert any("of the gap, noising it" in said for said in done.results["explanation"]) is not bad
+        assert (words.NOT_EXPLAINED in done.results["explanation"]) is bad
+
+
+@pytest.mark.parametrize(("kind", "option"), [(Patch, "--metrics"), (Attribute, "--metric"), (Circuit, "--metric")])
+def test_a_missing_wrong_answer_is_asked_for_by_its_option(trained, tmp_path, kind, option):
+    prompts = Prompts(clean=CLEAN, corrupt=CORRUPT, answer="Mary")
+    with pytest.raises(BadPrompt, match=f"Give --wrong, or choose {option} logit"):
+        run(kind(target=target(trained), prompts=prompts), out=tmp_path / "r")
 
 
 def test_an_interrupted_question_begins_anew(trained, tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from micrographia.core.claims import Claim, Judged, load_claims
+from micrographia.core.errors import RunNotFound
 from micrographia.faces.cli.carry_out import print_json
 from micrographia.faces.cli.options import parse
 from micrographia.labs.catalogue import LABS, Lab
@@ -27,6 +28,8 @@ class Arguments:
 
 def main(words: Sequence[str]) -> int:
     arguments = parse(Arguments, words, prog="micrographia claims", description=__doc__ or "")
+    if arguments.root is not None and not arguments.root.is_dir():
+        raise RunNotFound(f"Asked for the Runs in {arguments.root}: there is no such folder. Check --root.")
     found = {lab.name: newest(lab, arguments.root) for lab in LABS}
     if arguments.json:
         print_json({"claims": [_record(name, *row) for name, rows in found.items() for row in rows]})

@@ -89,7 +89,7 @@ def take_apart(config: Config, folder: RunFolder, rows: Rows, watch: Watch) -> t
         **found.results,
         "start": {**found.results, "measures": before},
     }
-    return {**results, "summary": summary(results)}, figures
+    return {**results, "summary": summary(results, preset=preset_of(config))}, figures
 
 
 def _shown(along: Along, phases: Mapping[str, Any]) -> list[int]:

@@ -8,10 +8,15 @@ GENERALISES = 0.99  # share of unseen (or of all) pairs that must be right to sa
 MEMORISES = 0.99
 
 
-def summary(results: Mapping[str, Any]) -> list[str]:
-    """A sentence each on performance, frequencies, algorithm and phases."""
+TOO_SHORT = "The preset tiny checks the installation and is too short to grok; take quick to see it."
+
+
+def summary(results: Mapping[str, Any], *, preset: str = "") -> list[str]:
+    """A sentence each on performance, frequencies, algorithm and phases. `preset`: what the run was made with."""
+    test = results["measures"]["test_accuracy"]
+    short = preset == "tiny" and (_unknown(test) or test < GENERALISES)
     sentences = [_performance(results["measures"]), *_frequencies(results), *_algorithm(results)]
-    return [*sentences, *_phases(results.get("phases") or {})]
+    return [*([TOO_SHORT] if short else []), *sentences, *_phases(results.get("phases") or {})]
 
 
 def _performance(m: Mapping[str, Any]) -> str:

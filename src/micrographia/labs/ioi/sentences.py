@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from micrographia.labs.ioi.seeds import FOLDER
+
 NAMES = {
     "z": "head outputs",
     "neurons": "neurons",
@@ -18,17 +20,56 @@ CLOSE, ROUGH = 0.9, 0.6
 """Correlations from which an estimate is said to be close, and rough: those of the calibration."""
 
 
+ENOUGH = 0.5
+"""An accuracy below which a behaviour is not called learned, whatever the config takes apart."""
+
+
 def summary(results: Mapping[str, Any]) -> list[str]:
-    """A sentence or two on each question."""
-    said = [*_learned(results.get("behaviours") or ()), *_published(results.get("published_circuit") or {})]
-    said += _trust(results.get("estimates_beside_exact_effects") or ())
-    said += _mirror(results.get("denoising_beside_noising") or ())
-    said += _heads(results.get("head_kinds") or ())
-    said += _circuits(results.get("smallest_circuits") or ())
-    return said + _planted(results.get("planted_circuits") or ())
+    """A sentence or two on each question. Of networks that learned nothing, only that."""
+    behaviours: Rows = results.get("behaviours") or ()
+    config = results["config"]
+    if config["least"] < ENOUGH and (poor := [row for row in behaviours if not _is_learned(row)]):
+        said = _not_learned(behaviours, poor, config["least"])
+    else:
+        said = [*_learned(behaviours), *_published(results.get("published_circuit") or {}), *_found(results)]
+    said += _planted(results.get("planted_circuits") or ())
+    return said + (_networks(config["seed"]) if behaviours else [])
 
 
 Rows = Sequence[Mapping[str, Any]]
+
+
+def _found(results: Mapping[str, Any]) -> list[str]:
+    said = _trust(results.get("estimates_beside_exact_effects") or ())
+    said += _mirror(results.get("denoising_beside_noising") or ())
+    said += _heads(results.get("head_kinds") or ())
+    return said + _circuits(results.get("smallest_circuits") or ())
+
+
+def _is_learned(row: Mapping[str, Any]) -> bool:
+    """Whether the median network is right more often than not, and more often than by form alone."""
+    accuracy, null = (row[key]["median"] if row[key] else 0.0 for key in ("accuracy", "by_chance"))
+    return accuracy > max(ENOUGH, null)
+
+
+def _not_learned(rows: Rows, poor: Rows, least: float) -> list[str]:
+    n = rows[0]["networks"]
+    best = max((row["accuracy"]["median"] for row in poor if row["accuracy"]), default=0.0)
+    which = "any behaviour" if len(poor) == len(rows) else ", ".join(row["behaviour"] for row in poor)
+    none = "The one network trained from nothing did not learn" if n == 1 else f"The {n} networks did not learn"
+    return [
+        f"{none} {which}: the median accuracy is {best:.1%} at best.",
+        f"All were taken apart nonetheless, as `least` is {least:g}. Such a run only exercises the machinery: its "
+        "tables say nothing about how a network does the task, nor how far to trust a method. Take the preset quick "
+        "for that.",
+    ]
+
+
+def _networks(seed: int) -> list[str]:
+    return [
+        f"Each network is a Run of its own: `micrographia patch --model RUN/{FOLDER}/seed-{seed} ...`, with this run's "
+        "folder for RUN."
+    ]
 
 
 def _learned(rows: Rows) -> list[str]:

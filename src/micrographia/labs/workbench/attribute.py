@@ -22,7 +22,7 @@ from micrographia.labs.workbench.config import MODES, Attribute, names
 from micrographia.labs.workbench.edges import ask_edges
 from micrographia.labs.workbench.effects import Grid, columns, grid, record, strongest
 from micrographia.labs.workbench.figures import PANELS, of_calibration, of_grids
-from micrographia.labs.workbench.prompts import Asked, Ends, read_prompts, refuse_no_gap
+from micrographia.labs.workbench.prompts import Asked, Ends, read_prompts, refuse_no_gap, refuse_no_wrong
 from micrographia.methods.attribution.attribute import METHODS, attribute
 from micrographia.methods.attribution.calibrate import Calibration, calibrate, sentence
 from micrographia.methods.attribution.estimate import Attribution
@@ -38,6 +38,7 @@ def ask_attribute(question: Attribute, model: Model) -> Work:
     if question.method in ("edges", "edges-ig"):
         return ask_edges(question, model)
     asked = read_prompts(question.prompts, model)
+    refuse_no_wrong(question.prompts, asked.pairs, [question.metric], "--metric")
     metric = metric_of(question.metric, asked.pairs, model)
     sites = select(model.sites, names(question.sites))
     n_kinds = len({site.kind for site in sites})

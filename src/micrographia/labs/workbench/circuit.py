@@ -20,7 +20,7 @@ from micrographia.labs.workbench import words
 from micrographia.labs.workbench.answer import Answer, Work, head_of
 from micrographia.labs.workbench.config import Circuit
 from micrographia.labs.workbench.edges import LOGITS_NODE, draw_graph, level
-from micrographia.labs.workbench.prompts import Ends, read_prompts, refuse_no_gap
+from micrographia.labs.workbench.prompts import Ends, read_prompts, refuse_no_gap, refuse_no_wrong
 from micrographia.methods.attribution.edges import EdgeAttribution, edge_attribution
 from micrographia.methods.circuits.ablate import Ablation, Alone, edges_alone, nodes_alone
 from micrographia.methods.circuits.judge import (
@@ -58,6 +58,7 @@ class Judged(NamedTuple):
 def ask_circuit(question: Circuit, model: Model) -> Work:
     """Read the prompts; what remains is to score, to choose, and to judge."""
     asked = read_prompts(question.prompts, model)
+    refuse_no_wrong(question.prompts, asked.pairs, [question.metric], "--metric")
     metric = metric_of(question.metric, asked.pairs, model)
     ablation = Ablation(question.ablation)
 

@@ -74,7 +74,7 @@ class Patch:
     sites: str = "L*.resid_pre"
     """Which activations: Sites or patterns, with commas between: "L*.z, L5.mlp_out"."""
     by: str = "pos"
-    """What a place is within a Site: pos, head, unit, query, key, with commas between. Each layer is its own."""
+    """What a place is: layer, pos, head, unit, query, key, with commas between. Each layer is its own, named or not."""
     together: bool = False
     """Patch the same place in all chosen layers at once."""
     metrics: str = "logit-diff"

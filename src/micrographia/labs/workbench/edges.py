@@ -20,7 +20,7 @@ from micrographia.labs.workbench.answer import MOST_PLACES, Answer, Work, head_o
 from micrographia.labs.workbench.config import MODES, Attribute
 from micrographia.labs.workbench.effects import VERBS
 from micrographia.labs.workbench.figures import CHECKED, PANELS
-from micrographia.labs.workbench.prompts import Asked, Ends, read_prompts, refuse_no_gap
+from micrographia.labs.workbench.prompts import Asked, Ends, read_prompts, refuse_no_gap, refuse_no_wrong
 from micrographia.methods.attribution.agreement import Estimate, agreement
 from micrographia.methods.attribution.edges import EdgeAttribution, edge_attribution
 from micrographia.methods.paths import path_patch
@@ -45,6 +45,7 @@ class Check(NamedTuple):
 def ask_edges(question: Attribute, model: Model) -> Work:
     """Read the prompts; what remains is to score every edge, and to check some."""
     asked = read_prompts(question.prompts, model)
+    refuse_no_wrong(question.prompts, asked.pairs, [question.metric], "--metric")
     metric = metric_of(question.metric, asked.pairs, model)
     method, title = METHODS[question.method]
 

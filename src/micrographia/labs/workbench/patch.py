@@ -19,7 +19,7 @@ from micrographia.labs.workbench.answer import MOST_PLACES, Answer, Work, head_o
 from micrographia.labs.workbench.config import MODES, Patch, axes_of, names
 from micrographia.labs.workbench.effects import VERBS, Grid, columns, grid, record, strongest
 from micrographia.labs.workbench.figures import of_grids
-from micrographia.labs.workbench.prompts import Ends, read_prompts, reference_inputs, refuse_no_gap
+from micrographia.labs.workbench.prompts import Ends, read_prompts, reference_inputs, refuse_no_gap, refuse_no_wrong
 from micrographia.methods.explain import Effects, explain
 from micrographia.methods.patching import Patched, patch
 
@@ -30,6 +30,7 @@ PAIRED = 4  # of the strongest places, patched two at a time to tell AND from OR
 def ask_patch(question: Patch, model: Model) -> Work:
     """Read everything that the question names; what remains is to patch."""
     asked = read_prompts(question.prompts, model)
+    refuse_no_wrong(question.prompts, asked.pairs, names(question.metrics), "--metrics")
     metrics = metrics_of(names(question.metrics), asked.pairs, model)
     cells = grids(model, names(question.sites), axes_of(question), asked.n_pos)
     patches = [each for cell in cells for each in cell.patches]
@@ -99,9 +100,11 @@ def _place(grids: Sequence[Grid], wanted: Grid) -> int:
 
 
 def _explained(shown: Sequence[tuple[Grid, int]], joint: Sequence[Patched], ends: Ends) -> list[str]:
-    """What the strongest places are to the answer and to each other, in both modes."""
+    """What the strongest places are to the answer and to each other, in both modes; why not, where the gap is none."""
     if not joint or ends.gap is None:
         return []
+    if words.doubts(ends):
+        return [words.NOT_EXPLAINED]
     alone = {mode: torch.tensor([float(each.shares[mode].ravel()[flat]) for each, flat in shown]) for mode in VERBS}
     both = {}
     for each in joint:

@@ -3,6 +3,7 @@
 Everything that a user can have got wrong about prompts is found here, before any Run is begun.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from torch import Tensor
 from micrographia.core.answers import Metric
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs, PairText, from_texts
+from micrographia.core.pairs import NEED_WRONG, Pairs, PairText, from_texts
 from micrographia.core.tokens import Batch, Inputs, Tokenizer, ids_of, mask_of, to_str_tokens, to_tokens
 from micrographia.labs.workbench.config import Prompts
 from micrographia.labs.workbench.prompt_file import read_pairs, read_texts
@@ -46,6 +47,17 @@ def _texts(prompts: Prompts) -> list[PairText]:
     assert prompts.corrupt is not None
     assert prompts.answer is not None
     return [PairText(prompts.clean, prompts.corrupt, prompts.answer, prompts.wrong)]
+
+
+def refuse_no_wrong(prompts: Prompts, pairs: Pairs, metrics: Sequence[str], option: str) -> None:
+    """Raise BadPrompt where a metric compares two answers and there is one. `option`: how the metric is chosen."""
+    needy = [name for name in metrics if name in NEED_WRONG]
+    if needy and pairs.wrong is None:
+        give = "Give --wrong" if prompts.prompts is None else f"Give every pair in {prompts.prompts} a wrong one"
+        raise BadPrompt(
+            f"The metric {needy[0]} compares two answers, but the prompts name no wrong one. {give}, or choose "
+            f"{option} logit."
+        )
 
 
 def check_length(inputs: Inputs, model: Model) -> None:

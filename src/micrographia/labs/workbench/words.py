@@ -24,11 +24,45 @@ def baselines(ends: Ends, n: int) -> str:
     )
 
 
+LEAST = {"logits": 0.1, "nats": 0.1, "probability": 0.01}
+"""By the unit of a metric: a gap below it is hardly one. Our choice."""
+FALLING = ("KL divergence", "rank")
+"""Metrics that are the smaller, the better the answer."""
+NOT_EXPLAINED = (
+    "What the strongest places are to the answer, sufficient or necessary, is not said: the gap between these prompts "
+    "means too little for that (see the warning in the summary)."
+)
+
+
+def doubts(ends: Ends) -> list[str]:
+    """Why shares of this gap mean little; empty where nothing speaks against them."""
+    clean, corrupt = float(ends.clean.mean()), float(ends.corrupt.mean())
+    name, unit = ends.metric.name, ends.metric.unit
+    better, sign = ("below", -1) if name in FALLING else ("above", 1)
+    found = {
+        f"the clean prompts do not stand {better} the corrupt ones": sign * (clean - corrupt) <= 0,
+        "on the clean prompts the model prefers the wrong answer": name == "logit difference" and clean <= 0,
+        f"the gap is tiny, below {LEAST.get(unit)} {unit}": abs(clean - corrupt) < LEAST.get(unit, 0.0),
+    }
+    return [text for text, so in found.items() if so]
+
+
+def opening(ends: Ends, n: int) -> list[str]:
+    """The gap, and a warning where it means little."""
+    said, found = [baselines(ends, n)], doubts(ends)
+    if found:
+        said.append(
+            f"Warning: {'; '.join(found)}. Shares of such a gap do not say how the model comes to its answer; take "
+            "prompts that it answers rightly."
+        )
+    return said
+
+
 def of_patch(
     question: Patch, ends: Ends, top: Sequence[Mapping[str, Any]], reference: str, n_places: int, n: int
 ) -> list[str]:
     """The gap, the strongest place of each mode, and what was put in its stead."""
-    said = [baselines(ends, n)]
+    said = opening(ends, n)
     for mode, verb in VERBS.items():
         shares = [row for row in top if row.get(verb) is not None]
         if shares:
@@ -48,7 +82,7 @@ def of_attribution(
     checks: Mapping[str, Calibration],
 ) -> list[str]:
     """The gap, the strongest estimates, and how far to trust them."""
-    said = [baselines(ends, n), f"By {method}, {n_places:,} places are estimated at once:"]
+    said = [*opening(ends, n), f"By {method}, {n_places:,} places are estimated at once:"]
     for verb in VERBS.values():
         shares = [row for row in top if row.get(verb) is not None]
         if shares:
@@ -73,7 +107,7 @@ def of_edges(
     ends: Ends, rows: Sequence[Mapping[str, Any]], method: str, n_edges: int, n: int, checks: Mapping[str, Any]
 ) -> list[str]:
     """The gap, the strongest edge, and how the estimates stood up."""
-    said = [baselines(ends, n), f"By {method}, all {n_edges:,} edges between parts are estimated at once."]
+    said = [*opening(ends, n), f"By {method}, all {n_edges:,} edges between parts are estimated at once."]
     for mode, verb in VERBS.items():
         if rows and rows[0].get(verb) is not None:
             row = max(rows, key=lambda row: abs(row[verb]))
@@ -91,7 +125,7 @@ def of_circuit(question: Circuit, ends: Ends, judged: Any, ablation: str, n_memb
     """The size of the circuit, what it carries alone, and what circuits of its size drawn at random carry."""
     carried, null = float(judged.found.values[0]), judged.null
     return [
-        baselines(ends, n),
+        *opening(ends, n),
         f"{len(judged.chosen):,} of {n_members:,} {question.units} carry {carried:.1%} of the behaviour alone, with "
         f"everything else replaced by {ablation}.",
         f"Circuits of that size drawn at random carry {float(null.values.median()) + 0.0:.1%} "
