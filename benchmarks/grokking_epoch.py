@@ -7,7 +7,6 @@ own matrix products alone. Every contender starts from the same weights and must
 Usage: uv run python benchmarks/grokking_epoch.py [--tl-python PATH] [--threads 2]
 """
 
-import dataclasses
 import json
 import subprocess
 import tempfile
@@ -81,7 +80,8 @@ class Lens:
         sets = {"train": problem.train, "test": problem.test}
         arrays = {f"{s}_{part}": x.numpy() for s, pair in sets.items() for part, x in zip(("tokens", "labels"), pair)}
         np.savez(folder / "data.npz", **arrays, **{name: w.numpy() for name, w in problem.weights.items()})
-        shape = dataclasses.asdict(problem.arch.shape)
+        theirs = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx")
+        shape = {name: getattr(problem.arch.shape, name) for name in theirs}
         model = {**shape, "act_fn": "relu", "normalization_type": None, "seed": 0}
         chosen = {"threads": threads, "model": model, "optimiser": problem.optimiser}
         (folder / "config.json").write_text(json.dumps(chosen), encoding="utf-8")
