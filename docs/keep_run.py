@@ -14,13 +14,15 @@ from micrographia.core.store import find_run, json_bytes, load_run, manifest
 RESULTS = Path(__file__).parent / "results"
 LARGE = ("snapshots", "checkpoints", "members", "networks")
 """Folders of weights and of whole Runs inside a Run."""
+LEFT = (manifest.NAME, "model.json")
+"""Files that say what is in a Run: made anew, or about weights that are not kept."""
 SUFFIXES = (".json", ".parquet", ".safetensors")
 
 
 def kept(run: Path) -> list[str]:
     """The files of a Run that are kept, as paths inside it."""
     paths = (path.relative_to(run) for path in sorted(run.rglob("*")) if path.suffix in SUFFIXES)
-    return [path.as_posix() for path in paths if path.parts[0] not in LARGE and path.name != manifest.NAME]
+    return [path.as_posix() for path in paths if path.parts[0] not in LARGE and path.name not in LEFT]
 
 
 def keep(run: Path, place: Path) -> list[str]:
