@@ -31,8 +31,8 @@ from micrographia.core.tokens import Inputs, ids_of, rows_of
 
 Plan = Literal["fast", "strict"]
 AT_ONCE = {"cpu": 1024, "cuda": 65_536}
-"""Tokens (rows x positions) of a wave. On two cores more of them are not faster, and take a tenth of GPT-2 small's own
-memory for every 800; the other number is a guess that keeps a wave of GPT-2 XL within 10 GB."""
+"""Tokens (rows x positions) of a wave. On two cores more of them are not faster, only larger; the other number is a
+guess for GPT-2 XL on an accelerator, not measured."""
 AT_LEAST = 256  # below that a wave costs about the same for fewer tokens
 
 
