@@ -121,7 +121,7 @@ def subject_noise(model: Model, subjects: Sequence[Inputs]) -> float:
     return NOISE_STDS * _std(kept)
 
 
-def _std(embeddings: Sequence[Float[Tensor, "pos d_model"]]) -> float:
+def _std(embeddings: Sequence[Float[Tensor, "_ d_model"]]) -> float:
     return torch.cat(list(embeddings)).std().item()
 
 
