@@ -10,7 +10,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from micrographia.core.transformer import Architecture, Transformer, init_weights
+from micrographia.core.architecture import Architecture
+from micrographia.core.transformer import Transformer
+from micrographia.core.transformer_weights import init_weights
 
 LAYERS = (1, 2)
 NORMS = ("none", "layernorm", "rmsnorm")

@@ -7,10 +7,12 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
+from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadConfig, UnreadableWeights
 from micrographia.core.foreign import candidates, variants
 from micrographia.core.layouts import LAYOUTS, LENS, LISTED, PAPER, our_name
-from micrographia.core.transformer import Architecture, Transformer, init_weights
+from micrographia.core.transformer import Transformer
+from micrographia.core.transformer_weights import init_weights
 from small import architectures, roughened, some_tokens
 
 SIZES = {"V": 8, "U": 8, "D": 12, "H": 3, "E": 4, "M": 20, "C": 3}

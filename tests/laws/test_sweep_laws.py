@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from micrographia.core.answers import Metric, kl, log_prob, logit, logit_difference, prompts
+from micrographia.core.architecture import Architecture
 from micrographia.core.edits import put
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, Patch, Place, places, sweep
 from micrographia.core.sweep.places import words_of
-from micrographia.core.transformer import Architecture
 from small import A_FEW, architectures, small_model, some_tokens
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}

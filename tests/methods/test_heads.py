@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Generator
 
+from micrographia.core.architecture import Architecture
 from micrographia.core.model import Output
-from micrographia.core.transformer import Architecture, Transformer, init_weights
+from micrographia.core.transformer import Transformer
+from micrographia.core.transformer_weights import init_weights
 from micrographia.methods.heads import (
     attention,
     copy_scores,

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadConfig, BadShape
 from micrographia.core.metrics import stable_cross_entropy
 from micrographia.core.training import Flat, Layout, LossAndGradient
-from micrographia.core.transformer import Architecture
 
 
 def supports(arch: Architecture) -> bool:

@@ -1,28 +1,26 @@
 """A small decoder on one page: every position, every Site, no state but its weights.
 
 `forward` is a pure function of weights and tokens (so `torch.func` may run many at once); `Transformer` binds weights
-to the Model protocol. Weights carry TransformerLens' names and shapes; every product is `x @ W`. The faster plan for
-one layer read at its last position lives in `last_position`.
+to the Model protocol. What weights there are says `architecture`; `transformer_weights` draws and views them. The
+faster plan for one layer read at its last position lives in `last_position`.
 Suffixes: B batch, P pos, Q query, K key, H head, E d_head, D d_model, M neuron, V vocab.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Generator, Tensor
+from torch import Tensor
 
+from micrographia.core.architecture import Architecture
 from micrographia.core.edits import Edit
-from micrographia.core.errors import BadConfig, BadShape, UserError
+from micrographia.core.errors import BadShape, UserError
 from micrographia.core.model import SILENT, LogitsAt, ModelShape, Output, Readout, Start, Tap, described, run_tapped
 from micrographia.core.sites import Site, SiteLike
 from micrographia.core.tokens import Inputs, Tokenizer, ids_of, mask_of, single_token, to_str_tokens, to_tokens
-
-Weights = Mapping[str, Tensor]
+from micrographia.core.transformer_weights import Weights, WeightViews, unembedding
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -32,116 +30,6 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 NORM_EPS = 1e-5
 ROTARY_BASE = 10_000.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Architecture:
-    """What kind of small transformer. The defaults are the grokking mainline's but for the vocabulary and context."""
-
-    d_vocab: int
-    d_vocab_out: int
-    n_ctx: int
-    n_layers: int = 1
-    d_model: int = 128
-    n_heads: int = 4
-    d_head: int = 32
-    d_mlp: int = 512
-    act: Literal["relu", "gelu", "gelu_new", "silu", "swiglu"] = "relu"
-    norm: Literal["none", "layernorm", "rmsnorm"] = "none"
-    positions: Literal["learned", "rotary"] = "learned"
-    attn_bias: bool = False
-    mlp_bias: bool = True
-    unembed_bias: bool = False
-    tied: bool = False
-    attention: bool = True
-    """False: the embeddings of all tokens but the last are concatenated into the first MLP; there is one position."""
-    mlp: bool = True
-
-    def __post_init__(self) -> None:
-        if not (self.attention or self.mlp):
-            raise BadConfig("A transformer without attention and without MLP computes nothing. Turn one of them on.")
-        if self.positions == "rotary" and self.d_head % 2:
-            raise BadConfig(f"Rotary positions turn pairs, so d_head must be even. Found {self.d_head}.")
-        if self.tied and self.d_vocab_out > self.d_vocab:
-            raise BadConfig(f"Tied: {self.d_vocab_out} outputs need as many inputs. Found {self.d_vocab}.")
-
-    @property
-    def shape(self) -> ModelShape:
-        return ModelShape(
-            n_layers=self.n_layers,
-            d_model=self.d_model,
-            n_heads=self.n_heads,
-            n_kv_heads=self.n_heads,
-            d_head=self.d_head,
-            d_mlp=self.d_mlp,
-            d_vocab=self.d_vocab,
-            d_vocab_out=self.d_vocab_out,
-            n_ctx=self.n_ctx,
-        )
-
-    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every weight, in the order in which initialisation draws them."""
-        V, D, H, E, M = self.d_vocab, self.d_model, self.n_heads, self.d_head, self.d_mlp
-        shapes: dict[str, tuple[int, ...]] = {"embed.W_E": (V, D)}
-        if self.attention and self.positions == "learned":
-            shapes["pos_embed.W_pos"] = (self.n_ctx, D)
-        for i in range(self.n_layers):
-            block = f"blocks.{i}."
-            if self.attention:
-                shapes |= self._norm_shapes(block + "ln1")
-                shapes |= {f"{block}attn.W_{x}": (H, D, E) for x in "KQV"} | {f"{block}attn.W_O": (H, E, D)}
-                if self.attn_bias:
-                    shapes |= {f"{block}attn.b_{x}": (H, E) for x in "KQV"} | {f"{block}attn.b_O": (D,)}
-            if self.mlp:
-                width = D if self.attention or i else (self.n_ctx - 1) * D
-                shapes |= self._norm_shapes(block + "ln2", width) | {f"{block}mlp.W_in": (width, M)}
-                shapes |= {f"{block}mlp.W_gate": (width, M)} if self.act == "swiglu" else {}
-                shapes |= {f"{block}mlp.b_in": (M,)} if self.mlp_bias else {}
-                shapes |= {f"{block}mlp.W_out": (M, D)}
-                shapes |= {f"{block}mlp.b_out": (D,)} if self.mlp_bias else {}
-        shapes |= self._norm_shapes("ln_final")
-        shapes |= {} if self.tied else {"unembed.W_U": (D, self.d_vocab_out)}
-        return shapes | ({"unembed.b_U": (self.d_vocab_out,)} if self.unembed_bias else {})
-
-    def _norm_shapes(self, name: str, width: int | None = None) -> dict[str, tuple[int, ...]]:
-        names = {"none": (), "layernorm": ("w", "b"), "rmsnorm": ("w",)}[self.norm]
-        return {f"{name}.{x}": (width or self.d_model,) for x in names}
-
-
-def init_weights(
-    arch: Architecture, generator: Generator, *, dtype: torch.dtype = torch.float32, std_scale: float = 1.0
-) -> dict[str, Tensor]:
-    """Fresh weights: normal draws / sqrt(d_model) (the unembedding: / sqrt(d_vocab)), biases 0, gains 1.
-
-    Order and layout of the draws are those of the code published with Nanda et al. (2023), where every matrix is
-    (out, in): a CPU generator seeded s then gives the very weights that `torch.manual_seed(s)` gives there. W_out is
-    scaled by d_model too, not by d_mlp, as published.
-    """
-    weights: dict[str, Tensor] = {}
-    for name, shape in arch.weight_shapes().items():
-        leaf = name.rpartition(".")[2]
-        if leaf.startswith("b"):
-            drawn = torch.zeros(shape)
-        elif leaf == "w":
-            drawn = torch.ones(shape)
-        else:
-            fan = arch.d_vocab_out if leaf == "W_U" else arch.d_model
-            drawn = std_scale * _draw(leaf, shape, generator) / fan**0.5
-        weights[name] = drawn.to(dtype).contiguous()
-    return weights
-
-
-def _draw(leaf: str, shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """Draw in the published layout, return in ours."""
-    if leaf in ("W_K", "W_Q", "W_V"):
-        H, D, E = shape
-        return torch.randn(H, E, D, generator=generator).transpose(1, 2)
-    if leaf == "W_O":
-        H, E, D = shape
-        return torch.randn(D, H * E, generator=generator).reshape(D, H, E).permute(1, 2, 0)
-    if leaf in ("W_E", "W_in", "W_gate", "W_out"):
-        return torch.randn(*reversed(shape), generator=generator).T
-    return torch.randn(*shape, generator=generator)  # W_pos (n_ctx, d_model) and W_U (d_model, vocab) as they are
 
 
 def forward(
@@ -198,11 +86,6 @@ def _positions(x: Tensor, readout: LogitsAt) -> Tensor:
     if isinstance(readout, Readout) or readout == "all":
         return x
     return x[:, [-1] if readout == "last" else list(readout)]
-
-
-def unembedding(arch: Architecture, weights: Weights) -> Float[Tensor, "d_model vocab"]:
-    """W_U; of a tied model the embedding's own weights, as many of them as there are outputs."""
-    return weights["embed.W_E"][: arch.d_vocab_out].T if arch.tied else weights["unembed.W_U"]
 
 
 def _embed(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Tensor:
@@ -280,50 +163,6 @@ def rotate(x_BPHE: Float[Tensor, "batch pos head d_head"], offset: int = 0) -> F
     angle = places[:, None, None] * rate
     left, right = x_BPHE[..., :half], x_BPHE[..., half:]
     return torch.cat([left * angle.cos() - right * angle.sin(), right * angle.cos() + left * angle.sin()], -1)
-
-
-class LayerWeights:
-    """One kind of weight over layers: `W_Q[layer]`, `W_Q[layer, head]`. Views, never copies."""
-
-    def __init__(self, weights: Weights, pattern: str) -> None:
-        self._weights = weights
-        self._pattern = pattern
-
-    def __getitem__(self, at: int | tuple[int, ...]) -> Tensor:
-        layer, *rest = at if isinstance(at, tuple) else (at,)
-        weight = self._weights[self._pattern.format(layer)]
-        return weight[tuple(rest)] if rest else weight
-
-
-class WeightViews:
-    """The weights under the names that all families share, as `x @ W`: `W_E`, `W_pos`, `W_Q[layer, head]`, `W_U` ..."""
-
-    def __init__(self, arch: Architecture, weights: Weights) -> None:
-        self.W_E = weights["embed.W_E"]
-        self.W_pos = weights.get("pos_embed.W_pos")
-        self.W_U = unembedding(arch, weights)
-        self.b_U = weights.get("unembed.b_U")
-        for name in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"):
-            setattr(self, name, LayerWeights(weights, f"blocks.{{}}.attn.{name}"))
-        for name in ("W_in", "W_gate", "W_out", "b_in", "b_out"):
-            setattr(self, name, LayerWeights(weights, f"blocks.{{}}.mlp.{name}"))
-        for name, norm in (("attn_norm", "ln1"), ("mlp_norm", "ln2")):
-            for letter in "wb":
-                setattr(self, f"{name}_{letter}", LayerWeights(weights, f"blocks.{{}}.{norm}.{letter}"))
-        self.score_scale = [arch.d_head**-0.5] * arch.n_layers  # attention compares score_scale * q . k, without a cap
-        self.score_cap: list[float | None] = [None] * arch.n_layers
-        self.final_norm_w = weights.get("ln_final.w")
-        self.final_norm_b = weights.get("ln_final.b")
-        self._centred = arch.norm == "layernorm"
-
-    def final_readout(self, direction: Float[Tensor, "d_model *n"]) -> Float[Tensor, "d_model *n"]:
-        """What reads `direction`, of the final norm's output, off the residual stream before division by the scale.
-
-        gain * direction, less its mean for LayerNorm. The norm's bias adds `final_norm_b @ direction` in any case.
-        """
-        w = self.final_norm_w
-        gain = direction if w is None else direction * w.reshape(-1, *[1] * (direction.ndim - 1))
-        return gain - gain.mean(0, keepdim=True) if self._centred else gain
 
 
 class Transformer:

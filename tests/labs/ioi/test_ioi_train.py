@@ -15,7 +15,7 @@ from micrographia.core.store import RunFolder, load_run, read_metrics, read_tens
 from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.tasks import Done, Task
 from micrographia.core.trained import load_trained
-from micrographia.core.transformer import init_weights
+from micrographia.core.transformer_weights import init_weights
 from micrographia.labs.ioi.config import Config, tiny
 from micrographia.labs.ioi.grammar import WORDS
 from micrographia.labs.ioi.seeds import raise_if_failed, train_seed, train_seeds

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from micrographia.core.answers import Metric, log_prob, prompts
+from micrographia.core.architecture import Architecture
 from micrographia.core.edits import put
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
-from micrographia.core.transformer import Architecture, Transformer
+from micrographia.core.transformer import Transformer
 from micrographia.methods.attribution.estimate import Attribution, sides_of
 from micrographia.methods.attribution.spots import place
 from small import A_FEW, small_model, some_tokens

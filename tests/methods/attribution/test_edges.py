@@ -5,13 +5,14 @@ import torch
 from torch import Tensor
 
 from micrographia.core.answers import log_prob, logit_difference
+from micrographia.core.architecture import Architecture
 from micrographia.core.edits import leaf, observe
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.graph import INPUT, LOGITS, Edge, Node, graph_of
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
-from micrographia.core.transformer import ACTIVATIONS, NORM_EPS, Architecture, Transformer, rotate
+from micrographia.core.transformer import ACTIVATIONS, NORM_EPS, Transformer, rotate
 from micrographia.methods.attribution import edge_ends
 from micrographia.methods.attribution.edges import edge_attribution
 from small import A_FEW, SIZES, small_model, some_tokens

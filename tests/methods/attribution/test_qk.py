@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from micrographia.core.answers import logit_difference, prompts
+from micrographia.core.architecture import Architecture
 from micrographia.core.edits import leaf, put
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
-from micrographia.core.transformer import Architecture
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.passes import Passes
 from micrographia.methods.attribution.softmax_patch import Scoring, key_fix, query_fix

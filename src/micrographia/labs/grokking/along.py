@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from micrographia.core.architecture import Architecture
 from micrographia.core.basis import fold
 from micrographia.core.events import Progress, Watch
 from micrographia.core.store import read_tensors
-from micrographia.core.transformer import Architecture
 from micrographia.labs.grokking import measure
 from micrographia.labs.grokking.reading import Reading, Task, Weights, read
 from micrographia.methods.fourier import cubes, spectra

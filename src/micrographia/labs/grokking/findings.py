@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from micrographia.core.architecture import Architecture
 from micrographia.core.basis import n_frequencies
 from micrographia.core.edits import apply
-from micrographia.core.transformer import Architecture
+from micrographia.core.transformer import Transformer
 from micrographia.labs.grokking import measure
 from micrographia.labs.grokking.reading import Reading, Task, Weights, cyclic, logits_of, read
 from micrographia.methods.fourier import cubes, restricted
@@ -87,7 +88,7 @@ def measures(
     found["excluded_by_frequency"] = measure.excluded_by_frequency(r).tolist()
     found["squared_weights"] = {"total": sum(sizes.values()), **sizes}
     if arch.attention and r.W_E.shape[1] >= 4:
-        found["clock_or_pizza"] = measure.clock_or_pizza(r, arch, weights, task, generator)
+        found["clock_or_pizza"] = measure.clock_or_pizza(r, Transformer(arch, weights), task, generator)
     found["null"] = null_measures(r, ks, generator)
     return found
 

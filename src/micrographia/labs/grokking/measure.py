@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.edits import put
 from micrographia.core.metrics import cross_entropy
-from micrographia.core.transformer import Architecture, Transformer
+from micrographia.core.model import Model
 from micrographia.labs.grokking.reading import Reading, Task, Weights, cyclic
 from micrographia.methods import clock_pizza
 from micrographia.methods.fourier import attention, cubes, excluded, neurons, restricted, spectra, weights
@@ -132,9 +132,9 @@ def weight_size(state: Weights) -> Numbers:
     return weights.squared_weights(state)
 
 
-def clock_or_pizza(r: Reading, arch: Architecture, state: Weights, task: Task, generator: Generator) -> Numbers:
+def clock_or_pizza(r: Reading, model: Model, task: Task, generator: Generator) -> Numbers:
     """Zhong et al. (2023): gradient symmetricity, distance irrelevance, circularity: pizza 1, 0, 1; clock low, 1, 1."""
-    model, order = Transformer(arch, state), cyclic(task)
+    order = cyclic(task)
 
     def logit_function(E_a: Tensor, E_b: Tensor) -> Tensor:
         tokens = torch.tensor([[0, 0, task.modulus]]).expand(len(E_a), 3)

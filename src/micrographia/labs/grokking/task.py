@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from micrographia.core.architecture import Architecture
 from micrographia.core.runtime import generator
 from micrographia.core.tokens import Vocabulary
-from micrographia.core.transformer import Architecture
 from micrographia.labs.grokking.config import Config
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from micrographia.core.architecture import Architecture
 from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Note, Progress, Watch
 from micrographia.core.interrupt import interruptible
@@ -17,7 +18,8 @@ from micrographia.core.runtime import generator
 from micrographia.core.store import RunFolder, read_tensors
 from micrographia.core.trained import describe_model
 from micrographia.core.training import AdamW, Layout, State, fresh_state, train
-from micrographia.core.transformer import Architecture, Transformer, init_weights
+from micrographia.core.transformer import Transformer
+from micrographia.core.transformer_weights import init_weights
 from micrographia.labs.ioi.behaviour import perform
 from micrographia.labs.ioi.config import Config
 from micrographia.labs.ioi.grammar import WORDS, batch, tokenizer

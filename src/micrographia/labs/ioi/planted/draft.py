@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from micrographia.core.architecture import Architecture
 from micrographia.core.tokens import Vocabulary
-from micrographia.core.transformer import Architecture, Transformer
+from micrographia.core.transformer import Transformer
 
 LETTERS = ("A", "B", "C", "D", "E", "F")
 ON = 3  # the first so many letters carry the feature `on`

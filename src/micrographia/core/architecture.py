@@ -1,0 +1,85 @@
+"""Architecture: what kind of small transformer, as a value; from it follow the name and shape of every weight.
+
+Names and shapes of the weights are TransformerLens'. What is computed with them is `transformer`'s page, how they are
+drawn and read `transformer_weights`'.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from micrographia.core.errors import BadConfig
+from micrographia.core.model import ModelShape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """What kind of small transformer. The defaults are the grokking mainline's but for the vocabulary and context."""
+
+    d_vocab: int
+    d_vocab_out: int
+    n_ctx: int
+    n_layers: int = 1
+    d_model: int = 128
+    n_heads: int = 4
+    d_head: int = 32
+    d_mlp: int = 512
+    act: Literal["relu", "gelu", "gelu_new", "silu", "swiglu"] = "relu"
+    norm: Literal["none", "layernorm", "rmsnorm"] = "none"
+    positions: Literal["learned", "rotary"] = "learned"
+    attn_bias: bool = False
+    mlp_bias: bool = True
+    unembed_bias: bool = False
+    tied: bool = False
+    attention: bool = True
+    """False: the embeddings of all tokens but the last are concatenated into the first MLP; there is one position."""
+    mlp: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.attention or self.mlp):
+            raise BadConfig("A transformer without attention and without MLP computes nothing. Turn one of them on.")
+        if self.positions == "rotary" and self.d_head % 2:
+            raise BadConfig(f"Rotary positions turn pairs, so d_head must be even. Found {self.d_head}.")
+        if self.tied and self.d_vocab_out > self.d_vocab:
+            raise BadConfig(f"Tied: {self.d_vocab_out} outputs need as many inputs. Found {self.d_vocab}.")
+
+    @property
+    def shape(self) -> ModelShape:
+        return ModelShape(
+            n_layers=self.n_layers,
+            d_model=self.d_model,
+            n_heads=self.n_heads,
+            n_kv_heads=self.n_heads,
+            d_head=self.d_head,
+            d_mlp=self.d_mlp,
+            d_vocab=self.d_vocab,
+            d_vocab_out=self.d_vocab_out,
+            n_ctx=self.n_ctx,
+        )
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every weight, in the order in which initialisation draws them."""
+        V, D, H, E, M = self.d_vocab, self.d_model, self.n_heads, self.d_head, self.d_mlp
+        shapes: dict[str, tuple[int, ...]] = {"embed.W_E": (V, D)}
+        if self.attention and self.positions == "learned":
+            shapes["pos_embed.W_pos"] = (self.n_ctx, D)
+        for i in range(self.n_layers):
+            block = f"blocks.{i}."
+            if self.attention:
+                shapes |= self._norm_shapes(block + "ln1")
+                shapes |= {f"{block}attn.W_{x}": (H, D, E) for x in "KQV"} | {f"{block}attn.W_O": (H, E, D)}
+                if self.attn_bias:
+                    shapes |= {f"{block}attn.b_{x}": (H, E) for x in "KQV"} | {f"{block}attn.b_O": (D,)}
+            if self.mlp:
+                width = D if self.attention or i else (self.n_ctx - 1) * D
+                shapes |= self._norm_shapes(block + "ln2", width) | {f"{block}mlp.W_in": (width, M)}
+                shapes |= {f"{block}mlp.W_gate": (width, M)} if self.act == "swiglu" else {}
+                shapes |= {f"{block}mlp.b_in": (M,)} if self.mlp_bias else {}
+                shapes |= {f"{block}mlp.W_out": (M, D)}
+                shapes |= {f"{block}mlp.b_out": (D,)} if self.mlp_bias else {}
+        shapes |= self._norm_shapes("ln_final")
+        shapes |= {} if self.tied else {"unembed.W_U": (D, self.d_vocab_out)}
+        return shapes | ({"unembed.b_U": (self.d_vocab_out,)} if self.unembed_bias else {})
+
+    def _norm_shapes(self, name: str, width: int | None = None) -> dict[str, tuple[int, ...]]:
+        names = {"none": (), "layernorm": ("w", "b"), "rmsnorm": ("w",)}[self.norm]
+        return {f"{name}.{x}": (width or self.d_model,) for x in names}
