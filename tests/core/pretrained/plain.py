@@ -16,6 +16,7 @@ from torch import Tensor
 from micrographia.core.pretrained import Pretrained
 
 Meet = Callable[[str, int | None, Tensor], Tensor]
+TRANSFORMS = {"bert": "cls.predictions.transform.dense", "roberta": "lm_head.dense", "distilbert": "vocab_transform"}
 ACTS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "none"}
 
 
@@ -30,13 +31,14 @@ def forward(model: Pretrained, ids: Tensor, meet: Meet = unmet) -> Tensor:
     if family.pos_embed:
         x = x + meet("pos_embed", None, w.W_pos[: ids.shape[1]].expand(len(ids), -1, -1))
     if family.encoder:
-        table = model.module.bert.embeddings
-        x = _module_norm(table.LayerNorm, x + table.token_type_embeddings.weight[0], w, 1e-12)
+        table: Any = model.body.find(family.embed.rpartition(".")[0])
+        kinds = getattr(table, "token_type_embeddings", None)
+        x = _module_norm(table.LayerNorm, x if kinds is None else x + kinds.weight[0])
     for i in range(model.shape.n_layers):
         x = meet("resid_post", i, _layer(model, i, meet("resid_pre", i, x), meet))
     if family.encoder:
-        head = model.module.cls.predictions.transform
-        x = F.gelu(F.linear(x, head.dense.weight, head.dense.bias))
+        before: Any = model.body.find(TRANSFORMS[config.model_type])
+        x = F.gelu(F.linear(x, before.weight, before.bias))
     if w.final_norm_w is not None:
         x = _norm(model, x, w.final_norm_w, w.final_norm_b, "final_norm", None, meet)
     if (projection := model.body.find(family.head_projection)) is not None:
@@ -113,7 +115,7 @@ def _allowed(model: Pretrained, i: int, length: int) -> Tensor:
 
 
 def _rotate(model: Pretrained, i: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    inner: Any = getattr(model.module, model.body.family.layers.partition(".")[0])
+    inner: Any = model.body.find(model.body.family.layers.rpartition(".")[0])
     places = torch.arange(q.shape[1])[None]
     types = getattr(model.body.config, "layer_types", None)
     several = [types[i]] if model.body.config.model_type == "gemma3_text" else []
@@ -146,7 +148,7 @@ def _mlp(model: Pretrained, i: int, x: Tensor, meet: Meet) -> Tensor:
 
 
 def _act(config: Any, x: Tensor) -> Tensor:
-    names = ("activation_function", "hidden_activation", "hidden_act")
+    names = ("activation_function", "hidden_activation", "hidden_act", "activation")
     name = next(getattr(config, name) for name in names if getattr(config, name, None))
     return {"silu": F.silu, "relu": F.relu}[name](x) if name not in ACTS else F.gelu(x, approximate=ACTS[name])
 
@@ -164,13 +166,14 @@ def _plain_norm(model: Pretrained, x: Tensor, gain: Tensor, bias: Tensor | None)
     return centred / scale * gain + (0 if bias is None else bias)
 
 
-def _module_norm(norm: Any, x: Tensor, w: Any, eps: float) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, eps)
+def _module_norm(norm: Any, x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, 1e-12)
 
 
 def _centred(model: Pretrained, x: Tensor) -> tuple[Tensor, Tensor]:
     config = model.body.config
     names = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")
-    eps = next((getattr(config, name) for name in names if getattr(config, name, None)), 1e-5)
+    fixed = 1e-12 if config.model_type == "distilbert" else 1e-5
+    eps = next((getattr(config, name) for name in names if getattr(config, name, None)), fixed)
     centred = x - x.mean(-1, keepdim=True) if model.body.family.norm.kind == "layernorm" else x
     return centred, (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt()

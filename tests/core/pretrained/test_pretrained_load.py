@@ -8,6 +8,7 @@ import torch
 import zoo
 from torch import nn
 
+from micrographia.core.edits import zero
 from micrographia.core.errors import BadPrompt, UnknownModel, UserError
 from micrographia.core.pretrained import Pretrained, families, load
 from micrographia.core.pretrained.families import FAMILIES, QKV
@@ -71,9 +72,46 @@ def test_a_folder_without_tokenizer_gives_a_model_that_says_so(tmp_path):
         model.to_tokens("Mary")
 
 
-def test_a_masked_language_model_is_found_for_an_encoder(tmp_path):
-    zoo.fresh("bert").save_pretrained(tmp_path)
+@pytest.mark.parametrize("name", zoo.ENCODERS)
+def test_a_masked_language_model_is_found_for_an_encoder(name, tmp_path):
+    zoo.fresh(name).save_pretrained(tmp_path)
     assert load(tmp_path).run(zoo.tokens()).logits.shape == (2, zoo.LENGTH, zoo.VOCAB)
+
+
+def test_an_encoder_that_was_set_to_decode_is_refused():
+    from transformers import BertConfig, BertLMHeadModel
+
+    with pytest.raises(UnknownModel, match="is_decoder"):
+        load(BertLMHeadModel(BertConfig(**zoo.SIZES, is_decoder=True)))
+
+
+def test_positions_that_begin_behind_the_row_of_padding_leave_the_fewer_for_tokens():
+    model = zoo.model("roberta")
+    assert model.shape.n_ctx == zoo.CONTEXT - 2
+    assert model.weights.W_pos.shape[0] == zoo.CONTEXT - 2
+    full = zoo.tokens(1, zoo.CONTEXT - 2)
+    assert torch.equal(model.run(full).logits, zoo.logits_of(model.module, full))
+    with pytest.raises(UserError, match="22 tokens at most"):
+        model.run(zoo.tokens(1, zoo.CONTEXT - 1))
+
+
+def test_the_language_model_of_one_that_also_sees_is_loaded_from_its_folder(tmp_path):
+    zoo.fresh("gemma3-images").save_pretrained(tmp_path)
+    model, ids = load(tmp_path), zoo.tokens()
+    run = model.run(ids, keep=model.sites)
+    assert torch.equal(run.logits, zoo.logits_of(model.module, ids))
+    assert run.cache["L2.z"].shape == (2, zoo.LENGTH, 4, 10)
+
+
+def test_how_the_language_model_attends_is_what_counts_and_each_part_keeps_its_own_way():
+    module = zoo.fresh("gemma3-images", "sdpa")
+    module.config.vision_config._attn_implementation = "eager"
+    module.config._attn_implementation_internal = "eager"
+    told = []
+    Pretrained(module, watch=told.append).run(zoo.tokens(), edits=[zero("L1.pattern", head=0)])
+    ways = [each._attn_implementation for each in (module.config, module.config.vision_config)]
+    assert "'sdpa'" in told[0].text
+    assert [*ways, module.config.text_config._attn_implementation] == ["eager", "eager", "sdpa"]
 
 
 def test_a_module_in_hand_stays_as_it_is():

@@ -12,7 +12,9 @@ import transformers
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
+    DistilBertConfig,
     Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoConfig,
@@ -24,6 +26,7 @@ from transformers import (
     Phi3Config,
     Qwen2Config,
     Qwen3Config,
+    RobertaConfig,
 )
 
 from micrographia.core.pretrained import Pretrained
@@ -39,6 +42,10 @@ GEMMA: dict[str, Any] = {**GROUPED, "head_dim": 10, "sliding_window": WINDOW, "q
 GPT2: dict[str, Any] = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": CONTEXT, **WORDS}
 OPT: dict[str, Any] = {**BLOCKS, "ffn_dim": 48, "max_position_embeddings": CONTEXT, **WORDS}
 NEO: dict[str, Any] = {"hidden_size": 32, "num_layers": 3, "num_heads": 4, "max_position_embeddings": CONTEXT, **WORDS}
+
+LAYERS = ["sliding_attention"] * 2 + ["full_attention"]
+SIGHT = {**BLOCKS, "num_hidden_layers": 1, "intermediate_size": 48, "image_size": 28, "patch_size": 14}
+DISTILLED: dict[str, Any] = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, **WORDS}
 
 CONFIGS = {
     "gpt2": lambda: GPT2Config(**GPT2),
@@ -60,13 +67,18 @@ CONFIGS = {
     "olmo2": lambda: Olmo2Config(**GROUPED),
     "phi3": lambda: Phi3Config(**GROUPED),
     "gemma2": lambda: Gemma2Config(**GEMMA, attn_logit_softcapping=0.5, final_logit_softcapping=0.7),
-    "gemma3": lambda: Gemma3TextConfig(**GEMMA, layer_types=["sliding_attention"] * 2 + ["full_attention"]),
+    "gemma3": lambda: Gemma3TextConfig(**GEMMA, layer_types=LAYERS),
+    "gemma3-images": lambda: Gemma3Config(
+        text_config={**GEMMA, "layer_types": LAYERS}, vision_config=SIGHT, mm_tokens_per_image=4
+    ),
     "opt": lambda: OPTConfig(**OPT, word_embed_proj_dim=32),
     "opt-350m": lambda: OPTConfig(**OPT, word_embed_proj_dim=20, do_layer_norm_before=False),
     "bert": lambda: BertConfig(**SIZES),
+    "roberta": lambda: RobertaConfig(**{**SIZES, "bos_token_id": 0, "pad_token_id": 1}),
+    "distilbert": lambda: DistilBertConfig(**DISTILLED, max_position_embeddings=CONTEXT),
 }  # fmt: skip
 EAGER_ONLY = ("gpt_neo", "gemma2")
-ENCODERS = ("bert",)
+ENCODERS = ("bert", "roberta", "distilbert")
 NAMES = tuple(CONFIGS)
 DECODERS = tuple(name for name in NAMES if name not in ENCODERS)
 NARROW = ("gpt2-upcast",)

@@ -33,12 +33,14 @@ class Implementation:
         self._configs = list(
             {id(config): config for config in [*configs, body.config] if _names_attention(config)}.values()
         )
+        own = [place for place, config in enumerate(self._configs) if config is body.config]
+        self._own = own[0] if own else -1
         self._before: list[list[str | None]] = []
 
     @property
     def own(self) -> str:
         """The user's own choice, also while a run has named another."""
-        named = self._before[0][-1] if self._before else self._configs[-1]._attn_implementation
+        named = self._before[0][self._own] if self._before else self._configs[self._own]._attn_implementation
         return named or "eager"
 
     @property

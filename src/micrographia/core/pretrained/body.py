@@ -39,7 +39,7 @@ class Lens(NamedTuple):
 
 @dataclass(frozen=True)
 class Body:
-    """The modules of one model. `module` is the whole, `layers` its blocks."""
+    """The modules of one model. `module` is the whole, `layers` its blocks, `config` that of its language model."""
 
     module: nn.Module
     family: Family
@@ -95,9 +95,16 @@ class Body:
             d_mlp=width_in(down),
             d_vocab=config.vocab_size,
             d_vocab_out=getattr(head, "out_features", config.vocab_size),
-            n_ctx=config.max_position_embeddings,
+            n_ctx=self._n_ctx,
             causal=not self.family.encoder,
         )
+
+    @property
+    def _n_ctx(self) -> int:
+        """The rows of the position table that positions take, or what the config says."""
+        table = self.find(self.family.pos_embed)
+        rows: int = getattr(table, "num_embeddings", 0)
+        return rows - self.family.pos_offset if rows else self.config.max_position_embeddings
 
     @cached_property
     def sites(self) -> SiteList:

@@ -71,6 +71,8 @@ class Family:
     embed_projection: str = ""
     """Stands behind the embedding in models whose embedding is narrower than the residual stream."""
     head_projection: str = ""
+    unembedding: tuple[str, ...] = ()
+    """What turns the last residual stream into logits, module by module, where more than norm and head do (BERT)."""
 
     attn: str
     """The module that attends, and that an attention function is told."""
@@ -103,6 +105,8 @@ class Family:
     """Weights are (in, out), as in GPT-2's Conv1D."""
     pos_offset: int = 0
     """The row of the position table where positions begin."""
+    pos_after: str = ""
+    """The config's name of the row before that one, where it says so. Position ids are then rows of the table."""
     final_softcap: str = ""
     """The config's name of the cap on logits."""
     eager_method: str = ""
@@ -115,6 +119,16 @@ class Family:
     """Whether that method gives (batch, head, pos, d_head), not (batch, pos, head, d_head)."""
     when: tuple[tuple[str, Any, Mapping[str, Any]], ...] = field(default=(), compare=False)
     """Where the config's attribute has this value, these fields are others."""
+
+    @property
+    def after_layers(self) -> tuple[str, ...]:
+        """The modules that turn the last residual stream into logits; "" for one that this family has not."""
+        return self.unembedding or (self.final_norm, self.head_projection, self.head)
+
+    @property
+    def first_position(self) -> int:
+        """The position id of a prompt's first token."""
+        return self.pos_offset if self.pos_after else 0
 
 
 def _separate(attn: str, q: str = "q_proj", k: str = "k_proj", v: str = "v_proj") -> QKV:
@@ -241,6 +255,15 @@ GEMMA2 = replace(
 
 GEMMA3 = replace(GEMMA2, name="Gemma 3", qkv=_normed("heads_first"))
 
+GEMMA3_WITH_IMAGES = replace(
+    GEMMA3,
+    name="Gemma 3 with images",
+    embed="model.language_model.embed_tokens",
+    layers="model.language_model.layers",
+    final_norm="model.language_model.norm",
+    final_softcap="",
+)  # its language model, on text; `Gemma3ForConditionalGeneration` never caps its logits
+
 OPT = Family(
     name="OPT",
     embed="model.decoder.embed_tokens",
@@ -282,6 +305,7 @@ BERT = Family(
     layers="bert.encoder.layer",
     final_norm="cls.predictions.transform.LayerNorm",
     head="cls.predictions.decoder",
+    unembedding=("cls.predictions",),
     attn="attention.self",
     qkv=_separate("attention.self", "query", "key", "value"),
     o="attention.output.dense",
@@ -292,6 +316,37 @@ BERT = Family(
     mlp_post_norm="output.LayerNorm",
     post_ln=True,
     encoder=True,
+)
+
+ROBERTA = replace(
+    BERT,
+    name="RoBERTa",
+    embed="roberta.embeddings.word_embeddings",
+    pos_embed="roberta.embeddings.position_embeddings",
+    layers="roberta.encoder.layer",
+    final_norm="lm_head.layer_norm",
+    head="lm_head.decoder",
+    unembedding=("lm_head",),
+    pos_after="pad_token_id",
+)
+
+DISTILBERT = replace(
+    BERT,
+    name="DistilBERT",
+    embed="distilbert.embeddings.word_embeddings",
+    pos_embed="distilbert.embeddings.position_embeddings",
+    layers="distilbert.transformer.layer",
+    final_norm="vocab_layer_norm",
+    head="vocab_projector",
+    unembedding=("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
+    attn="attention",
+    qkv=_separate("attention", "q_lin", "k_lin", "v_lin"),
+    o="attention.out_lin",
+    act="ffn.activation",
+    up=Part(path="ffn.lin1"),
+    down="ffn.lin2",
+    attn_post_norm="sa_layer_norm",
+    mlp_post_norm="output_layer_norm",
 )
 
 FAMILIES: Mapping[str, Family] = {
@@ -306,8 +361,11 @@ FAMILIES: Mapping[str, Family] = {
     "phi3": PHI3,
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA3,
+    "gemma3": GEMMA3_WITH_IMAGES,
     "opt": OPT,
     "bert": BERT,
+    "roberta": ROBERTA,
+    "distilbert": DISTILBERT,
 }
 
 
@@ -320,7 +378,12 @@ def family_of(config: Any) -> Family:
             f"{', '.join(FAMILIES)}. Add a row to FAMILIES in micrographia/core/pretrained/families.py: copy the "
             "nearest one, correct the paths of its modules, and run it; what does not fit is named by the first run."
         )
+    if found.encoder and getattr(config, "is_decoder", False):
+        raise UnknownModel(
+            f"A {found.name} model was given that is set to decode (is_decoder); its row describes the encoder, which "
+            "attends both ways. Load it with is_decoder=False, or describe the decoder in a row of its own."
+        )
     for attribute, value, changes in found.when:
         if getattr(config, attribute) == value:
             found = replace(found, **changes)
-    return found
+    return replace(found, pos_offset=getattr(config, found.pos_after) + 1) if found.pos_after else found

@@ -60,7 +60,7 @@ class Pretrained:
         self.tokenizer = tokenizer
         self.watch = watch
         config: Any = getattr(self.module, "config", None)
-        self.body = Body(self.module, family_of(config), config)
+        self.body = Body(self.module, family_of(config), config.get_text_config())
         self._implementation = Implementation(self.body)
         self._probed: set[str] = set()
         self._told: set[str] = set()
@@ -156,7 +156,8 @@ class Pretrained:
             arguments["attention_mask"] = mask.long().to(what.ids.device)
         if mask is not None or offset:
             places = torch.ones_like(what.ids) if mask is None else mask.long().to(what.ids.device)
-            arguments["position_ids"] = (places.cumsum(-1) - 1).clamp(min=0)[:, offset:]
+            known = (places.cumsum(-1) - 1).clamp(min=0)[:, offset:]
+            arguments["position_ids"] = known + self.body.family.first_position
         return self.module(input_ids=what.ids[:, offset:], return_dict=True, **arguments).logits
 
     def generate(
@@ -202,9 +203,7 @@ class Pretrained:
         """The logits that this residual stream would give: what follows the last layer, run on it (the logit lens)."""
         body, family = self.body, self.body.family
         with torch.set_grad_enabled(torch.is_grad_enabled() and residual.requires_grad):
-            if family.encoder:
-                return body.part(family.head.rpartition(".")[0])(residual)
-            for path in (family.final_norm, family.head_projection, family.head):
+            for path in family.after_layers:
                 module = body.find(path)
                 residual = residual if module is None else module(residual)
             return capped(body, residual)
