@@ -49,6 +49,19 @@ def test_in_words_it_says_gap_places_and_meaning_within_80_columns(gpt2, tmp_pat
     assert max(len(line) for line in told.splitlines() if str(tmp_path) not in line) <= 80
 
 
+def test_what_whole_sites_do_at_once_is_told_in_words_json_and_page(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = ["attribute", "--model", str(trained), "--threads", "1", *ASKED, "--sites", "L*.z", "--out"]
+    assert main([*words, str(tmp_path / "r"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["wholes"]
+    assert {row["what"] for row in found} == {"L0.z", "L1.z", "all z"}
+    assert main([*words, str(tmp_path / "s")]) == 0
+    told = capsys.readouterr().out
+    assert "Whole Sites at once" in told
+    assert found[0]["so"] in told
+    assert "Whole Sites at once" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_finished_question_needs_only_its_folder_to_be_printed_again(trained, tmp_path, capsys):
     words = ["--prompts", str(pairs_file(tmp_path / "pairs.jsonl")), "--device", "cpu", "--threads", "1"]
     assert main(["patch", "--model", str(trained), *words, "--out", str(tmp_path / "r"), "--json"]) == 0
@@ -59,6 +72,7 @@ def test_a_finished_question_needs_only_its_folder_to_be_printed_again(trained, 
 
 @pytest.mark.parametrize("words", [
     ["attribute", *ASKED, "--sites", "L*.z", "--verify", "8"],
+    ["attribute", *ASKED, "--strongest", "5", "--verify", "3"],
     ["attribute", *ASKED, "--method", "edges", "--verify", "4"],
     ["trace", "--prompt", CLEAN, "--subject", "Mary and", "--answer", "book", "--samples", "2", "--device", "cpu"],
     ["circuit", *ASKED, "--n", "3", "--null", "4", "--device", "cpu"],

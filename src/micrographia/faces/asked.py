@@ -13,7 +13,18 @@ from micrographia.faces.sections import Section, Table
 
 LAB = "workbench"
 TITLES = {"patch": "Patching", "attribute": "Attribution in", "trace": "Tracing a fact in", "circuit": "A circuit in"}
-ELSEWHERE = ("question", "model", "n_prompts", "places", "method", "notes", "trace", "tokens", "subject_positions")
+ELSEWHERE = (
+    "question",
+    "model",
+    "n_prompts",
+    "places",
+    "method",
+    "notes",
+    "strongest",
+    "trace",
+    "tokens",
+    "subject_positions",
+)
 """Parts of the results that have no section of their own."""
 
 
@@ -63,6 +74,8 @@ TOP = {
 
 
 def _top(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
+    if results.get("strongest"):
+        return _strongest(rows, results)
     modes = [mode for mode, (share, _) in TOP.items() if rows and share in rows[0]]
     unit = next((row["unit"] for row in results.get("baselines") or ()), "")
     columns = ["place", "token", *(name for mode in modes for name in TOP[mode])]
@@ -73,6 +86,20 @@ def _top(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[
     if not any(row.get("token") for row in rows):
         columns, cells = [columns[0], *columns[2:]], [[row[0], *row[2:]] for row in cells]
         return [Section("top", "The places that matter most", lead, Table(columns, cells))]
+    return [Section("top", "The places that matter most", lead, Table(columns, cells, texts=frozenset({0, 1})))]
+
+
+def _strongest(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
+    """The places whose scores alone were held: the estimated share of the gap, and that of an exact patch."""
+    names = [name for share, _ in TOP.values() for name in (share, f"{share}_exactly") if rows and share in rows[0]]
+    numbers = [[row[name] for row in rows] for name in names]
+    told = [[fixed(x, decimals(column)) for x in column] for column in numbers]
+    columns = ("place", "token", *("exactly" if name.endswith("_exactly") else name for name in names))
+    cells = [[row["part"], row.get("token"), *rest] for row, *rest in zip(rows, *told)]
+    lead = (
+        "The largest estimates as shares of the gap, each beside what patching that place does exactly. A dash: it is "
+        "not among the largest of this direction, or was not patched."
+    )
     return [Section("top", "The places that matter most", lead, Table(columns, cells, texts=frozenset({0, 1})))]
 
 
@@ -173,6 +200,44 @@ def _bound(missed: Mapping[str, Any] | None) -> str:
     return f"≤ {missed['most']:,} of {missed['of']:,}" if missed["of"] else "none"
 
 
+def _wholes(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
+    """Where whole Sites do otherwise than their places one by one; a table of the rest below, where it is long."""
+    unit = next((row["unit"] for row in results.get("baselines") or ()), "")
+    lead = (
+        "All places of a Site, and of a kind, patched in one run, beside the sum of what they do alone, which is "
+        f"measured where a place was checked and estimated elsewhere (a star). In {unit}. Where the two agree, places "
+        "can be read one by one; where they part ways, they cannot."
+    )
+    apart = sorted(rows, key=lambda row: -abs(row["at_once"] - row["alone"]))
+    first = apart[:FEW_WHOLES]
+    if len(rows) > len(first):
+        lead += f" The {len(first)} of {len(rows)} that part most."
+    told = dict.fromkeys(f"{row['so']}, {row['mode']}: {row['meaning']}." for row in first if row["meaning"])
+    said = [sentence[:1].upper() + sentence[1:] for sentence in told]
+    sections = [Section("wholes", "Whole Sites at once", lead, _whole_table(first), said)]
+    if len(rows) > len(first):
+        sections.append(Section("all-wholes", "Every Site at once", table=_whole_table(rows), essential=False))
+    return sections
+
+
+FEW_WHOLES = 8
+
+
+def _whole_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    places = decimals([row[name] for row in rows for name in ("alone", "at_once")])
+    cells = [
+        [
+            row["what"],
+            row["mode"],
+            fixed(row["alone"], places) + ("" if row["all_measured"] else "*"),
+            fixed(row["at_once"], places),
+            row["so"],
+        ]
+        for row in rows
+    ]
+    return Table(("what", "mode", "alone, summed", "at once", "that is"), cells, texts=frozenset({0, 1, 4}))
+
+
 def _flags(flags: Sequence[str], results: Mapping[str, Any]) -> list[Section]:
     return [Section("flags", "Where the estimate and the effect part ways", paragraphs=flags, essential=False)]
 
@@ -228,6 +293,7 @@ BUILDERS = {
     "baselines": _baselines,
     "top": _top,
     "calibration": _calibration,
+    "wholes": _wholes,
     "flags": _flags,
     "explanation": _explanation,
     "other_metrics": _others,

@@ -22,10 +22,12 @@ from micrographia.labs.workbench.config import MODES, Attribute, names
 from micrographia.labs.workbench.edges import ask_edges
 from micrographia.labs.workbench.effects import Grid, columns, grid, record, strongest
 from micrographia.labs.workbench.figures import PANELS, of_calibration, of_grids
+from micrographia.labs.workbench.largest import ask_strongest
 from micrographia.labs.workbench.prompts import Asked, Ends, read_prompts, refuse_no_gap, refuse_no_wrong
 from micrographia.methods.attribution.attribute import METHODS, attribute
 from micrographia.methods.attribution.calibrate import Calibration, calibrate, sentence
 from micrographia.methods.attribution.estimate import Attribution
+from micrographia.methods.attribution.flags import APART, Whole
 
 MOST_PLACES = 2000
 FEATURES = ("d_model", "d_head", "one")  # a place is whole along these axes
@@ -37,6 +39,8 @@ def ask_attribute(question: Attribute, model: Model) -> Work:
     """Read everything that the question names; what remains is to estimate, and to check."""
     if question.method in ("edges", "edges-ig"):
         return ask_edges(question, model)
+    if question.strongest:
+        return ask_strongest(question, model)
     asked = read_prompts(question.prompts, model)
     refuse_no_wrong(question.prompts, asked.pairs, [question.metric], "--metric")
     metric = metric_of(question.metric, asked.pairs, model)
@@ -95,6 +99,7 @@ def _answer(
         "explanation": words.explanation(MODES[question.mode]),
         "top": places[: question.top],
         "calibration": [row for mode, each in checks.items() for row in _calibration(mode, each)],
+        "wholes": [row for mode, each in checks.items() for row in _wholes(mode, each)],
         "flags": [told for mode, each in checks.items() for told in _told(mode, each)],
         "places": places,
     }
@@ -152,3 +157,33 @@ def _calibration(mode: Literal["denoise", "noise"] | str, check: Calibration) ->
         row["together"] = each.together
         rows.append(row)
     return rows
+
+
+def _wholes(mode: str, check: Calibration) -> list[dict[str, Any]]:
+    """What all places of a Site, and of a kind, do at once, beside the sum of what they do alone.
+
+    `so` says in words how the two stand, and `meaning` what that suggests, where it suggests anything.
+    """
+    rows = []
+    for each in check.kinds.values():
+        for whole in each.wholes:
+            so = _so(whole, each.missed.threshold)
+            flag = next((flag for flag in check.flags if flag.patch == whole.patch), None)
+            meaning = flag.meaning if flag else IN_SERIES if so == "less together" and len(whole.patch) > 1 else None
+            row: dict[str, Any] = {"what": str(whole.patch[0]) if len(whole.patch) == 1 else f"all {each.kind}"}
+            row |= {"kind": each.kind, "mode": mode, "alone": whole.alone, "at_once": whole.exact}
+            rows.append(row | {"all_measured": whole.all_measured, "so": so, "meaning": meaning})
+    return rows
+
+
+IN_SERIES = "what lies behind each other in several layers does so as a matter of course"
+
+
+def _so(whole: Whole, threshold: float) -> str:
+    """Whether places do more or less together; neither, where that is within what flags call close, or both small."""
+    larger = max(abs(whole.alone), abs(whole.exact))
+    if abs(whole.alone - whole.exact) <= APART * larger:
+        return "about the same"
+    if larger <= threshold:
+        return "too small to say"
+    return "more together" if abs(whole.exact) > abs(whole.alone) else "less together"

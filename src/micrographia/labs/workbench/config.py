@@ -116,10 +116,17 @@ class Attribute:
     """Exact patches that check the estimate: half of the largest, half at random. 0 checks nothing."""
     top: int = 20
     """Places in the table."""
+    strongest: int = 0
+    """Hold only so many scores, the largest: for a model with too many places for a table. 0 holds all of them."""
 
     def __post_init__(self) -> None:
         _refuse_empty(self, "sites")
-        _refuse_less(self, steps=1, verify=0, top=1)
+        _refuse_less(self, steps=1, verify=0, top=1, strongest=0)
+        if self.strongest and self.method not in ONCE:
+            raise BadConfig(
+                f"Only the {self.strongest} strongest places were asked for by {self.method}, which comes to its "
+                f"scores in several passes and must hold all. Take {', '.join(ONCE)}, or leave `strongest` out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,6 +209,8 @@ MODES: Mapping[Mode, tuple[Literal["denoise", "noise"], ...]] = {
     "both": ("denoise", "noise"),
 }
 AXES = ("layer", "pos", "head", "unit", "query", "key")
+ONCE = ("atp", "atp-qk", "relp")
+"""Methods of attribution that make each score once, so that it need not be held."""
 METRICS = ("logit-diff", "logit", "log-prob", "prob", "kl", "rank")
 
 

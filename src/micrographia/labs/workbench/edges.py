@@ -18,7 +18,7 @@ from micrographia.core.sweep import Place
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.answer import MOST_PLACES, Answer, Work, head_of
 from micrographia.labs.workbench.config import MODES, Attribute
-from micrographia.labs.workbench.effects import VERBS
+from micrographia.labs.workbench.effects import SIGNS, VERBS
 from micrographia.labs.workbench.figures import CHECKED, PANELS
 from micrographia.labs.workbench.prompts import Asked, Ends, read_prompts, refuse_no_gap, refuse_no_wrong
 from micrographia.methods.attribution.agreement import Estimate, agreement
@@ -28,7 +28,6 @@ from micrographia.methods.paths import path_patch
 METHODS = {"edges": ("eap", "edge attribution"), "edges-ig": ("eap-ig", "edge attribution with integrated gradients")}
 DRAWN = 60  # edges in the picture
 DRAWS = 1000  # of the bootstrap
-SIGNS = {"denoise": 1.0, "noise": -1.0}
 
 
 class Check(NamedTuple):

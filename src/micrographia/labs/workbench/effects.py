@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 NOTHING = 1e-4  # of the largest effect: what is smaller is left out of a list of the strongest
 VERBS = {"denoise": "restored", "noise": "destroyed"}
+SIGNS = {"denoise": 1.0, "noise": -1.0}
+"""Which way a change of the metric counts, in shares of the gap."""
 COORDINATES = ("layer", "pos", "head", "unit", "query", "key")
 
 
@@ -69,9 +71,8 @@ def grid(
     gap: float | None,
 ) -> Grid:
     """A Grid from the changes of a metric, per prompt. `gap` is clean less corrupt; None where there is none."""
-    sign = {"denoise": 1.0, "noise": -1.0}
     whole = {mode: np.asarray(each, dtype=np.float64).reshape(-1, *lengths) for mode, each in raw.items()}
-    shares = {mode: sign[mode] * each.mean(0) / (gap or np.nan) for mode, each in whole.items()}
+    shares = {mode: SIGNS[mode] * each.mean(0) / (gap or np.nan) for mode, each in whole.items()}
     return Grid(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares)
 
 

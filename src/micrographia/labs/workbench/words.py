@@ -94,6 +94,34 @@ def of_attribution(
     return [*said, *(_trusted(mode, check) for mode, check in checks.items())]
 
 
+def of_strongest(method: str, ends: Ends, rows: Sequence[Mapping[str, Any]], held: Sequence[Any], n: int) -> list[str]:
+    """The gap, how much was scored and how little held, the strongest, and what exact patches say of them."""
+    said = [
+        *opening(ends, n),
+        f"By {method}, {held[0].n_scored:,} places were estimated as the backward pass went by, and only the "
+        f"{len(held[0].places)} largest were held.",
+    ]
+    for each in held:
+        verb = VERBS[each.mode]
+        row = max((row for row in rows if row[verb] is not None), key=lambda row: abs(row[verb]))
+        token = f" (at {row['token']!r})" if row.get("token") else ""
+        said.append(f"{row['place']}{token} would have {verb} {row[verb]:.1%} of the gap, the most of all.")
+    said += [_borne_out(each) for each in held if each.exact]
+    beyond = "What a gradient does not see is not among the largest, and was not looked for."
+    return [*said, beyond if held[0].exact else f"Nothing was checked: with `verify` the largest are patched. {beyond}"]
+
+
+def _borne_out(held: Any) -> str:
+    """How much of what was estimated the exact patches did."""
+    tried = list(zip(held.estimate, held.exact))
+    kept = sum(exact * (1 if estimate > 0 else -1) for estimate, exact in tried)
+    half = sum(2 * exact * estimate >= estimate * estimate for estimate, exact in tried)
+    return (
+        f"The {len(tried)} largest were patched exactly ({held.mode}): {half} of them do at least half of what was "
+        f"estimated, and their sum is {kept / (sum(abs(x) for x, _ in tried) or 1.0):.0%} of it."
+    )
+
+
 def _trusted(mode: str, check: Calibration) -> str:
     """Which kinds of Site are estimated how well, in one sentence."""
     kinds: dict[str, list[str]] = {}

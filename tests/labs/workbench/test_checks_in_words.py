@@ -1,0 +1,73 @@
+"""What the exact check of an attribution hands on: whole Sites at once, and the strongest places without a table."""
+
+import pytest
+
+from micrographia.core.errors import BadConfig
+from micrographia.core.store import read_metrics
+from micrographia.labs.workbench.config import Attribute, Patch, Prompts, Target
+from micrographia.labs.workbench.run import run
+from miniature import CLEAN, CORRUPT
+
+INLINE = Prompts(clean=CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John")
+
+
+def target(model):
+    return Target(model=str(model), device="cpu", threads=1)
+
+
+def by_place(done):
+    return {row["place"]: row for row in done.results["places"]}
+
+
+def test_whole_sites_are_told_beside_the_sum_of_their_places(trained, tmp_path):
+    asked = Attribute(target=target(trained), prompts=INLINE, sites="L*.z, L*.resid_pre", verify=500, mode="denoise")
+    done = run(asked, out=tmp_path / "a")
+    rows = {row["what"]: row for row in done.results["wholes"]}
+    assert rows.keys() == {"L0.z", "L1.z", "all z"}  # the residual stream is one stream: nothing to add up
+    exact = Patch(target=target(trained), prompts=INLINE, sites="L*.z", by="layer", mode="denoise")
+    at_once = by_place(run(exact, out=tmp_path / "p"))
+    alone = Patch(target=target(trained), prompts=INLINE, sites="L*.z", by="pos,head", mode="denoise")
+    apart = by_place(run(alone, out=tmp_path / "q")).values()
+    for name in ("L0.z", "L1.z"):
+        assert rows[name]["at_once"] == pytest.approx(at_once[name]["denoise_change"], abs=1e-4)
+        summed = sum(row["denoise_change"] for row in apart if row["place"].startswith(name))
+        assert rows[name]["all_measured"]
+        assert rows[name]["alone"] == pytest.approx(summed, abs=1e-3)
+        assert rows[name]["so"] in ("about the same", "more together", "less together", "too small to say")
+
+
+def test_only_the_strongest_are_held_and_they_are_those_of_the_whole_table(gpt2, tmp_path):
+    chosen = {"target": target(gpt2), "prompts": INLINE, "sites": "L*.neurons, L*.z"}
+    few = run(Attribute(**chosen, strongest=7, verify=5), out=tmp_path / "few")
+    whole = run(Attribute(**chosen, verify=0), out=tmp_path / "all")
+    every = by_place(whole)
+    assert few.results["method"]["places"] == whole.results["method"]["places"]
+    for mode, verb in (("denoise", "restored"), ("noise", "destroyed")):
+        held = {name: row[verb] for name, row in by_place(few).items() if row[verb] is not None}
+        largest = sorted(every, key=lambda name: -abs(every[name][verb]))[:7]
+        assert held.keys() == set(largest)
+        for name, share in held.items():
+            assert share == pytest.approx(every[name][verb], rel=1e-3)
+        assert sum(row[f"{mode}_exact"] is not None for row in by_place(few).values()) == 5
+    assert len(read_metrics(few.path)["place"]) == len(few.results["places"])
+
+
+def test_the_exact_effect_beside_a_strongest_place_is_that_of_patching_it(trained, tmp_path):
+    few = run(
+        Attribute(target=target(trained), prompts=INLINE, sites="L*.z", strongest=4, mode="noise"), out=tmp_path / "f"
+    )
+    exact = by_place(
+        run(
+            Patch(target=target(trained), prompts=INLINE, sites="L*.z", by="pos,head", mode="noise"), out=tmp_path / "p"
+        )
+    )
+    assert len(by_place(few)) == 4
+    for name, row in by_place(few).items():
+        assert row["noise_exact"] == pytest.approx(exact[name]["noise_change"], abs=1e-4)
+        assert row["destroyed_exactly"] == pytest.approx(exact[name]["destroyed"], abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["ig", "ig-activation", "atp-star", "edges"])
+def test_a_method_that_comes_back_to_its_scores_must_hold_all(method):
+    with pytest.raises(BadConfig, match="atp-qk"):
+        Attribute(target=Target(model="m"), prompts=INLINE, strongest=5, method=method)
