@@ -54,7 +54,7 @@ class Metric:
 def logit_difference(right: Int[Tensor, "prompt"], wrong: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
     """Logit of the right answer less that of the wrong one: linear in the logits, so negative parts show too.
 
-    Source: Wang et al., "Interpretability in the wild" (2022), section 3.
+    Source: Wang et al., "Interpretability in the wild" (2022), section 2.
     """
     return Metric(
         "logit difference", "logits", lambda x, prompt: x[:, 0] - x[:, 1], torch.stack([right, wrong], 1), pos
@@ -89,7 +89,7 @@ def prob_difference(
 ) -> Metric:
     """Probability of a set of answers less that of another; the sets are rows of 0 and 1.
 
-    Source: Hanna et al., "How does GPT-2 compute greater-than?" (2023), section 2.
+    Source: Hanna et al., "How does GPT-2 compute greater-than?" (2023).
     """
     sign = right - wrong
     return Metric(

@@ -25,7 +25,7 @@ class RepeatScores(NamedTuple):
     previous: Float[Tensor, "layer head"]
     """One position back: previous-token heads (Elhage et al. 2021)."""
     duplicate: Float[Tensor, "layer head"]
-    """The same word in the first copy: duplicate-token heads (Wang et al. 2022, section 3.2)."""
+    """The same word in the first copy: duplicate-token heads (Wang et al. 2022, section 3.3)."""
     prefix_matching: Float[Tensor, "layer head"]
     """The word after the same word in the first copy: induction heads (Olsson et al. 2022, "prefix matching score")."""
 

@@ -54,7 +54,7 @@ def missed(hits: int, drawn: int, of: int, threshold: float) -> Missed:
 
     The largest number of hits in `of` places for which `drawn` of them would still show as few as `hits` with a
     probability of 5 %: the hypergeometric form of the bound of Clopper and Pearson (1934). The bound of AtP* (Kramar et
-    al. 2024, section 3.2) draws subsets and patches each together; this one patches places singly, and so says nothing
+    al. 2024) draws subsets and patches each together; this one patches places singly, and so says nothing
     about effects that only several places have together.
     """
     if not of:

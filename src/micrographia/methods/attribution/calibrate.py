@@ -3,7 +3,7 @@
 The largest estimates and a random sample of the rest are patched exactly. That gives, per kind of Site, the correlation
 of estimate and effect, a bound on how many large effects are left unseen, and `flags` where estimate and effect part
 ways for a reason. One run more for each Site, all its places at once, shows what single places hide, drawn or not.
-Source: Kramar et al., "AtP*" (2024), sections 3.2 and 4.2.
+Source: Kramar et al., "AtP*" (2024), on diagnostics.
 """
 
 import math

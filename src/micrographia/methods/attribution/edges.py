@@ -4,8 +4,8 @@ score(u -> v) = (what u writes in the other run, less in the base run) . (gradie
 input, before v's norm), summed over positions: the first-order change of the metric if v alone saw u's value from the
 other run. `eap-ig` averages the gradient over runs whose input goes straight from one prompt's embeddings to the
 other's. How the two ends of an edge are taken is in `edge_ends`.
-Sources: Syed, Rager and Conmy, "Attribution patching outperforms automated circuit discovery" (2023), section 2;
-Hanna, Pezzelle and Belinkov, "Have faith in faithfulness" (2024), section 3. Their rule takes the steps' right ends,
+Sources: Syed, Rager and Conmy, "Attribution patching outperforms automated circuit discovery" (2023);
+Hanna, Pezzelle and Belinkov, "Have faith in faithfulness" (2024). Their rule takes the steps' right ends,
 k / n; ours their middles, (k - 1/2) / n, whose error falls with n^2.
 """
 

@@ -4,7 +4,7 @@ A place whose direct effect cancels against what later layers make of it gets an
 of the gradient decides its rank. GradDrop asks again with the gradient through one layer's attention and MLP blocked
 (the residual stream stays open), for each layer in turn, and averages the absolute values: what cancels in one picture
 shows in another. No run is repeated; only the backward pass is.
-Source: Kramar et al., "AtP*" (2024), section 3.1.2: c(n) = 1 / (L - 1) sum_l |score with layer l's gradient dropped|,
+Source: Kramar et al., "AtP*" (2024), GradDrop: c(n) = 1 / (L - 1) sum_l |score with layer l's gradient dropped|,
 where the term of a place's own layer is zero.
 """
 
@@ -42,7 +42,7 @@ def atp_star(
     In the metric's unit. The size is the paper's; the sign is that of the estimate with nothing dropped, so a score is
     not an estimate of the exact effect but ranks as the paper does, per prompt. Two forwards and n_layers + 1
     backwards, all of one graph, which is held throughout with one tensor per Site.
-    Source: Kramar et al. (2024), section 3.1.
+    Source: Kramar et al. (2024).
     """
     wanted = chosen_sites(model, sites)
     size: dict[Site, Tensor] = {}

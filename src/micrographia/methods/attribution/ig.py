@@ -51,7 +51,7 @@ def integrated_gradients(
     """(donor - base) times the mean gradient along the input path, for every place of these Sites.
 
     In the metric's unit. `steps` + 2 forwards and `steps` backwards; holds one tensor per Site.
-    Source: Hanna et al. (2024), section 3.
+    Source: Hanna et al. (2024), EAP-IG.
     """
     wanted = chosen_sites(model, sites)
     reading = Reading(lambda site, score: None, positions, mask_of(pairs.clean))
@@ -95,7 +95,7 @@ def activation_gradients(
 
     In the metric's unit. Three forwards, and for each Site `steps` times a forward and backward from its layer on;
     `n_passes` counts these as whole. Holds one tensor per Site and one residual stream per layer.
-    Source: Hanna et al. (2024), the variant on activations (Marks et al. 2024, "Sparse feature circuits", eq. 4).
+    Source: Hanna et al. (2024), the variant on activations; Marks et al., "Sparse feature circuits" (2024).
     """
     wanted = chosen_sites(model, sites)
     reading = Reading(lambda site, score: None, positions, mask_of(pairs.clean))

@@ -4,7 +4,7 @@ A saturated softmax has next to no gradient, so attribution patching misses quer
 here hands both runs' queries and keys to `softmax_patch`. It costs two more products Q K^T a layer and no pass; models
 of Hugging Face attend eagerly meanwhile.
 Source: Kramar et al., "AtP*: an efficient and scalable method for localizing LLM behaviour to components" (2024),
-section 3.1.1.
+on attention saturation.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -45,7 +45,7 @@ def attribution_patching_with_qk_fix(
 
     In the metric's unit. Two forwards and one backward (with `checkpoints` four and one); beside the plain method's
     memory, for each layer with such Sites up to four tensors of its pattern's size.
-    Source: Kramar et al. (2024), section 3.1.1.
+    Source: Kramar et al. (2024), the QK-fix.
     """
     scores: dict[Site, Tensor] = {}
     wanted = chosen_sites(model, sites)

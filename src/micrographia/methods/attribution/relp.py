@@ -49,7 +49,7 @@ def relevance_patching(
     In the metric's unit. Two forwards and one backward, as attribution patching. Queries, keys, scores and patterns get
     no relevance, since patterns are held: asking for them raises UserError. Norms behind the sums of a post-LN model
     are not Sites and stay as they are; `notes` says so.
-    Source: arXiv 2508.21258, section 3.
+    Source: arXiv 2508.21258.
     """
     scores: dict[Site, Tensor] = {}
     wanted = chosen_sites(model, sites)

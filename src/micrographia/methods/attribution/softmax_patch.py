@@ -5,7 +5,7 @@ row i alone, so one product of all new queries with the keys serves all. A key p
 each row, by x: then p' = sigmoid(logit p + x), and the others of the row keep their proportions, so that key t has the
 effect sum_i (p'_it - p_it) (g_it - mean of the others' g, weighted by p). Where an entry is nearly all of its row, the
 others are taken by leaving it out of the softmax, not by subtracting: nothing is lost however saturated the row is.
-Source of the idea: Kramar et al., "AtP*" (2024), section 3.1.1; the closed form is our own derivation.
+Source of the idea: Kramar et al., "AtP*" (2024), the QK-fix; the closed form is our own derivation.
 Suffixes: B prompt, Q query, K key, H head, G head of keys, E d_head.
 """
 

@@ -4,7 +4,7 @@
 and goes with every figure. `nodes_alone` writes it into the outputs of components outside; `edges_alone` gives each
 reader its own residual input, in which the writers of edges outside are ablated. The model runs on the clean prompts;
 readers within the circuit compute anew from what they see.
-Sources: Wang et al. (2022), section 4 (mean ablation, nodes); Conmy et al. (2023) and Hanna et al. (2024), section 2
+Sources: Wang et al. (2022), section 2.1 (mean ablation, nodes); Conmy et al. (2023) and Hanna et al. (2024)
 (the other prompt, edges); Miller et al. (2024) for how much the choice matters.
 """
 

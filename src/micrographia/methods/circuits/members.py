@@ -2,7 +2,7 @@
 
 A circuit is a set of members: Parts (a head or an MLP, at one position or at all) or Edges. Selection takes scores of
 all members and gives a set: the n largest, those above a threshold, or, for edges, greedily from the logits backward
-(Hanna et al. 2024, section 3: at each step the largest edge into what is already there).
+(Hanna et al. 2024: at each step the largest edge into what is already there).
 """
 
 import heapq
