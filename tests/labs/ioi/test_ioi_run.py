@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from micrographia.core.claims import load_claims
-from micrographia.core.errors import BadConfig
 from micrographia.core.store import json_bytes, load_run, verify
 from micrographia.core.trained import load_trained
 from micrographia.faces.outline import outline, summary
-from micrographia.labs.ioi.__main__ import read_config
 from micrographia.labs.ioi.config import Config, tiny
 from micrographia.labs.ioi.findings import results_of
 from micrographia.labs.ioi.judge import CLAIMS, MEASURED
@@ -113,10 +111,3 @@ def test_a_network_taken_apart_again_gives_the_same_tables(done):
     for table, rows in again.items():
         if table != "planted_circuits":
             assert json.loads(json_bytes({"rows": rows}))["rows"] == done.results[table], table
-
-
-def test_a_config_on_a_bare_machine_names_its_unknown_fields(tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({"no_such_field": 1}), encoding="utf-8")
-    with pytest.raises(BadConfig, match="no_such_field"):
-        read_config(path)

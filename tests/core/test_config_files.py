@@ -1,0 +1,114 @@
+"""A Config from a file and a Run from a command line's words: what is read, and what each mistake is told."""
+
+import json
+import runpy
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
+
+import pytest
+
+from micrographia.core.claims import Run
+from micrographia.core.config_files import read_fields, read_object, run_words
+from micrographia.core.errors import BadConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    n: int = 1
+    rate: float = 0.5
+    kind: Literal["plain", "fused"] = "plain"
+    threads: int | None = None
+    severed: bool = True
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise BadConfig(f"n must be positive. Got {self.n}.")
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(content: object) -> Path:
+        path = tmp_path / "config.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_fields_that_are_left_out_have_their_defaults(written):
+    assert read_fields(written({"n": 3, "rate": 2, "threads": None}), Choices) == Choices(n=3, rate=2)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", r"cannot be read: .*Give a JSON file"),
+        ([1], r"holds a list\. Write a JSON object"),
+        ({"no_such_field": 1}, r"no_such_field.*these fields: n, rate, kind, threads, severed"),
+        ({"n": "3"}, r"\{'n': '3'\}\. n takes a whole number\."),
+        ({"n": True}, "n takes a whole number"),
+        ({"rate": False}, "rate takes a number"),
+        ({"kind": "quick"}, 'kind takes "plain" or "fused"'),
+        ({"kind": ["plain"]}, 'kind takes "plain" or "fused"'),
+        ({"threads": 1.5}, "threads takes a whole number or null"),
+        ({"severed": 1}, "severed takes true or false"),
+        ({"n": 0}, "n must be positive"),
+    ],
+)
+def test_a_file_that_is_no_config_is_told_why(written, content, told):
+    with pytest.raises(BadConfig, match=told):
+        read_fields(written(content), Choices)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BadConfig, match=r"absent\.json"):
+        read_object(tmp_path / "absent.json")
+
+
+def ran(seen: list[object]):
+    def run(config: object, *, out: Path | None, resume: bool) -> Run:
+        seen.append((config, out, resume))
+        return Run(path=out or Path("new"), lab="x", preset="x", config={}, provenance={}, status="finished")
+
+    return run
+
+
+def test_a_run_goes_on_where_a_folder_is_given_and_is_new_where_none_is():
+    seen: list[object] = []
+    assert run_words(["config.json"], str, ran(seen)) == Path("new")
+    assert run_words(["config.json", "there"], str, ran(seen)) == Path("there")
+    assert seen == [("config.json", None, False), ("config.json", Path("there"), True)]
+
+
+@pytest.mark.parametrize("words", [[], ["config.json", "there", "more"]])
+def test_too_few_and_too_many_words_end_with_a_sentence(words):
+    with pytest.raises(SystemExit, match=r"micrographia: Asked for .*Give a config\.json"):
+        run_words(words, str, ran([]))
+
+
+def test_errors_that_are_the_programs_own_are_not_hidden():
+    def broken(config: object, *, out: Path | None, resume: bool) -> Run:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_words(["config.json"], str, broken)
+
+
+@pytest.mark.parametrize("lab", ["grokking", "ioi", "workbench"])
+def test_each_lab_reads_its_own_config_from_the_command_line(lab, written, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["-m", str(written({"no_such_field": 1, "question": "patch"}))])
+    with pytest.raises(SystemExit, match=r"^micrographia: .*no_such_field"):
+        runpy.run_module(f"micrographia.labs.{lab}", run_name="__main__")
+
+
+def test_each_lab_prints_the_folder_of_its_run_and_nothing_else(written, monkeypatch, capsys):
+    """The lab's run is stood in for: what `__main__` adds is what is tested here."""
+    from micrographia.labs.ioi import run as module
+
+    monkeypatch.setattr(module, "run", lambda config, **choices: SimpleNamespace(path=Path("runs") / config.plan))
+    monkeypatch.setattr(sys, "argv", ["-m", str(written({"plan": "plain"}))])
+    runpy.run_module("micrographia.labs.ioi", run_name="__main__")
+    assert capsys.readouterr().out == f"{Path('runs') / 'plain'}\n"
