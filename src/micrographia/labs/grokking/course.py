@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from micrographia.core.recorded import Rows
 from micrographia.labs.grokking.along import Along
-from micrographia.labs.grokking.train import Rows
 from micrographia.methods.phases import find_phases
 
 DENSE = ("epoch", "train_loss", "test_loss", "squared_weights")

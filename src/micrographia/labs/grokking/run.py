@@ -12,6 +12,7 @@ from typing import Any
 from micrographia.core.claims import Figure, Run
 from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Note, Progress, Watch, silent
+from micrographia.core.recorded import Rows
 from micrographia.core.runtime import allowed_cores, busy_warning, generator, pick_device, provenance, settings
 from micrographia.core.store import RunFolder, load_run, new_run_path, read_tensors
 from micrographia.core.trained import describe_model
@@ -24,7 +25,7 @@ from micrographia.labs.grokking.findings import find, measures
 from micrographia.labs.grokking.judge import judge_all
 from micrographia.labs.grokking.reading import Task, read
 from micrographia.labs.grokking.task import architecture, make_pairs, vocabulary
-from micrographia.labs.grokking.train import Rows, train_network
+from micrographia.labs.grokking.train import train_network
 from micrographia.labs.grokking.words import summary
 
 LAB = "grokking"

@@ -1,23 +1,21 @@
-"""Train one network on the grammar, keeping what the analysis needs: a row a step, snapshots, checkpoints.
+"""Train one network on the grammar: the objective, and what is written down of it for the analysis.
 
-Everything falls on steps: a run killed at any instant and resumed writes the same snapshots and rows as one left alone.
-The loss in row s is that of the weights before step s, on the batch of step s; the last row has no loss.
+A row a step (`core.recorded`): the loss on the batch of that step, in nats a word, which the last row lacks; and every
+`eval_every` steps how the behaviours do on held-out prompts.
 """
 
-import math
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from micrographia.core.architecture import Architecture
-from micrographia.core.errors import Interrupted, NonFiniteLoss
-from micrographia.core.events import Note, Progress, Watch
-from micrographia.core.interrupt import interruptible
+from micrographia.core.events import Watch
 from micrographia.core.next_token import NextToken, Text
+from micrographia.core.recorded import Record, Rows, train_recorded
 from micrographia.core.runtime import generator
 from micrographia.core.store import RunFolder, read_tensors
 from micrographia.core.trained import describe_model
-from micrographia.core.training import AdamW, Layout, State, fresh_state, train
+from micrographia.core.training import AdamW, Layout, State
 from micrographia.core.transformer import Transformer
 from micrographia.core.transformer_weights import init_weights
 from micrographia.labs.ioi.behaviour import perform
@@ -26,8 +24,7 @@ from micrographia.labs.ioi.grammar import WORDS, batch, tokenizer
 from micrographia.labs.ioi.templates import BEHAVIOURS
 
 MEASURED = ("accuracy", "preferred", "logit_difference")
-COLUMNS = ("step", "loss_nats", *(f"{behaviour}_{name}" for behaviour in BEHAVIOURS for name in MEASURED))
-Rows = dict[str, list[float]]
+COLUMNS = tuple(f"{behaviour}_{name}" for behaviour in BEHAVIOURS for name in MEASURED)
 
 
 def architecture(config: Config) -> Architecture:
@@ -79,80 +76,32 @@ def train_network(config: Config, folder: RunFolder, watch: Watch) -> Rows:
 
     Raises Interrupted (saved, resumable) and NonFiniteLoss (naming the last good checkpoint).
     """
-    state, rows, saved = _begin(config, folder, watch)
-    describe_model(folder, architecture(config), tokenizer())
-    recorder = Recorder(config, folder, rows, saved)
-    try:
-        with interruptible() as request:
-            if state.step < config.steps:
-                recorder.look(state)
-            for now, loss in train(state, make_objective(config), make_optimiser(config), steps=config.steps):
-                recorder.rows["loss_nats"][-1] = loss.item()
-                recorder.look(now)
-                watch(recorder.progress(now))
-                if request.asked and now.step < config.steps:
-                    recorder.save(now)
-                    raise Interrupted(f"Stopped by request at step {now.step} of {config.steps}; all is saved.")
-    except NonFiniteLoss as error:
-        good = (
-            f"The last good checkpoint is that of step {recorder.saved}" if recorder.saved else "No checkpoint is yet"
-        )
-        raise NonFiniteLoss(f"{error} {good} in {folder.path}. Lower lr.") from error
-    return recorder.rows
+    arch = architecture(config)
+    layout = Layout(arch.weight_shapes())
+    describe_model(folder, arch, tokenizer())
 
-
-def _begin(config: Config, folder: RunFolder, watch: Watch) -> tuple[State, Rows, int]:
-    checkpoint = folder.load_checkpoint()
-    for note in folder.notes:
-        watch(Note(note, "warning"))
-    if checkpoint is None:
-        layout = Layout(architecture(config).weight_shapes())
-        return fresh_state(layout.pack([fresh_weights(config)])), {name: [] for name in COLUMNS}, 0
-    watch(Note(f"Goes on from the checkpoint of step {checkpoint.step}."))
-    tensors = {name: tensor.to(config.device) for name, tensor in checkpoint.tensors.items()}
-    rows = {name: [math.nan if x is None else float(x) for x in checkpoint.rows[name]] for name in COLUMNS}
-    rows["step"] = [int(step) for step in rows["step"]]
-    return State(checkpoint.step, **tensors), rows, checkpoint.step
-
-
-class Recorder:
-    """What is written down between steps."""
-
-    def __init__(self, config: Config, folder: RunFolder, rows: Rows, saved: int) -> None:
-        self.config, self.folder, self.rows, self.saved = config, folder, rows, saved
-        self._committed = len(rows["step"])
-        self._snapshots = frozenset(snapshot_steps(config))
-        self._layout = Layout(architecture(config).weight_shapes())
-        self._measured: dict[str, float] = {}
-
-    def look(self, state: State) -> None:
-        """Open the row of this step; measure, snapshot and checkpoint where they fall due."""
-        step, end = state.step, state.step == self.config.steps
-        row = dict.fromkeys(COLUMNS, math.nan) | {"step": step}
-        if step % self.config.eval_every == 0 or end:
-            row |= self._measure(state)
-        for name in COLUMNS:
-            self.rows[name].append(row[name])
-        if step in self._snapshots:
-            self.folder.save_snapshot(step, self._layout.member(state.weights, 0))
-        if step % self.config.checkpoint_every == 0 or end:
-            self.save(state)
-
-    def _measure(self, state: State) -> dict[str, float]:
-        model = as_model(self.config, self._layout.member(state.weights, 0))
-        found = perform(model, n=self.config.prompts, generator=generator(self.config.seed))
-        self._measured = {behaviour: each.accuracy for behaviour, each in found.items()}
+    def measure(state: State) -> dict[str, float]:
+        model = as_model(config, layout.member(state.weights, 0))
+        found = perform(model, n=config.prompts, generator=generator(config.seed))
         return {f"{behaviour}_{name}": getattr(each, name) for behaviour, each in found.items() for name in MEASURED}
 
-    def save(self, state: State) -> None:
-        """Commit the state and the rows since the last commit; the newest row, unless the last, waits for its loss."""
-        if state.step == self.saved:
-            return
-        stop = len(self.rows["step"]) - (state.step < self.config.steps)
-        since = {name: self.rows[name][self._committed : stop] for name in COLUMNS}
-        self.folder.save_checkpoint(state.step, state.tensors(), {}, since)
-        self._committed, self.saved = stop, state.step
-
-    def progress(self, state: State) -> Progress:
-        known = {"loss": self.rows["loss_nats"][-2], **self._measured}
-        return Progress("train", state.step, self.config.steps, "step", known)
+    record = Record(
+        steps=config.steps,
+        loss="loss_nats",
+        measured=COLUMNS,
+        measure=measure,
+        measure_every=config.eval_every,
+        checkpoint_every=config.checkpoint_every,
+        snapshots=snapshot_steps(config),
+        shown={"loss": "loss_nats", **{behaviour: f"{behaviour}_accuracy" for behaviour in BEHAVIOURS}},
+    )
+    return train_recorded(
+        record,
+        folder,
+        arch=arch,
+        fresh=lambda: layout.pack([fresh_weights(config)]),
+        objective=make_objective(config),
+        optimiser=make_optimiser(config),
+        device=config.device,
+        watch=watch,
+    )

@@ -1,0 +1,142 @@
+"""A training written down as it goes, in the folder of its Run: a row a step, snapshots, checkpoints.
+
+Everything falls on steps: a run killed at any instant and resumed writes the same rows and snapshots as one left alone.
+The loss in row s is that of the weights before step s, on the batch of step s; what the last row holds there is for
+`measure` to say. One member is trained; `training` knows the steps, this file what is kept between them.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from micrographia.core.architecture import Architecture
+from micrographia.core.errors import Interrupted, NonFiniteLoss
+from micrographia.core.events import Note, Progress, Watch
+from micrographia.core.interrupt import interruptible
+from micrographia.core.store import RunFolder
+from micrographia.core.training import AdamW, Flat, Layout, Objective, State, fresh_state, train
+
+Rows = dict[str, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What is written down of a training, and when."""
+
+    steps: int
+    """How many steps there are."""
+    loss: str
+    """The column of the loss that a step started from."""
+    measured: tuple[str, ...]
+    """The columns that `measure` fills."""
+    measure: Callable[[State], Mapping[str, float]]
+    """What is measured every `measure_every` steps and at the end; columns that it leaves out are NaN."""
+    measure_every: int
+    checkpoint_every: int
+    snapshots: Collection[int]
+    """The steps after which the weights are kept."""
+    unit: str = "step"
+    """What a step is called; the first column, which counts them, bears its name."""
+    shown: Mapping[str, str] = field(default_factory=dict)
+    """The columns whose newest figures stand beside the progress bar, by the names they have there."""
+    advice: str = "Lower lr."
+    """What to do when the loss becomes NaN or infinite."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.unit, self.loss, *self.measured
+
+
+def train_recorded(
+    record: Record,
+    folder: RunFolder,
+    *,
+    arch: Architecture,
+    fresh: Callable[[], Flat],
+    objective: Objective,
+    optimiser: AdamW,
+    device: str,
+    watch: Watch,
+) -> Rows:
+    """Train to the end, from the newest good checkpoint if there is one, else from `fresh`; give the rows of all steps.
+
+    Beside the steps it costs one checkpoint (three times the weights) at a time on disk and the rows in memory. Raises
+    Interrupted (saved, resumable) and NonFiniteLoss (naming the last good checkpoint).
+    """
+    state, rows, saved = _begin(record, folder, fresh, device, watch)
+    recorder = _Recorder(record, Layout(arch.weight_shapes()), folder, rows, saved)
+    try:
+        with interruptible() as request:
+            if state.step < record.steps:
+                recorder.look(state)
+            for now, loss in train(state, objective, optimiser, steps=record.steps):
+                rows[record.loss][-1] = loss.item()
+                recorder.look(now)
+                watch(recorder.progress(now))
+                if request.asked and now.step < record.steps:
+                    recorder.save(now)
+                    stopped = f"{record.unit} {now.step} of {record.steps}"
+                    raise Interrupted(f"Stopped by request at {stopped}; all is saved. Resume to go on.")
+    except NonFiniteLoss as error:
+        at = recorder.saved
+        good = f"The last good checkpoint is that of {record.unit} {at}" if at else "No checkpoint is yet"
+        raise NonFiniteLoss(f"{error} {good} in {folder.path}. {record.advice}") from error
+    return rows
+
+
+def _begin(
+    record: Record, folder: RunFolder, fresh: Callable[[], Flat], device: str, watch: Watch
+) -> tuple[State, Rows, int]:
+    """The State to go on from, the rows before it, and the step that is saved."""
+    checkpoint = folder.load_checkpoint()
+    for note in folder.notes:
+        watch(Note(note, "warning"))
+    if checkpoint is None:
+        return fresh_state(fresh()), {name: [] for name in record.columns}, 0
+    watch(Note(f"Goes on from the checkpoint of {record.unit} {checkpoint.step}."))
+    tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
+    rows = {name: [math.nan if x is None else float(x) for x in checkpoint.rows[name]] for name in record.columns}
+    rows[record.unit] = [int(step) for step in rows[record.unit]]
+    return State(checkpoint.step, **tensors), rows, checkpoint.step
+
+
+class _Recorder:
+    """What is written down between two steps."""
+
+    def __init__(self, record: Record, layout: Layout, folder: RunFolder, rows: Rows, saved: int) -> None:
+        self.record, self.layout, self.folder = record, layout, folder
+        self.rows, self.saved = rows, saved
+        self._committed = len(rows[record.unit])
+        self._snapshots = frozenset(record.snapshots)
+
+    def look(self, state: State) -> None:
+        """Open the row of this step; measure, snapshot and checkpoint where they fall due."""
+        record, step, end = self.record, state.step, state.step == self.record.steps
+        row = dict.fromkeys(record.columns, math.nan) | {record.unit: step}
+        if step % record.measure_every == 0 or end:
+            row |= record.measure(state)
+        for name in record.columns:
+            self.rows[name].append(row[name])
+        if step in self._snapshots:
+            self.folder.save_snapshot(step, self.layout.member(state.weights, 0))
+        if step % record.checkpoint_every == 0 or end:
+            self.save(state)
+
+    def save(self, state: State) -> None:
+        """Commit the state and the rows since the last commit; the newest row, unless the last, waits for its loss."""
+        if state.step == self.saved:
+            return
+        stop = len(self.rows[self.record.unit]) - (state.step < self.record.steps)
+        since = {name: self.rows[name][self._committed : stop] for name in self.record.columns}
+        self.folder.save_checkpoint(state.step, state.tensors(), {}, since)
+        self._committed, self.saved = stop, state.step
+
+    def progress(self, state: State) -> Progress:
+        record = self.record
+        newest = {name: _newest(self.rows[column]) for name, column in record.shown.items()}
+        return Progress("train", state.step, record.steps, record.unit, newest)
+
+
+def _newest(column: list[float]) -> float:
+    """The last figure that was measured."""
+    return next((x for x in reversed(column) if not math.isnan(x)), math.nan)
