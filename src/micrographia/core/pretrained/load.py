@@ -38,9 +38,10 @@ def load(
     A module in hand is taken as it is, with its dtype, device, attention implementation and mode. From the Hub or a
     folder, `dtype` None means that of the file; `device_map` needs accelerate. `tokenizer` is a Hub id, a folder, a
     Hugging Face tokenizer or a `core.tokens.Tokenizer`; None finds the model's own, if it has one. A folder of one of
-    our own Runs gives the model that it trained. `watch` is told what a user should know of later runs.
+    our own Runs gives the model that it trained, with its own words. `watch` is told what a user should know of later
+    runs.
     Errors: UnknownModel for what is not there, not allowed or of no known family; UserError for settings that a module
-    in hand already has.
+    in hand already has, or that a Run knows nothing of.
     """
     if isinstance(model, nn.Module):
         given = {"dtype": dtype, "device": device, "device_map": device_map, "revision": revision}
@@ -51,12 +52,36 @@ def load(
             )
         return Pretrained(model, as_tokenizer(tokenizer), watch=watch)
     if (Path(model) / RUN_FILE).is_file():
-        from micrographia.core.trained import load_trained
-
-        return load_trained(Path(model))
+        own = {"device_map": device_map, "revision": revision, "tokenizer": tokenizer}
+        return _from_run(Path(model), dtype, device, [name for name, value in own.items() if value is not None])
     if _means_a_folder(model) and not Path(model).is_dir():
         raise UnknownModel(f"Asked for the model in the folder {model}. There is no such folder. Check the path.")
     return _from_hub(str(model), dtype, device, device_map, revision, tokenizer, watch)
+
+
+def _from_run(
+    run: Path, dtype: torch.dtype | str | None, device: torch.device | str | None, set_anyway: list[str]
+) -> Transformer:
+    from micrographia.core.trained import load_trained
+
+    if set_anyway:
+        raise UserError(
+            f"{', '.join(set_anyway)} was asked for, of the network of the Run {run}: it is one file with words of its "
+            "own. Leave that out; dtype and device may be chosen."
+        )
+    return load_trained(run, dtype=_dtype_named(dtype), device=None if device is None else str(device))
+
+
+def _dtype_named(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """None, like "auto", for that of the file. Raises UserError."""
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    found = getattr(torch, dtype, None)
+    if dtype != "auto" and not isinstance(found, torch.dtype):
+        raise UserError(
+            f"The dtype {dtype!r} was asked for; torch has none of that name. Write for instance 'float32'."
+        )
+    return found
 
 
 def _means_a_folder(model: str | Path) -> bool:
