@@ -93,8 +93,7 @@ def test_circuits_of_edges_and_of_parts_score_a_padded_prompt_as_the_prompt_alon
     assert (expected.amax(0) - expected.amin(0) > 0.01).all()
 
 
-@pytest.mark.parametrize("method", ["eap", "eap-ig"])
-@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize(("kind", "method"), [*((kind, "eap") for kind in BLOCKS), ("grouped heads", "eap-ig")])
 def test_edges_of_a_padded_prompt_score_as_those_of_the_prompt_alone(kind, method):
     model, (batch, alone) = model_of(kind), rows()
 
