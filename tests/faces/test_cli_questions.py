@@ -49,6 +49,33 @@ def test_in_words_it_says_gap_places_and_meaning_within_80_columns(gpt2, tmp_pat
     assert max(len(line) for line in told.splitlines() if str(tmp_path) not in line) <= 80
 
 
+def test_a_lens_tells_writers_sources_and_layers_within_80_columns(gpt2, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = [
+        "lens",
+        "--model",
+        str(gpt2),
+        "--prompt",
+        CLEAN,
+        "--corrupt",
+        CORRUPT,
+        "--answer",
+        "Mary",
+        "--wrong",
+        "John",
+    ]
+    assert main([*words, "--threads", "1", "--device", "cpu", "--out", str(tmp_path / "r")]) == 0
+    told = capsys.readouterr().out
+    for part in (
+        "A lens on gpt2",
+        "Who writes it",
+        "Where the heads have it from",
+        "What each layer would say on the c",
+    ):
+        assert part in told
+    assert max(len(line) for line in told.splitlines() if str(tmp_path) not in line) <= 80
+
+
 def test_what_whole_sites_do_at_once_is_told_in_words_json_and_page(trained, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     words = ["attribute", "--model", str(trained), "--threads", "1", *ASKED, "--sites", "L*.z", "--out"]
@@ -76,6 +103,8 @@ def test_a_finished_question_needs_only_its_folder_to_be_printed_again(trained, 
     ["attribute", *ASKED, "--method", "edges", "--verify", "4"],
     ["trace", "--prompt", CLEAN, "--subject", "Mary and", "--answer", "book", "--samples", "2", "--device", "cpu"],
     ["circuit", *ASKED, "--n", "3", "--null", "4", "--device", "cpu"],
+    ["lens", "--prompt", CLEAN, "--corrupt", CORRUPT, "--answer", "Mary", "--wrong", "John", "--device", "cpu"],
+    ["lens", "--prompt", CLEAN, "--device", "cpu"],
 ])  # fmt: skip
 def test_every_question_can_be_asked_of_a_run_of_ours(trained, tmp_path, capsys, words):
     command, *rest = words
@@ -87,7 +116,7 @@ def test_every_question_can_be_asked_of_a_run_of_ours(trained, tmp_path, capsys,
     assert "float32, finished" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["patch", "attribute", "trace", "circuit"])
+@pytest.mark.parametrize("command", ["patch", "attribute", "trace", "circuit", "lens"])
 def test_the_help_of_a_question_imports_no_torch(command):
     import subprocess
 

@@ -135,7 +135,8 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     # highlight: indices of series drawn strong; hidden: indices of series shown only from the legend
     "bars": ("highlight", "series", "log_y", "low", "high", "reference"),  # reference: [{"name", "y"}]
     "histogram": ("bins", "marks", "log_y"),
-    "heatmap": ("x_names", "y_names", "colour", "midpoint", "value_label"),  # colour: "diverging" or "sequential"
+    "heatmap": ("x_names", "y_names", "colour", "midpoint", "value_label", "texts"),
+    # colour: "diverging" or "sequential"; texts: a word in each cell, as [panel][row][column]
     "scatter": ("colour", "colour_label", "names", "log_x", "log_y", "categorical", "diagonal"),
     # colour (n,); diagonal: draw y = x, for an estimate beside the truth
     "tokens": ("colour", "midpoint"),

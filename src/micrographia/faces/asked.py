@@ -12,7 +12,13 @@ from micrographia.faces import words
 from micrographia.faces.sections import Section, Table
 
 LAB = "workbench"
-TITLES = {"patch": "Patching", "attribute": "Attribution in", "trace": "Tracing a fact in", "circuit": "A circuit in"}
+TITLES = {
+    "patch": "Patching",
+    "attribute": "Attribution in",
+    "trace": "Tracing a fact in",
+    "circuit": "A circuit in",
+    "lens": "A lens on",
+}
 ELSEWHERE = (
     "question",
     "model",
@@ -21,6 +27,7 @@ ELSEWHERE = (
     "method",
     "notes",
     "strongest",
+    "reading",
     "trace",
     "tokens",
     "subject_positions",
@@ -286,10 +293,89 @@ def _members(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> l
     return [Section("members", "Its members", lead, Table(("member", "score", "adds"), cells))]
 
 
+def _ends(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
+    several = len(rows) > 1
+    cells = [
+        [row["prompt"] if several else "the prompt", *(fixed(row[name], 3) for name in ("logit", "parts", "prob"))]
+        for row in rows
+    ]
+    lead = (
+        "At the last position, by the model itself; and the sum of the parts below, which stands before any soft-cap."
+    )
+    table = Table(("prompt", _read_for(results), "sum of parts", "probability"), cells)
+    return [Section("ends", "What the model says", lead, table)]
+
+
+def _read_for(results: Mapping[str, Any]) -> str:
+    answer, wrong = (results.get("reading", {}).get(name) for name in ("answer", "wrong"))
+    return f"logit of {answer!r}" + ("" if wrong is None else f" less {wrong!r}")
+
+
+def _writers(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
+    """The largest parts; all of them below."""
+    more = f" The {MOST_WRITERS} largest of {len(rows)}." if len(rows) > MOST_WRITERS else ""
+    lead = f"Parts of the {_read_for(results)}, in logits.{more}"
+    sections = [Section("writers", "Who writes it", lead, _sided(("part",), rows[:MOST_WRITERS], rows))]
+    if more:
+        sections.append(Section("all-writers", "Every part", table=_sided(("part",), rows, rows), essential=False))
+    return sections
+
+
+MOST_WRITERS, MOST_SOURCES = 14, 10
+
+
+def _sources(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
+    lead = "The parts of the heads that write most, by the token that they carried it from, in logits."
+    return [
+        Section("sources", "Where the heads have it from", lead, _sided(("head", "token"), rows[:MOST_SOURCES], rows))
+    ]
+
+
+def _sided(names: Sequence[str], rows: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]) -> Table:
+    """One column for one prompt; for two a column each, and the difference."""
+    sides = [side for side in ("clean", "corrupt", "difference") if every and side in every[0]]
+    places = decimals([row[side] for row in every for side in sides])
+    cells = [[*(row[name] for name in names), *(fixed(row[side], places) for side in sides)] for row in rows]
+    columns = (*names, *(["logits"] if len(sides) == 1 else sides))
+    return Table(columns, cells, texts=frozenset(range(len(names))))
+
+
+def _layers(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
+    """A table a side: what each point of the stream says of the answer, and what it would say itself."""
+    sections = []
+    for side in (side for side in ("clean", "corrupt") if side in rows[0]):
+        found = [row[side] for row in rows]
+        places = decimals([each["logit"] for each in found])
+        cells = [
+            [
+                row["site"],
+                fixed(each["logit"], places),
+                fixed(each["prob"], 3),
+                each["rank"],
+                " ".join(repr(text) for text in each["says"][:MOST_SAID]),
+            ]
+            for row, each in zip(rows, found)
+        ]
+        several = " on the corrupt prompt" if side == "corrupt" else " on the clean prompt" if len(rows[0]) > 2 else ""
+        lead = (
+            f"The stream unembedded at each point, at the last position{several}: the {_read_for(results)}, the "
+            "probability of the answer, how many tokens stand before it, and the likeliest tokens."
+        )
+        table = Table(("stream", "logit", "prob.", "before it", "would say"), cells, texts=frozenset({0, 4}))
+        sections.append(Section(f"lens-{side}", f"What each layer would say{several}", lead, table))
+    return sections
+
+
+MOST_SAID = 3
+
 MOST_MEMBERS = 30
 MOST_PAIRS = 20
 
 BUILDERS = {
+    "ends": _ends,
+    "writers": _writers,
+    "sources": _sources,
+    "lens": _layers,
     "baselines": _baselines,
     "top": _top,
     "calibration": _calibration,

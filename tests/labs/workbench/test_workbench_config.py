@@ -11,6 +11,7 @@ from micrographia.labs.workbench.config import (
     QUESTIONS,
     Attribute,
     Circuit,
+    Lens,
     Patch,
     Prompts,
     Target,
@@ -29,6 +30,7 @@ EVERY = (
     Attribute(target=TARGET, prompts=Prompts(prompts="pairs.csv"), method="ig", steps=3),
     Trace(target=TARGET, prompt="The Space Needle is in", subject="Space Needle"),
     Circuit(target=TARGET, prompts=PROMPTS),
+    Lens(target=TARGET, prompt="a b", corrupt="a c", wrong="d"),
 )
 
 
@@ -69,6 +71,8 @@ def test_each_layer_is_a_place_of_its_own_unless_they_go_together():
         (lambda: Trace(target=TARGET, prompt="a b", subject="c"), "do not stand in the prompt"),
         (lambda: Trace(target=TARGET, prompt="a b", subject="a", noise=0.0), "noise"),
         (lambda: Circuit(target=TARGET, prompts=PROMPTS, n=0), "n must be at least 1"),
+        (lambda: Lens(target=TARGET, prompt="a b", heads=0), "heads must be at least 1"),
+        (lambda: Attribute(target=TARGET, prompts=PROMPTS, strongest=-1), "strongest"),
         (lambda: Target(model="gpt2", threads=0), "threads"),
         (lambda: read_question({"question": "guess"}), "'guess'"),
         (lambda: read_question({"question": "patch", "model": "gpt2", "site": "x"}), "site"),

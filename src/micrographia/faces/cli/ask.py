@@ -1,7 +1,7 @@
 """A question to a model from the command line: the workbench's Config from flags, the Run, and what it says.
 
-`patch`, `attribute`, `trace` and `circuit` differ in nothing but the Config. With `--resume` the question of the Run
-that is in `--out` is the default, so that `--resume --out DIR` is enough.
+The commands of `QUESTIONS` differ in nothing but the Config. With `--resume` the question of the Run that is in
+`--out` is the default, so that `--resume --out DIR` is enough.
 """
 
 import dataclasses

@@ -30,6 +30,7 @@ COMMANDS = (
     Command("attribute", "attribute", "the same estimated for every place at once, and checked"),
     Command("trace", "trace", "causal tracing: where a model recalls a fact"),
     Command("circuit", "circuit", "the heads and MLPs that carry a behaviour, alone"),
+    Command("lens", "lens", "who writes an answer, and what each layer would say"),
     Command("lab", "lab", "run a lab by its name, with any of its presets"),
     Command("report", "report", "draw a Run's report anew, or as PNG, SVG or text"),
     Command("claims", "claims", "published claims beside what your newest Runs measured"),

@@ -8,6 +8,8 @@ import numpy as np
 from micrographia.faces.figures.axes import Drawn, axis, escaped, frame, level_marks, upright_marks
 from micrographia.faces.figures.palette import LINES, MUTED, faint
 
+ROOM = 95  # characters along the axis of a picture
+
 
 def bars(data: Mapping[str, Any]) -> Drawn:
     """One bar a name; with `series`, groups of bars. Highlighted bars are strong, the others pale."""
@@ -15,7 +17,7 @@ def bars(data: Mapping[str, Any]) -> Drawn:
     series = [escaped(name) for name in data.get("series") or ("",)]
     names = [escaped(name) for name in data["names"]]
     traces = [_bar(data, i, names, y[i], name=name) for i, name in enumerate(series)]
-    slanted = sum(map(len, names)) > 160
+    slanted = len(names) * (1 + max(map(len, names), default=0)) > ROOM
     layout = frame(
         xaxis=axis(data["x_label"], category=True) | {"tickangle": -45 if slanted else 0, "nticks": 20},
         yaxis=axis(data["y_label"], log=bool(data.get("log_y"))) | {"rangemode": "tozero"},

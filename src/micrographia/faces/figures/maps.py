@@ -23,7 +23,8 @@ def heatmap(data: Mapping[str, Any]) -> Drawn:
     """z (panels, rows, columns), rows upward along y. A diverging scale is centred on `midpoint` (0)."""
     z = np.asarray(data["z"])
     z = z[None] if z.ndim == 2 else z
-    return panelled(data, z, columns=min(2, len(data["panels"])))
+    columns = 1 if data.get("texts") is not None else 2  # words in cells need the whole width
+    return panelled(data, z, columns=min(columns, len(data["panels"])))
 
 
 def panelled(data: Mapping[str, Any], z: np.ndarray, *, columns: int, labelled: bool = True) -> Drawn:
@@ -110,6 +111,10 @@ def _panel(data: Mapping[str, Any], z: np.ndarray, name: str, i: int) -> dict[st
         "hovertemplate": f"{escaped(data['x_label'])} %{{x}}<br>{escaped(data['y_label'])} %{{y}}"
         f"<br>{escaped(data.get('value_label') or '')} <b>%{{z:.4~g}}</b><extra>{escaped(name)}</extra>",
     }
+    if data.get("texts") is not None:
+        trace["text"] = [[escaped(text) for text in row] for row in data["texts"][i]]
+        trace["texttemplate"] = "%{text}"
+        trace["hovertemplate"] = trace["hovertemplate"].replace("<br>", "<br><b>%{text}</b><br>", 1)
     for side in "xy":
         if data.get(f"{side}_names") is not None:
             trace[side] = [escaped(text) for text in data[f"{side}_names"]]

@@ -1,7 +1,7 @@
 """`python -m micrographia.labs.workbench config.json [out]`: ask a question on a bare machine, without any face.
 
-The Config is a JSON object with `question` (patch, attribute, trace, circuit) and its choices. Prints the Run's path
-and nothing else. With `out`, a Run that is there goes on.
+The Config is a JSON object with `question` (patch, attribute, trace, circuit, lens) and its choices. Prints the Run's
+path and nothing else. With `out`, a Run that is there goes on.
 """
 
 import sys

@@ -200,8 +200,38 @@ class Circuit:
             raise BadConfig("Greedy selection grows edges from the logits: take units edges, and n or faithful.")
 
 
-Question = Patch | Attribute | Trace | Circuit
-QUESTIONS: Mapping[str, type[Question]] = {"patch": Patch, "attribute": Attribute, "trace": Trace, "circuit": Circuit}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lens:
+    """Read the answer off the residual stream: what each part writes straight to it, and what each layer would say."""
+
+    target: Target
+    prompt: str
+    """The prompt that is read, at its last position."""
+    corrupt: str | None = None
+    """A second one to read beside it, with what matters changed; it must have as many tokens."""
+    answer: str | None = None
+    """The token to read for; by default the model's own first choice. A leading space matters."""
+    wrong: str | None = None
+    """A token to read against: parts are then parts of the difference of the two logits."""
+    first_token: bool = False
+    """Read for the first token of an answer that is several."""
+    heads: int = 12
+    """How many heads, those of the largest parts, are split by the token that they carried it from."""
+    best: int = 5
+    """How many tokens, the likeliest first, are told of each layer."""
+
+    def __post_init__(self) -> None:
+        _refuse_less(self, heads=1, best=1)
+
+
+Question = Patch | Attribute | Trace | Circuit | Lens
+QUESTIONS: Mapping[str, type[Question]] = {
+    "patch": Patch,
+    "attribute": Attribute,
+    "trace": Trace,
+    "circuit": Circuit,
+    "lens": Lens,
+}
 
 MODES: Mapping[Mode, tuple[Literal["denoise", "noise"], ...]] = {
     "denoise": ("denoise",),

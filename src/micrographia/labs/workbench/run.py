@@ -18,6 +18,7 @@ from micrographia.labs.workbench.answer import Work
 from micrographia.labs.workbench.attribute import ask_attribute
 from micrographia.labs.workbench.circuit import ask_circuit
 from micrographia.labs.workbench.config import Question, kind_of, stored
+from micrographia.labs.workbench.lens import ask_lens
 from micrographia.labs.workbench.patch import ask_patch
 from micrographia.labs.workbench.target import load_target
 from micrographia.labs.workbench.trace import ask_trace
@@ -28,6 +29,7 @@ ASKING: Mapping[str, Callable[[Any, Model], Work]] = {
     "attribute": ask_attribute,
     "trace": ask_trace,
     "circuit": ask_circuit,
+    "lens": ask_lens,
 }
 
 

@@ -1,0 +1,88 @@
+"""A lens as a question: parts that sum to the logits, sources that sum to heads, and layers that end in the model."""
+
+import numpy as np
+import pytest
+import torch
+
+from micrographia.core.errors import BadPrompt
+from micrographia.core.store import read_metrics
+from micrographia.core.trained import load_trained
+from micrographia.labs.workbench.config import Lens, Target
+from micrographia.labs.workbench.run import run
+from miniature import CLEAN, CORRUPT, WORDS
+
+SIDES = ("clean", "corrupt")
+
+
+def target(model):
+    return Target(model=str(model), device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module", params=["trained", "gpt2"])
+def read(request, tmp_path_factory):
+    model = target(request.getfixturevalue(request.param))
+    asked = Lens(target=model, prompt=CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John", heads=3)
+    return run(asked, out=tmp_path_factory.mktemp("lens") / "r")
+
+
+def pictures(done):
+    return {figure.name: np.asarray(figure.data.get("z", figure.data.get("y"))) for figure in done.figures}
+
+
+def test_the_parts_sum_to_what_the_model_says(read, trained):
+    ends = {row["prompt"]: row for row in read.results["ends"]}
+    for side in SIDES:
+        parts = sum(row[side] for row in read.results["writers"])
+        assert parts == pytest.approx(ends[side]["parts"], abs=1e-4)
+        assert parts == pytest.approx(ends[side]["logit"], abs=1e-3)
+    if read.config["model"] == str(trained):
+        model = load_trained(trained)
+        last = model.run(model.to_tokens(CLEAN)).logits[0, -1]
+        assert ends["clean"]["logit"] == pytest.approx(
+            float(last[WORDS.index("Mary")] - last[WORDS.index("John")]), abs=1e-4
+        )
+
+
+def test_sources_sum_to_their_heads_and_components_to_the_whole(read):
+    drawn = pictures(read)
+    ends = [row["parts"] for row in read.results["ends"]]
+    np.testing.assert_allclose(drawn["components"].sum(1), ends, atol=1e-4)
+    (figure,) = [figure for figure in read.figures if figure.name == "sources"]
+    rows = dict(zip(figure.data["y_names"], drawn["sources"][0].sum(-1)))
+    heads = {row["part"]: row["clean"] for row in read.results["writers"]}
+    assert len(rows) == 3
+    for name, whole in rows.items():
+        if read.config["model"].endswith("trained"):  # without a bias of values inside a head
+            assert whole == pytest.approx(heads[name], abs=1e-4)
+    assert drawn["heads"].shape[0] == 2
+
+
+def test_the_last_layer_says_what_the_model_says(read):
+    last, ends = read.results["lens"][-1], {row["prompt"]: row for row in read.results["ends"]}
+    for side in SIDES:
+        assert last[side]["logit"] == pytest.approx(ends[side]["logit"], abs=1e-3)
+        assert last[side]["prob"] == pytest.approx(ends[side]["prob"], abs=1e-4)
+        assert len(last[side]["says"]) == 5
+    (figure,) = [figure for figure in read.figures if figure.name == "lens"]
+    z, texts = np.asarray(figure.data["z"]), figure.data["texts"]
+    assert z.shape == (2, len(read.results["lens"]), 15 if read.config["model"].endswith("trained") else 14)
+    assert texts[0][-1][-1] == last["clean"]["says"][0]
+    assert read_metrics(read.path).keys() == {"part", "clean", "corrupt"}
+
+
+def test_one_prompt_is_read_for_the_models_own_choice(trained, tmp_path):
+    done = run(Lens(target=target(trained), prompt=CLEAN), out=tmp_path / "r")
+    model = load_trained(trained)
+    own = int(torch.as_tensor(model.run(model.to_tokens(CLEAN)).logits)[0, -1].argmax())
+    assert done.results["reading"] == {"answer": WORDS[own], "wrong": None}
+    assert done.results["lens"][-1]["clean"]["rank"] == 0
+    assert "corrupt" not in done.results["writers"][0]
+    assert any("--wrong" in sentence for sentence in done.results["summary"])
+
+
+def test_prompts_that_do_not_line_up_and_an_answer_against_itself_are_refused(trained, tmp_path):
+    with pytest.raises(BadPrompt, match="as many tokens"):
+        run(Lens(target=target(trained), prompt=CLEAN, corrupt=f"{CORRUPT} the"), out=tmp_path / "a")
+    with pytest.raises(BadPrompt, match="against itself"):
+        run(Lens(target=target(trained), prompt=CLEAN, answer="Mary", wrong="Mary"), out=tmp_path / "b")
+    assert not list(tmp_path.iterdir())
