@@ -6,6 +6,7 @@ position; edges run between heads, MLPs and the logits. The null are orders draw
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Generator
 
 from micrographia.core.graph import graph_of
+from micrographia.core.graph_figure import links_between_parts
 from micrographia.core.model import Model
 from micrographia.core.pairs import metric_of
 from micrographia.labs.ioi import measure
@@ -70,8 +72,8 @@ class Circuits(NamedTuple):
     nodes: dict[str, Curve]
     edges: dict[str, Curve]
     chosen: Chosen | None
-    graph: list[tuple[str, str, float]]
-    """The strongest edges, as (writer, reader, share of the gap)."""
+    links: list[tuple[str, str, float]]
+    """The strongest edges between parts, as (writer, the part that reads it, share of the gap)."""
     shares: tuple[float, ...] = LADDER
 
 
@@ -86,8 +88,8 @@ def circuits(model: Model, case: Case, draw: Generator) -> Circuits:
     nodes[RANDOM] = by_chance(alone, measure.universe(model, case.pairs), draw)
     best = min(scores, key=lambda name: nodes[name].cmd)
     chosen = choose(best, alone, ranked(scores[best]), draw)
-    edges, graph = edge_circuits(model, case, draw)
-    return Circuits(str(ablation), nodes, edges, chosen, graph)
+    edges, links = edge_circuits(model, case, draw)
+    return Circuits(str(ablation), nodes, edges, chosen, links)
 
 
 def curve(by_size: Areas, by_help: Areas) -> Curve:
@@ -142,8 +144,8 @@ def edge_circuits(model: Model, case: Case, draw: Generator) -> tuple[dict[str, 
     found[RANDOM] = by_chance(alone, graph_of(model).edges, draw, RANDOM_EDGE_ORDERS)
     best = min(scored, key=lambda method: found[method].cmd)
     gap = float((scored[best].clean - scored[best].corrupt).mean())
-    strongest = scored[best].top(DRAWN)
-    return found, [(str(edge.writer), str(edge.reader), -value / gap) for edge, value in strongest]
+    links = links_between_parts(scored[best].graph, -scored[best].mean() / gap)
+    return found, [(str(writer), str(part), share) for (writer, part), share in islice(links.items(), DRAWN)]
 
 
 EDGE_METHODS: tuple[Method, ...] = ("eap", "eap-ig")

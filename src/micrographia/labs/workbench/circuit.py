@@ -6,6 +6,7 @@ Sources: Wang et al. (2022), section 4; Hanna et al. (2024); Mueller et al. (202
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +14,13 @@ from torch import Generator, Tensor
 
 from micrographia.core.claims import Figure
 from micrographia.core.events import Progress, Watch
-from micrographia.core.graph import Edge, Node
+from micrographia.core.graph import Edge
+from micrographia.core.graph_figure import LOGITS_PART, drawn, links_between_parts, readers_of
 from micrographia.core.model import Model
 from micrographia.core.pairs import metric_of
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.answer import Answer, Work, head_of
 from micrographia.labs.workbench.config import Circuit
-from micrographia.labs.workbench.edges import LOGITS_NODE, draw_graph, level
 from micrographia.labs.workbench.prompts import Ends, read_prompts, refuse_no_gap, refuse_no_wrong
 from micrographia.methods.attribution.edges import EdgeAttribution, edge_attribution
 from micrographia.methods.circuits.ablate import Ablation, Alone, edges_alone, nodes_alone
@@ -222,30 +223,21 @@ def _figures(
 
 def _graph(judged: Judged, scored: EdgeAttribution, gap: float) -> Figure:
     """The circuit's own edges; of a circuit of nodes, the strongest estimated edges between its members."""
-    graph, mean = scored.graph, -scored.mean().double().cpu() / gap
+    graph = scored.graph
     edges = [each for each in judged.chosen if isinstance(each, Edge)]
     if not edges:
-        inside = {each.node for each in judged.chosen} | {graph.writers[0], LOGITS_NODE}
-        edges = [
-            edge
-            for edge in graph.edges
-            if edge.writer in inside and any(node in inside for node in graph.outlets(edge.reader) or (LOGITS_NODE,))
-        ]
-    weights: dict[tuple[Node, Node], float] = {}
-    for edge in edges:
-        targets = graph.outlets(edge.reader) or (LOGITS_NODE,)
-        for target in targets:
-            value = float(mean[graph.place(edge)]) / len(targets)
-            weights[edge.writer, target] = weights.get((edge.writer, target), 0.0) + value
-    largest = sorted(weights, key=lambda pair: -abs(weights[pair]))[:DRAWN]
-    rest = "" if len(largest) == len(weights) else f" The {len(largest)} strongest of {len(weights)}."
-    return draw_graph(
-        "circuit",
-        "The circuit",
-        {pair: weights[pair] for pair in largest},
-        lambda node: level(node, graph),
+        inside, parts = {each.node for each in judged.chosen} | {graph.writers[0], LOGITS_PART}, readers_of(graph)
+        edges = [edge for edge in graph.edges if edge.writer in inside and inside.intersection(parts[edge.reader])]
+    links = links_between_parts(graph, -scored.mean() / gap, edges)
+    largest = dict(islice(links.items(), DRAWN))
+    rest = "" if len(largest) == len(links) else f" The {len(largest)} strongest of {len(links)}."
+    return Figure(
+        name="circuit",
+        kind="graph",
+        group="In pictures",
+        title="The circuit",
         caption="Edges by their estimated share of the gap: orange raises the metric, blue lowers it." + rest,
-        label="estimated share of the gap",
+        data=drawn(largest, "estimated share of the gap"),
     )
 
 

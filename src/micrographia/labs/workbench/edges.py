@@ -1,6 +1,7 @@
 """Edges: what each part of the model says to each later part, estimated at once, and checked by exact path patching."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import Generator
 from micrographia.core.answers import Metric
 from micrographia.core.claims import Figure
 from micrographia.core.events import Progress, Watch, silent
-from micrographia.core.graph import INPUT, LOGITS, Edge, Graph, Node
+from micrographia.core.graph import Edge, Graph, Node
+from micrographia.core.graph_figure import drawn, links_between_parts
 from micrographia.core.model import Model
 from micrographia.core.pairs import metric_of
 from micrographia.core.sweep import Place
@@ -168,76 +170,14 @@ def of_checks(checks: Mapping[str, Check], metric: str) -> list[Figure]:
 
 def graph_figure(found: EdgeAttribution, gap: float | None) -> Figure:
     """The strongest edges between parts, those into q, k and v of a head taken together."""
-    graph, mean = found.graph, found.mean().cpu()
-    weights: dict[tuple[Node, Node], float] = {}
-    for edge in graph.edges:
-        targets = graph.outlets(edge.reader) or (LOGITS_NODE,)
-        for target in targets:
-            value = float(mean[graph.place(edge)]) / len(targets)
-            weights[edge.writer, target] = weights.get((edge.writer, target), 0.0) + value
-    largest = sorted(weights, key=lambda pair: -abs(weights[pair]))[:DRAWN]
-    sign = SIGNS[found.mode] / (gap or 1.0)
-    return draw_graph(
-        "edges",
-        f"The {len(largest)} strongest edges: {PANELS[found.mode]}",
-        {pair: sign * weights[pair] for pair in largest},
-        lambda node: level(node, graph),
-        caption=f"Orange edges would have {VERBS[found.mode]} the gap, blue ones work against it. Edges into a head's "
-        "query, key and value are taken together; where heads share keys, each takes an equal part.",
-        label="share of the gap",
-    )
-
-
-LOGITS_NODE = Node(LOGITS)
-
-
-def level(node: Node, graph: Graph) -> float:
-    """The height of a part: the input, then attention and MLP of each layer, then the logits."""
-    if node.site == INPUT:
-        return 0.0
-    if node.site == LOGITS:
-        return 1e6
-    assert node.site.layer is not None
-    return 1.0 + 2 * node.site.layer + (node.site.kind == "mlp_out")
-
-
-def short(node: Node) -> str:
-    """A part as it is written in a picture: a9.6 a head, m3 an MLP."""
-    if node.site == INPUT:
-        return "input"
-    if node.site == LOGITS:
-        return "logits"
-    letter = "m" if node.site.kind == "mlp_out" else "a"
-    return f"{letter}{node.site.layer}" if node.head is None else f"{letter}{node.site.layer}.{node.head}"
-
-
-def draw_graph(
-    name: str,
-    title: str,
-    weights: Mapping[tuple[Node, Node], float],
-    height: Callable[[Node], float],
-    *,
-    caption: str,
-    label: str,
-) -> Figure:
-    """Parts and the edges between them as a Figure."""
-    nodes = sorted({node for pair in weights for node in pair}, key=lambda node: (height(node), str(node)))
-    place = {node: i for i, node in enumerate(nodes)}
-    levels = [height(node) for node in nodes]
-    layers = {height(node): f"layer {node.site.layer}" for node in nodes if node.site.kind in ("z", "attn_out")}
+    links = links_between_parts(found.graph, found.mean() * SIGNS[found.mode] / (gap or 1.0))
+    largest = dict(islice(links.items(), DRAWN))
     return Figure(
-        name=name,
+        name="edges",
         kind="graph",
         group="In pictures",
-        title=title,
-        caption=caption,
-        data={
-            "nodes": [short(node) for node in nodes],
-            "levels": levels,
-            "sources": [place[source] for source, _ in weights],
-            "targets": [place[target] for _, target in weights],
-            "weights": list(weights.values()),
-            "level_names": [{"level": at, "name": told} for at, told in sorted(layers.items())],
-            "weight_label": label,
-        },
+        title=f"The {len(largest)} strongest edges: {PANELS[found.mode]}",
+        caption=f"Orange edges would have {VERBS[found.mode]} the gap, blue ones work against it. Edges into a head's "
+        "query, key and value are taken together; where heads share keys, each takes an equal part.",
+        data=drawn(largest, "share of the gap" if gap else "change of the metric"),
     )
