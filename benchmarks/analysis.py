@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from paired import arguments, interval, machine, parse, seconds_of, write_result
+from paired import interval, seconds_of
+from record import Record, arguments, parse
 
 from micrographia.core.last_position import LastPosition
-from micrographia.core.runtime import allowed_cores, generator, settings
+from micrographia.core.runtime import generator, settings
 from micrographia.core.store import read_tensors, write_tensors
 from micrographia.core.training import AdamW, Layout, fresh_state, train
 from micrographia.labs.grokking.config import Config, quick, tiny
@@ -74,23 +75,24 @@ def main() -> None:
     parser.add_argument("--snapshot", type=Path, help="weights of a mainline network; by default one is trained")
     parser.add_argument("--worker", type=Path, help="for the script's own use: analyse this config here, print JSON")
     chosen = parse(parser)
-    threads = chosen.threads or allowed_cores()
+    threads = chosen.threads
     if chosen.worker:
         config = Config(**json.loads(chosen.worker.read_text(encoding="utf-8")))
         print(json.dumps(analyse(config, chosen.snapshot, repeats=chosen.rounds, threads=threads)))
         return
     config = dataclasses.replace(tiny(), epochs=5) if chosen.smoke else quick()
+    record = Record("analysis", chosen)
     with tempfile.TemporaryDirectory() as folder:
         found = in_own_process(config, chosen, threads, Path(folder))
     report(found)
-    about = machine(threads)
-    results = {"modulus": config.modulus, "target_seconds": TARGET_SECONDS, "target_gb": TARGET_GB, **found}
-    write_result("analysis", results, out=chosen.out, smoke=chosen.smoke, machine=about)
+    record.finish(modulus=config.modulus, target_seconds=TARGET_SECONDS, target_gb=TARGET_GB, **found)
 
 
 def in_own_process(config: Config, chosen: Any, threads: int, folder: Path) -> dict[str, Any]:
     with settings(threads):
         snapshot = chosen.snapshot or trained(config, folder / "snapshot.safetensors")
+    if chosen.smoke:
+        return analyse(config, snapshot, repeats=1, threads=threads)
     place = folder / "config.json"
     place.write_text(json.dumps(dataclasses.asdict(config)), encoding="utf-8")
     command = [sys.executable, __file__, "--worker", place, "--snapshot", snapshot]

@@ -1,58 +1,74 @@
 """Attribution of all heads by position, all neurons, residual streams and MLP outputs: GPT-2 small's shape, 8 pairs.
 
-Against three others on the same work, random weights and 15-token prompts:
+Beside ours, on the same random weights and 15-token prompts, in common rounds:
 - the floor that a careful user of the bare module could reach without instrument: two plain forwards and one backward
   to the embeddings alone (parameters frozen), all logits computed; it scores nothing;
 - TransformerLens 3.9's way, two filtered caches and their gradients (`--tl-python`), parameters as they come, and
-  frozen.
-Before anything is timed, our scores must agree with TransformerLens' to 1e-5 of the largest of their kind. Peak memory
-is taken in a process of its own for ours and for the floor, above what is resident once the model is loaded.
+  frozen;
+- TransformerLens 4.3's own tool, `attribution_patch` (`--tl4-python`), which scores embeddings, heads and MLP outputs
+  alone; held against all that ours scores, and against ours asked for heads and MLP outputs.
+Before anything is timed, scores must agree to 1e-5 of the largest of their kind (float32; otherwise they are told).
+Peak memory is taken in a process of its own for ours and for the floor, above what is held once the model is loaded.
 
-Usage: uv run python benchmarks/attribution.py [--tl-python PATH] [--rounds 30]
-A round takes about 20 s on two quiet cores, with TransformerLens three such.
+Usage: uv run python benchmarks/attribution.py [--tl-python PATH] [--tl4-python PATH] [--rounds 30]
 """
 
 import json
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import memory
 import numpy as np
 import torch
-from paired import Contender, arguments, compare, machine, parse, write_result
-from patching_sweep import gpt2, lens_config, lens_weights, some_tokens
+from paired import Contender, Match
+from peer import Peer, peer
+from record import Record, arguments, parse
+from shapes import (
+    add_flags,
+    arrays,
+    chosen_model,
+    lens_python,
+    lens_settings,
+    lens_weights,
+    some_tokens,
+    timed,
+    title,
+    wait,
+)
 from torch import Tensor
 
 from micrographia.core.answers import logit_difference
 from micrographia.core.pairs import Pairs
 from micrographia.core.pretrained import load
-from micrographia.core.runtime import allowed_cores, settings
+from micrographia.core.runtime import settings
 from micrographia.methods.attribution.attribute import attribute
 
 SITES = ("L*.z", "L*.neurons", "L*.resid_pre", "L*.mlp_out")
+TOOL_SITES = ("L*.z", "L*.mlp_out")  # of those, what TransformerLens 4.3's tool scores
+TOOL_PART = {
+    "part": "TransformerLens 4.3's attribution_patch scores embeddings, heads and MLP outputs by position, not neurons "
+    "nor residual streams. It takes one pair after the other; it is called once a pair, as its own loop does, since "
+    "answers differ and it gives means alone."
+}
 AGREE = 1e-5
 FLOOR_TARGET = 1 / 0.9
-MEMORY_TARGET = 0.1
+
+Run = Callable[[], Any]
 
 
-def ours(module: Any, tokens: dict[str, Tensor]) -> Callable[[], dict[str, np.ndarray]]:
+def ours(module: Any, tokens: dict[str, Tensor], sites: Sequence[str] = SITES) -> Run:
     model = load(module)
     pairs = Pairs(tokens["clean"], tokens["corrupt"], tokens["right"], tokens["wrong"])
     metric = logit_difference(tokens["right"], tokens["wrong"])
-
-    def run() -> dict[str, np.ndarray]:
-        scores = attribute(model, pairs, metric, SITES).scores
-        return {str(site): score.numpy() for site, score in scores.items()}
-
-    return run
+    return lambda: attribute(model, pairs, metric, sites).scores
 
 
-def floor(module: Any, tokens: dict[str, Tensor]) -> Callable[[], Tensor]:
+def floor(module: Any, tokens: dict[str, Tensor]) -> Run:
     """Two forwards with all logits, one of them with a graph from the embeddings on, and the backward pass."""
     rows = torch.arange(len(tokens["right"]))
 
@@ -69,150 +85,143 @@ def floor(module: Any, tokens: dict[str, Tensor]) -> Callable[[], Tensor]:
     return run
 
 
-CONTENDERS: dict[str, Callable[[Any, dict[str, Tensor]], Callable[[], object]]] = {"ours": ours, "floor": floor}
+CONTENDERS: dict[str, Callable[..., Run]] = {"ours": ours, "floor": floor}
 
 
-def times(run: Callable[[], object]) -> Callable[[int], None]:
-    def repeat(count: int) -> None:
-        for _ in range(count):
+def own_peak(name: str, chosen: Any) -> dict[str, float]:
+    """Held with the model loaded, and the peak above it."""
+    with settings(chosen.threads, chosen.device):
+        module = chosen_model(chosen)
+        tokens = some_tokens(module.config.vocab_size, chosen.device)
+        run = ours(module, tokens, chosen.sites) if name == "ours" else floor(module, tokens)
+        before = memory.reset_peak(chosen.device)
+        for _ in range(3):
             run()
-
-    return repeat
+        wait(chosen.device)
+        return {"resident_mib": before, "peak_above_mib": memory.peak(chosen.device) - before}
 
 
 def peaks(chosen: Any) -> dict[str, dict[str, float]]:
-    """Resident with the model loaded and peak above it, of each in a process of its own."""
+    """That of each in a process of its own, so that nothing of the other is counted."""
+    if chosen.smoke:
+        return {"ours": own_peak("ours", chosen)}
     found = {}
-    for name in ("ours",) if chosen.smoke else CONTENDERS:
-        command = [sys.executable, __file__, "--peak", name, "--threads", str(chosen.threads)]
-        command += ["--smoke"] if chosen.smoke else []
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for name in CONTENDERS:
+        command = [sys.executable, __file__, "--peak", name, "--threads", str(chosen.threads), "--shape", chosen.shape]
+        command += ["--device", chosen.device, "--dtype", chosen.dtype, "--sites", *chosen.sites]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found[name] = json.loads(done.stdout.splitlines()[-1])
+        print(name, found[name], flush=True)
     return found
 
 
-def own_peak(name: str, *, smoke: bool, threads: int) -> dict[str, float]:
-    with settings(threads):
-        module = gpt2(smoke=smoke)
-        run = CONTENDERS[name](module, some_tokens(module.config.vocab_size))
-        before = memory.reset_peak()
-        for _ in range(3):
-            run()
-        return {"resident_mib": before, "peak_above_mib": memory.peak() - before}
-
-
-class Worker:
-    """TransformerLens in its own process."""
-
-    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
-        self._process = process
-        self._folder = folder
-        _, self.version, self.torch, resident = self._line().split()
-        self.resident = float(resident)
-
-    def run(self, how: str, count: int) -> float:
-        """Its peak memory in MiB above what was resident before."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{how} {count}\n")
-        self._process.stdin.flush()
-        return float(self._line().split()[1])
-
-    def scores(self) -> dict[str, np.ndarray]:
-        return dict(np.load(self._folder / "theirs.npz"))
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        while not (line := self._process.stdout.readline()).startswith(("ready", "done")):
-            if not line:
-                raise SystemExit("TransformerLens' process ended; what it said stands above.")
-        return line
-
-
-@contextmanager
-def worker(python: Path, module: Any, tokens: dict[str, Tensor], threads: int, *, write: bool) -> Iterator[Worker]:
-    """TransformerLens with the same weights and prompts; `write` has it write its scores down."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        np.savez(folder / "weights.npz", **lens_weights(module))
-        np.savez(folder / "tokens.npz", **{key: value.numpy() for key, value in tokens.items()})
-        config = {"threads": threads, "model": lens_config(module.config), "write": write}
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        command = [str(python), str(Path(__file__).with_name("attribution_worker.py")), name]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        try:
-            yield Worker(process, folder)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def agreement(mine: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, float]:
+def agreement(mine: dict[str, np.ndarray], theirs: dict[str, np.ndarray], *, judged: bool) -> dict[str, float]:
     """The largest difference by kind, as a share of its largest score. Ends the program where that is too large."""
-    kinds = sorted({name.partition(".")[2] for name in mine})
     apart = {}
-    for kind in kinds:
+    for kind in sorted({name.partition(".")[2] for name in mine} & {name.partition(".")[2] for name in theirs}):
         names = [name for name in mine if name.endswith(f".{kind}")]
         largest = max(float(np.abs(theirs[name]).max()) for name in names)
         apart[kind] = max(float(np.abs(mine[name] - theirs[name]).max()) for name in names) / largest
-    if max(apart.values()) > AGREE:
+    if judged and max(apart.values()) > AGREE:
         raise SystemExit(f"Scores differ by {apart} of the largest of their kind. Nothing was timed.")
     return apart
 
 
-def measure(chosen: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"memory": peaks(chosen), "comparisons": []}
-    for name, peak in found["memory"].items():
-        print(f"{name}: {peak['resident_mib']:.0f} MiB with the model loaded, peak {peak['peak_above_mib']:+.0f} MiB")
-    module = gpt2(smoke=chosen.smoke)
-    tokens = some_tokens(module.config.vocab_size)
-    mine = ours(module, tokens)
-    one = Contender("micrographia", times(mine))
-    others = [(Contender("two plain forwards and a backward", times(floor(module, tokens))), FLOOR_TARGET)]
-    if chosen.tl_python is None:
-        print("TransformerLens was left out: give --tl-python, the Python of an environment that has it.")
-        found["comparisons"] = [_timed(one, *other, chosen) for other in others]
-        return found
-    with worker(chosen.tl_python, module, tokens, chosen.threads, write=True) as other:
-        found["transformer_lens"], found["their_torch"] = other.version, other.torch
-        found["their_peak_above_mib"] = {how: other.run(how, 1) for how in ("frozen", "default")}
-        found["their_resident_mib"] = other.resident
-        found["apart"] = agreement(mine(), other.scores())
-        print(found["apart"], found["their_peak_above_mib"])
-    with worker(chosen.tl_python, module, tokens, chosen.threads, write=False) as other:
-        for how in ("default", "frozen"):
-            others.append((Contender(f"TransformerLens, {how}", lambda count, how=how: other.run(how, count)), None))
-        found["comparisons"] = [_timed(one, *each, chosen) for each in others]
-    return found
+class Bench:
+    """The contenders that are there, agreed with before they are timed."""
+
+    def __init__(self, chosen: Any, record: Record, stack: ExitStack) -> None:
+        self.chosen, self.record, self.stack = chosen, record, stack
+        self.module = chosen_model(chosen)
+        self.tokens = some_tokens(self.module.config.vocab_size, chosen.device)
+        self.run = ours(self.module, self.tokens, chosen.sites)
+        self.mine = timed("micrographia", self.run, chosen.device)
+        self.judged = chosen.dtype == "float32" and not chosen.smoke  # a miniature's scores are nearer to rounding
+        self.apart: dict[str, dict[str, float]] = {}
+        self.peers: dict[str, dict[str, Any]] = {}
+
+    def match(
+        self, theirs: Contender, target: float | None = None, ours: Contender | None = None, **about: str
+    ) -> Match:
+        return Match(ours or self.mine, theirs, "attribution", target, about)
+
+    def plain(self) -> list[Match]:
+        run = floor(self.module, self.tokens)
+        return [self.match(timed("two plain forwards and a backward", run, self.chosen.device), FLOOR_TARGET)]
+
+    def lens(self) -> list[Match]:
+        """TransformerLens 3.9, in both ways."""
+        chosen = lens_settings(self.chosen, self.module.config)
+        given = {"weights": lens_weights(self.module), "tokens": arrays(self.tokens)}
+        other = self.stack.enter_context(peer(self.chosen.tl_python, "attribution_worker.py", chosen, given))
+        above = {how: float(other.ask("write", how, 1)[0]) for how in ("frozen", "default")}
+        self._agree("TransformerLens 3.9", other, above)
+        ways = {how: partial(other.ask, "time", how) for how in above}
+        return [self.match(Contender(f"TransformerLens, {how}", run)) for how, run in ways.items()]
+
+    def tool(self) -> list[Match]:
+        """TransformerLens 4.3's tool, against all of ours and against ours for what the tool scores."""
+        chosen = {"threads": self.chosen.threads, "device": self.chosen.device, "dtype": self.chosen.dtype}
+        given = {"tokens": arrays(self.tokens)}
+        fill = partial(save, self.module)
+        other = self.stack.enter_context(peer(self.chosen.tl4_python, "tool_worker.py", chosen, given, fill))
+        self._agree("TransformerLens 4.3", other, {"tool": float(other.ask("write", "tool", 1)[0])})
+        theirs = Contender("TransformerLens 4.3, attribution_patch", partial(other.ask, "time", "tool"))
+        some = ours(self.module, self.tokens, TOOL_SITES)
+        same = timed("micrographia, heads and MLP outputs", some, self.chosen.device)
+        return [self.match(theirs, **TOOL_PART), self.match(theirs, ours=same, **TOOL_PART)]
+
+    def _agree(self, name: str, other: Peer, above: dict[str, float]) -> None:
+        version, their_torch, held = other.ready
+        self.peers[name] = {"version": version, "torch": their_torch, "resident_mib": float(held)}
+        self.peers[name]["peak_above_mib"] = above
+        mine = {str(site): score.float().cpu().numpy() for site, score in self.run().items()}
+        self.apart[name] = agreement(mine, other.arrays("theirs"), judged=self.judged)
+        print(name, self.peers[name], self.apart[name], flush=True)
+        self.record.put(peers=self.peers, apart=self.apart)
 
 
-def _timed(one: Contender, other: Contender, target: float | None, chosen: Any) -> dict[str, Any]:
-    comparison = compare(
-        one,
-        other,
-        unit="attribution",
-        rounds=chosen.rounds,
-        seconds=chosen.seconds,
-        target=None if chosen.smoke else target,
-        busy=chosen.busy,
-    )
-    print(comparison)
-    return comparison.as_json()
+def save(module: Any, folder: Path) -> None:
+    """The model with a toy tokenizer, without which TransformerBridge asks the hub for one."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"w{i}": i for i in range(module.config.vocab_size - 1)} | {"<end>": module.config.vocab_size - 1}
+    toy = Tokenizer(models.WordLevel(words, unk_token="<end>"))
+    toy.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"bos_token": "<end>", "eos_token": "<end>", "pad_token": "<end>", "unk_token": "<end>"}
+    PreTrainedTokenizerFast(tokenizer_object=toy, **special).save_pretrained(folder / "model")
+    module.save_pretrained(folder / "model")
+
+
+def measure(chosen: Any, record: Record) -> None:
+    record.put(shape=chosen.shape, sites=chosen.sites, memory=peaks(chosen))
+    with ExitStack() as stack:
+        bench = Bench(chosen, record, stack)
+        matches = bench.plain()
+        for python, others in ((chosen.tl_python, bench.lens), (chosen.tl4_python, bench.tool)):
+            if python is None:
+                print("A TransformerLens was left out: see --tl-python and --tl4-python.")
+            else:
+                matches += others()
+        record.compare(matches)
+    record.finish()
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
-    parser.set_defaults(seconds=4.0, rounds=30)
-    parser.add_argument("--tl-python", type=Path, help="Python of an environment with transformer-lens 3.9")
+    parser = arguments((__doc__ or "").splitlines()[0])
+    parser.set_defaults(rounds=30)
+    add_flags(parser)
+    lens_python(parser)
+    parser.add_argument("--tl4-python", type=Path, help="Python of an environment with transformer-lens 4.3")
+    parser.add_argument("--sites", nargs="+", default=list(SITES), help="what is attributed")
     parser.add_argument("--peak", choices=sorted(CONTENDERS), help="only print this contender's memory")
     chosen = parse(parser)
-    chosen.threads = chosen.threads or allowed_cores()
     if chosen.peak:
-        print(json.dumps(own_peak(chosen.peak, smoke=chosen.smoke, threads=chosen.threads)))
+        print(json.dumps(own_peak(chosen.peak, chosen)))
         return
-    with settings(chosen.threads):
-        about = machine(chosen.threads)
-        found = measure(chosen)
-    write_result("attribution", found, out=chosen.out, smoke=chosen.smoke, machine=about)
+    with settings(chosen.threads, chosen.device):
+        measure(chosen, Record(title("attribution", chosen), chosen, device=chosen.device, dtype=chosen.dtype))
 
 
 if __name__ == "__main__":

@@ -1,33 +1,26 @@
-"""TransformerLens' side of the attribution benchmark, in a process and an environment of its own.
+"""TransformerLens 3.9's side of the attribution benchmark, in a process and an environment of its own.
 
-Reads "<how> <count>" lines: attributes so many times, writes the scores of the last to <folder>/theirs.npz and answers
-"done <peak MiB above what was resident before>". "default" leaves parameters as the library makes them, requiring
-gradients; "frozen" freezes them and begins the graph at the embeddings. Two caches and their gradients, filtered to the
-names in question, as in the library's own demonstration. Imports nothing of this project but its neighbour `memory`.
+Reads "<time or write> <how> <count>" lines: attributes so many times, with "write" puts the scores of the last into
+<folder>/theirs.npz, and answers "done <peak MiB above what was held before>". "default" leaves parameters as the
+library makes them, requiring gradients; "frozen" freezes them and begins the graph at the embeddings. Two caches and
+their gradients, filtered to the names in question, as in the library's own demonstration.
 Usage: python attribution_worker.py FOLDER    (config.json, weights.npz and tokens.npz lie there)
 """
 
-import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import lens_model
 import memory
 import numpy as np
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens import HookedTransformer
 
 ENDS = {"attn.hook_z": "z", "mlp.hook_post": "neurons", "hook_resid_pre": "resid_pre", "hook_mlp_out": "mlp_out"}
 
 
-def load(folder: Path, chosen: dict) -> HookedTransformer:
-    model = HookedTransformer(HookedTransformerConfig(**chosen["model"], device="cpu"))
-    weights = np.load(folder / "weights.npz")
-    model.load_state_dict({**model.state_dict(), **{name: torch.from_numpy(weights[name]) for name in weights.files}})
-    return model.eval()
-
-
-def attribute(model: HookedTransformer, tokens: dict[str, torch.Tensor], how: str) -> dict[str, np.ndarray]:
+def attribute(model: HookedTransformer, tokens: dict[str, torch.Tensor], how: str) -> dict[str, torch.Tensor]:
     """(clean - corrupt) times the gradient at the corrupt run, per prompt."""
     rows = torch.arange(len(tokens["right"]))
 
@@ -59,27 +52,26 @@ def attribute(model: HookedTransformer, tokens: dict[str, torch.Tensor], how: st
     for name, value in corrupt.items():
         _, layer, end = name.split(".", 2)
         product = (clean[name] - value) * gradients[name]
-        found[f"L{layer}.{ENDS[end]}"] = (product if ENDS[end] == "neurons" else product.sum(-1)).numpy()
+        found[f"L{layer}.{ENDS[end]}"] = product if ENDS[end] == "neurons" else product.sum(-1)
     return found
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    chosen = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    torch.set_num_threads(chosen["threads"])
-    model = load(folder, chosen)
-    stored = np.load(folder / "tokens.npz")
-    tokens = {name: torch.from_numpy(stored[name]) for name in stored.files}
-    print("ready", version("transformer-lens"), torch.__version__, memory.resident(), flush=True)
+    chosen = lens_model.settings(folder)
+    device = chosen["device"]
+    model, tokens = lens_model.load(folder, chosen), lens_model.tokens(folder, device)
+    print("ready", version("transformer-lens"), torch.__version__, memory.now(device), flush=True)
     for line in sys.stdin:
-        how, count = line.split()
-        before = memory.reset_peak()
-        found: dict[str, np.ndarray] = {}
+        what, how, count = line.split()
+        before = memory.reset_peak(device)
+        found: dict[str, torch.Tensor] = {}
         for _ in range(int(count)):
             found = attribute(model, tokens, how)
-        above = memory.peak() - before
-        if chosen["write"]:
-            np.savez(folder / "theirs.npz", **found)
+        lens_model.wait(device)
+        above = memory.peak(device) - before
+        if what == "write":
+            np.savez(folder / "theirs.npz", **{name: lens_model.array(value) for name, value in found.items()})
         print("done", above, flush=True)
 
 

@@ -9,14 +9,16 @@ Usage: uv run python benchmarks/ensemble.py [--modulus 113] [--members 1 2 4 8] 
 import math
 from typing import Any
 
+import numpy as np
 import torch
-from paired import Contender, arguments, compare, machine, parse, write_result
+from paired import Comparison, Contender, Match
+from record import Record, arguments, parse
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from micrographia.core.last_position import LastPosition
-from micrographia.core.runtime import allowed_cores, settings
+from micrographia.core.runtime import settings
 from micrographia.core.training import AdamW, fresh_state, train
 from micrographia.labs.grokking.config import Config
 from micrographia.labs.grokking.task import architecture, make_pairs
@@ -129,25 +131,22 @@ def print_estimate(found: dict[str, Any]) -> None:
     )
 
 
-def measure(chosen: Any) -> list[dict[str, Any]]:
-    found = []
-    for count_of in chosen.members:
-        configs = members(count_of, chosen.modulus)
-        together = Ensemble(configs, chosen.device)
-        alone = InTurn([Ensemble([config], chosen.device) for config in configs])
-        result = compare(
-            Contender(f"{count_of} in one program", together.run),
-            Contender("one at a time", alone.run),
-            unit=f"epoch of {count_of}",
-            rounds=chosen.rounds,
-            seconds=chosen.seconds,
-            busy=chosen.busy,
-            target=1.0,
-        )
-        best = 1e3 * sorted(result.ours_seconds)[len(result.ours_seconds) // 2] / count_of
-        print(f"{result}; {best:.3f} ms per model and epoch", flush=True)
-        found.append({**result.as_json(), "members": count_of, "ms_per_model_epoch": best})
-    return found
+def match(count_of: int, chosen: Any) -> Match:
+    """So many networks in one program against the same one after the other."""
+    configs = members(count_of, chosen.modulus)
+    together = Ensemble(configs, chosen.device)
+    alone = InTurn([Ensemble([config], chosen.device) for config in configs])
+    return Match(
+        Contender(f"{count_of} in one program", together.run),
+        Contender(f"{count_of} one at a time", alone.run),
+        f"epoch of {count_of}",
+        1.0,
+        {"members": count_of},
+    )
+
+
+def ms_per_model(found: Comparison) -> float:
+    return 1e3 * float(np.median(found.ours_seconds)) / found.about["members"]
 
 
 def main() -> None:
@@ -160,15 +159,16 @@ def main() -> None:
     chosen.members = chosen.members or [2**i for i in range(4 if chosen.device == "cpu" else 1 + int(math.log2(64)))]
     if chosen.smoke:
         chosen.modulus, chosen.members = 11, [2]
-    threads = chosen.threads or allowed_cores()
-    with settings(threads, chosen.device):
+    name = "ensemble_estimate" if chosen.estimate else f"ensemble_{chosen.device}_p{chosen.modulus}"
+    with settings(chosen.threads, chosen.device):
+        record = Record(name, chosen, device=chosen.device)
         arithmetic = estimate(chosen.modulus)
         print_estimate(arithmetic)
-        comparisons = [] if chosen.estimate else measure(chosen)
-        about = machine(threads, chosen.device)
-    name = "ensemble_estimate" if chosen.estimate else f"ensemble_{chosen.device}_p{chosen.modulus}"
-    found = {"modulus": chosen.modulus, "comparisons": comparisons, "h200": arithmetic}
-    write_result(name, found, out=chosen.out, smoke=chosen.smoke, machine=about)
+        record.put(modulus=chosen.modulus, h200=arithmetic)
+        found = [] if chosen.estimate else record.compare([match(each, chosen) for each in chosen.members])
+        each_ms = {each.about["members"]: ms_per_model(each) for each in found}
+        record.finish(ms_per_model_epoch=each_ms)
+        print(f"ms per model and epoch, by members: {each_ms}")
 
 
 def _roofline(flops: int, moved: int) -> float:

@@ -3,25 +3,25 @@
 Ours is what a Run does: `LastPosition` and `AdamW` under `training.train`. It is held against (a) the obvious
 implementation, train only; (b) the paper's loop, train and test loss every epoch, ours taking a test loss every 25; (c)
 TransformerLens' HookedTransformer, train only, in an environment of its own (`--tl-python`); and the floor: the step's
-own matrix products alone. Every contender starts from the same weights and must show the same first loss.
+own matrix products alone; all in common rounds. Every contender starts from the same weights and must show the same
+first loss.
 Usage: uv run python benchmarks/grokking_epoch.py [--tl-python PATH] [--threads 2]
 """
 
-import json
-import subprocess
-import tempfile
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from obvious import Obvious, ObviousLoop
-from paired import Comparison, Contender, arguments, compare, machine, parse, seconds_of, write_result
+from paired import Contender, Match, seconds_of
+from peer import Peer, peer
 from products import Products, square_rate
+from record import Record, arguments, parse
 from torch.profiler import ProfilerActivity, profile
 
 from micrographia.core.last_position import LastPosition
-from micrographia.core.runtime import allowed_cores, settings
+from micrographia.core.runtime import settings
 from micrographia.core.training import AdamW, Layout, fresh_state, train
 from micrographia.labs.grokking.config import Config, paper
 from micrographia.labs.grokking.task import architecture, make_pairs
@@ -76,37 +76,25 @@ class Ours:
 class Lens:
     """The worker of `lens_worker`, asked for n epochs at a time."""
 
-    def __init__(self, problem: Problem, python: Path, threads: int, folder: Path) -> None:
-        sets = {"train": problem.train, "test": problem.test}
-        arrays = {f"{s}_{part}": x.numpy() for s, pair in sets.items() for part, x in zip(("tokens", "labels"), pair)}
-        np.savez(folder / "data.npz", **arrays, **{name: w.numpy() for name, w in problem.weights.items()})
-        theirs = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx")
-        shape = {name: getattr(problem.arch.shape, name) for name in theirs}
-        model = {**shape, "act_fn": "relu", "normalization_type": None, "seed": 0}
-        chosen = {"threads": threads, "model": model, "optimiser": problem.optimiser}
-        (folder / "config.json").write_text(json.dumps(chosen), encoding="utf-8")
-        command = [python, Path(__file__).with_name("lens_worker.py"), folder / "data.npz", folder / "config.json"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.versions = self._answer("ready")
+    def __init__(self, other: Peer) -> None:
+        self._other = other
+        self.versions = other.ready
         self.losses: list[float] = []
 
     def run(self, epochs: int) -> None:
-        assert self.process.stdin
-        print(epochs, file=self.process.stdin, flush=True)
-        self.losses.append(float(self._answer("done")))
+        self.losses.append(float(self._other.ask(epochs)[0]))
 
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
 
-    def _answer(self, word: str) -> str:
-        """The worker's next answer, past what the library itself prints."""
-        assert self.process.stdout
-        for line in self.process.stdout:
-            if line.startswith(word):
-                return line.removeprefix(word).strip()
-        raise RuntimeError(f"Waited for {word!r} from {self.process.args}; the worker ended. See its error above.")
+def lens(problem: Problem, python: Path, threads: int) -> AbstractContextManager[Peer]:
+    """TransformerLens' model in its own process, with the same weights and rows."""
+    sets = {"train": problem.train, "test": problem.test}
+    data = {f"{s}_{part}": x.numpy() for s, pair in sets.items() for part, x in zip(("tokens", "labels"), pair)}
+    data |= {name: w.numpy() for name, w in problem.weights.items()}
+    theirs = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx")
+    shape = {name: getattr(problem.arch.shape, name) for name in theirs}
+    model = {**shape, "act_fn": "relu", "normalization_type": None, "seed": 0}
+    config = {"threads": threads, "model": model, "optimiser": problem.optimiser}
+    return peer(python, "lens_worker.py", config, {"data": data})
 
 
 def where_time_goes(ours: Ours, *, epochs: int, top: int = 14) -> list[dict[str, Any]]:
@@ -128,19 +116,18 @@ def check_same_work(first: dict[str, float]) -> None:
         raise SystemExit(f"Asked to compare the same work, but the first losses differ: {odd} against {reference}.")
 
 
-def main() -> None:
-    parser = arguments(__doc__ or "")
-    parser.add_argument("--tl-python", type=Path, help="Python of an environment with transformer-lens 3.9")
-    chosen = parse(parser)
-    threads = chosen.threads or allowed_cores()
-    config = paper() if not chosen.smoke else Config(modulus=13, d_model=32, d_mlp=64, n_heads=2, d_head=16)
-    with settings(threads), tempfile.TemporaryDirectory() as folder:
-        found = measure(Problem(config), chosen, threads, Path(folder))
-        about = machine(threads)
-    write_result("grokking_epoch", found, out=chosen.out, smoke=chosen.smoke, machine=about)
+def matches(ours: Ours, ours_tested: Ours, peers: dict[str, Any], products: Products) -> list[Match]:
+    """Each peer, and the floor, beside ours; beside the paper's loop ours takes test losses too."""
+    mine = Contender("micrographia", ours.run)
+    tested = Contender("micrographia, test every 25", ours_tested.run, TEST_EVERY)
+    named = {**{name: each.run for name, each in peers.items()}, "floor": products.run}
+    return [
+        Match(tested if name == "paper loop" else mine, Contender(name, run), "epoch", TARGETS[name])
+        for name, run in named.items()
+    ]
 
 
-def measure(problem: Problem, chosen: Any, threads: int, folder: Path) -> dict[str, Any]:
+def measure(problem: Problem, chosen: Any, record: Record, stack: ExitStack) -> None:
     ours, ours_tested = Ours(problem), Ours(problem, test_every=TEST_EVERY)
     obvious, loop = (
         ObviousLoop(Obvious(problem.weights), problem.train, problem.test, **problem.optimiser, test_each_epoch=each)
@@ -148,55 +135,32 @@ def measure(problem: Problem, chosen: Any, threads: int, folder: Path) -> dict[s
     )
     products = Products(problem.arch, len(problem.train[0]))
     peers: dict[str, Any] = {"obvious": obvious, "paper loop": loop}
-    versions: dict[str, str] = {}
+    record.put(problem={"modulus": problem.config.modulus, "train_rows": len(problem.train[0])})
     if chosen.tl_python:
-        peers["transformer-lens"] = Lens(problem, chosen.tl_python, threads, folder)
-        versions["transformer-lens, torch"] = peers["transformer-lens"].versions
+        peers["transformer-lens"] = Lens(stack.enter_context(lens(problem, chosen.tl_python, chosen.threads)))
+        record.put(peer_versions={"transformer-lens, torch": peers["transformer-lens"].versions})
     else:
         print("TransformerLens was left out: give --tl-python, the Python of an environment that has it.")
     for each in (ours, *peers.values()):
         each.run(1)
-    check_same_work({"micrographia": ours.losses[0], **{name: peer.losses[0] for name, peer in peers.items()}})
-
-    def against(name: str) -> Comparison:
-        tested = name == "paper loop"
-        mine = Contender("micrographia, test every 25", ours_tested.run, TEST_EVERY) if tested else None
-        return compare(
-            mine or Contender("micrographia", ours.run),
-            Contender(name, peers[name].run),
-            unit="epoch",
-            rounds=chosen.rounds,
-            seconds=chosen.seconds,
-            busy=chosen.busy,
-            target=TARGETS[name],
-        )
-
-    comparisons = []
-    for name in peers:
-        comparisons.append(against(name))
-        print(comparisons[-1], flush=True)
-    floor = compare(
-        Contender("micrographia", ours.run),
-        Contender("floor", products.run),
-        unit="epoch",
-        rounds=chosen.rounds,
-        seconds=chosen.seconds,
-        busy=chosen.busy,
-        target=TARGETS["floor"],
-    )
-    print(f"share of the floor: {floor}", flush=True)
-    if "transformer-lens" in peers:
-        peers["transformer-lens"].close()
+    check_same_work({"micrographia": ours.losses[0], **{name: each.losses[0] for name, each in peers.items()}})
+    record.compare(matches(ours, ours_tested, peers, products))
     repeats = 2 if chosen.smoke else 30
-    return {
-        "problem": {"modulus": problem.config.modulus, "train_rows": len(problem.train[0])},
-        "comparisons": [each.as_json() for each in (*comparisons, floor)],
-        "peer_versions": versions,
-        "flops_of_products": products.flops,
-        "gflops_by_product": products.rates(seconds_of, repeats=repeats),
-        "gflops_square_2048": square_rate(seconds_of, size=64 if chosen.smoke else 2048, repeats=repeats // 2),
-        "where_time_goes": [] if chosen.smoke else where_time_goes(ours, epochs=20),
-    }
+    record.finish(
+        flops_of_products=products.flops,
+        gflops_by_product=products.rates(seconds_of, repeats=repeats),
+        gflops_square_2048=square_rate(seconds_of, size=64 if chosen.smoke else 2048, repeats=repeats // 2),
+        where_time_goes=[] if chosen.smoke else where_time_goes(ours, epochs=20),
+    )
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--tl-python", type=Path, help="Python of an environment with transformer-lens 3.9")
+    chosen = parse(parser)
+    config = paper() if not chosen.smoke else Config(modulus=13, d_model=32, d_mlp=64, n_heads=2, d_head=16)
+    with settings(chosen.threads), ExitStack() as stack:
+        measure(Problem(config), chosen, Record("grokking_epoch", chosen), stack)
 
 
 if __name__ == "__main__":

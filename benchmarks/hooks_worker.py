@@ -2,7 +2,7 @@
 
 Reads how often to run, runs so often with seven activations a layer kept, and answers "done"; what the first run kept
 is in <folder>/kept.npz. Imports nothing of this project.
-Usage: python hooks_worker.py FOLDER    (config.json, tokens.npy and model/ or weights.npz lie there)
+Usage: python hooks_worker.py FOLDER    (config.json, tokens.npz and model/ or weights.npz lie there)
 """
 
 import json
@@ -28,11 +28,9 @@ Run = Callable[[], dict[str, torch.Tensor]]
 
 
 def lens(folder: Path, chosen: dict[str, Any], tokens: torch.Tensor) -> Run:
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    import lens_model
 
-    model = HookedTransformer(HookedTransformerConfig(**chosen["model"], device="cpu")).eval()
-    weights = np.load(folder / "weights.npz")
-    model.load_state_dict({**model.state_dict(), **{name: torch.from_numpy(weights[name]) for name in weights.files}})
+    model = lens_model.load(folder, chosen)
     names = {f"blocks.{i}.{end}": f"L{i}.{kind}" for i in range(model.cfg.n_layers) for end, kind in LENS.items()}
 
     def run() -> dict[str, torch.Tensor]:
@@ -45,9 +43,10 @@ def lens(folder: Path, chosen: dict[str, Any], tokens: torch.Tensor) -> Run:
 
 def nnsight(folder: Path, chosen: dict[str, Any], tokens: torch.Tensor) -> Run:
     from nnsight import NNsight
-    from transformers import GPT2LMHeadModel
+    from transformers import AutoModelForCausalLM
 
-    module = GPT2LMHeadModel.from_pretrained(folder / "model").eval().requires_grad_(False)
+    module = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=getattr(torch, chosen["dtype"]))
+    module = module.to(chosen["device"]).eval().requires_grad_(False)
     model = NNsight(module)
     heads = module.config.n_head
 
@@ -76,12 +75,15 @@ def main() -> None:
     chosen = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     torch.set_num_threads(chosen["threads"])
     make, package = PEERS[chosen["peer"]]
-    run = make(folder, chosen, torch.from_numpy(np.load(folder / "tokens.npy")))
-    np.savez(folder / "kept.npz", **{name: value.numpy() for name, value in run().items()})
+    tokens = torch.from_numpy(np.load(folder / "tokens.npz")["tokens"]).to(chosen["device"])
+    run = make(folder, chosen, tokens)
+    np.savez(folder / "kept.npz", **{name: value.float().cpu().numpy() for name, value in run().items()})
     print("ready", version(package), torch.__version__, flush=True)
     for line in sys.stdin:
         for _ in range(int(line)):
             run()
+        if chosen["device"] != "cpu":
+            torch.cuda.synchronize()
         print("done", flush=True)
 
 

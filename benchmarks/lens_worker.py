@@ -2,7 +2,7 @@
 
 Reads a number of epochs from standard input, trains so long, answers "done <last loss>"; so a benchmark can time it in
 turn with its own chunks. Imports nothing of this project but `obvious`, whose loop it shares.
-Usage: python lens_worker.py DATA.npz CONFIG.json
+Usage: python lens_worker.py FOLDER    (config.json and data.npz lie there)
 """
 
 import json
@@ -17,7 +17,8 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 
 def main() -> None:
-    data, config = np.load(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
+    folder = Path(sys.argv[1])
+    data, config = np.load(folder / "data.npz"), json.loads((folder / "config.json").read_text(encoding="utf-8"))
     torch.set_num_threads(config["threads"])
     torch.set_flush_denormal(True)
     model = HookedTransformer(HookedTransformerConfig(**config["model"], device="cpu"))

@@ -1,30 +1,21 @@
-"""Two programs timed side by side on one machine, so that its drift hits both alike.
+"""Programs timed side by side on one machine, so that its drift hits all alike.
 
-Chunks of a few seconds alternate (ours first, then theirs first, ...); each round gives one ratio, and the median ratio
-is told with its bootstrap 95 % interval. A round in which other programs took more than `busy` cores does not count and
-is taken again. A result is one JSON object with date, hardware, versions and every single
-measurement, so that a reader can take another statistic. Nothing here knows what is being timed.
+A round times a chunk of every program once, in turn (the next round in the opposite order), and gives one ratio for
+each `Match` of two of them; the median ratio is told with its bootstrap 95 % interval. A round in which others took
+more than `busy` cores does not count and is taken again. Nothing here knows what is being timed, and nothing writes.
 """
 
-import argparse
-import json
 import math
-import os
-import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from others import Others
 
-RESULTS = Path(__file__).parent / "results"
 PAUSE = 0.2  # seconds before a chunk: threads of the other contender that still spin go to sleep
 DRAWS = 10_000  # bootstrap resamples
-BUSY = 0.05  # cores that others may take in a round that counts
 PATIENCE = 4  # times the rounds asked for are tried at most
 LEAST = 5  # rounds below which there is no interval worth telling
 
@@ -36,6 +27,19 @@ class Contender:
     name: str
     run: Callable[[int], object]
     whole: int = 1
+    chunk: int | None = None
+    """Units of a chunk; None: as many as last about the seconds asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Two contenders whose ratio is told; `target` is what it should reach, `about` goes into the record as it is."""
+
+    ours: Contender
+    theirs: Contender
+    unit: str
+    target: float | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,76 +53,117 @@ class Comparison:
     low: float
     high: float
     target: float | None
+    n: int
+    ours_chunk: int
+    theirs_chunk: int
     ours_seconds: list[float] = field(repr=False)
     theirs_seconds: list[float] = field(repr=False)
     cores_of_others: list[float | None] = field(repr=False)
     """What other programs took in each round that counts; None where that is not known."""
     rounds_dropped: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def met(self) -> bool | None:
         return None if self.target is None else self.ratio >= self.target
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "met": self.met}
+        """Every single measurement too, so that a reader can take another statistic."""
+        found = asdict(self)
+        return {**found.pop("about"), **found, "met": self.met}
 
     def __str__(self) -> str:
         ours, theirs = np.median(self.ours_seconds), np.median(self.theirs_seconds)
         target = "" if self.target is None else f", target {self.target:g}: {'met' if self.met else 'NOT MET'}"
         dropped = f"; {self.rounds_dropped} busy rounds dropped" if self.rounds_dropped else ""
         return (
-            f"{self.theirs} / {self.ours}: {self.ratio:.3g} [{self.low:.3g}, {self.high:.3g}] "
+            f"{self.theirs} / {self.ours}: {self.ratio:.3g} [{self.low:.3g}, {self.high:.3g}], n={self.n} "
             f"({1 / ours:.4g} against {1 / theirs:.4g} {self.unit}s a second{target}{dropped})"
         )
 
 
+@dataclass(slots=True)
+class Taken:
+    """The rounds so far: seconds a unit of every contender."""
+
+    chunks: dict[str, int]
+    seconds: dict[str, list[float]]
+    cores: list[float | None] = field(default_factory=list)
+    dropped: int = 0
+
+    def of(self, match: Match) -> Comparison:
+        ours, theirs = (self.seconds[each.name] for each in (match.ours, match.theirs))
+        ratios = np.divide(theirs, ours)
+        low, high = interval(ratios)
+        return Comparison(
+            ours=match.ours.name,
+            theirs=match.theirs.name,
+            unit=match.unit,
+            ratio=float(np.median(ratios)),
+            low=low,
+            high=high,
+            target=match.target,
+            n=len(ratios),
+            ours_chunk=self.chunks[match.ours.name],
+            theirs_chunk=self.chunks[match.theirs.name],
+            ours_seconds=ours,
+            theirs_seconds=theirs,
+            cores_of_others=self.cores,
+            rounds_dropped=self.dropped,
+            about=match.about,
+        )
+
+
 def compare(
-    ours: Contender,
-    theirs: Contender,
+    matches: Sequence[Match],
     *,
-    unit: str,
     rounds: int,
     seconds: float,
-    target: float | None = None,
     busy: float = math.inf,
-) -> Comparison:
-    """Time both in alternation, `rounds` times, in chunks of about `seconds` each.
+    deadline: float = math.inf,
+) -> Iterator[list[Comparison]]:
+    """The comparisons after every round that counts; chunks last about `seconds` each.
 
-    A round counts when others took at most `busy` cores. Raises SystemExit when too few did in four times the rounds.
+    Ends after `rounds`, or before a round that would not be over by `deadline` (of `time.monotonic`), with one round
+    at least. Raises SystemExit when too few rounds were quiet: in four times those asked for, or by the deadline none.
     """
-    units = {each.name: _units_in(each, seconds) for each in (ours, theirs)}
-    taken: dict[str, list[float]] = {ours.name: [], theirs.name: []}
-    others: list[float | None] = []
-    tried = 0
-    while len(others) < rounds and tried < PATIENCE * rounds:
-        watch = Others()
-        order = (ours, theirs) if tried % 2 == 0 else (theirs, ours)
-        found = {each.name: _seconds_each(each, units[each.name]) for each in order}
-        tried += 1
-        if (cores := watch.cores()) is None or cores <= busy:
-            others.append(cores)
-            for name, each in found.items():
-                taken[name].append(each)
-    if len(others) < min(rounds, LEAST):
+    contenders = list({each.name: each for match in matches for each in (match.ours, match.theirs)}.values())
+    chunks = {each.name: each.chunk or _units_in(each, seconds) for each in contenders}
+    taken = Taken(chunks, {each.name: [] for each in contenders})
+    tried, longest = 0, 0.0
+    while len(taken.cores) < rounds and tried < PATIENCE * rounds:
+        began = time.monotonic()
+        if tried and began + longest > deadline:
+            break
+        counts = _round(contenders if tried % 2 == 0 else contenders[::-1], taken, busy)
+        tried, longest = tried + 1, max(longest, time.monotonic() - began)
+        if counts:
+            yield [taken.of(match) for match in matches]
+    else:
+        _refuse_busy(len(taken.cores), min(rounds, LEAST), tried, busy)
+    _refuse_busy(len(taken.cores), 1, tried, busy)
+
+
+def _round(order: Sequence[Contender], taken: Taken, busy: float) -> bool:
+    """One chunk of everybody; whether it counts."""
+    watch = Others()
+    found = {each.name: _seconds_each(each, taken.chunks[each.name]) for each in order}
+    cores = watch.cores()
+    if cores is not None and cores > busy:
+        taken.dropped += 1
+        return False
+    taken.cores.append(cores)
+    for name, each in found.items():
+        taken.seconds[name].append(each)
+    return True
+
+
+def _refuse_busy(quiet: int, least: int, tried: int, busy: float) -> None:
+    if quiet < least:
         raise SystemExit(
-            f"Asked for {rounds} rounds with at most {busy} cores taken by others; of {tried} tried {len(others)} were "
-            "so quiet. Stop what else is running, or allow more with --busy."
+            f"Asked for rounds with at most {busy} cores taken by others, {least} of them at least; of {tried} tried "
+            f"{quiet} were so quiet. Stop what else is running, or allow more with --busy."
         )
-    ratios = np.divide(taken[theirs.name], taken[ours.name])
-    low, high = interval(ratios)
-    return Comparison(
-        ours=ours.name,
-        theirs=theirs.name,
-        unit=unit,
-        ratio=float(np.median(ratios)),
-        low=low,
-        high=high,
-        target=target,
-        ours_seconds=taken[ours.name],
-        theirs_seconds=taken[theirs.name],
-        cores_of_others=others,
-        rounds_dropped=tried - len(others),
-    )
 
 
 def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -138,58 +183,6 @@ def seconds_of(run: Callable[[], object], *, repeats: int) -> list[float]:
         run()
         found.append(time.perf_counter() - began)
     return found
-
-
-def arguments(description: str) -> argparse.ArgumentParser:
-    """The flags that all benchmarks share."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads; by default the cores it may use")
-    parser.add_argument("--rounds", type=int, default=15, help="pairs a comparison")
-    parser.add_argument("--seconds", type=float, default=2.0, help="about how long a chunk lasts")
-    parser.add_argument("--busy", type=float, default=BUSY, help="cores that others may take in a round that counts")
-    parser.add_argument("--out", type=Path, default=None, help="where the JSON goes instead of benchmarks/results")
-    parser.add_argument("--smoke", action="store_true", help="a small problem and one round: shows only that it runs")
-    return parser
-
-
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    chosen = parser.parse_args()
-    if chosen.smoke:
-        chosen.rounds, chosen.seconds, chosen.busy = 1, 0.0, math.inf
-    return chosen
-
-
-def write_result(name: str, found: dict[str, Any], *, out: Path | None, smoke: bool, machine: dict[str, Any]) -> Path:
-    """One JSON file: `benchmarks/results/<name>-<date>.json` unless `out` says otherwise."""
-    now = datetime.now(UTC)
-    path = out or RESULTS / f"{name}-{now:%Y-%m-%d}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"benchmark": name, "date": now.isoformat(timespec="seconds"), "smoke": smoke, "machine": machine}
-    path.write_text(json.dumps({**about, **found}, indent=1) + "\n", encoding="utf-8")
-    print(f"written to {path}")
-    return path
-
-
-def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Hardware, versions and what else keeps the machine busy. Imports torch."""
-    from micrographia.core.runtime import allowed_cores, busy_warning, provenance
-
-    return {
-        **provenance(None, device, "float32", threads),
-        "numpy": np.__version__,
-        "cores": allowed_cores(),
-        "memory_gib": _memory_gib(),
-        "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-        "busy": busy_warning(threads),
-        "system": platform.system(),
-    }
-
-
-def _memory_gib() -> float | None:
-    names = getattr(os, "sysconf_names", {})
-    if "SC_PHYS_PAGES" not in names:
-        return None
-    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
 
 
 def _units_in(contender: Contender, seconds: float) -> int:

@@ -10,7 +10,8 @@ import sys
 from typing import Any
 
 import numpy as np
-from paired import Comparison, Contender, arguments, compare, machine, parse, write_result
+from paired import Comparison, Contender, Match
+from record import Record, arguments, parse
 
 COMMANDS: dict[str, tuple[list[str], float | None]] = {
     "micrographia --help": (["-m", "micrographia", "--help"], 0.3),
@@ -32,29 +33,27 @@ def process(name: str, arguments: list[str]) -> Contender:
     return Contender(name, run)
 
 
-def told(found: Comparison, limit: float | None) -> dict[str, Any]:
-    seconds = float(np.median(found.theirs_seconds))
+def told(found: Comparison) -> dict[str, Any]:
+    seconds, limit = float(np.median(found.theirs_seconds)), found.about["target_seconds"]
     verdict = "" if limit is None else f", target {limit} s: {'met' if seconds <= limit else 'NOT MET'}"
-    print(
-        f"{found.theirs}: {seconds:.3f} s (a bare Python: {np.median(found.ours_seconds):.3f} s){verdict}", flush=True
-    )
-    return {**found.as_json(), "seconds": seconds, "target_seconds": limit}
+    print(f"{found.theirs}: {seconds:.3f} s (a bare Python: {np.median(found.ours_seconds):.3f} s){verdict}")
+    return {"seconds": seconds, "target_seconds": limit, "met": limit is None or seconds <= limit}
 
 
 def main() -> None:
-    chosen = parse(arguments(__doc__ or ""))
+    parser = arguments(__doc__ or "")
+    parser.set_defaults(seconds=0.0)
+    chosen = parse(parser)
+    record = Record("startup", chosen)
     bare = process("python -c pass", ["-c", "pass"])
-    found = [
-        told(
-            compare(bare, process(name, words), unit="start", rounds=chosen.rounds, seconds=0.0, busy=chosen.busy),
-            limit,
-        )
+    matches = [
+        Match(bare, process(name, words), "start", about={"target_seconds": limit})
         for name, (words, limit) in list(COMMANDS.items())[: 1 if chosen.smoke else None]
     ]
+    found = {each.theirs: told(each) for each in record.compare(matches)}
     torch_free = subprocess.run([sys.executable, "-c", TORCH_FREE], check=False).returncode == 0
     print(f"import micrographia without torch: {'yes' if torch_free else 'NO'}")
-    results = {"comparisons": found, "torch_free": torch_free}
-    write_result("startup", results, out=chosen.out, smoke=chosen.smoke, machine=machine(chosen.threads or 1))
+    record.finish(commands=found, torch_free=torch_free)
 
 
 if __name__ == "__main__":
