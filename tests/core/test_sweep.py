@@ -53,6 +53,9 @@ class Watched:
         self.calls.append({"rows": len(inputs), **asked})
         return self.model.run(inputs, **asked)
 
+    def unembed(self, residual: torch.Tensor) -> torch.Tensor:
+        return self.model.unembed(residual)
+
 
 def test_a_grid_has_a_patch_a_cell_and_finds_its_way_back(model):
     [z] = grids(model, "L*.z", ("head", "layer", "pos"), ARCH.n_ctx)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.edits import Edit
@@ -146,6 +147,10 @@ class Model(Protocol):
         start: Start | None = None,
         stop: int | None = None,
     ) -> Output: ...
+
+    def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
+        """The logits that this residual stream would give: the final norm and the unembedding (the logit lens)."""
+        ...
 
 
 class Tap:

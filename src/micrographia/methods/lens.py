@@ -136,7 +136,7 @@ def by_source(
 
 
 def logit_lens(
-    model: Unembeds,
+    model: Model,
     inputs: Inputs,
     answers: Int[Tensor, "prompt answer"],
     *,

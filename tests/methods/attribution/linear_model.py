@@ -35,7 +35,7 @@ class LinearModel:
         def draw(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-        self.embed, self.unembed = draw(VOCAB, D_MODEL), draw(D_MODEL, VOCAB)
+        self.embed, self.W_U = draw(VOCAB, D_MODEL), draw(D_MODEL, VOCAB)
         self.pattern = draw(N_LAYERS, N_HEADS, N_POS, N_POS).tril().softmax(-1).tril()
         self.v, self.o = draw(N_LAYERS, N_HEADS, D_MODEL, D_HEAD), draw(N_LAYERS, N_HEADS, D_HEAD, D_MODEL)
         self.into, self.out = draw(N_LAYERS, D_MODEL, D_MLP), draw(N_LAYERS, D_MLP, D_MODEL)
@@ -45,6 +45,9 @@ class LinearModel:
             return run_tapped(
                 self.sites, lambda tap: self._forward(tap, inputs, logits, start, stop), keep, edits, grad=grad
             )
+
+    def unembed(self, residual: Tensor) -> Tensor:
+        return residual @ self.W_U
 
     def _forward(self, tap, inputs, logits, start, stop):
         x = tap("embed", None, self.embed[ids_of(inputs)]) if start is None else start.residual
@@ -58,4 +61,4 @@ class LinearModel:
         if stop is not None:
             return None
         assert isinstance(logits, Readout)
-        return torch.einsum("bd,dbn->bn", x[:, logits.pos], self.unembed[:, logits.tokens])[:, None]
+        return torch.einsum("bd,dbn->bn", x[:, logits.pos], self.W_U[:, logits.tokens])[:, None]
