@@ -13,7 +13,10 @@ from micrographia.labs.grokking.config import PRESETS
 from micrographia.labs.grokking.task import architecture, make_pairs
 from micrographia.methods.fourier.neurons import neuron_clusters
 
-config = PRESETS[sys.argv[1] if len(sys.argv) > 1 else "tiny"]()
+preset = sys.argv[1] if len(sys.argv) > 1 else "tiny"
+if preset not in PRESETS:
+    raise SystemExit(f"Asked for the preset {preset!r}, which is not known. Choose one of {', '.join(PRESETS)}.")
+config = PRESETS[preset]()
 run = mg.grok(config)
 last_snapshot = max((run.path / "snapshots").glob("*.safetensors"))
 network = mg.Transformer(architecture(config), read_tensors(last_snapshot))

@@ -20,7 +20,9 @@ from micrographia.core.edits import (
     zero,
 )
 from micrographia.core.errors import BadEdit, UnknownSite
+from micrographia.core.graph import Node
 from micrographia.core.sites import Site
+from micrographia.core.sweep import Place
 
 BATCH, POS, HEAD, UNIT = 3, 4, 2, 5
 
@@ -250,6 +252,47 @@ def test_a_splice_inside_a_dictionary_or_under_a_bad_name_is_refused():
         splice("L0.z[sae].latents", Whatever())
     with pytest.raises(UnknownSite):
         splice("L0.z", Whatever(), name="my sae")
+
+
+@pytest.mark.parametrize(
+    ("printed", "region"),
+    [
+        ("L0.z[head=0]", {"head": 0}),
+        ("L0.z[pos=2, head=1]", {"pos": 2, "head": 1}),
+        ("L0.z[1]", {"head": 1}),
+        ("L0.neurons[3]", {"unit": 3}),
+        ("L0.z[pos=(0, 2), head=1]", {"pos": [0, 2], "head": 1}),
+        ("L0.pattern[head=1, query=3, key=0]", {"head": 1, "query": 3, "key": 0}),
+        ("L0.z[pos=-1]", {"pos": -1}),
+        ("L0.resid_pre[sae].latents[7]", {"unit": 7}),
+        ("L0.z", {}),
+    ],
+)
+def test_a_place_as_reports_print_it_can_be_edited(printed, region):
+    assert zero(printed).region == region
+    assert str(zero(printed).site) in printed
+
+
+def test_a_printed_place_and_the_region_beside_it_go_together_but_not_twice(z):
+    both, apart = zero("L0.z[head=1]", pos=0)(z), zero("L0.z", head=1, pos=0)(z)
+    assert torch.equal(both, apart)
+    with pytest.raises(BadEdit, match="twice"):
+        zero("L0.z[head=1]", head=0)
+    with pytest.raises(BadEdit, match="unit"):
+        zero("L0.z[row=1]")
+    with pytest.raises(BadEdit, match="for instance"):
+        zero("L0.z[head:1]")
+
+
+def test_what_a_sweep_prints_is_what_an_edit_reads():
+    place = Place(Site("z", 3), {"pos": (0, 4), "head": 2})
+    assert zero(str(place)).region == {"pos": [0, 4], "head": 2}
+    assert zero(str(Node(Site("z", 9), 6))).region == {"head": 6}
+
+
+def test_a_pattern_is_told_how_to_become_sites():
+    with pytest.raises(UnknownSite, match=r"select\(model.sites, 'L\*.z'\)"):
+        zero("L*.z")
 
 
 def test_an_edit_shows_its_site_and_place():

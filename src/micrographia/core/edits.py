@@ -1,10 +1,14 @@
 """Edit: an intervention, as a pure change of one activation.
 
 An Edit names a Site, a region of it (chosen batch, pos, head, unit, query or key) and a change of the values there.
+A place as reports print it is read too: "L9.z[pos=14, head=6]", or "L9.z[6]", whose number is the head, or the unit
+where there are no heads.
 It never writes into the tensor it is given. Edits at one Site act in the order of the list. Values may be trainable:
 gradients flow through what an edit writes.
 """
 
+import ast
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -100,11 +104,36 @@ def _axis_word(axis: str) -> str:
 
 
 def _edit(site: SiteLike, name: str, change: Callable[[Tensor], Tensor], where: Mapping[str, Index]) -> Edit:
-    site = as_site(site)
+    site, printed = place_of(site)
     words = [_axis_word(axis) for axis in site.axes]
+    if twice := printed.keys() & where.keys():
+        raise BadEdit(f"{name} at {site} selects {sorted(twice)} twice, in the text and beside it. Leave one out.")
+    where = {**printed, **where}
     if unknown := set(where) - set(words):
         raise BadEdit(f"{name} at {site} selects by {sorted(unknown)}; this site has {', '.join(words)}.")
     return Edit(site, name, change, {word: index for word, index in where.items() if index is not None})
+
+
+_REGION = re.compile(r"(?P<site>.+)\[(?P<region>[^\[\]]*[\d)])\]")
+
+
+def place_of(text: SiteLike) -> tuple[Site, dict[str, Index]]:
+    """A Site and the region in brackets behind it, if there is one.
+
+    >>> place_of("L9.z[pos=14, head=6]")[1], place_of("L9.neurons[3]")[1]
+    ({'pos': 14, 'head': 6}, {'unit': 3})
+    """
+    match = _REGION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return as_site(text), {}
+    site = Site.parse(match["site"])
+    if match["region"].isdigit():
+        return site, {"head" if "head" in site.axes else "unit": int(match["region"])}
+    found = re.findall(r"(\w+)=(-?\d+|\([-\d, ]+\))", match["region"])
+    if ", ".join(f"{axis}={value}" for axis, value in found) != match["region"]:
+        raise BadEdit(f"Cannot read the places in {text!r}. Write for instance {site}[pos=14, head=6].")
+    read = {axis: ast.literal_eval(value) for axis, value in found}
+    return site, {axis: list(value) if isinstance(value, tuple) else value for axis, value in read.items()}
 
 
 def apply(site: SiteLike, change: Callable[[Tensor], Tensor], **where: Index) -> Edit:
@@ -150,7 +179,7 @@ def add(site: SiteLike, direction: Tensor | float, **where: Index) -> Edit:
     """Add `direction`, for instance a steering vector."""
 
     def change(old: Tensor) -> Tensor:
-        return old + (_fitted(as_site(site), "add", direction, old) if isinstance(direction, Tensor) else direction)
+        return old + (_fitted(place_of(site)[0], "add", direction, old) if isinstance(direction, Tensor) else direction)
 
     return _edit(site, "add", change, where)
 
@@ -159,7 +188,7 @@ def scale(site: SiteLike, factor: Tensor | float, **where: Index) -> Edit:
     """Multiply by `factor`."""
 
     def change(old: Tensor) -> Tensor:
-        return old * (_fitted(as_site(site), "scale", factor, old) if isinstance(factor, Tensor) else factor)
+        return old * (_fitted(place_of(site)[0], "scale", factor, old) if isinstance(factor, Tensor) else factor)
 
     return _edit(site, "scale", change, where)
 

@@ -137,6 +137,11 @@ class Site:
         if (site := _parse_lens(text)) is not None:
             return site
         match = _OWN.fullmatch(text)
+        if match is None and _is_pattern(text):
+            raise UnknownSite(
+                f"{text!r} is a pattern, where one site was asked for. `select(model.sites, {text!r})` gives the sites "
+                "that it fits: take each by itself."
+            )
         if match is None or match["kind"] not in AXES:
             raise UnknownSite(
                 f"Cannot read {text!r} as a site: write L<layer>.<kind> or <kind>. Nearest kinds: {_nearest(text)}."
