@@ -45,6 +45,7 @@ class Watched:
     shape = property(lambda self: self.model.shape)
     sites = property(lambda self: self.model.sites)
     weights = property(lambda self: self.model.weights)
+    fused = property(lambda self: self)
     tokenizer = None
 
     def run(self, inputs, **asked) -> Output:
@@ -89,14 +90,29 @@ def test_every_axis_of_every_kind_has_its_length(model):
 
 def test_nothing_before_the_patch_is_computed_again(model, base, donor):
     watched = Watched(model)
-    sweep(watched, base, [(Place(Site("mlp_out", 1), {"pos": 2}),)], donor, READ)
-    first, second = watched.calls
-    assert first["start"] is None if "start" in first else True
-    assert second["start"].layer == 1
+    sweep(watched, base, [(Place(Site("mlp_out", 0), {"pos": 2}),)], donor, READ)
+    first, second, *last = watched.calls
+    assert first.get("start") is None
+    assert second["start"].layer == 0
     assert second["start"].offset == 2
     assert second["rows"] == N
     assert second["start"].residual.shape == (N, ARCH.n_ctx - 2, ARCH.d_model)
-    assert sorted(second["start"].past) == [1]
+    assert sorted(second["start"].past) == [0, 1]
+    assert [call["start"].layer for call in last] == [1, 1]
+
+
+def test_of_the_last_layer_only_keys_are_computed_where_nothing_is_read(model, base, donor):
+    watched = Watched(model)
+    patches = places(model, ["L1.resid_pre", "L1.k", "L1.z", "L1.neurons"], ("pos",), ARCH.n_ctx)
+    patches = [(place,) for (place,) in patches if place.where["pos"] != ARCH.n_ctx - 1]
+    found = sweep(watched, base, patches, donor, READ)
+    keys, rest = watched.calls[1:3]
+    assert keys["stop"] == Site("z", 1)
+    assert rest["start"].offset == ARCH.n_ctx - 1
+    assert torch.allclose(found, sweep(model, base, patches, donor, READ, plan="strict"), atol=1e-12)
+    early = [logit_difference(torch.arange(N), torch.arange(N) + 1, pos=1)]
+    fast, strict = (sweep(model, base, patches, donor, early, plan=plan) for plan in ("fast", "strict"))
+    assert torch.allclose(fast, strict, atol=1e-12)
 
 
 def test_a_patch_of_resid_post_starts_at_the_next_layer_and_after_the_last_one_too(model, base, donor):
@@ -111,7 +127,8 @@ def test_a_patch_of_resid_post_starts_at_the_next_layer_and_after_the_last_one_t
 def test_patches_of_several_layers_go_as_one_wave(model, base, donor):
     watched = Watched(model)
     sweep(watched, base, places(model, "L*.resid_pre", ("layer", "pos"), ARCH.n_ctx), donor, READ)
-    assert [call["rows"] for call in watched.calls[1:]] == [ARCH.n_ctx * N, 2 * ARCH.n_ctx * N]
+    joined = [ARCH.n_ctx * N, 2 * ARCH.n_ctx * N]
+    assert [call["rows"] for call in watched.calls[1:]] == [*joined, joined[-1]]
 
 
 def test_places_may_be_several_positions_heads_and_donors(model, base, donor):

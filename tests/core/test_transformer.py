@@ -8,7 +8,7 @@ from test_model import Halves
 from torch import Tensor
 
 from micrographia.core.architecture import Architecture
-from micrographia.core.edits import add, apply, freeze, put, splice, zero
+from micrographia.core.edits import add, apply, freeze, put, scale, splice, zero
 from micrographia.core.errors import BadConfig, BadEdit, BadShape, UnknownSite, UserError
 from micrographia.core.model import Cache, KeysValues, Readout, Start
 from micrographia.core.sites import Site
@@ -263,6 +263,22 @@ def test_a_stopped_run_has_no_logits_and_its_residual_starts_another(arch):
     assert torch.equal(model.run(tokens, start=Start(1, cache["L0.resid_post"])).logits, whole.logits)
     with pytest.raises(UnknownSite, match="never reached logits"):
         model.run(tokens, keep="logits", stop=1)
+
+
+@a_few
+def test_a_run_leaves_at_the_site_it_is_told_to(arch):
+    model, tokens = small_model(arch), some_tokens(arch)
+    end, after = Site("z" if arch.attention else "neurons", 0), Site("resid_post", 0)
+    whole = model.run(tokens, keep=[end, after]).cache
+    left = model.run(tokens, keep=end, edits=[scale(end, 2.0)], stop=end)
+    assert left.logits is None
+    assert torch.equal(left.cache[end], 2 * whole[end])
+    with pytest.raises(UnknownSite, match=r"never reached L0\.resid_post"):
+        model.run(tokens, keep=after, stop=end)
+    with pytest.raises(UnknownSite, match=r"L7\.z"):
+        model.run(tokens, stop=Site("z", 7))
+    with pytest.raises(UnknownSite, match=f"never reached {end}"):
+        model.run(tokens, start=Start(1, whole[after]), stop=end)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, None), (3, None), (2, 1), (None, 3), (None, -1)])

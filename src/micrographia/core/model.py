@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.edits import Edit
-from micrographia.core.errors import BadEdit, UnknownSite
+from micrographia.core.errors import BadEdit, UnknownSite, UserError
 from micrographia.core.sites import Site, SiteLike, as_site, select
 from micrographia.core.tokens import Inputs, Tokenizer
 
@@ -71,7 +71,10 @@ class Output(NamedTuple):
 
 
 class KeysValues(NamedTuple):
-    """Keys as attention compares them (after rotary) and values, each (batch or 1, offset, kv head, d_head)."""
+    """Keys as attention compares them (after rotary) and values, each (rows, offset, kv head, d_head).
+
+    Of fewer rows than the batch has, a divisor of it, they are those of every block of so many rows.
+    """
 
     keys: Tensor
     values: Tensor
@@ -136,6 +139,11 @@ class Model(Protocol):
     @property
     def tokenizer(self) -> Tokenizer | None: ...
 
+    @property
+    def fused(self) -> "Model":
+        """This model by faster kernels where it has any: equal to rounding, not bit for bit. Shares everything."""
+        ...
+
     def run(
         self,
         inputs: Inputs,
@@ -145,8 +153,18 @@ class Model(Protocol):
         logits: LogitsAt = "all",
         grad: bool = False,
         start: Start | None = None,
-        stop: int | None = None,
-    ) -> Output: ...
+        stop: int | Site | None = None,
+    ) -> Output:
+        """`stop`: leave before this layer, or at this Site once it was kept and edited; None goes to the logits."""
+        ...
+
+
+class Stopped(Exception):
+    """The run has what it came for; `value` is what it takes along."""
+
+    def __init__(self, value: Tensor | None = None) -> None:
+        super().__init__()
+        self.value = value
 
     def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
         """The logits that this residual stream would give: the final norm and the unembedding (the logit lens)."""
@@ -154,14 +172,17 @@ class Model(Protocol):
 
 
 class Tap:
-    """Meets a forward pass at its Sites: applies the edits, keeps what was asked for.
+    """Meets a forward pass at its Sites: applies the edits, keeps what was asked for, leaves where the run ends.
 
     `tap(kind, layer, value)` returns the value to go on with. `changes` tells a pass that a value which it computes
     only beside its path (a head's `result`) must be computed on it.
     """
 
-    def __init__(self, keep: Iterable[Site] = (), edits: Sequence[Edit] = (), *, detach: bool = True) -> None:
+    def __init__(
+        self, keep: Iterable[Site] = (), edits: Sequence[Edit] = (), *, detach: bool = True, end: Site | None = None
+    ) -> None:
         self._keep = frozenset(keep)
+        self._end = end
         self._edits: dict[Site, list[Edit]] = {}
         for edit in edits:
             self._edits.setdefault(edit.site, []).append(edit)
@@ -170,7 +191,13 @@ class Tap:
         self.reached: set[Site] = set()
 
     def __call__(self, kind: str, layer: int | None, value: Tensor) -> Tensor:
-        return self._at(Site(kind, layer), value) if self._keep or self._edits else value
+        if not (self._keep or self._edits or self._end):
+            return value
+        site = Site(kind, layer)
+        value = self._at(site, value)
+        if site == self._end:
+            raise Stopped
+        return value
 
     def keeps(self, kind: str, layer: int | None) -> bool:
         return Site(kind, layer) in self._keep if self._keep else False
@@ -196,8 +223,8 @@ class Tap:
         return edit.dictionary.decode(latents) + error
 
     def finish(self) -> Cache:
-        """The Cache, once the pass is over. Raises UnknownSite for a Site kept or edited that it never reached."""
-        missing = (self._keep | set(self._edits)) - self.reached
+        """The Cache, once the pass is over. Raises UnknownSite for a Site that it should have reached and did not."""
+        missing = (self._keep | set(self._edits) | ({self._end} if self._end else set())) - self.reached
         if missing:
             names = ", ".join(sorted(map(str, missing)))
             raise UnknownSite(f"The run never reached {names}. Check `start`, `stop` and the spliced dictionaries.")
@@ -214,12 +241,39 @@ def run_tapped(
     edits: Sequence[Edit],
     *,
     grad: bool,
+    end: Site | None = None,
 ) -> Output:
-    """Run `forward` with a Tap made for these Sites and edits: the part of `Model.run` that all models share."""
+    """Run `forward` with a Tap made for these Sites and edits: the part of `Model.run` that all models share.
+
+    `end` is the Site where the run leaves, if it does.
+    """
     for edit in edits:
         if not isinstance(edit, Edit):
             raise BadEdit(f"Edits were asked for, but {edit!r} is none. Make one, such as zero({str(edit)!r}).")
         select(sites, edit.site)
-    tap = Tap(select(sites, keep), edits, detach=not grad)
-    logits = forward(tap)
+    tap = Tap(select(sites, keep), edits, detach=not grad, end=end)
+    try:
+        logits = forward(tap)
+    except Stopped as stopped:
+        logits = stopped.value
     return Output(logits, tap.finish())
+
+
+def span(model: Model, start: Start | None, stop: int | Site | None) -> range:
+    """The layers of a run. Raises UserError where there are no such layers, UnknownSite for an end that is none."""
+    n_layers = model.shape.n_layers
+    first = start.layer if start else 0
+    last = n_layers if stop is None else stop
+    if isinstance(last, Site):
+        select(model.sites, last)
+        last = n_layers if last.layer is None else max(first, last.layer + 1)
+    if not 0 <= first <= last <= n_layers:
+        raise UserError(f"Layers {first} to {last} were asked for. There are {n_layers}: 0 <= start <= stop <= that.")
+    return range(first, last)
+
+
+def check_readout(logits: LogitsAt, length: int) -> None:
+    """Raises UserError for logits at positions that a run of this length does not have."""
+    wanted = [logits.pos] if isinstance(logits, Readout) else [] if isinstance(logits, str) else list(logits)
+    if outside := [pos for pos in wanted if not -length <= pos < length]:
+        raise UserError(f"Logits at positions {outside} were asked for; this run computes {length}. Choose of these.")

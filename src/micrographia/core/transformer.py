@@ -17,7 +17,19 @@ from torch import Tensor
 from micrographia.core.architecture import Architecture
 from micrographia.core.edits import Edit
 from micrographia.core.errors import BadShape, UserError
-from micrographia.core.model import SILENT, LogitsAt, ModelShape, Output, Readout, Start, Tap, described, run_tapped
+from micrographia.core.model import (
+    SILENT,
+    LogitsAt,
+    ModelShape,
+    Output,
+    Readout,
+    Start,
+    Tap,
+    check_readout,
+    described,
+    run_tapped,
+    span,
+)
 from micrographia.core.sites import Site, SiteLike
 from micrographia.core.tokens import Inputs, Tokenizer, ids_of, mask_of, single_token, to_str_tokens, to_tokens
 from micrographia.core.transformer_weights import Weights, WeightViews, unembedding
@@ -110,7 +122,8 @@ def _attention(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap
     if arch.positions == "rotary":
         q, k = tap("rot_q", i, rotate(q, offset)), tap("rot_k", i, rotate(k, offset))
     if start and offset:
-        k, v = (torch.cat([old.expand(len(x), -1, -1, -1), new], 1) for old, new in zip(start.past[i], (k, v)))
+        times = (len(x) // len(start.past[i].keys), 1, 1, 1)
+        k, v = (torch.cat([old.repeat(times), new], 1) for old, new in zip(start.past[i], (k, v)))
     scores_BHQK = torch.einsum("bqhe,bkhe->bhqk", q, k) / arch.d_head**0.5
     ahead = torch.ones(scores_BHQK.shape[-2:], dtype=torch.bool, device=x.device).triu(1 + offset)
     scores_BHQK = tap("scores", i, scores_BHQK.masked_fill(ahead, -torch.inf))
@@ -187,6 +200,11 @@ class Transformer:
         return self.arch.shape
 
     @property
+    def fused(self) -> "Transformer":
+        """See `Model`: itself, as its products are torch's own."""
+        return self
+
+    @property
     def weights(self) -> WeightViews:
         return WeightViews(self.arch, self.state)
 
@@ -219,7 +237,7 @@ class Transformer:
         logits: LogitsAt = "all",
         grad: bool = False,
         start: Start | None = None,
-        stop: int | None = None,
+        stop: int | Site | None = None,
     ) -> Output:
         """Run tokens, keep Sites, apply edits. Only the logits asked for are computed, unless their Site is kept or
         edited; "all" and a selection of positions agree up to rounding.
@@ -231,15 +249,17 @@ class Transformer:
         self._check(ids)
         if mask_of(inputs) is not None:
             raise UserError("Padded prompts were given; this small transformer has no padding. Group them by length.")
-        self._check_span(start, stop)
-        _check_readout(logits, ids.shape[1] - (start.offset if start else 0))
+        span(self, start, stop)
+        check_readout(logits, ids.shape[1] - (start.offset if start else 0))
+        site, end = (stop, None) if isinstance(stop, Site) else (None, stop)
         with torch.set_grad_enabled(grad):
             return run_tapped(
                 self.sites,
-                lambda tap: forward(self.arch, self.state, ids, tap=tap, start=start, stop=stop, readout=logits),
+                lambda tap: forward(self.arch, self.state, ids, tap=tap, start=start, stop=end, readout=logits),
                 keep,
                 edits,
                 grad=grad,
+                end=site,
             )
 
     def to_tokens(self, texts: str | Sequence[str], *, prepend_bos: bool | None = None) -> Inputs:
@@ -270,16 +290,3 @@ class Transformer:
             raise UserError(
                 f"Tokens must lie in 0..{self.arch.d_vocab - 1}. Found {int(tokens.min())}..{int(tokens.max())}."
             )
-
-    def _check_span(self, start: Start | None, stop: int | None) -> None:
-        first, last = start.layer if start else 0, self.arch.n_layers if stop is None else stop
-        if not 0 <= first <= last <= self.arch.n_layers:
-            raise UserError(
-                f"Layers {first} to {last} were asked for. There are {self.arch.n_layers}: 0 <= start <= stop <= that."
-            )
-
-
-def _check_readout(logits: LogitsAt, length: int) -> None:
-    wanted = [logits.pos] if isinstance(logits, Readout) else [] if isinstance(logits, str) else list(logits)
-    if outside := [pos for pos in wanted if not -length <= pos < length]:
-        raise UserError(f"Logits at positions {outside} were asked for; this run computes {length}. Choose of these.")

@@ -5,7 +5,10 @@ import torch
 import zoo
 
 from micrographia.core.edits import apply, leaf, observe, put
+from micrographia.core.errors import UnknownSite
 from micrographia.core.model import Start
+from micrographia.core.pretrained import Pretrained
+from micrographia.core.sites import Site
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # the same calls are checked in the other files
 every = pytest.mark.parametrize(("name", "how"), zoo.EVERY)
@@ -66,6 +69,38 @@ def test_a_run_that_stops_early_keeps_what_came_before_and_gives_no_logits(name)
     assert stopped.logits is None
     assert all(torch.equal(stopped.cache[site], whole[site]) for site in whole)
     assert model.run(ids, keep="embed", stop=0).cache["embed"].shape == (2, zoo.LENGTH, 32)
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_a_run_leaves_at_the_site_it_is_told_to(name):
+    model, ids = zoo.model(name), zoo.tokens()
+    whole = model.run(ids, keep=["L0.resid_post", "L1.v", "L1.z"]).cache
+    left = model.run(ids, keep=["L0.resid_post", "L1.v"], stop=Site("z", 1))
+    assert left.logits is None
+    assert all(torch.equal(left.cache[site], whole[site]) for site in left.cache)
+    with pytest.raises(UnknownSite, match=r"never reached L1\.attn_out"):
+        model.run(ids, keep="L1.attn_out", stop=Site("z", 1))
+    logits = model.run(ids, keep="logits", stop=Site("logits")).cache["logits"]
+    assert torch.equal(logits, model.run(ids).logits)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neo"])
+def test_fused_activations_are_the_models_own_to_rounding_and_for_their_runs_alone(name):
+    module = zoo.bare(name).double()
+    model, ids = Pretrained(module), zoo.tokens()
+    own = model.run(ids, keep="L*.neurons")
+    inside = []
+    edits = [observe("L1.neurons", lambda value: inside.append(model.run(ids).logits))]
+    fused = model.fused.run(ids, keep="L*.neurons", edits=edits)
+    for site, value in own.cache.items():
+        torch.testing.assert_close(fused.cache[site], value, rtol=1e-12, atol=1e-12)
+    assert not all(torch.equal(fused.cache[site], value) for site, value in own.cache.items()), "nothing was replaced"
+    assert torch.equal(inside[0], own.logits)
+    assert torch.equal(model.run(ids).logits, own.logits)
+    assert all("forward" not in vars(part) for part in module.modules())
+    with pytest.raises(ZeroDivisionError):
+        model.fused.run(ids, edits=[observe("L1.neurons", lambda value: 1 / 0)])
+    assert all("forward" not in vars(part) for part in module.modules())
 
 
 def test_the_comparison_can_fail():

@@ -16,6 +16,7 @@ class LinearModel:
 
     tokenizer = None
     weights = None
+    fused = property(lambda self: self)
     shape = ModelShape(
         n_layers=N_LAYERS,
         d_model=D_MODEL,

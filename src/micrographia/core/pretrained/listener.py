@@ -125,12 +125,10 @@ def _through(steps: Sequence[Step], value: Tensor, read: Tensor) -> Tensor:
     return value
 
 
-def hooks_for(
-    body: Body, listener: Listener, first: int, last: int, *, from_tokens: bool, to_logits: bool
-) -> list[Hook]:
-    """The hooks that this run needs, between its first layer and the one before `last`."""
+def hooks_for(body: Body, listener: Listener, layers: range, *, from_tokens: bool, to_logits: bool) -> list[Hook]:
+    """The hooks that this run needs in these layers, before them and behind them."""
     found = _embedding_hooks(body, listener) if from_tokens else []
-    for layer in (layer for layer in range(first, last) if layer in listener.layers):
+    for layer in (layer for layer in layers if layer in listener.layers):
         found += _attention_hooks(body, listener, layer)
         found += _sum_hooks(body, listener, layer)
         found += _mlp_hooks(body, listener, layer)

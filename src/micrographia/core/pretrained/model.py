@@ -8,6 +8,7 @@ no bit.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -17,11 +18,23 @@ from torch import Generator, Tensor, nn
 from micrographia.core.edits import Edit
 from micrographia.core.errors import BadShape, UserError
 from micrographia.core.events import Note, Watch, silent
-from micrographia.core.model import LogitsAt, ModelShape, Output, Readout, Start, Tap, described, run_tapped
+from micrographia.core.model import (
+    LogitsAt,
+    ModelShape,
+    Output,
+    Readout,
+    Start,
+    Tap,
+    check_readout,
+    described,
+    run_tapped,
+    span,
+)
 from micrographia.core.pretrained.attending import Implementation, attending, needs_eager
 from micrographia.core.pretrained.body import Body
 from micrographia.core.pretrained.checks import Probe, check, needed_for
 from micrographia.core.pretrained.families import family_of
+from micrographia.core.pretrained.fused import fused_activations
 from micrographia.core.pretrained.generation import (
     check_generation,
     ends_of,
@@ -32,7 +45,7 @@ from micrographia.core.pretrained.generation import (
 from micrographia.core.pretrained.intake import check_dropout, device_of, examined, has_hooks
 from micrographia.core.pretrained.listener import Listener, hooks_for, listening
 from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks, selected
-from micrographia.core.pretrained.spans import Stopped, check_start, past_cache, span_hooks, started
+from micrographia.core.pretrained.spans import check_start, past_cache, placeholder, span_hooks, started
 from micrographia.core.pretrained.weights import PretrainedWeights
 from micrographia.core.pretrained.words import HubTokenizer
 from micrographia.core.sites import Site, SiteLike, select
@@ -47,9 +60,13 @@ class Pass(NamedTuple):
     logits: LogitsAt = "all"
     grad: bool = False
     start: Start | None = None
-    stop: int | None = None
+    stop: int | Site | None = None
     offset: int = 0
     cache: Any = None
+
+    @property
+    def end(self) -> Site | None:
+        return self.stop if isinstance(self.stop, Site) else None
 
 
 class Pretrained:
@@ -62,6 +79,7 @@ class Pretrained:
         config: Any = getattr(self.module, "config", None)
         self.body = Body(self.module, family_of(config), config.get_text_config())
         self._implementation = Implementation(self.body)
+        self._fused = False
         self._probed: set[str] = set()
         self._told: set[str] = set()
 
@@ -80,6 +98,13 @@ class Pretrained:
     def weights(self) -> PretrainedWeights:
         return PretrainedWeights(self.body)
 
+    @property
+    def fused(self) -> "Pretrained":
+        """See `Model`. The same module; activation functions that it writes out run as one kernel in such runs."""
+        model = copy(self)
+        model._fused = True
+        return model
+
     def run(
         self,
         inputs: Inputs,
@@ -89,7 +114,7 @@ class Pretrained:
         logits: LogitsAt = "all",
         grad: bool = False,
         start: Start | None = None,
-        stop: int | None = None,
+        stop: int | Site | None = None,
     ) -> Output:
         """Run tokens, keep Sites, apply edits; see `Model`. One pass of the model, or of the layers asked for.
 
@@ -108,10 +133,16 @@ class Pretrained:
     def _run(self, what: Pass, keep: SiteLike | Iterable[SiteLike], edits: Sequence[Edit]) -> Output:
         kept = select(self.sites, keep)
         edited = tuple(dict.fromkeys(edit.site for edit in edits))
-        self._probe(what.ids, {site.kind for site in (*kept, *edited)})
+        ends = () if what.end is None else select(self.sites, what.end)
+        self._probe(what.ids, {site.kind for site in (*kept, *edited, *ends)})
         with torch.set_grad_enabled(what.grad), _frozen(self.module, what.grad):
             return run_tapped(
-                self.sites, lambda tap: self._forward(tap, what, kept, edited), kept, edits, grad=what.grad
+                self.sites,
+                lambda tap: self._forward(tap, what, kept, edited),
+                kept,
+                edits,
+                grad=what.grad,
+                end=what.end,
             )
 
     def _probe(self, ids: Tensor, kinds: set[str]) -> None:
@@ -126,23 +157,23 @@ class Pretrained:
 
     def _forward(self, tap: Tap, what: Pass, kept: Sequence[Site], edited: Sequence[Site]) -> Tensor | None:
         body, start, stop = self.body, what.start, what.stop
-        first, last = start.layer if start else 0, body.shape.n_layers if stop is None else stop
-        listener = Listener(body, tap, kept, edited, grad=what.grad, batch=len(what.ids))
+        layers = span(self, start, stop)
+        met = kept if what.end is None else (*kept, what.end)
+        listener = Listener(body, tap, met, edited, grad=what.grad, batch=len(what.ids))
         whole = listener.wants("logits", layer=None)
         at: LogitsAt = "all" if whole or stop is not None else what.logits
         entry, exit = span_hooks(body, start, stop)
-        sites = hooks_for(body, listener, first, last, from_tokens=start is None, to_logits=stop is None)
+        to_logits = stop is None or (what.end is not None and what.end.layer is None)
+        sites = hooks_for(body, listener, layers, from_tokens=start is None, to_logits=to_logits)
         eager = needs_eager(listener, self._implementation.own)
         if eager:
             self._tell_of_eager()
         with ExitStack() as scopes:
             scopes.enter_context(started(body, start))
+            scopes.enter_context(fused_activations(body, listener, active=self._fused))
             scopes.enter_context(attending(body, self._implementation, listener, eager=eager))
             scopes.enter_context(listening(listener, [*entry, *sites, *exit, *readout_hooks(body, at)]))
-            try:
-                found = self._call(what, at)
-            except Stopped as stopped:
-                return stopped.value
+            found = self._call(what, at)
         if whole:
             return selected(listener("logits", None, found), what.logits)
         return selected(found, at._replace(pos=0)) if isinstance(at, Readout) else found
@@ -155,10 +186,13 @@ class Pretrained:
         if mask is not None:
             arguments["attention_mask"] = mask.long().to(what.ids.device)
         if mask is not None or offset:
-            places = torch.ones_like(what.ids) if mask is None else mask.long().to(what.ids.device)
+            places = torch.ones_like(what.ids[:1]) if mask is None else mask.long().to(what.ids.device)
             known = (places.cumsum(-1) - 1).clamp(min=0)[:, offset:]
             arguments["position_ids"] = known + self.body.family.first_position
-        return self.module(input_ids=what.ids[:, offset:], return_dict=True, **arguments).logits
+        embedded = placeholder(self.body, what.start)
+        if embedded is None:
+            return self.module(input_ids=what.ids[:, offset:], return_dict=True, **arguments).logits
+        return self.module(inputs_embeds=embedded, return_dict=True, **arguments).logits
 
     def generate(
         self,
@@ -231,7 +265,7 @@ class Pretrained:
         """Where the tokens go: the embedding's device."""
         return device_of(self.body.part(self.body.family.embed))
 
-    def _check(self, ids: Tensor, start: Start | None, stop: int | None, logits: LogitsAt) -> None:
+    def _check(self, ids: Tensor, start: Start | None, stop: int | Site | None, logits: LogitsAt) -> None:
         shape = self.shape
         if ids.ndim != 2:
             raise BadShape(f"Tokens should have shape (batch, pos). Found {tuple(ids.shape)}.")
@@ -241,14 +275,10 @@ class Pretrained:
             )
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < shape.d_vocab:
             raise UserError(f"Tokens must lie in 0..{shape.d_vocab - 1}. Found {int(ids.min())}..{int(ids.max())}.")
-        first, last = start.layer if start else 0, shape.n_layers if stop is None else stop
-        if not 0 <= first <= last <= shape.n_layers:
-            raise UserError(
-                f"Layers {first} to {last} were asked for. There are {shape.n_layers}: 0 <= start <= stop <= that."
-            )
+        span(self, start, stop)
         if start is not None:
             check_start(self.body, start, *ids.shape)
-        _check_readout(logits, ids.shape[1] - (start.offset if start else 0))
+        check_readout(logits, ids.shape[1] - (start.offset if start else 0))
         check_dropout(self.module)
 
     def _tell_of_eager(self) -> None:
@@ -273,9 +303,3 @@ def _frozen(module: nn.Module, grad: bool) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-
-
-def _check_readout(logits: LogitsAt, length: int) -> None:
-    wanted = [logits.pos] if isinstance(logits, Readout) else [] if isinstance(logits, str) else list(logits)
-    if outside := [pos for pos in wanted if not -length <= pos < length]:
-        raise UserError(f"Logits at positions {outside} were asked for; this run computes {length}. Choose of these.")

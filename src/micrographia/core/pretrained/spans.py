@@ -12,17 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from micrographia.core.errors import BadShape, UserError
-from micrographia.core.model import Start
+from micrographia.core.model import Start, Stopped
 from micrographia.core.pretrained.body import Body
 from micrographia.core.pretrained.listener import Hook, Step
-
-
-class Stopped(Exception):
-    """The run has what it came for; `value` is what it takes along."""
-
-    def __init__(self, value: Tensor | None = None) -> None:
-        super().__init__()
-        self.value = value
+from micrographia.core.sites import Site
 
 
 @contextmanager
@@ -52,11 +45,11 @@ def _passing(body: Body, residual: Tensor | None) -> Callable[..., Any]:
     return forward
 
 
-def span_hooks(body: Body, start: Start | None, stop: int | None) -> tuple[list[Hook], list[Hook]]:
+def span_hooks(body: Body, start: Start | None, stop: int | Site | None) -> tuple[list[Hook], list[Hook]]:
     """What must happen before the Sites are read (the residual put in at layer 0), and after (leaving at `stop`)."""
     residual = None if start is None or start.layer else start.residual
     entry = [] if residual is None else [Hook(body.layers[0], "in", lambda value, read: residual.to(value.device))]
-    if stop is None:
+    if stop is None or isinstance(stop, Site):
         return entry, []
     if stop == (start.layer if start else 0):
         module: nn.Module = body.layers[stop] if stop < len(body.layers) else body.layers[stop - 1]
@@ -98,24 +91,44 @@ def check_start(body: Body, start: Start, batch: int, length: int) -> None:
         raise UserError(f"A start behind {start.offset} positions needs keys and values of layers {missing} in `past`.")
 
 
+def placeholder(body: Body, start: Start | None) -> Tensor | None:
+    """What to run on in place of tokens whose embeddings would be computed for nothing: any stream of that shape."""
+    if start is None or start.layer == 0 or body.find(body.family.embed_projection) is not None:
+        return None
+    return start.residual
+
+
 def past_cache(body: Body, start: Start, batch: int) -> Any:
     """The keys and values of the positions before `offset`, as a cache made for one run (a used one has grown)."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
+    class Behind(DynamicLayer):
+        """A layer whose positions behind are shared by blocks of rows: laid out once, when the new ones come."""
+
+        def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+            return _joined(self.keys, key_states), _joined(self.values, value_states)
+
     shape = body.shape
     like = start.residual
     unread = torch.zeros((), dtype=like.dtype, device=like.device)
-    unread = unread.expand(batch, shape.n_kv_heads, start.offset, shape.d_head)
+    unread = unread.expand(1, shape.n_kv_heads, start.offset, shape.d_head)
     cache = DynamicCache()
     for layer in range(shape.n_layers):
-        keys, values = (_for_batch(x, batch) for x in start.past[layer]) if layer >= start.layer else (unread, unread)
-        filled = DynamicLayer()
+        keys, values = (x.transpose(1, 2) for x in start.past[layer]) if layer >= start.layer else (unread, unread)
+        if batch % len(keys):
+            raise BadShape(f"Keys of {len(keys)} rows cannot serve a batch of {batch}. Give a divisor of it.")
+        filled = Behind()
         filled.lazy_initialization(keys, values)
         filled.keys, filled.values = keys, values
         cache.layers.append(filled)
     return cache
 
 
-def _for_batch(x: Tensor, batch: int) -> Tensor:
-    return x.expand(batch, -1, -1, -1).transpose(1, 2)
+def _joined(behind: Tensor, new: Tensor) -> Tensor:
+    """Keys or values (row, head, pos, d_head) of all positions: those behind, for each block of rows, then the new."""
+    n_behind, n_rows = behind.shape[2], len(behind)
+    whole = new.new_empty(len(new), new.shape[1], n_behind + new.shape[2], new.shape[3])
+    whole.unflatten(0, (-1, n_rows))[..., :n_behind, :] = behind
+    whole[:, :, n_behind:] = new
+    return whole

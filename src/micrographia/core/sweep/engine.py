@@ -2,7 +2,8 @@
 
 The base run is run once. A patch restarts at the first layer it touches, from the base run's residual stream, and at
 the first position it changes, on the base run's keys and values; many patches go as one wave through the layers, each
-joining at its own. Only the logits that are read are computed.
+joining at its own. Of the last layer only keys and values are computed where no logit is read, and of the logits only
+those that are.
 
 Two plans. "strict" runs one patch at a time at full length from its layer on: bit-equal to `model.run` with the same
 edits and the same batch of prompts. "fast" batches patches and positions: sums are taken in other orders, so results
@@ -20,9 +21,10 @@ from micrographia.core.answers import Metric, prompts
 from micrographia.core.edits import Edit, observe
 from micrographia.core.errors import UserError
 from micrographia.core.events import Note, Progress, Watch, silent
-from micrographia.core.model import Cache, LogitsAt, Model, Output, Readout
+from micrographia.core.model import Cache, LogitsAt, Model, Output, Readout, Start
 from micrographia.core.sites import Site, SiteLike, select
 from micrographia.core.sweep.base import Base, run_base
+from micrographia.core.sweep.last_layer import is_of_keys, is_separable, keys_behind
 from micrographia.core.sweep.places import Donor, Patch
 from micrographia.core.sweep.plan import Task, chunks, task_of
 from micrographia.core.sweep.reading import Reading
@@ -104,7 +106,8 @@ def runs(
     check_donors(patches, donors)
     if not patches:
         raise UserError("Asked to patch nothing. Give at least one patch.")
-    sweeper = _Sweeper(model, inputs, donors, select(model.sites, keep), list(edits), logits)
+    chosen = model if plan == "strict" else model.fused
+    sweeper = _Sweeper(chosen, inputs, donors, select(model.sites, keep), list(edits), logits)
     tasks = sweeper.tasks(patches, plan)
     inner = [task.inner for task in tasks] if plan == "strict" else [False]
     bases = {inside: sweeper.base(tasks, inside) for inside in set(inner)}
@@ -187,6 +190,14 @@ class _Sweeper(NamedTuple):
         offset = min(task.first for task in wave)
         frame = Frame(self.donors, self.n_prompts, offset)
         joins = sorted({task.join for task in wave})
+        last, read = self.model.shape.n_layers - 1, self._last_start()
+        apart = (
+            offset < read
+            and joins[-1] <= last
+            and is_separable([p for task in wave for p in task.later], self.edits, last, read)
+        )
+        if apart:
+            joins = sorted({*joins, last})
         residual: Tensor | None = None
         kept: dict[Site, Tensor] = {}
         output = Output(None, Cache({}))
@@ -194,6 +205,10 @@ class _Sweeper(NamedTuple):
             active = [task for task in wave if task.join <= layer]
             arriving = [_arrive(base, task, offset, frame) for task in active if task.join == layer and layer >= 0]
             residual = torch.cat([*([] if residual is None else [residual]), *arriving]) if arriving else residual
+            if apart and layer == last:
+                assert residual is not None
+                output = self._last_leg(base, active, residual, frame, read)
+                break
             output = self._leg(base, active, layer, stop, residual, frame)
             kept |= {
                 site: self._all_rows(base, site, output.cache[site], len(wave)) for site in self._kept(layer, stop)
@@ -215,9 +230,19 @@ class _Sweeper(NamedTuple):
             keep=[*self._kept(layer, stop), *([] if stop is None else [Site("resid_post", stop - 1)])],
             edits=[*held, *as_edits(writes, frame)],
             logits=_from_end(self.logits(prompt), self.n_pos) if stop is None else "last",
-            start=None if residual is None else base.start(layer, residual, frame.offset, stop),
+            start=None if residual is None else base.start(layer, residual, frame.offset),
             stop=stop,
         )
+
+    def _last_leg(self, base: Base, active: list[Task], residual: Tensor, frame: Frame, read: int) -> Output:
+        """Through the last layer: keys and values at every position, the rest from the first that is read on."""
+        layer, prompt = self.model.shape.n_layers - 1, self.prompt(len(active))
+        rows, start = rows_of(self.inputs, prompt), base.start(layer, residual, frame.offset)
+        writes = [Write(row, place) for row, task in enumerate(active) for place in task.later]
+        writes = [write for write in writes if is_of_keys(write.place.site, layer)]
+        past = keys_behind(self.model, rows, start, as_edits(writes, frame), read)
+        start = Start(layer, residual[:, read - frame.offset :], read, {layer: past})
+        return self.model.run(rows, logits=_from_end(self.logits(prompt), self.n_pos), start=start)
 
     def _within(self, site: Site, layer: int, stop: int | None) -> bool:
         here = layer_of(site, self.model.shape.n_layers)
