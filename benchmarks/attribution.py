@@ -70,7 +70,7 @@ def ours(module: Any, tokens: dict[str, Tensor], sites: Sequence[str] = SITES) -
 
 def floor(module: Any, tokens: dict[str, Tensor]) -> Run:
     """Two forwards with all logits, one of them with a graph from the embeddings on, and the backward pass."""
-    rows = torch.arange(len(tokens["right"]))
+    rows = torch.arange(len(tokens["right"]), device=tokens["right"].device)
 
     def run() -> Tensor:
         module.requires_grad_(False)

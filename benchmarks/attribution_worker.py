@@ -22,7 +22,7 @@ ENDS = {"attn.hook_z": "z", "mlp.hook_post": "neurons", "hook_resid_pre": "resid
 
 def attribute(model: HookedTransformer, tokens: dict[str, torch.Tensor], how: str) -> dict[str, torch.Tensor]:
     """(clean - corrupt) times the gradient at the corrupt run, per prompt."""
-    rows = torch.arange(len(tokens["right"]))
+    rows = torch.arange(len(tokens["right"]), device=tokens["right"].device)
 
     def wanted(name: str) -> bool:
         return name.startswith("blocks.") and name.split(".", 2)[2] in ENDS

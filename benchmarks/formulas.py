@@ -5,12 +5,12 @@ causal mask. Bytes count each weight once a pass, as long as a pass lasts. The s
 (built without memory), pairs and positions are those of the benchmarks. Beside them, what was measured at GPT-2 small's
 shape (the latest files in benchmarks/results), and the rate that follows from both. Markdown on standard output.
 
-Usage: uv run python benchmarks/formulas.py [--prompts 8] [--positions 15]
+Usage: uv run python benchmarks/formulas.py [--prompts 8] [--positions 15] > benchmarks/results/formulas.md
 """
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -226,32 +226,37 @@ SWEEPS: dict[str, tuple[Callable[[Job], float], Callable[[Job], int]]] = {
 }
 
 
-def latest(benchmark: str, results: Path) -> dict[str, Any]:
-    """The last result of that name that was no smoke test; nothing where there is none."""
-    stored = [json.loads(path.read_text(encoding="utf-8")) for path in results.glob(f"{benchmark}-*.json")]
-    real = [each for each in stored if not each["smoke"]]
-    return max(real, key=lambda each: each["date"]) if real else {}
+def stored(results: Path, pattern: str) -> Iterator[dict[str, Any]]:
+    """Results at GPT-2 small's shape on a CPU, the oldest first; no smoke tests."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in results.glob(pattern)]
+    for each in sorted(found, key=lambda each: each["date"]):
+        if not each["smoke"] and each.get("shape", "gpt2") == "gpt2" and each["machine"]["device"] == "cpu":
+            yield each
 
 
 def measured(job: Job, results: Path) -> str:
-    """Median seconds beside the formula; the benchmarks ran on the pairs of this job."""
-    rows, machine = [], ""
-    found = latest("attribution", results)
-    for each in found.get("comparisons", ()):
-        seconds = {each["ours"]: each["ours_seconds"], each["theirs"]: each["theirs_seconds"]}
-        rows += [_row(name, seconds[name], 1, MEASURED[name](job)) for name in seconds if name in MEASURED]
-    for name, peak in found.get("memory", {}).items():
-        machine += f" {name.capitalize()}: {peak['peak_above_mib']:.0f} MiB above {peak['resident_mib']:.0f} MiB."
-    for each in latest("patching_sweep", results).get("comparisons", ()):
+    """Median seconds beside the formula, of the latest result each; the benchmarks ran on the pairs of this job."""
+    rows, memory, days = {}, {}, 0.0
+    for found in stored(results, "attribution-*.json"):
+        for each in found["comparisons"]:
+            seconds = {each["ours"]: each["ours_seconds"], each["theirs"]: each["theirs_seconds"]}
+            rows |= {name: _row(name, seconds[name], 1, MEASURED[name](job)) for name in seconds if name in MEASURED}
+        for name, peak in found["memory"].items():
+            memory[name] = f"{name} {peak['peak_above_mib']:.0f} MiB above {peak['resident_mib']:.0f} MiB"
+    for each in (each for found in stored(results, "patching_*.json") for each in found.get("comparisons", ())):
         flops, count = SWEEPS[each["task"]]
-        rows.append(_row(f"micrographia, {each['task']} sweep", each["ours_seconds"], count(job), flops(job)))
+        ours, theirs = (f"{who}, {each['task']} by position" for who in ("micrographia", "TransformerLens"))
+        rows[ours] = _row(ours, each["ours_seconds"], count(job), flops(job))
         whole = count(job) * forward(job, all_logits(job))
-        rows.append(_row(f"TransformerLens, {each['task']} sweep", each["theirs_seconds"], count(job), whole))
+        rows[theirs] = _row(theirs, each["theirs_seconds"], count(job), whole)
         days = float(np.median(each["theirs_seconds"])) * job.n_neurons * job.n_pos / DAY
-        machine += f" At TransformerLens' time of a patch ({each['task']}), every neuron at every position would take "
-        machine += f"{days:.2g} days (not run)."
-    told = table(["", "seconds", "FLOP by formula", "FLOP a second"], {row[0]: row for row in rows}.values())
-    return f"{told}\n\nMemory of attribution.{machine}" if rows else "Nothing is stored in benchmarks/results."
+    if not rows:
+        return "Nothing is stored in benchmarks/results."
+    told = table(["", "seconds", "FLOP by formula", "FLOP a second"], rows.values())
+    said = [f"Peak memory of attribution: {'; '.join(memory.values())}."] if memory else []
+    if days:
+        said.append(f"With TransformerLens, every neuron at every position would take {days:.2g} days (not run).")
+    return "\n\n".join([told, " ".join(said)])
 
 
 def _row(name: str, seconds: list[float], units: int, flops: float) -> list[str]:

@@ -190,7 +190,8 @@ def main() -> None:
     if chosen.tl_part and len(chosen.tl_part) != len(chosen.task):
         parser.error(f"--tl-part has {len(chosen.tl_part)} numbers for {len(chosen.task)} tasks; give one for each.")
     with settings(chosen.threads, chosen.device):
-        measure(chosen, Record(title("patching_sweep", chosen), chosen, device=chosen.device, dtype=chosen.dtype))
+        name = title("_".join(["patching", *chosen.task]), chosen)
+        measure(chosen, Record(name, chosen, device=chosen.device, dtype=chosen.dtype))
 
 
 if __name__ == "__main__":

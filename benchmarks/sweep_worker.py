@@ -29,7 +29,7 @@ def main() -> None:
     device = chosen["device"]
     torch.set_grad_enabled(False)
     model, tokens = lens_model.load(folder, chosen), lens_model.tokens(folder, device)
-    rows = torch.arange(len(tokens["right"]))
+    rows = torch.arange(len(tokens["right"]), device=tokens["right"].device)
     _, clean = model.run_with_cache(tokens["clean"], names_filter=lambda name: name.endswith(("resid_pre", "hook_z")))
 
     def metric(logits: torch.Tensor) -> torch.Tensor:

@@ -65,8 +65,20 @@ def test_the_latest_real_result_is_told_and_no_smoke_test(formulas, tmp_path):
     one = {"ours": "micrographia", "theirs": "two plain forwards and a backward"}
     one |= {"ours_seconds": [2.0, 2.0, 7.0], "theirs_seconds": [4.0]}
     for day, smoke, seconds in (("2026-01-01", False, 9.0), ("2026-01-02", False, 2.0), ("2026-01-03", True, 5.0)):
-        stored = {"date": day, "smoke": smoke, "comparisons": [{**one, "ours_seconds": [seconds]}]}
-        (tmp_path / f"attribution-{day}.json").write_text(formulas.json.dumps(stored))
+        result = {
+            "date": day,
+            "smoke": smoke,
+            "machine": {"device": "cpu"},
+            "memory": {},
+            "comparisons": [{**one, "ours_seconds": [seconds]}],
+        }
+        (tmp_path / f"attribution-{day}.json").write_text(formulas.json.dumps(result))
     told = formulas.measured(job, tmp_path).splitlines()
     rate = formulas.number(formulas.attribution(job) / 2, "FLOP/s")
     assert next(line for line in told if line.startswith("| micrographia | 2 |")).endswith(f"| {rate} |")
+
+
+def test_the_table_that_is_kept_is_what_the_script_prints(formulas):
+    kept = (BENCHMARKS / "results" / "formulas.md").read_text()
+    told = formulas.costs({name: formulas.job(name) for name in formulas.SHAPES})
+    assert told in kept, "make it anew: python benchmarks/formulas.py > benchmarks/results/formulas.md"
