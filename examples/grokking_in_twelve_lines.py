@@ -11,6 +11,5 @@ from micrographia.labs.grokking.config import PRESETS
 preset = sys.argv[1] if len(sys.argv) > 1 else "quick"
 run = mg.grok(PRESETS[preset]())
 print(*run.results["summary"], sep="\n")
-for judged in run.claims:
-    print(f"{judged.claim.id}: published {judged.claim.published}, measured {judged.measured}: {judged.verdict}")
+print(*run.claims, sep="\n")
 print("everything that was measured is in", run.path)

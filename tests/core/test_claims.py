@@ -179,3 +179,14 @@ def test_frames_and_the_arrays_that_follow_them_have_one_length():
 def test_frames_may_hold_lists_of_different_lengths():
     data = {"values": [[1.0], [1.0, 2.0]], "x_label": "x", "y_label": "y"}
     assert figure("histogram", data=data, frames=("0", "1"), framed=("values",)).framed == ("values",)
+
+
+def test_a_judged_claim_shows_itself_in_words():
+    exact = claim("exact", [1, 2], text="It is so.", when={"seed": 0})
+    assert str(judge(exact, [1, 2], preset="paper", config={"seed": 0})) == (
+        "It is so.\n  published 1, 2, measured 1, 2: holds"
+    )
+    elsewhere = judge(exact, [], preset="tiny", config={"seed": 0})
+    assert str(elsewhere).endswith("measured none: not run here: it is judged at paper, seed 0")
+    nothing = judge(claim("below", 0.5), None, preset="paper", config={})
+    assert str(nothing) == "t\n  published below 0.5, measured nothing: fails"

@@ -19,7 +19,8 @@ def test_an_example_runs_and_shows_what_it_promises(path, tmp_path):
 
 
 def published_stands_beside_measured(told: str) -> None:
-    assert "logit-variance: published 0.95, measured" in told
+    assert "  published 0.95, measured" in told
+    assert "['" not in told  # lists are words
 
 
 def edits_change_the_loss(told: str) -> None:

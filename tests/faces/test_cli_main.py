@@ -46,6 +46,24 @@ def test_the_help_of_a_command_imports_no_torch(words):
     assert "torch" not in done.stdout.splitlines()[-1].split()
 
 
+@pytest.mark.parametrize("words", [["grok"], ["grok", "sweep"], ["grok", "lottery"], ["attribute"], ["lens"]])
+def test_help_asks_for_no_none_and_puts_presets_first(words, capsys):
+    assert main([*words, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "None}" not in told
+    assert told.index("--preset") < min(told.index("--seed"), told.index("--out")) if "--preset" in told else True
+    assert told.index("--out") > told.index("--seed") if words[0] == "grok" and words != ["grok", "lottery"] else True
+
+
+@pytest.mark.parametrize("words", [["grok", "sweep"], ["grok", "lottery"]])
+def test_the_help_of_many_networks_leaves_the_fields_of_one_to_grok(words, capsys):
+    assert main([*words, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "--base.beta1" not in told
+    assert "grok --help" in told
+    assert len(told.splitlines()) < 80
+
+
 def test_help_names_every_command_and_fits_80_columns(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out

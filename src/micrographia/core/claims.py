@@ -53,6 +53,17 @@ class Judged:
     verdict: Verdict
     null_measured: Value = None
 
+    def __str__(self) -> str:
+        """The statement, what was published and what was measured, and the verdict with why it is not one."""
+        claim = self.claim
+        bound = f"{claim.kind} " if claim.kind in ("above", "below") else ""
+        of = [", ".join(claim.presets), *(f"{name} {value}" for name, value in claim.when.items())]
+        about = f" here: it is judged at {', '.join(of)}" if self.verdict == "not run" else ""
+        return (
+            f"{claim.text}\n  published {bound}{_plain(claim.published)}, measured {_plain(self.measured)}: "
+            f"{self.verdict}{about}"
+        )
+
     def as_json(self) -> dict[str, Any]:
         claim = self.claim
         return {
@@ -68,6 +79,15 @@ class Judged:
             "null_measured": self.null_measured,
             "verdict": self.verdict,
         }
+
+
+def _plain(value: Value) -> str:
+    """A value in a sentence."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "nothing"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_plain, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def load_claims(path: Path) -> tuple[Claim, ...]:

@@ -235,6 +235,15 @@ def test_edges_become_a_graph_and_are_checked(trained, tmp_path):
     assert len(read_metrics(done.path)["writer"]) == done.results["method"]["places"]
 
 
+def test_a_circuit_that_leaves_nothing_out_says_that_it_is_the_whole_model(trained, tmp_path):
+    asked = {"target": target(trained), "prompts": INLINE, "null": 2, "minimal": False}
+    told = run(Circuit(**asked, n=500), out=tmp_path / "n").results["summary"][-1]
+    assert "is the whole model" in told
+    assert "smaller n" in told
+    small = run(Circuit(**asked, n=1), out=tmp_path / "one").results["summary"]
+    assert not any("whole model" in sentence for sentence in small)
+
+
 def test_a_trace_follows_the_models_own_answer(gpt2, tmp_path):
     question = Trace(target=target(gpt2), prompt=CLEAN, subject="Mary and", samples=3, window=2)
     done = run(question, out=tmp_path / "r")

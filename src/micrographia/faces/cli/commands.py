@@ -88,6 +88,7 @@ start here:  micrographia grok
 options of one command:  micrographia COMMAND --help
 
 With --json every command prints one object on standard output and nothing else;
-messages go to standard error, and after a failure standard output stays empty.
+messages go to standard error. A command that cannot do what was asked prints no
+object; verify and doctor print what they found, with exit code 1 if it is bad.
 exit codes: {EXIT_CODES}
 """

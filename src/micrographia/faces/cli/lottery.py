@@ -1,4 +1,7 @@
-"""`micrographia grok lottery`: which frequencies will win, told from the weights up to a step."""
+"""`micrographia grok lottery`: which frequencies will win, told from the weights up to a step.
+
+Every field of the problem is a flag too, such as --base.modulus 113: they are those of `micrographia grok --help`.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,22 +13,36 @@ import tyro
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
-from micrographia.faces.cli.options import Output, parse
-from micrographia.labs.grokking.lottery.config import LotteryConfig
+from micrographia.faces.cli.options import Output, asks_for_help, parse
+from micrographia.labs.grokking.config import Config
+from micrographia.labs.grokking.lottery.config import LotteryConfig, contest
 
 COMMAND = "grok lottery"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
+    lottery: Annotated[LotteryConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=LotteryConfig)
     workers: int | None = None
     """Networks at a time; by default one on each core."""
-    output: Annotated[Output, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Output)
-    lottery: Annotated[LotteryConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=LotteryConfig)
+    output: tyro.conf.OmitArgPrefixes[Output] = dataclasses.field(default_factory=Output)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShownConfig(LotteryConfig):
+    """The choices without the thirty fields of the problem, for --help."""
+
+    base: Annotated[Config, tyro.conf.Suppress] = dataclasses.field(default_factory=contest)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shown(Arguments):
+    lottery: Annotated[ShownConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=ShownConfig)
 
 
 def main(words: Sequence[str]) -> int:
-    asked = parse(Arguments, words, prog=f"micrographia {COMMAND}", description=__doc__ or "")
+    kind = Shown if asks_for_help(words) else Arguments
+    asked = parse(kind, words, prog=f"micrographia {COMMAND}", description=__doc__ or "")
     from micrographia.core.store import new_run_path
     from micrographia.labs.grokking.lottery.run import lottery
 

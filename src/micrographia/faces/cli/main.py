@@ -1,7 +1,8 @@
 """The command `micrographia`: finds the command, calls it, and turns what went wrong into a message and a code.
 
 A MicrographiaError is a paragraph on standard error and exit code 1, also with --json (standard output then stays
-empty). Any other exception is a defect here and keeps its traceback. Ctrl-C ends with 75.
+empty). `verify` and `doctor` print what they found and end with 1 where that is bad. Any other exception is a defect
+here and keeps its traceback. Ctrl-C ends with 75.
 """
 
 import os

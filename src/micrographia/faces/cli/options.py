@@ -29,6 +29,14 @@ class Output:
     """Write report.html into the Run."""
 
 
+PLAIN = (tyro.conf.HelptextFromCommentsOff, tyro.conf.DisallowNone)
+"""Help from docstrings alone; what may be left out is left out, not given as None."""
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    return not {"-h", "--help"}.isdisjoint(words)
+
+
 def parse(
     kind: type[T],
     words: Sequence[str],
@@ -51,7 +59,7 @@ def parse(
             args=list(words),
             prog=prog,
             description=said,
-            config=(tyro.conf.HelptextFromCommentsOff, *((tyro.conf.OmitArgPrefixes,) if flat else ())),
+            config=(*PLAIN, *((tyro.conf.OmitArgPrefixes,) if flat else ())),
             **extra,
         )
     except ValueError as error:
@@ -79,8 +87,8 @@ def read_run_arguments(
         "Arguments",
         [
             ("preset", Annotated[Literal[tuple(presets)], tyro.conf.arg(help="Which defaults; flags change them.")]),
-            ("output", Annotated[Output, tyro.conf.arg(name="")]),
             ("config", Annotated[config, tyro.conf.arg(name="")]),
+            ("output", tyro.conf.OmitArgPrefixes[Output]),
         ],
         frozen=True,
     )

@@ -1,4 +1,8 @@
-"""`micrographia grok sweep`: many networks, varied along the axes that the flags or a TOML file name."""
+"""`micrographia grok sweep`: many networks, varied along the axes that the flags or a TOML file name.
+
+An axis without a value keeps the base's. Every field of the base is a flag too, such as --base.lr 0.001: they are those
+of `micrographia grok --help`.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,27 +15,42 @@ from micrographia.core.claims import Run
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
-from micrographia.faces.cli.options import Output, flag_value, parse
-from micrographia.labs.grokking.sweep.config import BASES, SweepConfig, read_plan
+from micrographia.faces.cli.options import Output, asks_for_help, flag_value, parse
+from micrographia.labs.grokking.config import Config
+from micrographia.labs.grokking.sweep.config import BASES, SweepConfig, read_plan, small
 
 COMMAND = "grok sweep"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    plan: Path | None = None
-    """A TOML file with the axes, and `preset` or `[base]` for the base; flags change what it says."""
     preset: Literal["small", "paper", "quick", "tiny"] = "small"
     """The base that all members share."""
+    plan: Path | None = None
+    """A TOML file with the axes, and `preset` or `[base]` for the base; flags change what it says."""
+    sweep: Annotated[SweepConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=SweepConfig)
     workers: int | None = None
     """Networks at a time; by default one on each core."""
-    output: Annotated[Output, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Output)
-    sweep: Annotated[SweepConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=SweepConfig)
+    output: tyro.conf.OmitArgPrefixes[Output] = dataclasses.field(default_factory=Output)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShownConfig(SweepConfig):
+    """The axes without the thirty fields of the base, for --help."""
+
+    base: Annotated[Config, tyro.conf.Suppress] = dataclasses.field(default_factory=small)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shown(Arguments):
+    sweep: Annotated[ShownConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=ShownConfig)
 
 
 def main(words: Sequence[str]) -> int:
-    default = Arguments(sweep=_default_plan(words))
-    asked = parse(Arguments, words, prog=f"micrographia {COMMAND}", description=__doc__ or "", default=default)
+    said, prog = __doc__ or "", f"micrographia {COMMAND}"
+    if asks_for_help(words):
+        parse(Shown, words, prog=prog, description=said)
+    asked = parse(Arguments, words, prog=prog, description=said, default=Arguments(sweep=_default_plan(words)))
     from micrographia.core.store import new_run_path
     from micrographia.labs.grokking.sweep.run import sweep
 

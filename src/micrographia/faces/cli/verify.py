@@ -1,4 +1,7 @@
-"""`micrographia verify DIR`: hold a Run's files against the hashes in its manifest."""
+"""`micrographia verify DIR`: hold a Run's files against the hashes in its manifest.
+
+Prints what it found, with --json too; the exit code is 1 where a file is not as it was written.
+"""
 
 import dataclasses
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ class Config:
     """Learn `a o b mod p` from a part of all p * p pairs, written as the tokens a, b, "="."""
 
     modulus: int = 113
-    """p. Prime, so that all frequencies are alike."""
+    """p. With a prime, as published, all frequencies are alike; with a composite they are not, and multiply is refused."""
     operation: Operation = "add"
     """add: a+b, subtract: a-b, multiply: a*b, polynomial: a^2+ab+b^2, all mod p."""
     train_fraction: float = 0.3

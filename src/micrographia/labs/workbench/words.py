@@ -152,6 +152,8 @@ def of_edges(
 def of_circuit(question: Circuit, ends: Ends, judged: Any, ablation: str, n_members: int, n: int) -> list[str]:
     """The size of the circuit, what it carries alone, and what circuits of its size drawn at random carry."""
     carried, null = float(judged.found.values[0]), judged.null
+    if len(judged.chosen) == n_members:
+        return [*opening(ends, n), _everything(question, ablation, n_members)]
     return [
         *opening(ends, n),
         f"{len(judged.chosen):,} of {n_members:,} {question.units} carry {carried:.1%} of the behaviour alone, with "
@@ -161,6 +163,17 @@ def of_circuit(question: Circuit, ends: Ends, judged: Any, ablation: str, n_memb
         f"With the same members taken out of both, circuit and model differ by {judged.gap_of_random:.3g} "
         f"{ends.metric.unit} over random sets, and by {judged.gap_of_worst:.3g} for the worst set that was found.",
     ]
+
+
+def _everything(question: Circuit, ablation: str, n_members: int) -> str:
+    """That nothing was left out, and what to do about it."""
+    kept = f"All {n_members:,} {question.units} were kept: this circuit is the whole model, and nothing was found."
+    if question.n is not None or question.threshold is not None:
+        return f"{kept} Choose a {'smaller n' if question.n is not None else 'higher threshold'}."
+    return (
+        f"{kept} No smaller number of those tried carries {question.faithful:.0%} of the behaviour alone, with "
+        f"everything else replaced by {ablation}. Ask for a lower share (faithful), a number (n), or another ablation."
+    )
 
 
 def _strongest(row: Mapping[str, Any], mode: str, verb: str, n_places: int) -> str:
