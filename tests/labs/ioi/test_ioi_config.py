@@ -11,8 +11,10 @@ import sys
 import pytest
 
 from micrographia.core.errors import BadConfig
-from micrographia.labs.ioi.config import FREE, LONGEST_PROMPT, PRESETS, Config, paper, preset_of, quick, tiny
-from micrographia.labs.ioi.templates import TEMPLATES
+from micrographia.core.runtime import generator
+from micrographia.labs.ioi.config import FREE, LONGEST_PROMPT, PRESETS, TRAINING, Config, paper, preset_of, quick, tiny
+from micrographia.labs.ioi.task import prompt_pairs
+from micrographia.labs.ioi.templates import BEHAVIOURS
 
 
 @pytest.mark.parametrize("make", PRESETS.values(), ids=PRESETS)
@@ -58,6 +60,8 @@ def test_any_other_choice_makes_it_custom():
         {"warmup": -1},
         {"positions": "rotary", "d_head": 5},
         {"model": "gpt2", "seeds": 2},
+        {"model": "gpt2", "seeds": 1, "lr": 1e-4},
+        {"model": "gpt2", "seeds": 1, "norm": "rmsnorm"},
     ],
     ids=str,
 )
@@ -66,9 +70,18 @@ def test_a_choice_out_of_range_is_refused_by_name(choice):
         Config(**choice)
 
 
+def test_what_trains_a_network_is_refused_by_name_beside_a_model_that_is_there():
+    with pytest.raises(BadConfig, match="not trained: leave out d_model, steps"):
+        Config(model="gpt2", seeds=1, steps=10, d_model=8)
+    assert not set(TRAINING) & {*FREE, "prompts", "pairs", "places", "least", "model"}
+    assert {field.name for field in dataclasses.fields(Config)} == {
+        *TRAINING, *FREE, "prompts", "pairs", "places", "least", "model",
+    }  # fmt: skip
+
+
 def test_the_longest_prompt_is_as_long_as_said():
-    longest = max(len(t.words) - t.words[::-1].index("{IO}") for t in TEMPLATES if t.behaviour == "ioi")
-    assert longest <= LONGEST_PROMPT
+    lengths = [prompt_pairs(name, 1, generator(0)).clean.shape[1] for name in BEHAVIOURS]
+    assert max(lengths) == LONGEST_PROMPT
 
 
 def test_every_field_is_documented():

@@ -107,6 +107,31 @@ def test_a_model_of_another_shape_is_studied_without_the_published_heads(tmp_pat
     assert "2 layers of 2" in study.alone(other, [], None, generator(0))["note"]
 
 
+def test_eight_prompts_that_a_tokenizer_cannot_line_up_are_left_out(tmp_path):
+    """Padded rows would be read as if they were whole."""
+    words = [word for word in gpt2_of_words.vocabulary() if word not in ("Dan", "Sid")]
+    unknown = load(str(gpt2_of_words.save(tmp_path / "names", n_layer=1, n_head=2, words=words)))
+    nothing = {"eight_prompts": None, "eight_prompts_swapped": None}
+    assert study.eight(unknown) == nothing
+    longer = [("When {0} and {1} went to the shops, {S} gave the bag to", ("John", "Mary"))]
+    longer += [("{0} and {1} went, {S} gave to", ("Tom", "James"))]
+    known = load(str(gpt2_of_words.save(tmp_path / "known", n_layer=1, n_head=2)))
+    assert study.eight(known) != nothing
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prompts, "EIGHT", tuple(longer))
+        assert study.eight(known) == nothing
+
+
+def test_a_model_of_the_same_shape_that_is_not_gpt2_by_name_says_so(model, groups, monkeypatch):
+    """The heads of another model of 12 layers of 12 are not those that the paper names."""
+    config = dataclasses.replace(paper(), model="another-model-of-this-shape", prompts=8, pairs=2, places=6, threads=1)
+    monkeypatch.setattr(study, "loaded", lambda config, watch: model)
+    monkeypatch.setattr(study, "TEMPLATES", prompts.TEMPLATES[:1])
+    monkeypatch.setattr(circuit, "RANDOM", 1)
+    results, _ = study.study_published(config, lambda event: None)
+    assert "need not do the same" in results["published_circuit"]["note"]
+
+
 def test_the_whole_analysis_runs_and_is_judged_at_paper(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "TEMPLATES", prompts.TEMPLATES[:2])
     monkeypatch.setattr(circuit, "RANDOM", 1)
@@ -122,11 +147,22 @@ def test_the_whole_analysis_runs_and_is_judged_at_paper(folder, tmp_path, monkey
     assert measured["gpt2-circuit"] == numbers["faithfulness"]
     assert all(judged.verdict == "not run" for judged in found.claims)  # other choices than the preset's
     assert measured["heads-found-twice"] is None
+    assert numbers["heads"] == 26
+    assert "note" not in numbers
+    assert any("The 26 published heads" in sentence for sentence in found.results["summary"])
 
 
 @pytest.mark.parametrize(
     ("name", "preset"),
-    [("gpt2", "paper"), ("/models/gpt2", "paper"), ("openai-community/gpt2", "paper"), ("gpt2-medium", "custom")],
+    [
+        ("gpt2", "paper"),
+        ("/models/gpt2", "paper"),
+        ("openai-community/gpt2", "paper"),
+        ("hub/models--openai-community--gpt2/snapshots/607a30d7", "paper"),
+        ("gpt2-medium", "custom"),
+        ("gpt2/tuned-on-poems", "custom"),
+        ("models--gpt2/refs/main", "custom"),
+    ],
 )
 def test_claims_about_gpt2_are_judged_wherever_its_weights_lie(name, preset):
     assert preset_of(dataclasses.replace(paper(), model=name)) == preset

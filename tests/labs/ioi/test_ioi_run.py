@@ -95,7 +95,7 @@ def test_the_summary_ends_with_the_networks_as_models(done):
 def test_what_was_learned_is_told_with_its_findings(done):
     rows = [{**row, "accuracy": {"median": 0.9}, "by_chance": {"median": 0.1}} for row in done.results["behaviours"]]
     said = " ".join(sentences({**done.results, "behaviours": rows}))
-    assert "learned each behaviour" in said
+    assert "The one network trained from nothing learned ioi, induction, pronoun, greater." in said
     assert "Estimates of attribution patching" in said
 
 

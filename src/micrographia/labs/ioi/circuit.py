@@ -51,7 +51,11 @@ class Curve(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The smallest faithful circuit of the method with the smallest CMD."""
+    """The smallest faithful circuit of the method with the smallest CMD.
+
+    Which members come first was settled on the pairs that scores are taken on. Method and size are picked by the pairs
+    that it is judged on, so its faithfulness is a little flattered: the null is not picked so.
+    """
 
     method: str
     members: list[str]
@@ -64,14 +68,14 @@ class Chosen(NamedTuple):
     incomplete: float
     """The worst |F(C - K) - F(M - K)| over subsets K by the toss of a coin, as a share of the gap."""
     idle: int
-    """Members whose removal changes less than a hundredth of the gap."""
+    """Members that, taken out one at a time, add less than `IDLE` of the gap."""
 
 
 class Circuits(NamedTuple):
     ablation: str
     nodes: dict[str, Curve]
     edges: dict[str, Curve]
-    chosen: Chosen | None
+    chosen: Chosen
     links: list[tuple[str, str, float]]
     """The strongest edges between parts, as (writer, the part that reads it, share of the gap)."""
     shares: tuple[float, ...] = LADDER
@@ -111,7 +115,8 @@ def by_chance(alone: Alone, members: Sequence[Member], draw: Generator, orders: 
     every = []
     for _ in range(orders):
         order = [members[i] for i in torch.randperm(len(members), generator=draw).tolist()]
-        every.append(curve(*[areas(alone, order)] * 2))
+        along = areas(alone, order)
+        every.append(curve(along, along))
     mean = np.mean([each.faithfulness for each in every], axis=0).tolist()
     cpr, cmd = (float(np.mean([getattr(each, name) for each in every])) for name in ("cpr", "cmd"))
     return Curve(mean, cpr, cmd, needed(mean, LADDER))
@@ -140,7 +145,8 @@ def edge_circuits(model: Model, case: Case, draw: Generator) -> tuple[dict[str, 
     m, judged = (metric_of("logit-diff", pairs, model) for pairs in (few, others))
     scored = {method: edge_attribution(model, few, m, mode="noise", method=method) for method in EDGE_METHODS}
     alone = edges_alone(model, others, judged, graph_of(model))
-    found = {method: curve(*[measure.edge_ladder(alone, each)] * 2) for method, each in scored.items()}
+    ladders = {method: measure.edge_ladder(alone, each) for method, each in scored.items()}
+    found = {method: curve(along, along) for method, along in ladders.items()}
     found[RANDOM] = by_chance(alone, graph_of(model).edges, draw, RANDOM_EDGE_ORDERS)
     best = min(scored, key=lambda method: found[method].cmd)
     gap = float((scored[best].clean - scored[best].corrupt).mean())

@@ -97,11 +97,18 @@ class Config:
             "a model that is there is not trained: take --preset paper, or seeds 1": not self.model or self.seeds == 1,
         }
         broken = [text for text, good in checks.items() if not good]
+        if self.model and (idle := [name for name in TRAINING if getattr(self, name) != DEFAULTS[name]]):
+            broken.append(f"a model that is there is not trained: leave out {', '.join(idle)}")
         if broken:
             raise BadConfig(f"This config cannot be run: {'; '.join(broken)}. Got {self}.")
 
 
-LONGEST_PROMPT = 16
+LONGEST_PROMPT = 15
+
+TRAINING = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "act", "norm", "positions", "n_ctx", "rows", "lr")
+TRAINING += ("weight_decay", "beta1", "beta2", "eps", "warmup", "steps")
+"""Fields that say how a network is made and trained: of no effect on a model that is there, so refused beside one."""
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
 
 # Fields that say how a run is carried out or which sample it is, not what is studied.
 FREE = ("seed", "seeds", "plan", "device", "threads", "eval_every", "snapshots", "checkpoint_every")
@@ -142,15 +149,27 @@ def tiny() -> Config:
 PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}
 
 
-GPT2 = frozenset({"gpt2", "models--gpt2", "models--openai-community--gpt2"})
-"""By what a name or a folder is known to hold GPT-2 small: its own name, or that of the hub's cache above it."""
+GPT2 = ("gpt2", "models--gpt2", "models--openai-community--gpt2")
+"""Names of GPT-2 small: its own, and those of its folder in the hub's cache."""
+
+
+def is_gpt2(model: str) -> bool:
+    """Whether a name or a folder says that it is GPT-2 small: it ends so, or is a snapshot in the hub's cache.
+
+    >>> [is_gpt2(name) for name in ("openai-community/gpt2", "hub/models--gpt2/snapshots/11c5", "gpt2/tuned")]
+    [True, True, False]
+    """
+    *_, third, second, last = ("", "", "", *PurePath(model).parts)
+    return last in GPT2 or (second == "snapshots" and third in GPT2)
 
 
 def preset_of(config: Config) -> str:
-    """The preset whose choices these are, but for the FREE fields; else "custom". Any folder of GPT-2 small is as good
-    as its name."""
+    """The preset whose choices these are, but for the FREE fields; else "custom".
+
+    Any folder of GPT-2 small is as good as its name.
+    """
     fixed = [field.name for field in dataclasses.fields(Config) if field.name not in FREE]
-    if GPT2 & set(PurePath(config.model).parts):
+    if is_gpt2(config.model):
         config = dataclasses.replace(config, model=paper().model)
     for name, make in PRESETS.items():
         preset = make()

@@ -99,11 +99,12 @@ def readers(model: Model, kinds: str, *, after: int = 0) -> list[Node]:
 
 
 TO_LOGITS = [Node(LOGITS)]
+TOLD = 12
 
 
 def direct(model: Model, pairs: Pairs) -> list[tuple[str, float]]:
-    """(3) What each part writes straight to m on the clean prompts, largest first."""
-    return direct_logit_attribution(model, pairs.clean, pairs.right, pairs.wrong).top(12)
+    """(3) The parts that write most straight to m on the clean prompts, in logits, the largest first."""
+    return direct_logit_attribution(model, pairs.clean, pairs.right, pairs.wrong).top(TOLD)
 
 
 def part_scores(model: Model, pairs: Pairs, found: Mapping[str, Kind]) -> dict[str, dict[Part, float]]:

@@ -66,6 +66,7 @@ class Studied(NamedTuple):
     calibration: dict[str, str]
     """Kind of Site -> a sentence on how far to trust attribution patching there, and the flags."""
     direct: list[tuple[str, float]]
+    """The parts that write most straight to the logit difference, in logits, the largest first."""
     circuits: Circuits | None
 
 
@@ -136,12 +137,13 @@ def trust(kind: measure.Kind, draw: Generator) -> dict[str, Agreement]:
 
 
 def points(kind: measure.Kind) -> dict[str, Array]:
+    """The exact effect of each place and what each method estimates, in the mean over prompts."""
     both: Mapping[str, torch.Tensor] = {"exact": kind.exact, **kind.estimates}
     return {name: values.mean(1).cpu().numpy() for name, values in both.items()}
 
 
 def calibration(model: Model, pairs: Pairs, m: Metric, budget: int, draw: Generator) -> dict[str, str]:
-    """What a user of attribution patching would be told, kind by kind."""
+    """What a user of attribution patching would be told: a sentence for each kind of Site, then the first flags."""
     told = attribute(model, pairs, m, [f"L*.{kind}" for kind in CALIBRATED])
     check = calibrate(model, pairs, m, told, budget=budget, top=budget // 2, generator=draw, draws=BOOTSTRAP)
     said = {kind: sentence(each, check.unit) for kind, each in check.kinds.items()}

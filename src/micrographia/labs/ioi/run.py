@@ -45,9 +45,10 @@ def run(config: Config, *, out: Path | None = None, resume: bool = False, watch:
     ) as folder:
         if folder.status == "finished":
             return load_run(folder.path)
+        threads = folder.config["threads"]
         if warning := busy_warning(threads):
             watch(Note(warning, "warning"))
-        _answer(dataclasses.replace(config, threads=folder.config["threads"], device=device), folder, watch)
+        _answer(dataclasses.replace(config, threads=threads, device=device), folder, watch)
     return load_run(folder.path)
 
 

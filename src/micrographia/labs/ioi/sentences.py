@@ -76,6 +76,9 @@ def _learned(rows: Rows) -> list[str]:
     if not rows:
         return []
     n = rows[0]["networks"]
+    if n == 1:
+        told = ", ".join(row["behaviour"] for row in rows if row["learned"]) or "nothing"
+        return [f"The one network trained from nothing learned {told}. Only what was learned is taken apart."]
     told = ", ".join(f"{row['behaviour']} in {row['learned']}" for row in rows)
     return [
         f"Of {n} networks trained from nothing, so many learned each behaviour: {told}. Only those are taken apart."
@@ -92,8 +95,8 @@ def _published(found: Mapping[str, Any]) -> list[str]:
     ]
     if "faithfulness" in found:
         said.append(
-            f"The 26 published heads alone keep {found['faithfulness']:.0%} of that; as many random heads "
-            f"{found['random_faithfulness']:.0%}. Outside them stands {found['outside']}."
+            f"The {found['heads']} published heads alone keep {found['faithfulness']:.0%} of that; as many random "
+            f"heads {found['random_faithfulness']:.0%}. Outside them stands {found['outside']}."
         )
     return said + ([found["note"]] if "note" in found else [])
 
@@ -112,12 +115,12 @@ def _trust(rows: Rows) -> list[str]:
         for how, sites in levels.items()
         if sites
     )
-    best = {
+    repaired = {
         (row["site"], row["method"]): row["pearson"]["median"]
         for row in rows
         if row["pearson"] and row["method"] in ("atp-qk", "ig", "relp")
     }
-    gains = sorted(((r - atp[site], site, way) for (site, way), r in best.items() if site in atp), reverse=True)
+    gains = sorted(((r - atp[site], site, way) for (site, way), r in repaired.items() if site in atp), reverse=True)
     said = [f"Estimates of attribution patching, by Pearson's correlation with exact patching: {told}."]
     if gains and gains[0][0] > 0:
         gain, site, way = gains[0]

@@ -28,12 +28,16 @@ HELD = {"relp": ("q", "k", "pattern")}  # no gradient goes through attention pat
 def scores_at(
     model: Model, pairs: Pairs, m: Metric, sites: Sequence[Site], mode: Mode, method: str
 ) -> Mapping[Site, Tensor]:
+    """Estimates by one of `METHODS`, (prompt, *axes without features), at the Sites that it says anything of."""
     seen = [site for site in sites if site.kind not in HELD.get(method, ())]
     return attribute(model, pairs, m, seen, mode=mode, method=method).scores
 
 
 def places_of(model: Model, pairs: Pairs, kind: str, most: int, generator: Generator) -> list[Place]:
-    """Those that can have an effect: not before the prompts differ, nor where a query cannot look."""
+    """The places of a kind that can have an effect, or `most` of them by lot, in the order of a run.
+
+    None before the prompts differ, nor where a query cannot look.
+    """
     begin = first_difference(pairs)
     every = [patch[0] for patch in places(model, f"L*.{kind}", KINDS[kind], ids_of(pairs.clean).shape[1])]
     able = [p for p in every if p.where.get("pos", p.where.get("query")) >= begin]
@@ -43,4 +47,5 @@ def places_of(model: Model, pairs: Pairs, kind: str, most: int, generator: Gener
 
 
 def cell(values: Tensor, place: Place) -> Tensor:
+    """What (prompt, *axes) holds at a place, for every prompt: places of `KINDS` name axes in the Site's order."""
     return values[(slice(None), *place.where.values())]

@@ -144,4 +144,5 @@ def cells(planted: Planted, scores: Mapping[Site, Tensor]) -> tuple[Float[Tensor
 
 
 def _size(scores: Mapping[Site, Tensor], part: Part) -> float:
+    """|mean over prompts| of the score of one part."""
     return float(scores[part.site][:, part.pos, part.index].mean().abs())

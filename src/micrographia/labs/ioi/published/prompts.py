@@ -120,14 +120,22 @@ def roles_of(clean: Tensor, right: Tensor, wrong: Tensor) -> dict[str, int]:
 
 
 def eight_prompts(model: Reader) -> Pairs:
-    """The demo's eight prompts, each beside the one with the other subject."""
+    """The demo's eight prompts, each beside the one with the other subject.
+
+    Raises BadPrompt where they differ in length, or a name is not one token.
+    """
+    if unknown := sorted({name for _, names in EIGHT for name in names if not _is_single(model, name)}):
+        raise BadPrompt(
+            f"Asked for the demo's prompts, but the tokenizer does not make one token of {', '.join(unknown)}. Use "
+            "gpt2's, or leave them out."
+        )
     rows = []
     for text, names in EIGHT:
         for subject, other in (names, names[::-1]):
             clean, corrupt = (text.format(*names, S=who) for who in (subject, other))
             rows.append((clean, corrupt, other, subject))
     columns = list(zip(*rows))
-    clean, corrupt = (ids_of(model.to_tokens(list(texts), prepend_bos=True)) for texts in columns[:2])
+    clean, corrupt = (_tokens(model, texts, prepend_bos=True) for texts in columns[:2])
     return Pairs(clean, corrupt, *(_ids(model, names, clean.device) for names in columns[2:]))
 
 
@@ -147,13 +155,13 @@ def _filled(template: int, order: str, words: Words, draw: Generator) -> tuple[s
     return prompts[0], prompts[1], prompts[2], io, subject
 
 
-def _tokens(model: Reader, texts: Sequence[str]) -> Int[Tensor, "n pos"]:
-    found = model.to_tokens(list(texts))
+def _tokens(model: Reader, texts: Sequence[str], *, prepend_bos: bool | None = None) -> Int[Tensor, "n pos"]:
+    found = model.to_tokens(list(texts), prepend_bos=prepend_bos)
     ids = ids_of(found)
     if not isinstance(found, Tensor):
         lengths = sorted({len(model.tokenizer.encode(text)) for text in texts}) if model.tokenizer else []
         raise BadPrompt(
-            f"Prompts of one template should have one length; {texts[0]!r} and others have {lengths} tokens. "
+            f"Prompts that stand together should have one length; {texts[0]!r} and others have {lengths} tokens. "
             "Use a tokenizer that makes one token of each common word."
         )
     return ids

@@ -11,19 +11,19 @@ import torch
 from torch import Generator, Tensor
 
 from micrographia.core.claims import Figure
-from micrographia.core.errors import BadConfig, MissingExtra
+from micrographia.core.errors import BadConfig, BadPrompt, MissingExtra
 from micrographia.core.events import Progress, Watch
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs, Reader, metric_of
 from micrographia.core.runtime import generator
 from micrographia.labs.ioi import measure
 from micrographia.labs.ioi.cases import Case
-from micrographia.labs.ioi.config import Config
+from micrographia.labs.ioi.config import Config, is_gpt2
 from micrographia.labs.ioi.figures import places, trust
 from micrographia.labs.ioi.findings import estimate_tables
 from micrographia.labs.ioi.network import Studied, study
 from micrographia.labs.ioi.published import circuit
-from micrographia.labs.ioi.published.prompts import ORDERS, TEMPLATES, Group, eight_prompts, group, usable
+from micrographia.labs.ioi.published.prompts import ORDERS, TEMPLATES, Group, Words, eight_prompts, group, usable
 
 FOR, AGAINST = 5, 2
 PATCHED = 0
@@ -42,10 +42,12 @@ def study_published(config: Config, watch: Watch) -> tuple[dict[str, Any], list[
     each = max(2, config.prompts // (len(TEMPLATES) * len(ORDERS)))
     groups = [group(model, i, order, each, words, draw) for i in range(len(TEMPLATES)) for order in ORDERS]
     watch(Progress("behaviour", 0, 1, "table"))
-    numbers = behaviour(model, groups) | eight(model)
+    numbers: dict[str, Any] = behaviour(model, groups) | eight(model)
     watch(Progress("behaviour", 1, 1, "table"))
     spoken = to_logits(model, groups, watch)
     numbers |= names_of_heads(spoken) | alone(model, groups, words, draw)
+    if "faithfulness" in numbers and not is_gpt2(config.model):
+        numbers["note"] = NOT_KNOWN
     watch(Progress("patch", 0, 1, "template"))
     case = patched_case(model, config.pairs, words, draw)
     found = study(model, case, config, draw, cut=False)
@@ -95,6 +97,10 @@ def behaviour(model: Model, groups: Sequence[Group]) -> dict[str, float]:
     return numbers
 
 
+NOT_KNOWN = (
+    "The model has as many heads as GPT-2 small, but its name does not say that it is GPT-2 small; in another model "
+    "heads of the same numbers need not do the same."
+)
 SIDES = {"clean": "", "abc": "abc_", "swap": "swapped_"}
 
 
@@ -108,8 +114,11 @@ def differences(model: Model, prompts: Tensor, pairs: Pairs) -> Tensor:
 
 
 def eight(model: Reader) -> dict[str, float | None]:
-    """The demo's prompts; None where the tokenizer does not know their names."""
-    pairs = eight_prompts(model)
+    """The demo's prompts; None where the tokenizer does not make one token of each name, or not one length of all."""
+    try:
+        pairs = eight_prompts(model)
+    except BadPrompt:  # the other prompts are made of words that this tokenizer knows; these eight are as they are
+        return {"eight_prompts": None, "eight_prompts_swapped": None}
     clean, corrupt = (float(differences(model, side, pairs).mean()) for side in (pairs.clean, pairs.corrupt))  # type: ignore[arg-type]  # tensors, as built
     return {"eight_prompts": clean, "eight_prompts_swapped": corrupt}
 
@@ -126,25 +135,26 @@ def to_logits(model: Model, groups: Sequence[Group], watch: Watch) -> Tensor:
 
 
 def names_of_heads(spoken: Tensor) -> dict[str, Any]:
-    """The heads that speak most for the answer, and most against it."""
+    """The heads that speak most for the answer, and most against it; and how many published ones chance would give."""
     order = spoken.flatten().argsort(descending=True).tolist()
-    name = lambda i: f"{i // spoken.shape[1]}.{i % spoken.shape[1]}"  # noqa: E731
+    names = [f"{i // spoken.shape[1]}.{i % spoken.shape[1]}" for i in order]
     share = 1 / spoken.numel()
     return {
-        "most_for": [name(i) for i in order[:FOR]],
-        "most_against": [name(i) for i in reversed(order[-AGAINST:])],
+        "most_for": names[:FOR],
+        "most_against": names[: -AGAINST - 1 : -1],
         "most_for_by_chance": FOR * len(circuit.HEADS["name mover"]) * share,
         "most_against_by_chance": AGAINST * len(circuit.HEADS["negative name mover"]) * share,
     }
 
 
-def alone(model: Reader, groups: Sequence[Group], words: Any, draw: Generator) -> dict[str, Any]:
+def alone(model: Reader, groups: Sequence[Group], words: Words, draw: Generator) -> dict[str, Any]:
     """The 26 heads by themselves; for another model, why there is nothing to say."""
     if not circuit.has_it(model):
         n, h = model.shape.n_layers, model.shape.n_heads
         return {"note": f"The published circuit names heads of 12 layers of 12; this model has {n} layers of {h}."}
     found = circuit.alone(model, groups, words, draw)
     return {
+        "heads": len(circuit.published(groups[0])),
         "faithfulness": found.circuit / found.model,
         "random_faithfulness": found.random / found.model,
         "circuit_logit_difference": found.circuit,
@@ -152,8 +162,8 @@ def alone(model: Reader, groups: Sequence[Group], words: Any, draw: Generator) -
     }
 
 
-def patched_case(model: Reader, n: int, words: Any, draw: Generator) -> Case:
-    """One template in both orders, S2 swapped."""
+def patched_case(model: Reader, n: int, words: Words, draw: Generator) -> Case:
+    """One template in both orders, S2 swapped. Nothing is chosen on these pairs, so there are no others to judge on."""
     halves = [group(model, PATCHED, order, -(-n // 2), words, draw) for order in ORDERS]
     clean, swap, right, wrong = (
         torch.cat([getattr(h, name) for h in halves]) for name in ("clean", "swap", "right", "wrong")
