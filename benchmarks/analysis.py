@@ -9,7 +9,6 @@ Usage: uv run python benchmarks/analysis.py [--snapshot RUN/snapshots/00001200.s
 import dataclasses
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from paired import interval, seconds_of
-from record import Record, arguments, parse
+from record import Record, arguments, in_own_process, parse
 
 from micrographia.core.last_position import LastPosition
 from micrographia.core.runtime import generator, settings
@@ -83,22 +82,20 @@ def main() -> None:
     config = dataclasses.replace(tiny(), epochs=5) if chosen.smoke else quick()
     record = Record("analysis", chosen)
     with tempfile.TemporaryDirectory() as folder:
-        found = in_own_process(config, chosen, threads, Path(folder))
+        found = analysed(config, chosen, threads, Path(folder))
     report(found)
     record.finish(modulus=config.modulus, target_seconds=TARGET_SECONDS, target_gb=TARGET_GB, **found)
 
 
-def in_own_process(config: Config, chosen: Any, threads: int, folder: Path) -> dict[str, Any]:
+def analysed(config: Config, chosen: Any, threads: int, folder: Path) -> dict[str, Any]:
     with settings(threads):
         snapshot = chosen.snapshot or trained(config, folder / "snapshot.safetensors")
     if chosen.smoke:
         return analyse(config, snapshot, repeats=1, threads=threads)
     place = folder / "config.json"
     place.write_text(json.dumps(dataclasses.asdict(config)), encoding="utf-8")
-    command = [sys.executable, __file__, "--worker", place, "--snapshot", snapshot]
-    command += ["--threads", str(threads), "--rounds", str(chosen.rounds)]
-    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(told.splitlines()[-1])
+    words = ("--worker", place, "--snapshot", snapshot, "--threads", threads, "--rounds", chosen.rounds)
+    return in_own_process(__file__, *words)
 
 
 def report(found: dict[str, Any]) -> None:

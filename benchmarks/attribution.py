@@ -14,8 +14,6 @@ Usage: uv run python benchmarks/attribution.py [--tl-python PATH] [--tl4-python 
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -27,7 +25,7 @@ import numpy as np
 import torch
 from paired import Contender, Match
 from peer import Peer, peer
-from record import Record, arguments, parse
+from record import Record, arguments, in_own_process, parse
 from shapes import (
     add_flags,
     arrays,
@@ -39,6 +37,7 @@ from shapes import (
     timed,
     title,
     wait,
+    words,
 )
 from torch import Tensor
 
@@ -107,10 +106,7 @@ def peaks(chosen: Any) -> dict[str, dict[str, float]]:
         return {"ours": own_peak("ours", chosen)}
     found = {}
     for name in CONTENDERS:
-        command = [sys.executable, __file__, "--peak", name, "--threads", str(chosen.threads), "--shape", chosen.shape]
-        command += ["--device", chosen.device, "--dtype", chosen.dtype, "--sites", *chosen.sites]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found[name] = json.loads(done.stdout.splitlines()[-1])
+        found[name] = in_own_process(__file__, "--peak", name, *words(chosen), "--sites", *chosen.sites)
         print(name, found[name], flush=True)
     return found
 

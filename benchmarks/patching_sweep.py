@@ -5,11 +5,13 @@ every layer at every position (2,160). Ours is always a whole sweep. Theirs is `
 `get_act_patch_resid_pre` calls: one full forward a patch, whichever it is, so that `--tl-part` may take a part of them,
 spread evenly over the grid, and time is told by the patch; the result says how many, and the time of all that follows.
 Before anything is timed, both maps must agree to 1e-5 of their largest value (theirs at `--check` cells spread evenly
-over the grid; in float32, otherwise the difference is told). Peak memory is told above what was held before the sweep.
+over the grid; in float32, otherwise the difference is told). Peak memory is taken in a process of its own, above what
+is held once the model is loaded.
 
 Usage: uv run python benchmarks/patching_sweep.py --tl-python PATH [--rounds 30] [--task resid_pre heads]
 """
 
+import json
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ import memory
 import numpy as np
 from paired import Comparison, Contender, Match
 from peer import Peer, peer
-from record import Record, arguments, parse
+from record import Record, arguments, in_own_process, parse
 from shapes import (
     N_POS,
     add_flags,
@@ -30,6 +32,7 @@ from shapes import (
     lens_weights,
     some_tokens,
     title,
+    words,
 )
 from torch import Tensor
 
@@ -96,12 +99,35 @@ def lens(chosen: Any, module: Any, tasks: Sequence[Task]) -> Any:
         yield other
 
 
-def check(task: Task, other: Peer, chosen: Any) -> dict[str, float]:
+def own_sweep(name: str, chosen: Any) -> dict[str, Any]:
+    """One sweep of ours, its donors included: values, time, memory held with the model loaded and the peak above it."""
+    with settings(chosen.threads, chosen.device):
+        model = cast(Pretrained, load(chosen_model(chosen)))
+        tokens = some_tokens(model.shape.d_vocab, chosen.device)
+        before = memory.reset_peak(chosen.device)
+        task = Task(model, name, tokens, chosen.at_once)
+        began = time.perf_counter()
+        values = task.sweep().tolist()
+        seconds = time.perf_counter() - began
+        above = memory.peak(chosen.device) - before
+    return {"values": values, "first_seconds": seconds, "resident_mib": before, "peak_above_mib": above}
+
+
+def first_sweep(name: str, chosen: Any) -> dict[str, Any]:
+    """That in a process of its own, so that nothing else is counted."""
+    if chosen.smoke:
+        return own_sweep(name, chosen)
+    at_once = [] if chosen.at_once is None else ["--at-once", chosen.at_once]
+    found = in_own_process(__file__, "--peak", name, *words(chosen), *at_once)
+    print(name, {key: value for key, value in found.items() if key != "values"}, flush=True)
+    return found
+
+
+def check(task: Task, other: Peer, first: dict[str, Any], chosen: Any) -> dict[str, float]:
     """Both maps, compared; and both peaks."""
     count = min(chosen.check, task.whole)
-    ours, alone = whole_sweep(task, chosen.device)
     their_above = float(other.ask(task.name, count)[0])
-    found = other.arrays("theirs")
+    found, ours = other.arrays("theirs"), np.array(first.pop("values"))
     apart = float(np.abs(ours[found["which"]] - found["values"]).max())
     largest = float(np.abs(found["values"]).max())
     if chosen.dtype == "float32" and apart > AGREE * max(1.0, largest):
@@ -109,7 +135,7 @@ def check(task: Task, other: Peer, chosen: Any) -> dict[str, float]:
             f"The {task.name} maps differ by {apart:.2g} (largest value {largest:.3g}). Nothing was timed."
         )
     return {
-        **alone,
+        **first,
         "largest_difference": apart,
         "largest_value": largest,
         "cells_compared": count,
@@ -118,54 +144,47 @@ def check(task: Task, other: Peer, chosen: Any) -> dict[str, float]:
     }
 
 
-def alone(tasks: Sequence[Task], chosen: Any, record: Record) -> None:
-    """Ours with nobody to compare with: so many sweeps, the first of which warms up."""
-    found = {task.name: {"patches": task.whole, **whole_sweep(task, chosen.device)[1]} for task in tasks}
-    for each in found.values():
-        each |= {"first_seconds": each.pop("seconds"), "seconds": []}
-    for _ in range(chosen.rounds):
-        for task in tasks:
-            each = found[task.name]
-            if each["seconds"] and time.monotonic() + max(each["seconds"]) > chosen.deadline:
-                continue
-            each["seconds"].append(whole_sweep(task, chosen.device)[1]["seconds"])
-            record.put(alone=found)
-    record.finish()
-
-
-def whole_sweep(task: Task, device: str) -> tuple[np.ndarray, dict[str, float]]:
-    """One sweep of ours, its time and its memory."""
-    before = memory.reset_peak(device)
-    began = time.perf_counter()
-    found = task.sweep()
-    seconds = time.perf_counter() - began
-    print(f"{task.name}: {task.whole} patches in {seconds:.2f} s", flush=True)
-    return found, {"seconds": seconds, "peak_above_mib": memory.peak(device) - before, "resident_mib": before}
-
-
 def measure(chosen: Any, record: Record) -> None:
-    module = chosen_model(chosen)
-    model = cast(Pretrained, load(module))
-    tokens = some_tokens(module.config.vocab_size, chosen.device)
+    firsts = {name: first_sweep(name, chosen) for name in chosen.task}
+    model = cast(Pretrained, load(chosen_model(chosen)))
+    tokens = some_tokens(model.shape.d_vocab, chosen.device)
     tasks = [Task(model, name, tokens, chosen.at_once) for name in chosen.task]
     record.put(shape=chosen.shape)
     if chosen.tl_python is None:
         print("TransformerLens was left out: give --tl-python, the Python of an environment that has it.")
-        alone(tasks, chosen, record)
+        alone(tasks, firsts, chosen, record)
         return
-    with lens(chosen, module, tasks) as other:
-        record.put(transformer_lens=other.ready[0], their_torch=other.ready[1], checks={})
+    with lens(chosen, model.module, tasks) as other:
+        record.put(transformer_lens=other.ready[0], their_torch=other.ready[1])
         checks = {}
         for task in tasks:
-            checks[task.name] = check(task, other, chosen)
+            checks[task.name] = check(task, other, firsts[task.name], chosen)
             print(task.name, checks[task.name], flush=True)
             record.put(checks=checks)
         parts = chosen.tl_part or [None] * len(tasks)
-        matches = [
-            task.match(other, min(part or task.whole, task.whole)) for task, part in zip(tasks, parts, strict=True)
-        ]
-        found = record.compare(matches)
+        found = record.compare(
+            [task.match(other, min(part or task.whole, task.whole)) for task, part in zip(tasks, parts, strict=True)]
+        )
     record.finish(seconds_of_all={each.about["task"]: scaled(each) for each in found})
+
+
+def alone(tasks: Sequence[Task], firsts: dict[str, dict[str, Any]], chosen: Any, record: Record) -> None:
+    """Ours with nobody to compare with: so many sweeps."""
+    found: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        del firsts[task.name]["values"]
+        found[task.name] = {"patches": task.whole, **firsts[task.name], "seconds": []}
+    for _ in range(chosen.rounds):
+        for task in tasks:
+            taken = found[task.name]["seconds"]
+            if not taken or time.monotonic() + max(taken) <= chosen.deadline:
+                began = time.perf_counter()
+                task.sweep()
+                taken.append(time.perf_counter() - began)
+                record.put(alone=found)
+    for name, each in found.items():
+        print(f"{name}: {each['patches']} patches in {np.median(each['seconds']):.3g} s, n={len(each['seconds'])}")
+    record.finish()
 
 
 def scaled(found: Comparison) -> dict[str, float]:
@@ -186,9 +205,13 @@ def main() -> None:
     )
     parser.add_argument("--check", type=int, default=180, help="cells at which both maps are compared")
     parser.add_argument("--at-once", type=int, help="tokens of a wave instead of the default")
+    parser.add_argument("--peak", choices=sorted(TASKS), help="only print this sweep's memory and values")
     chosen = parse(parser)
     if chosen.tl_part and len(chosen.tl_part) != len(chosen.task):
         parser.error(f"--tl-part has {len(chosen.tl_part)} numbers for {len(chosen.task)} tasks; give one for each.")
+    if chosen.peak:
+        print(json.dumps(own_sweep(chosen.peak, chosen)))
+        return
     with settings(chosen.threads, chosen.device):
         name = title("_".join(["patching", *chosen.task]), chosen)
         measure(chosen, Record(name, chosen, device=chosen.device, dtype=chosen.dtype))

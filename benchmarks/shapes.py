@@ -49,6 +49,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", choices=TIMED, default="gpt2", help="of the model of random weights")
 
 
+def words(chosen: argparse.Namespace) -> list[str]:
+    """Those flags and the thread count again, for a process of its own."""
+    return [
+        word for name in ("threads", "device", "dtype", "shape") for word in (f"--{name}", str(getattr(chosen, name)))
+    ]
+
+
 def title(benchmark: str, chosen: argparse.Namespace) -> str:
     """The benchmark's name with what is not the default."""
     odd = [str(getattr(chosen, name)) for name in ("shape", "device", "dtype")]
