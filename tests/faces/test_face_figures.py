@@ -94,6 +94,40 @@ def test_all_frames_of_a_heat_map_share_one_scale(run):
     assert axis["cmax"] == pytest.approx(np.abs(neurons.data["z"]).max())
 
 
+def effects(z, **more):
+    data = {"z": np.asarray(z)[None], "panels": [""], "x_label": "x", "y_label": "y", "value_label": "share of the gap"}
+    data |= {"colour": "diverging", "midpoint": 0.0, **more}
+    return draw(Figure(name="m", kind="heatmap", title="t", caption="c", data=data))
+
+
+def test_one_extreme_cell_does_not_pale_the_others_and_is_told_on_the_bar():
+    z = np.linspace(-1, 1, 60).reshape(6, 10)
+    assert effects(z)["layout"]["coloraxis"]["cmax"] == 1
+    z[2, 3] = -7.5
+    picture = effects(z)["layout"]["coloraxis"]
+    assert (picture["cmin"], picture["cmax"]) == (-1.875, 1.875)  # a quarter of it, since the next is less
+    told = picture["colorbar"]["title"]["text"].replace("<br>", " ")
+    assert "share of the gap" in told
+    assert "colours end at ±1.88; the most is -7.5" in told
+
+
+def test_what_is_next_to_nothing_beside_one_cell_stays_pale():
+    z = np.full((6, 10), 1e-6)
+    z[0, 0] = 1.0
+    assert effects(z)["layout"]["coloraxis"]["cmax"] == 0.25
+    z[0, 1] = 0.6  # two of sixty are no lone extreme
+    assert effects(z)["layout"]["coloraxis"]["cmax"] == 1.0
+    assert effects(np.zeros((2, 2)))["layout"]["coloraxis"]["cmax"] == 1.0
+
+
+def test_words_in_the_cells_of_a_map_take_its_whole_width():
+    texts = [[["a", "<b>"], ["c", "d"]]] * 2
+    data = {"z": np.zeros((2, 2, 2)), "panels": ["l", "r"], "x_label": "x", "y_label": "y", "texts": texts}
+    traces = draw(Figure(name="m", kind="heatmap", title="t", caption="c", data=data))
+    assert traces["data"][0]["text"][0] == ["a", "&lt;b>"]
+    assert traces["layout"]["xaxis"]["domain"] == traces["layout"]["xaxis2"]["domain"] == [0, 1]
+
+
 def test_a_histogram_counts_every_value_once(run):
     fve = next(figure for figure in run.figures if figure.name == "fve")
     assert draw(fve)["data"][0]["y"].sum() == len(fve.data["values"])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from micrographia.faces.terminal import print_figures, print_run, spark
+from micrographia.faces.sections import Table as Content
+from micrographia.faces.terminal import print_figures, print_run, print_table, spark
 
 
 def printed(show, *, width=80):
@@ -38,6 +39,19 @@ def test_what_is_not_run_is_named_in_brief_and_told_in_full(run):
 def test_no_line_is_wider_than_the_terminal(run):
     text = printed(lambda console: print_run(console, run, everything=True))
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_table_that_is_too_wide_goes_on_below_and_loses_nothing():
+    columns = ("network", "task", *(f"measured figure {i}" for i in range(12)))
+    rows = [[f"seed {i // 2}", "ab"[i % 2], *(f"{i}.{j:03}25" for j in range(12))] for i in range(4)]
+    wide = Content(columns, rows, texts=frozenset({0, 1}))
+    text = printed(lambda console: print_table(console, wide))
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(cell in text for row in rows for cell in row)
+    assert "The same table, from the column 'measured figure" in text
+    parts = text.split("The same table")
+    assert all("seed 1    b" in part for part in parts)
+    assert "The same table" not in printed(lambda console: print_table(console, wide), width=400)
 
 
 def test_every_kind_of_figure_has_a_summary(run):

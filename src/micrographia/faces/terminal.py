@@ -4,6 +4,7 @@ Made for 80 columns and for pipes; nothing depends on colour alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,51 @@ def print_section(console: Console, section: Section) -> None:
     if section.lines:
         console.print(Padding(Text("\n".join(section.lines)), (0, 0, 0, 2)))
     if section.table:
-        console.print(table(section.table))
+        print_table(console, section.table)
+
+
+def print_table(console: Console, content: Content) -> None:
+    """A table; one that is too wide in parts, one below the other, which all begin with the names of the rows."""
+    parts = blocks(console, content)
+    for i, part in enumerate(parts):
+        if i:
+            said = f"The same table, from the column {str(part.columns[_n_names(content)])!r} on:"
+            console.print(said, style="bright_black", markup=False, highlight=False)
+        console.print(table(part))
+
+
+def blocks(console: Console, content: Content) -> list[Content]:
+    """The columns of a table in as many parts as fit the width, each with its rows' names; whole where it fits."""
+    names = list(range(_n_names(content)))
+    chosen = [names]
+    for i in range(len(names), len(content.columns)):
+        if len(chosen[-1]) > len(names) and not fits(console, _columns(content, [*chosen[-1], i])):
+            chosen.append(names)
+        chosen[-1] = [*chosen[-1], i]
+    return [content] if len(chosen) == 1 else [_columns(content, each) for each in chosen]
+
+
+def _n_names(content: Content) -> int:
+    """How many of the first columns it takes to tell the rows apart, of words and two at most; else one."""
+    for n in (1, 2):
+        names = [tuple(map(str, row[:n])) for row in content.rows]
+        if content.texts.issuperset(range(n)) and n < len(content.columns) and len(set(names)) == len(names):
+            return n
+    return 1
+
+
+UNBOUNDED = 10_000
+
+
+def fits(console: Console, content: Content) -> bool:
+    endless = console.options.update(width=UNBOUNDED)  # else what is measured never says that it is wider
+    return console.measure(table(content), options=endless).minimum <= console.width
+
+
+def _columns(content: Content, chosen: Sequence[int]) -> Content:
+    rows = [[row[i] for i in chosen] for row in content.rows]
+    texts = frozenset(place for place, i in enumerate(chosen) if i in content.texts)
+    return replace(content, columns=[content.columns[i] for i in chosen], rows=rows, texts=texts)
 
 
 def table(content: Content) -> Table:
@@ -122,7 +167,10 @@ def print_figures(console: Console, figures: Sequence[Figure]) -> None:
     for figure in figures:
         heading(console, figure.title)
         shown = SUMMARIES[figure.kind](_last_frame(figure))
-        console.print(shown)
+        if isinstance(shown, Content):
+            print_table(console, shown)
+        else:
+            console.print(shown)
         console.print(figure.caption, style="bright_black", markup=False, highlight=False)
 
 
@@ -236,10 +284,10 @@ def _graph(data: Mapping[str, Any]) -> Table:
     return drawn
 
 
-def _table(data: Mapping[str, Any]) -> Table:
+def _table(data: Mapping[str, Any]) -> Content:
     rows = [list(row) for row in data["rows"]]
     texts = frozenset(j for row in rows for j, cell in enumerate(row) if isinstance(cell, str))
-    return table(Content([str(name) for name in data["columns"]], rows, frozenset(data.get("highlight") or ()), texts))
+    return Content([str(name) for name in data["columns"]], rows, frozenset(data.get("highlight") or ()), texts)
 
 
 def _explorer(data: Mapping[str, Any]) -> Text:

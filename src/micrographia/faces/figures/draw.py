@@ -16,7 +16,7 @@ from micrographia.faces.figures.axes import TICKS, Drawn, padded, span
 from micrographia.faces.figures.counts import bars, histogram
 from micrographia.faces.figures.curves import lines, scatter
 from micrographia.faces.figures.graphs import graph
-from micrographia.faces.figures.maps import heatmap
+from micrographia.faces.figures.maps import heatmap, reach_of
 from micrographia.faces.figures.palette import SCALES, template
 from micrographia.faces.figures.texts import attention, tokens
 
@@ -69,7 +69,7 @@ def _at(figure: Figure, i: int) -> dict[str, Any]:
         values = np.asarray(data["values"], dtype=np.float64)
         data["_edges"] = np.histogram_bin_edges(values[np.isfinite(values)], bins=int(data.get("bins", 30)))
     if figure.kind in ("heatmap", "attention"):
-        data["_limits"] = (float(np.nanmin(data["z"])), float(np.nanmax(data["z"])))
+        data["_reach"] = reach_of(data)
     return data | {name: figure.data[name][i] for name in figure.framed}
 
 

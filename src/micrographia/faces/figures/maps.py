@@ -3,11 +3,13 @@
 Heat maps stand in at most two columns, which a telephone can still show; panels of attention in more.
 """
 
+import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from micrographia.faces import words
 from micrographia.faces.figures.axes import Drawn, axis, escaped, frame
 from micrographia.faces.figures.palette import SCALES
 
@@ -29,9 +31,10 @@ def heatmap(data: Mapping[str, Any]) -> Drawn:
 
 def panelled(data: Mapping[str, Any], z: np.ndarray, *, columns: int, labelled: bool = True) -> Drawn:
     """Panels in rows of `columns`. Small ones go without the names of their ticks, unless `labelled`."""
-    layout = frame(coloraxis=colour_scale(data, z), meta={"scale": data.get("colour", "sequential")})
+    layout = frame(meta={"scale": data.get("colour", "sequential")})
     layout["margin"] = {"l": 8, "r": 8, "t": HEAD + 4, "b": 8}
     layout |= _arranged(data, z, columns=columns, labelled=labelled)
+    layout["coloraxis"] = colour_scale(data, height=layout["height"])
     if labelled and data.get("x_names") is not None and len(data["x_names"]) > SHORT_ROW:
         layout["meta"]["narrow"] = _arranged(data, z, columns=1, labelled=True, share=NARROW_SHARE)
     return [_panel(data, z[i], str(name), i) for i, name in enumerate(data["panels"])], layout
@@ -73,18 +76,60 @@ def _tall(z: np.ndarray) -> int:
     return min(rows * LEAST_ROW, MOST_HEIGHT) if rows > 1.5 * columns else 0
 
 
-def colour_scale(data: Mapping[str, Any], z: np.ndarray) -> dict[str, Any]:
-    """The scale that all panels share, for layout.coloraxis: a diverging one reaches as far on either side."""
-    kind = data.get("colour", "sequential")
-    bar = {"thickness": 10, "outlinewidth": 0, "len": 0.9, "tickfont": {"size": 11}, "exponentformat": "power"}
+class Reach(NamedTuple):
+    """Where the colours of a map end, and its largest value where that lies beyond them."""
+
+    low: float
+    high: float
+    beyond: float | None = None
+
+
+LONE, APART, LEAST = 0.01, 2.5, 0.25
+"""One cell in a hundred may lie beyond the colours, if it is so many times the next one; they reach a quarter of it."""
+
+
+def reach_of(data: Mapping[str, Any]) -> Reach:
+    """Least and greatest value; of a diverging scale as far on either side, and not as far as a few lone extremes.
+
+    One cell ten times as strong as all others would leave these pale. But as nothing is more than four times as strong
+    in colour as by its number, what is next to nothing stays pale.
+    """
+    z = np.asarray(data["z"], dtype=np.float64) if "z" in data else np.concatenate(data["values"])
     finite = z[np.isfinite(z)] if np.isfinite(z).any() else np.zeros(1)
-    limits = data.get("_limits") or (float(finite.min()), float(finite.max()))
-    scale: dict[str, Any] = {"colorscale": [list(stop) for stop in SCALES["light"][kind]], "colorbar": bar}
-    if kind == "sequential":
-        return scale | {"cmin": limits[0], "cmax": limits[1]}
+    if data.get("colour", "sequential") == "sequential":
+        return Reach(float(finite.min()), float(finite.max()))
     middle = float(data.get("midpoint") or 0.0)
-    reach = max(abs(limits[0] - middle), abs(limits[1] - middle)) or 1.0
-    return scale | {"cmin": middle - reach, "cmax": middle + reach}
+    away = np.abs(finite - middle)
+    sizes = np.sort(away[away > 0])[::-1] if (away > 0).any() else np.ones(1)
+    n_lone = max(1, int(LONE * sizes.size))
+    most, next_one = float(sizes[0]), float(sizes[min(n_lone, sizes.size - 1)])
+    if "z" not in data or most <= APART * next_one:
+        return Reach(middle - most, middle + most)
+    reach = max(next_one, LEAST * most)
+    return Reach(middle - reach, middle + reach, float(finite[np.argmax(away)]))
+
+
+def colour_scale(data: Mapping[str, Any], *, height: int = 0) -> dict[str, Any]:
+    """The scale that all panels share, for layout.coloraxis. Above `height` 0, what it shows stands along the bar."""
+    kind = data.get("colour", "sequential")
+    bar: dict[str, Any] = {"thickness": 10, "outlinewidth": 0, "len": 0.9, "tickfont": {"size": 11}}
+    bar["exponentformat"] = "power"
+    reach = data.get("_reach") or reach_of(data)
+    if height and (told := _along_the_bar(str(data.get("value_label") or ""), reach, height)):
+        bar["title"] = {"text": told, "side": "right", "font": {"size": 11.5}}
+    scale = [list(stop) for stop in SCALES["light"][kind]]
+    return {"colorscale": scale, "colorbar": bar, "cmin": reach.low, "cmax": reach.high}
+
+
+def _along_the_bar(label: str, reach: Reach, height: int) -> str:
+    """The title of a colour bar, in lines as long as it is."""
+    texts = [label] if label else []
+    if reach.beyond is not None:
+        low, high, most = (words.number(float(f"{x:.3g}")) for x in reach)
+        ends = f"±{high}" if reach.low == -reach.high else f"{low} and {high}"
+        texts.append(f"colours end at {ends}; the most is {most}")
+    n_letters = max(18, int(0.9 * height / 6.2))
+    return "<br>".join(escaped(line) for text in texts for line in textwrap.wrap(text, n_letters))
 
 
 def _box(down: int, across: int, *, columns: int, rows: int, gap: float) -> tuple[list[float], list[float]]:

@@ -37,7 +37,7 @@ def tokens(data: Mapping[str, Any]) -> Drawn:
         height=int(height + 26),
         xaxis={"range": [0, LINE], **hidden},
         yaxis={"range": [height, 0], **hidden},
-        coloraxis=colour_scale(data, np.concatenate(values)),
+        coloraxis=colour_scale({**data, "values": values}),
         meta={"scale": data.get("colour", "diverging")},
     )
     layout["margin"] = {"l": 4, "r": 4, "t": 8, "b": 8}
