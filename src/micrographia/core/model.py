@@ -158,6 +158,10 @@ class Model(Protocol):
         """`stop`: leave before this layer, or at this Site once it was kept and edited; None goes to the logits."""
         ...
 
+    def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
+        """The logits that this residual stream would give: the final norm and the unembedding (the logit lens)."""
+        ...
+
 
 class Stopped(Exception):
     """The run has what it came for; `value` is what it takes along."""
@@ -165,10 +169,6 @@ class Stopped(Exception):
     def __init__(self, value: Tensor | None = None) -> None:
         super().__init__()
         self.value = value
-
-    def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
-        """The logits that this residual stream would give: the final norm and the unembedding (the logit lens)."""
-        ...
 
 
 class Tap:
