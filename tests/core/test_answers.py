@@ -43,6 +43,19 @@ def test_each_metric_is_its_formula(logits):
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", PAIRED)
+def test_a_narrow_dtype_is_widened_before_it_is_measured(name):
+    drawn = torch.randn(3, 1, 2000, generator=torch.Generator().manual_seed(1))
+    narrow, reference = drawn.bfloat16(), drawn.flip(0)[:, 0].bfloat16()
+    found, expected = (
+        PAIRED[name](RIGHT, WRONG, last).of_vocabulary(logits, prompts(3))
+        for last, logits in ((reference, narrow), (reference.float(), narrow.float()))
+    )
+    assert torch.equal(found, expected)  # of the same dtype, too
+    held = torch.equal(found, found.bfloat16().float())
+    assert held == (name == "logit"), "every other metric has digits that bfloat16 would lose"
+
+
 def test_divergence_is_positive_and_grows_with_distance(logits):
     near, far = (kl(logits[:, -1] + size * logits[:, 0]).of_vocabulary(logits, prompts(3)) for size in (0.1, 1.0))
     assert (near > 0).all()

@@ -75,6 +75,12 @@ def test_tokens_that_do_not_line_up_are_refused_too():
         check_aligned(Pairs(Batch(one, mask), one, torch.zeros(2, dtype=torch.long)))
 
 
+def test_as_many_wrong_answers_as_right_ones_are_asked_for(unchecked):
+    ids, right = torch.tensor([[0, 1], [0, 2]]), torch.tensor([3, 4])
+    with pytest.raises(BadPrompt, match="2 right answers stand against 1 wrong"):
+        check_aligned(Pairs(ids, ids, right, right[:1]))
+
+
 def test_metrics_by_name_ask_for_what_they_need():
     pairs = from_texts(model(), [PairText("Mary sees", "John sees", "she")])
     assert metric_of("log-prob", pairs, model()).name == "log-probability"

@@ -19,6 +19,7 @@ from micrographia.core.tokens import (
 
 WORDS = Vocabulary(("<bos>", "Mary", "sees", "John", "."), bos=0)
 BARE = Vocabulary(("Mary", "sees", "John"))
+IDS = torch.tensor([[1, 2, 3]])
 
 
 def test_a_vocabulary_is_a_tokenizer_and_reads_what_it_writes():
@@ -71,6 +72,12 @@ def test_an_answer_of_several_tokens_is_shown():
         (lambda: to_tokens(None, "Mary"), "no tokenizer"),
         (lambda: to_tokens(BARE, "Mary", prepend_bos=True), "has none"),
         (lambda: to_tokens(BARE, ""), "holds no token"),
+        (lambda: to_tokens(BARE, ["Mary", ""]), "holds no token"),
+        (lambda: to_tokens(BARE, []), "holds no token"),
+        (lambda: mask_of(Batch(IDS, torch.tensor([[True, True, False]]))), "on the left"),
+        (lambda: mask_of(Batch(IDS, torch.tensor([[True, False, True]]))), "on the left"),
+        (lambda: mask_of(Batch(IDS, torch.tensor([[False, False, False]]))), "on the left"),
+        (lambda: mask_of(Batch(IDS, torch.tensor([[True, True]]))), r"shape \(1, 2\)"),
     ],
 )
 def test_what_cannot_be_read_is_said(ask, why):

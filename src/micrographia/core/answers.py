@@ -1,7 +1,8 @@
 """What an answer is worth: metrics of the logits at one position, a number per prompt.
 
 A `Metric` says which columns of the vocabulary it reads, so that a run computes no others, and how they make a number.
-All but `rank` can be differentiated. Patching, attribution and circuits take any of them, and the user's own.
+All but `rank` can be differentiated. Patching, attribution and circuits take any of them, and the user's own. Logits of
+a narrower dtype are widened to float32 first: of two bfloat16 numbers the difference would keep a digit or two.
 Rows of a batch may be many patches of few prompts: `prompt` tells each row's prompt.
 """
 
@@ -48,7 +49,17 @@ class Metric:
     def of_vocabulary(self, logits: Float[Tensor, "row pos vocab"], prompt: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
         """The metric of each row, from logits at every position and of the whole vocabulary."""
         here = logits[:, self.pos]
-        return self.score(here if self.columns is None else here.gather(-1, self.columns[prompt]), prompt)
+        columns = None if self.columns is None else _of_rows(self.columns, prompt, here)
+        return self.score(here if columns is None else here.gather(-1, columns), prompt)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _of_rows(each: Tensor, prompt: Tensor, like: Tensor) -> Tensor:
+    """What belongs to each row's prompt, where the logits are (of a model spread over devices, on its last one)."""
+    return each.to(like.device)[prompt.to(like.device)]
 
 
 def logit_difference(right: Int[Tensor, "prompt"], wrong: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
@@ -56,21 +67,24 @@ def logit_difference(right: Int[Tensor, "prompt"], wrong: Int[Tensor, "prompt"],
 
     Source: Wang et al., "Interpretability in the wild" (2022), section 2.
     """
-    return Metric(
-        "logit difference", "logits", lambda x, prompt: x[:, 0] - x[:, 1], torch.stack([right, wrong], 1), pos
-    )
+
+    def score(x: Tensor, prompt: Tensor) -> Tensor:
+        own, other = _wide(x).unbind(1)
+        return own - other
+
+    return Metric("logit difference", "logits", score, torch.stack([right, wrong], 1), pos)
 
 
 def logit(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
     """Logit of the right answer, as it is."""
-    return Metric("logit", "logits", lambda x, prompt: x[:, 0], right[:, None], pos)
+    return Metric("logit", "logits", lambda x, prompt: _wide(x[:, 0]), right[:, None], pos)
 
 
 def log_prob(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
     """Natural logarithm of the right answer's probability, in nats."""
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        return x.log_softmax(-1).gather(-1, right[prompt, None])[:, 0]
+        return _wide(x).log_softmax(-1).gather(-1, _of_rows(right[:, None], prompt, x))[:, 0]
 
     return Metric("log-probability", "nats", score, None, pos)
 
@@ -79,7 +93,7 @@ def prob(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
     """Probability of the right answer. It hardly sees what lowers an answer that is unlikely anyway."""
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        return x.softmax(-1).gather(-1, right[prompt, None])[:, 0]
+        return _wide(x).softmax(-1).gather(-1, _of_rows(right[:, None], prompt, x))[:, 0]
 
     return Metric("probability", "probability", score, None, pos)
 
@@ -92,17 +106,20 @@ def prob_difference(
     Source: Hanna et al., "How does GPT-2 compute greater-than?" (2023).
     """
     sign = right - wrong
-    return Metric(
-        "probability difference", "probability", lambda x, prompt: (x.softmax(-1) * sign[prompt]).sum(-1), None, pos
-    )
+
+    def score(x: Tensor, prompt: Tensor) -> Tensor:
+        return (_wide(x).softmax(-1) * _of_rows(sign, prompt, x)).sum(-1)
+
+    return Metric("probability difference", "probability", score, None, pos)
 
 
 def kl(reference: Float[Tensor, "prompt vocab"], *, pos: int = -1) -> Metric:
     """Divergence KL(reference || run) of the next-token distributions, in nats; `reference` holds logits."""
-    target = reference.log_softmax(-1)
+    target = _wide(reference).log_softmax(-1)
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        return (target[prompt].exp() * (target[prompt] - x.log_softmax(-1))).sum(-1)
+        told = _of_rows(target, prompt, x)
+        return (told.exp() * (told - _wide(x).log_softmax(-1))).sum(-1)
 
     return Metric("KL divergence", "nats", score, None, pos)
 
@@ -111,8 +128,8 @@ def rank(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
     """How many tokens have a larger logit than the right answer. No gradient."""
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        own = x.gather(-1, right[prompt, None])
-        return (x > own).sum(-1).to(x.dtype)
+        own = x.gather(-1, _of_rows(right[:, None], prompt, x))
+        return (x > own).sum(-1).to(torch.promote_types(x.dtype, torch.float32))
 
     return Metric("rank", "tokens", score, None, pos)
 

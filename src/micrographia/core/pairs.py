@@ -109,6 +109,10 @@ def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:
             f"{len(clean)} clean prompts stand against {len(corrupt)} corrupt ones and {len(pairs.right)} answers. "
             "Give as many of each."
         )
+    if pairs.wrong is not None and len(pairs.wrong) != len(pairs.right):
+        raise BadPrompt(
+            f"{len(pairs.right)} right answers stand against {len(pairs.wrong)} wrong ones. Give as many of each."
+        )
     left, right = (mask_of(side) for side in (pairs.clean, pairs.corrupt))
     lengths = [
         [ids.shape[1]] * len(ids) if mask is None else mask.sum(1).tolist()

@@ -41,8 +41,16 @@ def ids_of(inputs: Inputs) -> Int[Tensor, "batch pos"]:
 
 
 def mask_of(inputs: Inputs) -> Bool[Tensor, "batch pos"] | None:
-    """Where there are tokens; None when nothing is padded."""
-    return inputs.mask if isinstance(inputs, Batch) else None
+    """Where there are tokens; None when nothing is padded. Raises BadPrompt for padding that is not on the left."""
+    if not isinstance(inputs, Batch) or inputs.mask is None:
+        return None
+    mask = inputs.mask.bool()
+    if mask.shape != inputs.ids.shape or not mask[:, -1].all() or (mask[:, :-1] & ~mask[:, 1:]).any():
+        raise BadPrompt(
+            f"A mask of shape {tuple(mask.shape)} was given for ids of shape {tuple(inputs.ids.shape)}. It should be "
+            "False for padding on the left of each row and True for its tokens, of which the last comes last."
+        )
+    return mask
 
 
 def rows_of(inputs: Inputs, rows: Int[Tensor, "row"] | slice) -> Inputs:
@@ -111,8 +119,8 @@ def to_tokens(
     """
     rows = [_row(_needed(tokenizer), text, prepend_bos) for text in ([texts] if isinstance(texts, str) else texts)]
     longest = max(map(len, rows), default=0)
-    if not longest:
-        raise BadPrompt(f"Asked to run on {texts!r}, which holds no token. Give a text.")
+    if not longest or not all(rows):
+        raise BadPrompt(f"Asked to run on {texts!r}, of which one at least holds no token. Give texts.")
     if all(len(row) == longest for row in rows):
         return torch.tensor(rows)
     pad = _needed(tokenizer).pad
