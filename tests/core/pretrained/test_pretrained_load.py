@@ -124,6 +124,32 @@ def test_a_module_in_hand_stays_as_it_is():
         load(module, tokenizer=3)
 
 
+def test_random_weights_in_place_of_missing_ones_are_refused(tmp_path):
+    zoo.fresh("llama").model.save_pretrained(tmp_path)
+    with pytest.raises(UnknownModel, match=r"lack 1 of its weights, such as lm_head\.weight"):
+        load(tmp_path)
+
+
+def test_a_model_of_the_hub_without_tokenizer_takes_ids_alone_and_that_is_said(folder, monkeypatch):
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    for kind in (AutoConfig, AutoModelForCausalLM):  # as if the folder lay on the Hub
+        monkeypatch.setattr(kind, "from_pretrained", lambda name, here=kind.from_pretrained, **how: here(folder, **how))
+
+    def nothing(*args, **kwargs):
+        raise OSError("no file named tokenizer.json")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", nothing)
+    told = []
+    assert load("someone/something", watch=told.append).tokenizer is None
+    assert "takes token ids alone (no file" in told[0].text
+
+
+def test_a_device_and_a_map_of_devices_exclude_each_other(folder):
+    with pytest.raises(UserError, match="Choose one"):
+        load(folder, device="cpu", device_map="auto")
+
+
 def hub_error(name: str) -> BaseException:
     """An error of the Hub's client, which is made of an answer of the net, without one."""
     from huggingface_hub import errors

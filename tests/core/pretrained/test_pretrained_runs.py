@@ -174,6 +174,13 @@ def test_hooks_of_the_users_own_stay_and_act_first():
     assert torch.equal(run.logits, zoo.logits_of(module, ids))
 
 
+def test_a_hook_of_the_users_own_at_the_unembedding_changes_what_a_metric_reads():
+    module, ids, answers = zoo.fresh("gpt2"), zoo.tokens(), torch.tensor([[5, 7], [9, 3]])
+    module.lm_head.register_forward_hook(lambda head, args, logits: logits * 2)
+    read = Pretrained(module).run(ids, logits=Readout(answers)).logits
+    close(read[:, 0], zoo.logits_of(module, ids)[:, -1].gather(-1, answers))
+
+
 @every
 def test_a_run_within_a_run_and_the_bare_module_within_it_are_not_heard(name, how):
     model, ids = zoo.model(name, how), zoo.tokens()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from micrographia.core.errors import UnknownModel, UserError
 from micrographia.core.model import Tap
 from micrographia.core.pretrained.body import Body
+from micrographia.core.pretrained.intake import device_of
 from micrographia.core.pretrained.weights import bias_of, gain_of, results
 from micrographia.core.sites import Site
 
@@ -65,7 +66,8 @@ def check(body: Body, sites: Iterable[Site], found: Mapping[Site, list[Tensor]],
     whole = {site.kind: value[0] for site, value in found.items() if site.layer is None}
     last: Tensor | None = None
     for layer in range(body.shape.n_layers):
-        at = {site.kind: value[0] for site, value in found.items() if site.layer == layer}
+        own = device_of(body.layers[layer])  # hooks meet what enters a layer before it is brought there
+        at = {site.kind: value[0].to(own) for site, value in found.items() if site.layer == layer}
         for test in (_check_heads, _check_stream, _check_attention, _check_norms):
             test(body, layer, at)
         if layer == 0:
@@ -91,6 +93,7 @@ def _check_norm(body: Body, layer: int, kind: str, at: Mapping[str, Tensor], x: 
     """The norm of what it should read, by its scale, gain and bias."""
     path = getattr(body.family, kind)
     module = body.part(path, None if kind == "final_norm" else layer)
+    x = x.to(at[kind].device)
     centred = x - x.mean(-1, keepdim=True) if body.family.norm.kind == "layernorm" else x
     gain, bias = gain_of(body, module), bias_of(module)
     wanted = centred / at[f"{kind}_scale"] * (1.0 if gain is None else gain)
@@ -168,6 +171,7 @@ def _normed(norm: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def _differs(body: Body, layer: int, name: str, found: Tensor, wanted: Tensor) -> None:
     """Raises UnknownModel where two sides are further apart, in norm, than rounding explains."""
+    wanted = wanted.to(found.device)
     allowed = max(8 * torch.finfo(found.dtype).eps, 2e-3)
     apart = float((found - wanted).double().norm() / wanted.double().norm().clamp(min=1e-12))
     if not apart <= allowed:

@@ -3,7 +3,7 @@
 Nothing is converted and no code from the Hub is run. What the Hub answers becomes an error that says what to do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from micrographia.core.errors import UnknownModel, UserError
-from micrographia.core.events import Watch, silent
+from micrographia.core.events import Note, Watch, silent
 from micrographia.core.pretrained.families import Family, family_of
 from micrographia.core.pretrained.model import Pretrained
 from micrographia.core.pretrained.words import HubTokenizer, as_tokenizer
@@ -41,7 +41,7 @@ def load(
     our own Runs gives the model that it trained, with its own words. `watch` is told what a user should know of later
     runs.
     Errors: UnknownModel for what is not there, not allowed or of no known family; UserError for settings that a module
-    in hand already has, or that a Run knows nothing of.
+    in hand already has, that a Run knows nothing of, or that exclude each other.
     """
     if isinstance(model, nn.Module):
         given = {"dtype": dtype, "device": device, "device_map": device_map, "revision": revision}
@@ -103,27 +103,48 @@ def _from_hub(
 ) -> Pretrained:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
+    if device is not None and device_map is not None:
+        raise UserError(f"Both device {device} and device_map {device_map} were asked for. Choose one.")
     where = {"revision": revision, "trust_remote_code": False}
     with _explained(name, revision):
         config = AutoConfig.from_pretrained(name, **where)
         family: Family = family_of(config)
         kind = AutoModelForMaskedLM if family.encoder else AutoModelForCausalLM
         choices = {"device_map": device_map} if device_map is not None else {}
-        module: Any = kind.from_pretrained(name, config=config, dtype=dtype or "auto", **choices, **where)
-        words = as_tokenizer(tokenizer) if tokenizer is not None else _own_tokenizer(name, where)
+        loaded: Any = kind.from_pretrained(
+            name, config=config, dtype=dtype or "auto", output_loading_info=True, **choices, **where
+        )
+        module, about = loaded
+        _check_whole(name, module, about["missing_keys"])
+        words = as_tokenizer(tokenizer) if tokenizer is not None else _own_tokenizer(name, where, watch)
     if device is not None:
         module = module.to(device)
     return Pretrained(module.eval(), words, watch=watch)
 
 
-def _own_tokenizer(name: str, where: dict[str, Any]) -> Tokenizer | None:
-    """The tokenizer that lies with the model; None for a folder without, where transformers would make one up."""
+def _check_whole(name: str, module: nn.Module, missing: Collection[str]) -> None:
+    """Raises UnknownModel where weights are not in the files: transformers draws them at random."""
+    if lacking := [each for each, _ in module.named_parameters() if each in missing]:
+        raise UnknownModel(
+            f"The model {name!r} was asked for; its files lack {len(lacking)} of its weights, such as {lacking[0]}; "
+            "they would be random. Choose a checkpoint with a language-modelling head, or load the module and pass it."
+        )
+
+
+def _own_tokenizer(name: str, where: dict[str, Any], watch: Watch) -> Tokenizer | None:
+    """The tokenizer that lies with the model; None for a folder without, where transformers would make one up, and, as
+    `watch` is told, for a model of the Hub without one."""
     from transformers import AutoTokenizer
 
     folder = Path(name)
-    if folder.is_dir() and not any(found for pattern in TOKENIZER_FILES for found in folder.glob(pattern)):
+    if folder.is_dir():
+        here = any(found for pattern in TOKENIZER_FILES for found in folder.glob(pattern))
+        return HubTokenizer(AutoTokenizer.from_pretrained(name, **where)) if here else None
+    try:
+        return HubTokenizer(AutoTokenizer.from_pretrained(name, **where))
+    except (OSError, ValueError) as error:
+        watch(Note(f"No tokenizer was found for {name}, which therefore takes token ids alone ({error})."))
         return None
-    return HubTokenizer(AutoTokenizer.from_pretrained(name, **where))
 
 
 @contextmanager

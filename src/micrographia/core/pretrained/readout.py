@@ -20,7 +20,7 @@ from micrographia.core.pretrained.spans import leaving_with
 def readout_hooks(body: Body, logits: LogitsAt) -> list[Hook]:
     """What happens at the unembedding."""
     head = body.part(body.family.head)
-    if isinstance(logits, Readout) and type(head) is nn.Linear:
+    if isinstance(logits, Readout) and type(head) is nn.Linear and not head._forward_hooks:  # of the user's own
         return [Hook(head, "in", leaving_with(lambda hidden: columns(body, head, hidden, logits)))]
     if logits == "all" or not (body.family.encoder or isinstance(logits, Readout)):
         return []
@@ -44,8 +44,8 @@ def selected(logits: Tensor, wanted: LogitsAt) -> Tensor:
 
 def columns(body: Body, head: nn.Linear, hidden: Tensor, wanted: Readout) -> Tensor:
     """The logits of some tokens at one position, (batch, 1, answer)."""
-    tokens = wanted.tokens.to(hidden.device)
-    found = torch.einsum("bd,bad->ba", hidden[:, wanted.pos], head.weight[tokens])
+    tokens = wanted.tokens.to(head.weight.device)
+    found = torch.einsum("bd,bad->ba", hidden[:, wanted.pos].to(tokens.device), head.weight[tokens])
     if head.bias is not None:
         found = found + head.bias[tokens]
     return capped(body, found)[:, None]
