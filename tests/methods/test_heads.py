@@ -5,6 +5,7 @@ import torch
 from torch import Generator
 
 from micrographia.core.architecture import Architecture
+from micrographia.core.errors import UserError
 from micrographia.core.model import Output
 from micrographia.core.transformer import Transformer
 from micrographia.core.transformer_weights import init_weights
@@ -55,6 +56,11 @@ def test_a_repeated_span_comes_twice_after_bos_and_holds_different_words():
     assert torch.equal(tokens[:, 1 : SPAN + 1], tokens[:, SPAN + 1 :])
     assert all(len(set(row)) == SPAN for row in tokens[:, 1 : SPAN + 1].tolist())
     assert repeated_spans(3, SPAN, WORDS, Generator().manual_seed(0)).shape == (3, 2 * SPAN)
+
+
+def test_a_span_of_more_words_than_there_are_is_refused():
+    with pytest.raises(UserError, match="Spans of 4 different words were asked for, of 3"):
+        repeated_spans(1, 4, torch.arange(3), torch.Generator())
 
 
 def test_each_planted_head_has_one_score_of_one():

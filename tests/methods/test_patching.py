@@ -101,6 +101,12 @@ def test_a_gap_of_zero_is_refused_with_both_values():
         patch(MODEL, Pairs(CLEAN, CLEAN, RIGHT, WRONG), READ, EVERYTHING).recovered()
 
 
+def test_a_gap_that_is_no_number_is_refused_too():
+    found = patch(MODEL, PAIRS, READ, EVERYTHING)
+    with pytest.raises(UserError, match="nan clean"):
+        found._replace(clean=found.clean * torch.nan).normalised()
+
+
 def test_prompts_that_do_not_line_up_are_refused():
     with pytest.raises(BadPrompt, match="4 and 3"):
         patch(MODEL, Pairs(CLEAN, CORRUPT[:, :3], RIGHT), [logit(RIGHT)], EVERYTHING)

@@ -111,11 +111,19 @@ class Graph:
 
     def inlets(self, writer: Node) -> tuple[Node, ...]:
         """The readers by which this writer itself reads; none for the input."""
-        return tuple(reader for reader in self.readers if self._feeds(reader, writer))
+        return self._inlets[writer]
 
     def outlets(self, reader: Node) -> tuple[Node, ...]:
         """The writers that read by this reader: one, or under grouped-query attention a group; none for the logits."""
-        return tuple(writer for writer in self.writers if self._feeds(reader, writer))
+        return self._outlets[reader]
+
+    @cached_property
+    def _inlets(self) -> dict[Node, tuple[Node, ...]]:
+        return {w: tuple(reader for reader in self.readers if self._feeds(reader, w)) for w in self.writers}
+
+    @cached_property
+    def _outlets(self) -> dict[Node, tuple[Node, ...]]:
+        return {r: tuple(writer for writer in self.writers if self._feeds(r, writer)) for r in self.readers}
 
     def _feeds(self, reader: Node, writer: Node) -> bool:
         if writer.site == INPUT or reader.site.layer != writer.site.layer:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from micrographia.core.errors import UserError
 from micrographia.core.model import Model, Start
 from micrographia.core.sites import Site
 
@@ -33,7 +34,14 @@ class RepeatScores(NamedTuple):
 def repeated_spans(
     n: int, span: int, words: Int[Tensor, "word"], generator: Generator, *, bos: int | None = None
 ) -> Int[Tensor, "n pos"]:
-    """n rows of `span` random different words and the same again, after `bos` where there is one."""
+    """n rows of `span` random different words and the same again, after `bos` where there is one.
+
+    Raises UserError for a span of more words than there are.
+    """
+    if not 0 < span <= len(words):
+        raise UserError(
+            f"Spans of {span} different words were asked for, of {len(words)} words. Ask for 1 to that many."
+        )
     drawn = torch.rand(n, len(words), generator=generator).topk(span).indices
     first = words[drawn]
     start = torch.full((n, 0 if bos is None else 1), bos or 0, dtype=first.dtype)

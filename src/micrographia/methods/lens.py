@@ -155,6 +155,7 @@ def logit_lens(
     rows: list[tuple[Tensor, ...]] = []
     for site in chosen:
         logits = model.unembed(cache[site][:, positions])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         wanted = answers[:, None].expand(-1, len(positions), -1)
         own = logits.gather(-1, wanted)
         prob = logits.softmax(-1)

@@ -60,7 +60,7 @@ class Patched(NamedTuple):
 
     def _gap(self, clean: Float[Tensor, "row metric"], corrupt: Float[Tensor, "row metric"]) -> Tensor:
         gap = clean - corrupt
-        flat = gap.abs() <= ZERO_GAP * torch.maximum(clean.abs(), corrupt.abs())
+        flat = ~(gap.abs() > ZERO_GAP * torch.maximum(clean.abs(), corrupt.abs()))  # NaN is no gap either
         if flat.any():
             row, metric = flat.nonzero()[0].tolist()
             whose = f"prompt {row}" if len(clean) > 1 else "these prompts"

@@ -86,7 +86,7 @@ def trace(
     drawn = torch.randn((n_samples, *embedded.shape[1:]), generator=generator).to(embedded)
     noise = add("embed", std * drawn, pos=places)
     rows = rows_of(inputs, torch.zeros(n_samples, dtype=torch.long, device=ids.device))
-    metric = prob(torch.full((n_samples,), answer, device=ids.device))
+    metric, own = (prob(torch.full((n,), answer, device=ids.device)) for n in (n_samples, 1))
     held = [Site(kind, layer) for kind in severed for layer in range(n_layers)]
     lowest, noised = model.run(rows, keep=held, edits=[noise], logits=metric.readout(_numbers(n_samples, ids)))
     assert lowest is not None
@@ -103,7 +103,7 @@ def trace(
         values=samples.mean(-1),
         samples=samples,
         low=metric(lowest, _numbers(n_samples, ids)).mean().item(),
-        high=logits[0, -1].softmax(-1)[answer].item(),
+        high=own(logits, _numbers(1, ids)).item(),
         answer=answer,
         noise_std=float(std),
         subject=tuple(places),
@@ -122,7 +122,7 @@ def subject_noise(model: Model, subjects: Sequence[Inputs]) -> float:
 
 
 def _std(embeddings: Sequence[Float[Tensor, "_ d_model"]]) -> float:
-    return torch.cat(list(embeddings)).std().item()
+    return torch.cat(list(embeddings)).double().std().item()
 
 
 def _numbers(n: int, like: Tensor) -> Tensor:

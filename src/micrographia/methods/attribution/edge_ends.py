@@ -22,8 +22,9 @@ from micrographia.core.tokens import Inputs, ids_of
 
 HELD = 2**24
 """Numbers of the writers' and readers' d_model vectors that are held at once."""
-STRAIGHT = 0.05
-"""Going back through the weights may miss the whole by this share before something else is taken to stand between."""
+STRAIGHT, ROUNDINGS = 1e-3, 6
+"""Going back through the weights may miss the whole by this share, or so many roundings of the dtype, before something
+else is taken to stand between."""
 
 
 class Slope(NamedTuple):
@@ -151,7 +152,8 @@ def _heads(
     normed = cache.get(norm, entering)
     cotangents = torch.einsum("rphe,hde->hrpd", gradient, getattr(model.weights, f"W_{site.kind.upper()}")[site.layer])
     whole = _back(cache[site], normed, gradient[None])[0]
-    if float((cotangents.sum(0) - whole).norm()) <= STRAIGHT * float(whole.norm()):
+    straight = max(STRAIGHT, ROUNDINGS * torch.finfo(whole.dtype).eps)
+    if float((cotangents.sum(0) - whole).norm()) <= straight * float(whole.norm()):
         return _back(normed, entering, cotangents) if norm in cache else cotangents
     each = torch.eye(gradient.shape[2], dtype=gradient.dtype, device=gradient.device)
     return _back(cache[site], entering, torch.einsum("rphe,hg->grphe", gradient, each))

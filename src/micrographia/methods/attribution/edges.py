@@ -55,7 +55,8 @@ class EdgeAttribution(NamedTuple):
 
     def top(self, n: int) -> list[tuple[Edge, float]]:
         """The n edges of largest mean score in absolute value, largest first."""
-        scored = [(edge, float(self.mean()[self.graph.place(edge)])) for edge in self.graph.edges]
+        rows = self.mean().tolist()
+        scored = [(edge, rows[i][j]) for edge, (i, j) in ((edge, self.graph.place(edge)) for edge in self.graph.edges)]
         return sorted(scored, key=lambda pair: -abs(pair[1]))[:n]
 
 

@@ -60,7 +60,7 @@ class Reading:
 
     def placed(self, effect: Float[Tensor, "prompt pos head"]) -> Float[Tensor, "prompt ..."]:
         """A score that is there already, with padding and positions treated as in every other."""
-        here = effect if self.mask is None else effect.masked_fill(~self.mask[:, :, None], 0)
+        here = effect if self.mask is None else effect.masked_fill(~self.mask[:, :, None].to(effect.device), 0)
         return here.sum(1) if self.positions == "sum" else here
 
     def _sums(self, axis: str) -> bool:
@@ -73,7 +73,7 @@ class Reading:
         for i, axis in enumerate(site.axes):
             if axis in PLACES:
                 shape = [len(self.mask), *(self.mask.shape[1] if j == i else 1 for j in range(1, len(site.axes)))]
-                difference.masked_fill_(~self.mask.reshape(shape), 0)
+                difference.masked_fill_(~self.mask.reshape(shape).to(difference.device), 0)
         return difference
 
 

@@ -150,7 +150,7 @@ def minimality(
     sets = [circuit - k for k in without] + [circuit - k - {v} for v, k in zip(ordered, without)]
     scores = alone([*sets, frozenset(members), frozenset()]).mean(1)
     gap = float((scores[-2] - scores[-1]).abs())
-    if not gap:
+    if not gap > ZERO_GAP * max(float(scores[-2].abs()), float(scores[-1].abs()), ZERO_GAP):
         raise UserError("The model scores as if all of it were ablated, so that no member can add a share of it.")
     kept, lost = scores[: len(ordered)], scores[len(ordered) : 2 * len(ordered)]
     return dict(zip(ordered, ((kept - lost).abs() / gap).tolist()))
