@@ -34,7 +34,16 @@ EVERY = (
 )
 
 
-@pytest.mark.parametrize("question", EVERY, ids=kind_of)
+@pytest.mark.parametrize(
+    "question",
+    [
+        *EVERY,
+        Patch(target=TARGET, prompts=PROMPTS, replace="noise", reference="texts.txt"),
+        Attribute(target=TARGET, prompts=PROMPTS, method="edges-ig", steps=3),
+        Attribute(target=TARGET, prompts=PROMPTS, method="ig-activation", steps=3),
+    ],
+    ids=kind_of,
+)
 def test_a_question_survives_the_way_through_json(question):
     assert read_question(json.loads(json.dumps(stored(question)))) == question
     assert hash(question) == hash(read_question(stored(question)))
@@ -69,6 +78,17 @@ def test_each_layer_is_a_place_of_its_own_unless_they_go_together():
         (lambda: Patch(target=TARGET, prompts=PROMPTS, metrics="loss"), "'loss'"),
         (lambda: Attribute(target=TARGET, prompts=PROMPTS, verify=-1), "verify"),
         (lambda: Trace(target=TARGET, prompt="a b", subject="c"), "do not stand in the prompt"),
+        (lambda: Patch(target=TARGET, prompts=PROMPTS, reference="texts.txt"), "reference was set .* other reads none"),
+        (
+            lambda: Attribute(target=TARGET, prompts=PROMPTS, steps=9),
+            "steps was set to 9, but method atp",
+        ),
+        (lambda: Attribute(target=TARGET, prompts=PROMPTS, method="edges", sites="L*.z"), "sites was set"),
+        (lambda: Attribute(target=TARGET, prompts=PROMPTS, method="edges-ig", positions="sum"), "positions was set"),
+        (lambda: Trace(target=TARGET, prompt="a b", subject="a", first_token=True), "first_token was set"),
+        (lambda: Circuit(target=TARGET, prompts=PROMPTS, n=5, faithful=0.5), "faithful was set to 0.5"),
+        (lambda: read_question({**stored(EVERY[1]), "verify": "64"}), "verify takes a whole number"),
+        (lambda: read_question({**stored(EVERY[0]), "mode": "up"}), 'mode takes "denoise" or "noise" or "both"'),
         (lambda: Trace(target=TARGET, prompt="a b", subject="a", noise=0.0), "noise"),
         (lambda: Circuit(target=TARGET, prompts=PROMPTS, n=0), "n must be at least 1"),
         (lambda: Lens(target=TARGET, prompt="a b", heads=0), "heads must be at least 1"),

@@ -295,3 +295,11 @@ def test_a_greedy_circuit_hangs_together(trained, tmp_path):
     )
     done = run(question, out=tmp_path / "r")
     assert any(row["member"].endswith("-> logits") for row in done.results["members"])
+
+
+def test_a_revision_of_what_lies_on_this_machine_is_refused(trained, gpt2, tmp_path):
+    for folder in (trained, gpt2):
+        question = Patch(target=replace(target(folder), revision="main"), prompts=INLINE)
+        with pytest.raises(BadConfig, match=r"revision 'main' of .* on this machine.*leave it out"):
+            run(question, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()

@@ -5,7 +5,7 @@ drawn from the rest, so that what was missed can be bounded.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Generator, Tensor
@@ -17,7 +17,7 @@ from micrographia.core.model import Model
 from micrographia.core.pairs import metric_of
 from micrographia.core.sites import Site, select
 from micrographia.labs.workbench import words
-from micrographia.labs.workbench.answer import Answer, Work, head_of
+from micrographia.labs.workbench.answer import MOST_PLACES, Answer, Work, head_of
 from micrographia.labs.workbench.config import MODES, Attribute, names
 from micrographia.labs.workbench.edges import ask_edges
 from micrographia.labs.workbench.effects import Grid, columns, grid, record, strongest
@@ -29,7 +29,6 @@ from micrographia.methods.attribution.calibrate import Calibration, calibrate, s
 from micrographia.methods.attribution.estimate import Attribution
 from micrographia.methods.attribution.flags import APART, Whole
 
-MOST_PLACES = 2000
 FEATURES = ("d_model", "d_head", "one")  # a place is whole along these axes
 PLACED = ("pos", "query", "key")
 TOP_SHARE = 2  # one in so many exact checks goes to the largest estimates
@@ -145,7 +144,7 @@ def _array(values: Tensor) -> np.ndarray:
     return values.double().cpu().numpy()
 
 
-def _calibration(mode: Literal["denoise", "noise"] | str, check: Calibration) -> list[dict[str, Any]]:
+def _calibration(mode: str, check: Calibration) -> list[dict[str, Any]]:
     """How estimate and exact effect agree, a row a kind of Site."""
     rows = []
     for each in check.kinds.values():

@@ -1,7 +1,8 @@
 """Circuit: the parts that carry a behaviour, and how much of it they carry when everything else is ablated.
 
 Members are ranked by edge attribution (nodes by the edges out of them), and judged exactly: faithfulness along a ladder
-of sizes with its areas, completeness, minimality, and circuits of the same size drawn at random.
+of sizes with its areas, completeness, minimality, and circuits of the same size drawn at random. They are judged on the
+prompts that chose them, which flatters them; other prompts of the same kind, asked anew, tell by how much.
 Sources: Wang et al. (2022), section 4; Hanna et al. (2024); Mueller et al. (2025) for the areas.
 """
 
@@ -114,7 +115,8 @@ def _judge(
 
     at("ladder")
     everything = list(scores)
-    order = [*order, *(each for each in ranked(scores) if each not in set(order))]
+    first = frozenset(order)
+    order = [*order, *(each for each in ranked(scores) if each not in first)]
     along, signed = areas(alone, order), areas(alone, ranked(scores, signed=True))
     at("size")
     chosen = _chosen(question, alone, scores, order, along)
@@ -144,7 +146,8 @@ def _chosen(question: Circuit, alone: Alone, scores: Mapping[Any, float], order:
     below = max((size for size in along.sizes if size < enough[0]), default=0)
     sizes = np.unique(np.linspace(below + 1, enough[0], TRIED).round().astype(int)).tolist()
     tried = faithfulness(alone, [frozenset(order[:size]) for size in sizes], order)
-    return order[: next(size for size, f in zip(sizes, _floats(tried.values)) if f >= question.faithful)]
+    faithful = (size for size, f in zip(sizes, _floats(tried.values)) if f >= question.faithful)
+    return order[: next(faithful, enough[0])]  # in another batch rounding may put the rung itself just below
 
 
 def _floats(values: Tensor) -> list[float]:
@@ -180,15 +183,14 @@ def _told(judged: Judged, ablation: str, n_members: int, generator: Generator) -
 def _figures(
     question: Circuit, judged: Judged, scored: EdgeAttribution, scores: Mapping[Any, float], gap: float
 ) -> list[Figure]:
-    ablation = "what stands for the rest is named above"
     ladder = Figure(
         name="faithfulness",
         kind="lines",
         group="In pictures",
         title="How much of the behaviour circuits of each size carry",
         source="Mueller et al. (2025), section 3.1",
-        caption=f"Members by their score; 1 is the whole model, 0 all ablated ({ablation}). Above 1, what was left out "
-        "works against the behaviour.",
+        caption=f"Members by their score; 1 is the whole model, 0 all replaced by {Ablation(question.ablation)}. Above "
+        "1, what was left out works against the behaviour.",
         data={
             "x": np.array([judged.along.sizes, judged.signed.sizes]),
             "y": np.array([_floats(judged.along.faithfulness.values), _floats(judged.signed.faithfulness.values)]),

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from micrographia.core.config_files import refuse_misfits
 from micrographia.core.errors import BadConfig
 
 Mode = Literal["denoise", "noise", "both"]
@@ -82,9 +83,9 @@ class Patch:
     mode: Mode = "both"
     """denoise: the clean value into the corrupt run; noise: the corrupt value into the clean run."""
     replace: Literal["other", "zero", "noise", "mean", "resample"] = "other"
-    """What is put there: the other run's value, zero, that with noise, or the mean or a resample of the reference."""
+    """What is put there: the other run's value, zero, or the mean of, a resample of or noise like the reference."""
     reference: str | None = None
-    """A FILE of texts for mean and resample: one a line, or JSON. By default the prompts themselves."""
+    """A FILE of texts for mean, resample and noise: one a line, or JSON. By default the prompts themselves."""
     plan: Literal["fast", "strict"] = "fast"
     """fast: many patches a batch; strict: bit-equal to one run after another."""
 
@@ -92,6 +93,8 @@ class Patch:
         _refuse_empty(self, "sites", "by", "metrics")
         _refuse_unknown(self, "by", AXES)
         _refuse_unknown(self, "metrics", METRICS)
+        of_use = self.replace not in ("other", "zero")
+        _refuse_idle(self, "reference", of_use, f"replace {self.replace} reads none; mean, resample and noise do")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +125,10 @@ class Attribute:
     def __post_init__(self) -> None:
         _refuse_empty(self, "sites")
         _refuse_less(self, steps=1, verify=0, top=1, strongest=0)
+        edges, on_a_path = self.method.startswith("edges"), "ig" in self.method.split("-")
+        _refuse_idle(self, "steps", on_a_path, f"method {self.method} walks no path; ig, ig-activation and edges-ig do")
+        for name in ("sites", "positions"):
+            _refuse_idle(self, name, not edges, f"method {self.method} scores all edges between parts")
         if self.strongest and self.method not in ONCE:
             raise BadConfig(
                 f"Only the {self.strongest} strongest places were asked for by {self.method}, which comes to its "
@@ -155,6 +162,7 @@ class Trace:
 
     def __post_init__(self) -> None:
         _refuse_less(self, samples=1, window=1)
+        _refuse_idle(self, "first_token", self.answer is not None, "no answer is named, of which to take the first")
         if self.noise <= 0:
             raise BadConfig(f"noise must be positive. Got {self.noise}.")
         if not self.subject.strip() or self.subject.strip() not in self.prompt:
@@ -196,6 +204,8 @@ class Circuit:
             raise BadConfig(f"faithful must lie in (0, 1]. Got {self.faithful}.")
         if self.n is not None and self.threshold is not None:
             raise BadConfig("The size of the circuit was given twice, as n and as threshold. Leave one out.")
+        by_share = self.n is None and self.threshold is None
+        _refuse_idle(self, "faithful", by_share, "the size of the circuit is given by n or threshold")
         if self.select == "greedy" and (self.units != "edges" or self.threshold is not None):
             raise BadConfig("Greedy selection grows edges from the logits: take units edges, and n or faithful.")
 
@@ -297,6 +307,7 @@ def _made(kind: type, choices: Mapping[str, Any]) -> Any:
     required = [one.name for one in dataclasses.fields(kind) if one.default is dataclasses.MISSING]
     if lacking := [name for name in required if name not in choices]:
         raise BadConfig(f"{kind.__name__.lower()} lacks {', '.join(lacking)}. Give a value to each.")
+    refuse_misfits(kind, choices)
     return kind(**choices)
 
 
@@ -315,3 +326,11 @@ def _refuse_less(question: Any, **least: int) -> None:
     for name, bound in least.items():
         if getattr(question, name) < bound:
             raise BadConfig(f"{name} must be at least {bound}. Got {getattr(question, name)}.")
+
+
+def _refuse_idle(question: Any, name: str, of_use: bool, why: str) -> None:
+    """A choice that would have no effect is told, not passed over."""
+    default = next(one.default for one in dataclasses.fields(question) if one.name == name)
+    found = getattr(question, name)
+    if not of_use and found != default:
+        raise BadConfig(f"{name} was set to {found!r}, but {why}. Leave {name} out, or choose otherwise.")

@@ -148,6 +148,7 @@ def _told(mode: str, each: Check) -> dict[str, Any]:
 
 
 def of_checks(checks: Mapping[str, Check], metric: str) -> list[Figure]:
+    """The estimate beside the exact effect of every edge that was checked; a picture a mode."""
     return [
         Figure(
             name=f"calibration-{mode}",

@@ -121,8 +121,9 @@ def names_along(each: Grid, axis: str, positions: Sequence[str]) -> list[str]:
 
 
 def _row_names(each: Grid, down: Sequence[str]) -> list[str]:
-    """Rows by layer and head as L9.6, others by what they are."""
-    sides = [names_along(each, axis, [str(i) for i in range(10_000)]) for axis in down]
+    """Rows by their numbers along each axis: 9.6 is head 6 of layer 9."""
+    numbers = [str(i) for i in range(max(each.lengths))]
+    sides = [names_along(each, axis, numbers) for axis in down]
     names = sides[0]
     for side in sides[1:]:
         names = [f"{left}.{right}" for left in names for right in side]

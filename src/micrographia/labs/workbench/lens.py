@@ -14,19 +14,19 @@ from torch import Generator, Tensor
 
 from micrographia.core.errors import BadPrompt
 from micrographia.core.events import Watch
-from micrographia.core.pairs import Pairs, check_aligned
+from micrographia.core.pairs import Pairs, Reader, check_aligned
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens
 from micrographia.labs.workbench.answer import Answer, Work, about
 from micrographia.labs.workbench.config import Lens
 from micrographia.labs.workbench.lens_figures import figures_of_lens
 from micrographia.labs.workbench.prompts import check_length, position_names
-from micrographia.labs.workbench.reading import Legible, Read, first_choice, read_stream, said
+from micrographia.labs.workbench.reading import Read, first_choice, read_stream, said
 
 CELLS = 60  # of heads and source tokens, in the results
 SOFT_CAPPED = 1e-2  # parts and logits further apart than this share of the larger: something stands between them
 
 
-def ask_lens(question: Lens, model: Legible) -> Work:
+def ask_lens(question: Lens, model: Reader) -> Work:
     """Read the prompts and the answers; what remains is to read the stream."""
     texts = [text for text in (question.prompt, question.corrupt) if text is not None]
     rows = [ids_of(model.to_tokens(text)).to(model.weights.W_E.device) for text in texts]
@@ -93,7 +93,7 @@ def _cells(read: Read) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -max(abs(row[side]) for side in read.sides))
 
 
-def _layers(read: Read, model: Legible) -> list[dict[str, Any]]:
+def _layers(read: Read, model: Reader) -> list[dict[str, Any]]:
     """A row for each point of the stream: what it would say at the last position."""
     found = read.layers
     own = found.logit[:, :, -1, 0] - (found.logit[:, :, -1, 1] if len(read.answers) > 1 else 0.0)
@@ -112,7 +112,7 @@ def _layers(read: Read, model: Legible) -> list[dict[str, Any]]:
     return rows
 
 
-def _told(question: Lens, read: Read, ids: Tensor, model: Legible) -> dict[str, Any]:
+def _told(question: Lens, read: Read, ids: Tensor, model: Reader) -> dict[str, Any]:
     """The prompts as they stand in the results of every question."""
     wrong = read.answers[1] if len(read.answers) > 1 else None
     tokens = {f"{side}_tokens": to_str_tokens(model.tokenizer, row) for side, row in zip(read.sides, ids)}

@@ -52,6 +52,8 @@ def _pair(row: Any, where: str) -> PairText:
     lacking = [key for key in NEEDED if not isinstance(row.get(key), str) or not row[key]]
     if lacking:
         raise BadPrompt(f"{where} lacks {', '.join(lacking)}. Each pair needs clean, corrupt and answer.")
+    if not isinstance(row.get("wrong"), str | None):
+        raise BadPrompt(f"{where} has the wrong answer {row['wrong']!r}. Write a text, or leave it out.")
     return PairText(row["clean"], row["corrupt"], row["answer"], row.get("wrong") or None)
 
 

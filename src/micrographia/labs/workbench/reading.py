@@ -1,7 +1,7 @@
 """What a lens reads of a model: parts, sources and layers, of one prompt or of two side by side."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,14 +12,10 @@ from micrographia.core.graph import Node
 from micrographia.core.model import Model
 from micrographia.core.pairs import Reader
 from micrographia.core.tokens import to_str_tokens
-from micrographia.methods.lens import Direct, Lens, Unembeds, by_source, direct_logit_attribution, logit_lens
+from micrographia.methods.lens import Direct, Lens, by_source, direct_logit_attribution, logit_lens
 
 SIDES = ("clean", "corrupt")
 STREAM = ("L0.resid_pre", "L*.resid_post")
-
-
-class Legible(Unembeds, Reader, Protocol):
-    """A Model that reads texts and turns residual streams into logits, as all of ours do."""
 
 
 class Read(NamedTuple):
@@ -44,7 +40,7 @@ class Read(NamedTuple):
 
 
 def read_stream(
-    model: Legible,
+    model: Reader,
     ids: Int[Tensor, "side pos"],
     answers: Sequence[int],
     positions: list[str],

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from micrographia.core.errors import MissingExtra, RunNotFound
+from micrographia.core.errors import BadConfig, MissingExtra, RunNotFound
 from micrographia.core.events import Progress, Watch
 from micrographia.core.model import Model
 from micrographia.core.runtime import pick_device, torch_dtype
@@ -16,13 +16,18 @@ def load_target(target: Target, watch: Watch) -> Model:
     """The model, on its device and in its precision.
 
     A folder that is there comes first, then a Run of that name, then the hub. Raises UnknownModel, BadConfig for a
-    device that is not there, MissingExtra without transformers.
+    device that is not there or a revision of what is not on the hub, MissingExtra without transformers.
     """
     watch(Progress("load the model", 0, 1, "model"))
     device, dtype = pick_device(target.device), torch_dtype(target.dtype)
     run = None if Path(target.model).is_dir() else _run_of(target.model)
     if run is None and (Path(target.model) / "run.json").is_file():
         run = Path(target.model)
+    if target.revision is not None and (run is not None or Path(target.model).is_dir()):
+        raise BadConfig(
+            f"Asked for revision {target.revision!r} of {target.model}, which lies on this machine. Revisions are of "
+            "models on the hub: leave it out, or give the hub's name."
+        )
     if run is not None:
         model: Model = load_trained(run, dtype=dtype, device=str(device))
     else:

@@ -30,6 +30,8 @@ STATES: dict[State, str] = {
 }
 SEVERED: dict[Severed, str] = {"mlp_out": "MLPs held", "attn_out": "attention held"}
 TOP = 12
+HARDLY = 0.05
+"""A blur that lowers the probability by less than this share of it hardly lowers it. Our choice."""
 
 
 class Picture(NamedTuple):
@@ -128,7 +130,7 @@ def _summary(question: Trace, traced: Traced, answer: str, names: Sequence[str])
         f"{traced.low:.3g} ({question.samples} draws of noise of {traced.noise_std:.3g}, "
         f"{question.noise:g} standard deviations of the embeddings)."
     )
-    if gap < 0.05 * traced.high:
+    if gap < HARDLY * traced.high:
         return [first, "The blur hardly lowers it, so there is little to bring back: take more noise, or another fact."]
     return [
         first,
@@ -175,7 +177,7 @@ def _figures(pictures: Sequence[Picture], names: Sequence[str], answer: str) -> 
         group="In pictures",
         title="What restoring the last token of the subject brings back",
         source="Meng et al. (2022), figure 3",
-        caption="Where the curve with MLPs held lies lower, the state works through the MLPs behind it.",
+        caption=WORKS_THROUGH if severed else "The probability that restoring one state brings back, layer by layer.",
         data={
             "x": np.arange(effects.shape[1]),
             "y": effects,
@@ -187,6 +189,12 @@ def _figures(pictures: Sequence[Picture], names: Sequence[str], answer: str) -> 
     return [*figures, along]
 
 
+WORKS_THROUGH = (
+    "Where the curve with one kind of part held lies below that of one state, the state works through parts of that "
+    "kind in the layers behind it."
+)
+
+
 def trace_map(name: str, title: str, pictures: Sequence[Picture], names: Sequence[str], told: str) -> Figure:
     """Tokens downward, layers across, one scale for all panels."""
     z = np.stack([each.traced.values.T.flip(0).cpu().numpy() for each in pictures])
@@ -196,7 +204,8 @@ def trace_map(name: str, title: str, pictures: Sequence[Picture], names: Sequenc
         group="In pictures",
         title=title,
         source="Meng et al. (2022), figure 1",
-        caption=f"Tokens with a star were blurred. Dark: the answer comes back from here. {told}".strip(),
+        caption="Tokens with a star were blurred. The higher the probability, the more of the answer comes back from "
+        f"here. {told}".strip(),
         data={
             "z": z,
             "panels": [each.name for each in pictures],

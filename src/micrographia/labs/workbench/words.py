@@ -157,7 +157,7 @@ def of_circuit(question: Circuit, ends: Ends, judged: Any, ablation: str, n_memb
     return [
         *opening(ends, n),
         f"{len(judged.chosen):,} of {n_members:,} {question.units} carry {carried:.1%} of the behaviour alone, with "
-        f"everything else replaced by {ablation}.",
+        f"everything else replaced by {ablation}, on the prompts that chose them.",
         f"Circuits of that size drawn at random carry {float(null.values.median()) + 0.0:.1%} "
         f"({null.low:.1%} to {null.high:.1%}; p = {null.at_least:.2g} over {len(null.values)} draws).",
         f"With the same members taken out of both, circuit and model differ by {judged.gap_of_random:.3g} "
