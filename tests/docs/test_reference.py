@@ -16,8 +16,8 @@ INNER = {
     f"micrographia.{room}.{name}"
     for room, names in {
         "core.store": "atomic checkpoints exact lock manifest records",
-        "core.pretrained": "attending body checks generation intake listener readout spans words",
-        "core.sweep": "base plan reading writing",
+        "core.pretrained": "attending body checks fused generation intake listener readout retries spans words",
+        "core.sweep": "base last_layer plan reading writing",
         "methods.attribution": "edge_ends passes readers softmax_patch",
     }.items()
     for name in names.split()

@@ -15,6 +15,7 @@ from micrographia.core.errors import UnknownModel, UserError
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.pretrained.families import Family, family_of
 from micrographia.core.pretrained.model import Pretrained
+from micrographia.core.pretrained.retries import told_once
 from micrographia.core.pretrained.words import HubTokenizer, as_tokenizer
 from micrographia.core.tokens import Tokenizer
 from micrographia.core.transformer import Transformer
@@ -106,7 +107,7 @@ def _from_hub(
     if device is not None and device_map is not None:
         raise UserError(f"Both device {device} and device_map {device_map} were asked for. Choose one.")
     where = {"revision": revision, "trust_remote_code": False}
-    with _explained(name, revision):
+    with _explained(name, revision), told_once(watch):
         config = AutoConfig.from_pretrained(name, **where)
         family: Family = family_of(config)
         kind = AutoModelForMaskedLM if family.encoder else AutoModelForCausalLM
