@@ -48,6 +48,17 @@ def test_parts_sum_to_the_difference_before_gemmas_cap():
     assert "L1.z[3]" in found.labels  # heads stay apart behind the norm
 
 
+@pytest.mark.parametrize("kind", ["grouped heads", "norms behind", "flattened mlp"])
+def test_parts_of_a_bfloat16_model_are_summed_in_float32(kind):
+    model, tokens = tiny(kind, dtype=torch.bfloat16), given(kind)[1]
+    heads = [Node(Site("z", 1), 2), Node(Site("z", 0), 0)]
+    found = direct_logit_attribution(model, tokens, RIGHT, WRONG)
+    by = by_source(model, tokens, heads, RIGHT, WRONG).sum(-1)
+    of_heads = torch.stack([found.values[:, found.labels.index(str(head))] for head in heads], 1)
+    assert (found.values.dtype, by.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(by, of_heads, rtol=0.05, atol=0.05 * float(of_heads.abs().max()))
+
+
 def test_every_bias_has_a_part_of_its_own():
     model, tokens = given("biased")
     labels = direct_logit_attribution(model, tokens, RIGHT, WRONG).labels

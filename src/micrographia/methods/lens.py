@@ -85,7 +85,7 @@ def direct_logit_attribution(
     cache = model.run(inputs, keep=[*front, *(s for s in model.sites if s.kind in kinds)], logits="last").cache
     read = _readout(model, cache, directions, pos)
     parts: dict[str, Tensor] = {}
-    at = {site: cache[site][:, pos] for site in cache if site != SCALE}
+    at = {site: _wide(cache[site][:, pos]) for site in cache if site != SCALE}
     parts["embed"] = _along(at[INPUT] - at[POS_EMBED] if POS_EMBED in at else at[INPUT], read)
     if POS_EMBED in at:
         parts["pos_embed"] = _along(at[POS_EMBED], read)
@@ -121,7 +121,7 @@ def by_source(
     kept = [*scale, *behind, *(Site(kind, i) for kind in ("pattern", "v") for i in layers)]
     cache = model.run(inputs, keep=kept, logits="last").cache
     read = _readout(model, cache, _directions(model, right, wrong), pos)
-    at = {site: cache[site][:, pos] for site in behind}
+    at = {site: _wide(cache[site][:, pos]) for site in behind}
     group = model.shape.n_heads // model.shape.n_kv_heads
     found: list[Tensor] = []
     for node in heads:
@@ -129,8 +129,8 @@ def by_source(
         assert layer is not None
         assert head is not None
         reads = read * _held_scale(model, "attn", layer, at)
-        v = cache[Site("v", layer)][:, :, head // group]
-        value = torch.einsum("bke,ed,bd->bk", v, model.weights.W_O[layer, head], reads)
+        v = _wide(cache[Site("v", layer)][:, :, head // group])
+        value = torch.einsum("bke,ed,bd->bk", v, model.weights.W_O[layer, head].to(v), reads)
         found.append(cache[Site("pattern", layer)][:, head, pos] * value)
     return torch.stack(found, 1)
 
@@ -154,8 +154,7 @@ def logit_lens(
     positions = list(at)
     rows: list[tuple[Tensor, ...]] = []
     for site in chosen:
-        logits = model.unembed(cache[site][:, positions])
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = _wide(model.unembed(cache[site][:, positions]))
         wanted = answers[:, None].expand(-1, len(positions), -1)
         own = logits.gather(-1, wanted)
         prob = logits.softmax(-1)
@@ -177,8 +176,13 @@ def _of_answers(columns: Float[Tensor, "*d vocab"], right: Tensor, wrong: Tensor
 
 def _readout(model: Model, cache: Cache, directions: Tensor, pos: int) -> Float[Tensor, "prompt d_model"]:
     """What reads the answers off the residual stream, the final norm's scale held."""
-    read = model.weights.final_readout(directions).T
+    read = _wide(model.weights.final_readout(directions)).T
     return read / cache[SCALE][:, pos] if SCALE in cache else read
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least: parts are sums over d_model, of which a narrower dtype keeps two digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _along(vector: Float[Tensor, "prompt d_model"], read: Float[Tensor, "prompt d_model"]) -> Float[Tensor, "prompt"]:
@@ -191,10 +195,10 @@ def _attention_parts(model: Model, layer: int, at: dict[Site, Tensor], read: Ten
     if z is None:
         return {}
     reads = read * _held_scale(model, "attn", layer, at)
-    heads = torch.einsum("bhe,hed,bd->bh", z, model.weights.W_O[layer], reads)
+    heads = torch.einsum("bhe,hed,bd->bh", z, model.weights.W_O[layer].to(z), reads)
     parts = {str(Node(Site("z", layer), head)): part for head, part in enumerate(heads.unbind(1))}
     bias = _bias(model, "b_O", layer)
-    return parts if bias is None else parts | {f"L{layer}.b_O": reads @ bias}
+    return parts if bias is None else parts | {f"L{layer}.b_O": reads @ bias.to(reads)}
 
 
 def _mlp_parts(model: Model, layer: int, at: dict[Site, Tensor], read: Tensor) -> dict[str, Tensor]:
@@ -204,7 +208,7 @@ def _mlp_parts(model: Model, layer: int, at: dict[Site, Tensor], read: Tensor) -
     whole, bias = _along(at[site], read), _bias(model, "b_out", layer)
     if bias is None:
         return {str(site): whole}
-    constant = (read * _held_scale(model, "mlp", layer, at)) @ bias
+    constant = (read * _held_scale(model, "mlp", layer, at)) @ bias.to(read)
     return {str(site): whole - constant, f"L{layer}.b_out": constant}
 
 

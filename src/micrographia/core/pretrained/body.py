@@ -71,7 +71,8 @@ class Body:
         if not isinstance(found, nn.ModuleList):
             raise UnknownModel(
                 f"{type(self.module).__name__} has no layers at {self.family.layers!r}, where {self.family.name} keeps "
-                "them. Pass the model with its language-modelling head (such as AutoModelForCausalLM gives)."
+                "them. Pass the model with its language-modelling head (such as AutoModelForCausalLM gives), and not "
+                "what wraps it (of PEFT: the module that `merge_and_unload()` gives)."
             )
         return list(found)
 
