@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from micrographia.core.errors import BadConfig
+from micrographia.core.choices import nearest_preset, positive, refuse_broken, training
 
 Operation = Literal["add", "subtract", "multiply", "polynomial"]
 
@@ -19,7 +19,7 @@ class Config:
     """Learn `a o b mod p` from a part of all p * p pairs, written as the tokens a, b, "="."""
 
     modulus: int = 113
-    """p. With a prime, as published, all frequencies are alike; with a composite they are not, and multiply is refused."""
+    """p. With a prime, as published, all frequencies are alike; with a composite not, and multiply is refused."""
     operation: Operation = "add"
     """add: a+b, subtract: a-b, multiply: a*b, polynomial: a^2+ab+b^2, all mod p."""
     train_fraction: float = 0.3
@@ -89,31 +89,17 @@ class Config:
     """CPU threads; by default the cores this process may use. Stored in the Run and reused on resumption."""
 
     def __post_init__(self) -> None:
-        checks = {
+        sizes = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp")
+        sizes += ("epochs", "eval_every", "snapshots", "checkpoint_every")
+        own = {
             "modulus must be at least 3": self.modulus >= 3,
             "train_fraction must lie strictly between 0 and 1": 0 < self.train_fraction < 1,
             "train_fraction must give at least one pair": self.train_fraction * self.modulus**2 >= 1,
-            "n_layers, d_model, n_heads, d_head and d_mlp must be positive": min(
-                self.n_layers, self.d_model, self.n_heads, self.d_head, self.d_mlp
-            )
-            >= 1,
-            "lr must be positive": self.lr > 0,
-            "weight_decay must not be negative": self.weight_decay >= 0,
-            "beta1 and beta2 must lie in [0, 1)": 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1,
-            "eps must be positive": self.eps > 0,
-            "epochs, eval_every, snapshots and checkpoint_every must be positive": min(
-                self.epochs, self.eval_every, self.snapshots, self.checkpoint_every
-            )
-            >= 1,
-            "warmup must not be negative": self.warmup >= 0,
-            "threads must be positive": self.threads is None or self.threads >= 1,
             "rotary positions need an even d_head": self.positions != "rotary" or self.d_head % 2 == 0,
             "a model needs attention, an MLP, or both": self.attention or self.mlp,
             "multiply needs a prime modulus": self.operation != "multiply" or is_prime(self.modulus),
         }
-        broken = [text for text, good in checks.items() if not good]
-        if broken:
-            raise BadConfig(f"This config cannot be run: {'; '.join(broken)}. Got {self}.")
+        refuse_broken(self, {**own, **positive(self, sizes), **training(self)})
 
     @property
     def effective_split_seed(self) -> int:
@@ -178,11 +164,7 @@ SETTLED = 20_000
 
 
 def _nearest(config: Config) -> str:
-    for name, make in PRESETS.items():
-        free = {field: getattr(config, field) for field in FREE}
-        if dataclasses.replace(make(), **free) == config:
-            return name
-    return "custom"
+    return nearest_preset(config, PRESETS, FREE)
 
 
 def is_prime(n: int) -> bool:

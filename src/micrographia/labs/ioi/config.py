@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-from micrographia.core.errors import BadConfig
+from micrographia.core.choices import nearest_preset, positive, refuse_broken, training
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,23 +84,15 @@ class Config:
     def __post_init__(self) -> None:
         sizes = ("seeds", "n_layers", "d_model", "n_heads", "d_head", "d_mlp", "rows", "steps")
         sizes += ("prompts", "pairs", "places", "eval_every", "snapshots", "checkpoint_every")
-        checks = {f"{name} must be positive": getattr(self, name) >= 1 for name in sizes} | {
+        idle = [name for name in TRAINING if self.model and getattr(self, name) != DEFAULTS[name]]
+        own = {
             f"n_ctx must be at least {LONGEST_PROMPT}, the longest prompt": self.n_ctx >= LONGEST_PROMPT,
             "least must lie between 0 and 1": 0 <= self.least <= 1,
-            "lr must be positive": self.lr > 0,
-            "weight_decay must not be negative": self.weight_decay >= 0,
-            "beta1 and beta2 must lie in [0, 1)": 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1,
-            "eps must be positive": self.eps > 0,
-            "warmup must not be negative": self.warmup >= 0,
-            "threads must be positive": self.threads is None or self.threads >= 1,
             "rotary positions need an even d_head": self.positions != "rotary" or self.d_head % 2 == 0,
             "a model that is there is not trained: take --preset paper, or seeds 1": not self.model or self.seeds == 1,
+            f"a model that is there is not trained: leave out {', '.join(idle)}": not idle,
         }
-        broken = [text for text, good in checks.items() if not good]
-        if self.model and (idle := [name for name in TRAINING if getattr(self, name) != DEFAULTS[name]]):
-            broken.append(f"a model that is there is not trained: leave out {', '.join(idle)}")
-        if broken:
-            raise BadConfig(f"This config cannot be run: {'; '.join(broken)}. Got {self}.")
+        refuse_broken(self, {**positive(self, sizes), **own, **training(self)})
 
 
 LONGEST_PROMPT = 15
@@ -168,11 +160,6 @@ def preset_of(config: Config) -> str:
 
     Any folder of GPT-2 small is as good as its name.
     """
-    fixed = [field.name for field in dataclasses.fields(Config) if field.name not in FREE]
     if is_gpt2(config.model):
         config = dataclasses.replace(config, model=paper().model)
-    for name, make in PRESETS.items():
-        preset = make()
-        if all(getattr(preset, field) == getattr(config, field) for field in fixed):
-            return name
-    return "custom"
+    return nearest_preset(config, PRESETS, FREE)
