@@ -47,7 +47,7 @@ def test_a_small_model_takes_all_pairs_at_once_and_a_large_one_few():
     )
     prompts = torch.zeros(100, 15, dtype=torch.long)
     assert at_once(small, prompts) == 100
-    assert at_once(gpt2, prompts) == 4
+    assert at_once(gpt2, prompts) == 6
     assert at_once(gpt2, torch.zeros(8, 1000, dtype=torch.long)) == 1
 
 

@@ -52,10 +52,11 @@ def attribute(
 ) -> Attribution:
     """Estimates, for every place of these Sites, the change of the metric if that place alone were patched.
 
-    In the metric's unit, per prompt. `choices` go to the method, whose docstring tells cost, memory and source. Pairs
-    go through `prompts_at_once` at a time, by default as many as keep the graph small (`groups`); all of them where
-    `edits` are made, which may name rows, or where `give` takes scores as they come. Raises UserError for an unknown
-    method, or groups together with `give` or `edits`; BadPrompt for pairs that do not line up.
+    In the metric's unit, per prompt. `choices` go to the method, whose docstring tells cost, memory and source. The
+    model runs by its fused kernels, where it has any. Pairs go through `prompts_at_once` at a time, by default as many
+    as keep the graph small (`groups`); all of them where `edits` are made, which may name rows, or where `give` takes
+    scores as they come. Raises UserError for an unknown method, or groups together with `give` or `edits`; BadPrompt
+    for pairs that do not line up.
     """
     if method not in METHODS:
         raise UserError(f"Attribution by {method!r} was asked for; there are {', '.join(METHODS)}. Choose one.")
@@ -69,6 +70,6 @@ def attribute(
     n_at_once = len(pairs) if whole else prompts_at_once or at_once(model.shape, pairs.clean)
 
     def explain(some: Pairs, metric: Metric) -> Attribution:
-        return METHODS[method].run(model, some, metric, sites, mode=mode, **choices)
+        return METHODS[method].run(model.fused, some, metric, sites, mode=mode, **choices)
 
     return in_groups(explain, pairs, metric, n_at_once)

@@ -94,7 +94,7 @@ def edge_attribution(
         rows = torch.arange(first, min(first + prompts_at_once, len(pairs)), device=pairs.right.device)
         clean, corrupt = rows_of(pairs.clean, rows), rows_of(pairs.corrupt, rows)
         base, other = (corrupt, clean) if mode == "denoise" else (clean, corrupt)
-        found.append(_score(model, graph, metric, rows, base, other, steps if method == "eap-ig" else 0))
+        found.append(_score(model.fused, graph, metric, rows, base, other, steps if method == "eap-ig" else 0))
         watch(Progress("edge attribution", int(rows[-1]) + 1, len(pairs), "pair"))
     values, base_values, other_values = (torch.cat(parts) for parts in zip(*found))
     clean_values, corrupt_values = (other_values, base_values) if mode == "denoise" else (base_values, other_values)
