@@ -73,6 +73,13 @@ def test_a_stream_that_is_not_the_sum_of_its_writers_is_refused():
         check_additive(Scaled(model.arch, scaled), some_tokens(model.arch))
 
 
+def test_a_stream_that_is_no_number_is_called_so():
+    model = small_model(A_FEW["normed"])
+    broken = {name: w * (torch.nan if name == "blocks.0.attn.W_O" else 1) for name, w in model.state.items()}
+    with pytest.raises(UserError, match="no number"):
+        check_additive(type(model)(model.arch, broken), some_tokens(model.arch))
+
+
 def test_unknown_edges_are_refused_with_examples_of_what_there_is():
     graph = graph_of(small_model(A_FEW["normed"]))
     with pytest.raises(UserError, match=r"Writers are L0\.resid_pre"):

@@ -8,6 +8,7 @@ Where a norm stands behind attention (Gemma 2 and 3, OLMo 2), heads do not add u
 attention output is one writer.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -177,6 +178,11 @@ def check_additive(model: Model, inputs: Inputs) -> None:
     cache = model.run(rows_of(inputs, slice(1)), keep=[INPUT, *writers, end], logits="last").cache
     total = cache[INPUT].double() + sum(cache[site].double() for site in writers)
     gap = float((total - cache[end].double()).norm() / cache[end].double().norm())
+    if math.isnan(gap):
+        raise UserError(
+            "Parts of this model were to be compared, but its residual stream holds what is no number. Look at its "
+            "logits; of padded prompts in float64, transformers' eager attention makes NaN: use float32 or sdpa there."
+        )
     if not gap < ROUNDING:
         raise UserError(
             f"The parts of this model were to be told apart by what they add to the residual stream, but they miss it "

@@ -43,7 +43,7 @@ class Ablation(NamedTuple):
 
     by: By = "other"
     reference: Inputs | None = None
-    """For "mean"; the corrupt prompts if none is given."""
+    """For "mean"; the corrupt prompts if none is given. Wang et al. average within one template at a time."""
 
     def __str__(self) -> str:
         if self.by != "mean":
