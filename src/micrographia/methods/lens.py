@@ -9,7 +9,7 @@ the logit lens" (2020).
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -23,13 +23,6 @@ from micrographia.core.tokens import Inputs
 
 POS_EMBED = Site("pos_embed")
 SCALE = Site("final_norm_scale")
-
-
-@runtime_checkable
-class Unembeds(Model, Protocol):
-    """A Model that turns any residual stream into logits, as all of ours do."""
-
-    def unembed(self, residual: Tensor) -> Tensor: ...
 
 
 class Direct(NamedTuple):
