@@ -89,6 +89,12 @@ def test_a_resample_of_one_prompt_is_that_prompt():
     assert torch.allclose(found.values[0], of(CORRUPT, [put("L0.mlp_out", first)]))
 
 
+@pytest.mark.parametrize("replace", ["other", "zero"])
+def test_a_reference_that_nothing_reads_is_refused(replace):
+    with pytest.raises(UserError, match="with reference prompts"):
+        patch(MODEL, PAIRS, READ, EVERYTHING, replace=replace, reference=CLEAN)
+
+
 def test_a_gap_of_zero_is_refused_with_both_values():
     same = Pairs(CLEAN, torch.cat([CORRUPT[:2], CLEAN[2:]]), RIGHT, WRONG)
     found = patch(MODEL, same, READ, EVERYTHING)

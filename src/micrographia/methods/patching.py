@@ -100,10 +100,15 @@ def patch(
     of `reference`, or, without one, of the clean and corrupt prompts of the pairs. `edits` hold in every run.
     Cost: two forward passes, a third over the reference, then that of `core.sweep`. Memory: the patched Sites, once
     (twice where the pairs are the reference).
-    Errors: BadPrompt for pairs that do not line up; UserError for no patches or metrics; those of `sweep` and
-    `replacement`.
+    Errors: BadPrompt for pairs that do not line up; UserError for no patches or metrics, and for a reference that
+    nothing reads; those of `sweep` and `replacement`.
     """
     check_aligned(pairs, model.tokenizer)
+    if reference is not None and replace in ("other", "zero"):
+        raise UserError(
+            f"Replacement by {replace!r} was asked for with reference prompts, which only 'mean', 'resample' and "
+            "'noise' read. Leave one out."
+        )
     sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
     sides = {"clean": pairs.clean, "corrupt": pairs.corrupt}
     into, other = ("corrupt", "clean") if mode == "denoise" else ("clean", "corrupt")

@@ -105,6 +105,13 @@ def test_a_reference_gives_the_mean_that_stands_in():
     assert str(ablation) == "the mean over 7 reference prompts, position by position"
 
 
+@pytest.mark.parametrize("by", ["other", "zero"])
+def test_a_reference_that_nothing_reads_is_refused(by):
+    model, pairs, metric = given("modern")
+    with pytest.raises(UserError, match="only 'mean' reads"):
+        nodes_alone(model, pairs, metric, parts_of(model), ablation=Ablation(by, pairs.clean))
+
+
 def test_parts_may_be_cut_by_position():
     model, pairs, metric = given("modern")
     universe = parts_of(model, n_pos=pairs.clean.shape[1])

@@ -96,6 +96,11 @@ def test_a_head_brings_the_key_and_value_readers_of_its_group():
     assert order[2] == Edge(Node(Site("z", 1), 1), Node(LOGITS))
 
 
+def test_more_edges_than_there_are_cannot_be_chosen():
+    with pytest.raises(BadConfig, match="edges were asked for"):
+        greedy(GRAPH, drawn(GRAPH, 0), len(GRAPH.edges) + 1)
+
+
 def test_scores_must_cover_the_graph():
     with pytest.raises(UserError, match="have no score"):
         greedy_order(GRAPH, {})

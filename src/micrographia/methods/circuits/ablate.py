@@ -52,7 +52,14 @@ class Ablation(NamedTuple):
         return f"the mean over {of}, position by position"
 
     def values(self, model: Model, pairs: Pairs, sites: Sequence[Site]) -> Donor:
-        """What is written, by Site: (prompt or 1, ...). One forward pass without logits to speak of."""
+        """What is written, by Site: (prompt or 1, ...). One forward pass without logits to speak of.
+
+        Raises UserError for a reference that this kind of ablation would not read.
+        """
+        if self.reference is not None and self.by != "mean":
+            raise UserError(
+                f"Ablation by {self.by!r} was asked for with reference prompts, which only 'mean' reads. Leave one out."
+            )
         source = pairs.corrupt if self.reference is None else self.reference
         cache = model.run(source, keep=sites, logits="last").cache
         if self.by == "other":

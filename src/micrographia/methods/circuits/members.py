@@ -72,7 +72,9 @@ def above(scores: Mapping[Member, float], threshold: float, *, signed: bool = Fa
 
 
 def greedy(graph: Graph, scores: Mapping[Edge, float], n: int) -> frozenset[Edge]:
-    """The first n edges of `greedy_order`."""
+    """The first n edges of `greedy_order`. Raises BadConfig for more than there are."""
+    if not 0 <= n <= len(graph.edges):
+        raise BadConfig(f"{n} of {len(graph.edges)} edges were asked for. Give a number between 0 and that.")
     return frozenset(greedy_order(graph, scores)[:n])
 
 
