@@ -192,6 +192,21 @@ def test_the_edges_of_a_graph_are_told_apart_by_sign_and_strength(run):
     assert {trace["name"] for trace in traces if trace.get("name")} == {"raises", "lowers"}
 
 
+def test_no_edge_runs_through_a_node_that_is_alone_on_its_level():
+    n = 7
+    pairs = [(i, j) for i in range(n) for j in range(i + 2, n)]
+    sources, targets = zip(*pairs)
+    data = {"nodes": list("abcdefg"), "levels": range(n), "sources": sources, "targets": targets}
+    data["weights"] = np.ones(len(pairs))
+    drawn = draw(Figure(name="g", kind="graph", title="t", caption="c", data=data))["data"]
+    nodes = next(trace for trace in drawn if trace["mode"] == "markers+text")
+    x, y = np.asarray(nodes["x"]), np.asarray(nodes["y"])
+    for i, j in pairs:
+        between = range(i + 1, j)
+        passes = [x[i] + (x[j] - x[i]) * (y[k] - y[i]) / (y[j] - y[i]) for k in between]
+        assert min(abs(x[k] - at) for k, at in zip(between, passes)) > 0.01
+
+
 def test_an_estimate_is_held_against_the_diagonal(run):
     estimate = next(figure for figure in run.figures if figure.name == "estimate")
     (line,) = draw(estimate)["layout"]["shapes"]

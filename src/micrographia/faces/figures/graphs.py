@@ -15,6 +15,7 @@ from micrographia.faces.figures.palette import LINES, MUTED, faint
 SIGNS = (("raises", LINES[1]), ("lowers", LINES[0]))
 WIDTHS = ((0.15, 0.8, 0.45), (0.4, 1.8, 0.65), (0.75, 3.2, 0.8), (1.0, 5.0, 0.95))  # up to a share: width, opacity
 LEVEL_HEIGHT, EDGES_TOLD = 54, 400
+ALONE = (-0.09, 0.13, -0.16, 0.06, 0.19)  # where a lone node stands, level after level: no three on a line
 
 
 def graph(data: Mapping[str, Any]) -> Drawn:
@@ -38,12 +39,17 @@ def graph(data: Mapping[str, Any]) -> Drawn:
 
 
 def _places(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """x in -0.5 .. 0.5, evenly along each level; y the level's place among those that are there."""
+    """x in -0.5 .. 0.5, evenly along each level; y the level's place among those that are there.
+
+    Nodes that are alone on their levels are staggered, so that an edge past one of them does not run through it.
+    """
     rows, y = np.unique(levels, return_inverse=True)
     x = np.zeros(len(levels))
     for row in range(len(rows)):
         here = np.flatnonzero(y == row)
         x[here] = (np.arange(len(here)) + 0.5) / len(here) - 0.5
+        if len(here) == 1 and 0 < row < len(rows) - 1:
+            x[here] = ALONE[row % len(ALONE)]
     return x, y.astype(np.float64)
 
 
