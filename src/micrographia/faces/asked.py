@@ -101,12 +101,15 @@ def _strongest(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) ->
     names = [name for share, _ in TOP.values() for name in (share, f"{share}_exactly") if rows and share in rows[0]]
     numbers = [[row[name] for row in rows] for name in names]
     told = [[fixed(x, decimals(column)) for x in column] for column in numbers]
-    columns = ("place", "token", *("exactly" if name.endswith("_exactly") else name for name in names))
+    columns = ["place", "token", *("exactly" if name.endswith("_exactly") else name for name in names)]
     cells = [[row["part"], row.get("token"), *rest] for row, *rest in zip(rows, *told)]
     lead = (
         "The largest estimates as shares of the gap, each beside what patching that place does exactly. A dash: it is "
         "not among the largest of this direction, or was not patched."
     )
+    if not any(row.get("token") for row in rows):  # positions were summed
+        columns, cells = [columns[0], *columns[2:]], [[row[0], *row[2:]] for row in cells]
+        return [Section("top", "The places that matter most", lead, Table(columns, cells))]
     return [Section("top", "The places that matter most", lead, Table(columns, cells, texts=frozenset({0, 1})))]
 
 
