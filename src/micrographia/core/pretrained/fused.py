@@ -7,6 +7,7 @@ goes over them once and keeps one. The same function (Hendrycks and Gimpel 2016,
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch.nn.functional as F
 
@@ -20,7 +21,7 @@ FUSED = {name: partial(F.gelu, approximate="tanh") for name in ("NewGELUActivati
 @contextmanager
 def fused_activations(body: Body, listener: Listener, *, active: bool) -> Iterator[None]:
     """Have the activations compute by these kernels in this run, and as they did when it is over."""
-    modules = [body.find(body.family.act, layer) for layer in range(body.shape.n_layers)] if active else []
+    modules: list[Any] = [body.find(body.family.act, layer) for layer in range(body.shape.n_layers)] if active else []
     replaced = {id(module): module for module in modules if type(module).__name__ in FUSED}
     before = {key: vars(module).get("forward") for key, module in replaced.items()}
     try:

@@ -107,6 +107,8 @@ def past_cache(body: Body, start: Start, batch: int) -> Any:
         """A layer whose positions behind are shared by blocks of rows: laid out once, when the new ones come."""
 
         def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+            assert self.keys is not None
+            assert self.values is not None
             return _joined(self.keys, key_states), _joined(self.values, value_states)
 
     shape = body.shape
