@@ -52,9 +52,17 @@ def test_sources_sum_to_their_heads_and_components_to_the_whole(read):
     heads = {row["part"]: row["clean"] for row in read.results["writers"]}
     assert len(rows) == 3
     for name, whole in rows.items():
-        if read.config["model"].endswith("trained"):  # without a bias of values inside a head
-            assert whole == pytest.approx(heads[name], abs=1e-4)
+        assert whole == pytest.approx(heads[name], abs=1e-4)
     assert drawn["heads"].shape[0] == 2
+
+
+def test_what_is_said_of_the_clean_prompt_is_of_the_clean_prompt(read):
+    """Tables are ordered by the larger of both sides, sentences by the side that they name."""
+    summary = " ".join(read.results["summary"])
+    largest = max(read.results["writers"], key=lambda row: abs(row["clean"]))
+    assert f"on the clean prompt are {largest['part']} ({largest['clean']:+.3g})" in summary
+    cell = max(read.results["sources"], key=lambda row: abs(row["clean"]))
+    assert f"{cell['head']} carries {cell['clean']:+.3g}" in summary
 
 
 def test_the_last_layer_says_what_the_model_says(read):

@@ -86,6 +86,7 @@ def test_each_layer_is_a_place_of_its_own_unless_they_go_together():
         (lambda: Attribute(target=TARGET, prompts=PROMPTS, method="edges", sites="L*.z"), "sites was set"),
         (lambda: Attribute(target=TARGET, prompts=PROMPTS, method="edges-ig", positions="sum"), "positions was set"),
         (lambda: Trace(target=TARGET, prompt="a b", subject="a", first_token=True), "first_token was set"),
+        (lambda: Lens(target=TARGET, prompt="a b", first_token=True), "first_token was set"),
         (lambda: Circuit(target=TARGET, prompts=PROMPTS, n=5, faithful=0.5), "faithful was set to 0.5"),
         (lambda: read_question({**stored(EVERY[1]), "verify": "64"}), "verify takes a whole number"),
         (lambda: read_question({**stored(EVERY[0]), "mode": "up"}), 'mode takes "denoise" or "noise" or "both"'),

@@ -232,6 +232,8 @@ class Lens:
 
     def __post_init__(self) -> None:
         _refuse_less(self, heads=1, best=1)
+        named = self.answer is not None or self.wrong is not None
+        _refuse_idle(self, "first_token", named, "no answer is named, of which to take the first")
 
 
 Question = Patch | Attribute | Trace | Circuit | Lens

@@ -23,7 +23,7 @@ from micrographia.labs.workbench.prompts import check_length, position_names
 from micrographia.labs.workbench.reading import Read, first_choice, read_stream, said
 
 CELLS = 60  # of heads and source tokens, in the results
-SOFT_CAPPED = 1e-2  # parts and logits further apart than this share of the larger: something stands between them
+APART = 1e-2  # parts and logits further apart than this share of the larger: something stands between them
 
 
 def ask_lens(question: Lens, model: Reader) -> Work:
@@ -146,7 +146,7 @@ def _summary(question: Lens, read: Read) -> list[str]:
         said.append(
             "One logit alone holds what the logits of all tokens share; with a wrong answer (--wrong) it drops out."
         )
-    rows = _writers(read)
+    rows = sorted(_writers(read), key=lambda row: -abs(row["clean"]))
     most = ", ".join(f"{row['part']} ({row['clean']:+.3g})" for row in rows[:3])
     here = " on the clean prompt" if len(read.sides) > 1 else ""
     said.append(f"The largest parts written straight to it{here} are {most}; all {len(rows)} sum to {_sum(read)}.")
@@ -155,19 +155,19 @@ def _summary(question: Lens, read: Read) -> list[str]:
         whole = float(read.direct.total[0] - read.direct.total[1])
         said.append(f"Between the prompts most differs at {row['part']}: {row['difference']:+.3g} of {whole:+.3g}.")
     if cells := _cells(read):
-        first = cells[0]
+        first = max(cells, key=lambda cell: abs(cell["clean"]))
         said.append(
-            f"{first['head']} carries {first['clean']:+.3g} of its part from {first['token']!r}, the most of all."
+            f"{first['head']} carries {first['clean']:+.3g} of its part from {first['token']!r}{here}, the most of all."
         )
     return [*said, _since(read)]
 
 
 def _sum(read: Read) -> str:
-    """The parts' sum beside the model's own figure, and why they part where they do."""
+    """The parts' sum, beside the model's own figure where the two part."""
     parts, own = float(read.direct.total[0]), float(read.logits[0])
-    if abs(parts - own) <= SOFT_CAPPED * max(abs(parts), abs(own)):
+    if abs(parts - own) <= APART * max(abs(parts), abs(own)):
         return f"{parts:.4g}"
-    return f"{parts:.4g}, which the model's soft-cap makes {own:.4g}"
+    return f"{parts:.4g} (the model's own figure is {own:.4g}: a soft-cap stands between them, or rounding)"
 
 
 def _since(read: Read) -> str:

@@ -120,7 +120,8 @@ def _says(read: Read) -> Figure:
         group=GROUP,
         title="What the stream would say next, layer by layer",
         source="nostalgebraist (2020)",
-        caption="In each cell the first choice where the stream is unembedded at that point; the darker, the surer.",
+        caption="In each cell the first choice where the stream is unembedded at that point; the stronger the "
+        "colour, the surer.",
         data={
             "z": z,
             "panels": _panels(read),

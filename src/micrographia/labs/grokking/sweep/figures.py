@@ -129,8 +129,8 @@ def key_frequencies(rows: Sequence[Row]) -> Figure:
         name="key_frequencies",
         kind="heatmap",
         title="Key frequencies of every network",
-        caption="Dark: key; pale: present, but carried by other frequencies' neurons. Where every seed makes its own "
-        "choice, no column is dark all the way down.",
+        caption="Strong colour: key; faint: present, but carried by other frequencies' neurons. Where every seed makes "
+        "its own choice, no column is strong all the way down.",
         source="Nanda et al. 2023, appendix C",
         data={
             "z": z[None],
