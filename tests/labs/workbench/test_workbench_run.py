@@ -12,7 +12,7 @@ from micrographia.core.errors import BadConfig, BadPrompt, RunExists, UserError
 from micrographia.core.pairs import PairText, from_texts
 from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.core.trained import load_trained
-from micrographia.labs.workbench import words
+from micrographia.labs.workbench import edges, words
 from micrographia.labs.workbench.config import Attribute, Circuit, Patch, Prompts, Target, Trace, stored
 from micrographia.labs.workbench.effects import grid, strongest
 from micrographia.labs.workbench.prompts import Ends
@@ -303,3 +303,14 @@ def test_a_revision_of_what_lies_on_this_machine_is_refused(trained, gpt2, tmp_p
         with pytest.raises(BadConfig, match=r"revision 'main' of .* on this machine.*leave it out"):
             run(question, out=tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+def test_of_many_edges_the_strongest_of_each_mode_are_written_out(trained, tmp_path, monkeypatch):
+    question = Attribute(target=target(trained), prompts=INLINE, method="edges", verify=0)
+    every = run(question, out=tmp_path / "every").results["places"]
+    monkeypatch.setattr(edges, "MOST_PLACES", 5)
+    few = run(question, out=tmp_path / "few").results
+    assert few["places"] == every[:5]
+    for verb in ("restored", "destroyed"):
+        largest = max(abs(row[verb]) for row in every)
+        assert any(f"{verb} {row[verb]:.1%}" in " ".join(few["summary"]) for row in every if abs(row[verb]) == largest)

@@ -37,7 +37,7 @@ FAITHFUL = 0.9
 """A circuit is called faithful when its faithfulness is within 1 - FAITHFUL of 1. Our choice."""
 RANDOM_ORDERS, RANDOM_EDGE_ORDERS, RANDOM_CIRCUITS, SUBSETS, EDGE_PAIRS, DRAWN = 6, 3, 50, 10, 16, 40
 IDLE = 0.01
-"""A member that adds less than this share of the gap is idle. Our choice."""
+"""A member whose removal changes less than this share of the gap is idle. Our choice."""
 
 
 class Curve(NamedTuple):
@@ -68,7 +68,7 @@ class Chosen(NamedTuple):
     incomplete: float
     """The worst |F(C - K) - F(M - K)| over subsets K by the toss of a coin, as a share of the gap."""
     idle: int
-    """Members that, taken out one at a time, add less than `IDLE` of the gap."""
+    """Members whose removal, one at a time, changes less than `IDLE` of the gap."""
 
 
 class Circuits(NamedTuple):

@@ -210,8 +210,8 @@ def _figures(
                 kind="bars",
                 group="In pictures",
                 title="What each member adds",
-                caption="The share of the behaviour that is lost when this member alone is left out of the circuit; "
-                "of several that do the same work, none may seem to add anything.",
+                caption="By what share of the behaviour the circuit changes, whichever way, when this member alone is "
+                "left out of it; of several that do the same work, none may seem to add anything.",
                 data={
                     "y": np.array([[judged.adds[each] for each in names]]),
                     "names": [str(each) for each in names],

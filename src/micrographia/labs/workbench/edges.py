@@ -112,10 +112,12 @@ def sender(node: Node) -> Place:
 
 
 def _rows(found: Sequence[EdgeAttribution], ends: Ends) -> list[dict[str, Any]]:
-    """Every edge, the strongest first, with its effect in each mode."""
+    """The strongest edges of any mode, the strongest first, with their effects in each: a large model has millions."""
     graph = found[0].graph
     values = {each.mode: each.values.double().cpu().numpy() for each in found}
-    rows = [_row(edge, graph, values, ends) for edge in graph.edges]
+    sizes = [each.mean()[graph.legal].abs().cpu() for each in found]
+    largest = torch.cat([size.argsort(descending=True, stable=True)[:MOST_PLACES] for size in sizes]).unique()
+    rows = [_row(graph.edges[i], graph, values, ends) for i in largest.tolist()]
     return sorted(rows, key=lambda row: -max(abs(row[f"{mode}_change"]) for mode in values))
 
 
