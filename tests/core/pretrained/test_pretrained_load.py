@@ -1,6 +1,7 @@
 """Loading, tokens, weights; rows that do not fit; modules that cannot be watched."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,14 @@ def test_a_row_that_does_not_fit_is_found_before_any_result(what, monkeypatch):
     monkeypatch.setattr(families, "FAMILIES", {module.config.model_type: wrong})
     with pytest.raises((UnknownModel, UserError), match=r"row|eager"):
         Pretrained(module).run(zoo.tokens(), keep=site)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "bert"])
+def test_a_row_that_fits_is_found_to_fit_whatever_is_asked_for_first(name, unchecked):
+    module, ids = zoo.bare(name), zoo.tokens()
+    kinds = dict.fromkeys(site.kind for site in Pretrained(module).sites if site.layer == 1)
+    for pair in combinations([kind for kind in kinds if kind not in ("result", "scores", "rot_k", "mlp_pre", "k")], 2):
+        Pretrained(module).run(ids, keep=[f"L1.{kind}" for kind in pair])
 
 
 def test_a_compiled_model_is_run_as_what_it_was_made_from_and_the_user_is_told():

@@ -138,16 +138,16 @@ def shape_of(body: Body, site: Site) -> tuple[int, ...]:
 
 
 def _check_heads(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
-    """z W_O + b is what attention gives."""
-    if "z" not in at or not {"attn_raw", "attn_out"} & at.keys():
+    """z W_O + b is what attention gives, before a norm that stands behind it."""
+    given = "attn_raw" if Site("attn_raw", layer) in body.sites else "attn_out"
+    if not {"z", given} <= at.keys():
         return
     try:
         added = results(body, at["z"].flatten(-2), layer).sum(-2)
     except UserError:  # quantised: there is no matrix to multiply with, and nothing to hold it against
         return
     bias = bias_of(body.part(body.family.o, layer))
-    given = at.get("attn_raw", at["attn_out"])
-    _differs(body, layer, "z W_O + b", given, added if bias is None else added + bias)
+    _differs(body, layer, "z W_O + b", at[given], added if bias is None else added + bias)
 
 
 def _check_stream(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
