@@ -4,17 +4,17 @@ Everything is resumable: training goes on from its newest checkpoint, and what f
 snapshots, which is a matter of seconds.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from micrographia.core.claims import Figure, Run
 from micrographia.core.errors import Interrupted, NonFiniteLoss
-from micrographia.core.events import Note, Progress, Watch, silent
+from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.recorded import Rows
-from micrographia.core.runtime import allowed_cores, busy_warning, generator, pick_device, provenance, settings
-from micrographia.core.store import RunFolder, load_run, new_run_path, read_tensors
+from micrographia.core.running import carry_out
+from micrographia.core.runtime import allowed_cores, generator, settings
+from micrographia.core.store import RunFolder, read_tensors
 from micrographia.core.trained import describe_model
 from micrographia.labs.grokking.along import Along, measure_along
 from micrographia.labs.grokking.config import Config, preset_of
@@ -37,22 +37,13 @@ def run(config: Config, *, out: Path | None = None, resume: bool = False, watch:
     `out`: the Run's folder, by default a new one under the runs root. With `resume`, go on with what is there.
     Raises RunExists, RunLocked, BadConfig (another config is stored there), NonFiniteLoss, Interrupted, CannotWrite.
     """
-    threads = config.threads or allowed_cores()
-    stored = dataclasses.asdict(config)
-    device = str(pick_device(config.device))
-    about = provenance(config.seed, device, config.dtype, threads)
-    place = out or new_run_path(LAB, stored)
-    with RunFolder.open(
-        place, lab=LAB, preset=preset_of(config), config=stored, provenance=about, resume=resume
-    ) as folder:
-        if folder.status == "finished":
-            return load_run(folder.path)
-        threads = folder.config["threads"]
-        if warning := busy_warning(threads):
-            watch(Note(warning, "warning"))
-        with settings(threads, device):
-            _train_and_judge(dataclasses.replace(config, threads=threads, device=device), folder, watch)
-    return load_run(folder.path)
+    preset = preset_of(config)
+    return carry_out(config, _answer, lab=LAB, preset=preset, dtype=config.dtype, out=out, resume=resume, watch=watch)
+
+
+def _answer(config: Config, folder: RunFolder, watch: Watch) -> None:
+    with settings(config.threads or allowed_cores(), config.device):
+        _train_and_judge(config, folder, watch)
 
 
 def _train_and_judge(config: Config, folder: RunFolder, watch: Watch) -> None:

@@ -4,7 +4,6 @@ Networks are trained side by side, each in a folder of its own from which it can
 anew from them.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 
 from micrographia.core.claims import Figure, Run
 from micrographia.core.errors import Interrupted, MicrographiaError
-from micrographia.core.events import Note, Progress, Watch, silent
-from micrographia.core.runtime import allowed_cores, busy_warning, pick_device, provenance, settings
-from micrographia.core.store import RunFolder, load_run, new_run_path, read_metrics
+from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.running import carry_out
+from micrographia.core.runtime import allowed_cores, settings
+from micrographia.core.store import RunFolder, read_metrics
 from micrographia.core.tasks import Task, run_tasks
 from micrographia.labs.ioi.config import Config, preset_of
 from micrographia.labs.ioi.figures.of_networks import of_networks
@@ -35,21 +35,8 @@ def run(config: Config, *, out: Path | None = None, resume: bool = False, watch:
     `out`: the Run's folder, by default a new one under the runs root. With `resume`, go on with what is there.
     Raises RunExists, RunLocked, BadConfig, UnknownModel, MissingExtra, NonFiniteLoss, Interrupted, CannotWrite.
     """
-    threads = config.threads or allowed_cores()
-    device = str(pick_device(config.device))
-    stored = dataclasses.asdict(config)
-    about = provenance(config.seed, device, "float32", threads)
-    place = out or new_run_path(LAB, stored)
-    with RunFolder.open(
-        place, lab=LAB, preset=preset_of(config), config=stored, provenance=about, resume=resume
-    ) as folder:
-        if folder.status == "finished":
-            return load_run(folder.path)
-        threads = folder.config["threads"]
-        if warning := busy_warning(threads):
-            watch(Note(warning, "warning"))
-        _answer(dataclasses.replace(config, threads=threads, device=device), folder, watch)
-    return load_run(folder.path)
+    preset = preset_of(config)
+    return carry_out(config, _answer, lab=LAB, preset=preset, dtype="float32", out=out, resume=resume, watch=watch)
 
 
 def _answer(config: Config, folder: RunFolder, watch: Watch) -> None:
@@ -92,5 +79,5 @@ def take_all_apart(config: Config, places: dict[int, Path], workers: int | None,
 
 
 def _published(config: Config, watch: Watch) -> Found:
-    with settings(config.threads, config.device):
+    with settings(config.threads or allowed_cores(), config.device):
         return study_published(config, watch)
