@@ -10,7 +10,8 @@ from pathlib import Path
 
 from micrographia.core.errors import Interrupted, MicrographiaError, NonFiniteLoss
 from micrographia.core.events import Watch, silent
-from micrographia.core.runtime import pick_device, provenance, settings
+from micrographia.core.running import carry_out
+from micrographia.core.runtime import settings
 from micrographia.core.store import RunFolder
 from micrographia.core.tasks import Done, Task, run_tasks
 from micrographia.labs.ioi.config import Config, preset_of
@@ -43,22 +44,19 @@ def train_seeds(
 
 def train_seed(config: Config, out: str) -> str:
     """Train the one network of this config to the end, or go on with it; the path of its Run."""
-    device, threads = str(pick_device(config.device)), config.threads or 1
-    about = provenance(config.seed, device, "float32", threads)
-    stored = dataclasses.asdict(config)
-    with RunFolder.open(
-        Path(out), lab=LAB, preset=preset_of(config), config=stored, provenance=about, resume=True
-    ) as folder:
-        if folder.status == "finished":
-            return out
-        try:
-            with settings(threads, device):
-                rows = train_network(dataclasses.replace(config, device=device), folder, silent)
-        except (Interrupted, NonFiniteLoss) as error:
-            folder.set_status("interrupted" if isinstance(error, Interrupted) else "failed")
-            raise
-        folder.finish({name: column[-1] for name, column in rows.items()}, [], [], rows)
+    preset = preset_of(config)
+    carry_out(config, _train, lab=LAB, preset=preset, dtype="float32", out=Path(out), resume=True, watch=silent)
     return out
+
+
+def _train(config: Config, folder: RunFolder, watch: Watch) -> None:
+    try:
+        with settings(config.threads or 1, config.device):
+            rows = train_network(config, folder, watch)
+    except (Interrupted, NonFiniteLoss) as error:
+        folder.set_status("interrupted" if isinstance(error, Interrupted) else "failed")
+        raise
+    folder.finish({name: column[-1] for name, column in rows.items()}, [], [], rows)
 
 
 @contextmanager
