@@ -21,7 +21,7 @@ def test_reading_its_columns_alone_gives_the_metric_of_the_whole_vocabulary(name
     arch = A_FEW["biased"]
     model, tokens = small_model(arch, dtype=torch.float64), some_tokens(arch, batch=3)
     whole = model.run(tokens).logits
-    metric = PAIRED[name](RIGHT, WRONG, model.run(tokens.flip(0)).logits[:, -1])
+    metric = PAIRED[name](RIGHT, WRONG, model.run(tokens.flip(0)).logits[:, -1], -1)
     read = metric(model.run(tokens, logits=metric.readout(prompts(3))).logits, prompts(3))
     torch.testing.assert_close(read, metric.of_vocabulary(whole, prompts(3)))
 
@@ -39,7 +39,7 @@ def test_each_metric_is_its_formula(logits):
     }
     assert formulas.keys() == PAIRED.keys()
     for name, expected in formulas.items():
-        found = PAIRED[name](RIGHT, WRONG, last).of_vocabulary(logits, prompts(3))
+        found = PAIRED[name](RIGHT, WRONG, last, -1).of_vocabulary(logits, prompts(3))
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
 
 
@@ -48,7 +48,7 @@ def test_a_narrow_dtype_is_widened_before_it_is_measured(name):
     drawn = torch.randn(3, 1, 2000, generator=torch.Generator().manual_seed(1))
     narrow, reference = drawn.bfloat16(), drawn.flip(0)[:, 0].bfloat16()
     found, expected = (
-        PAIRED[name](RIGHT, WRONG, last).of_vocabulary(logits, prompts(3))
+        PAIRED[name](RIGHT, WRONG, last, -1).of_vocabulary(logits, prompts(3))
         for last, logits in ((reference, narrow), (reference.float(), narrow.float()))
     )
     assert torch.equal(found, expected)  # of the same dtype, too

@@ -134,13 +134,13 @@ def rank(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
     return Metric("rank", "tokens", score, None, pos)
 
 
-PAIRED: Mapping[str, Callable[[Tensor, Tensor, Tensor], Metric]] = {
-    "logit-diff": lambda right, wrong, reference: logit_difference(right, wrong),
-    "logit": lambda right, wrong, reference: logit(right),
-    "log-prob": lambda right, wrong, reference: log_prob(right),
-    "prob": lambda right, wrong, reference: prob(right),
-    "kl": lambda right, wrong, reference: kl(reference),
-    "rank": lambda right, wrong, reference: rank(right),
+PAIRED: Mapping[str, Callable[[Tensor, Tensor, Tensor, int], Metric]] = {
+    "logit-diff": lambda right, wrong, reference, pos: logit_difference(right, wrong, pos=pos),
+    "logit": lambda right, wrong, reference, pos: logit(right, pos=pos),
+    "log-prob": lambda right, wrong, reference, pos: log_prob(right, pos=pos),
+    "prob": lambda right, wrong, reference, pos: prob(right, pos=pos),
+    "kl": lambda right, wrong, reference, pos: kl(reference, pos=pos),
+    "rank": lambda right, wrong, reference, pos: rank(right, pos=pos),
 }
 """The metrics by name, from right and wrong answers (prompt,) and the clean run's last logits (prompt, vocab)."""
 

@@ -45,13 +45,14 @@ class PairText(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pairs:
-    """Prompt pairs as tokens; `right` and `wrong` hold one token id per pair."""
+    """Prompt pairs as tokens; `right` and `wrong` hold one token id per pair, read at position `pos`."""
 
     clean: Inputs
     corrupt: Inputs
     right: Int[Tensor, "prompt"]
     wrong: Int[Tensor, "prompt"] | None = None
     texts: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    pos: int = -1
 
     def __len__(self) -> int:
         return len(ids_of(self.clean))
@@ -65,6 +66,7 @@ class Pairs:
             self.right[rows],
             None if self.wrong is None else self.wrong[rows],
             tuple(self.texts[i] for i in chosen) if self.texts else (),
+            self.pos,
         )
 
 
@@ -72,8 +74,9 @@ def from_texts(model: Reader, rows: Sequence[PairText], *, first_token: bool = F
     """Read pairs of texts with the model's own tokenizer, onto the device of its weights.
 
     `first_token` scores the first token of an answer that is several. Pairs of different lengths give padded Batches.
+    Answers are read behind the last token, of a model that attends both ways (BERT) at the token that it has to fill.
     Raises BadPrompt for no pairs, for a pair whose prompts do not line up (both shown, token by token), for an answer
-    that is not one token, and where only some pairs have a wrong answer.
+    that is not one token, where only some pairs have a wrong answer, and where there is no one place to fill.
     """
     rows = [PairText(*row) for row in rows]
     if not rows:
@@ -93,7 +96,25 @@ def from_texts(model: Reader, rows: Sequence[PairText], *, first_token: bool = F
         _onto(device, model.to_tokens(list(texts))) for texts in zip(*((row.clean, row.corrupt) for row in rows))
     )
     assert right is not None
-    return Pairs(clean, corrupt, right, wrong, tuple((row.clean, row.corrupt) for row in rows))
+    pos = -1 if model.shape.causal else _place_to_fill(tokenizer, ids_of(clean), ids_of(corrupt))
+    return Pairs(clean, corrupt, right, wrong, tuple((row.clean, row.corrupt) for row in rows), pos)
+
+
+def _place_to_fill(tokenizer: Tokenizer | None, *sides: Int[Tensor, "prompt pos"]) -> int:
+    """Where every prompt has its one mask token, counted from the end."""
+    mask = getattr(tokenizer, "mask", None)
+    if mask is None:
+        raise BadPrompt(
+            "This model fills a masked token, but its tokenizer has none. Load it with a tokenizer that names its mask."
+        )
+    found = [[i - len(row) for i, token in enumerate(row) if token == mask] for ids in sides for row in ids.tolist()]
+    if any(len(places) != 1 or places != found[0] for places in found):
+        shown = tokenizer.decode([mask]) if tokenizer is not None else mask
+        raise BadPrompt(
+            f"This model attends both ways and fills a masked token, so that its answer is read there. Found {shown!r} "
+            f"at {found[:4]}, counted from the end. Write {shown} once in every prompt, as many tokens before the end."
+        )
+    return found[0][0]
 
 
 def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:
@@ -159,10 +180,10 @@ def metric_of(name: str, pairs: Pairs, model: Model) -> Metric:
         raise BadPrompt(f"The metric {name!r} compares two answers, but the pairs name no wrong one. Give one to each.")
     reference = pairs.right
     if name in NEED_REFERENCE:
-        logits = model.run(pairs.clean, logits="last").logits
+        logits = model.run(pairs.clean, logits=[pairs.pos]).logits
         assert logits is not None
-        reference = logits[:, -1]
-    return PAIRED[name](pairs.right, pairs.right if pairs.wrong is None else pairs.wrong, reference)
+        reference = logits[:, 0]
+    return PAIRED[name](pairs.right, pairs.right if pairs.wrong is None else pairs.wrong, reference, pairs.pos)
 
 
 def metrics_of(names: Sequence[str], pairs: Pairs, model: Model) -> list[Metric]:

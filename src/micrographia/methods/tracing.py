@@ -73,6 +73,11 @@ def trace(
     Cost: two forward passes and a sweep of layers x positions patches over `n_samples` rows.
     Errors: BadPrompt for several prompts or a subject outside; UserError for a window or number of draws below 1.
     """
+    if not model.shape.causal:
+        raise UserError(
+            "Causal tracing was asked for of a model that attends both ways; it reads what comes after the prompt. "
+            "Patch such a model instead, with the token to fill in the prompts."
+        )
     ids = ids_of(inputs)
     places = _checked(ids, subject, n_samples, 1 if window is None else window)
     window = (1 if state == "resid_post" else WINDOW) if window is None else window

@@ -308,7 +308,7 @@ def _mid(listener: Listener, layer: int) -> Step:
     """
 
     def step(value: Tensor, read: Tensor) -> Tensor:
-        mid = value + listener.memory["resid", layer]
+        mid = value + listener.memory["resid", layer].to(value.device)
         seen = listener("resid_mid", layer, mid.view_as(mid))
         listener.memory["mid", layer] = seen
         return value + (seen - mid)

@@ -286,8 +286,9 @@ class Pretrained:
             self._told.add("eager")
             self.watch(
                 Note(
-                    f"Scores and patterns can be edited or differentiated in eager attention only: such runs leave "
-                    f"{self._implementation.own!r} for it, and their logits differ from the others' by rounding."
+                    "Scores and patterns can be edited or differentiated in eager attention only, and kept beside "
+                    f"eager or sdpa: such runs leave {self._implementation.own!r} for eager, and their logits differ "
+                    "from the others' by rounding."
                 )
             )
 

@@ -22,6 +22,11 @@ class HubTokenizer:
     def pad(self) -> int | None:
         return self.inner.pad_token_id
 
+    @property
+    def mask(self) -> int | None:
+        """The token that a model which attends both ways has to fill."""
+        return self.inner.mask_token_id
+
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text, add_special_tokens=False)
 

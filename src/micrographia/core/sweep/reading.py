@@ -38,7 +38,7 @@ class Reading:
 
     def logits(self, prompt: Int[Tensor, "row"]) -> LogitsAt:
         """What a run of these rows has to compute."""
-        return self.places if self.columns is None else Readout(self.columns[prompt], self.places[0])
+        return self.places if self.columns is None else Readout(_of(self.columns, prompt), self.places[0])
 
     def __call__(
         self, logits: Float[Tensor, "row at column"], prompt: Int[Tensor, "row"]
@@ -46,7 +46,10 @@ class Reading:
         """Every metric of each row, from the logits that `logits` asked for."""
         if self.columns is None:
             seen = [logits[:, self.places.index(_from_end(metric.pos, self.n_pos))] for metric in self.metrics]
-            parts = [x if m.columns is None else x.gather(-1, m.columns[prompt]) for m, x in zip(self.metrics, seen)]
+            parts = [
+                x if m.columns is None else x.gather(-1, _of(m.columns, prompt).to(x.device))
+                for m, x in zip(self.metrics, seen)
+            ]
         else:
             widths = [metric.columns.shape[1] for metric in self.metrics if metric.columns is not None]
             parts = list(logits[:, 0].split(widths, -1))
@@ -57,6 +60,11 @@ class Reading:
     ) -> Float[Tensor, "row metric"]:
         """Every metric of each row, from whole logits."""
         return torch.stack([metric.of_vocabulary(logits, prompt) for metric in self.metrics], -1)
+
+
+def _of(columns: Tensor, prompt: Tensor) -> Tensor:
+    """The columns of each row's prompt, which may lie on another device than the prompts' numbers."""
+    return columns[prompt.to(columns.device)]
 
 
 def _from_end(pos: int, n_pos: int) -> int:
