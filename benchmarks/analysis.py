@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from paired import interval, seconds_of
-from record import Record, arguments, in_own_process, parse
+from recording import Record, arguments, in_own_process, parse
 
 from micrographia.core.last_position import LastPosition
 from micrographia.core.runtime import generator, settings

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from paired import Contender, Match
 from peer import Peer, peer
-from record import Record, arguments, in_own_process, parse
+from recording import Record, arguments, in_own_process, parse
 from shapes import (
     add_flags,
     arrays,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from others import Others
-from record import Record, arguments, parse
+from recording import Record, arguments, parse
 
 TARGET_SECONDS = 120.0
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from paired import Comparison, Contender, Match
-from record import Record, arguments, parse
+from recording import Record, arguments, parse
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

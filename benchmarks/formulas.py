@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from record import RESULTS
+from recording import RESULTS
 from shapes import N_POS, N_PROMPTS, SHAPES, config_of, model
 
 from micrographia.core.model import ModelShape

@@ -17,7 +17,7 @@ from obvious import Obvious, ObviousLoop
 from paired import Contender, Match, seconds_of
 from peer import Peer, peer
 from products import Products, square_rate
-from record import Record, arguments, parse
+from recording import Record, arguments, parse
 from torch.profiler import ProfilerActivity, profile
 
 from micrographia.core.last_position import LastPosition

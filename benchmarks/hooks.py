@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from paired import Contender, Match
 from peer import Peer, peer
-from record import Record, arguments, parse
+from recording import Record, arguments, parse
 from shapes import add_flags, arrays, chosen_model, lens_python, lens_settings, lens_weights, timed, title, wait
 from torch import Tensor
 

@@ -21,7 +21,7 @@ import memory
 import numpy as np
 from paired import Comparison, Contender, Match
 from peer import Peer, peer
-from record import Record, arguments, in_own_process, parse
+from recording import Record, arguments, in_own_process, parse
 from shapes import (
     N_POS,
     add_flags,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from paired import Comparison, Contender, Match
-from record import Record, arguments, parse
+from recording import Record, arguments, parse
 
 COMMANDS: dict[str, tuple[list[str], float | None]] = {
     "micrographia --help": (["-m", "micrographia", "--help"], 0.3),

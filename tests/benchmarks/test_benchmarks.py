@@ -152,7 +152,7 @@ def test_no_round_is_begun_that_would_end_after_the_deadline(paired, monkeypatch
 
 
 def test_a_run_that_is_cut_off_keeps_its_rounds(paired, tmp_path):
-    from record import Record
+    from recording import Record
 
     def third_time_is_the_last(n, calls=[]):  # noqa: B006  it counts its calls
         calls.append(n)

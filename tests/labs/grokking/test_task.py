@@ -61,6 +61,7 @@ def test_the_mainline_sees_3830_pairs_of_12769():
     assert int((~pairs.train).sum()) == 8_939
 
 
+@pytest.mark.usefixtures("unchecked")  # the checks themselves draw which item of a list they look at
 def test_splitting_leaves_the_global_generators_alone():
     before = random.getstate(), torch.get_rng_state()
     for split in ("shuffle", "randperm"):
