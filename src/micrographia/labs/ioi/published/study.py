@@ -45,9 +45,7 @@ def study_published(config: Config, watch: Watch) -> tuple[dict[str, Any], list[
     numbers: dict[str, Any] = behaviour(model, groups) | eight(model)
     watch(Progress("behaviour", 1, 1, "table"))
     spoken = to_logits(model, groups, watch)
-    numbers |= names_of_heads(spoken) | alone(model, groups, words, draw)
-    if "faithfulness" in numbers and not is_gpt2(config.model):
-        numbers["note"] = NOT_KNOWN
+    numbers |= names_of_heads(spoken) | alone(model, groups, words, draw) | doubt(config.model, model)
     watch(Progress("patch", 0, 1, "template"))
     case = patched_case(model, config.pairs, words, draw)
     found = study(model, case, config, draw, cut=False)
@@ -160,6 +158,11 @@ def alone(model: Reader, groups: Sequence[Group], words: Words, draw: Generator)
         "circuit_logit_difference": found.circuit,
         "outside": found.ablation,
     }
+
+
+def doubt(name: str, model: Model) -> dict[str, str]:
+    """A note where the heads of that circuit are there, but nothing says that they are those."""
+    return {"note": NOT_KNOWN} if circuit.has_it(model) and not is_gpt2(name) else {}
 
 
 def patched_case(model: Reader, n: int, words: Words, draw: Generator) -> Case:
