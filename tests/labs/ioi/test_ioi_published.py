@@ -126,7 +126,7 @@ def test_a_model_of_the_same_shape_that_is_not_gpt2_by_name_says_so(model, monke
     """The heads of another model of 12 layers of 12 are not those that the paper names."""
     assert "need not do the same" in study.doubt("another-model-of-this-shape", model)["note"]
     assert study.doubt("gpt2", model) == {}
-    monkeypatch.setattr(circuit, "has_it", lambda model: False)  # the circuit is not judged, which has a note of its own
+    monkeypatch.setattr(circuit, "has_it", lambda model: False)  # then no circuit was judged
     assert study.doubt("another-model", model) == {}
 
 

@@ -32,7 +32,7 @@ from micrographia.core.sweep.writing import BEFORE_LAYERS, Frame, Write, as_edit
 from micrographia.core.tokens import Inputs, ids_of, rows_of
 
 Plan = Literal["fast", "strict"]
-AT_ONCE = {"cpu": 1024, "cuda": 65_536}
+AT_ONCE = {"cpu": 768, "cuda": 65_536}
 """Tokens (rows x positions) of a wave. On two cores more of them are not faster, only larger; the other number is a
 guess for GPT-2 XL on an accelerator, not measured."""
 AT_LEAST = 256  # below that a wave costs about the same for fewer tokens
