@@ -1,6 +1,6 @@
 """Directives that draw reference pages from the package itself, so that they cannot say anything else.
 
-`{api} MODULE`, `{fields} MODULE CLASS`, `{sites}`, `{claims} LAB`, and `{command} WORDS`, the help of a command as it
+`{api} MODULE`, `{fields} MODULE CLASS`, `{claims} LAB`, and `{command} WORDS`, the help of a command as it
 is printed. What they show is made in `source`.
 """
 
@@ -39,11 +39,6 @@ class Fields(FromSource):
         return source.fields_table(*arguments)
 
 
-class Sites(FromSource):
-    def text(self, *arguments: str) -> str:
-        return source.sites_table()
-
-
 class Claims(FromSource):
     def text(self, *arguments: str) -> str:
         return source.claims_table(*arguments)
@@ -61,6 +56,6 @@ class Command(SphinxDirective):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    for name, directive in {"api": Api, "fields": Fields, "sites": Sites, "claims": Claims, "command": Command}.items():
+    for name, directive in {"api": Api, "fields": Fields, "claims": Claims, "command": Command}.items():
         app.add_directive(name, directive)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -49,7 +49,7 @@ def fields_table(module: str, name: str) -> str:
 
 
 def sites_table() -> str:
-    """Every kind of Site with the axes of its value."""
+    """Every kind of Site with the axes of its value: the table of `reference/sites.md`, which is read unbuilt too."""
     from micrographia.core.sites import AXES, LAYERLESS, LENS_LAYERLESS, LENS_NAMES
 
     lens = {ours: theirs for theirs, ours in (LENS_NAMES | LENS_LAYERLESS).items()}

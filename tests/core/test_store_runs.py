@@ -58,6 +58,20 @@ def test_runs_are_listed_newest_first(tmp_path):
     assert list_runs(tmp_path / "absent") == []
 
 
+def test_a_run_put_straight_below_the_root_is_listed_and_the_members_of_a_run_are_not(tmp_path):
+    run, member, deep = make(tmp_path, "mine", "mine/member", "ioi/a")
+    assert list_runs(tmp_path) == [deep, run]
+    assert list_runs(run) == [run]
+    assert find_run("mine", root=tmp_path) == run
+    assert find_run(member) == member
+
+
+def test_of_many_candidates_ten_are_named_and_the_others_counted(tmp_path):
+    make(tmp_path, *(f"ioi/{i:02}" for i in range(12)))
+    with pytest.raises(RunNotFound, match=r"ioi/02 and 2 more\.$"):
+        find_run("x", root=tmp_path)
+
+
 def test_a_run_is_found_by_path_name_and_unique_beginning(tmp_path, monkeypatch):
     one, two, three = make(tmp_path, "grokking/2025-aa", "grokking/2025-ab", "ioi/2025-aa-2")
     monkeypatch.setenv("MICROGRAPHIA_RUNS", str(tmp_path))

@@ -65,6 +65,7 @@ def test_the_table_of_sites_names_every_kind(source):
     from micrographia.core.sites import AXES
 
     assert len(source.sites_table().splitlines()) == len(AXES) + 2
+    assert source.sites_table() in (ROOT / "docs" / "reference" / "sites.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -105,16 +105,16 @@ def test_one_extreme_cell_does_not_pale_the_others_and_is_told_on_the_bar():
     assert effects(z)["layout"]["coloraxis"]["cmax"] == 1
     z[2, 3] = -7.5
     picture = effects(z)["layout"]["coloraxis"]
-    assert (picture["cmin"], picture["cmax"]) == (-1.875, 1.875)  # a quarter of it, since the next is less
+    assert (picture["cmin"], picture["cmax"]) == (-3.75, 3.75)  # half of it, since the next is less
     told = picture["colorbar"]["title"]["text"].replace("<br>", " ")
     assert "share of the gap" in told
-    assert "colours end at ±1.88; the most is -7.5" in told
+    assert "colours end at ±3.75; the most is -7.5" in told
 
 
 def test_what_is_next_to_nothing_beside_one_cell_stays_pale():
     z = np.full((6, 10), 1e-6)
     z[0, 0] = 1.0
-    assert effects(z)["layout"]["coloraxis"]["cmax"] == 0.25
+    assert effects(z)["layout"]["coloraxis"]["cmax"] == 0.5
     z[0, 1] = 0.6  # two of sixty are no lone extreme
     assert effects(z)["layout"]["coloraxis"]["cmax"] == 1.0
     assert effects(np.zeros((2, 2)))["layout"]["coloraxis"]["cmax"] == 1.0

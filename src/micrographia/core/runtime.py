@@ -67,8 +67,9 @@ def busy_warning(threads: int) -> str | None:
     others = _busy_with_others()
     if others is None or cores - others > min(threads, cores) - 0.5:
         return None
+    used = f"{threads} thread{'' if threads == 1 else 's'}"
     return (
-        f"Other work keeps about {others:.1f} of {cores} cores busy, and this run uses {threads} threads: it may be "
+        f"Other work keeps about {others:.1f} of {cores} cores busy, and this run uses {used}: it may be "
         "several times slower. The thread count stays, so that the run can be repeated to the bit."
     )
 

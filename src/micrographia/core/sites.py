@@ -185,7 +185,8 @@ def _matching(sites: Sequence[Site], name: SiteLike) -> list[Site]:
     layers = _layers(match["layers"], sites) if match else []
     hits = [s for s in sites if match and s.layer in layers and fnmatchcase(s.kind, match["kind"])]
     if not hits:
-        raise UnknownSite(f"The pattern {name!r} fits no site of this model. Nearest: {_nearest(name, sites)}.")
+        kinds = ", ".join(dict.fromkeys(site.kind for site in sites))
+        raise UnknownSite(f"The pattern {name!r} fits no site of this model. Its kinds are {kinds}.")
     return hits
 
 

@@ -150,7 +150,13 @@ def single_token(tokenizer: Tokenizer | None, text: str, *, first: bool = False)
         shown = " | ".join(to_str_tokens(tokenizer, found)) or "nothing"
         raise BadPrompt(
             f"The answer {text!r} should be one token; this tokenizer makes {len(found)} of it: {shown}. "
-            "Choose another answer (a leading space matters), or score its first token."
+            "Choose another answer (a leading space matters)"
+            + (", or score its first token (first_token, --first-token)." if found else ".")
+        )
+    if found[0] == getattr(tokenizer, "unk", None) and text.strip() != to_str_tokens(tokenizer, found[:1])[0].strip():
+        raise BadPrompt(
+            f"The answer {text!r} is not in this tokenizer's vocabulary, which reads it as "
+            f"{to_str_tokens(tokenizer, found[:1])[0]!r}. Choose a word that it knows."
         )
     return found[0]
 

@@ -73,14 +73,15 @@ SINGLE: Mapping[tuple[bool, bool], Reading] = {  # (denoising shows, noising sho
     (False, False): "not seen alone",
 }
 SENTENCES: Mapping[str, str] = {
-    "sufficient and necessary": "what distinguishes the prompts passes here, and the answer depends on it.",
+    "sufficient and necessary": "that much of what distinguishes the prompts passes here, and the answer "
+    "depends on it to that extent.",
     "sufficient": "it is enough by itself to that extent, but the answer survives without it, so something else "
     "carries it too (as in an OR).",
     "necessary": "the answer needs it, but it does not suffice by itself, so something else is needed too (as in an "
     "AND).",
     "works against": "it pushes the answer away from the clean one.",
-    "not seen alone": "by itself it makes no difference. That does not show that it plays no part: another may stand "
-    "in for it (OR, backup) or be missing (AND).",
+    "not seen alone": "by itself it makes hardly any difference. That does not show that it plays no part: another may "
+    "stand in for it (OR, backup) or be missing (AND).",
 }
 
 

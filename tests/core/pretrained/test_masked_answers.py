@@ -10,6 +10,7 @@ from micrographia.core.pretrained import Pretrained
 from micrographia.core.pretrained.words import HubTokenizer
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place, sweep
+from micrographia.core.tokens import single_token
 from micrographia.methods.tracing import trace
 
 WORDS = ["<pad>", "[CLS]", "[SEP]", "[MASK]", "Mary", "John", "saw", "her", "him", "then"]
@@ -24,7 +25,13 @@ def model() -> Pretrained:
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     ends = [("[CLS]", 1), ("[SEP]", 2)]
     inner.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]", "pad_token": "<pad>"}
+    special = {
+        "unk_token": "<pad>",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+        "pad_token": "<pad>",
+    }
     return Pretrained(zoo.bare("bert"), HubTokenizer(PreTrainedTokenizerFast(tokenizer_object=inner, **special)))
 
 
@@ -73,6 +80,12 @@ def test_there_must_be_one_place_to_fill(model):
         from_texts(unnamed, [good])
 
 
+def test_an_answer_that_the_vocabulary_lacks_is_refused(model):
+    with pytest.raises(BadPrompt, match="'zebra' is not in this tokenizer's vocabulary"):
+        single_token(model.tokenizer, "zebra")
+    assert single_token(model.tokenizer, "her") == 7
+
+
 def test_tracing_reads_what_comes_next_and_is_refused(model):
     with pytest.raises(UserError, match="attends both ways"):
         trace(model, torch.tensor([[1, 4, 6, 2]]), [1], torch.Generator())
@@ -81,6 +94,6 @@ def test_tracing_reads_what_comes_next_and_is_refused(model):
 def _methods(model: Pretrained) -> dict:
     """The rest of the tokenizer, as it is."""
     inner = model.tokenizer.inner
-    names = ("bos_token_id", "cls_token_id", "pad_token_id")
+    names = ("bos_token_id", "cls_token_id", "pad_token_id", "unk_token_id")
     calls = {name: staticmethod(getattr(inner, name)) for name in ("encode", "decode")}
     return {**{name: getattr(inner, name) for name in names}, **calls}

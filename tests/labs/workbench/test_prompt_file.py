@@ -34,6 +34,7 @@ def test_three_kinds_of_file_say_the_same(tmp_path, name, text):
         ("p.json", "[{", "no JSON"),
         ("p.json", '[{"clean": "a", "corupt": "b", "answer": "c"}]', "Did you mean corrupt"),
         ("p.jsonl", '{"clean": "a", "corrupt": "b"}', "lacks answer"),
+        ("p.jsonl", '{"clean": "a", "corrupt": "b", "answer": "c"}\n{"clean": }', "no JSONL: line 2: Expecting value"),
         ("p.csv", "clean,corrupt,answer\na,b,c,d\n", "more columns"),
         ("p.xml", "<a/>", "kind is not known"),
     ],
@@ -45,7 +46,7 @@ def test_what_cannot_be_read_is_named(tmp_path, name, text, says):
 
 
 def test_a_file_that_is_not_there_is_an_error_of_ours(tmp_path):
-    with pytest.raises(BadPrompt, match="cannot be read"):
+    with pytest.raises(BadPrompt, match=r"^Asked for the prompts in \S+absent.csv, which cannot be read"):
         read_pairs(tmp_path / "absent.csv")
 
 

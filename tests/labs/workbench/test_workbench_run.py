@@ -259,6 +259,14 @@ def test_a_trace_follows_the_models_own_answer(gpt2, tmp_path):
     assert any("*" in name for name in figures["trace"].data["y_names"])
 
 
+def test_a_trace_says_what_there_is_to_say_of_its_blur(gpt2, tmp_path):
+    twice = Trace(target=target(gpt2), prompt=f"{CLEAN} {CLEAN}", subject="Mary", samples=2, window=8, noise=0.0)
+    done = run(twice, out=tmp_path / "r")
+    assert any("stands in the prompt" in sentence for sentence in done.results["summary"])
+    assert "hardly lowers it" in done.results["summary"][-1]
+    assert "A window spans all layers" in next(f for f in done.figures if f.name == "trace").caption
+
+
 def test_a_subject_is_found_where_it_stands_first_also_in_parts_of_words():
     assert positions_of("Space Needle", "The Space Needle is", ["<s>", "The", " Sp", "ace", " Need", "le", " is"]) == [
         2,

@@ -23,6 +23,11 @@ class HubTokenizer:
         return self.inner.pad_token_id
 
     @property
+    def unk(self) -> int | None:
+        """What words that it does not know become, where there are such."""
+        return self.inner.unk_token_id
+
+    @property
     def mask(self) -> int | None:
         """The token that a model which attends both ways has to fill."""
         return self.inner.mask_token_id

@@ -65,9 +65,17 @@ def read_metrics(path: Path | str) -> dict[str, NDArray[Any]]:
 
 
 def list_runs(root: Path | None = None) -> list[Path]:
-    """The Runs below `root` (else `runs_root()`), two folders deep, newest first."""
-    found = [path.parent for path in (root or runs_root()).glob(f"*/*/{RUN}")]
+    """`root` (else `runs_root()`) if it is a Run, and those below it, two folders deep, newest first.
+
+    A Run's parts that are Runs themselves (a sweep's members) are not listed beside it.
+    """
+    top = root or runs_root()
+    inside = [path.parent for pattern in (RUN, f"*/{RUN}", f"*/*/{RUN}") for path in top.glob(pattern)]
+    found = [path for path in inside if path == top or not (path.parent / RUN).is_file()]
     return sorted(found, key=lambda path: (_created(path), path.name), reverse=True)
+
+
+LISTED = 10
 
 
 def find_run(text: str | Path, root: Path | None = None) -> Path:
@@ -83,7 +91,8 @@ def find_run(text: str | Path, root: Path | None = None) -> Path:
     begun = [path for path in known if any(name.startswith(str(text)) for name in names[path])]
     if len(exact or begun) == 1:
         return (exact or begun)[0]
-    listed = ", ".join(names[path][1] for path in (begun or known)[:10]) or "none yet"
+    listed = ", ".join(names[path][1] for path in (begun or known)[:LISTED]) or "none yet"
+    listed += f" and {len(begun or known) - LISTED} more" if len(begun or known) > LISTED else ""
     what = f"{len(begun)} Runs begin so" if begun else f"no Run begins so and no folder there holds {RUN}"
     raise RunNotFound(f"Asked for the Run {str(text)!r}: {what}. In {root or runs_root()}: {listed}.")
 

@@ -84,14 +84,14 @@ class Reach(NamedTuple):
     beyond: float | None = None
 
 
-LONE, APART, LEAST = 0.01, 2.5, 0.25
-"""One cell in a hundred may lie beyond the colours, if it is so many times the next one; they reach a quarter of it."""
+LONE, APART, LEAST = 0.01, 2.5, 0.5
+"""One cell in a hundred may lie beyond the colours, if it is so many times the next one; they reach half of it."""
 
 
 def reach_of(data: Mapping[str, Any]) -> Reach:
     """Least and greatest value; of a diverging scale as far on either side, and not as far as a few lone extremes.
 
-    One cell ten times as strong as all others would leave these pale. But as nothing is more than four times as strong
+    One cell ten times as strong as all others would leave these pale. But as nothing is more than twice as strong
     in colour as by its number, what is next to nothing stays pale.
     """
     z = np.asarray(data["z"], dtype=np.float64) if "z" in data else np.concatenate(data["values"])

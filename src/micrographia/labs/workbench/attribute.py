@@ -182,7 +182,9 @@ def _so(whole: Whole, threshold: float) -> str:
     """Whether places do more or less together; neither, where that is within what flags call close, or both small."""
     larger = max(abs(whole.alone), abs(whole.exact))
     if abs(whole.alone - whole.exact) <= APART * larger:
-        return "about the same"
+        return f"alike, within {APART:.0%}"
     if larger <= threshold:
         return "too small to say"
+    if whole.alone * whole.exact < 0:
+        return "the other way together"
     return "more together" if abs(whole.exact) > abs(whole.alone) else "less together"

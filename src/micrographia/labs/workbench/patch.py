@@ -19,7 +19,14 @@ from micrographia.labs.workbench.answer import MOST_PLACES, Answer, Work, head_o
 from micrographia.labs.workbench.config import MODES, Patch, axes_of, names
 from micrographia.labs.workbench.effects import VERBS, Grid, columns, grid, record, strongest
 from micrographia.labs.workbench.figures import of_grids
-from micrographia.labs.workbench.prompts import Ends, read_prompts, reference_inputs, refuse_no_gap, refuse_no_wrong
+from micrographia.labs.workbench.prompts import (
+    Ends,
+    ends_of,
+    read_prompts,
+    reference_inputs,
+    refuse_no_gap,
+    refuse_no_wrong,
+)
 from micrographia.methods.explain import Effects, explain
 from micrographia.methods.patching import Patched, patch
 
@@ -35,7 +42,7 @@ def ask_patch(question: Patch, model: Model) -> Work:
     cells = grids(model, names(question.sites), axes_of(question), asked.n_pos)
     patches = [each for cell in cells for each in cell.patches]
     reference = reference_inputs(question.reference, model)
-
+    refuse_no_gap(ends_of(model, asked.pairs, metrics[0]))
     modes = MODES[question.mode]
 
     def work(generator: Generator, watch: Watch) -> Answer:
@@ -55,7 +62,6 @@ def ask_patch(question: Patch, model: Model) -> Work:
 
         found = [patched(mode, patches, watch) for mode in modes]
         ends = [Ends(m, found[0].clean[:, i].cpu(), found[0].corrupt[:, i].cpu()) for i, m in enumerate(metrics)]
-        refuse_no_gap(ends[0])
         by_metric = [_grids(cells, found, i, end) for i, end in enumerate(ends)]
         first = by_metric[0]
         shown = strongest(first, PAIRED)

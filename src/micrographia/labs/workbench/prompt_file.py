@@ -61,8 +61,9 @@ def _records(path: Path) -> list[Any]:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise BadPrompt(f"Asked for the prompts in {path}, whose kind is not known. Give {', '.join(READERS)}.")
+    text = _text(path)
     try:
-        return reader(_text(path))
+        return reader(text)
     except (ValueError, csv.Error) as error:
         raise BadPrompt(f"Asked for the prompts in {path}, which is no {path.suffix[1:].upper()}: {error}.") from error
 
@@ -72,7 +73,7 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadPrompt(
-            f"Asked for the prompts in {path}, which cannot be read: {error}. Give another file."
+            f"Asked for the prompts in {path}, which cannot be read: {error}. Is the name right?"
         ) from error
 
 
@@ -84,7 +85,13 @@ def _json(text: str) -> list[Any]:
 
 
 def _jsonl(text: str) -> list[Any]:
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    found = []
+    for i, line in enumerate(text.splitlines(), start=1):
+        try:
+            found += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise ValueError(f"line {i}: {getattr(error, 'msg', error)}") from error
+    return found
 
 
 def _csv(text: str) -> Sequence[Any]:

@@ -15,7 +15,7 @@ from torch import Generator
 from micrographia.core.claims import Figure
 from micrographia.core.errors import BadPrompt
 from micrographia.core.events import Progress, Watch, silent
-from micrographia.core.model import Model
+from micrographia.core.pairs import Reader
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens, to_tokens
 from micrographia.labs.workbench.answer import Answer, Work, about
 from micrographia.labs.workbench.config import Trace
@@ -41,10 +41,10 @@ class Picture(NamedTuple):
     traced: Traced
 
 
-def ask_trace(question: Trace, model: Model) -> Work:
+def ask_trace(question: Trace, model: Reader) -> Work:
     """Find the subject in the prompt and read the answer; what remains is to trace."""
     tokenizer = model.tokenizer
-    inputs = to_tokens(tokenizer, question.prompt)
+    inputs = model.to_tokens(question.prompt)
     check_length(inputs, model)
     inputs = ids_of(inputs).to(model.weights.W_E.device)
     tokens = to_str_tokens(tokenizer, inputs[0])
@@ -125,16 +125,24 @@ def _summary(question: Trace, traced: Traced, answer: str, names: Sequence[str])
     effect = traced.indirect_effect()
     layer, pos = divmod(int(effect.argmax()), effect.shape[1])
     gap = traced.high - traced.low
+    own = effect[:, traced.subject]
+    at, within = divmod(int(own.argmax()), own.shape[1])
     first = (
         f"The probability of {answer!r} is {traced.high:.3g}; with {question.subject!r} blurred it is "
         f"{traced.low:.3g} ({question.samples} draws of noise of {traced.noise_std:.3g}, "
         f"{question.noise:g} standard deviations of the embeddings)."
     )
+    told = [first]
+    if (n := question.prompt.count(question.subject.strip())) > 1:
+        told.append(f"{question.subject.strip()!r} stands in the prompt {n} times; the first was blurred.")
     if gap < HARDLY * traced.high:
-        return [first, "The blur hardly lowers it, so there is little to bring back: take more noise, or another fact."]
+        does = "raises" if gap < 0 else "hardly lowers"
+        return [*told, f"The blur {does} it, so there is little to bring back: take more noise, or another fact."]
     return [
-        first,
-        f"Restoring one state brings back at most {float(effect.max()):.3g}, after layer {layer} at {names[pos]!r}.",
+        *told,
+        f"Restoring one state brings back at most {float(effect.max()):.3g}, after layer {layer} at {names[pos]!r}; of "
+        f"the subject's own tokens at most {float(own.max()):.3g}, after layer {at} at "
+        f"{names[traced.subject[within]]!r}.",
     ]
 
 
@@ -160,6 +168,10 @@ def _figures(pictures: Sequence[Picture], names: Sequence[str], answer: str) -> 
     severed = [each for each in pictures if each.traced.severed]
     window = max(each.traced.window for each in plain)
     told = f"MLP and attention outputs are restored in windows of {window} layers." if window > 1 else ""
+    if window > 1 and window // 2 >= len(plain[0].traced.values):
+        told += (
+            " A window spans all layers of this model, so that they all show the same: a smaller --window tells more."
+        )
     figures = [
         trace_map("trace", f"Probability of {answer.strip()!r} when a state is restored", plain, names, told),
         *(

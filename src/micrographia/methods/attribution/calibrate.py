@@ -128,8 +128,8 @@ def sentence(each: Checked, unit: str) -> str:
     """How far to trust the estimates of this kind, in plain words."""
     n_drawn = len(each.patches) - each.n_top
     words = (
-        f"{each.kind}: the estimates {trust(each.pearson.value)} (Pearson {each.pearson}; {len(each.patches)} places "
-        "patched)."
+        f"{each.kind}: the estimates {trust(each.pearson.value)} (Pearson {each.pearson}; of ranks "
+        f"{each.spearman.value:.2f}; {len(each.patches)} places patched)."
     )
     if not each.missed.of:
         return f"{words} Every place was patched."

@@ -124,6 +124,8 @@ def _at_once(whole: Whole, mode: Mode, threshold: float) -> list[Flag]:
     """Places of several Sites may lie behind each other, and then do less together as a matter of course."""
     kind: Kind = "more together" if abs(whole.exact) > abs(whole.alone) else "less together"
     several_sites = len({place.site for place in whole.patch}) > 1
+    if whole.alone * whole.exact < 0:  # the other way round is no gate that theory knows
+        return []
     if (several_sites and kind == "less together") or not _apart(whole.alone, whole.exact, threshold):
         return []
     meaning = TOGETHER[mode][kind] + ("" if whole.all_measured else f", {OR_ELSE[kind]}")
