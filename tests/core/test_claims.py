@@ -70,6 +70,33 @@ def test_a_list_that_could_not_be_measured_fails(kind):
     assert verdict(claim(kind, [1, 2]), None) == "fails"
 
 
+def over(median: float | None, low: float, high: float) -> dict[str, float | None]:
+    return {"median": median, "low": low, "high": high}
+
+
+def test_a_figure_over_networks_is_judged_by_its_median_and_told_with_its_ends():
+    here = claim("above", 0.5, 0.1)
+    assert verdict(here, over(0.41, 0.1, 0.9)) == "holds"
+    assert verdict(here, over(0.39, 0.1, 0.9)) == "fails"
+    assert verdict(here, over(math.nan, math.nan, math.nan)) == verdict(here, over(None, 0, 0)) == "fails"
+    assert "measured 0.41 (0.1 to 0.9): holds" in str(judge(here, over(0.41, 0.1, 0.9), preset="paper", config={}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "ends", "undecided"),
+    [
+        ("above", (0.3, 0.6), True),
+        ("above", (0.41, 0.6), False),
+        ("above", (0.1, 0.39), False),
+        ("below", (0.5, 0.7), True),
+    ],
+)
+def test_networks_on_both_sides_of_a_bound_show_no_difference(kind, ends, undecided):
+    judged = judge(claim(kind, 0.5, 0.1), over(0.55, *ends), preset="paper", config={})
+    assert judged.undecided == undecided == ("no difference" in str(judged))
+    assert not judge(claim(kind, 0.5), 0.5, preset="paper", config={}).undecided
+
+
 def test_a_claim_is_judged_at_its_presets_alone():
     here = claim("exact", 5, presets=("paper", "quick"))
     assert verdict(here, 5, preset="quick") == "holds"

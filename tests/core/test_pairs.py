@@ -5,7 +5,7 @@ import torch
 
 from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadPrompt, UserError
-from micrographia.core.pairs import Pairs, PairText, check_aligned, from_texts, metric_of
+from micrographia.core.pairs import Pairs, PairText, check_aligned, first_difference, from_texts, metric_of
 from micrographia.core.tokens import Batch, Vocabulary
 from micrographia.core.transformer import Transformer
 from micrographia.core.transformer_weights import init_weights
@@ -92,3 +92,14 @@ def test_metrics_by_name_ask_for_what_they_need():
         metric_of("logit-diff", pairs, model())
     with pytest.raises(UserError, match="log-prob"):
         metric_of("log-probs", pairs, model())
+
+
+def test_the_first_difference_is_that_of_any_pair_and_padding_is_none():
+    rows = [PairText("Mary sees", "Mary then", "she"), PairText("Mary sees John then", "Mary sees Mary then", "she")]
+    assert first_difference(from_texts(model(), rows[:1])) == 2
+    padded = from_texts(model(), rows)  # <bos> Mary sees John then; two of padding before <bos> Mary sees
+    assert first_difference(padded) == 3
+    ids = padded.clean.ids.clone()
+    ids[0, 0] = 5
+    assert first_difference(Pairs(Batch(ids, padded.clean.mask), padded.corrupt, padded.right)) == 3
+    assert first_difference(Pairs(padded.clean, padded.clean, padded.right)) == 5

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from micrographia.core.answers import logit, logit_difference
-from micrographia.core.edits import add, put, splice
+from micrographia.core.edits import add, apply, noise, put, scale, splice, zero
 from micrographia.core.errors import BadConfig, BadEdit, UserError
 from micrographia.core.events import Note, Progress
 from micrographia.core.model import Output
@@ -226,6 +226,28 @@ def test_one_patch_that_does_not_fit_into_memory_is_an_error(model, base, donor)
         sweep(base_only, base, patch, donor, READ)
 
 
+def test_edits_that_would_not_be_the_same_in_every_run_are_refused(model, base, donor):
+    patches = places(model, "L1.z", ("pos",), ARCH.n_ctx)
+    with pytest.raises(UserError, match="Take the plan 'strict'"):
+        sweep(model, base, patches, donor, READ, edits=[zero("L0.z", batch=1)])
+    assert sweep(model, base, patches, donor, READ, edits=[zero("L0.z", batch=1)], plan="strict").isfinite().all()
+    for plan in ("fast", "strict"):
+        with pytest.raises(UserError, match="drawn anew"):
+            sweep(model, base, patches, donor, READ, edits=[noise("L0.z", 1.0, torch.Generator())], plan=plan)
+
+
+def test_a_function_of_the_users_meets_the_positions_that_it_expects(model, base, donor):
+    def third(value: Tensor) -> Tensor:
+        value[:, 2] = 0
+        return value
+
+    patches = places(model, "L1.resid_pre", ("pos",), ARCH.n_ctx)
+    edits = [apply("L1.attn_norm", third), scale("L1.z", 0.5)]
+    fast, strict = (sweep(model, base, patches, donor, READ, edits=edits, plan=plan) for plan in ("fast", "strict"))
+    assert torch.allclose(fast, strict, atol=1e-12)
+    assert not torch.allclose(fast, sweep(model, base, patches, donor, READ, edits=edits[1:]), atol=1e-6)
+
+
 def test_what_cannot_be_swept_is_refused(model, base, donor):
     place = Place(Site("z", 0), {"pos": 1})
     with pytest.raises(UserError, match="patch nothing"):
@@ -291,3 +313,23 @@ def test_replacements_that_make_no_sense_are_refused():
         replacement("resample", Reference({site: REFERENCE}), 2, 4, torch.Generator())
     with pytest.raises(UserError, match="no positions"):
         replacement("mean", Reference({pattern: torch.ones(2, 1, 3, 3)}), 2, 4)
+
+
+def test_a_resample_of_padded_prompts_is_refused():
+    site = Site("z", 0)
+    padded = Reference({site: torch.zeros(2, 3, 1, 1)}, torch.tensor([[True] * 3, [False, True, True]]))
+    with pytest.raises(UserError, match="padding would be written"):
+        replacement("resample", padded, 2, 3, torch.Generator())
+
+
+def test_means_and_spreads_of_half_precision_do_not_overflow():
+    site = Site("resid_pre", 0)
+    large = torch.full((3, 4, 2), 60_000.0, dtype=torch.float16)
+    large[0] = -60_000.0
+    for n_pos in (4, 5):
+        found = replacement("mean", Reference({site: large}), 2, n_pos)[site]
+        assert found.dtype == torch.float16
+        torch.testing.assert_close(found, torch.full_like(found, 20_000.0))
+    drawn = replacement("noise", Reference({site: large}), 2, 4, torch.Generator().manual_seed(0))[site]
+    assert drawn.dtype == torch.float16
+    assert not drawn.isnan().any()

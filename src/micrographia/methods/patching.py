@@ -109,6 +109,7 @@ def patch(
             f"Replacement by {replace!r} was asked for with reference prompts, which only 'mean', 'resample' and "
             "'noise' read. Leave one out."
         )
+    runs = model if plan == "strict" else model.fused  # ends and donors as the sweep itself computes
     sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
     sides = {"clean": pairs.clean, "corrupt": pairs.corrupt}
     into, other = ("corrupt", "clean") if mode == "denoise" else ("clean", "corrupt")
@@ -117,11 +118,11 @@ def patch(
     scores: dict[str, Tensor] = {}
     caches: dict[str, Cache] = {}
     for name, side in sides.items():
-        scores[name], caches[name] = _measured(model, side, sites if name in kept else (), edits, reading, plan)
+        scores[name], caches[name] = _measured(runs, side, sites if name in kept else (), edits, reading, plan)
     if replace == "other":
         donor, source = caches[other], f"the {other} run"
     else:
-        donor, source = _replaced(model, pairs, replace, reference, generator, caches, sites, edits)
+        donor, source = _replaced(runs, pairs, replace, reference, generator, caches, sites, edits)
     values = sweep(
         model, sides[into], patches, donor, metrics, plan=plan, edits=edits, tokens_at_once=tokens_at_once, watch=watch
     )

@@ -51,7 +51,9 @@ class Rule:
     """`free`: MLPs between sender and receiver pass the message on, as Wang et al. count paths between heads. MLPs that
     are receivers do not."""
     norms: Literal["free", "frozen"] = "free"
-    """`frozen`: receivers divide by the base run's scale, so that messages act linearly on q, k, v and the logits."""
+    """`frozen`: receivers divide by the base run's scale, at the norms before attention, MLP and logits. Messages then
+    act linearly on q, k, v and the logits, unless the model also norms queries and keys (Qwen 3, Gemma 3, OLMo 2) or
+    caps logits (Gemma 2); norms behind a sublayer are never held."""
 
     def __str__(self) -> str:
         hearing = "hear each other" if self.receivers == "hear" else "do not hear each other"

@@ -78,6 +78,7 @@ def trace(
             "Causal tracing was asked for of a model that attends both ways; it reads what comes after the prompt. "
             "Patch such a model instead, with the token to fill in the prompts."
         )
+    model = model if plan == "strict" else model.fused
     ids = ids_of(inputs)
     places = _checked(ids, subject, n_samples, 1 if window is None else window)
     window = (1 if state == "resid_post" else WINDOW) if window is None else window

@@ -261,3 +261,19 @@ def test_a_model_that_draws_dropout_is_refused():
     with pytest.raises(UserError, match="eval"):
         Pretrained(module).run(zoo.tokens())
     assert module.training
+
+
+def test_what_draws_or_runs_again_without_a_module_for_it_is_refused(unchecked):
+    opt = zoo.fresh("opt").train()  # drops by a rate of its own, in its layers
+    with pytest.raises(UserError, match="draws dropout"):
+        Pretrained(opt).run(zoo.tokens())
+    part = zoo.fresh("gpt2").eval()
+    part.transformer.h[1].mlp.train()  # a part in training mode under a model that is not
+    with pytest.raises(UserError, match="draws dropout"):
+        Pretrained(part).run(zoo.tokens())
+    llama = zoo.fresh("llama").train()
+    assert Pretrained(llama).run(zoo.tokens()).logits is not None  # training mode, but nothing is drawn
+    enable = getattr(llama, "activation_checkpointing_enable", None) or llama.gradient_checkpointing_enable
+    enable()
+    with pytest.raises(UserError, match="gradient checkpointing"):
+        Pretrained(llama).run(zoo.tokens())

@@ -9,7 +9,7 @@ from attribution_cases import NAMES, exact, inner_sites, metric_of, model_of, pa
 from linear_model import LinearModel
 
 from micrographia.core.answers import log_prob, logit_difference, prompts, rank
-from micrographia.core.edits import leaf, observe, splice
+from micrographia.core.edits import leaf, observe, scale, splice
 from micrographia.core.errors import BadPrompt, UnknownSite, UserError
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
@@ -63,6 +63,26 @@ def test_checkpoints_change_no_score(name, mode):
         torch.testing.assert_close(again.scores[site], score, rtol=1e-10, atol=1e-12, msg=str(site))
     torch.testing.assert_close(again.clean, plain.clean)
     torch.testing.assert_close(again.corrupt, plain.corrupt)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_edit_of_a_stream_where_a_run_may_begin_acts_once():
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
+    edits = [scale("L1.resid_pre", 2.0)]
+    whole = attribute(model, pairs, metric_of(pairs), "L1.z", edits=edits)
+    parts = attribute(model, pairs, metric_of(pairs), "L1.z", edits=edits, checkpoints=True)
+    torch.testing.assert_close(parts.scores, whole.scores)
+    torch.testing.assert_close(parts.corrupt, whole.corrupt)
+    linear = LinearModel()
+    ids = torch.arange(8).reshape(2, 4) % 5
+    two = Pairs(ids, ids.flip(0), torch.tensor([0, 1]), torch.tensor([1, 2]))
+    metric = logit_difference(two.right, two.wrong)
+    for at in ("L1.resid_pre", "embed"):
+        edits = [scale(at, 2.0)]
+        exact = attribute(linear, two, metric, "L1.z", edits=edits).scores
+        for method in ("ig", "ig-activation"):  # on a linear model every path gives the same
+            found = attribute(linear, two, metric, "L1.z", edits=edits, method=method, steps=3)
+            torch.testing.assert_close(found.scores, exact)
 
 
 @pytest.mark.parametrize("sites", ["L1.z", "L1.*", ("final_norm", "L1.mlp_out"), "final_norm", "embed", "L0.neurons"])

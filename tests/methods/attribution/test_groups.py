@@ -9,6 +9,7 @@ from micrographia.core.edits import zero
 from micrographia.core.errors import UserError
 from micrographia.core.model import ModelShape
 from micrographia.methods.attribution import attribute as attribute_module
+from micrographia.methods.attribution.atp import attribution_patching
 from micrographia.methods.attribution.attribute import METHODS, attribute
 from micrographia.methods.attribution.groups import at_once
 from small import A_FEW
@@ -32,6 +33,32 @@ def test_groups_give_the_scores_of_all_pairs_at_once(method, mode):
         assert (found.notes, found.gives, found.n_passes) == (whole.notes, whole.gives, whole.n_passes)
 
 
+def test_groups_are_halved_where_they_do_not_fit_into_memory_and_that_is_said(monkeypatch):
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"], 5)
+    metric = metric_of(pairs)
+    whole = attribute(model, pairs, metric, SITES)
+    tried: list[int] = []
+
+    def tight(model, some, *rest, **choices):
+        tried.append(len(some))
+        if len(some) > room:
+            raise torch.OutOfMemoryError("no room")
+        return attribution_patching(model, some, *rest, **choices)
+
+    monkeypatch.setitem(attribute_module.METHODS, "atp", METHODS["atp"]._replace(run=tight))
+    room, told = 2, []
+    found = attribute(model, pairs, metric, SITES, watch=told.append)
+    torch.testing.assert_close(found.scores, whole.scores)
+    assert [note.text for note in told] == [
+        "Out of memory; going on with 3 pairs at once.",
+        "Out of memory; going on with 2 pairs at once.",
+    ]
+    room = 0
+    with pytest.raises(UserError, match="does not fit"):
+        attribute(model, pairs, metric, SITES)
+    assert tried[-1] == 1
+
+
 def test_a_small_model_takes_all_pairs_at_once_and_a_large_one_few():
     small = model_of("normed").shape
     gpt2 = ModelShape(
@@ -47,7 +74,7 @@ def test_a_small_model_takes_all_pairs_at_once_and_a_large_one_few():
     )
     prompts = torch.zeros(100, 15, dtype=torch.long)
     assert at_once(small, prompts) == 100
-    assert at_once(gpt2, prompts) == 6
+    assert at_once(gpt2, prompts) == 8
     assert at_once(gpt2, torch.zeros(8, 1000, dtype=torch.long)) == 1
 
 

@@ -41,13 +41,34 @@ def _was_optimised(forward: object) -> bool:
 
 
 def check_dropout(module: nn.Module) -> None:
-    """Raises UserError for a module that draws: kept values and repeated runs would not agree."""
-    if not module.training:
-        return
-    if any(isinstance(part, nn.Dropout) and part.p > 0 and part.training for part in module.modules()):
-        raise UserError(
-            "The model is in training mode and draws dropout, so that no two runs are alike. Call its `.eval()` first."
-        )
+    """Raises UserError for a module that draws, or that computes a part of itself again behind our back.
+
+    Kept values and repeated runs would not agree; a layer under gradient checkpointing drops the keys it is given, and
+    runs anew without our hooks.
+    """
+    for part in module.modules():
+        if not part.training:
+            continue
+        if getattr(part, "gradient_checkpointing", False):
+            raise UserError(
+                "The model is in training mode with gradient checkpointing, under which layers run again unseen. Call "
+                "its `.eval()` first."
+            )
+        if any(rate > 0 for rate in _rates(part)):
+            raise UserError(
+                "The model is in training mode and draws dropout, so that no two runs are alike. Call its `.eval()` "
+                "first."
+            )
+
+
+RATES = ("dropout", "attention_dropout", "activation_dropout", "layerdrop")
+"""What models call the share that they drop themselves, without a module for it."""
+
+
+def _rates(part: nn.Module) -> list[float]:
+    own = [vars(part).get(name) for name in RATES]
+    dropped = [part.p] if isinstance(part, nn.Dropout) else []
+    return [*dropped, *(rate for rate in own if isinstance(rate, float))]
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -192,7 +192,7 @@ class Pretrained:
         embedded = placeholder(self.body, what.start)
         if embedded is None:
             return self.module(input_ids=what.ids[:, offset:], return_dict=True, **arguments).logits
-        return self.module(inputs_embeds=embedded, return_dict=True, **arguments).logits
+        return self.module(inputs_embeds=embedded.to(what.ids.device), return_dict=True, **arguments).logits
 
     def generate(
         self,

@@ -37,6 +37,11 @@ def replacement(
     """
     if replace in ("resample", "noise") and generator is None:
         raise UserError(f"{replace} draws at random and was given no generator. Pass one, such as torch.Generator().")
+    if replace == "resample" and reference.mask is not None and not bool(reference.mask.all()):
+        raise UserError(
+            "Resampling was asked for from padded prompts, whose padding would be written onto tokens. Give a "
+            "reference of one length, or take the mean."
+        )
     rows = len(next(iter(reference.values.values())))
     drawn = torch.randint(rows, (n_prompts,), generator=generator) if replace == "resample" else None
     make = MAKERS[replace]
@@ -61,37 +66,45 @@ class _Request(NamedTuple):
         axis = self.site.axes.index("pos") if "pos" in self.site.axes else self.site.axes.index("query")
         return self.value.shape[axis] == self.n_pos
 
+    @property
+    def wide(self) -> Tensor:
+        """The values in float32 at least, in which sums and squares neither overflow nor lose their digits."""
+        return self.value.to(torch.promote_types(self.value.dtype, torch.float32))
+
     def refuse(self, why: str) -> UserError:
         return UserError(f"{self.site} cannot be replaced so: {why}. Choose another replacement or reference.")
 
     def weight(self) -> Tensor:
         """1 for tokens and 0 for padding, as (row, pos, 1, ...)."""
-        ones = self.value.new_ones(self.value.shape[:2]) if self.mask is None else self.mask.to(self.value)
+        ones = self.wide.new_ones(self.value.shape[:2]) if self.mask is None else self.mask.to(self.wide)
         return ones.reshape(*ones.shape, *[1] * (self.value.ndim - 2))
 
     def over_everything(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each unit over rows and positions, each (1, 1, ...)."""
+        """Mean and standard deviation of each unit over rows and positions, each (1, 1, ...), in float32 at least."""
         if "pos" not in self.site.axes:
             raise self.refuse("it has no positions to take a mean over; its reference must be as long as the prompts")
-        weight = self.weight()
-        mean = (self.value * weight).sum((0, 1), keepdim=True) / weight.sum((0, 1), keepdim=True)
-        variance = ((self.value - mean).pow(2) * weight).sum((0, 1), keepdim=True) / weight.sum((0, 1), keepdim=True)
+        weight, wide = self.weight(), self.wide
+        mean = (wide * weight).sum((0, 1), keepdim=True) / weight.sum((0, 1), keepdim=True)
+        variance = ((wide - mean).pow(2) * weight).sum((0, 1), keepdim=True) / weight.sum((0, 1), keepdim=True)
         return mean, variance.sqrt()
 
 
 def _zero(request: _Request) -> Tensor:
     if request.fits:
         return torch.zeros_like(request.value[:1])
-    return torch.zeros_like(request.over_everything()[0]).expand(1, request.n_pos, *request.value.shape[2:])
+    nothing = torch.zeros_like(request.over_everything()[0], dtype=request.value.dtype)
+    return nothing.expand(1, request.n_pos, *request.value.shape[2:])
 
 
 def _mean(request: _Request) -> Tensor:
     if not request.fits:
-        return request.over_everything()[0].expand(1, request.n_pos, *request.value.shape[2:])
-    if request.mask is None or "pos" not in request.site.axes:
-        return request.value.mean(0, keepdim=True)
-    weight = request.weight()
-    return (request.value * weight).sum(0, keepdim=True) / weight.sum(0, keepdim=True).clamp(min=1)
+        found = request.over_everything()[0].expand(1, request.n_pos, *request.value.shape[2:])
+    elif request.mask is None or "pos" not in request.site.axes:
+        found = request.wide.mean(0, keepdim=True)
+    else:
+        weight = request.weight()
+        found = (request.wide * weight).sum(0, keepdim=True) / weight.sum(0, keepdim=True).clamp(min=1)
+    return found.to(request.value)
 
 
 def _resample(request: _Request) -> Tensor:
@@ -104,8 +117,8 @@ def _resample(request: _Request) -> Tensor:
 def _noise(request: _Request) -> Tensor:
     mean, std = request.over_everything()
     shape = (request.n_prompts, request.n_pos, *request.value.shape[2:])
-    drawn = torch.randn(shape, generator=request.generator, dtype=request.value.dtype)
-    return mean + std * drawn.to(request.value.device)
+    drawn = torch.randn(shape, generator=request.generator, dtype=mean.dtype)
+    return (mean + std * drawn.to(mean.device)).to(request.value)
 
 
 MAKERS: Mapping[Replacement, Callable[[_Request], Tensor]] = {

@@ -2,8 +2,8 @@
 
 The base run is run once. A patch restarts at the first layer it touches, from the base run's residual stream, and at
 the first position it changes, on the base run's keys and values; many patches go as one wave through the layers, each
-joining at its own. Of the last layer only keys and values are computed where no logit is read, and of the logits only
-those that are.
+joining at its own. Of the last layer only what stands before the heads' output is computed where no logit is read, and
+of the logits only those that are.
 
 Two plans. "strict" runs one patch at a time at full length from its layer on: bit-equal to `model.run` with the same
 edits and the same batch of prompts. "fast" batches patches and positions: sums are taken in other orders, so results
@@ -52,7 +52,8 @@ def sweep(
 ) -> Float[Tensor, "patch prompt metric"]:
     """Each metric of each prompt under each patch of the run of `inputs`, in the metrics' own units.
 
-    `edits` hold in every run, the base run too (for instance a spliced dictionary, whose latents are then patched).
+    `edits` hold in every run, the base run too (for instance a spliced dictionary, whose latents are then patched);
+    but for splices, zeros and projections they cost the reuse of earlier positions.
     Cost: one base run, then for a patch at layer l and position p about (L - l) (T - p) / (L T) of a forward pass.
     Memory: the base run's residual streams, keys and values; one wave of `tokens_at_once` tokens.
     Errors: UserError for empty selections and missing donors, BadEdit for places or shapes that do not fit. Where CUDA
@@ -104,6 +105,7 @@ def runs(
     n_prompts, n_pos = ids_of(inputs).shape
     donors = [donors] if isinstance(donors, Mapping) else list(donors)
     check_donors(patches, donors)
+    _check_edits(edits, plan)
     if not patches:
         raise UserError("Asked to patch nothing. Give at least one patch.")
     chosen = model if plan == "strict" else model.fused
@@ -171,7 +173,7 @@ class _Sweeper(NamedTuple):
     def _last_start(self) -> int:
         """The position before which a run must begin: what is read has to be computed; 0 where nothing is reused."""
         met = [edit for edit in self.edits if edit.site.kind not in BEFORE_LAYERS]
-        placed = any(axis in edit.region for edit in met for axis in ("pos", "query"))
+        placed = any(axis in edit.region for edit in met for axis in ("pos", "query")) or not all(map(_is_local, met))
         reusable = self.model.shape.causal and Site("k", 0) in self.model.sites
         asked = self.logits(self.prompt(1))
         if self.keep or placed or not reusable or asked == "all":
@@ -255,6 +257,29 @@ class _Sweeper(NamedTuple):
         """The value with that of the base run for the patches that had not joined yet."""
         missing = n_patches - len(value) // self.n_prompts
         return torch.cat([value, *[base.cache[site]] * missing]) if missing else value
+
+
+LOCAL = frozenset({"zero", "project_out"})
+
+
+def _is_local(edit: Edit) -> bool:
+    """It does at each position what it would do were there no other; what a function or a tensor does is not known."""
+    return edit.dictionary is not None or edit.name in LOCAL
+
+
+def _check_edits(edits: Sequence[Edit], plan: Plan) -> None:
+    """Raise UserError for edits that would not be the same in every run."""
+    for edit in edits:
+        if edit.name == "noise":
+            raise UserError(
+                f"Noise at {edit.site} was asked for in every run of a sweep, but it is drawn anew in each. Draw it "
+                "once, and add it."
+            )
+        if plan == "fast" and "batch" in edit.region:
+            raise UserError(
+                f"{edit.name} at {edit.site} names rows, but rows of a fast sweep are patches times prompts. Take the "
+                "plan 'strict', or give those prompts by themselves."
+            )
 
 
 def _arrive(base: Base, task: Task, offset: int, frame: Frame) -> Tensor:

@@ -1,7 +1,7 @@
 """The last layer where only later positions are read: of the others nothing but keys and values reaches them.
 
-Of a patched run at position p, read at the last of T tokens, that saves ten twelfths of the last layer's products at
-T - p - 1 of its T - p positions.
+Of a patched run at position p, read at the last of T tokens, that saves nine twelfths of the last layer's products at
+T - p - 1 of its T - p positions: queries and attention are computed on the way to the heads' output, where it ends.
 """
 
 from collections.abc import Sequence

@@ -38,7 +38,7 @@ COMMANDS = (
     Command("doctor", "doctor", "versions, device, cores, and what is missing"),
 )
 
-EXIT_CODES = "0 done, 1 failed (why is told), 2 flags that could not be read, 75 interrupted (resume it)"
+EXIT_CODES = "0 done, 1 failed, 2 bad flags, 75 interrupted (resume it)"
 
 
 def find(words: Sequence[str]) -> tuple[Command | None, list[str]]:

@@ -49,7 +49,13 @@ def _guarded(module: str, words: list[str]) -> int:
     except BrokenPipeError:  # whoever read our output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception:
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; the sweeps and attribution have tried with less
+            _say(
+                "micrographia: this does not fit into the device's memory. Give fewer or shorter prompts, or another "
+                "--device."
+            )
+            return FAILED
         traceback.print_exc()
         _say(
             "micrographia: this should not have happened, and is a defect of micrographia. Please report it with the "

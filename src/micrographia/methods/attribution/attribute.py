@@ -3,11 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import torch
+
 from micrographia.core.answers import Metric
 from micrographia.core.errors import UserError
+from micrographia.core.events import Note, Watch, silent
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs, check_aligned
 from micrographia.core.sites import SiteLike
+from micrographia.core.tokens import ids_of
 from micrographia.methods.attribution.atp import attribution_patching
 from micrographia.methods.attribution.estimate import Attribution, Mode
 from micrographia.methods.attribution.grad_drop import atp_star
@@ -48,6 +52,7 @@ def attribute(
     mode: Mode = "denoise",
     method: str = "atp",
     prompts_at_once: int | None = None,
+    watch: Watch = silent,
     **choices: Any,
 ) -> Attribution:
     """Estimates, for every place of these Sites, the change of the metric if that place alone were patched.
@@ -56,7 +61,7 @@ def attribute(
     model runs by its fused kernels, where it has any. Pairs go through `prompts_at_once` at a time, by default as many
     as keep the graph small (`groups`); all of them where `edits` are made, which may name rows, or where `give` takes
     scores as they come. Raises UserError for an unknown method, or groups together with `give` or `edits`; BadPrompt
-    for pairs that do not line up.
+    for pairs that do not line up. Where CUDA runs out of memory, groups are halved and a Note says so.
     """
     if method not in METHODS:
         raise UserError(f"Attribution by {method!r} was asked for; there are {', '.join(METHODS)}. Choose one.")
@@ -72,4 +77,15 @@ def attribute(
     def explain(some: Pairs, metric: Metric) -> Attribution:
         return METHODS[method].run(model.fused, some, metric, sites, mode=mode, **choices)
 
-    return in_groups(explain, pairs, metric, n_at_once)
+    while True:
+        try:
+            return in_groups(explain, pairs, metric, n_at_once)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            if whole or n_at_once == 1:
+                raise UserError(
+                    f"Attribution of {n_at_once} pairs of {ids_of(pairs.clean).shape[1]} tokens at once does not fit "
+                    "into memory. Give fewer or shorter prompts, or checkpoints=True where the method has it."
+                ) from error
+            n_at_once = -(-min(n_at_once, len(pairs)) // 2)
+            watch(Note(f"Out of memory; going on with {n_at_once} pairs at once.", "warning"))

@@ -66,13 +66,15 @@ def integrated_gradients(
 
         return observe(at, lambda value: hook(site, value, score))
 
+    own, behind = ([edit for edit in edits if (edit.site == EMBED) is first] for first in (True, False))
     for place in along(steps, rule):
         leaves: list[Tensor] = []
-        begin = [apply(EMBED, lambda x, place=place: x + place * deltas[EMBED]), leaf(EMBED, leaves.append)]
+        walk = apply(EMBED, lambda x, place=place: x + place * deltas[EMBED])  # between ends that `own` has edited
+        begin = [*own, walk, leaf(EMBED, leaves.append)]
         if Site("pos_embed") in wanted:
             begin.append(leaf("pos_embed", leaves.append))
         looks = [read(site, tapped_at(site)) for site in wanted]
-        run = model.run(base, edits=[*begin, *edits, *looks], logits=metric.readout(prompt), grad=True)
+        run = model.run(base, edits=[*begin, *behind, *looks], logits=metric.readout(prompt), grad=True)
         torch.autograd.grad(scalar_of(metric, value_of(metric, run, prompt)), leaves)
     clean, corrupt = ends_in_order(ends, mode)
     found = {site: scores.get(site, _nothing(reading, site, deltas)) for site in wanted}

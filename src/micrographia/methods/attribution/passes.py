@@ -156,9 +156,12 @@ def _through_layer(model: Model, sides: Sides, entering: Entering, layer: int, g
 
 
 def residual_streams(model: Model, inputs: Inputs, edits: Sequence[Edit] = ()) -> list[Tensor]:
-    """The residual stream entering each layer, and the one leaving the last. One forward."""
+    """The residual stream that comes to each layer, and the one leaving the last. One forward.
+
+    It is taken where it leaves the layer before, so that edits of `resid_pre` act when a run starts from it, and once.
+    """
     n_layers = model.shape.n_layers
-    sites = [*(Site("resid_pre", layer) for layer in range(n_layers)), Site("resid_post", n_layers - 1)]
+    sites = [Site("resid_pre", 0), *(Site("resid_post", layer) for layer in range(n_layers))]
     inside = [edit for edit in edits if layer_at(edit.site, n_layers) < n_layers]
     cache = model.run(inputs, keep=sites, edits=inside, stop=n_layers).cache
     return [own(cache[site]) for site in sites]

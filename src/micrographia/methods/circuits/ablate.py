@@ -61,7 +61,7 @@ class Ablation(NamedTuple):
                 f"Ablation by {self.by!r} was asked for with reference prompts, which only 'mean' reads. Leave one out."
             )
         source = pairs.corrupt if self.reference is None else self.reference
-        cache = model.run(source, keep=sites, logits="last").cache
+        cache = model.fused.run(source, keep=sites, logits="last").cache
         if self.by == "other":
             return cache
         n_prompts, n_pos = ids_of(pairs.clean).shape
@@ -94,7 +94,7 @@ def nodes_alone(
                 raise UserError(f"{next(iter(unknown))} is in a circuit, but not in the universe that it is cut from.")
         patches = [_outside(universe, circuit) for circuit in circuits]
         some = [i for i, patch in enumerate(patches) if patch]
-        whole = model.run(pairs.clean, logits=metric.readout(prompts(len(pairs), pairs.right.device))).logits
+        whole = model.fused.run(pairs.clean, logits=metric.readout(prompts(len(pairs), pairs.right.device))).logits
         assert whole is not None
         found = metric(whole, prompts(len(pairs), pairs.right.device)).repeat(len(circuits), 1)
         if some:
