@@ -1,7 +1,8 @@
 """Write README's tables of claims from the Runs stored under `docs/results/`, so that nobody types a measured number.
 
-A table a lab, with a column each for the quick and the paper preset. A stored Run says in its `run.json` of which lab
-and preset it is; of several the first by name that judged a claim is shown. What no stored Run has judged is "not run".
+A table a lab, with a column each for the quick and the paper preset, and one for the null. A stored Run says in its
+`run.json` of which lab and preset it is; of several the first by name that judged a claim is shown. What no stored Run
+has judged, as it is stated now, is "not run".
 Usage: uv run python docs/make_claims_table.py [--check]
 """
 
@@ -13,6 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from micrographia.core.claims import Claim as Stated
+from micrographia.core.claims import Judged
 from micrographia.faces import words
 from micrographia.labs.catalogue import LABS, Lab
 
@@ -34,12 +37,13 @@ def tables(results: Path) -> str:
 def table(stated: list[Claim], results: Path, lab: str) -> str:
     """A lab's table in Markdown: a row a claim, in the order of `claims.toml`."""
     judged = {preset: stored(results, lab, preset) for preset in PRESETS}
-    head = ["claim", "source", "published", *(f"`{preset}`: measured" for preset in PRESETS)]
+    head = ["claim", "source", "published", *(f"`{preset}`: measured" for preset in PRESETS), "null or baseline"]
     rows = [head, ["---"] * len(head)]
     for claim in stated:
-        found = [_found(claim, judged[preset].get(claim["id"]), preset) for preset in PRESETS]
-        rows.append([claim["text"], claim["source"], words.published(claim), *found])
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
+        own = {preset: as_stated(claim, judged[preset].get(claim["id"])) for preset in PRESETS}
+        found = [found_at(claim, own[preset], preset) for preset in PRESETS]
+        rows.append([claim["text"], claim["source"], words.published(claim), *found, null_of(claim, own)])
+    return "\n".join("| " + " | ".join(in_cell(cell) for cell in row) + " |" for row in rows)
 
 
 def stored(results: Path, lab: str, preset: str) -> dict[str, Claim]:
@@ -71,13 +75,37 @@ def with_table(text: str, made: str) -> str:
     return f"{before}{BEGIN}\n{made}\n{END}{after}"
 
 
-def _found(claim: Claim, judged: Claim | None, preset: str) -> str:
-    if judged is not None:
-        return f"{words.measured(judged)}: *{judged['verdict']}*"
-    return NOT_RUN if preset in claim.get("presets", ()) else words.NOTHING
+STATEMENT = ("text", "published", "kind", "tolerance", "relative")
 
 
-def _cell(text: str) -> str:
+def as_stated(claim: Claim, judged: Claim | None) -> Claim | None:
+    """What was judged, unless the claim said something else then."""
+    same = judged is not None and all(judged[name] == claim[name] for name in STATEMENT)
+    return judged if same else None
+
+
+def found_at(claim: Claim, judged: Claim | None, preset: str) -> str:
+    if judged is None:
+        return NOT_RUN if preset in claim.get("presets", ()) else words.NOTHING
+    undecided = ", no difference" if _undecided(judged) else ""
+    return f"{words.measured(judged)}: *{judged['verdict']}*{undecided}"
+
+
+def _undecided(judged: Claim) -> bool:
+    """Whether networks lie on both sides of the bound."""
+    fields = {name: judged[name] for name in ("id", "source", *STATEMENT)}
+    return Judged(claim=Stated(**fields), measured=judged["measured"], verdict=judged["verdict"]).undecided
+
+
+def null_of(claim: Claim, judged: Mapping[str, Claim | None]) -> str:
+    """What a claim is held against, and its figure at each preset that judged it."""
+    figures = {preset: one.get("null_measured") for preset, one in judged.items() if one is not None}
+    known = [f"{words.value(figure)} (`{preset}`)" for preset, figure in figures.items() if figure is not None]
+    said = claim.get("null") or words.NOTHING
+    return f"{said}: {', '.join(known)}" if known and claim.get("null") else said
+
+
+def in_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", r"\|")
 
 

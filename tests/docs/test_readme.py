@@ -49,7 +49,7 @@ def test_the_table_takes_its_numbers_from_stored_runs_and_says_what_was_not_run(
         "presets": ["paper"],
     }
     claim |= {"tolerance": 0.0, "relative": False}
-    assert maker.table([claim], tmp_path, "one").endswith("| It is small. | S | below 0.5 | – | not run |")
+    assert maker.table([claim], tmp_path, "one").endswith("| It is small. | S | below 0.5 | – | not run | – |")
     runs = (
         ("0", "other", "fails", 7.0),
         ("1", "one", "not run", 9.0),
@@ -61,7 +61,31 @@ def test_the_table_takes_its_numbers_from_stored_runs_and_says_what_was_not_run(
         (tmp_path / name / "run.json").write_text(json.dumps({"lab": lab, "preset": "paper-short"}))
         record = {"claims": [{**claim, "measured": measured, "verdict": verdict}]}
         (tmp_path / name / "claims.json").write_text(json.dumps(record))
-    assert maker.table([claim], tmp_path, "one").endswith("| below 0.5 | – | 0.75: *fails* |")
+    assert maker.table([claim], tmp_path, "one").endswith("| below 0.5 | – | 0.75: *fails* | – |")
+
+
+def stored_claim(path: Path, **changes: object) -> None:
+    path.mkdir()
+    (path / "run.json").write_text(json.dumps({"lab": "one", "preset": "quick"}))
+    record = {"id": "x", "source": "S", "text": "It is so.", "published": 0.0, "kind": "above", "tolerance": 0.0}
+    record |= {"relative": False, "verdict": "holds", **changes}
+    (path / "claims.json").write_text(json.dumps({"claims": [record]}))
+
+
+def test_the_table_shows_the_null_the_ends_over_networks_and_where_they_show_no_difference(maker, tmp_path):
+    claim = {"id": "x", "source": "S", "text": "It is so.", "published": 0.0, "kind": "above", "tolerance": 0.0}
+    claim |= {"relative": False, "presets": ["quick"], "null": "chance"}
+    ends = {"median": 0.25, "low": -0.5, "high": 0.5}
+    stored_claim(tmp_path / "0", measured=ends, null_measured=0.125)
+    row = maker.table([claim], tmp_path, "one").splitlines()[-1]
+    assert row.endswith("| 0.25 (-0.5 to 0.5): *holds*, no difference | – | chance: 0.125 (`quick`) |")
+
+
+def test_a_verdict_on_another_wording_does_not_count(maker, tmp_path):
+    claim = {"id": "x", "source": "S", "text": "It is so.", "published": 0.0, "kind": "above", "tolerance": 0.0}
+    claim |= {"relative": False, "presets": ["quick"]}
+    stored_claim(tmp_path / "0", measured=0.25, text="It is otherwise.")
+    assert maker.table([claim], tmp_path, "one").endswith("| not run | – | – |")
 
 
 def test_a_readme_without_the_markers_is_refused(maker):

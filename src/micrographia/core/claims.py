@@ -17,7 +17,8 @@ from micrographia.core.errors import BadConfig, BadShape
 Verdict = Literal["holds", "fails", "not run"]
 Kind = Literal["exact", "within", "above", "below", "ordering"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Value = bool | int | float | str | Sequence[Any] | None
+Value = bool | int | float | str | Sequence[Any] | Mapping[str, Any] | None
+"""What is measured or published. A figure over several networks is a mapping with `median`, `low` and `high`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,12 +54,21 @@ class Judged:
     verdict: Verdict
     null_measured: Value = None
 
+    @property
+    def undecided(self) -> bool:
+        """Whether the ends of the measurement lie on both sides of a bound: then it shows no difference from it."""
+        found = self.measured
+        if self.claim.kind not in ("above", "below") or not isinstance(found, Mapping):
+            return False
+        return found["low"] <= _bound(self.claim) <= found["high"]
+
     def __str__(self) -> str:
         """The statement, what was published and what was measured, and the verdict with why it is not one."""
         claim = self.claim
         bound = f"{claim.kind} " if claim.kind in ("above", "below") else ""
         of = [", ".join(claim.presets), *(f"{name} {value}" for name, value in claim.when.items())]
         about = f" here: it is judged at {', '.join(of)}" if self.verdict == "not run" else ""
+        about += NO_DIFFERENCE if self.undecided else ""
         return (
             f"{claim.text}\n  published {bound}{_plain(claim.published)}, measured {_plain(self.measured)}: "
             f"{self.verdict}{about}"
@@ -81,8 +91,13 @@ class Judged:
         }
 
 
+NO_DIFFERENCE = "; no difference: networks lie on both sides of the bound"
+
+
 def _plain(value: Value) -> str:
     """A value in a sentence."""
+    if isinstance(value, Mapping):
+        return f"{_plain(value['median'])} ({_plain(value['low'])} to {_plain(value['high'])})"
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "nothing"
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -108,11 +123,13 @@ def judge(
 ) -> Judged:
     """Hold one claim against a measurement. *not run* where the preset or the config is not the claim's.
 
-    A measurement of None or NaN, at the claim's own preset, fails: what could not be measured was not reproduced.
+    A measurement of None or NaN, at the claim's own preset, fails: what could not be measured was not reproduced. One
+    over several networks is judged by its median.
     """
     if preset not in claim.presets or any(config.get(name) != value for name, value in claim.when.items()):
         return Judged(claim=claim, measured=measured, verdict="not run", null_measured=null_measured)
-    holds = measured is not None and _holds(claim, measured)
+    figure = measured["median"] if isinstance(measured, Mapping) else measured
+    holds = figure is not None and _holds(claim, figure)
     return Judged(claim=claim, measured=measured, verdict="holds" if holds else "fails", null_measured=null_measured)
 
 
@@ -126,12 +143,20 @@ def _holds(claim: Claim, measured: Any) -> bool:
         return len(set(published) - set(measured)) <= claim.tolerance
     if not math.isfinite(measured):
         return False
-    slack = claim.tolerance * abs(published) if claim.relative else claim.tolerance
     if claim.kind == "within":
-        return abs(measured - published) <= slack
-    if claim.kind == "above":
-        return measured > published - slack
-    return measured < published + slack
+        return abs(measured - published) <= _slack(claim)
+    return measured > _bound(claim) if claim.kind == "above" else measured < _bound(claim)
+
+
+def _slack(claim: Claim) -> float:
+    published: Any = claim.published
+    return claim.tolerance * abs(published) if claim.relative else claim.tolerance
+
+
+def _bound(claim: Claim) -> float:
+    """Of a claim of kind *above* or *below*, with its tolerance."""
+    published: Any = claim.published
+    return published - _slack(claim) if claim.kind == "above" else published + _slack(claim)
 
 
 # What each kind of Figure needs in `data`, beside the optional entries named in `OPTIONAL`.

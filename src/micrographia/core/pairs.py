@@ -144,6 +144,18 @@ def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:
             raise BadPrompt(_misaligned(i, clean[i, -a:].tolist(), corrupt[i, -b:].tolist(), tokenizer))
 
 
+def first_difference(pairs: Pairs) -> int:
+    """The first position, padding counted, at which some pair's prompts differ; as many as there are where none do.
+
+    In a model that looks back alone, nothing before it can have an effect.
+    """
+    differ = ids_of(pairs.clean) != ids_of(pairs.corrupt)
+    for mask in (mask_of(pairs.clean), mask_of(pairs.corrupt)):
+        differ = differ if mask is None else differ & mask
+    found = differ.any(0).nonzero()
+    return int(found[0]) if len(found) else differ.shape[1]
+
+
 def _check_lengths(clean: Inputs, corrupt: Inputs, tokenizer: Tokenizer | None, i: int) -> None:
     left, right = (ids_of(side)[0].tolist() for side in (clean, corrupt))
     if len(left) != len(right):

@@ -16,6 +16,8 @@ class Lab:
     run: str
     claims: str
     """The package that holds its `claims.toml`."""
+    preset_with_model: str = "quick"
+    """The preset taken when a model that is there is named, and no preset: one that trains none."""
 
 
 LABS = (
@@ -32,6 +34,7 @@ LABS = (
         config="micrographia.labs.ioi.config",
         run="micrographia.labs.ioi.run",
         claims="micrographia.labs.ioi",
+        preset_with_model="paper",
     ),
 )
 

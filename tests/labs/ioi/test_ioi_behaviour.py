@@ -8,7 +8,7 @@ from micrographia.core.architecture import Architecture
 from micrographia.core.model import Output
 from micrographia.core.transformer import Transformer
 from micrographia.core.transformer_weights import init_weights
-from micrographia.labs.ioi.behaviour import perform, performance, years
+from micrographia.labs.ioi.behaviour import is_learned, perform, performance, years
 from micrographia.labs.ioi.config import tiny
 from micrographia.labs.ioi.grammar import IDS, WORDS, word_ids
 from micrographia.labs.ioi.heads import CLEAR, KINDS, LOOKS, HeadScore, head_scores, resembling
@@ -72,6 +72,13 @@ def test_a_model_that_always_says_the_same_name_is_no_better_than_its_null():
     score = performance(knowing(found.clean, one_hot(torch.full((N,), IDS["Mary"]))), found)
     assert score.accuracy == pytest.approx(score.null_accuracy)
     assert score.logit_difference == pytest.approx(score.null_logit_difference)
+
+
+def test_a_behaviour_is_learned_only_beyond_what_form_alone_gives():
+    assert not is_learned(0.85, 0.77, 0.8)
+    assert is_learned(0.89, 0.77, 0.8)
+    assert not is_learned(0.79, 0.0, 0.8)
+    assert is_learned(0.0, 0.0, 0.0)  # whatever was learned, to exercise the machinery
 
 
 def test_a_model_that_knows_no_year_has_the_sharpness_of_its_null():

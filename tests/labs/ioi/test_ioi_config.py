@@ -12,7 +12,18 @@ import pytest
 
 from micrographia.core.errors import BadConfig
 from micrographia.core.runtime import generator
-from micrographia.labs.ioi.config import FREE, LONGEST_PROMPT, PRESETS, TRAINING, Config, paper, preset_of, quick, tiny
+from micrographia.labs.ioi.config import (
+    FREE,
+    LEARNING,
+    LONGEST_PROMPT,
+    PRESETS,
+    TRAINING,
+    Config,
+    paper,
+    preset_of,
+    quick,
+    tiny,
+)
 from micrographia.labs.ioi.task import prompt_pairs
 from micrographia.labs.ioi.templates import BEHAVIOURS
 
@@ -35,9 +46,10 @@ def test_the_paper_preset_studies_gpt2_small_and_the_others_train():
 
 @pytest.mark.parametrize("make", PRESETS.values(), ids=PRESETS)
 def test_a_preset_keeps_its_name_whatever_is_free(make):
-    free = {"seed": 3, "plan": "plain", "device": "cuda", "threads": 7, "eval_every": 9, "snapshots": 11}
-    free |= {"checkpoint_every": 13} | ({} if make().model else {"seeds": 5})
-    assert free.keys() | {"seeds"} == set(FREE)
+    free = {"seed": 3, "device": "cuda", "threads": 7}
+    training = {"plan": "plain", "eval_every": 9, "snapshots": 11, "checkpoint_every": 13, "seeds": 5}
+    assert free.keys() | training.keys() == set(FREE)
+    free |= {} if make().model else training
     assert preset_of(make()) == preset_of(dataclasses.replace(make(), **free)) == make.__name__
 
 
@@ -77,6 +89,27 @@ def test_what_trains_a_network_is_refused_by_name_beside_a_model_that_is_there()
     assert {field.name for field in dataclasses.fields(Config)} == {
         *TRAINING, *FREE, "prompts", "pairs", "places", "least", "model",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "choice", [{"least": 0.5}, {"plan": "plain"}, {"eval_every": 9}, {"snapshots": 3}, {"checkpoint_every": 9}], ids=str
+)
+def test_what_follows_a_training_is_refused_beside_a_model_that_is_there(choice):
+    assert choice.keys() <= set(LEARNING)
+    with pytest.raises(BadConfig, match=f"leave out {next(iter(choice))}"):
+        dataclasses.replace(paper(), **choice)
+
+
+@pytest.mark.parametrize(
+    ("words", "preset"),
+    [(["--model", "gpt2"], "paper"), (["--model=gpt2"], "paper"), ([], "quick"), (["--seed", "3"], "quick")],
+    ids=str,
+)
+def test_a_model_that_is_named_takes_the_preset_that_trains_none(words, preset, monkeypatch):
+    from micrographia.faces.cli import lab
+
+    monkeypatch.setattr(lab, "run_lab", lambda chosen, words, **how: how["preset"])
+    assert lab.main(["ioi", *words]) == preset
 
 
 def test_the_longest_prompt_is_as_long_as_said():

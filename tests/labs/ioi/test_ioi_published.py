@@ -111,7 +111,7 @@ def test_eight_prompts_that_a_tokenizer_cannot_line_up_are_left_out(tmp_path):
     """Padded rows would be read as if they were whole."""
     words = [word for word in gpt2_of_words.vocabulary() if word not in ("Dan", "Sid")]
     unknown = load(str(gpt2_of_words.save(tmp_path / "names", n_layer=1, n_head=2, words=words)))
-    nothing = {"eight_prompts": None, "eight_prompts_swapped": None}
+    nothing = {"eight_prompts": None}
     assert study.eight(unknown) == nothing
     longer = [("When {0} and {1} went to the shops, {S} gave the bag to", ("John", "Mary"))]
     longer += [("{0} and {1} went, {S} gave to", ("Tom", "James"))]
@@ -145,6 +145,9 @@ def test_the_whole_analysis_runs_and_is_judged_at_paper(folder, tmp_path, monkey
     assert measured["gpt2-circuit"] == numbers["faithfulness"]
     assert all(judged.verdict == "not run" for judged in found.claims)  # other choices than the preset's
     assert measured["heads-found-twice"] is None
+    assert [row["claim"] for row in found.results["judged_by_network"]] == ["denoising-is-not-noising"]  # six places
+    one = measured["denoising-is-not-noising"]
+    assert one["low"] == one["median"] == one["high"]  # of one network
     assert numbers["heads"] == 26
     assert "note" not in numbers
     assert any("The 26 published heads" in sentence for sentence in found.results["summary"])

@@ -34,7 +34,7 @@ def done(tmp_path_factory):
 def test_a_finished_run_holds_what_a_reader_needs(done):
     assert done.status == "finished"
     tables = ("behaviours", "estimates_beside_exact_effects", "head_kinds", "circuits", "planted_circuits", "summary")
-    assert set(tables) <= set(done.results)
+    assert {*tables, "judged_by_network", "greater_by_probabilities"} <= set(done.results)
     assert {figure.kind for figure in done.figures} == {"lines", "bars", "heatmap", "scatter", "graph"}
     assert verify(done.path) == []
 

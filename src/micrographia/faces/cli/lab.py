@@ -9,7 +9,7 @@ from pathlib import Path
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
-from micrographia.faces.cli.options import read_run_arguments
+from micrographia.faces.cli.options import flag_value, read_run_arguments
 from micrographia.labs.catalogue import LABS, Lab, lab
 
 
@@ -24,7 +24,8 @@ def main(words: Sequence[str]) -> int:
         near = ", ".join(get_close_matches(words[0], names) or names)
         print(f"micrographia lab: there is no lab {words[0]!r}. There is: {near}.", file=sys.stderr)
         return 2
-    return run_lab(chosen, words[1:], command=f"lab {chosen.name}", preset="quick")
+    preset = chosen.preset_with_model if flag_value(words[1:], "--model") else "quick"
+    return run_lab(chosen, words[1:], command=f"lab {chosen.name}", preset=preset)
 
 
 def run_lab(chosen: Lab, words: Sequence[str], *, command: str, preset: str) -> int:

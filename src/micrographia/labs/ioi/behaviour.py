@@ -27,6 +27,7 @@ class Performance(NamedTuple):
     corrupt_logit_difference: float
     """Of the same two answers after the corrupt prompt."""
     null_accuracy: float
+    """Judged by another prompt's answers, as the two below."""
     null_preferred: float
     null_logit_difference: float
     prompts: int
@@ -41,6 +42,19 @@ class Years(NamedTuple):
     """Probability of the next year less that of the year before (Hanna et al. 2023, section 2)."""
     null_probability_difference: float
     null_cutoff_sharpness: float
+
+
+HALFWAY = 0.5
+"""How far from its null to 1 an accuracy must come to be a rule of this prompt, not of form alone. Our choice."""
+
+
+def is_learned(accuracy: float, null: float, least: float) -> bool:
+    """Whether a behaviour counts as learned: `least` is reached, and half of what form alone leaves. With 0 all do.
+
+    >>> [is_learned(accuracy, 0.7, 0.8) for accuracy in (0.75, 0.82, 0.9)]
+    [False, False, True]
+    """
+    return least == 0 or accuracy >= max(least, null + HALFWAY * (1 - null))
 
 
 def perform(

@@ -11,7 +11,6 @@ import torch
 from torch import Generator, Tensor
 
 from micrographia.core.pairs import Pairs
-from micrographia.core.tokens import ids_of
 from micrographia.labs.ioi.grammar import WORDS, tokenizer
 from micrographia.labs.ioi.task import PromptPairs, prompt_pairs
 from micrographia.labs.ioi.templates import PROMPT_SPAN, Behaviour
@@ -69,9 +68,3 @@ def positions_of(tokens: Tensor) -> tuple[str, ...]:
 def _kind(column: list[str]) -> str:
     kinds = {KIND_OF.get(word, "word") for word in column}
     return kinds.pop() if len(kinds) == 1 else "word"
-
-
-def first_difference(pairs: Pairs) -> int:
-    """The first position at which some pair's prompts differ: nothing before it can have an effect."""
-    differ = (ids_of(pairs.clean) != ids_of(pairs.corrupt)).any(0)
-    return int(differ.nonzero()[0])

@@ -1,13 +1,14 @@
 """Circuits of one behaviour, chosen by each method and judged on other prompts than those they were chosen on.
 
-Everything outside a circuit takes its value from the corrupt prompt of the pair. Parts are heads and MLPs at each
-position; edges run between heads, MLPs and the logits. The null are orders drawn at random.
+Everything outside a circuit takes its value from the corrupt prompt of the pair. Parts are heads and MLPs by position,
+but only live ones, which can reach the answer (`measure.universe`): dead ones would make every share small and every
+circuit drawn at random bad. Edges run between heads, MLPs and the logits. The null are orders drawn at random.
 """
 
 import math
 from collections.abc import Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from micrographia.methods.circuits.ablate import Ablation, Alone, edges_alone
 from micrographia.methods.circuits.judge import (
     LADDER,
     Areas,
+    Faithfulness,
     areas,
     completeness,
     faithfulness,
@@ -33,6 +35,7 @@ from micrographia.methods.circuits.judge import (
 )
 from micrographia.methods.circuits.members import Member, Part, ranked
 
+M = TypeVar("M")
 FAITHFUL = 0.9
 """A circuit is called faithful when its faithfulness is within 1 - FAITHFUL of 1. Our choice."""
 RANDOM_ORDERS, RANDOM_EDGE_ORDERS, RANDOM_CIRCUITS, SUBSETS, EDGE_PAIRS, DRAWN = 6, 3, 50, 10, 16, 40
@@ -65,10 +68,16 @@ class Chosen(NamedTuple):
     """Of 95 %, over prompts."""
     null: float
     """The faithfulness nearest 1 among random circuits of this size."""
+    by_lot: float
+    """The size at which orders drawn at random are first as faithful, of the same sizes tried; the median order."""
     incomplete: float
     """The worst |F(C - K) - F(M - K)| over subsets K by the toss of a coin, as a share of the gap."""
     idle: int
     """Members whose removal, one at a time, changes less than `IDLE` of the gap."""
+
+    @property
+    def share(self) -> float:
+        return len(self.members) / self.of
 
 
 class Circuits(NamedTuple):
@@ -86,10 +95,11 @@ def circuits(model: Model, case: Case, draw: Generator) -> Circuits:
     ablation = Ablation("other")
     m, judged = (metric_of("logit-diff", pairs, model) for pairs in (case.pairs, case.others))
     found = measure.estimates(model, case.pairs, m, ("z", "mlp_out"), mode="noise", most=EVERY, generator=draw)
-    alone = measure.node_game(model, case.others, judged, ablation)
-    scores = measure.part_scores(model, case.pairs, found)
+    parts = measure.universe(model, case.pairs, case.others)
+    alone = measure.node_game(model, case.others, judged, parts, ablation)
+    scores = measure.part_scores(parts, found)
     nodes = {name: curve(*measure.ladder(alone, own)) for name, own in scores.items()}
-    nodes[RANDOM] = by_chance(alone, measure.universe(model, case.pairs), draw)
+    nodes[RANDOM] = by_chance(alone, parts, draw)
     best = min(scores, key=lambda name: nodes[name].cmd)
     chosen = choose(best, alone, ranked(scores[best]), draw)
     edges, links = edge_circuits(model, case, draw)
@@ -114,29 +124,44 @@ def by_chance(alone: Alone, members: Sequence[Member], draw: Generator, orders: 
     """The mean over orders drawn at random."""
     every = []
     for _ in range(orders):
-        order = [members[i] for i in torch.randperm(len(members), generator=draw).tolist()]
-        along = areas(alone, order)
+        along = areas(alone, shuffled(members, draw))
         every.append(curve(along, along))
     mean = np.mean([each.faithfulness for each in every], axis=0).tolist()
     cpr, cmd = (float(np.mean([getattr(each, name) for each in every])) for name in ("cpr", "cmd"))
     return Curve(mean, cpr, cmd, needed(mean, LADDER))
 
 
-def choose(method: str, alone: Alone, order: Sequence[Part], draw: Generator) -> Chosen:
-    """The smallest circuit of this order that is faithful, and what can be said of it; at worst all members."""
+def shuffled(members: Sequence[M], draw: Generator) -> list[M]:
+    """All of them in an order drawn at random."""
+    return [members[i] for i in torch.randperm(len(members), generator=draw).tolist()]
+
+
+def first_faithful(alone: Alone, order: Sequence[Part]) -> tuple[int, int, Faithfulness]:
+    """The size of the smallest circuit of this order that is faithful, which of those tried it is, and all tried.
+
+    At worst it is all members, which are tried last.
+    """
     sizes = sorted({*range(1, FEW), *(round(len(order) * share / FINE) for share in range(1, FINE + 1))} - {0})
     sizes = [size for size in sizes if size <= len(order)]
     tried = faithfulness(alone, [frozenset(order[:n]) for n in sizes], order)
     at = next(i for i, value in enumerate(tried.values.tolist()) if abs(1 - value) <= 1 - FAITHFUL)
-    circuit = frozenset(order[: sizes[at]])
+    return sizes[at], at, tried
+
+
+def choose(method: str, alone: Alone, order: Sequence[Part], draw: Generator) -> Chosen:
+    """The smallest circuit of this order that is faithful, and what can be said of it."""
+    size, at, tried = first_faithful(alone, order)
+    circuit = frozenset(order[:size])
     gap = float((tried.model.mean() - tried.empty.mean()).abs())
     low, high = tried.interval(draw)[at].tolist()
     without = completeness(alone, circuit, order, subsets(circuit, SUBSETS, draw)).worst / gap
     idle = sum(value < IDLE for value in minimality(alone, circuit, order).values())
     null = random_null(alone, circuit, order, draw, draws=RANDOM_CIRCUITS)
     nearest = float(null.values[(1 - null.values).abs().argmin()])
+    lot = float(np.median([first_faithful(alone, shuffled(order, draw))[0] for _ in range(RANDOM_ORDERS)]))
     value = float(tried.values[at])
-    return Chosen(method, sorted(map(str, circuit)), len(order), value, (low, high), nearest, without, idle)
+    names = sorted(map(str, circuit))
+    return Chosen(method, names, len(order), value, (low, high), nearest, lot, without, idle)
 
 
 def edge_circuits(model: Model, case: Case, draw: Generator) -> tuple[dict[str, Curve], list[tuple[str, str, float]]]:

@@ -67,7 +67,7 @@ class Config:
     places: int = 256
     """Places of each kind of Site that are patched exactly beside the estimates, by lot where there are more."""
     least: float = 0.8
-    """Accuracy from which a behaviour counts as learned, and is taken apart."""
+    """Accuracy from which a behaviour is learned and taken apart, if halfway from form alone to 1 too. 0: all are."""
     eval_every: int = 100
     """Steps between measures of the behaviours on held-out prompts."""
     snapshots: int = 6
@@ -84,7 +84,7 @@ class Config:
     def __post_init__(self) -> None:
         sizes = ("seeds", "n_layers", "d_model", "n_heads", "d_head", "d_mlp", "rows", "steps")
         sizes += ("prompts", "pairs", "places", "eval_every", "snapshots", "checkpoint_every")
-        idle = [name for name in TRAINING if self.model and getattr(self, name) != DEFAULTS[name]]
+        idle = [name for name in (*TRAINING, *LEARNING) if self.model and getattr(self, name) != DEFAULTS[name]]
         own = {
             f"n_ctx must be at least {LONGEST_PROMPT}, the longest prompt": self.n_ctx >= LONGEST_PROMPT,
             "least must lie between 0 and 1": 0 <= self.least <= 1,
@@ -100,6 +100,8 @@ LONGEST_PROMPT = 15
 TRAINING = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "act", "norm", "positions", "n_ctx", "rows", "lr")
 TRAINING += ("weight_decay", "beta1", "beta2", "eps", "warmup", "steps")
 """Fields that say how a network is made and trained: of no effect on a model that is there, so refused beside one."""
+LEARNING = ("least", "eval_every", "snapshots", "checkpoint_every", "plan")
+"""Fields that say how a training is carried out and followed, and what it must reach: refused there too."""
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
 
 # Fields that say how a run is carried out or which sample it is, not what is studied.
@@ -112,7 +114,7 @@ def paper() -> Config:
 
 
 def quick() -> Config:
-    """From nothing: two to three minutes a network on one core, one more for its analysis. See NOTES for the choice."""
+    """From nothing, on the lab's own grammar. NOTES say how it was chosen and what it costs."""
     return Config()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from micrographia.labs.ioi.by_network import Behaviours, Roles, by_network
 from micrographia.labs.ioi.network import Network, Studied
 from micrographia.labs.ioi.planted.findings import Finding
 from micrographia.labs.ioi.roles import TRACED
@@ -22,7 +23,8 @@ def results_of(networks: Sequence[Network], planted: Iterable[Finding]) -> dict[
     """Every table. Networks in which a behaviour was not learned have no part in its rows."""
     return {
         "behaviours": behaviours(networks),
-        **estimate_tables([network.studied for network in networks]),
+        "greater_by_probabilities": later_years(networks),
+        **estimate_tables([network.studied for network in networks], [network.roles for network in networks]),
         "head_kinds": head_kinds(networks),
         "circuits": circuits(networks),
         "smallest_circuits": smallest(networks),
@@ -30,9 +32,10 @@ def results_of(networks: Sequence[Network], planted: Iterable[Finding]) -> dict[
     }
 
 
-def estimate_tables(studied: Sequence[Mapping[str, Studied]]) -> dict[str, Any]:
-    """What does not need more than one network."""
+def estimate_tables(studied: Sequence[Behaviours], roles: Sequence[Roles] | None = None) -> dict[str, Any]:
+    """What is told of any model, and what the claims stand on."""
     return {
+        "judged_by_network": judged(studied, [{} for _ in studied] if roles is None else roles),
         "denoising_beside_noising": mirrors(studied),
         "estimates_beside_exact_effects": estimates(studied),
         "how_far_to_trust": said(studied),
@@ -72,6 +75,28 @@ def behaviours(networks: Sequence[Network]) -> list[Row]:
             }
         )
     return rows
+
+
+def later_years(networks: Sequence[Network]) -> list[Row]:
+    """Greater-than as Hanna et al. (2023) measure it, where it was learned: by the probabilities of years."""
+    found = [network.years for network in networks if "greater" in network.studied]
+    fields = ("probability_difference", "cutoff_sharpness") if found else ()
+    return [
+        {
+            "measure": field.replace("_", " "),
+            "measured": _over(found, field),
+            "by_chance": _over(found, f"null_{field}"),
+        }
+        for field in fields
+    ]
+
+
+def judged(studied: Sequence[Behaviours], roles: Sequence[Roles]) -> list[Row]:
+    """The figures that claims are judged by, each taken within a network; see `by_network`."""
+    taken = by_network(studied, roles)
+    fields = ("judged", "plain", "null")
+    rows = [{"claim": claim, **{field: _over(found, field) for field in fields}} for claim, found in taken.items()]
+    return [row for row in rows if row["judged"]]
 
 
 def mirrors(studied: Sequence[Mapping[str, Studied]]) -> list[Row]:
@@ -121,22 +146,25 @@ def direct(studied: Sequence[Mapping[str, Studied]]) -> list[Row]:
 
 
 def head_kinds(networks: Sequence[Network]) -> list[Row]:
+    """By looks and by patching; `of`: the heads found either way, by the seed of their network."""
     rows = []
     for kind in TRACED:
         found = [network.roles[kind] for network in networks if kind in network.roles]
-        with_heads = [role for role in found if role.looks]
-        count = sum(len(role.looks) for role in with_heads)
-        expected = sum(len(role.looks) ** 2 / role.candidates for role in with_heads)
         rows.append(
             {
                 "kind": kind,
                 "networks": len(found),
                 "by_looks": [f"{seed}: {heads(role.looks)}" for seed, role in _by_seed(networks, kind)],
                 "by_patching": [f"{seed}: {heads(role.found)}" for seed, role in _by_seed(networks, kind)],
-                "found_both_ways": sum(role.both for role in with_heads),
-                "of": count,
-                "by_chance": expected,
-                "area": over(role.area for role in with_heads),
+                "agreement_by_seed": [
+                    f"{seed}: {role.both} of {role.either}" for seed, role in _by_seed(networks, kind)
+                ],
+                "found_both_ways": sum(role.both for role in found),
+                "of": sum(role.either for role in found),
+                "by_chance": sum(role.both_by_lot for role in found),
+                "agreement": _over(found, "agreement"),
+                "agreement_by_chance": _over(found, "agreement_by_lot"),
+                "area": _over(found, "area"),
             }
         )
     return rows
@@ -177,6 +205,7 @@ def smallest(networks: Sequence[Network]) -> list[Row]:
                         "chosen_by": chosen.method,
                         "parts": len(chosen.members),
                         "of": chosen.of,
+                        "parts_by_chance": chosen.by_lot,
                         "faithfulness": {
                             "value": chosen.faithfulness,
                             "low": chosen.interval[0],

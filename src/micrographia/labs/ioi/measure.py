@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from micrographia.core.answers import Metric
 from micrographia.core.graph import LOGITS, Node, graph_of
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.pairs import Pairs, first_difference
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, Patch, Place, grids
 from micrographia.core.tokens import ids_of
@@ -107,24 +107,34 @@ def direct(model: Model, pairs: Pairs) -> list[tuple[str, float]]:
     return direct_logit_attribution(model, pairs.clean, pairs.right, pairs.wrong).top(TOLD)
 
 
-def part_scores(model: Model, pairs: Pairs, found: Mapping[str, Kind]) -> dict[str, dict[Part, float]]:
-    """(4) How much each head and MLP at each position helps, by every method: its effect when noised, turned round."""
-    scores = {name: dict.fromkeys(universe(model, pairs), 0.0) for name in ("exact", *METHODS)}
+def part_scores(parts: Sequence[Part], found: Mapping[str, Kind]) -> dict[str, dict[Part, float]]:
+    """(4) How much each of these helps, by every method: its effect when noised, turned round."""
+    scores = {name: dict.fromkeys(parts, 0.0) for name in ("exact", *METHODS)}
     for kind in found.values():
         for name, values in {"exact": kind.exact, **kind.estimates}.items():
             for place, value in zip(kind.places, values.mean(1).tolist()):
-                scores[name][Part(Node(place.site, place.where.get("head")), place.where["pos"])] = -value  # type: ignore[arg-type]  # single cells
+                part = Part(Node(place.site, place.where.get("head")), place.where["pos"])  # type: ignore[arg-type]  # single cells
+                if part in scores[name]:
+                    scores[name][part] = -value
     return scores
 
 
-def universe(model: Model, pairs: Pairs) -> tuple[Part, ...]:
-    """(4) What circuits are cut from: heads and MLPs at each position."""
-    return parts_of(model, n_pos=ids_of(pairs.clean).shape[1])
+def universe(model: Model, *sides: Pairs) -> tuple[Part, ...]:
+    """(4) What circuits are cut from: heads and MLPs by position, where they can reach the answer.
+
+    None before the first word that differs; in the last layer, which speaks to its own position alone, the last one.
+    """
+    begin, n_pos = min(map(first_difference, sides)), ids_of(sides[0].clean).shape[1]
+    early = range(begin, n_pos)
+    late = {model.shape.n_layers - 1: range(n_pos - 1, n_pos)}
+    return tuple(
+        part for part in parts_of(model, n_pos=n_pos) if part.pos in late.get(part.node.site.layer or 0, early)
+    )
 
 
-def node_game(model: Model, pairs: Pairs, m: Metric, ablation: Ablation) -> Alone:
+def node_game(model: Model, pairs: Pairs, m: Metric, parts: Sequence[Part], ablation: Ablation) -> Alone:
     """(4) m of the circuit alone, everything outside ablated."""
-    return nodes_alone(model, pairs, m, universe(model, pairs), ablation=ablation)
+    return nodes_alone(model, pairs, m, parts, ablation=ablation)
 
 
 def ladder(alone: Alone, scores: Mapping[Member, float]) -> tuple[Areas, Areas]:

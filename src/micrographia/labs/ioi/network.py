@@ -19,22 +19,25 @@ from micrographia.core.pairs import Pairs, metric_of
 from micrographia.core.runtime import generator, settings
 from micrographia.core.trained import load_trained
 from micrographia.labs.ioi import measure
-from micrographia.labs.ioi.behaviour import Performance, perform
+from micrographia.labs.ioi.behaviour import Performance, Years, is_learned, perform, years
 from micrographia.labs.ioi.cases import Case, case_of
 from micrographia.labs.ioi.circuit import Circuits, circuits
 from micrographia.labs.ioi.config import Config
 from micrographia.labs.ioi.roles import Role, roles
 from micrographia.labs.ioi.spots import KINDS
-from micrographia.labs.ioi.templates import BEHAVIOURS, Behaviour
+from micrographia.labs.ioi.task import prompt_pairs
+from micrographia.labs.ioi.templates import Behaviour
 from micrographia.methods.attribution.agreement import agreement
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.calibrate import calibrate, sentence
 
 Array = NDArray[Any]
-SIZES = frozenset({"atp-star", "change"})
-"""What ranks by size alone, and is held against the size of the exact effect."""
 CHANGE = "change"
 """The baseline: how far the activation itself moves, without any gradient."""
+BY_SIZE = "atp-size"
+"""The sizes of attribution patching, which can be held against the baseline: both rank sizes."""
+SIZES = frozenset({"atp-star", BY_SIZE, CHANGE})
+"""What ranks by size alone, and is held against the size of the exact effect."""
 
 
 FEWEST = 8
@@ -77,6 +80,7 @@ class Network(NamedTuple):
     behaviours: dict[Behaviour, Performance]
     studied: dict[Behaviour, Studied]
     roles: dict[str, Role]
+    years: Years
 
 
 def take_apart(config: Config, seed: int, run: str) -> Network:
@@ -85,11 +89,12 @@ def take_apart(config: Config, seed: int, run: str) -> Network:
         model = load_trained(Path(run), device=config.device)
         draw = generator(seed)
         behaviours = perform(model, n=config.prompts, generator=draw)
-        learned = [name for name in BEHAVIOURS if behaviours[name].accuracy >= config.least]
+        learned = [name for name, x in behaviours.items() if is_learned(x.accuracy, x.null_accuracy, config.least)]
         device = model.weights.W_E.device
         cases = {name: case_of(name, config.pairs, draw, device) for name in learned}
         studied = {name: study(model, case, config, draw) for name, case in cases.items()}
-        return Network(seed, behaviours, studied, roles(model, cases, config.prompts, draw))
+        kinds = roles(model, cases, config.prompts, draw)
+        return Network(seed, behaviours, studied, kinds, years(model, prompt_pairs("greater", config.prompts, draw)))
 
 
 def study(model: Model, case: Case, config: Config, draw: Generator, *, cut: bool = True) -> Studied:
@@ -125,7 +130,7 @@ def trust(kind: measure.Kind, draw: Generator) -> dict[str, Agreement]:
     """How each method's estimates agree with the exact effects, and how the plain size of the change does."""
     exact = kind.exact.cpu().double().numpy()
     found = {}
-    for name, values in {**kind.estimates, CHANGE: kind.change}.items():
+    for name, values in {**kind.estimates, BY_SIZE: kind.estimates["atp"], CHANGE: kind.change}.items():
         estimate = values.cpu().double().numpy()
         truth = exact
         if name in SIZES:

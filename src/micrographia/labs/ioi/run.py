@@ -49,7 +49,8 @@ def _answer(config: Config, folder: RunFolder, watch: Watch) -> None:
     results = {"config": folder.config, **results}
     claims = judge_all(results, preset=preset_of(config), config=folder.config)
     results["claims"] = [judged.as_json() for judged in claims]
-    results["summary"] = summary(results)
+    undecided = [each.claim.id for each in claims if each.undecided and each.verdict != "not run"]
+    results["summary"] = summary(results, undecided)
     folder.finish(results, claims, figures, {"seed": list(range(config.seed, config.seed + config.seeds))})
 
 

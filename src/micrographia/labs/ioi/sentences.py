@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from micrographia.labs.ioi.behaviour import is_learned
 from micrographia.labs.ioi.seeds import FOLDER
 
 NAMES = {
@@ -24,14 +25,18 @@ ENOUGH = 0.5
 """An accuracy below which a behaviour is not called learned, whatever the config takes apart."""
 
 
-def summary(results: Mapping[str, Any]) -> list[str]:
-    """A sentence or two on each question. Of networks that learned nothing, only that."""
+def summary(results: Mapping[str, Any], undecided: Sequence[str] = ()) -> list[str]:
+    """A sentence or two on each question. Of networks that learned nothing, only that.
+
+    `undecided`: claims whose networks lie on both sides of the bound.
+    """
     behaviours: Rows = results.get("behaviours") or ()
     config = results["config"]
     if config["least"] < ENOUGH and (poor := [row for row in behaviours if not _is_learned(row)]):
         said = _not_learned(behaviours, poor, config["least"])
     else:
         said = [*_learned(behaviours), *_published(results.get("published_circuit") or {}), *_found(results)]
+        said += _no_difference(undecided)
     said += _planted(results.get("planted_circuits") or ())
     return said + (_networks(config["seed"]) if behaviours else [])
 
@@ -41,15 +46,16 @@ Rows = Sequence[Mapping[str, Any]]
 
 def _found(results: Mapping[str, Any]) -> list[str]:
     said = _trust(results.get("estimates_beside_exact_effects") or ())
+    said += _years(results.get("greater_by_probabilities") or ())
     said += _mirror(results.get("denoising_beside_noising") or ())
     said += _heads(results.get("head_kinds") or ())
     return said + _circuits(results.get("smallest_circuits") or ())
 
 
 def _is_learned(row: Mapping[str, Any]) -> bool:
-    """Whether the median network is right more often than not, and more often than by form alone."""
+    """Whether the median network is right more often than not, and by more than form alone; see `is_learned`."""
     accuracy, null = (row[key]["median"] if row[key] else 0.0 for key in ("accuracy", "by_chance"))
-    return accuracy > max(ENOUGH, null)
+    return is_learned(accuracy, null, ENOUGH)
 
 
 def _not_learned(rows: Rows, poor: Rows, least: float) -> list[str]:
@@ -59,7 +65,7 @@ def _not_learned(rows: Rows, poor: Rows, least: float) -> list[str]:
     none = "The one network trained from nothing did not learn" if n == 1 else f"The {n} networks did not learn"
     return [
         f"{none} {which}: the median accuracy is {best:.1%} at best.",
-        f"All were taken apart nonetheless, as `least` is {least:g}. Such a run only exercises the machinery: its "
+        f"What was taken apart nonetheless, as `least` is {least:g}, only exercises the machinery: its "
         "tables say nothing about how a network does the task, nor how far to trust a method. Take the preset quick "
         "for that.",
     ]
@@ -143,14 +149,35 @@ def _mirror(rows: Rows) -> list[str]:
     ]
 
 
+def _years(rows: Rows) -> list[str]:
+    known = [row for row in rows if row["measured"]]
+    told = ", ".join(
+        f"{row['measure']} {row['measured']['median']:.3g} (another prompt's {row['by_chance']['median']:.3g})"
+        for row in known
+    )
+    return [f"Greater-than by the probabilities of years (Hanna et al. 2023): {told}."] if known else []
+
+
+def _no_difference(undecided: Sequence[str]) -> list[str]:
+    if not undecided:
+        return []
+    told = ", ".join(f"`{claim}`" for claim in undecided)
+    return [f"No difference whatever the verdict, since networks lie on both sides of the bound: {told}."]
+
+
 def _heads(rows: Rows) -> list[str]:
     count = sum(row["of"] for row in rows)
     if not count:
         return []
     both, chance = (sum(row[key] for row in rows) for key in ("found_both_ways", "by_chance"))
+    told = ", ".join(
+        f"{row['kind']} {row['agreement']['median']:.0%} ({row['agreement_by_chance']['median']:.0%})"
+        for row in rows
+        if row["agreement"]
+    )
     return [
-        f"Of {count} heads that look like one of the published kinds, {both} are also found by path patching alone; "
-        f"by chance it would be {chance:.1f}."
+        f"Of {count} heads of the published kinds that looks or path patching find, {both} are found both ways; drawn "
+        f"by lot within their layers it would be {chance:.1f}. By kind, in the median network (by lot): {told}."
     ]
 
 
@@ -158,8 +185,13 @@ def _circuits(rows: Rows) -> list[str]:
     ioi = [row for row in rows if row["behaviour"] == "ioi"]
     if not ioi:
         return []
-    told = ", ".join(f"{row['parts']} of {row['of']} in {row['network']}" for row in ioi)
-    return [f"For ioi these many heads and MLPs by position are enough: {told} (outside: {ioi[0]['outside']})."]
+    told = ", ".join(
+        f"{row['parts']} of {row['of']} in {row['network']} ({row['parts_by_chance']:g} in random order)" for row in ioi
+    )
+    return [
+        f"For ioi these many of the heads and MLPs by position that can reach the answer are enough: {told}; outside: "
+        f"{ioi[0]['outside']}."
+    ]
 
 
 def _planted(rows: Rows) -> list[str]:

@@ -7,11 +7,10 @@ from torch import Generator, Tensor
 
 from micrographia.core.answers import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.pairs import Pairs, first_difference
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place, places
 from micrographia.core.tokens import ids_of
-from micrographia.labs.ioi.cases import first_difference
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.estimate import Mode
 

@@ -1,4 +1,4 @@
-"""The words of the synthetic language, by class: a literal table, about 290 in all.
+"""The words of the synthetic language: 190 content words by class, and a few more; with the templates', 257 in all.
 
 Every class of content words has a multiple of `PARTS` members, since what is held out is told by remainders. Names
 alternate between women's and men's. No tensor library is imported here.

@@ -29,7 +29,7 @@ def curves(behaviour: str, network: str, found: Circuits) -> Figure:
             "x": np.array(found.shares),
             "y": np.array(list(named.values())),
             "names": list(named),
-            "x_label": "share of all parts (or edges) in the circuit",
+            "x_label": "share of the parts that can reach the answer, or of the edges",
             "y_label": "faithfulness",
             "log_x": True,
         },

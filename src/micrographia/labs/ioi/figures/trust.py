@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 
 from micrographia.core.claims import Figure
-from micrographia.labs.ioi.network import CHANGE, Studied
+from micrographia.labs.ioi.network import BY_SIZE, CHANGE, Studied
 
 GROUP = "How far to trust an estimate"
 NAMES = {
     "atp": "attribution patching",
     "atp-qk": "with QK-fix",
     "atp-star": "AtP* (sizes)",
+    BY_SIZE: "attribution patching, sizes",
     "ig": "integrated gradients",
     "relp": "RelP",
-    CHANGE: "size of the change alone",
+    CHANGE: "size of the change alone (sizes)",
     "exact": "exact patching",
     "eap": "EAP",
     "eap-ig": "EAP-IG",
@@ -62,8 +63,9 @@ def correlations(rows: Sequence[Mapping[str, Any]]) -> Figure:
         group=GROUP,
         title="Estimate and exact effect: Pearson's correlation",
         caption="The median over networks of the mean over behaviours, with the least and the greatest network. RelP "
-        "holds attention patterns, so it says nothing of queries, keys and patterns. An estimate that is not above the "
-        "size of the change alone has learned nothing from the gradient.",
+        "holds attention patterns, so it says nothing of queries, keys and patterns. Those marked as sizes "
+        "are held against the size of the effect, so it is with the sizes of attribution patching that the size of the "
+        "change alone is to be compared: an estimate that is not above it has learned nothing from the gradient.",
         source="RelP (2508.21258) has the like for GPT-2",
         claims=("heads-before-stream", "neurons-before-mlp-outputs", "qk-fix-helps-queries", "relp-helps-mlp-outputs"),
         data={

@@ -16,6 +16,7 @@ from micrographia.core.events import Progress, Watch
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs, Reader, metric_of
 from micrographia.core.runtime import generator
+from micrographia.core.tokens import ids_of
 from micrographia.labs.ioi import measure
 from micrographia.labs.ioi.cases import Case
 from micrographia.labs.ioi.config import Config, is_gpt2
@@ -112,13 +113,15 @@ def differences(model: Model, prompts: Tensor, pairs: Pairs) -> Tensor:
 
 
 def eight(model: Reader) -> dict[str, float | None]:
-    """The demo's prompts; None where the tokenizer does not make one token of each name, or not one length of all."""
+    """The demo's prompts; None where the tokenizer does not make one token of each name, or not one length of all.
+
+    With the other subject in each it is the negative, whatever the model: they hold both subjects of each sentence.
+    """
     try:
         pairs = eight_prompts(model)
     except BadPrompt:  # the other prompts are made of words that this tokenizer knows; these eight are as they are
-        return {"eight_prompts": None, "eight_prompts_swapped": None}
-    clean, corrupt = (float(differences(model, side, pairs).mean()) for side in (pairs.clean, pairs.corrupt))  # type: ignore[arg-type]  # tensors, as built
-    return {"eight_prompts": clean, "eight_prompts_swapped": corrupt}
+        return {"eight_prompts": None}
+    return {"eight_prompts": float(differences(model, ids_of(pairs.clean), pairs).mean())}
 
 
 def to_logits(model: Model, groups: Sequence[Group], watch: Watch) -> Tensor:

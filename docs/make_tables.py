@@ -1,0 +1,240 @@
+"""Write every table that shows measured numbers: README's, and those of the two pages on the lab `ioi`.
+
+README's are made by `make_claims_table`. A page has its tables between `<!-- table:NAME:begin -->` and
+`<!-- table:NAME:end -->`; they are made from the Run stored as `docs/results/ioi-quick`, so that nobody types a
+measured number. What that Run does not hold is a dash.
+Usage: uv run python docs/make_tables.py [--check]
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import make_claims_table as claims  # the script beside this one
+
+from micrographia.faces import words
+from micrographia.labs.catalogue import lab
+
+DOCS = Path(__file__).parent
+PAGES = (DOCS / "labs" / "ioi.md", DOCS / "when-to-trust-attribution.md")
+STORED = DOCS / "results" / "ioi-quick"
+BLOCK = re.compile(r"(<!-- table:([\w-]+):begin -->\n).*?(<!-- table:\2:end -->)", re.DOTALL)
+METHODS = {
+    "exact": "exact",
+    "atp": "attribution patching",
+    "atp-qk": "with QK-fix",
+    "atp-star": "AtP* (by size)",
+    "ig": "integrated gradients",
+    "relp": "RelP",
+    "atp-size": "attribution patching (by size)",
+    "change": "size of the change alone (by size)",
+    "random": "chance",
+    "eap": "EAP",
+    "eap-ig": "EAP-IG",
+}
+Row = Mapping[str, Any]
+
+
+class Stored(NamedTuple):
+    """A finished Run as its files tell it."""
+
+    results: Mapping[str, Any]
+    run: Mapping[str, Any]
+
+    def rows(self, table: str, **where: Any) -> list[Row]:
+        return [row for row in self.results.get(table) or () if all(row[key] == value for key, value in where.items())]
+
+
+def stored(path: Path) -> Stored:
+    return Stored(*(json.loads((path / f"{name}.json").read_text(encoding="utf-8")) for name in ("results", "run")))
+
+
+def with_tables(text: str, found: Stored) -> str:
+    """A page with what stands between its markers made anew. Raises SystemExit for a marker that names no table."""
+    if unknown := sorted({name for _, name, _ in BLOCK.findall(text)} - TABLES.keys()):
+        raise SystemExit(f"There is no table {', '.join(unknown)}; there are {', '.join(TABLES)}.")
+    return BLOCK.sub(lambda block: f"{block[1]}\n{TABLES[block[2]](found)}\n\n{block[3]}", text)
+
+
+def networks(found: Stored) -> str:
+    config = found.run["config"]
+    seeds = [str(config["seed"] + i) for i in range(config["seeds"])]
+    told = " and ".join(part for part in (", ".join(seeds[:-1]), seeds[-1]) if part)
+    return f"The networks of the preset {found.run['preset']} at seeds {told}, {found.run['created'][:10]}."
+
+
+def behaviours(found: Stored) -> str:
+    head = ("behaviour", "learned", "accuracy", "by chance", "logit difference")
+    rows = [
+        (
+            row["behaviour"],
+            f"{row['learned']} of {row['networks']}",
+            *_spreads(row, "accuracy", "by_chance", "logit_difference"),
+        )
+        for row in found.rows("behaviours")
+    ]
+    years = [
+        f"{row['measure']} {_spread(row['measured'])}, judged by another prompt {_spread(row['by_chance'])}"
+        for row in found.rows("greater_by_probabilities")
+    ]
+    said = f"\n\nGreater-than by the probabilities of years (Hanna et al. 2023): {'; '.join(years)}." if years else ""
+    return f"{_table(head, rows)}{said}"
+
+
+def mirrors(found: Stored) -> str:
+    head = ("behaviour", "denoising from noising", "half of the prompts from the other")
+    rows = [
+        (row["behaviour"], *_spreads(row, "differ_by", "halves_of_the_prompts"))
+        for row in found.rows("denoising_beside_noising")
+    ]
+    return _table(head, rows)
+
+
+def heads(found: Stored) -> str:
+    head = (
+        "kind",
+        "found both ways, of those found either way",
+        "by lot",
+        "agreement in a network",
+        "by lot",
+        "area under ROC",
+    )
+    rows = [
+        (
+            row["kind"],
+            f"{row['found_both_ways']} of {row['of']}",
+            f"{row['by_chance']:.1f}",
+            *_spreads(row, "agreement", "agreement_by_chance", "area"),
+        )
+        for row in found.rows("head_kinds")
+    ]
+    return _table(head, rows)
+
+
+def cmd(found: Stored) -> str:
+    """Without the QK-fix, which says of heads and MLPs what attribution patching says."""
+    of_nodes, of_edges = ("exact", "atp", "atp-star", "ig", "relp", "random"), ("eap", "eap-ig", "random")
+    columns = [("nodes", way) for way in of_nodes] + [("edges", way) for way in of_edges]
+    head = (
+        "behaviour",
+        *(METHODS[way] + (", edges" if (of, way) == ("edges", "random") else "") for of, way in columns),
+    )
+    named = dict.fromkeys(row["behaviour"] for row in found.rows("circuits"))
+    value = {(row["behaviour"], row["members"], row["method"]): row["cmd"]["median"] for row in found.rows("circuits")}
+    return _table(head, [(name, *(f"{value[name, *column]:.3f}" for column in columns)) for name in named])
+
+
+def smallest(found: Stored) -> str:
+    lines = []
+    for row in found.rows("smallest_circuits", behaviour="ioi"):
+        true, lot = row["faithfulness"], row.get("parts_by_chance")
+        lines.append(
+            f"- {row['network']}: {row['parts']} of {row['of']} parts, faithfulness {true['value']:.2f} "
+            f"({true['low']:.2f} to {true['high']:.2f}); of 50 random ones the nearest has {row['nearest_random']:.2f}"
+            + (f", and parts in random order are as faithful from {lot:g} on" if lot is not None else "")
+        )
+    return "\n".join(lines)
+
+
+def verdicts(found: Stored) -> str:
+    ioi = lab("ioi")
+    assert ioi is not None
+    judged = {claim["id"]: claim for claim in found.results["claims"] if claim["verdict"] != claims.NOT_RUN}
+    rows = []
+    for claim in claims.stated_claims(ioi):
+        if "quick" in claim.get("presets", ()):
+            own = claims.as_stated(claim, judged.get(claim["id"]))
+            null = words.NOTHING if own is None else words.value(own.get("null_measured"))
+            rows.append((f"`{claim['id']}`", words.published(claim), claims.found_at(claim, own, "quick"), null))
+    return _table(("claim", "published", "measured: verdict", "null or baseline"), rows)
+
+
+def correlations(found: Stored, field: str) -> str:
+    rows = found.rows("estimates_beside_exact_effects")
+    ways = [way for way in METHODS if any(row["method"] == way for row in rows)]
+    value = {(row["site"], row["method"]): row[field] for row in rows}
+    sites = dict.fromkeys(row["site"] for row in rows)
+    head = ("kind of Site", *(METHODS[way] for way in ways))
+    return _table(head, [(f"`{site}`", *(_spread(value.get((site, way))) for way in ways)) for site in sites])
+
+
+ESTIMATES = ("atp", "atp-qk", "atp-star", "ig", "relp")
+
+
+def lowest(found: Stored) -> str:
+    """Which method correlates least, kind by kind."""
+    least: dict[str, list[str]] = {}
+    rows = [
+        row for row in found.rows("estimates_beside_exact_effects") if row["method"] in ESTIMATES and row["pearson"]
+    ]
+    for site in dict.fromkeys(row["site"] for row in rows):
+        worst = min((row for row in rows if row["site"] == site), key=lambda row: row["pearson"]["median"])
+        least.setdefault(worst["method"], []).append(f"`{site}`")
+    told = "; ".join(f"{METHODS[way]} at {', '.join(sites)}" for way, sites in least.items())
+    return f"The lowest of the five methods by Pearson's correlation: {told}.".replace("AtP*", r"AtP\*")
+
+
+def told(found: Stored) -> str:
+    said = found.results["how_far_to_trust"].values()
+    return "\n>\n".join(f"> {text[:1].upper()}{text[1:]}" for text in said)
+
+
+def planted(found: Stored) -> str:
+    rows = found.rows("planted_circuits")
+    right = sum(row["misses"] == row["theory_says"] for row in rows)
+    ways = list(dict.fromkeys(row["method"] for row in rows))
+    missed = {(row["circuit"], row["mode"], row["method"]): row["misses"].replace("nothing", "") for row in rows}
+    cases = dict.fromkeys((row["circuit"], row["mode"]) for row in rows if row["misses"] != "nothing")
+    table = _table(("circuit", "direction", *ways), [(*case, *(missed[*case, way] for way in ways)) for case in cases])
+    return f"Measured, and as theory says in {right} of {len(rows)} cases:\n\n{table}"
+
+
+TABLES: Mapping[str, Callable[[Stored], str]] = {
+    "networks": networks,
+    "behaviours": behaviours,
+    "mirrors": mirrors,
+    "heads": heads,
+    "cmd": cmd,
+    "smallest": smallest,
+    "verdicts": verdicts,
+    "pearson": partial(correlations, field="pearson"),
+    "spearman": partial(correlations, field="spearman"),
+    "lowest": lowest,
+    "told": told,
+    "planted": planted,
+}
+
+
+def _spreads(row: Row, *fields: str) -> list[str]:
+    return [_spread(row.get(field)) for field in fields]
+
+
+def _spread(found: Row | None) -> str:
+    """A median with the least and the greatest network."""
+    return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})" if found else words.NOTHING
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(map(claims.in_cell, row)) + " |" for row in (head, ["---"] * len(head), *rows))
+
+
+def main(arguments: list[str]) -> Iterator[str]:
+    yield from claims.main(arguments)
+    found = stored(STORED)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        made = with_tables(text, found)
+        if "--check" in arguments and made != text:
+            raise SystemExit(f"The tables of {page.name} are not what the stored Run says. Run docs/make_tables.py.")
+        if made != text:
+            page.write_text(made, encoding="utf-8")
+        yield f"{page.name} has its tables."
+
+
+if __name__ == "__main__":
+    for line in main(sys.argv[1:]):
+        print(line)
