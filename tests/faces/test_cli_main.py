@@ -127,6 +127,20 @@ def test_a_wrong_flag_or_value_is_wrong_usage(words, capsys):
     assert said.err.strip()
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(["grok", "--resume"], "--out"), (["grok", "sweep", "--resume"], "--out"), (["patch", "--resume"], "--"),
+     (["report", "RUN", "--json", "--terminal"], "Leave one out")],
+)  # fmt: skip
+def test_a_flag_that_would_have_no_effect_is_wrong_usage(words, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("MICROGRAPHIA_RUNS", str(tmp_path / "runs"))
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert says in " ".join(said.err.split())
+    assert not (tmp_path / "runs").exists()
+
+
 def test_resuming_needs_no_flags_but_the_folder(tmp_path):
     import dataclasses
 

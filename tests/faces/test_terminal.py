@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from micrographia.core.claims import Figure
 from micrographia.faces.sections import Table as Content
 from micrographia.faces.terminal import print_figures, print_run, print_table, spark
 
@@ -72,3 +73,25 @@ def test_every_kind_of_figure_has_a_summary(run):
 )
 def test_a_spark_line_has_the_shape_of_its_curve(values, log, line):
     assert spark(values, log=log) == line
+
+
+def test_bars_of_several_series_stand_apart_by_name_and_those_below_zero_have_their_sign():
+    data = {"y": np.array([[0.5, -1.0, 0.1], [0.25, np.nan, 0.0]]), "names": ["a", "b", "c"]}
+    figure = Figure(name="f", kind="bars", group="g", title="t", caption="c",
+                    data={**data, "series": ["restored", "destroyed"], "x_label": "x", "y_label": "y"})  # fmt: skip
+    lines = printed(lambda console: print_figures(console, [figure])).splitlines()
+    first, second = (next(i for i, line in enumerate(lines) if name in line) for name in ("restored", "destroyed"))
+    told = [[line.split() for line in lines[at + 1 : at + 4]] for at in (first, second)]
+    assert told[0] == [["a", "█" * 18, "0.5"], ["b", "-" + "█" * 36, "-1"], ["c", "█" * 4, "0.1"]]
+    assert told[1] == [["a", "█" * 9, "0.25"], ["b", "–"], ["c", "0"]]
+
+
+def test_of_many_bars_the_largest_are_shown_whatever_their_sign():
+    heights = [*range(1, 20), -30]
+    figure = Figure(name="f", kind="bars", group="g", title="t", caption="c",
+                    data={"y": np.array([heights]), "names": [f"n{i}" for i in range(20)], "x_label": "x",
+                          "y_label": "y"})  # fmt: skip
+    text = printed(lambda console: print_figures(console, [figure]))
+    assert "-30" in text
+    assert "n2 " not in text
+    assert "and 4 smaller ones" in text

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from micrographia.core.errors import BadShape
-from micrographia.methods.explain import Effects, explain
+from micrographia.methods.explain import Effects, explain, percent
 
 Output = Callable[[tuple[int, int]], float]
 
@@ -106,3 +106,9 @@ def test_numbers_that_do_not_fit_the_names_are_refused():
     wrong: Tensor = torch.zeros(3)
     with pytest.raises(BadShape, match="2 parts"):
         explain(Effects(("A", "B"), torch.zeros(2), wrong))
+
+
+def test_no_minus_stands_before_a_zero():
+    words = explain(Effects(("A", "B"), torch.tensor([-0.001, 0.001]), torch.tensor([-0.004, -0.0])))
+    assert not any("-0%" in word.sentence for word in words)
+    assert [percent(x, 1) for x in (-0.0004, -0.45, 0.0, 1.0)] == ["0.0%", "-45.0%", "0.0%", "100.0%"]

@@ -173,10 +173,13 @@ def _restored(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> 
     ]  # fmt: skip
     table = Table(("what", "layer", "token", "brings back"), cells, texts=frozenset({0, 2}))
     lead = "Probability of the answer above that of the blurred run, mean ± standard deviation over the draws of noise."
+    if left_out := results.get("trace", {}).get("left_out"):
+        lead += f" {left_out}"
     return [Section("restored", "The states that bring back most", lead, table)]
 
 
 def _calibration(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[Section]:
+    bounded = any(row.get("missed") for row in rows)  # edges have no bound on what was missed
     cells = [
         [
             row["kind"],
@@ -184,18 +187,21 @@ def _calibration(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) 
             row["checked"],
             _agreement(row["pearson"]),
             fixed(row["spearman"]["value"], 2),
-            _bound(row.get("missed")),
+            *([_bound(row.get("missed"))] if bounded else []),
         ]
         for row in rows
     ]
-    columns = ("kind", "mode", "checked", "Pearson", "Spearman", "large, unseen")
+    columns = ("kind", "mode", "checked", "Pearson", "Spearman", *(["large, unseen"] if bounded else []))
     lead = (
         "Some places were patched exactly: half of them the largest estimates, half drawn by lot. Correlations of the "
-        "estimate with the exact effect, weighted for how places were drawn, with 95 % intervals over prompts; and how "
-        "many places that were not patched may have a large effect."
+        "estimate with the exact effect, weighted for how places were drawn, with 95 % intervals over prompts"
     )
+    last = "; and how many places that were not patched may have a large effect." if bounded else EDGES
     table = Table(columns, cells, texts=frozenset({0, 1}))
-    return [Section("calibration", "How far to trust the estimate", lead, table)]
+    return [Section("calibration", "How far to trust the estimate", lead + last, table)]
+
+
+EDGES = ". A place is an edge here; how many large ones were left unseen is not bounded."
 
 
 def _agreement(found: Mapping[str, Any]) -> str:
@@ -273,7 +279,7 @@ def _told(figure: float | Mapping[str, float]) -> str:
 CIRCUIT = {
     "faithfulness": "faithfulness, 1 is the whole model",
     "null_faithfulness": "the same of random circuits of that size",
-    "null_p_value": "share of random ones at least as faithful",
+    "null_p_value": "p-value against random circuits",
     "score_of_the_model": "metric of the model",
     "score_alone": "metric of the circuit alone",
     "score_of_nothing": "metric with all ablated",
@@ -292,7 +298,7 @@ def _members(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> l
         for row, score, added in zip(rows[:MOST_MEMBERS], scores, adds)
     ]
     more = f" The strongest {MOST_MEMBERS} of {len(rows)}." if len(rows) > MOST_MEMBERS else ""
-    lead = f"Estimated share of the gap, and what is lost when it alone is left out of the circuit.{more}"
+    lead = f"Estimated share of the gap, and what changes, whichever way, when it alone is left out.{more}"
     return [Section("members", "Its members", lead, Table(("member", "score", "adds"), cells))]
 
 

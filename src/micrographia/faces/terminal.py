@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -204,21 +204,35 @@ def _lines(data: Mapping[str, Any]) -> Table:
     return drawn
 
 
-def _bars(data: Mapping[str, Any]) -> Table:
-    y = np.atleast_2d(np.asarray(data["y"], dtype=np.float64))[-1]
-    return bar_rows([str(name) for name in data["names"]], y)
+def _bars(data: Mapping[str, Any]) -> Table | Group:
+    """A block of bars a series, under its name; the same bars in each, on one scale."""
+    y = np.atleast_2d(np.asarray(data["y"], dtype=np.float64))
+    names, series = [str(name) for name in data["names"]], data.get("series") or [""] * len(y)
+    sizes = np.nan_to_num(np.abs(y)).max(0, initial=0.0)
+    rows = [bar_rows(names, heights, sizes=sizes) for heights in y]
+    if len(rows) == 1:
+        return rows[0]
+    return Group(*(part for name, drawn in zip(series, rows) for part in (Text(str(name), style="italic"), drawn)))
 
 
-def bar_rows(names: Sequence[str], heights: Sequence[float], *, width: int = 36) -> Table:
-    """The greatest bars, in their own order, as rows of blocks with their values."""
-    y = np.nan_to_num(np.asarray(heights, dtype=np.float64))
-    chosen = sorted(np.argsort(-y, kind="stable")[:MOST_BARS])
-    top = float(y.max(initial=0.0)) or 1.0
+def bar_rows(
+    names: Sequence[str], heights: Sequence[float], *, sizes: Sequence[float] | None = None, width: int = 36
+) -> Table:
+    """The largest bars by size, in their own order, as rows of blocks with their values; one below 0 has a minus.
+
+    `sizes`: which are the largest, and the scale, where that is not for these bars alone to say.
+    """
+    y = np.asarray(heights, dtype=np.float64)
+    size = np.nan_to_num(np.abs(y)) if sizes is None else np.asarray(sizes, dtype=np.float64)
+    chosen = sorted(np.argsort(-size, kind="stable")[:MOST_BARS])
+    top = float(size.max(initial=0.0)) or 1.0
+    falls = bool((y < 0).any())
     drawn = Table(box=None, show_header=False, pad_edge=False)
     for i in chosen:
-        drawn.add_row(Text(names[i]), "█" * max(0, round(width * y[i] / top)), Text(words.value(float(y[i]))))
+        blocks = "█" * round(width * abs(np.nan_to_num(y[i])) / top)
+        drawn.add_row(Text(names[i]), ("-" if y[i] < 0 else " ") * falls + blocks, Text(words.value(float(y[i]))))
     if len(names) > len(chosen):
-        drawn.add_row(Text("…"), Text(f"and {len(names) - len(chosen)} lower ones", style="bright_black"), Text(""))
+        drawn.add_row(Text("…"), Text(f"and {len(names) - len(chosen)} smaller ones", style="bright_black"), Text(""))
     return drawn
 
 

@@ -7,6 +7,7 @@ other from single ablations. Pure functions of numbers: no model is run here.
 Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2024, 2404.15255), sections 2 and 3.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, NamedTuple
@@ -47,6 +48,16 @@ class Word(NamedTuple):
     sentence: str
 
 
+def percent(share: float, places: int = 0) -> str:
+    """A share as it is written, with no minus before a zero.
+
+    >>> percent(-0.45), percent(-0.0004, 1)
+    ('-45%', '0.0%')
+    """
+    told = f"{share:.{places}%}"
+    return told if told.strip("-0.%") else told.lstrip("-")
+
+
 def explain(effects: Effects, *, shows: float = SHOWS) -> list[Word]:
     """A sentence for each part, then one for each pair that looks like a gate or a backup.
 
@@ -62,7 +73,7 @@ def _single(effects: Effects, i: int, shows: float) -> Word:
     d, n = effects.denoise[i].item(), effects.noise[i].item()
     reading: Reading = "works against" if min(d, n) <= -shows else SINGLE[d >= shows, n >= shows]
     name = effects.names[i]
-    numbers = f"Denoising {name} brings back {d:.0%} of the gap, noising it loses {n:.0%}"
+    numbers = f"Denoising {name} brings back {percent(d)} of the gap, noising it loses {percent(n)}"
     return Word((name,), reading, f"{numbers}: {SENTENCES[reading]}{_doubt(effects, i, n, shows)}")
 
 
@@ -90,8 +101,8 @@ def _doubt(effects: Effects, i: int, n: float, shows: float) -> str:
     if effects.estimate is None or effects.estimate[i].item() - n < shows:
         return ""
     return (
-        f" The linear estimate of the loss is {effects.estimate[i].item():.0%}: more than is lost, as where a later "
-        "part makes up for it (self-repair) or an effect saturates."
+        f" The linear estimate of the loss is {percent(effects.estimate[i].item())}: more than is lost, as where a "
+        "later part makes up for it (self-repair) or an effect saturates."
     )
 
 
@@ -103,6 +114,11 @@ class _Numbers(NamedTuple):
     both_d: float | None
     both_n: float | None
     shows: float
+
+    @property
+    def together(self) -> float:
+        """What both at once lose, as a number; NaN where it was not measured."""
+        return math.nan if self.both_n is None else self.both_n
 
     def is_and(self) -> bool:
         """Each is missed alone, neither suffices alone; together they do, if that was measured."""
@@ -148,33 +164,34 @@ def _pair(effects: Effects, i: int, j: int, shows: float) -> Word | None:
 
 
 def _and(names: tuple[str, str], found: _Numbers) -> str:
-    both = "" if found.both_d is None else f", both together {found.both_d:.0%}"
+    both = "" if found.both_d is None else f", both together {percent(found.both_d)}"
     return (
-        f"{names[0]} and {names[1]} look like an AND: noising either loses {found.n[0]:.0%} and {found.n[1]:.0%}, "
-        f"while denoising them one at a time brings back {found.d[0]:.0%} and {found.d[1]:.0%}{both}."
+        f"{names[0]} and {names[1]} look like an AND: noising either loses {percent(found.n[0])} and "
+        f"{percent(found.n[1])}, while denoising them one at a time brings back {percent(found.d[0])} and "
+        f"{percent(found.d[1])}{both}."
     )
 
 
 def _or(names: tuple[str, str], found: _Numbers) -> str:
     return (
-        f"{names[0]} and {names[1]} look like an OR: denoising either brings back {found.d[0]:.0%} and "
-        f"{found.d[1]:.0%}, noising one at a time loses {found.n[0]:.0%} and {found.n[1]:.0%}, both together "
-        f"{found.both_n:.0%}."
+        f"{names[0]} and {names[1]} look like an OR: denoising either brings back {percent(found.d[0])} and "
+        f"{percent(found.d[1])}, noising one at a time loses {percent(found.n[0])} and {percent(found.n[1])}, both "
+        f"together {percent(found.together)}."
     )
 
 
 def _backup(names: tuple[str, str], found: _Numbers) -> str:
     return (
-        f"{names[1]} looks like a backup of {names[0]}: noising one at a time loses at most {max(found.n):.0%}, both "
-        f"together {found.both_n:.0%}, and denoising {names[1]} alone brings back only {min(found.d):.0%}. Ablating "
-        "one part at a time understates both (self-repair)."
+        f"{names[1]} looks like a backup of {names[0]}: noising one at a time loses at most {percent(max(found.n))}, "
+        f"both together {percent(found.together)}, and denoising {names[1]} alone brings back only "
+        f"{percent(min(found.d))}. Ablating one part at a time understates both (self-repair)."
     )
 
 
 def _redundant(names: tuple[str, str], found: _Numbers) -> str:
     return (
-        f"{names[0]} and {names[1]} stand in for each other in part: noising both loses {found.both_n:.0%}, more than "
-        f"the {found.n[0]:.0%} and {found.n[1]:.0%} that are lost one at a time."
+        f"{names[0]} and {names[1]} stand in for each other in part: noising both loses {percent(found.together)}, "
+        f"more than the {percent(found.n[0])} and {percent(found.n[1])} that are lost one at a time."
     )
 
 

@@ -110,7 +110,7 @@ def test_prompts_without_a_gap_are_refused(trained, tmp_path):
     same = Prompts(clean=CLEAN, corrupt=CLEAN, answer="Mary", wrong="John")
     with pytest.raises(UserError, match="no gap"):
         run(Patch(target=target(trained), prompts=same), out=tmp_path / "r")
-    assert load_run(tmp_path / "r").status == "failed"
+    assert not (tmp_path / "r").exists()
 
 
 ONE = torch.zeros(1, dtype=torch.long)
@@ -260,10 +260,10 @@ def test_a_trace_follows_the_models_own_answer(gpt2, tmp_path):
 
 
 def test_a_trace_says_what_there_is_to_say_of_its_blur(gpt2, tmp_path):
-    twice = Trace(target=target(gpt2), prompt=f"{CLEAN} {CLEAN}", subject="Mary", samples=2, window=8, noise=0.0)
+    twice = Trace(target=target(gpt2), prompt=f"{CLEAN} Mary", subject="Mary", samples=2, window=8, noise=1e-6)
     done = run(twice, out=tmp_path / "r")
     assert any("stands in the prompt" in sentence for sentence in done.results["summary"])
-    assert "hardly lowers it" in done.results["summary"][-1]
+    assert "there is little to bring back" in done.results["summary"][-1]
     assert "A window spans all layers" in next(f for f in done.figures if f.name == "trace").caption
 
 

@@ -13,10 +13,13 @@ from micrographia.core.answers import Metric, logit_difference
 from micrographia.core.errors import BadConfig
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
-from micrographia.methods.attribution.agreement import agreement, missed
+from micrographia.core.sweep import Place
+from micrographia.core.tokens import ids_of
+from micrographia.methods.attribution.agreement import Estimate, Missed, agreement, missed, slope
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.calibrate import calibrate, trust
-from micrographia.methods.attribution.spots import spots
+from micrographia.methods.attribution.flags import OVERSTATED, SEEN_IN_PART, TURNED, UNSEEN, Checked, flags_of
+from micrographia.methods.attribution.spots import able, spots
 from micrographia.methods.attribution.strongest import strongest
 from small import A_FEW
 
@@ -230,3 +233,89 @@ def test_the_strongest_of_a_stream_are_the_strongest_of_all():
         assert float(everything[place.site].mean(0)[tuple(place.where.values())]) == pytest.approx(value)
     summed = strongest(model, pairs, metric_of(pairs), "L*.neurons", k=2, positions="sum", method="relp")
     assert all(list(place.where) == ["unit"] for place, _ in summed)
+
+
+def population(n=400):
+    """Estimates and effects of all places, of which most do little, with ties among them."""
+    generator = np.random.default_rng(3)
+    x = np.round(generator.standard_t(2, size=n), 1)
+    return x, np.round(x + 0.8 * generator.normal(size=n), 1)
+
+
+def test_weighted_ranks_are_those_of_all_places_when_places_stand_for_their_likes():
+    """Each of the last places stands for three like it, so that the whole population is known, ties included."""
+    x, y = population(30)
+    weight = np.where(np.arange(30) < 10, 1.0, 3.0)
+    _, found = agreement(x[:, None], y[:, None], weight, generator=seeded(), draws=0)
+    times = weight.astype(int)
+    assert found.value == pytest.approx(stats.spearmanr(np.repeat(x, times), np.repeat(y, times)).statistic)
+
+
+def test_the_rank_correlation_of_a_draw_is_on_average_that_of_the_population():
+    x, y = population()
+    order = np.argsort(-np.abs(x))
+    truth = stats.spearmanr(x, y).statistic
+    top, n = 30, 30
+    weight = np.r_[np.ones(top), np.full(n, (len(x) - top) / n)]
+    found = []
+    for seed in range(200):
+        drawn = np.r_[order[:top], np.random.default_rng(seed).permutation(order[top:])[:n]]
+        found.append(agreement(x[drawn, None], y[drawn, None], weight, generator=seeded(), draws=0)[1].value)
+    within = [stats.spearmanr(x[order[: top + n]], y[order[: top + n]]).statistic]  # the largest alone say more
+    assert np.mean(found) == pytest.approx(truth, abs=0.03)
+    assert within[0] - truth > 0.05
+
+
+def test_the_slope_is_the_effect_per_estimate_and_is_said_where_it_is_far_from_one():
+    x = np.array([[1.0, 3.0], [0.0, 0.0], [-1.0, -1.0]])
+    assert slope(x, 2.2 * x + 1, np.array([1.0, 5.0, 2.0])) == pytest.approx(2.2)
+    assert math.isnan(slope(np.ones((3, 2)), x, np.ones(3)))
+    assert trust(0.97, 2.16) == "follow the exact effects closely, though effects are about 2.2 times what is estimated"
+    assert "0.5 times" in trust(0.7, 0.5)
+    for pearson, ratio in [(0.97, 1.1), (0.97, 0.9), (0.97, math.nan), (0.3, 3.0)]:
+        assert "times" not in trust(pearson, ratio)
+
+
+def test_what_the_gradient_sees_of_an_effect_is_said():
+    estimate, exact = torch.tensor([[0.5], [0.01], [-0.5], [1.0]]), torch.tensor([[1.0], [1.0], [1.0], [0.2]])
+    patches = [(Place(Site("z", 0), {"pos": i, "head": 0}),) for i in range(4)]
+    none = Estimate(0.0)
+    each = Checked("z", patches, estimate, exact, 0, none, none, math.nan, Missed(0.1, 4, 4, 4, 1.0), 3.2)
+    told = {flag.patch[0].where["pos"]: flag.meaning for flag in flags_of(each, "denoise")}
+    assert told == {0: SEEN_IN_PART, 1: UNSEEN, 2: TURNED, 3: OVERSTATED}
+
+
+def test_places_that_cannot_have_an_effect_are_neither_drawn_nor_counted():
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
+    begin = 2
+    same = torch.cat([ids_of(pairs.clean)[:, :begin], ids_of(pairs.corrupt)[:, begin:]], 1)
+    same[:, begin] = (ids_of(pairs.clean)[:, begin] + 1) % 7  # every pair differs here
+    pairs = Pairs(pairs.clean, same, pairs.right, pairs.wrong)
+    found = attribute(model, pairs, metric_of(pairs), ["L*.z", "L*.pattern"])
+    check = calibrate(model, pairs, metric_of(pairs), found, budget=400, top=4, generator=seeded(), draws=5)
+    patched = {kind: [place for (place,) in each.patches] for kind, each in check.kinds.items()}
+    assert {place.where["pos"] for place in patched["z"]} == {2, 3}
+    assert {(place.where["query"], place.where["key"]) for place in patched["pattern"]} == {
+        (query, key) for query in (2, 3) for key in range(query + 1)
+    }
+    assert len(patched["z"]) == 2 * 2 * 3
+    assert check.n_idle == 2 * 2 * 3 + 2 * 3 * (16 - 7)
+    assert check.kinds["z"].missed.of == len(patched["z"]) - 2
+    everything = spots(found, budget=400, top=4, generator=seeded())
+    assert sum(len(each.patches) for each in everything) == len(patched["z"]) + len(patched["pattern"]) + check.n_idle
+    idle = [
+        place for each in everything for (place,) in each.patches if place not in [*patched["z"], *patched["pattern"]]
+    ]
+    exactly = {site: exact(model, pairs, metric_of(pairs), found, site) for site in found.scores}
+    for place in idle:
+        assert exactly[place.site][(slice(None), *place.where.values())].abs().max() < 1e-12
+    assert able(Site("mlp_out", 0), torch.zeros(3), begin).all()  # summed over positions: one place, which is able
+
+
+def test_of_prompts_that_are_the_same_no_place_is_ruled_out():
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
+    pairs = Pairs(pairs.clean, pairs.clean, pairs.right, pairs.wrong)
+    found = attribute(model, pairs, metric_of(pairs), ["L*.z"])
+    check = calibrate(model, pairs, metric_of(pairs), found, budget=5, top=2, generator=seeded(), draws=5)
+    assert check.n_idle == 0
+    assert "cannot be judged" in str(check)

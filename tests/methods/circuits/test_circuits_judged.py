@@ -128,6 +128,12 @@ def test_the_null_says_how_often_chance_is_as_good():
     assert not math.isnan(bad.low)
 
 
+def test_a_circuit_that_carries_more_than_the_model_is_no_better_than_one_that_carries_less():
+    """Four members without the harmful one carry 7/6; of the five such sets one carries just 1, one as far off, 5/6."""
+    over = random_null(additive, frozenset(MEMBERS) - {head(0, 3)}, MEMBERS, seeded(), draws=200)
+    assert over.at_least > 0.3
+
+
 def test_the_planted_chains_parts_are_its_faithful_and_minimal_circuit():
     planted = PLANTED["chain"]()
     pairs = planted.pairs

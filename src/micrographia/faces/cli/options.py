@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from micrographia.core.errors import BadConfig
+
 T = TypeVar("T")
 
 
@@ -27,6 +29,10 @@ class Output:
     """Print one JSON object on standard output and nothing else."""
     report: bool = True
     """Write report.html into the Run."""
+
+    def __post_init__(self) -> None:
+        if self.resume and self.out is None:
+            raise BadConfig("--resume was given without --out, so that no Run is named to go on with. Give its folder.")
 
 
 PLAIN = (tyro.conf.HelptextFromCommentsOff, tyro.conf.DisallowNone)

@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 
 from micrographia.core.claims import Run
+from micrographia.core.errors import BadConfig
 from micrographia.core.events import Progress
 from micrographia.faces.cli.carry_out import REPORT, print_json
 from micrographia.faces.cli.options import parse
@@ -27,6 +28,10 @@ class Arguments:
     """Show all sections and figures in the terminal."""
     json: bool = False
     """Print one JSON object on standard output and nothing else."""
+
+    def __post_init__(self) -> None:
+        if self.json and self.terminal:
+            raise BadConfig("--json prints one object and nothing else, so --terminal shows nothing. Leave one out.")
 
 
 def main(words: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Generator, Tensor
 
 from micrographia.core.answers import Metric
@@ -20,7 +21,7 @@ from micrographia.labs.workbench import words
 from micrographia.labs.workbench.answer import MOST_PLACES, Answer, Work, head_of
 from micrographia.labs.workbench.config import MODES, Attribute, names
 from micrographia.labs.workbench.edges import ask_edges
-from micrographia.labs.workbench.effects import Grid, columns, grid, record, strongest
+from micrographia.labs.workbench.effects import SIGNS, Grid, columns, grid, record, strongest
 from micrographia.labs.workbench.figures import PANELS, of_calibration, of_grids
 from micrographia.labs.workbench.largest import ask_strongest
 from micrographia.labs.workbench.prompts import Asked, Ends, read_prompts, refuse_no_gap, refuse_no_wrong
@@ -28,6 +29,7 @@ from micrographia.methods.attribution.attribute import METHODS, attribute
 from micrographia.methods.attribution.calibrate import Calibration, calibrate, sentence
 from micrographia.methods.attribution.estimate import Attribution
 from micrographia.methods.attribution.flags import APART, Whole
+from micrographia.methods.explain import Effects, explain
 
 FEATURES = ("d_model", "d_head", "one")  # a place is whole along these axes
 PLACED = ("pos", "query", "key")
@@ -89,13 +91,14 @@ def _answer(
     places = [record(each, flat, asked.positions) for each, flat in strongest(grids, MOST_PLACES)]
     method = METHODS[question.method]
     n_places = sum(each.size for each in grids)
+    explained = exact_words(checks, ends) if found[0].gives == "effect" else []
     results = {
         "question": "attribute",
         "summary": words.of_attribution(question, method.title, ends, places, n_places, len(asked.texts), checks),
         **head_of(asked, [ends], model, question.target.model),
         "method": {"name": method.title, "passes": str(found[0].n_passes), "places": n_places},
         "notes": list(dict.fromkeys(note for each in found for note in each.notes)),
-        "explanation": words.explanation(MODES[question.mode]),
+        "explanation": [*words.explanation(MODES[question.mode]), *explained],
         "top": places[: question.top],
         "calibration": [row for mode, each in checks.items() for row in _calibration(mode, each)],
         "wholes": [row for mode, each in checks.items() for row in _wholes(mode, each)],
@@ -106,14 +109,49 @@ def _answer(
     return Answer(results, [*of_calibration(checks, ends.metric.name), *pictures], columns(grids))
 
 
+SAID = 4  # places that are put into words
+
+
+def exact_words(checks: Mapping[str, Calibration], ends: Ends) -> list[str]:
+    """What the largest places that were patched exactly in both modes are to the answer, and where the estimate of a
+    loss says more than is lost, as where a backup takes over. Nothing where the gap is none or means little.
+    """
+    if len(checks) < len(SIGNS) or ends.gap is None or words.doubts(ends):
+        return []
+    denoise = _shares(checks["denoise"], "denoise", "exact", ends.gap)
+    noise, told = (_shares(checks["noise"], "noise", which, ends.gap) for which in ("exact", "estimate"))
+    both = [name for name in denoise if name in noise]
+    chosen = sorted(both, key=lambda name: -max(abs(share[name]) for share in (denoise, noise, told)))[:SAID]
+    columns = (torch.tensor([share[name] for name in chosen]) for share in (denoise, noise))
+    estimate = torch.tensor([told[name] for name in chosen])
+    effects = Effects(chosen, *columns, estimate=estimate)
+    alone = [word.sentence for word in explain(effects) if len(word.parts) == 1]  # no two were patched at once
+    first = f"Of the places that were patched exactly in both directions, the {len(alone)} largest:"
+    return [first, *alone] if alone else []
+
+
+def _shares(check: Calibration, mode: str, which: str, gap: float) -> dict[str, float]:
+    """The places that were patched, by name, each with its share of the gap: the exact one, or the estimate."""
+    found: dict[str, float] = {}
+    for each in check.kinds.values():
+        means = getattr(each, which).mean(1).tolist()
+        found |= {str(patch[0]): SIGNS[mode] * mean / gap for patch, mean in zip(each.patches, means)}
+    return found
+
+
 MOST_FLAGS = 8
+IDLE = (
+    "{n:,} places cannot have an effect, before the prompts differ or where a query would look ahead; they were "
+    "neither drawn nor counted."
+)
 
 
 def _told(mode: str, check: Calibration) -> list[str]:
     """How far to trust each kind of Site, and where estimate and effect part ways."""
+    idle = IDLE.format(n=check.n_idle)
     kinds = [sentence(each, check.unit) for each in check.kinds.values()]
     flags = [f"{str(flag)[:1].upper()}{str(flag)[1:]}." for flag in check.flags[:MOST_FLAGS]]
-    return [f"{PANELS[mode].capitalize()}.", *kinds, *flags]
+    return [f"{PANELS[mode].capitalize()}.", *kinds, *([idle] if check.n_idle else []), *flags]
 
 
 def grids_of_scores(found: Sequence[Attribution], gap: float | None) -> list[Grid]:
@@ -152,6 +190,7 @@ def _calibration(mode: str, check: Calibration) -> list[dict[str, Any]]:
         for name in ("pearson", "spearman"):
             value, low, high = getattr(each, name)
             row[name] = {"value": value, "low": low, "high": high}
+        row["slope"] = each.slope
         row["missed"] = {**each.missed._asdict(), "most": each.missed.most}
         row["together"] = each.together
         rows.append(row)

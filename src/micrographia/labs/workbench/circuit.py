@@ -14,6 +14,7 @@ import numpy as np
 from torch import Generator, Tensor
 
 from micrographia.core.claims import Figure
+from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch
 from micrographia.core.graph import Edge
 from micrographia.core.graph_figure import LOGITS_PART, drawn, links_between_parts, readers_of
@@ -78,6 +79,7 @@ def ask_circuit(question: Circuit, model: Model) -> Work:
         else:
             scores = edge_scores(scored.graph, -scored.mean().double().cpu() / gap)
             alone = edges_alone(model, asked.pairs, metric, scored.graph, ablation=ablation)
+        _refuse_nothing(question, scores)
         greedy = greedy_order(scored.graph, scores) if question.select == "greedy" else None
         judged = _judge(question, alone, scores, greedy or ranked(scores), generator, watch)
         rows = [{"member": str(each), "score": scores[each], "adds": judged.adds.get(each)} for each in judged.chosen]
@@ -100,6 +102,16 @@ def _of_parts(universe: Sequence[Part], scored: EdgeAttribution, gap: float) -> 
     return {part: float(out[place[part.node]]) for part in universe}
 
 
+def _refuse_nothing(question: Circuit, scores: Mapping[Any, float]) -> None:
+    """Raise UserError where no score reaches the threshold."""
+    largest = max(scores, key=lambda each: abs(scores[each]))
+    if question.threshold is not None and abs(scores[largest]) < question.threshold:
+        raise UserError(
+            f"Asked for the {question.units} whose score is at least {question.threshold:g} of the gap, but the "
+            f"largest, that of {largest}, is {scores[largest]:.3g}. Choose a lower threshold, or a number (n)."
+        )
+
+
 def _judge(
     question: Circuit,
     alone: Alone,
@@ -119,7 +131,7 @@ def _judge(
     order = [*order, *(each for each in ranked(scores) if each not in first)]
     along, signed = areas(alone, order), areas(alone, ranked(scores, signed=True))
     at("size")
-    chosen = _chosen(question, alone, scores, order, along)
+    chosen = choose(question, alone, scores, order, along)
     circuit = frozenset(chosen)
     at("completeness")
     random = completeness(alone, circuit, everything, subsets(circuit, SETS, generator))
@@ -133,20 +145,21 @@ def _judge(
     return Judged(chosen, found, along, signed, worst.worst, float(random.gaps.mean()), adds, null)
 
 
-def _chosen(question: Circuit, alone: Alone, scores: Mapping[Any, float], order: list[Any], along: Areas) -> list[Any]:
+def choose(question: Circuit, alone: Alone, scores: Mapping[Any, float], order: list[Any], along: Areas) -> list[Any]:
     """The members, by number, by threshold, or as few of the order as are faithful enough."""
     if question.threshold is not None:
         kept = above(scores, question.threshold)
         return [each for each in order if each in kept]
     if question.n is not None:
         return order[: question.n]
-    enough = [size for size, f in zip(along.sizes, _floats(along.faithfulness.values)) if f >= question.faithful]
+    slack = 1 - question.faithful  # whichever way: what carries far more than the model is not faithful to it
+    enough = [size for size, f in zip(along.sizes, _floats(along.faithfulness.values)) if abs(1 - f) <= slack]
     if not enough:
         return order
     below = max((size for size in along.sizes if size < enough[0]), default=0)
     sizes = np.unique(np.linspace(below + 1, enough[0], TRIED).round().astype(int)).tolist()
     tried = faithfulness(alone, [frozenset(order[:size]) for size in sizes], order)
-    faithful = (size for size, f in zip(sizes, _floats(tried.values)) if f >= question.faithful)
+    faithful = (size for size, f in zip(sizes, _floats(tried.values)) if abs(1 - f) <= slack)
     return order[: next(faithful, enough[0])]  # in another batch rounding may put the rung itself just below
 
 

@@ -192,7 +192,7 @@ class Circuit:
     threshold: float | None = None
     """Keep the members whose score is at least this share of the gap instead."""
     faithful: float = 0.9
-    """Share of the behaviour that the circuit must carry, where neither `n` nor `threshold` is given."""
+    """How near to all of the behaviour the circuit must come: 0.9 is 90 to 110 %. Not with `n` or `threshold`."""
     minimal: bool = True
     """Leave out each member of the circuit in turn, which takes a run for each."""
     null: int = 50
@@ -232,6 +232,8 @@ class Lens:
 
     def __post_init__(self) -> None:
         _refuse_less(self, heads=1, best=1)
+        if not self.prompt.strip() or (self.corrupt is not None and not self.corrupt.strip()):
+            raise BadConfig("A lens on an empty prompt was asked for. Give it a text.")
         named = self.answer is not None or self.wrong is not None
         _refuse_idle(self, "first_token", named, "no answer is named, of which to take the first")
 

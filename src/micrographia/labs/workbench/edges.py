@@ -23,7 +23,7 @@ from micrographia.labs.workbench.config import MODES, Attribute
 from micrographia.labs.workbench.effects import SIGNS, VERBS
 from micrographia.labs.workbench.figures import CHECKED, PANELS
 from micrographia.labs.workbench.prompts import Asked, Ends, read_prompts, refuse_no_gap, refuse_no_wrong
-from micrographia.methods.attribution.agreement import Estimate, agreement
+from micrographia.methods.attribution.agreement import Estimate, agreement, slope
 from micrographia.methods.attribution.edges import EdgeAttribution, edge_attribution
 from micrographia.methods.paths import path_patch
 
@@ -41,6 +41,8 @@ class Check(NamedTuple):
     n_top: int
     pearson: Estimate
     spearman: Estimate
+    slope: float
+    """Effect per estimate."""
 
 
 def ask_edges(question: Attribute, model: Model) -> Work:
@@ -73,7 +75,7 @@ def ask_edges(question: Attribute, model: Model) -> Work:
             "calibration": [_told(mode, each) for mode, each in checks.items()],
             "places": rows[:MOST_PLACES],
         }
-        pictures = [*of_checks(checks, metric.name), graph_figure(found[0], ends.gap)]
+        pictures = [*of_checks(checks, metric.name), *(graph_figure(each, ends.gap) for each in found)]
         return Answer(results, pictures, _table(found, ends))
 
     return work
@@ -103,7 +105,7 @@ def check(
     weight = np.ones(len(chosen))
     weight[n_top:] = (len(order) - n_top) / max(len(chosen) - n_top, 1)
     pearson, spearman = agreement(estimate, measured, weight, generator=generator, draws=DRAWS)
-    return Check(chosen, estimate, measured, n_top, pearson, spearman)
+    return Check(chosen, estimate, measured, n_top, pearson, spearman, slope(estimate, measured, weight))
 
 
 def sender(node: Node) -> Place:
@@ -146,7 +148,8 @@ def _table(found: Sequence[EdgeAttribution], ends: Ends) -> dict[str, Any]:
 
 def _told(mode: str, each: Check) -> dict[str, Any]:
     named = {name: getattr(each, name)._asdict() for name in ("pearson", "spearman")}
-    return {"kind": "edges", "mode": mode, "checked": len(each.edges), "n_top": each.n_top, **named}
+    counts = {"checked": len(each.edges), "n_top": each.n_top}
+    return {"kind": "edges", "mode": mode, **counts, "slope": each.slope, **named}
 
 
 def of_checks(checks: Mapping[str, Check], metric: str) -> list[Figure]:
@@ -176,11 +179,11 @@ def graph_figure(found: EdgeAttribution, gap: float | None) -> Figure:
     links = links_between_parts(found.graph, found.mean() * SIGNS[found.mode] / (gap or 1.0))
     largest = dict(islice(links.items(), DRAWN))
     return Figure(
-        name="edges",
+        name=f"edges-{found.mode}",
         kind="graph",
         group="In pictures",
         title=f"The {len(largest)} strongest edges: {PANELS[found.mode]}",
-        caption=f"Orange edges would have {VERBS[found.mode]} the gap, blue ones work against it. Edges into a head's "
-        "query, key and value are taken together; where heads share keys, each takes an equal part.",
+        caption=f"Orange edges would have {VERBS[found.mode]} part of the gap, blue ones work against it. Edges into a "
+        "head's query, key and value are taken together; where heads share keys, each takes an equal part.",
         data=drawn(largest, "share of the gap" if gap else "change of the metric"),
     )

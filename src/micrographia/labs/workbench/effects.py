@@ -23,7 +23,7 @@ class Grid(NamedTuple):
     """Effects of all places of one kind of Site.
 
     `shares[mode]` (*lengths) in shares of the gap; `raw[mode]` (prompt, *lengths) the change of the metric against the
-    run that was patched, in the metric's unit.
+    run that was patched, in the metric's unit. `replace`: what was written there, "other" for the other run's value.
     """
 
     kind: str
@@ -32,6 +32,7 @@ class Grid(NamedTuple):
     layers: tuple[int, ...]
     raw: dict[str, NDArray[Any]]
     shares: dict[str, NDArray[Any]]
+    replace: str = "other"
 
     @property
     def size(self) -> int:
@@ -69,11 +70,12 @@ def grid(
     layers: Sequence[int],
     raw: dict[str, NDArray[Any]],
     gap: float | None,
+    replace: str = "other",
 ) -> Grid:
     """A Grid from the changes of a metric, per prompt. `gap` is clean less corrupt; None where there is none."""
     whole = {mode: np.asarray(each, dtype=np.float64).reshape(-1, *lengths) for mode, each in raw.items()}
     shares = {mode: SIGNS[mode] * each.mean(0) / (gap or np.nan) for mode, each in whole.items()}
-    return Grid(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares)
+    return Grid(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares, replace)
 
 
 def summed(each: Grid, axis: str) -> Grid:

@@ -63,7 +63,7 @@ def _picture(each: Grid, title: str, shares: dict[str, NDArray[Any]], positions:
     across = next((axis for axis in ACROSS if axis in each.axes), None)
     down = [axis for axis in each.axes if axis != across]
     if across in ("pos", "query") and np.prod(_lengths(each, down)) == 1:
-        return _tokens(each.kind, title, shares, positions, label)
+        return _tokens(each, title, shares, positions, label)
     if not down or across is None:
         return _bars(each, title, shares, label)
     at = each.axes.index(across)
@@ -77,10 +77,10 @@ def _picture(each: Grid, title: str, shares: dict[str, NDArray[Any]], positions:
         kind="heatmap",
         group="In pictures",
         title=title,
-        caption=caption(shares, label),
+        caption=caption(shares, label, each.replace),
         data={
             "z": z,
-            "panels": [PANELS[mode] for mode in shares],
+            "panels": [panel(mode, each.replace) for mode in shares],
             "x_label": {"pos": "position"}.get(across, across),
             "y_label": ", ".join({"pos": "position"}.get(axis, axis) for axis in down),
             "x_names": names_along(each, across, positions),
@@ -97,13 +97,27 @@ MEANING = {
     "denoise": "Denoising: 1 means that the clean value at this place alone brings the clean answer back.",
     "noise": "Noising: 1 means that the corrupt value at this place alone takes the clean answer away.",
 }
+WRITTEN = {"zero": "zeros", "mean": "a mean", "resample": "a resample", "noise": "noise"}
+"""What `replace` writes instead of the other run's value."""
+INTO = {
+    "denoise": "Written into the corrupt run: {written}. 1 means that this at one place alone gives the clean metric.",
+    "noise": "Written into the clean run: {written}. 1 means that this at one place alone gives the corrupt metric.",
+}
 
 
-def caption(shares: dict[str, NDArray[Any]], label: str) -> str:
+def panel(mode: str, replace: str = "other") -> str:
+    """What was put into which run, as a heading."""
+    if replace == "other":
+        return PANELS[mode]
+    return f"{WRITTEN[replace]} into {'corrupt' if mode == 'denoise' else 'clean'}"
+
+
+def caption(shares: dict[str, NDArray[Any]], label: str, replace: str = "other") -> str:
     """What the colours mean, for the modes that are there."""
     if not label.startswith("share"):
         return f"Colour: {label}, against the run that is patched."
-    said = " ".join(MEANING[mode] for mode in shares)
+    meaning = MEANING if replace == "other" else INTO
+    said = " ".join(meaning[mode].format(written=WRITTEN.get(replace)) for mode in shares)
     together = " Both share one scale." if len(shares) > 1 else ""
     return f"{said} 0 means no effect; below 0 it goes the other way.{together}"
 
@@ -130,18 +144,18 @@ def _row_names(each: Grid, down: Sequence[str]) -> list[str]:
     return names
 
 
-def _tokens(name: str, title: str, shares: dict[str, NDArray[Any]], positions: Sequence[str], label: str) -> Figure:
+def _tokens(each: Grid, title: str, shares: dict[str, NDArray[Any]], positions: Sequence[str], label: str) -> Figure:
     texts = [position.partition(" ")[2] for position in positions]
     return Figure(
-        name=name,
+        name=each.kind,
         kind="tokens",
         group="In pictures",
         title=title,
-        caption=caption(shares, label),
+        caption=caption(shares, label, each.replace),
         data={
             "tokens": [texts for _ in shares],
             "values": [share.ravel() for share in shares.values()],
-            "names": [PANELS[mode] for mode in shares],
+            "names": [panel(mode, each.replace) for mode in shares],
             "value_label": label,
             "colour": "diverging",
             "midpoint": 0.0,
@@ -160,7 +174,7 @@ def _bars(each: Grid, title: str, shares: dict[str, NDArray[Any]], label: str) -
         kind="bars",
         group="In pictures",
         title=title,
-        caption=caption(shares, label) + rest,
+        caption=caption(shares, label, each.replace) + rest,
         data={
             "y": np.stack([share.ravel()[chosen] for share in shares.values()]),
             "names": [each.name(flat) for flat in chosen],
@@ -187,7 +201,7 @@ def _attention(each: Grid, title: str, shares: dict[str, NDArray[Any]], position
         kind="attention",
         group="In pictures",
         title=title,
-        caption=f"{caption({mode: share}, label)} Each panel: query down, key across.",
+        caption=f"{caption({mode: share}, label, each.replace)} Each panel: query down, key across.",
         data=data,
         frames=tuple(f"layer {name}" for name in names_along(each, "layer", positions)) if layered else (),
         framed=("z",) if layered else (),

@@ -65,14 +65,14 @@ def ask_patch(question: Patch, model: Model) -> Work:
         by_metric = [_grids(cells, found, i, end) for i, end in enumerate(ends)]
         first = by_metric[0]
         shown = strongest(first, PAIRED)
-        pairs = _together(first, patches, shown) if question.mode == "both" else []
+        pairs = _together(first, patches, shown) if question.mode == "both" and question.replace == "other" else []
         joint = [patched(mode, pairs, silent) for mode in modes] if pairs else []
         top = [record(place, flat, asked.positions) for place, flat in strongest(first, MOST_PLACES)]
         results = {
             "question": "patch",
             "summary": words.of_patch(question, ends[0], top, found[0].source, len(patches), len(asked.texts)),
             **head_of(asked, ends, model, question.target.model),
-            "explanation": [*words.explanation(modes), *_explained(shown, joint, ends[0])],
+            "explanation": [*words.explanation(modes, question.replace), *_explained(shown, joint, ends[0])],
             "top": top[:TOP],
             "other_metrics": _others(ends, by_metric),
             "places": top,
@@ -89,7 +89,7 @@ def _grids(cells: Sequence[Cells], found: Sequence[Patched], metric: int, ends: 
     for cell in cells:
         rows = slice(done, done + len(cell.patches))
         raw = {each.mode: _array(each.effects()[rows, :, metric].T) for each in found}
-        made.append(grid(cell.kind, cell.axes, cell.lengths, cell.layers, raw, ends.gap))
+        made.append(grid(cell.kind, cell.axes, cell.lengths, cell.layers, raw, ends.gap, found[0].replace))
         done = rows.stop
     return made
 

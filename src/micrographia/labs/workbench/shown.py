@@ -20,9 +20,10 @@ from micrographia.methods.tracing import Traced
 
 
 def figures_of(result: Any, positions: Sequence[str] | None = None) -> list[Figure]:
-    """The pictures of a result. `positions` names them; else they are numbered.
+    """The pictures of a result. `positions` names its positions, one by one; else they are numbered.
 
-    Raises UserError for what is none of the results that are known, and for patches that make no grid.
+    Raises UserError for what is none of the results that are known, for patches that make no grid, and where there are
+    not as many names as positions.
     """
     draw = DRAWN.get(type(result))
     if draw is None:
@@ -41,7 +42,7 @@ def _of_both(result: Both, positions: Sequence[str] | None) -> list[Figure]:
 
 def _patched(results: Sequence[Patched], positions: Sequence[str] | None) -> list[Figure]:
     found = grids_of_patches(results)
-    return of_grids(found, positions or _numbers(found), metric=results[0].metrics[0], done="patched")
+    return of_grids(found, _named(positions, _longest(found)), metric=results[0].metrics[0], done="patched")
 
 
 def grids_of_patches(results: Sequence[Patched]) -> list[Grid]:
@@ -51,7 +52,8 @@ def grids_of_patches(results: Sequence[Patched]) -> list[Grid]:
         families.setdefault(_kind(patch), []).append(i)
     gap = float((results[0].clean - results[0].corrupt)[:, 0].double().mean()) or None
     effects = {each.mode: each.effects()[..., 0].double().cpu().numpy() for each in results}
-    return [_family(kind, results[0].patches, rows, effects, gap) for kind, rows in families.items()]
+    found = [_family(kind, results[0].patches, rows, effects, gap) for kind, rows in families.items()]
+    return [each._replace(replace=results[0].replace) for each in found]
 
 
 def _kind(patch: Patch) -> str:
@@ -89,7 +91,7 @@ def _cell(patch: Patch) -> dict[str, Any]:
 def _of_attribution(result: Attribution, positions: Sequence[str] | None) -> list[Figure]:
     gap = float((result.clean - result.corrupt).double().mean()) or None
     found = grids_of_scores([result], gap)
-    return of_grids(found, positions or _numbers(found), metric="the metric", done="estimated")
+    return of_grids(found, _named(positions, _longest(found)), metric="the metric", done="estimated")
 
 
 def _of_edges(result: EdgeAttribution, positions: Sequence[str] | None) -> list[Figure]:
@@ -97,13 +99,23 @@ def _of_edges(result: EdgeAttribution, positions: Sequence[str] | None) -> list[
 
 
 def _of_trace(result: Traced, positions: Sequence[str] | None) -> list[Figure]:
-    names = [f"{i} {name}" for i, name in enumerate(positions or [""] * result.values.shape[1])]
+    n = result.values.shape[1]
+    names = [str(i) for i in range(n)] if positions is None else _named(positions, n)
     return [trace_map("trace", "Probability of the answer when a state is restored", [Picture("", result)], names, "")]
 
 
-def _numbers(found: Sequence[Grid]) -> list[str]:
-    longest = max((n for each in found for axis, n in zip(each.axes, each.lengths) if axis in PLACED), default=0)
-    return [str(i) for i in range(longest)]
+def _longest(found: Sequence[Grid]) -> int:
+    """How many positions are shown."""
+    return max((n for each in found for axis, n in zip(each.axes, each.lengths) if axis in PLACED), default=0)
+
+
+def _named(positions: Sequence[str] | None, n: int) -> Sequence[str]:
+    """A name for each position; their numbers where none are given."""
+    if positions is None:
+        return [str(i) for i in range(n)]
+    if n and len(positions) != n:
+        raise UserError(f"{len(positions)} names were given for the {n} positions that are shown. Give one to each.")
+    return positions
 
 
 PLACED = ("pos", "query", "key")

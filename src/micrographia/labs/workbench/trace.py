@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from micrographia.core.claims import Figure
 from micrographia.core.errors import BadPrompt
@@ -85,7 +85,7 @@ def ask_trace(question: Trace, model: Reader) -> Work:
             "summary": _summary(question, pictures[0].traced, said, names),
             "model": about(model, question.target.model),
             "trace": _ends(pictures[0].traced, said),
-            "restored": _strongest(pictures, names),
+            "restored": strongest(pictures, names),
             "tokens": tokens,
             "subject_positions": where,
         }
@@ -122,11 +122,7 @@ def positions_of(subject: str, prompt: str, tokens: Sequence[str]) -> list[int]:
 
 
 def _summary(question: Trace, traced: Traced, answer: str, names: Sequence[str]) -> list[str]:
-    effect = traced.indirect_effect()
-    layer, pos = divmod(int(effect.argmax()), effect.shape[1])
     gap = traced.high - traced.low
-    own = effect[:, traced.subject]
-    at, within = divmod(int(own.argmax()), own.shape[1])
     first = (
         f"The probability of {answer!r} is {traced.high:.3g}; with {question.subject!r} blurred it is "
         f"{traced.low:.3g} ({question.samples} draws of noise of {traced.noise_std:.3g}, "
@@ -138,23 +134,46 @@ def _summary(question: Trace, traced: Traced, answer: str, names: Sequence[str])
     if gap < HARDLY * traced.high:
         does = "raises" if gap < 0 else "hardly lowers"
         return [*told, f"The blur {does} it, so there is little to bring back: take more noise, or another fact."]
-    return [
-        *told,
-        f"Restoring one state brings back at most {float(effect.max()):.3g}, after layer {layer} at {names[pos]!r}; of "
-        f"the subject's own tokens at most {float(own.max()):.3g}, after layer {at} at "
-        f"{names[traced.subject[within]]!r}.",
-    ]
+    return [*told, *most_restored(traced, names)]
+
+
+def most_restored(traced: Traced, names: Sequence[str]) -> list[str]:
+    """The most that a state before the last position brings back, and the most of the subject's own tokens."""
+    early = traced.indirect_effect()[:, :-1]
+    if not early.numel():
+        return [LEFT_OUT]
+    own = [pos for pos in traced.subject if pos < early.shape[1]]
+    layer, pos = divmod(int(early.argmax()), early.shape[1])
+    most = f"Before the last position, restoring one state brings back at most {_at(early, layer, pos, names)}"
+    if pos in own:
+        return [f"{most}, one of the subject's own tokens. {LEFT_OUT}"]
+    if not own:
+        return [f"{most}. {LEFT_OUT}"]
+    at, within = divmod(int(early[:, own].argmax()), len(own))
+    return [f"{most}; of the subject's own tokens at most {_at(early, at, own[within], names)}. {LEFT_OUT}"]
+
+
+LEFT_OUT = (
+    "States of the residual stream at the last position are left out of this (the picture has them): the one after the "
+    "last layer is the clean answer itself."
+)
+
+
+def _at(effect: Tensor, layer: int, pos: int, names: Sequence[str]) -> str:
+    return f"{float(effect[layer, pos]):.3g}, after layer {layer} at {names[pos]!r}"
 
 
 def _ends(traced: Traced, answer: str) -> dict[str, Any]:
-    return {"answer": answer, "clean": traced.high, "blurred": traced.low, "noise_std": traced.noise_std}
+    ends = {"answer": answer, "clean": traced.high, "blurred": traced.low, "noise_std": traced.noise_std}
+    return {**ends, "left_out": LEFT_OUT}
 
 
-def _strongest(pictures: Sequence[Picture], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The states that bring back most, with the spread over the draws of noise."""
+def strongest(pictures: Sequence[Picture], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The states that bring back most, with the spread over the draws of noise; see `LEFT_OUT`."""
     rows = []
     for name, traced in pictures:
         effect = traced.indirect_effect()
+        effect = effect[:, :-1] if traced.state == "resid_post" else effect
         for flat in effect.flatten().argsort(descending=True)[:TOP].tolist():
             layer, pos = divmod(flat, effect.shape[1])
             brought = float(effect[layer, pos])

@@ -5,8 +5,10 @@ from typing import Any
 
 from micrographia.labs.workbench.config import Attribute, Circuit, Patch
 from micrographia.labs.workbench.effects import VERBS
+from micrographia.labs.workbench.figures import WRITTEN
 from micrographia.labs.workbench.prompts import Ends
 from micrographia.methods.attribution.calibrate import Calibration, trust
+from micrographia.methods.explain import percent
 
 NOTABLE = 0.1  # a share of the gap that is worth a sentence
 
@@ -66,9 +68,9 @@ def of_patch(
     for mode, verb in VERBS.items():
         shares = [row for row in top if row.get(verb) is not None]
         if shares:
-            said.append(_strongest(max(shares, key=lambda row: abs(row[verb])), mode, verb, n_places))
+            said.append(_strongest(max(shares, key=lambda row: abs(row[verb])), mode, n_places, question.replace))
     if question.replace != "other":
-        said.append(f"Values were replaced by {question.replace}: {reference}. That choice defines what was asked.")
+        said.append(f"What was written is {reference}, not the other run's value: that choice defines what was asked.")
     return said
 
 
@@ -86,9 +88,7 @@ def of_attribution(
     for verb in VERBS.values():
         shares = [row for row in top if row.get(verb) is not None]
         if shares:
-            row = max(shares, key=lambda row: abs(row[verb]))
-            token = f" (at {row['token']!r})" if row.get("token") else ""
-            said.append(f"{row['place']}{token} would have {verb} {row[verb]:.1%} of the gap, the most of all.")
+            said.append(_would(max(shares, key=lambda row: abs(row[verb])), verb))
     if not checks:
         return [*said, "Nothing was checked: with `verify` some places are patched exactly."]
     return [*said, *(_trusted(mode, check) for mode, check in checks.items())]
@@ -103,9 +103,7 @@ def of_strongest(method: str, ends: Ends, rows: Sequence[Mapping[str, Any]], hel
     ]
     for each in held:
         verb = VERBS[each.mode]
-        row = max((row for row in rows if row[verb] is not None), key=lambda row: abs(row[verb]))
-        token = f" (at {row['token']!r})" if row.get("token") else ""
-        said.append(f"{row['place']}{token} would have {verb} {row[verb]:.1%} of the gap, the most of all.")
+        said.append(_would(max((row for row in rows if row[verb] is not None), key=lambda row: abs(row[verb])), verb))
     said += [_borne_out(each) for each in held if each.exact]
     beyond = "What a gradient does not see is not among the largest, and was not looked for."
     return [*said, beyond if held[0].exact else f"Nothing was checked: with `verify` the largest are patched. {beyond}"]
@@ -118,7 +116,7 @@ def _borne_out(held: Any) -> str:
     half = sum(2 * exact * estimate >= estimate * estimate for estimate, exact in tried)
     return (
         f"The {len(tried)} largest were patched exactly ({held.mode}): {half} of them do at least half of what was "
-        f"estimated, and their sum is {kept / (sum(abs(x) for x, _ in tried) or 1.0):.0%} of it."
+        f"estimated, and their sum is {percent(kept / (sum(abs(x) for x, _ in tried) or 1.0))} of it."
     )
 
 
@@ -126,7 +124,7 @@ def _trusted(mode: str, check: Calibration) -> str:
     """Which kinds of Site are estimated how well, in one sentence."""
     kinds: dict[str, list[str]] = {}
     for each in check.kinds.values():
-        kinds.setdefault(trust(each.pearson.value), []).append(each.kind)
+        kinds.setdefault(trust(each.pearson.value, each.slope), []).append(each.kind)
     said = "; ".join(f"those of {', '.join(names)} {told}" for told, names in kinds.items())
     return f"Checked by {check.n_patches} exact patches ({mode}), the estimates are to be read so: {said}."
 
@@ -136,15 +134,14 @@ def of_edges(
 ) -> list[str]:
     """The gap, the strongest edge, and how the estimates stood up."""
     said = [*opening(ends, n), f"By {method}, all {n_edges:,} edges between parts are estimated at once."]
-    for mode, verb in VERBS.items():
+    for verb in VERBS.values():
         if rows and rows[0].get(verb) is not None:
-            row = max(rows, key=lambda row: abs(row[verb]))
-            said.append(f"{row['place']} would have {verb} {row[verb]:.1%} of the gap ({mode}), the most of all.")
+            said.append(_would(max(rows, key=lambda row: abs(row[verb])), verb))
     if not checks:
         return [*said, "Nothing was checked: with `verify` some edges are patched exactly."]
     return said + [
         f"Checked ({mode}) on {len(each.edges)} edges, {each.n_top} of them the largest, by exact path patching: the "
-        f"estimates {trust(each.pearson.value)} (Pearson {each.pearson}, Spearman {each.spearman})."
+        f"estimates {trust(each.pearson.value, each.slope)} (Pearson {each.pearson}, Spearman {each.spearman})."
         for mode, each in checks.items()
     ]
 
@@ -156,10 +153,11 @@ def of_circuit(question: Circuit, ends: Ends, judged: Any, ablation: str, n_memb
         return [*opening(ends, n), _everything(question, ablation, n_members)]
     return [
         *opening(ends, n),
-        f"{len(judged.chosen):,} of {n_members:,} {question.units} carry {carried:.1%} of the behaviour alone, with "
-        f"everything else replaced by {ablation}, on the prompts that chose them.",
-        f"Circuits of that size drawn at random carry {float(null.values.median()) + 0.0:.1%} "
-        f"({null.low:.1%} to {null.high:.1%}; p = {null.at_least:.2g} over {len(null.values)} draws).",
+        f"{len(judged.chosen):,} of {n_members:,} {question.units} carry {percent(carried, 1)} of the behaviour alone, "
+        f"with everything else replaced by {ablation}, on the prompts that chose them.",
+        f"Circuits of that size drawn at random carry {percent(float(null.values.median()), 1)} "
+        f"({percent(null.low, 1)} to {percent(null.high, 1)}; p = {null.at_least:.2g} that one comes as near to the "
+        f"whole, over {len(null.values)} draws).",
         f"With the same members taken out of both, circuit and model differ by {judged.gap_of_random:.3g} "
         f"{ends.metric.unit} over random sets, and by {judged.gap_of_worst:.3g} for the worst set that was found.",
     ]
@@ -171,25 +169,44 @@ def _everything(question: Circuit, ablation: str, n_members: int) -> str:
     if question.n is not None or question.threshold is not None:
         return f"{kept} Choose a {'smaller n' if question.n is not None else 'higher threshold'}."
     return (
-        f"{kept} No smaller number of those tried carries {question.faithful:.0%} of the behaviour alone, with "
-        f"everything else replaced by {ablation}. Ask for a lower share (faithful), a number (n), or another ablation."
+        f"{kept} No smaller number of those tried comes to within {1 - question.faithful:.0%} of the behaviour alone, "
+        f"with everything else replaced by {ablation}. Ask for a lower share (faithful), a number (n), or another "
+        "ablation."
     )
 
 
-def _strongest(row: Mapping[str, Any], mode: str, verb: str, n_places: int) -> str:
-    token = f" (at {row['token']!r})" if row.get("token") else ""
+AGAINST, TURNED = "works against the answer: it ", "works the other way: it "
+
+
+def _strongest(row: Mapping[str, Any], mode: str, n_places: int, replace: str) -> str:
+    verb, place = VERBS[mode], _at(row)
     share, sd = row[verb], row.get(f"{mode}_sd")
     if abs(share) < NOTABLE:
-        most = f"the most was {share:.1%}, {row['place']}{token}"
+        most = f"the most was {percent(share, 1)}, {place}"
         return f"Alone, none of the {n_places:,} places {verb} a tenth of the gap; {most}."
     spread = "" if sd is None else f", a change of {row[f'{mode}_change']:.3g} ± {sd:.2g}"
-    against = "works against it: it " if share < 0 else ""
-    return f"{row['place']}{token} {against}{verb} {share:.1%} of the gap{spread}; the most of {n_places:,} places."
+    against = (AGAINST if replace == "other" else TURNED) if share < 0 else ""
+    told = f"{place} {against}{verb} {percent(share, 1)} of the gap{spread}"
+    return f"{told}; the most of {n_places:,} places."
 
 
-def explanation(modes: Sequence[str]) -> list[str]:
+def _would(row: Mapping[str, Any], verb: str) -> str:
+    """What an estimate says of the strongest place; of a negative share, that it works against the answer."""
+    share = percent(row[verb], 1)
+    against = AGAINST if share.startswith("-") else ""
+    return f"{_at(row)} {against}would have {verb} {share} of the gap, the most of all."
+
+
+def _at(row: Mapping[str, Any]) -> str:
+    """A place with its token."""
+    return row["place"] + (f" (at {row['token']!r})" if row.get("token") else "")
+
+
+def explanation(modes: Sequence[str], replace: str = "other") -> list[str]:
     """What the modes show, and what they do not."""
-    return [EXPLAINED[mode] for mode in modes] + ([BOTH] if len(modes) > 1 else [])
+    if replace == "other":
+        return [EXPLAINED[mode] for mode in modes] + ([BOTH] if len(modes) > 1 else [])
+    return [*(REPLACED[mode].format(written=WRITTEN[replace]) for mode in modes), NO_GATES]
 
 
 EXPLAINED = {
@@ -199,4 +216,15 @@ EXPLAINED = {
 BOTH = (
     "The two are no mirror images: of parts that do the same work, each is sufficient and none is necessary; of parts "
     "that are all needed, each is necessary and none is sufficient."
+)
+REPLACED = {
+    "denoise": "In the corrupt run {written} stood in for the value at each place: where that restores part of the "
+    "gap, what the corrupt run has there speaks for its own answer.",
+    "noise": "In the clean run {written} stood in for the value at each place: where that destroys part of the gap, "
+    "the answer leans on what is there, be it something that both prompts share.",
+}
+"""Where something else than the other run's value is written."""
+NO_GATES = (
+    "No value of the other run was written, so this says neither what is sufficient nor what is an AND, an OR or a "
+    "backup; for that leave replace out."
 )

@@ -1,8 +1,8 @@
 """How well estimates agree with what was measured, and what may have been missed: the statistics of a calibration.
 
 Places are not drawn alike: the largest estimates are all measured, the rest by lot. Correlations therefore weigh each
-place by how many it stands for, so that they estimate those over all places. Intervals resample prompts, the unit over
-which a finding should hold; they do not cover the lot of places.
+place by how many it stands for, ranks included, so that they estimate those over all places. Intervals resample
+prompts, the unit over which a finding should hold; they do not cover the lot of places.
 """
 
 import math
@@ -69,14 +69,30 @@ def correlation(
 ) -> Float[ndarray, "draw"]:
     """Pearson's, with weights; NaN where x or y is constant."""
     share = weight / weight.sum()
+    varied = (np.ptp(x, axis=-1) > 0) & (np.ptp(y, axis=-1) > 0)
     x, y = (values - (values * share).sum(-1, keepdims=True) for values in (x, y))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (x * y * share).sum(-1) / np.sqrt((x * x * share).sum(-1) * (y * y * share).sum(-1))
+        found = (x * y * share).sum(-1) / np.sqrt((x * x * share).sum(-1) * (y * y * share).sum(-1))
+    return np.where(varied, found, np.nan)
 
 
-def ranks(x: Float[ndarray, "draw place"]) -> Float[ndarray, "draw place"]:
-    """Ranks from 1; equal values share the mean of theirs."""
-    return stats.rankdata(x, axis=-1).astype(np.float64)
+def slope(
+    estimate: Float[ndarray, "place prompt"], exact: Float[ndarray, "place prompt"], weight: Float[ndarray, "place"]
+) -> float:
+    """Effect per estimate, by least squares on the means over prompts, with weights; NaN for a constant estimate."""
+    share = weight / weight.sum()
+    x, y = (values - (values * share).sum() for values in (estimate.mean(1), exact.mean(1)))
+    return float((x * y * share).sum()) / float((x * x * share).sum()) if np.ptp(x) > 0 else math.nan
+
+
+def ranks(x: Float[ndarray, "draw place"], weight: Float[ndarray, "place"]) -> Float[ndarray, "draw place"]:
+    """Ranks from 1 among all the places that these stand for; equal values share the mean of theirs. NaN among NaNs."""
+    known = np.nan_to_num(x)
+    in_order = weight[known.argsort(-1)]
+    before = np.pad(in_order.cumsum(-1), [(0, 0), (1, 0)])  # of the lowest so many, how many places they stand for
+    first, last = (stats.rankdata(known, method=side, axis=-1).astype(int) for side in ("min", "max"))
+    middle = (np.take_along_axis(before, first - 1, -1) + np.take_along_axis(before, last, -1) + 1) / 2
+    return np.where(np.isnan(x).any(-1, keepdims=True), np.nan, middle)
 
 
 def agreement(
@@ -92,7 +108,7 @@ def agreement(
     drawn = torch.randint(n, (draws if n >= FEWEST else 0, n), generator=generator).tolist()
     share = np.array([np.bincount(rows, minlength=n) / n for rows in [range(n), *drawn]])  # the pairs as they are first
     x, y = share @ estimate.T, share @ exact.T
-    return _of(correlation(x, y, weight)), _of(correlation(ranks(x), ranks(y), weight))
+    return _of(correlation(x, y, weight)), _of(correlation(ranks(x, weight), ranks(y, weight), weight))
 
 
 def _of(values: Float[ndarray, "draw"]) -> Estimate:

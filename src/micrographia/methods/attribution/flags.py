@@ -1,8 +1,8 @@
 """Where estimate and effect part ways for a reason, and what a flag there says of the mechanism.
 
-A place alone: missed (saturation, or a gate that the gradient does not see) or overstated. Places together: they do
-more than the sum of what they do alone, or less. Those that were drawn are compared, and each Site patched whole, and
-all of a kind: a gate shows in these whether or not its inputs were drawn.
+A place alone: missed (saturation, or a gate that the gradient does not see, or sees in part) or overstated. Places
+together: they do more than the sum of what they do alone, or less. Those that were drawn are compared, and each Site
+patched whole, and all of a kind: a gate shows in these whether or not its inputs were drawn.
 Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2024), section 3, for the gates.
 """
 
@@ -26,10 +26,12 @@ STREAM = frozenset({"embed", "pos_embed", "resid_pre", "resid_mid", "resid_post"
 
 Kind = Literal["missed", "overstated", "more together", "less together"]
 
-ALONE: Mapping[Kind, str] = {
-    "missed": "the gradient does not see it: saturation, a gate, or paths that cancel",
-    "overstated": "its gradient says more than is there: saturation, or something else takes over",
-}
+PART = 0.1
+"""An estimate of the effect's sign and of more than this share of it sees part of it. Our choice."""
+UNSEEN = "the gradient does not see it: saturation, a gate, or paths that cancel"
+SEEN_IN_PART = "the gradient sees part of it: saturation, a gate, or paths that cancel"
+TURNED = "the gradient points the other way: a gate, or paths that cancel"
+OVERSTATED = "its gradient says more than is there: saturation, or something else takes over"
 TOGETHER: Mapping[Mode, Mapping[Kind, str]] = {
     "denoise": {
         "more together": "each needs the other (an AND)",
@@ -85,6 +87,8 @@ class Checked(NamedTuple):
     n_top: int
     pearson: Estimate
     spearman: Estimate
+    slope: float
+    """Effect per estimate, which a correlation does not see; NaN where scores are sizes."""
     missed: Missed
     together: float
     """The mean effect of patching all these places at once."""
@@ -102,9 +106,18 @@ def _alone(each: Checked) -> list[Flag]:
     found = []
     for patch, told, real in zip(each.patches, estimate.tolist(), exact.tolist()):
         if _apart(told, real, each.missed.threshold):
-            kind: Kind = "missed" if abs(real) > abs(told) or told * real < 0 else "overstated"
-            found.append(Flag(kind, patch, told, real, ALONE[kind]))
+            kind, meaning = _parted(told, real)
+            found.append(Flag(kind, patch, told, real, meaning))
     return sorted(found, key=lambda flag: -abs(flag.exact - flag.estimate))
+
+
+def _parted(told: float, real: float) -> tuple[Kind, str]:
+    """Which way an estimate fails, and what that says; an estimate of about 0 has no sign to speak of."""
+    if abs(told) <= PART * abs(real):
+        return "missed", UNSEEN
+    if told * real < 0:
+        return "missed", TURNED
+    return ("missed", SEEN_IN_PART) if abs(real) > abs(told) else ("overstated", OVERSTATED)
 
 
 def _together(each: Checked, mode: Mode) -> list[Flag]:

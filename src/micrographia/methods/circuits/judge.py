@@ -194,13 +194,13 @@ def areas(
 
 
 class Null(NamedTuple):
-    """Faithfulness of circuits of the same size drawn at random, and what share of them is at least as good."""
+    """Faithfulness of circuits of the same size drawn at random, and how often chance comes as near to 1."""
 
     values: Float[Tensor, "draw"]
     low: float
     high: float
     at_least: float
-    """(1 + number of draws as faithful) / (1 + draws): a one-sided p-value."""
+    """(1 + number of draws whose faithfulness is as near to 1) / (1 + draws): a p-value, never 0."""
 
 
 def random_null(
@@ -212,13 +212,16 @@ def random_null(
     draws: int = 100,
     confidence: float = 0.95,
 ) -> Null:
-    """Draw circuits of this circuit's size evenly from all members. Cost: one score per draw, and three."""
+    """Draw circuits of this circuit's size evenly from all members. Cost: one score per draw, and three.
+
+    A draw counts as good where |1 - f| is no larger: a circuit that carries 1.8 of the behaviour is not faithful.
+    """
     ordered = list(members)
     drawn = [torch.randperm(len(ordered), generator=generator)[: len(circuit)].tolist() for _ in range(draws)]
     found = faithfulness(alone, [circuit, *(frozenset(ordered[i] for i in row) for row in drawn)], ordered).values
     null = found[1:].double().cpu()
     low, high = null.quantile(torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)).tolist()
-    as_good = int((null >= float(found[0])).sum())
+    as_good = int(((1 - null).abs() <= abs(1 - float(found[0]))).sum())
     return Null(null, low, high, (1 + as_good) / (1 + draws))
 
 
