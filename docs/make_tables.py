@@ -125,7 +125,14 @@ def cmd(found: Stored) -> str:
     )
     named = dict.fromkeys(row["behaviour"] for row in found.rows("circuits"))
     value = {(row["behaviour"], row["members"], row["method"]): row["cmd"]["median"] for row in found.rows("circuits")}
-    return _table(head, [(name, *(f"{value[name, *column]:.3f}" for column in columns)) for name in named])
+    table = _table(head, [(name, *(f"{value[name, *column]:.3f}" for column in columns)) for name in named])
+    worse = [
+        f"{METHODS[way]} for {name}"
+        for name in named
+        for way in of_nodes[:-1]
+        if value[name, "nodes", way] >= value[name, "nodes", RANDOM]
+    ]
+    return f"{table}\n\nOf heads and MLPs no nearer than chance: {', '.join(worse) or 'none of them'}."
 
 
 def smallest(found: Stored) -> str:
@@ -162,6 +169,7 @@ def correlations(found: Stored, field: str) -> str:
     return _table(head, [(f"`{site}`", *(_spread(value.get((site, way))) for way in ways)) for site in sites])
 
 
+RANDOM = "random"
 ESTIMATES = ("atp", "atp-qk", "atp-star", "ig", "relp")
 
 
