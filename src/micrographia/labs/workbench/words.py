@@ -219,7 +219,7 @@ BOTH = (
 )
 REPLACED = {
     "denoise": "In the corrupt run {written} stood in for the value at each place: where that restores part of the "
-    "gap, what the corrupt run has there speaks for its own answer.",
+    "gap, what the corrupt run has there holds the clean answer back.",
     "noise": "In the clean run {written} stood in for the value at each place: where that destroys part of the gap, "
     "the answer leans on what is there, be it something that both prompts share.",
 }
