@@ -96,6 +96,12 @@ def test_what_works_against_the_answer_is_said_so():
     assert "-40%" in word.sentence
 
 
+def test_a_part_that_serves_in_one_direction_and_hinders_in_the_other_is_not_said_to_be_against():
+    (word,) = explain(Effects(("A",), torch.tensor([0.9]), torch.tensor([-0.15])))
+    assert word.reading == "both ways"
+    assert "brings back 90" in word.sentence
+
+
 @pytest.mark.parametrize("shows", [0.1, 0.6])
 def test_the_caller_says_from_where_on_an_effect_counts(shows):
     [word] = explain(Effects(("A",), torch.tensor([0.5]), torch.tensor([0.5])), shows=shows)

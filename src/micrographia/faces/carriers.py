@@ -21,6 +21,7 @@ METHODS = {
     "relp": "RelP",
     "eap": "EAP",
     "eap-ig": "EAP-IG",
+    "atp-size": "attribution patching, by size",
     "change": "size alone",
     "random": "by chance",
 }
@@ -58,8 +59,8 @@ HALF = 0.5
 def _estimates(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
     lead = (
         "Pearson's correlation of estimate and exact patching over places, by kind of Site: the mean over behaviours, "
-        "its median over networks. AtP* ranks by size, and so does the baseline in the last column: how far the "
-        "activation itself moves. RelP holds attention patterns and says nothing of what makes them."
+        "its median over networks. AtP* ranks by size, and so do the two last columns: attribution patching without its "
+        "signs, and the baseline beside it, how far the activation itself moves. RelP holds attention patterns and says nothing of what makes them."
     )
     table = _pivot(rows, "pearson", "site", "kind of Site")
     return [Section("estimates", "Estimates beside exact effects", lead, table)]
@@ -106,11 +107,12 @@ def _mirrors(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
 
 def _heads(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
     lead = (
-        "By looks: where a head attends and what it copies. By patching: as many heads whose words, on the path of "
-        "that kind, carry most of the answer. The second way sees no attention, the first no effect. The area is that "
-        "under the ROC curve; half is chance."
+        "By looks: where a head attends and what it copies. By patching: the heads whose words, on the path of that "
+        "kind, carry at least a third of the largest effect. The second way sees no attention, the first no effect. "
+        "Both: of the heads found either way; by chance: as many, drawn within their layers. The area is that under "
+        "the ROC curve; half is chance."
     )
-    columns = ("kind", "by looks", "by patching", "both", "by chance", "area")
+    columns = ("kind", "by looks", "by patching", "both of either", "by chance", "area")
     cells = [
         [
             row["kind"],

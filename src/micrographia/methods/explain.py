@@ -20,7 +20,7 @@ from micrographia.core.errors import BadShape
 SHOWS = 0.1
 """Of the gap between the runs: an effect below it counts as none. Our choice; the caller may pass another."""
 
-Reading = Literal["sufficient and necessary", "sufficient", "necessary", "works against", "not seen alone"]
+Reading = Literal["sufficient and necessary", "sufficient", "necessary", "works against", "both ways", "not seen alone"]
 Gate = Literal["AND", "OR", "backup", "redundant"]
 
 
@@ -71,7 +71,9 @@ def explain(effects: Effects, *, shows: float = SHOWS) -> list[Word]:
 
 def _single(effects: Effects, i: int, shows: float) -> Word:
     d, n = effects.denoise[i].item(), effects.noise[i].item()
-    reading: Reading = "works against" if min(d, n) <= -shows else SINGLE[d >= shows, n >= shows]
+    reading: Reading = SINGLE[d >= shows, n >= shows]
+    if min(d, n) <= -shows:
+        reading = "both ways" if max(d, n) >= shows else "works against"
     name = effects.names[i]
     numbers = f"Denoising {name} brings back {percent(d)} of the gap, noising it loses {percent(n)}"
     return Word((name,), reading, f"{numbers}: {SENTENCES[reading]}{_doubt(effects, i, n, shows)}")
@@ -91,6 +93,8 @@ SENTENCES: Mapping[str, str] = {
     "necessary": "the answer needs it, but it does not suffice by itself, so something else is needed too (as in an "
     "AND).",
     "works against": "it pushes the answer away from the clean one.",
+    "both ways": "it serves the answer in one of the two and works against it in the other, so that what it does "
+    "depends on what else is there.",
     "not seen alone": "by itself it makes hardly any difference. That does not show that it plays no part: another may "
     "stand in for it (OR, backup) or be missing (AND).",
 }

@@ -2,8 +2,8 @@
 
 A `Reader` is a pair of edit lists that only look. In the run that gives values (the donor) it holds the Site's
 activation; in the run that is explained (the base) it turns what it holds into the difference donor - base and asks for
-the product with the gradient, reduced to a score, as soon as the backward pass has the gradient. One tensor per
-Site is held (two of one Site for the moment of the subtraction), never two caches. The passes themselves are in `passes`.
+the product with the gradient, reduced to a score, as soon as the backward pass has the gradient. One tensor
+per Site is held (two of one Site while one is subtracted), never two caches. The passes themselves are in `passes`.
 Source: Nanda, "Attribution patching: activation patching at industrial scale" (2023).
 """
 

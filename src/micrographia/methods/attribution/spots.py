@@ -45,7 +45,8 @@ def spots(
     attribution: Attribution, *, budget: int, top: int, generator: Generator, begin: int | None = None
 ) -> list[Spots]:
     """Shares `budget` places, `top` of them the largest, evenly among the kinds of Site; what one kind cannot use is
-    left. The largest are those whose mean over prompts is largest in size. `begin`: where prompts first differ, of a
+    left. The largest are those whose mean over prompts is largest in size (of scores that are sizes: the mean of their
+    sizes). `begin`: where prompts first differ, of a
     model that looks back alone; None rules no place out. Raises BadConfig.
     """
     kinds: dict[str, list[Site]] = {}
@@ -58,7 +59,7 @@ def spots(
         )
     counts = [(budget // len(kinds), top // len(kinds))] * len(kinds)
     return [
-        _of_kind(kind, {site: attribution.scores[site] for site in sites}, *count, generator, begin)
+        _of_kind(kind, {site: attribution.scores[site] for site in sites}, attribution.gives, *count, generator, begin)
         for (kind, sites), count in zip(kinds.items(), counts)
     ]
 
@@ -68,9 +69,10 @@ def kind_of(site: Site) -> str:
 
 
 def _of_kind(
-    kind: str, scores: dict[Site, Tensor], budget: int, top: int, generator: Generator, begin: int | None
+    kind: str, scores: dict[Site, Tensor], gives: str, budget: int, top: int, generator: Generator, begin: int | None
 ) -> Spots:
-    means = torch.cat([score.mean(0).flatten() for score in scores.values()]).cpu()
+    ranked = [score.abs() if gives == "size" else score for score in scores.values()]
+    means = torch.cat([score.mean(0).flatten() for score in ranked]).cpu()
     masks = {site: able(site, score, begin).flatten() for site, score in scores.items()}
     numbers = torch.cat(list(masks.values())).nonzero()[:, 0]
     n_top = min(top, len(numbers))
