@@ -59,8 +59,9 @@ HALF = 0.5
 def _estimates(rows: Rows, results: Mapping[str, Any]) -> list[Section]:
     lead = (
         "Pearson's correlation of estimate and exact patching over places, by kind of Site: the mean over behaviours, "
-        "its median over networks. AtP* ranks by size, and so do the two last columns: attribution patching without its "
-        "signs, and the baseline beside it, how far the activation itself moves. RelP holds attention patterns and says nothing of what makes them."
+        "its median over networks. AtP* ranks by size, and so do the two last columns: attribution patching without "
+        "its signs, and the baseline beside it, how far the activation itself moves. RelP holds attention patterns and "
+        "says nothing of what makes them."
     )
     table = _pivot(rows, "pearson", "site", "kind of Site")
     return [Section("estimates", "Estimates beside exact effects", lead, table)]
