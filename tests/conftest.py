@@ -24,6 +24,7 @@ jaxtyping.jaxtyped = _of_modules_and_classes
 jaxtyping.install_import_hook(["micrographia.core", "micrographia.methods"], CHECKER)
 
 from collections.abc import Iterator  # noqa: E402  (after the hook)
+from contextlib import contextmanager  # noqa: E402
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -37,6 +38,22 @@ hypothesis.settings.load_profile("project")
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Long loops without the checks of annotations, which cost more than a small model's step."""
+    with _without_checks():
+        yield
+
+
+@pytest.fixture(scope="module")
+def unchecked_module() -> Iterator[None]:
+    """The same for what a module of tests makes once; all of its tests then run so."""
+    with _without_checks():
+        yield
+
+
+@contextmanager
+def _without_checks() -> Iterator[None]:
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)

@@ -47,7 +47,7 @@ SAME = ("results.json", "figures.json", "claims.json")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, unchecked_module):
     out = tmp_path_factory.mktemp("runs") / "whole"
     return run(smallest(), out=out)
 

@@ -27,7 +27,7 @@ def smallest() -> Config:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tmp_path_factory, unchecked_module):
     return run(smallest(), out=tmp_path_factory.mktemp("runs") / "whole")
 
 
