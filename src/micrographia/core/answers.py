@@ -142,7 +142,8 @@ PAIRED: Mapping[str, Callable[[Tensor, Tensor, Tensor, int], Metric]] = {
     "kl": lambda right, wrong, reference, pos: kl(reference, pos=pos),
     "rank": lambda right, wrong, reference, pos: rank(right, pos=pos),
 }
-"""The metrics by name, from right and wrong answers (prompt,) and the clean run's last logits (prompt, vocab)."""
+"""The metrics by name, from right and wrong answers (prompt,), the clean run's logits where they are read (prompt,
+vocab), and that position."""
 
 
 def prompts(n: int, device: torch.device | None = None) -> Int[Tensor, "row"]:

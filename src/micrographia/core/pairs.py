@@ -10,10 +10,10 @@ from difflib import get_close_matches
 from typing import NamedTuple, Protocol
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from micrographia.core.answers import PAIRED, Metric
+from micrographia.core.answers import PAIRED, Metric, prompts
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.model import Model
 from micrographia.core.tokens import (
@@ -196,6 +196,15 @@ def metric_of(name: str, pairs: Pairs, model: Model) -> Metric:
         assert logits is not None
         reference = logits[:, 0]
     return PAIRED[name](pairs.right, pairs.right if pairs.wrong is None else pairs.wrong, reference, pairs.pos)
+
+
+def ends_of(model: Model, pairs: Pairs, metric: Metric) -> tuple[Float[Tensor, "prompt"], Float[Tensor, "prompt"]]:
+    """The metric of the clean and of the corrupt prompt of every pair. Two forward passes."""
+    rows = prompts(len(pairs), pairs.right.device)
+    clean, corrupt = (model.run(side, logits=metric.readout(rows)).logits for side in (pairs.clean, pairs.corrupt))
+    assert clean is not None
+    assert corrupt is not None
+    return metric(clean, rows), metric(corrupt, rows)
 
 
 def metrics_of(names: Sequence[str], pairs: Pairs, model: Model) -> list[Metric]:

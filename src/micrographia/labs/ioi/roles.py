@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom
 from torch import Generator, Tensor
 
-from micrographia.core.answers import Metric, prompts
+from micrographia.core.answers import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs, metric_of
+from micrographia.core.pairs import Pairs, ends_of, metric_of
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor
 from micrographia.core.tokens import ids_of
@@ -136,13 +136,8 @@ def traced(model: Model, case: Case, how: Traced) -> Tensor:
 
 def _gap(model: Model, pairs: Pairs, m: Metric) -> float:
     """How far clean and corrupt prompts are apart in the mean. Two forward passes."""
-    rows = prompts(len(pairs), pairs.right.device)
-    means = []
-    for side in (pairs.clean, pairs.corrupt):
-        logits = model.run(side, logits=m.readout(rows)).logits
-        assert logits is not None
-        means.append(float(m(logits, rows).mean()))
-    return means[0] - means[1]
+    clean, corrupt = ends_of(model, pairs, m)
+    return float(clean.mean()) - float(corrupt.mean())
 
 
 def _mean(model: Model, case: Case) -> Donor:

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.events import Watch, silent
 from micrographia.core.model import Model
-from micrographia.core.pairs import metrics_of
+from micrographia.core.pairs import ends_of, metrics_of
 from micrographia.core.sweep import Grid as Cells
 from micrographia.core.sweep import Patch as Places
 from micrographia.core.sweep import grids
@@ -21,7 +21,6 @@ from micrographia.labs.workbench.effects import VERBS, Grid, columns, grid, reco
 from micrographia.labs.workbench.figures import of_grids
 from micrographia.labs.workbench.prompts import (
     Ends,
-    ends_of,
     read_prompts,
     reference_inputs,
     refuse_no_gap,
@@ -42,7 +41,7 @@ def ask_patch(question: Patch, model: Model) -> Work:
     cells = grids(model, names(question.sites), axes_of(question), asked.n_pos)
     patches = [each for cell in cells for each in cell.patches]
     reference = reference_inputs(question.reference, model)
-    refuse_no_gap(ends_of(model, asked.pairs, metrics[0]))
+    refuse_no_gap(Ends(metrics[0], *(end.cpu() for end in ends_of(model, asked.pairs, metrics[0]))))
     modes = MODES[question.mode]
 
     def work(generator: Generator, watch: Watch) -> Answer:

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.answers import Metric
-from micrographia.core.answers import prompts as numbered
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.model import Model
 from micrographia.core.pairs import NEED_WRONG, Pairs, PairText, Reader, from_texts
@@ -149,14 +148,6 @@ class Ends(NamedTuple):
             "corrupt_sd": spread(self.corrupt),
             "unit": self.metric.unit,
         }
-
-
-def ends_of(model: Model, pairs: Pairs, metric: Metric) -> Ends:
-    """The metric of both prompts of every pair. Two forward passes."""
-    rows = numbered(len(pairs))
-    sides = [model.run(side, logits=metric.readout(rows)).logits for side in (pairs.clean, pairs.corrupt)]
-    clean, corrupt = (metric(logits, rows.to(logits.device)).cpu() for logits in sides if logits is not None)
-    return Ends(metric, clean, corrupt)
 
 
 def refuse_no_gap(ends: Ends) -> None:

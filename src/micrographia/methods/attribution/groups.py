@@ -2,7 +2,7 @@
 
 Prompts do not meet, so scores are the same to rounding. On a CPU the default takes as many pairs as hold about `GRAPH`
 of saved activations; for small models that is all of them. A group reads every weight once, so that small groups are
-slow: GPT-2 small takes a tenth longer at 60 tokens a group than at 120, which hold half as much again.
+slow: GPT-2 small takes three tenths longer at 60 tokens a group than at 120, which hold half as much again.
 """
 
 from collections.abc import Callable
