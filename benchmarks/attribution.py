@@ -41,7 +41,7 @@ from shapes import (
 )
 from torch import Tensor
 
-from micrographia.core.answers import logit_difference
+from micrographia.core.metrics import logit_difference
 from micrographia.core.pairs import Pairs
 from micrographia.core.pretrained import load
 from micrographia.core.runtime import settings

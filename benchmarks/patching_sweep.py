@@ -36,7 +36,7 @@ from shapes import (
 )
 from torch import Tensor
 
-from micrographia.core.answers import logit_difference
+from micrographia.core.metrics import logit_difference
 from micrographia.core.model import Cache
 from micrographia.core.pretrained import Pretrained, load
 from micrographia.core.runtime import settings

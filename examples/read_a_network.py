@@ -7,7 +7,7 @@ about a minute. Losses are over all pairs, in nats; a uniform guess has ln p.
 import sys
 
 import micrographia as mg
-from micrographia.core.metrics import cross_entropy
+from micrographia.core.losses import cross_entropy
 from micrographia.core.store import read_tensors
 from micrographia.labs.grokking.config import PRESETS
 from micrographia.labs.grokking.task import architecture, make_pairs

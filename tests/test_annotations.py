@@ -5,7 +5,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from micrographia.core.basis import fold
-from micrographia.core.metrics import cross_entropy
+from micrographia.core.losses import cross_entropy
 
 
 def test_a_wrongly_shaped_call_into_core_raises():

@@ -8,7 +8,7 @@ from micrographia.core.architecture import Architecture
 from micrographia.core.ensemble import PlainObjective, init_ensemble
 from micrographia.core.errors import BadShape
 from micrographia.core.last_position import LastPosition
-from micrographia.core.metrics import accuracy, cross_entropy
+from micrographia.core.losses import accuracy, cross_entropy
 from micrographia.core.training import AdamW, Layout, LossAndGradient, fresh_state, train
 from micrographia.core.transformer import Transformer
 from micrographia.core.transformer_weights import init_weights

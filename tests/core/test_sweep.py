@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from micrographia.core.answers import logit, logit_difference
 from micrographia.core.edits import add, apply, noise, put, scale, splice, zero
 from micrographia.core.errors import BadConfig, BadEdit, UserError
 from micrographia.core.events import Note, Progress
+from micrographia.core.metrics import logit, logit_difference
 from micrographia.core.model import Output
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place, Reference, grids, places, replacement, runs, sweep

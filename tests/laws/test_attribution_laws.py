@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from micrographia.core.answers import Metric, logit_difference, prompts
 from micrographia.core.architecture import Architecture
 from micrographia.core.edits import Edit, apply, leaf, observe, put
 from micrographia.core.graph import INPUT, LOGITS, Node, graph_of
+from micrographia.core.metrics import Metric, logit_difference, prompts
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site

@@ -9,7 +9,7 @@ from micrographia.core.architecture import Architecture
 from micrographia.core.edits import apply, put, zero
 from micrographia.core.ensemble import PlainObjective
 from micrographia.core.last_position import LastPosition
-from micrographia.core.metrics import cross_entropy, stable_cross_entropy
+from micrographia.core.losses import cross_entropy, stable_cross_entropy
 from micrographia.core.model import Start
 from micrographia.core.sites import AXES, LAYERLESS, PARTS, Site, as_site, select
 from micrographia.core.training import Layout

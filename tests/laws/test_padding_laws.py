@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from micrographia.core.answers import Metric, logit_difference
 from micrographia.core.graph import INPUT, Graph, Node, graph_of
+from micrographia.core.metrics import Metric, logit_difference
 from micrographia.core.pairs import Pairs
 from micrographia.core.pretrained import Pretrained
 from micrographia.core.sites import Site

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from micrographia.core.answers import Metric, kl, log_prob, logit, logit_difference, prompts
 from micrographia.core.architecture import Architecture
 from micrographia.core.edits import put
+from micrographia.core.metrics import Metric, kl, log_prob, logit, logit_difference, prompts
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, Patch, Place, places, sweep

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from micrographia.core.answers import log_prob, logit, logit_difference, prompts
 from micrographia.core.edits import put
 from micrographia.core.errors import BadPrompt, UserError
+from micrographia.core.metrics import log_prob, logit, logit_difference, prompts
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place, places

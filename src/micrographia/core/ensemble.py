@@ -14,7 +14,7 @@ from torch.func import grad_and_value, vmap
 
 from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadShape
-from micrographia.core.metrics import accuracy, cross_entropy
+from micrographia.core.losses import accuracy, cross_entropy
 from micrographia.core.training import Flat, Layout, LossAndGradient
 from micrographia.core.transformer import forward
 from micrographia.core.transformer_weights import init_weights

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadConfig, BadShape
-from micrographia.core.metrics import stable_cross_entropy
+from micrographia.core.losses import stable_cross_entropy
 from micrographia.core.training import Flat, Layout, LossAndGradient
 
 

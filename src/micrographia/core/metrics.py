@@ -1,50 +1,151 @@
-"""What is read off logits: cross-entropy and accuracy. What a prompt's answer is worth is in `answers`.
+"""What an answer is worth: metrics of the logits at one position, a number per prompt.
 
-`cross_entropy` takes a float64 log-softmax; `stable_cross_entropy` gives the same loss and gradient from float32
-arithmetic, by never subtracting nearly equal numbers: float32's usual log-softmax is quantised at 1.2e-7, which turns
-the tiny losses of a grokked network into noise (Nanda et al. 2023, appendix; Prieto et al. 2025).
+A `Metric` says which columns of the vocabulary it reads, so that a run computes no others, and how they make a number.
+All but `rank` can be differentiated. Patching, attribution and circuits take any of them, and the user's own. Logits of
+a narrower dtype are widened to float32 first: of two bfloat16 numbers the difference would keep a digit or two.
+Rows of a batch may be many patches of few prompts: `prompt` tells each row's prompt.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from micrographia.core.errors import BadShape
+from micrographia.core.model import LogitsAt, Readout
 
-def cross_entropy(logits: Float[Tensor, "*batch vocab"], labels: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Loss in nats of each row, from a float64 log-softmax. Differentiable."""
-    return -logits.double().log_softmax(-1).gather(-1, labels[..., None])[..., 0]
-
-
-def accuracy(logits: Float[Tensor, "*batch vocab"], labels: Int[Tensor, "*batch"]) -> float:
-    """Share of rows whose largest logit is the label's. Not a number for no rows."""
-    return (logits.argmax(-1) == labels).double().mean().item()
+Score = Callable[[Tensor, Tensor], Tensor]
+"""(logits (row, column), prompt of each row (row,)) -> (row,)."""
 
 
-class RowLosses(NamedTuple):
-    loss: Float[Tensor, "*batch"]
-    gradient: Float[Tensor, "*batch vocab"]
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number per prompt, read off the logits at `pos`.
 
-
-def stable_cross_entropy(
-    logits: Float[Tensor, "*batch vocab"], labels: Int[Tensor, "*batch"], out: Tensor | None = None
-) -> RowLosses:
-    """Loss of each row and its gradient with respect to the logits, both with the relative accuracy of the dtype.
-
-    With m the largest logit, e_c = exp(l_c - m) and R the sum of e_c over c other than the label: where the label is
-    the largest, loss = log1p(R); elsewhere loss = m - l_y + log(R + e_y). The gradient is p_c for the others and
-    minus their sum for the label, so that neither loses digits as p_y tends to 1.
-    Cost: one pass of exp; `out`, of the shape of the logits, saves an allocation (it may be the logits themselves).
+    `columns` (prompt, column): the tokens whose logits it reads, in the order in which `score` gets them; None: all.
     """
-    at = labels[..., None]
-    top = logits.amax(-1, keepdim=True)
-    gap = top - logits.gather(-1, at)  # 0 where the label is the largest
-    e = torch.sub(logits, top, out=out).exp_()
-    own = e.gather(-1, at)
-    e.scatter_(-1, at, 0.0)
-    rest = e.sum(-1, keepdim=True)
-    total = rest + own
-    loss = torch.where(gap == 0, torch.log1p(rest / own), gap + total.log())
-    e.div_(total).scatter_(-1, at, -rest / total)
-    return RowLosses(loss[..., 0], e)
+
+    name: str
+    unit: str
+    score: Score = field(repr=False)
+    columns: Int[Tensor, "prompt column"] | None = field(default=None, repr=False)
+    pos: int = -1
+
+    def readout(self, prompt: Int[Tensor, "row"]) -> LogitsAt:
+        """What a run of these rows has to compute."""
+        return [self.pos] if self.columns is None else Readout(self.columns[prompt], self.pos)
+
+    def __call__(self, logits: Float[Tensor, "row at column"], prompt: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
+        """The metric of each row, from the logits that `readout` asked for."""
+        if logits.shape[1] != 1 or len(logits) != len(prompt):
+            raise BadShape(
+                f"{self.name} reads one position of {len(prompt)} rows. Found logits of shape {tuple(logits.shape)}; "
+                "run with `logits=metric.readout(prompt)`."
+            )
+        return self.score(logits[:, 0], prompt)
+
+    def of_vocabulary(self, logits: Float[Tensor, "row pos vocab"], prompt: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
+        """The metric of each row, from logits at every position and of the whole vocabulary."""
+        here = logits[:, self.pos]
+        columns = None if self.columns is None else _of_rows(self.columns, prompt, here)
+        return self.score(here if columns is None else here.gather(-1, columns), prompt)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _of_rows(each: Tensor, prompt: Tensor, like: Tensor) -> Tensor:
+    """What belongs to each row's prompt, where the logits are (of a model spread over devices, on its last one)."""
+    return each.to(like.device)[prompt.to(like.device)]
+
+
+def logit_difference(right: Int[Tensor, "prompt"], wrong: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """Logit of the right answer less that of the wrong one: linear in the logits, so negative parts show too.
+
+    Source: Wang et al., "Interpretability in the wild" (2022), section 2.
+    """
+
+    def score(x: Tensor, prompt: Tensor) -> Tensor:
+        own, other = _wide(x).unbind(1)
+        return own - other
+
+    return Metric("logit difference", "logits", score, torch.stack([right, wrong], 1), pos)
+
+
+def logit(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """Logit of the right answer, as it is."""
+    return Metric("logit", "logits", lambda x, prompt: _wide(x[:, 0]), right[:, None], pos)
+
+
+def log_prob(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """Natural logarithm of the right answer's probability, in nats."""
+
+    def score(x: Tensor, prompt: Tensor) -> Tensor:
+        return _wide(x).log_softmax(-1).gather(-1, _of_rows(right[:, None], prompt, x))[:, 0]
+
+    return Metric("log-probability", "nats", score, None, pos)
+
+
+def prob(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """Probability of the right answer. It hardly sees what lowers an answer that is unlikely anyway."""
+
+    def score(x: Tensor, prompt: Tensor) -> Tensor:
+        return _wide(x).softmax(-1).gather(-1, _of_rows(right[:, None], prompt, x))[:, 0]
+
+    return Metric("probability", "probability", score, None, pos)
+
+
+def prob_difference(
+    right: Float[Tensor, "prompt vocab"], wrong: Float[Tensor, "prompt vocab"], *, pos: int = -1
+) -> Metric:
+    """Probability of a set of answers less that of another; the sets are rows of 0 and 1.
+
+    Source: Hanna et al., "How does GPT-2 compute greater-than?" (2023).
+    """
+    sign = right - wrong
+
+    def score(x: Tensor, prompt: Tensor) -> Tensor:
+        return (_wide(x).softmax(-1) * _of_rows(sign, prompt, x)).sum(-1)
+
+    return Metric("probability difference", "probability", score, None, pos)
+
+
+def kl(reference: Float[Tensor, "prompt vocab"], *, pos: int = -1) -> Metric:
+    """Divergence KL(reference || run) of the next-token distributions, in nats; `reference` holds logits."""
+    target = _wide(reference).log_softmax(-1)
+
+    def score(x: Tensor, prompt: Tensor) -> Tensor:
+        told = _of_rows(target, prompt, x)
+        return (told.exp() * (told - _wide(x).log_softmax(-1))).sum(-1)
+
+    return Metric("KL divergence", "nats", score, None, pos)
+
+
+def rank(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """How many tokens have a larger logit than the right answer. No gradient."""
+
+    def score(x: Tensor, prompt: Tensor) -> Tensor:
+        own = x.gather(-1, _of_rows(right[:, None], prompt, x))
+        return (x > own).sum(-1).to(torch.promote_types(x.dtype, torch.float32))
+
+    return Metric("rank", "tokens", score, None, pos)
+
+
+PAIRED: Mapping[str, Callable[[Tensor, Tensor, Tensor, int], Metric]] = {
+    "logit-diff": lambda right, wrong, reference, pos: logit_difference(right, wrong, pos=pos),
+    "logit": lambda right, wrong, reference, pos: logit(right, pos=pos),
+    "log-prob": lambda right, wrong, reference, pos: log_prob(right, pos=pos),
+    "prob": lambda right, wrong, reference, pos: prob(right, pos=pos),
+    "kl": lambda right, wrong, reference, pos: kl(reference, pos=pos),
+    "rank": lambda right, wrong, reference, pos: rank(right, pos=pos),
+}
+"""The metrics by name, from right and wrong answers (prompt,), the clean run's logits where they are read (prompt,
+vocab), and that position."""
+
+
+def prompts(n: int, device: torch.device | None = None) -> Int[Tensor, "row"]:
+    """The prompt of each row where every prompt has one: 0 .. n - 1."""
+    return torch.arange(n, device=device)

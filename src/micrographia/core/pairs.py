@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from micrographia.core.answers import PAIRED, Metric, prompts
 from micrographia.core.errors import BadPrompt, UserError
+from micrographia.core.metrics import PAIRED, Metric, prompts
 from micrographia.core.model import Model
 from micrographia.core.tokens import (
     Batch,

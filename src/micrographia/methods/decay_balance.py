@@ -14,7 +14,7 @@ from torch import Tensor
 
 from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadShape
-from micrographia.core.metrics import cross_entropy
+from micrographia.core.losses import cross_entropy
 from micrographia.core.transformer import forward
 
 CHUNK = 1024  # rows at a time: their activations stay in the cache

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from micrographia.core.answers import Metric, prompts
 from micrographia.core.edits import Edit
 from micrographia.core.errors import UserError
 from micrographia.core.events import Watch, silent
+from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, Model
 from micrographia.core.pairs import Pairs, check_aligned
 from micrographia.core.sites import Site

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from micrographia.core.answers import Metric, prompts
 from micrographia.core.edits import Edit, put
 from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.graph import INPUT, LOGITS, Graph, Node, check_additive, graph_of
+from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, Model, Start
 from micrographia.core.pairs import Pairs, check_aligned
 from micrographia.core.routes import AT_ONCE, Written, read, repeated, run_end, run_layer

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from micrographia.core.answers import prob
 from micrographia.core.edits import add
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.events import Watch, silent
+from micrographia.core.metrics import prob
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, Patch, Place, Plan, sweep

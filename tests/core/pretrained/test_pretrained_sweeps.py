@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from zoo import DECODERS, EVERY, LENGTH, model, tokens
 
-from micrographia.core.answers import log_prob, logit_difference, prompts
 from micrographia.core.edits import put
+from micrographia.core.metrics import log_prob, logit_difference, prompts
 from micrographia.core.pretrained import Pretrained
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, Patch, Place, sweep

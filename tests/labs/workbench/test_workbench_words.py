@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import micrographia as mg
-from micrographia.core.answers import logit_difference
 from micrographia.core.errors import BadConfig, UserError
+from micrographia.core.metrics import logit_difference
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place
 from micrographia.core.trained import load_trained

@@ -5,9 +5,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from micrographia.core.answers import Metric, log_prob, prompts
 from micrographia.core.architecture import Architecture
 from micrographia.core.edits import put
+from micrographia.core.metrics import Metric, log_prob, prompts
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site

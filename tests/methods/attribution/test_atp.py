@@ -8,9 +8,9 @@ import torch
 from attribution_cases import NAMES, exact, inner_sites, metric_of, model_of, pairs_of
 from linear_model import LinearModel
 
-from micrographia.core.answers import log_prob, logit_difference, prompts, rank
 from micrographia.core.edits import leaf, observe, scale, splice
 from micrographia.core.errors import BadPrompt, UnknownSite, UserError
+from micrographia.core.metrics import log_prob, logit_difference, prompts, rank
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
 from micrographia.methods.attribution.atp import attribution_patching

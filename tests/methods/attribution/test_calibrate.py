@@ -9,8 +9,8 @@ from attribution_cases import exact, metric_of, model_of, pairs_of
 from linear_model import LinearModel
 from scipy import stats
 
-from micrographia.core.answers import Metric, logit_difference
 from micrographia.core.errors import BadConfig
+from micrographia.core.metrics import Metric, logit_difference
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place

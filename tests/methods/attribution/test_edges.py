@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from micrographia.core.answers import log_prob, logit_difference
 from micrographia.core.architecture import Architecture
 from micrographia.core.edits import leaf, observe
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.graph import INPUT, LOGITS, Edge, Node, graph_of
+from micrographia.core.metrics import log_prob, logit_difference
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site

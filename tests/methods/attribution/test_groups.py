@@ -4,9 +4,9 @@ import pytest
 import torch
 from attribution_cases import metric_of, model_of, pairs_of
 
-from micrographia.core.answers import logit_difference
 from micrographia.core.edits import zero
 from micrographia.core.errors import UserError
+from micrographia.core.metrics import logit_difference
 from micrographia.core.model import ModelShape
 from micrographia.methods.attribution import attribute as attribute_module
 from micrographia.methods.attribution.atp import attribution_patching

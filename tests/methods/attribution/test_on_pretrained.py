@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "core" / "pretrained"))
 
 import zoo
 
-from micrographia.core.answers import logit_difference, prompts
 from micrographia.core.edits import leaf, put
+from micrographia.core.metrics import logit_difference, prompts
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.tokens import Batch

@@ -5,10 +5,10 @@ import torch
 from attribution_cases import exact, metric_of, model_of, pairs_of
 from linear_model import LinearModel
 
-from micrographia.core.answers import log_prob, logit, logit_difference, prompts
 from micrographia.core.architecture import Architecture
 from micrographia.core.edits import apply, leaf, observe
 from micrographia.core.errors import UserError
+from micrographia.core.metrics import log_prob, logit, logit_difference, prompts
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.transformer import Transformer

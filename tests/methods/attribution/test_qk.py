@@ -8,9 +8,9 @@ from attribution_cases import metric_of, model_of, pairs_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micrographia.core.answers import logit_difference, prompts
 from micrographia.core.architecture import Architecture
 from micrographia.core.edits import leaf, put
+from micrographia.core.metrics import logit_difference, prompts
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site
 from micrographia.methods.attribution.attribute import attribute

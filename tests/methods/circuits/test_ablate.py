@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from micrographia.core.answers import Metric, logit_difference
 from micrographia.core.edits import put
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.graph import INPUT, LOGITS, Edge, Node, graph_of
+from micrographia.core.metrics import Metric, logit_difference
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from micrographia.core.answers import logit_difference
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.graph import Node, graph_of
+from micrographia.core.metrics import logit_difference
 from micrographia.core.sites import Site
 from micrographia.labs.ioi.planted.planted import GAIN
 from micrographia.labs.ioi.planted.theory import PLANTED

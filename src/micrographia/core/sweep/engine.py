@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from micrographia.core.answers import Metric, prompts
 from micrographia.core.edits import Edit, observe
 from micrographia.core.errors import UserError
 from micrographia.core.events import Note, Progress, Watch, silent
+from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, LogitsAt, Model, Output, Readout, Start
 from micrographia.core.sites import Site, SiteLike, select
 from micrographia.core.sweep.base import Base, run_base

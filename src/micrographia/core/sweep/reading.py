@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from micrographia.core.answers import Metric
 from micrographia.core.errors import UserError
+from micrographia.core.metrics import Metric
 from micrographia.core.model import LogitsAt, Readout
 
 

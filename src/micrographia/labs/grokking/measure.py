@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from micrographia.core.edits import put
-from micrographia.core.metrics import cross_entropy
+from micrographia.core.losses import cross_entropy
 from micrographia.core.model import Model
 from micrographia.labs.grokking.reading import Reading, Task, Weights, cyclic
 from micrographia.methods import clock_pizza

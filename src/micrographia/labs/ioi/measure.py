@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from micrographia.core.answers import Metric
 from micrographia.core.graph import LOGITS, Node, graph_of
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs, first_difference
 from micrographia.core.sites import Site

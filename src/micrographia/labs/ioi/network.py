@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator
 
-from micrographia.core.answers import Metric
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs, metric_of
 from micrographia.core.runtime import generator, settings

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom
 from torch import Generator, Tensor
 
-from micrographia.core.answers import Metric
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs, ends_of, metric_of
 from micrographia.core.sites import Site

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from micrographia.core.answers import Metric
 from micrographia.core.edits import UNIT_AXES
 from micrographia.core.events import Progress, Watch
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.pairs import metric_of
 from micrographia.core.sites import Site, select

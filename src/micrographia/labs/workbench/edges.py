@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator
 
-from micrographia.core.answers import Metric
 from micrographia.core.claims import Figure
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.graph import Edge, Graph, Node
 from micrographia.core.graph_figure import drawn, links_between_parts
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.pairs import metric_of
 from micrographia.core.sweep import Place

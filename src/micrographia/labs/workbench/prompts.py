@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from micrographia.core.answers import Metric
 from micrographia.core.errors import BadPrompt, UserError
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.pairs import NEED_WRONG, Pairs, PairText, Reader, from_texts
 from micrographia.core.tokens import Batch, Inputs, Tokenizer, ids_of, mask_of, to_str_tokens

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from micrographia.core.answers import Metric
 from micrographia.core.edits import Edit
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site, SiteLike

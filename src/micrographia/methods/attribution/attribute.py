@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from micrographia.core.answers import Metric
 from micrographia.core.errors import UserError
 from micrographia.core.events import Note, Watch, silent
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs, check_aligned
 from micrographia.core.sites import SiteLike

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from micrographia.core.answers import Metric
 from micrographia.core.edits import Edit
 from micrographia.core.events import Watch, silent
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs, first_difference
 from micrographia.core.sweep import Patch, Place, sweep

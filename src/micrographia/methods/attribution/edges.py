@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from micrographia.core.answers import Metric
 from micrographia.core.edits import leaf, observe, put
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.graph import INPUT, Edge, Graph, check_additive, graph_of
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs, check_aligned
 from micrographia.core.sites import Site

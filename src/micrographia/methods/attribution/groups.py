@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from micrographia.core.answers import Metric
+from micrographia.core.metrics import Metric
 from micrographia.core.model import ModelShape
 from micrographia.core.pairs import Pairs
 from micrographia.core.tokens import Inputs, ids_of

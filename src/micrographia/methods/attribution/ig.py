@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from micrographia.core.answers import Metric
 from micrographia.core.edits import Edit, add, apply, leaf, observe
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model, Start
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site, SiteLike

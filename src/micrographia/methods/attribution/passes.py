@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from micrographia.core.answers import Metric, prompts
 from micrographia.core.edits import Edit, leaf
 from micrographia.core.errors import UserError
+from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Model, Output, Start
 from micrographia.core.sites import Site
 from micrographia.core.tokens import Inputs, ids_of

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from micrographia.core.answers import Metric
 from micrographia.core.edits import Edit, apply, observe
 from micrographia.core.errors import UserError
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site, SiteLike

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from micrographia.core.answers import Metric
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs
 from micrographia.core.sites import Site, SiteLike

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from micrographia.core.answers import Metric, prompts
 from micrographia.core.edits import Edit, put
 from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.graph import INPUT, LOGITS, Edge, Graph, Node, check_additive, check_heads
+from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Model
 from micrographia.core.pairs import Pairs, check_aligned
 from micrographia.core.routes import AT_ONCE, read, repeated, run_end, run_layer
