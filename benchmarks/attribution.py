@@ -42,8 +42,8 @@ from shapes import (
 from torch import Tensor
 
 from micrographia.core.metrics import logit_difference
-from micrographia.core.pairs import Pairs
 from micrographia.core.pretrained import load
+from micrographia.core.prompts import Pairs
 from micrographia.core.runtime import settings
 from micrographia.methods.attribution.attribute import attribute
 

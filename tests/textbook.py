@@ -15,7 +15,7 @@ from torch import Tensor
 
 from micrographia.core.edits import Edit, apply, leaf, observe, put
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site, as_site
 from micrographia.core.tokens import Inputs
 

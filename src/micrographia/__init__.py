@@ -20,7 +20,7 @@ _PLACES = {
     ),
     "micrographia.core.errors": ("MicrographiaError", "UserError"),
     "micrographia.core.model": ("Cache", "Model", "Output"),
-    "micrographia.core.pairs": ("PairText", "Pairs", "from_texts", "metrics_of"),
+    "micrographia.core.prompts": ("PairText", "Pairs", "from_texts", "metrics_of"),
     "micrographia.core.pretrained": ("Pretrained", "load"),
     "micrographia.core.sites": ("Site", "select"),
     "micrographia.core.store": ("find_run", "list_runs", "load_run", "read_metrics", "verify"),

@@ -10,7 +10,7 @@ from micrographia.core.edits import Edit, apply, leaf, observe, put
 from micrographia.core.graph import INPUT, LOGITS, Node, graph_of
 from micrographia.core.metrics import Metric, logit_difference, prompts
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Patch, Place
 from micrographia.core.transformer import Transformer

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from micrographia.core.graph import INPUT, Graph, Node, graph_of
 from micrographia.core.metrics import Metric, logit_difference
-from micrographia.core.pairs import Pairs
 from micrographia.core.pretrained import Pretrained
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Patch, Place
 from micrographia.core.tokens import Batch

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import textbook
 from micrographia.core.graph import graph_of
-from micrographia.core.pairs import Pairs, metric_of
+from micrographia.core.prompts import Pairs, metric_of
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Patch, Place, places
 from micrographia.labs.ioi.planted.findings import scores_by

@@ -6,7 +6,7 @@ import torch
 from micrographia.core.edits import put
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.metrics import log_prob, logit, logit_difference, prompts
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place, places
 from micrographia.core.tokens import Vocabulary

@@ -10,7 +10,7 @@ from micrographia.core.errors import UserError
 from micrographia.core.graph import INPUT, LOGITS, Graph, Node, graph_of
 from micrographia.core.metrics import log_prob, logit_difference
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Patch, Place, sweep
 from micrographia.core.transformer import Transformer

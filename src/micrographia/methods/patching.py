@@ -18,7 +18,7 @@ from micrographia.core.errors import UserError
 from micrographia.core.events import Watch, silent
 from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, Model
-from micrographia.core.pairs import Pairs, check_aligned
+from micrographia.core.prompts import Pairs, check_aligned
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, Patch, Plan, Reading, Reference, replacement, sweep
 from micrographia.core.tokens import Inputs, ids_of, mask_of

@@ -21,7 +21,7 @@ from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.graph import INPUT, LOGITS, Graph, Node, check_additive, graph_of
 from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, Model, Start
-from micrographia.core.pairs import Pairs, check_aligned
+from micrographia.core.prompts import Pairs, check_aligned
 from micrographia.core.routes import AT_ONCE, Written, read, repeated, run_end, run_layer
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, Patch, Reading

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from micrographia.core.pairs import first_difference, metric_of
+from micrographia.core.prompts import first_difference, metric_of
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from micrographia.core.errors import BadPrompt
-from micrographia.core.pairs import PairText
+from micrographia.core.prompts import PairText
 from micrographia.labs.workbench.prompt_file import read_pairs, read_texts
 
 ROWS = [

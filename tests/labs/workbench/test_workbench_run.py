@@ -9,7 +9,7 @@ import torch
 from micrographia.core.edits import put
 from micrographia.core.errors import BadConfig, BadPrompt, RunExists, UserError
 from micrographia.core.metrics import kl, logit, logit_difference, prob
-from micrographia.core.pairs import PairText, from_texts
+from micrographia.core.prompts import PairText, from_texts
 from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.core.trained import load_trained
 from micrographia.labs.workbench import edges, words

@@ -9,7 +9,7 @@ from micrographia.core.architecture import Architecture
 from micrographia.core.edits import put
 from micrographia.core.metrics import Metric, log_prob, prompts
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.transformer import Transformer
 from micrographia.methods.attribution.estimate import Attribution, sides_of

@@ -11,7 +11,7 @@ from linear_model import LinearModel
 from micrographia.core.edits import leaf, observe, scale, splice
 from micrographia.core.errors import BadPrompt, UnknownSite, UserError
 from micrographia.core.metrics import log_prob, logit_difference, prompts, rank
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.methods.attribution.atp import attribution_patching
 from micrographia.methods.attribution.attribute import METHODS, attribute

@@ -11,7 +11,7 @@ from scipy import stats
 
 from micrographia.core.errors import BadConfig
 from micrographia.core.metrics import Metric, logit_difference
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place
 from micrographia.core.tokens import ids_of

@@ -10,7 +10,7 @@ from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.graph import INPUT, LOGITS, Edge, Node, graph_of
 from micrographia.core.metrics import log_prob, logit_difference
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.transformer import ACTIVATIONS, NORM_EPS, Transformer, rotate
 from micrographia.methods.attribution import edge_ends

@@ -12,7 +12,7 @@ import zoo
 
 from micrographia.core.edits import leaf, put
 from micrographia.core.metrics import logit_difference, prompts
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.tokens import Batch
 from micrographia.methods.attribution.attribute import attribute

@@ -9,7 +9,7 @@ from micrographia.core.architecture import Architecture
 from micrographia.core.edits import apply, leaf, observe
 from micrographia.core.errors import UserError
 from micrographia.core.metrics import log_prob, logit, logit_difference, prompts
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.transformer import Transformer
 from micrographia.core.transformer_weights import init_weights

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from micrographia.core.architecture import Architecture
 from micrographia.core.edits import leaf, put
 from micrographia.core.metrics import logit_difference, prompts
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.passes import Passes

@@ -9,7 +9,7 @@ from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.graph import INPUT, LOGITS, Edge, Node, graph_of
 from micrographia.core.metrics import Metric, logit_difference
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place
 from micrographia.methods.circuits.ablate import Ablation, edges_alone, nodes_alone

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.labs.ioi.grammar import WORDS, tokenizer
 from micrographia.labs.ioi.task import PromptPairs, prompt_pairs
 from micrographia.labs.ioi.templates import PROMPT_SPAN, Behaviour

@@ -17,7 +17,7 @@ from torch import Generator
 from micrographia.core.graph import graph_of
 from micrographia.core.graph_figure import links_between_parts
 from micrographia.core.model import Model
-from micrographia.core.pairs import metric_of
+from micrographia.core.prompts import metric_of
 from micrographia.labs.ioi import measure
 from micrographia.labs.ioi.cases import Case
 from micrographia.methods.attribution.edges import Method, edge_attribution

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from micrographia.core.graph import LOGITS, Node, graph_of
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs, first_difference
+from micrographia.core.prompts import Pairs, first_difference
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, Patch, Place, grids
 from micrographia.core.tokens import ids_of

@@ -15,7 +15,7 @@ from torch import Generator
 
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs, metric_of
+from micrographia.core.prompts import Pairs, metric_of
 from micrographia.core.runtime import generator, settings
 from micrographia.core.trained import load_trained
 from micrographia.labs.ioi import measure

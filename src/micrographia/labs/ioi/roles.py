@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs, ends_of, metric_of
+from micrographia.core.prompts import Pairs, ends_of, metric_of
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor
 from micrographia.core.tokens import ids_of

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs, first_difference
+from micrographia.core.prompts import Pairs, first_difference
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place, places
 from micrographia.core.tokens import ids_of

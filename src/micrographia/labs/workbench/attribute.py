@@ -15,7 +15,7 @@ from micrographia.core.edits import UNIT_AXES
 from micrographia.core.events import Progress, Watch
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import metric_of
+from micrographia.core.prompts import metric_of
 from micrographia.core.sites import Site, select
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.answer import MOST_PLACES, Answer, Work, head_of

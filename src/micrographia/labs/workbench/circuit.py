@@ -19,7 +19,7 @@ from micrographia.core.events import Progress, Watch
 from micrographia.core.graph import Edge
 from micrographia.core.graph_figure import LOGITS_PART, drawn, links_between_parts, readers_of
 from micrographia.core.model import Model
-from micrographia.core.pairs import metric_of
+from micrographia.core.prompts import metric_of
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.answer import Answer, Work, head_of
 from micrographia.labs.workbench.config import Circuit

@@ -15,7 +15,7 @@ from micrographia.core.graph import Edge, Graph, Node
 from micrographia.core.graph_figure import drawn, links_between_parts
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import metric_of
+from micrographia.core.prompts import metric_of
 from micrographia.core.sweep import Place
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.answer import MOST_PLACES, Answer, Work, head_of

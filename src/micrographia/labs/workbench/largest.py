@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from micrographia.core.claims import Figure
 from micrographia.core.events import Progress, Watch
 from micrographia.core.model import Model
-from micrographia.core.pairs import metric_of
+from micrographia.core.prompts import metric_of
 from micrographia.core.sites import Site, select
 from micrographia.core.sweep import Place
 from micrographia.labs.workbench import words

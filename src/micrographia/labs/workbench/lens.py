@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.errors import BadPrompt
 from micrographia.core.events import Watch
-from micrographia.core.pairs import Pairs, Reader, check_aligned
+from micrographia.core.prompts import Pairs, Reader, check_aligned
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens
 from micrographia.labs.workbench.answer import Answer, Work, about
 from micrographia.labs.workbench.config import Lens

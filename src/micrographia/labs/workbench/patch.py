@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.events import Watch, silent
 from micrographia.core.model import Model
-from micrographia.core.pairs import ends_of, metrics_of
+from micrographia.core.prompts import ends_of, metrics_of
 from micrographia.core.sweep import Grid as Cells
 from micrographia.core.sweep import Patch as Places
 from micrographia.core.sweep import grids

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from micrographia.core.errors import BadPrompt
-from micrographia.core.pairs import PairText
+from micrographia.core.prompts import PairText
 
 COLUMNS = ("clean", "corrupt", "answer", "wrong")
 NEEDED = COLUMNS[:3]

@@ -12,7 +12,7 @@ from torch import Tensor
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import NEED_WRONG, Pairs, PairText, Reader, from_texts
+from micrographia.core.prompts import NEED_WRONG, Pairs, PairText, Reader, from_texts
 from micrographia.core.tokens import Batch, Inputs, Tokenizer, ids_of, mask_of, to_str_tokens
 from micrographia.labs.workbench.config import Prompts
 from micrographia.labs.workbench.prompt_file import read_pairs, read_texts

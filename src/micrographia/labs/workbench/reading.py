@@ -10,7 +10,7 @@ from torch import Tensor
 from micrographia.core.events import Progress, Watch
 from micrographia.core.graph import Node
 from micrographia.core.model import Model
-from micrographia.core.pairs import Reader
+from micrographia.core.prompts import Reader
 from micrographia.core.tokens import to_str_tokens
 from micrographia.methods.lens import Direct, Lens, by_source, direct_logit_attribution, logit_lens
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from micrographia.core.edits import Edit
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site, SiteLike
 from micrographia.core.tokens import mask_of
 from micrographia.methods.attribution.estimate import Attribution, Mode, chosen_sites, ends_in_order, sides_of

@@ -9,7 +9,7 @@ from micrographia.core.errors import UserError
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs, check_aligned
+from micrographia.core.prompts import Pairs, check_aligned
 from micrographia.core.sites import SiteLike
 from micrographia.core.tokens import ids_of
 from micrographia.methods.attribution.atp import attribution_patching

@@ -16,7 +16,7 @@ from micrographia.core.edits import Edit
 from micrographia.core.events import Watch, silent
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs, first_difference
+from micrographia.core.prompts import Pairs, first_difference
 from micrographia.core.sweep import Patch, Place, sweep
 from micrographia.core.tokens import ids_of
 from micrographia.methods.attribution.agreement import agreement, missed, slope

@@ -22,7 +22,7 @@ from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.graph import INPUT, Edge, Graph, check_additive, graph_of
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs, check_aligned
+from micrographia.core.prompts import Pairs, check_aligned
 from micrographia.core.sites import Site
 from micrographia.core.tokens import Inputs, rows_of
 from micrographia.methods.attribution.edge_ends import Slope, gradient_sites, meet, value_sites

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from micrographia.core.errors import UserError
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site, SiteLike, select
 from micrographia.methods.attribution.passes import Ends, Passes, Sides
 

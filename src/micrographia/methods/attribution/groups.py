@@ -12,7 +12,7 @@ from torch import Tensor
 
 from micrographia.core.metrics import Metric
 from micrographia.core.model import ModelShape
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.tokens import Inputs, ids_of
 from micrographia.methods.attribution.estimate import Attribution
 

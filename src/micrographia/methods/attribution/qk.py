@@ -15,7 +15,7 @@ from torch import Tensor
 from micrographia.core.edits import Edit, observe
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site, SiteLike
 from micrographia.core.tokens import mask_of
 from micrographia.methods.attribution.atp import CHECKPOINTED, PLAIN

@@ -17,7 +17,7 @@ from micrographia.core.edits import Edit, apply, observe
 from micrographia.core.errors import UserError
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site, SiteLike
 from micrographia.core.tokens import mask_of
 from micrographia.methods.attribution.atp import CHECKPOINTED, PLAIN

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site, SiteLike
 from micrographia.core.sweep import Place
 from micrographia.methods.attribution.attribute import attribute

@@ -22,7 +22,7 @@ from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.graph import INPUT, LOGITS, Edge, Graph, Node, check_additive, check_heads
 from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs, check_aligned
+from micrographia.core.prompts import Pairs, check_aligned
 from micrographia.core.routes import AT_ONCE, read, repeated, run_end, run_layer
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, Patch, Place, Reading, Reference, replacement, sweep

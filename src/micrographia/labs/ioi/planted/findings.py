@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from micrographia.core.pairs import metric_of
+from micrographia.core.prompts import metric_of
 from micrographia.core.sites import Site
 from micrographia.core.sweep import grids
 from micrographia.labs.ioi.planted.planted import Planted

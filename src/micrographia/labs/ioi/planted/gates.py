@@ -9,7 +9,7 @@ Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2
 
 from collections.abc import Sequence
 
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.labs.ioi.planted.draft import ANSWERS, LETTERS, ON, YES, Draft
 from micrographia.labs.ioi.planted.planted import GAIN, YES_TO_ON, Planted, crowd, edges, heads, neurons, pairs_of
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from micrographia.core.graph import INPUT, Edge, Node
-from micrographia.core.pairs import Pairs
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.tokens import ids_of
 from micrographia.core.transformer import Transformer

@@ -12,7 +12,7 @@ from torch import Generator
 
 from micrographia.core.graph import Node
 from micrographia.core.model import Model
-from micrographia.core.pairs import Reader, metric_of
+from micrographia.core.prompts import Reader, metric_of
 from micrographia.core.sites import Site
 from micrographia.labs.ioi.published.prompts import Group, Words, group
 from micrographia.methods.circuits.ablate import Ablation, nodes_alone

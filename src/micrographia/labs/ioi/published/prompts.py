@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from micrographia.core.errors import BadPrompt
-from micrographia.core.pairs import Pairs, Reader
+from micrographia.core.prompts import Pairs, Reader
 from micrographia.core.tokens import ids_of, single_token
 
 TEMPLATES = (

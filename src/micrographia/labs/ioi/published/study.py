@@ -14,7 +14,7 @@ from micrographia.core.claims import Figure
 from micrographia.core.errors import BadConfig, BadPrompt, MissingExtra
 from micrographia.core.events import Progress, Watch
 from micrographia.core.model import Model
-from micrographia.core.pairs import Pairs, Reader, metric_of
+from micrographia.core.prompts import Pairs, Reader, metric_of
 from micrographia.core.runtime import generator
 from micrographia.core.tokens import ids_of
 from micrographia.labs.ioi import measure

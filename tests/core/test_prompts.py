@@ -5,7 +5,7 @@ import torch
 
 from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadPrompt, UserError
-from micrographia.core.pairs import Pairs, PairText, check_aligned, first_difference, from_texts, metric_of
+from micrographia.core.prompts import Pairs, PairText, check_aligned, first_difference, from_texts, metric_of
 from micrographia.core.tokens import Batch, Vocabulary
 from micrographia.core.transformer import Transformer
 from micrographia.core.transformer_weights import init_weights
