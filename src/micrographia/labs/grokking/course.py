@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.core.recorded import Rows
+from micrographia.core.train_loop import Rows
 from micrographia.labs.grokking.along import Along
 from micrographia.methods.phases import find_phases
 

@@ -1,6 +1,6 @@
 """Train one network: the plan of a step, and what is written down of the training for the analysis.
 
-A row every epoch (`core.recorded`): the loss on the training pairs of the weights before that epoch; and every
+A row every epoch (`core.train_loop`): the loss on the training pairs of the weights before that epoch; and every
 `eval_every` epochs loss and accuracy on the other pairs, and the sum of squares of all weights.
 """
 
@@ -13,9 +13,9 @@ from micrographia.core.ensemble import PlainObjective, init_ensemble
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch
 from micrographia.core.last_position import LastPosition, supports
-from micrographia.core.recorded import Record, Rows, train_recorded
 from micrographia.core.runtime import generator, torch_dtype
 from micrographia.core.store import RunFolder
+from micrographia.core.train_loop import Record, Rows, train_recorded
 from micrographia.core.training import AdamW, Flat, LossAndGradient, State
 from micrographia.labs.grokking.config import Config
 from micrographia.labs.grokking.task import Pairs, architecture, make_pairs

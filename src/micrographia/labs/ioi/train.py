@@ -1,6 +1,6 @@
 """Train one network on the grammar: the objective, and what is written down of it for the analysis.
 
-A row a step (`core.recorded`): the loss on the batch of that step, in nats a word, which the last row lacks; and every
+A row a step (`core.train_loop`): the loss on the batch of that step, in nats a word, which the last row lacks; and every
 `eval_every` steps how the behaviours do on held-out prompts.
 """
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from micrographia.core.architecture import Architecture
 from micrographia.core.events import Watch
 from micrographia.core.next_token import NextToken, Text
-from micrographia.core.recorded import Record, Rows, train_recorded
 from micrographia.core.runtime import generator
 from micrographia.core.store import RunFolder, read_tensors
+from micrographia.core.train_loop import Record, Rows, train_recorded
 from micrographia.core.trained import describe_model
 from micrographia.core.training import AdamW, Layout, State
 from micrographia.core.transformer import Transformer

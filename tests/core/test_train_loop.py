@@ -10,8 +10,8 @@ import torch
 from micrographia.core.architecture import Architecture
 from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Note, Progress, silent
-from micrographia.core.recorded import Record, train_recorded
 from micrographia.core.store import RunFolder, read_tensors, snapshots
+from micrographia.core.train_loop import Record, train_recorded
 from micrographia.core.training import AdamW, Layout, LossAndGradient, State
 
 ARCH = Architecture(d_vocab=3, d_vocab_out=3, n_ctx=2, d_model=2, n_heads=1, d_head=2, d_mlp=2)
