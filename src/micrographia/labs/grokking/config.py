@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from micrographia.core.choices import nearest_preset, positive, refuse_broken, training
+from micrographia.core.config import nearest_preset, positive, training, validate
 
 Operation = Literal["add", "subtract", "multiply", "polynomial"]
 
@@ -99,7 +99,7 @@ class Config:
             "a model needs attention, an MLP, or both": self.attention or self.mlp,
             "multiply needs a prime modulus": self.operation != "multiply" or is_prime(self.modulus),
         }
-        refuse_broken(self, {**own, **positive(self, sizes), **training(self)})
+        validate(self, {**own, **positive(self, sizes), **training(self)})
 
     @property
     def effective_split_seed(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-from micrographia.core.choices import nearest_preset, positive, refuse_broken, training
+from micrographia.core.config import nearest_preset, positive, training, validate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +92,7 @@ class Config:
             "a model that is there is not trained: take --preset paper, or seeds 1": not self.model or self.seeds == 1,
             f"a model that is there is not trained: leave out {', '.join(idle)}": not idle,
         }
-        refuse_broken(self, {**positive(self, sizes), **own, **training(self)})
+        validate(self, {**positive(self, sizes), **own, **training(self)})
 
 
 LONGEST_PROMPT = 15

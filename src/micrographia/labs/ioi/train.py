@@ -1,7 +1,7 @@
 """Train one network on the grammar: the objective, and what is written down of it for the analysis.
 
-A row a step (`core.train_loop`): the loss on the batch of that step, in nats a word, which the last row lacks; and every
-`eval_every` steps how the behaviours do on held-out prompts.
+A row a step (`core.train_loop`): the loss on the batch of that step, in nats a word, which the last row lacks; and
+every `eval_every` steps how the behaviours do on held-out prompts.
 """
 
 from collections.abc import Mapping

@@ -7,7 +7,7 @@ path and nothing else. With `out`, a Run that is there goes on.
 import sys
 from pathlib import Path
 
-from micrographia.core.config_files import read_object, run_words
+from micrographia.core.config import read_object, run_words
 from micrographia.labs.workbench.config import Question, read_question
 from micrographia.labs.workbench.run import run
 

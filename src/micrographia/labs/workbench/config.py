@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from micrographia.core.config_files import refuse_misfits
+from micrographia.core.config import refuse_misfits
 from micrographia.core.errors import BadConfig
 
 Mode = Literal["denoise", "noise", "both"]

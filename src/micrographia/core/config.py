@@ -1,20 +1,76 @@
-"""A Config from a JSON file, and a Run from the words of a command line: how a machine without any face runs a lab.
+"""Validate configs, read them from JSON files, and find the nearest preset. Imports no torch.
 
-`python -m micrographia.labs.<name> config.json [out]` prints the Run's folder and nothing else; each lab's `__main__`
-says which Config it reads and what runs it, and the rest is here. Configs are flat: their fields hold texts, numbers,
-truth values or nothing.
+A check is a sentence that should be true, beside whether it is; a Config puts its own beside those that are shared here
+and hands all to `validate`, so that a user is told of everything at once. Configs are flat: their fields hold texts,
+numbers, truth values or nothing. `python -m micrographia.labs.<name> config.json [out]` prints the Run's folder and
+nothing else: each lab's `__main__` says which Config it reads and what runs it, and `run_words` does the rest.
 """
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
 
 from micrographia.core.claims import Run
 from micrographia.core.errors import BadConfig, MicrographiaError
 
 C = TypeVar("C")
+Checks = Mapping[str, bool]
+CUSTOM = "custom"
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """A Config that trains by AdamW with linear warm-up, on a number of CPU threads that it may leave open."""
+
+    @property
+    def lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def beta1(self) -> float: ...
+    @property
+    def beta2(self) -> float: ...
+    @property
+    def eps(self) -> float: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def threads(self) -> int | None: ...
+
+
+def positive(config: object, names: Sequence[str]) -> Checks:
+    """Each of these counts is at least 1."""
+    return {f"{name} must be positive": getattr(config, name) >= 1 for name in names}
+
+
+def training(config: Trains) -> Checks:
+    """What AdamW and a number of threads must be."""
+    return {
+        "lr must be positive": config.lr > 0,
+        "weight_decay must not be negative": config.weight_decay >= 0,
+        "beta1 and beta2 must lie in [0, 1)": 0 <= config.beta1 < 1 and 0 <= config.beta2 < 1,
+        "eps must be positive": config.eps > 0,
+        "warmup must not be negative": config.warmup >= 0,
+        "threads must be positive": config.threads is None or config.threads >= 1,
+    }
+
+
+def validate(config: object, checks: Checks) -> None:
+    """Raise BadConfig naming every check that fails."""
+    if broken := [text for text, good in checks.items() if not good]:
+        raise BadConfig(f"This config cannot be run: {'; '.join(broken)}. Got {config}.")
+
+
+def nearest_preset(config: Any, presets: Mapping[str, Callable[[], Any]], free: Collection[str]) -> str:
+    """The preset, of one dataclass with `config`, that has the same value in every field not `free`; else "custom"."""
+    fixed = [field.name for field in dataclasses.fields(config) if field.name not in free]
+    for name, make in presets.items():
+        preset = make()
+        if all(getattr(preset, field) == getattr(config, field) for field in fixed):
+            return name
+    return CUSTOM
 
 
 def read_object(path: Path) -> dict[str, Any]:
