@@ -29,7 +29,7 @@ DOORS = {  # library -> the only places that may import it
 }
 LAZY = ("transformers", "tokenizers", "huggingface_hub", "pyarrow", "ray")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-PICKLE_READER = "core/pickles"  # where the user may let a named file in
+PICKLE_READER = "core/state_dicts/pickles"  # where the user may let a named file in
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "manager", "handler", "misc", "common"}
 
 

@@ -13,7 +13,7 @@ from trained import FRACTION, trained
 
 from micrographia.core.errors import BadConfig, PickleRefused, UnreadableWeights, UserError
 from micrographia.core.events import Note, silent
-from micrographia.core.foreign import Candidate
+from micrographia.core.state_dicts.foreign import Candidate
 from micrographia.labs.grokking.analysis.guess import check
 from micrographia.labs.grokking.analysis.split import Wanted, Z, find_split, rank_z
 from micrographia.labs.grokking.analysis.split_file import as_mask, read_mask

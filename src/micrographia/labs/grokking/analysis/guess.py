@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.errors import BadConfig, UnreadableWeights
 from micrographia.core.events import Note, Watch
-from micrographia.core.foreign import Candidate
+from micrographia.core.state_dicts.foreign import Candidate
 from micrographia.core.transformer import Transformer
 from micrographia.labs.grokking.analysis.source import modulus_of
 from micrographia.labs.grokking.config import is_prime

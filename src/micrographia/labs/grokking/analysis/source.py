@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from micrographia.core.claims import Run
 from micrographia.core.errors import BadConfig, Corrupt, RunNotFound, UnreadableWeights, UserError
-from micrographia.core.foreign import Candidate, candidates, variants
-from micrographia.core.state_dicts import read_state_dict
+from micrographia.core.state_dicts.foreign import Candidate, candidates, variants
+from micrographia.core.state_dicts.read import read_state_dict
 from micrographia.core.store import find_run, load_run, read_tensors, verify
 from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.training import Layout

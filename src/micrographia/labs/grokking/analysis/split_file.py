@@ -14,9 +14,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from micrographia.core.errors import UnreadableWeights, UserError
-from micrographia.core.pickles import SUFFIXES as PICKLES
-from micrographia.core.pickles import load_pickle
-from micrographia.core.state_dicts import read_state_dict
+from micrographia.core.state_dicts.pickles import SUFFIXES as PICKLES
+from micrographia.core.state_dicts.pickles import load_pickle
+from micrographia.core.state_dicts.read import read_state_dict
 
 TRAIN_NAMES = ("train", "train_mask", "is_train", "train_indices", "train_pairs", "train_data")
 NAMES = (*TRAIN_NAMES, "mask", "indices", "pairs")

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from micrographia.core.errors import Corrupt, PickleRefused, UnreadableWeights, UserError
-from micrographia.core.pickles import Inert, load_pickle
-from micrographia.core.state_dicts import read_state_dict
+from micrographia.core.state_dicts.pickles import Inert, load_pickle
+from micrographia.core.state_dicts.read import read_state_dict
 
 STATE = {"embed.W_E": torch.arange(6.0).reshape(2, 3), "blocks.0.attn.mask": torch.ones(3, 3).tril()}
 

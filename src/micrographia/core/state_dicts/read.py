@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from micrographia.core.errors import UnreadableWeights, UserError
-from micrographia.core.pickles import SUFFIXES as PICKLES
-from micrographia.core.pickles import load_pickle
+from micrographia.core.state_dicts.pickles import SUFFIXES as PICKLES
+from micrographia.core.state_dicts.pickles import load_pickle
 from micrographia.core.store import read_tensors
 
 # Entries under which training scripts keep one set of weights, or one an epoch.

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadConfig, UnreadableWeights
-from micrographia.core.foreign import candidates, variants
-from micrographia.core.layouts import LAYOUTS, LENS, LISTED, PAPER, our_name
+from micrographia.core.state_dicts.foreign import candidates, variants
+from micrographia.core.state_dicts.layouts import LAYOUTS, LENS, LISTED, PAPER, our_name
 from micrographia.core.transformer import Transformer
 from micrographia.core.transformer_weights import init_weights
 from small import architectures, roughened, some_tokens

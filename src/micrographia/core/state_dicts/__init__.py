@@ -1,0 +1,1 @@
+"""Weights from elsewhere: read from files, their layout recognised, turned into ours."""
