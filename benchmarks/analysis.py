@@ -20,8 +20,8 @@ import numpy as np
 from paired import interval, seconds_of
 from recording import Record, arguments, in_own_process, parse
 
-from micrographia.core.last_position import LastPosition
 from micrographia.core.runtime import generator, settings
+from micrographia.core.small.last_position import LastPosition
 from micrographia.core.store import read_tensors, write_tensors
 from micrographia.core.training import AdamW, Layout, fresh_state, train
 from micrographia.labs.grokking.config import Config, quick, tiny

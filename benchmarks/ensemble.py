@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from micrographia.core.last_position import LastPosition
 from micrographia.core.runtime import settings
+from micrographia.core.small.last_position import LastPosition
 from micrographia.core.training import AdamW, fresh_state, train
 from micrographia.labs.grokking.config import Config
 from micrographia.labs.grokking.task import architecture, make_pairs

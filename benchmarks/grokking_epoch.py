@@ -20,8 +20,8 @@ from products import Products, square_rate
 from recording import Record, arguments, parse
 from torch.profiler import ProfilerActivity, profile
 
-from micrographia.core.last_position import LastPosition
 from micrographia.core.runtime import settings
+from micrographia.core.small.last_position import LastPosition
 from micrographia.core.training import AdamW, Layout, fresh_state, train
 from micrographia.labs.grokking.config import Config, paper
 from micrographia.labs.grokking.task import architecture, make_pairs

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from micrographia.core.transformer import Architecture
+from micrographia.core.small.transformer import Architecture
 
 
 class Products:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.runtime import provenance
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.trained import describe_model
+from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder
 from micrographia.core.tokens import Vocabulary
-from micrographia.core.trained import describe_model
-from micrographia.core.transformer_weights import init_weights
 
 WORDS = (
     "<bos>", "<pad>", "When", "Mary", "John", "Anna", "Tom", "and", "went", "to", "the", "store", "park", "gave", "a",

@@ -10,9 +10,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
-from micrographia.core.transformer import Transformer
-from micrographia.core.transformer_weights import init_weights
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
 
 LAYERS = (1, 2)
 NORMS = ("none", "layernorm", "rmsnorm")
@@ -103,3 +103,13 @@ def architectures(draw: st.DrawFn, **fixed: object) -> Architecture:
         "mlp": mlp,
     }
     return Architecture(**{**choices, **fixed})
+
+
+class Halves:
+    """A toy dictionary: it keeps the first half of the units, so that the other half is its error."""
+
+    def encode(self, activation: Tensor) -> Tensor:
+        return 8 * activation[..., : activation.shape[-1] // 2]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.cat([latents / 8, torch.zeros_like(latents)], -1)

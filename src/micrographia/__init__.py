@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 _PLACES = {
-    "micrographia.core.architecture": ("Architecture",),
+    "micrographia.core.small.architecture": ("Architecture",),
     "micrographia.core.claims": ("Claim", "Figure", "Judged", "Run"),
     "micrographia.core.edits": (
         "Edit", "add", "apply", "freeze", "mean", "noise", "project_out", "put", "scale", "splice", "zero",
@@ -25,7 +25,7 @@ _PLACES = {
     "micrographia.core.sites": ("Site", "select"),
     "micrographia.core.store": ("find_run", "list_runs", "load_run", "read_metrics", "verify"),
     "micrographia.core.sweep": ("grids", "places"),
-    "micrographia.core.transformer": ("Transformer",),
+    "micrographia.core.small.transformer": ("Transformer",),
     "micrographia.faces.notebook": ("show",),
     "micrographia.labs.workbench.config": (
         "Attribute", "Circuit", "Lens", "Patch", "Prompts", "Target", "Trace",

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import UnknownSite, UserError
 from micrographia.core.graph import INPUT, LOGITS, Edge, Node, check_additive, graph_of
 from micrographia.core.sites import Site
+from micrographia.core.small.architecture import Architecture
 from small import A_FEW, SIZES, small_model, some_tokens
 
 

@@ -8,20 +8,10 @@ from micrographia.core.edits import add, put, scale, splice, zero
 from micrographia.core.errors import UnknownSite
 from micrographia.core.model import SILENT, Cache, Model, ModelShape, Tap, run_tapped
 from micrographia.core.sites import Site
-from small import A_FEW, small_model
+from small import A_FEW, Halves, small_model
 
 HERE = Site("mlp_out", 0)
 SITES = (Site("embed"), Site("resid_pre", 0), HERE, Site("logits"))
-
-
-class Halves:
-    """A toy dictionary: it keeps the first half of the units, so that the other half is its error."""
-
-    def encode(self, activation: Tensor) -> Tensor:
-        return 8 * activation[..., : activation.shape[-1] // 2]
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return torch.cat([latents / 8, torch.zeros_like(latents)], -1)
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.prompts import Pairs, PairText, check_aligned, first_difference, from_texts, metric_of
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
 from micrographia.core.tokens import Batch, Vocabulary
-from micrographia.core.transformer import Transformer
-from micrographia.core.transformer_weights import init_weights
 
 WORDS = Vocabulary(("<bos>", "Mary", "John", "sees", "then", "he", "she"), bos=0)
 ARCH = Architecture(d_vocab=7, d_vocab_out=7, n_ctx=8, d_model=8, n_heads=2, d_head=4, d_mlp=8)

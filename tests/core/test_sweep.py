@@ -10,8 +10,8 @@ from micrographia.core.events import Note, Progress
 from micrographia.core.metrics import logit, logit_difference
 from micrographia.core.model import Output
 from micrographia.core.sites import Site
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.sweep import Place, Reference, grids, places, replacement, runs, sweep
-from micrographia.core.transformer import Transformer
 from small import A_FEW, small_model, some_tokens
 
 ARCH = A_FEW["normed"]

@@ -7,9 +7,9 @@ import signal
 import pytest
 import torch
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Note, Progress, silent
+from micrographia.core.small.architecture import Architecture
 from micrographia.core.store import RunFolder, read_tensors, snapshots
 from micrographia.core.train_loop import Record, train_recorded
 from micrographia.core.training import AdamW, Layout, LossAndGradient, State

@@ -5,15 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.edits import Edit, apply, leaf, observe, put
 from micrographia.core.graph import INPUT, LOGITS, Node, graph_of
 from micrographia.core.metrics import Metric, logit_difference, prompts
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.sweep import Patch, Place
-from micrographia.core.transformer import Transformer
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.edges import edge_attribution
 from micrographia.methods.attribution.readers import FEATURES

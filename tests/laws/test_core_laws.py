@@ -5,15 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.edits import apply, put, zero
-from micrographia.core.ensemble import PlainObjective
-from micrographia.core.last_position import LastPosition
 from micrographia.core.losses import cross_entropy, stable_cross_entropy
 from micrographia.core.model import Start
 from micrographia.core.sites import AXES, LAYERLESS, PARTS, Site, as_site, select
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.ensemble import PlainObjective
+from micrographia.core.small.last_position import LastPosition
+from micrographia.core.small.weights import init_weights
 from micrographia.core.training import Layout
-from micrographia.core.transformer_weights import init_weights
 from small import architectures, roughened, small_model, some_tokens
 
 NAMES = st.from_regex(r"[A-Za-z0-9_]{1,12}", fullmatch=True)

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.edits import put
 from micrographia.core.metrics import Metric, kl, log_prob, logit, logit_difference, prompts
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
+from micrographia.core.small.architecture import Architecture
 from micrographia.core.sweep import Donor, Patch, Place, places, sweep
 from micrographia.core.sweep.places import words_of
 from small import A_FEW, architectures, small_model, some_tokens

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Generator
 
-from micrographia.core.architecture import Architecture
-from micrographia.core.ensemble import PlainObjective
 from micrographia.core.errors import BadShape
-from micrographia.core.last_position import LastPosition
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.ensemble import PlainObjective
+from micrographia.core.small.last_position import LastPosition
+from micrographia.core.small.weights import init_weights
 from micrographia.core.training import AdamW, Layout, fresh_state, train
-from micrographia.core.transformer_weights import init_weights
 from micrographia.methods.decay_balance import decay_balance
 
 ARCH = Architecture(d_vocab=6, d_vocab_out=5, n_ctx=3, d_model=8, n_heads=1, d_head=8, d_mlp=16)

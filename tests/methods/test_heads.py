@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Generator
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import UserError
 from micrographia.core.model import Output
-from micrographia.core.transformer import Transformer
-from micrographia.core.transformer_weights import init_weights
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
 from micrographia.methods.heads import (
     attention,
     copy_scores,

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.edits import put
 from micrographia.core.errors import UserError
 from micrographia.core.graph import INPUT, LOGITS, Graph, Node, graph_of
@@ -12,8 +11,9 @@ from micrographia.core.metrics import log_prob, logit_difference
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.sweep import Patch, Place, sweep
-from micrographia.core.transformer import Transformer
 from micrographia.labs.ioi.planted.theory import PLANTED
 from micrographia.methods.attribution.edges import edge_attribution
 from micrographia.methods.paths import Rule, path_patch

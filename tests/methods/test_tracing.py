@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.edits import add, put
 from micrographia.core.errors import BadPrompt, UserError
+from micrographia.core.small.architecture import Architecture
 from micrographia.methods.tracing import subject_noise, trace
 from small import small_model, some_tokens
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.sites import Site
-from micrographia.core.transformer import Transformer
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from micrographia.core.architecture import Architecture
-from micrographia.core.ensemble import PlainObjective
-from micrographia.core.last_position import LastPosition
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.ensemble import PlainObjective
+from micrographia.core.small.last_position import LastPosition
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
 from micrographia.core.training import AdamW, Layout, fresh_state, train
-from micrographia.core.transformer import Transformer
-from micrographia.core.transformer_weights import init_weights
 
 P, D, HEADS, D_HEAD, D_MLP = 7, 12, 3, 4, 20
 ARCH = Architecture(d_vocab=P + 1, d_vocab_out=P + 1, n_ctx=3, d_model=D, n_heads=HEADS, d_head=D_HEAD, d_mlp=D_MLP)

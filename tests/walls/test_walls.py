@@ -178,7 +178,7 @@ HARMLESS = [
     ),
     ("labs/ioi/task.py", '"""Doc."""\nimport random\nrandom.Random(0).shuffle(x)'),
     ("core/provenance.py", '"""Doc."""\nimport torch\ntorch.device(name)\ntorch.device("cpu")'),
-    ("core/last_position.py", '"""Doc."""\nimport warnings\nwith warnings.catch_warnings(): ...'),
+    ("core/small/last_position.py", '"""Doc."""\nimport warnings\nwith warnings.catch_warnings(): ...'),
     ("methods/__init__.py", ""),
     (
         "core/store/__init__.py",

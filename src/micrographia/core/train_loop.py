@@ -9,10 +9,10 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Note, Progress, Watch
 from micrographia.core.interrupt import interruptible
+from micrographia.core.small.architecture import Architecture
 from micrographia.core.store import RunFolder
 from micrographia.core.training import AdamW, Flat, Layout, Objective, State, fresh_state, train
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadShape
 from micrographia.core.losses import cross_entropy
-from micrographia.core.transformer import forward
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import forward
 
 CHUNK = 1024  # rows at a time: their activations stay in the cache
 

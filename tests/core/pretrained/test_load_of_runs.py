@@ -7,10 +7,10 @@ import torch
 
 import micrographia
 from micrographia.core.errors import UnknownModel, UserError
+from micrographia.core.small.trained import describe_model
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder
 from micrographia.core.tokens import Vocabulary
-from micrographia.core.trained import describe_model
-from micrographia.core.transformer import Transformer
 from small import A_FEW, small_model, some_tokens
 
 ARCH = A_FEW["modern"]

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadConfig, UnreadableWeights
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
 from micrographia.core.state_dicts.foreign import candidates, variants
 from micrographia.core.state_dicts.layouts import LAYOUTS, LENS, LISTED, PAPER, our_name
-from micrographia.core.transformer import Transformer
-from micrographia.core.transformer_weights import init_weights
 from small import architectures, roughened, some_tokens
 
 SIZES = {"V": 8, "U": 8, "D": 12, "H": 3, "E": 4, "M": 20, "C": 3}

@@ -9,9 +9,9 @@ import torch
 
 from micrographia.core.claims import Run
 from micrographia.core.errors import Interrupted, NonFiniteLoss
+from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder, load_run
 from micrographia.core.tasks import Done, Task
-from micrographia.core.transformer_weights import init_weights
 from micrographia.labs.grokking.config import Config, tiny
 from micrographia.labs.grokking.task import architecture
 

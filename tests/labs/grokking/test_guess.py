@@ -5,11 +5,11 @@ import torch
 from torch import Generator
 from trained import as_lens, as_paper, trained
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadConfig, UnreadableWeights
 from micrographia.core.events import Note, silent
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.weights import init_weights
 from micrographia.core.state_dicts.foreign import candidates, variants
-from micrographia.core.transformer_weights import init_weights
 from micrographia.labs.grokking.analysis.guess import Guesses, check, guess
 from micrographia.labs.grokking.analysis.rest import learnt, settle
 from micrographia.labs.grokking.analysis.source import modulus_of

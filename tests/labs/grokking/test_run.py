@@ -15,9 +15,9 @@ import torch
 
 from micrographia.core.errors import BadConfig, Corrupt, Interrupted, NonFiniteLoss, RunExists
 from micrographia.core.events import Note, Progress
+from micrographia.core.small.trained import load_trained
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import load_run, read_metrics, read_tensors, snapshots, verify
-from micrographia.core.trained import load_trained
-from micrographia.core.transformer import Transformer
 from micrographia.labs.grokking.config import Config, tiny
 from micrographia.labs.grokking.run import run
 from micrographia.labs.grokking.task import architecture

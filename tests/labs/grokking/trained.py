@@ -7,11 +7,11 @@ import jaxtyping
 import torch
 from torch import Generator, Tensor
 
-from micrographia.core.architecture import Architecture
-from micrographia.core.ensemble import PlainObjective
-from micrographia.core.last_position import LastPosition, supports
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.ensemble import PlainObjective
+from micrographia.core.small.last_position import LastPosition, supports
+from micrographia.core.small.weights import init_weights
 from micrographia.core.training import AdamW, Layout, fresh_state, train
-from micrographia.core.transformer_weights import init_weights
 from micrographia.labs.grokking.task import SPLITS, all_rows
 
 FRACTION = 0.5

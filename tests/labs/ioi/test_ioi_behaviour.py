@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.model import Output
-from micrographia.core.transformer import Transformer
-from micrographia.core.transformer_weights import init_weights
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
 from micrographia.labs.ioi.behaviour import is_learned, perform, performance, years
 from micrographia.labs.ioi.config import tiny
 from micrographia.labs.ioi.grammar import IDS, WORDS, word_ids

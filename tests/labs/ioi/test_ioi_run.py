@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from micrographia.core.claims import load_claims
+from micrographia.core.small.trained import load_trained
 from micrographia.core.store import json_bytes, load_run, verify
-from micrographia.core.trained import load_trained
 from micrographia.faces.outline import outline, summary
 from micrographia.labs.ioi.config import Config, tiny
 from micrographia.labs.ioi.findings import results_of

@@ -11,11 +11,11 @@ import torch
 from micrographia.core.errors import Interrupted, MicrographiaError, NonFiniteLoss
 from micrographia.core.events import Note, Progress, silent
 from micrographia.core.runtime import settings
+from micrographia.core.small.trained import load_trained
+from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder, load_run, read_metrics, read_tensors
 from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.tasks import Done, Task
-from micrographia.core.trained import load_trained
-from micrographia.core.transformer_weights import init_weights
 from micrographia.labs.ioi.config import Config, tiny
 from micrographia.labs.ioi.grammar import WORDS
 from micrographia.labs.ioi.seeds import raise_if_failed, train_seed, train_seeds

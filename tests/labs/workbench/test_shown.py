@@ -6,7 +6,7 @@ import torch
 
 import micrographia as mg
 from micrographia.core.errors import UserError
-from micrographia.core.trained import load_trained
+from micrographia.core.small.trained import load_trained
 from micrographia.labs.workbench.prompts import position_names
 from micrographia.labs.workbench.shown import figures_of
 from micrographia.methods.attribution.edges import edge_attribution

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from micrographia.core.errors import BadPrompt
+from micrographia.core.small.trained import load_trained
 from micrographia.core.store import read_metrics
-from micrographia.core.trained import load_trained
 from micrographia.labs.workbench.config import Lens, Target
 from micrographia.labs.workbench.run import run
 from miniature import CLEAN, CORRUPT, WORDS

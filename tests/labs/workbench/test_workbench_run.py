@@ -10,8 +10,8 @@ from micrographia.core.edits import put
 from micrographia.core.errors import BadConfig, BadPrompt, RunExists, UserError
 from micrographia.core.metrics import kl, logit, logit_difference, prob
 from micrographia.core.prompts import PairText, from_texts
+from micrographia.core.small.trained import load_trained
 from micrographia.core.store import load_run, read_metrics, verify
-from micrographia.core.trained import load_trained
 from micrographia.labs.workbench import edges, words
 from micrographia.labs.workbench.config import Attribute, Circuit, Patch, Prompts, Target, Trace, stored
 from micrographia.labs.workbench.effects import grid, strongest

@@ -7,8 +7,8 @@ import micrographia as mg
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.metrics import logit_difference
 from micrographia.core.sites import Site
+from micrographia.core.small.trained import load_trained
 from micrographia.core.sweep import Place
-from micrographia.core.trained import load_trained
 from micrographia.labs.workbench import circuit, trace, words
 from micrographia.labs.workbench.attribute import exact_words
 from micrographia.labs.workbench.config import Attribute, Circuit, Lens, Patch, Prompts, Target

@@ -5,13 +5,13 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.edits import put
 from micrographia.core.metrics import Metric, log_prob, prompts
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
-from micrographia.core.transformer import Transformer
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
 from micrographia.methods.attribution.estimate import Attribution, sides_of
 from micrographia.methods.attribution.spots import place
 from small import A_FEW, small_model, some_tokens

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.edits import leaf, observe
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.graph import INPUT, LOGITS, Edge, Node, graph_of
@@ -12,7 +11,8 @@ from micrographia.core.metrics import log_prob, logit_difference
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
-from micrographia.core.transformer import ACTIVATIONS, NORM_EPS, Transformer, rotate
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import ACTIVATIONS, NORM_EPS, Transformer, rotate
 from micrographia.methods.attribution import edge_ends
 from micrographia.methods.attribution.edges import edge_attribution
 from small import A_FEW, SIZES, small_model, some_tokens

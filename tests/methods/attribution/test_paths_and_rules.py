@@ -5,14 +5,14 @@ import torch
 from attribution_cases import exact, metric_of, model_of, pairs_of
 from linear_model import LinearModel
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.edits import apply, leaf, observe
 from micrographia.core.errors import UserError
 from micrographia.core.metrics import log_prob, logit, logit_difference, prompts
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
-from micrographia.core.transformer import Transformer
-from micrographia.core.transformer_weights import init_weights
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
 from micrographia.methods.attribution.attribute import METHODS, attribute
 from micrographia.methods.attribution.ig import along
 from micrographia.methods.attribution.passes import Passes

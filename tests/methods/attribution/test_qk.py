@@ -8,11 +8,11 @@ from attribution_cases import metric_of, model_of, pairs_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.edits import leaf, put
 from micrographia.core.metrics import logit_difference, prompts
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
+from micrographia.core.small.architecture import Architecture
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.passes import Passes
 from micrographia.methods.attribution.softmax_patch import Scoring, key_fix, query_fix

@@ -17,8 +17,8 @@ from micrographia.core.pretrained.families import Family, family_of
 from micrographia.core.pretrained.model import Pretrained
 from micrographia.core.pretrained.retries import told_once
 from micrographia.core.pretrained.words import HubTokenizer, as_tokenizer
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.tokens import Tokenizer
-from micrographia.core.transformer import Transformer
 
 RUN_FILE = "run.json"
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
@@ -63,7 +63,7 @@ def load(
 def _from_run(
     run: Path, dtype: torch.dtype | str | None, device: torch.device | str | None, set_anyway: list[str]
 ) -> Transformer:
-    from micrographia.core.trained import load_trained
+    from micrographia.core.small.trained import load_trained
 
     if set_anyway:
         raise UserError(

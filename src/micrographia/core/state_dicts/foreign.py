@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadConfig, UnreadableWeights
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import ACTIVATIONS
 from micrographia.core.state_dicts.layouts import LAYOUTS, LENS, Misfit, expected, few, found_in, named, turn
-from micrographia.core.transformer import ACTIVATIONS
 
 GUESSED_ACTS = ("relu", "gelu", "silu")  # gelu_new is so near to gelu that accuracies cannot tell them apart
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.basis import fold
 from micrographia.core.events import Progress, Watch
+from micrographia.core.small.architecture import Architecture
 from micrographia.core.store import read_tensors
 from micrographia.labs.grokking import measure
 from micrographia.labs.grokking.reading import Reading, Task, Weights, read

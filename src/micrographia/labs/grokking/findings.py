@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.basis import n_frequencies
 from micrographia.core.edits import apply
-from micrographia.core.transformer import Transformer
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
 from micrographia.labs.grokking import measure
 from micrographia.labs.grokking.reading import Reading, Task, Weights, cyclic, logits_of, read
 from micrographia.methods.fourier import cubes, restricted

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.basis import Characters, characters, pairs_to_cyclic, to_cyclic
 from micrographia.core.edits import Edit
 from micrographia.core.model import Tap
 from micrographia.core.sites import Site
-from micrographia.core.transformer import forward
-from micrographia.core.transformer_weights import unembedding
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import forward
+from micrographia.core.small.weights import unembedding
 from micrographia.labs.grokking.task import all_rows
 
 Weights = Mapping[str, Tensor]

@@ -13,9 +13,9 @@ from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.running import carry_out
 from micrographia.core.runtime import allowed_cores, generator, settings
+from micrographia.core.small.trained import describe_model
 from micrographia.core.store import RunFolder, read_tensors
 from micrographia.core.train_loop import Rows
-from micrographia.core.trained import describe_model
 from micrographia.labs.grokking.along import Along, measure_along
 from micrographia.labs.grokking.config import Config, preset_of
 from micrographia.labs.grokking.course import bands, phases_of

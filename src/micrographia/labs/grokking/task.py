@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.runtime import generator
+from micrographia.core.small.architecture import Architecture
 from micrographia.core.tokens import Vocabulary
 from micrographia.labs.grokking.config import Config
 

@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from micrographia.core.ensemble import PlainObjective, init_ensemble
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch
-from micrographia.core.last_position import LastPosition, supports
 from micrographia.core.runtime import generator, torch_dtype
+from micrographia.core.small.ensemble import PlainObjective, init_ensemble
+from micrographia.core.small.last_position import LastPosition, supports
 from micrographia.core.store import RunFolder
 from micrographia.core.train_loop import Record, Rows, train_recorded
 from micrographia.core.training import AdamW, Flat, LossAndGradient, State

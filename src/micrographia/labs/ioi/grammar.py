@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Generator, Tensor
 
-from micrographia.core.next_token import Text
 from micrographia.core.runtime import batch_generator
+from micrographia.core.small.next_token import Text
 from micrographia.core.tokens import Vocabulary
 from micrographia.labs.ioi.templates import (
     ABC_SHARE,

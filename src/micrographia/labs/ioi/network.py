@@ -17,7 +17,7 @@ from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, metric_of
 from micrographia.core.runtime import generator, settings
-from micrographia.core.trained import load_trained
+from micrographia.core.small.trained import load_trained
 from micrographia.labs.ioi import measure
 from micrographia.labs.ioi.behaviour import Performance, Years, is_learned, perform, years
 from micrographia.labs.ioi.cases import Case, case_of

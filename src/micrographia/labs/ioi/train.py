@@ -8,16 +8,16 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.events import Watch
-from micrographia.core.next_token import NextToken, Text
 from micrographia.core.runtime import generator
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.next_token import NextToken, Text
+from micrographia.core.small.trained import describe_model
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder, read_tensors
 from micrographia.core.train_loop import Record, Rows, train_recorded
-from micrographia.core.trained import describe_model
 from micrographia.core.training import AdamW, Layout, State
-from micrographia.core.transformer import Transformer
-from micrographia.core.transformer_weights import init_weights
 from micrographia.labs.ioi.behaviour import perform
 from micrographia.labs.ioi.config import Config
 from micrographia.labs.ioi.grammar import WORDS, batch, tokenizer

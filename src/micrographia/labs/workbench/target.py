@@ -7,8 +7,8 @@ from micrographia.core.errors import BadConfig, MissingExtra, RunNotFound
 from micrographia.core.events import Progress, Watch
 from micrographia.core.model import Model
 from micrographia.core.runtime import pick_device, torch_dtype
+from micrographia.core.small.trained import load_trained
 from micrographia.core.store import find_run
-from micrographia.core.trained import load_trained
 from micrographia.labs.workbench.config import Target
 
 

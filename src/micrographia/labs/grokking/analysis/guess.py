@@ -15,8 +15,8 @@ from torch import Generator, Tensor
 
 from micrographia.core.errors import BadConfig, UnreadableWeights
 from micrographia.core.events import Note, Watch
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.state_dicts.foreign import Candidate
-from micrographia.core.transformer import Transformer
 from micrographia.labs.grokking.analysis.source import modulus_of
 from micrographia.labs.grokking.config import is_prime
 from micrographia.labs.grokking.task import OPERATIONS, all_rows

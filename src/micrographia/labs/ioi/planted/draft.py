@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.tokens import Vocabulary
-from micrographia.core.transformer import Transformer
 
 LETTERS = ("A", "B", "C", "D", "E", "F")
 ON = 3  # the first so many letters carry the feature `on`

@@ -16,8 +16,8 @@ from torch import Tensor
 from micrographia.core.graph import INPUT, Edge, Node
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.tokens import ids_of
-from micrographia.core.transformer import Transformer
 from micrographia.labs.ioi.planted.draft import ANSWERS, N_LAYERS, ON, VOCABULARY, WORDS, YES, Draft, N
 
 GAIN = 2.0

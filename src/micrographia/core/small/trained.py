@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import UnknownModel
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder, find_run, json_bytes, read_json, read_tensors, snapshots
 from micrographia.core.tokens import Vocabulary
-from micrographia.core.transformer import Transformer
 
 NAME = "model.json"
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from micrographia.core.architecture import Architecture
-from micrographia.core.ensemble import PlainObjective, init_ensemble
 from micrographia.core.errors import BadShape
-from micrographia.core.last_position import LastPosition
 from micrographia.core.losses import accuracy, cross_entropy
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.ensemble import PlainObjective, init_ensemble
+from micrographia.core.small.last_position import LastPosition
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
 from micrographia.core.training import AdamW, Layout, LossAndGradient, fresh_state, train
-from micrographia.core.transformer import Transformer
-from micrographia.core.transformer_weights import init_weights
 from small import A_FEW, SIZES, roughened
 
 ARCH = Architecture(**{**SIZES, "n_ctx": 3})

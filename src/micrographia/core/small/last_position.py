@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadConfig, BadShape
 from micrographia.core.losses import stable_cross_entropy
+from micrographia.core.small.architecture import Architecture
 from micrographia.core.training import Flat, Layout, LossAndGradient
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
-from micrographia.core.ensemble import PlainObjective
 from micrographia.core.errors import BadConfig, BadShape
-from micrographia.core.last_position import LastPosition, supports
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.ensemble import PlainObjective
+from micrographia.core.small.last_position import LastPosition, supports
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
 from micrographia.core.training import Layout
-from micrographia.core.transformer import Transformer
-from micrographia.core.transformer_weights import init_weights
 from small import A_FEW, GRID, SIZES, roughened
 
 ARCH = Architecture(**{**SIZES, "n_ctx": 3})

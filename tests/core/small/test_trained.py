@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from micrographia.core.errors import UnknownModel
+from micrographia.core.small.trained import describe_model, load_trained
 from micrographia.core.store import RunFolder
 from micrographia.core.tokens import Vocabulary
-from micrographia.core.trained import describe_model, load_trained
 from small import A_FEW, small_model, some_tokens
 
 ARCH = A_FEW["modern"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from micrographia.core.errors import BadShape
-from micrographia.core.next_token import NextToken, Text
+from micrographia.core.small.next_token import NextToken, Text
+from micrographia.core.small.transformer import forward
 from micrographia.core.training import AdamW, Layout, fresh_state, train
-from micrographia.core.transformer import forward
 from small import A_FEW, small_model, some_tokens
 
 ARCH = A_FEW["normed"]

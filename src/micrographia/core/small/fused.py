@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadConfig
-from micrographia.core.transformer import ACTIVATIONS, NORM_EPS, rotate
-from micrographia.core.transformer_weights import Weights, unembedding
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import ACTIVATIONS, NORM_EPS, rotate
+from micrographia.core.small.weights import Weights, unembedding
 
 
 def supports(arch: Architecture) -> bool:

@@ -4,18 +4,17 @@ import math
 
 import pytest
 import torch
-from test_model import Halves
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.edits import add, apply, freeze, put, scale, splice, zero
 from micrographia.core.errors import BadConfig, BadEdit, BadShape, UnknownSite, UserError
 from micrographia.core.model import Cache, KeysValues, Readout, Start
 from micrographia.core.sites import Site
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer, rotate
+from micrographia.core.small.weights import init_weights
 from micrographia.core.tokens import Batch, Vocabulary
-from micrographia.core.transformer import Transformer, rotate
-from micrographia.core.transformer_weights import init_weights
-from small import A_FEW, ACTS, GRID, small_model, some_tokens
+from small import A_FEW, ACTS, GRID, Halves, small_model, some_tokens
 
 BATCH = 5
 a_few = pytest.mark.parametrize("arch", A_FEW.values(), ids=A_FEW)

@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.func import grad_and_value, vmap
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadShape
 from micrographia.core.losses import accuracy, cross_entropy
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import forward
+from micrographia.core.small.weights import init_weights
 from micrographia.core.training import Flat, Layout, LossAndGradient
-from micrographia.core.transformer import forward
-from micrographia.core.transformer_weights import init_weights
 
 
 def init_ensemble(arch: Architecture, generators: Sequence[Generator], *, dtype: torch.dtype = torch.float32) -> Flat:

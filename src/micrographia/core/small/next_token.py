@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.errors import BadShape
-from micrographia.core.fused import fused_forward
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.fused import fused_forward
+from micrographia.core.small.transformer import forward
+from micrographia.core.small.weights import Weights
 from micrographia.core.training import Flat, Layout, LossAndGradient
-from micrographia.core.transformer import forward
-from micrographia.core.transformer_weights import Weights
 
 IGNORED = -100  # torch's mark of a target that does not count
 

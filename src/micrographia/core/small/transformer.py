@@ -1,7 +1,7 @@
 """A small decoder on one page: every position, every Site, no state but its weights.
 
 `forward` is a pure function of weights and tokens (so `torch.func` may run many at once); `Transformer` binds weights
-to the Model protocol. What weights there are says `architecture`; `transformer_weights` draws and views them. The
+to the Model protocol. What weights there are says `architecture`; `weights` draws and views them. The
 faster plan for one layer read at its last position lives in `last_position`.
 Suffixes: B batch, P pos, Q query, K key, H head, E d_head, D d_model, M neuron, V vocab.
 """
@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from micrographia.core.architecture import Architecture
 from micrographia.core.edits import Edit
 from micrographia.core.errors import BadShape, UserError
 from micrographia.core.model import (
@@ -31,8 +30,9 @@ from micrographia.core.model import (
     span,
 )
 from micrographia.core.sites import Site, SiteLike
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.weights import Weights, WeightViews, unembedding
 from micrographia.core.tokens import Inputs, Tokenizer, ids_of, mask_of, single_token, to_str_tokens, to_tokens
-from micrographia.core.transformer_weights import Weights, WeightViews, unembedding
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,

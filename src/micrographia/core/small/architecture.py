@@ -1,7 +1,7 @@
 """Architecture: what kind of small transformer, as a value; from it follow the name and shape of every weight.
 
 Names and shapes of the weights are TransformerLens'. What is computed with them is `transformer`'s page, how they are
-drawn and read `transformer_weights`'.
+drawn and read `weights`'.
 """
 
 from dataclasses import dataclass

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from micrographia.core.errors import BadConfig
-from micrographia.core.fused import fused_forward, supports
-from micrographia.core.transformer import forward
+from micrographia.core.small.fused import fused_forward, supports
+from micrographia.core.small.transformer import forward
 from small import A_FEW, GRID, small_model, some_tokens
 
 ATTENDING = {name: arch for name, arch in GRID.items() if arch.attention}

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from micrographia.core.architecture import Architecture
+from micrographia.core.small.architecture import Architecture
 
 Weights = Mapping[str, Tensor]
 
