@@ -22,9 +22,9 @@ from micrographia.core.graph import INPUT, LOGITS, Graph, Node, check_additive, 
 from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, Model, Start
 from micrographia.core.prompts import Pairs, check_aligned
-from micrographia.core.routes import AT_ONCE, Written, read, repeated, run_end, run_layer
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, Patch, Reading
+from micrographia.core.sweep.per_reader import AT_ONCE, Written, read, repeated, run_end, run_layer
 from micrographia.core.sweep.writing import Frame, Write, as_edits, check_donors
 from micrographia.core.tokens import Inputs, ids_of
 

@@ -23,9 +23,9 @@ from micrographia.core.graph import INPUT, LOGITS, Edge, Graph, Node, check_addi
 from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, check_aligned
-from micrographia.core.routes import AT_ONCE, read, repeated, run_end, run_layer
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, Patch, Place, Reading, Reference, replacement, sweep
+from micrographia.core.sweep.per_reader import AT_ONCE, read, repeated, run_end, run_layer
 from micrographia.core.tokens import Inputs, ids_of, mask_of
 from micrographia.methods.circuits.members import Part
 
