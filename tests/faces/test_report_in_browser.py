@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from micrographia.faces.pictures import find_chrome
+from micrographia.faces.figures.export import find_chrome
 from micrographia.faces.report.page import render
 
 QUIET = (

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from micrographia.faces.cli.carry_out import print_json
 from micrographia.faces.cli.options import parse
-from micrographia.faces.pictures import CHROMES, find_chrome
+from micrographia.faces.figures.export import CHROMES, find_chrome
 
 PACKAGES = (
     "torch", "numpy", "scipy", "safetensors", "einops", "jaxtyping", "pyarrow", "rich", "tyro", "plotly",

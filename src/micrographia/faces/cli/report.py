@@ -61,7 +61,7 @@ def _export(run: Run, folder: Path | None, kind: str) -> list[Path]:
     if folder is None:
         return []
     from micrographia.core.store import write_bytes
-    from micrographia.faces.pictures import drawable, pictures
+    from micrographia.faces.figures.export import drawable, pictures
 
     total, paths = len(drawable(run.figures)), []
     with shown() as watch:

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from micrographia.core.errors import MissingExtra
-from micrographia.faces import pictures as module
-from micrographia.faces.pictures import find_chrome, pictures
+from micrographia.faces.figures import export as module
+from micrographia.faces.figures.export import find_chrome, pictures
 
 
 @pytest.mark.parametrize(("kaleido", "chrome"), [(False, False), (False, True), (True, False)])
