@@ -16,7 +16,7 @@ INNER = {
     f"micrographia.{room}.{name}"
     for room, names in {
         "core.store": "atomic checkpoints exact lock manifest records",
-        "core.pretrained": "attending body checks fused generation intake listener readout retries spans words",
+        "core.pretrained": "attention checks fused generation hooks modules partial_run readout tokenizer",
         "core.sweep": "base last_layer plan reading writing",
         "methods.attribution": "edge_ends passes readers softmax_patch",
     }.items()

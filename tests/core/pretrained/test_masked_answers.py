@@ -6,7 +6,7 @@ import zoo
 
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.pretrained import Pretrained
-from micrographia.core.pretrained.words import HubTokenizer
+from micrographia.core.pretrained.tokenizer import HubTokenizer
 from micrographia.core.prompts import PairText, from_texts, metric_of
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place, sweep

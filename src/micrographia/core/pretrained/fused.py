@@ -11,22 +11,22 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from micrographia.core.pretrained.body import Body
-from micrographia.core.pretrained.listener import Listener
+from micrographia.core.pretrained.hooks import HookContext
+from micrographia.core.pretrained.modules import Body
 
 FUSED = {name: partial(F.gelu, approximate="tanh") for name in ("NewGELUActivation", "FastGELUActivation")}
 """By the name of the module's class: what computes the same."""
 
 
 @contextmanager
-def fused_activations(body: Body, listener: Listener, *, active: bool) -> Iterator[None]:
+def fused_activations(body: Body, context: HookContext, *, active: bool) -> Iterator[None]:
     """Have the activations compute by these kernels in this run, and as they did when it is over."""
     modules: list[Any] = [body.find(body.family.act, layer) for layer in range(body.shape.n_layers)] if active else []
     replaced = {id(module): module for module in modules if type(module).__name__ in FUSED}
     before = {key: vars(module).get("forward") for key, module in replaced.items()}
     try:
         for module in replaced.values():
-            module.forward = _in_this_run(listener, FUSED[type(module).__name__], module.forward)
+            module.forward = _in_this_run(context, FUSED[type(module).__name__], module.forward)
         yield
     finally:
         for key, module in replaced.items():
@@ -35,5 +35,5 @@ def fused_activations(body: Body, listener: Listener, *, active: bool) -> Iterat
                 module.forward = before[key]
 
 
-def _in_this_run(listener: Listener, fused, own):
-    return lambda x: fused(x) if listener.is_heard() else own(x)
+def _in_this_run(context: HookContext, fused, own):
+    return lambda x: fused(x) if context.is_active() else own(x)

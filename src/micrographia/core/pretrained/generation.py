@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from micrographia.core.edits import Edit
 from micrographia.core.errors import UserError
-from micrographia.core.pretrained.body import Body
+from micrographia.core.pretrained.modules import Body
 
 PLACES = frozenset({"pos", "query", "key"})
 

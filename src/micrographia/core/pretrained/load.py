@@ -5,6 +5,7 @@ Nothing is converted and no code from the Hub is run. What the Hub answers becom
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from logging import LogRecord
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from micrographia.core.errors import UnknownModel, UserError
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.pretrained.families import Family, family_of
 from micrographia.core.pretrained.model import Pretrained
-from micrographia.core.pretrained.retries import told_once
-from micrographia.core.pretrained.words import HubTokenizer, as_tokenizer
+from micrographia.core.pretrained.tokenizer import HubTokenizer, as_tokenizer
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.tokens import Tokenizer
 
 RUN_FILE = "run.json"
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
+CLIENT = "huggingface_hub.utils._http"
+"""The logger that tells of every request that failed and of every new try."""
+AGAIN = ("thrown while requesting", "Retrying in")
 
 
 def load(
@@ -121,6 +124,38 @@ def _from_hub(
     if device is not None:
         module = module.to(device)
     return Pretrained(module.eval(), words, watch=watch)
+
+
+@contextmanager
+def told_once(watch: Watch) -> Iterator[None]:
+    """Within it, `watch` gets one Note for all new tries of the Hub's client; whatever else it says passes.
+
+    How the tries end is told by a model or by our error.
+    """
+    told = False
+
+    def passes(record: LogRecord) -> bool:
+        nonlocal told
+        if not any(words in record.getMessage() for words in AGAIN):
+            return True
+        if not told:
+            watch(
+                Note(
+                    "The Hugging Face Hub does not answer; trying again for up to half a minute. With HF_HUB_OFFLINE=1 "
+                    "only what is in the cache is looked for."
+                )
+            )
+        told = True
+        return False
+
+    from huggingface_hub.utils import logging as hub
+
+    client = hub.get_logger(CLIENT)
+    client.addFilter(passes)
+    try:
+        yield
+    finally:
+        client.removeFilter(passes)
 
 
 def _check_whole(name: str, module: nn.Module, missing: Collection[str]) -> None:

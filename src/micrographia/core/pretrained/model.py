@@ -30,9 +30,8 @@ from micrographia.core.model import (
     run_tapped,
     span,
 )
-from micrographia.core.pretrained.attending import Implementation, attending, needs_eager
-from micrographia.core.pretrained.body import Body
-from micrographia.core.pretrained.checks import Probe, check, needed_for
+from micrographia.core.pretrained.attention import Implementation, attending, needs_eager
+from micrographia.core.pretrained.checks import Probe, check, check_dropout, device_of, examined, has_hooks, needed_for
 from micrographia.core.pretrained.families import family_of
 from micrographia.core.pretrained.fused import fused_activations
 from micrographia.core.pretrained.generation import (
@@ -42,12 +41,12 @@ from micrographia.core.pretrained.generation import (
     names_positions,
     next_tokens,
 )
-from micrographia.core.pretrained.intake import check_dropout, device_of, examined, has_hooks
-from micrographia.core.pretrained.listener import Listener, hooks_for, listening
+from micrographia.core.pretrained.hooks import HookContext, hooks_for, installed_hooks
+from micrographia.core.pretrained.modules import Body
+from micrographia.core.pretrained.partial_run import check_start, past_cache, placeholder, span_hooks, started
 from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks, selected
-from micrographia.core.pretrained.spans import check_start, past_cache, placeholder, span_hooks, started
+from micrographia.core.pretrained.tokenizer import HubTokenizer
 from micrographia.core.pretrained.weights import PretrainedWeights
-from micrographia.core.pretrained.words import HubTokenizer
 from micrographia.core.sites import Site, SiteLike, select
 from micrographia.core.tokens import Inputs, Tokenizer, ids_of, mask_of, single_token, to_str_tokens, to_tokens
 
@@ -159,23 +158,23 @@ class Pretrained:
         body, start, stop = self.body, what.start, what.stop
         layers = span(self, start, stop)
         met = kept if what.end is None else (*kept, what.end)
-        listener = Listener(body, tap, met, edited, grad=what.grad, batch=len(what.ids))
-        whole = listener.wants("logits", layer=None)
+        context = HookContext(body, tap, met, edited, grad=what.grad, batch=len(what.ids))
+        whole = context.wants("logits", layer=None)
         at: LogitsAt = "all" if whole or stop is not None else what.logits
         entry, exit = span_hooks(body, start, stop)
         to_logits = stop is None or (what.end is not None and what.end.layer is None)
-        sites = hooks_for(body, listener, layers, from_tokens=start is None, to_logits=to_logits)
-        eager = needs_eager(listener, self._implementation.own)
+        sites = hooks_for(body, context, layers, from_tokens=start is None, to_logits=to_logits)
+        eager = needs_eager(context, self._implementation.own)
         if eager:
             self._tell_of_eager()
         with ExitStack() as scopes:
             scopes.enter_context(started(body, start))
-            scopes.enter_context(fused_activations(body, listener, active=self._fused))
-            scopes.enter_context(attending(body, self._implementation, listener, eager=eager))
-            scopes.enter_context(listening(listener, [*entry, *sites, *exit, *readout_hooks(body, at)]))
+            scopes.enter_context(fused_activations(body, context, active=self._fused))
+            scopes.enter_context(attending(body, self._implementation, context, eager=eager))
+            scopes.enter_context(installed_hooks(context, [*entry, *sites, *exit, *readout_hooks(body, at)]))
             found = self._call(what, at)
         if whole:
-            return selected(listener("logits", None, found), what.logits)
+            return selected(context("logits", None, found), what.logits)
         return selected(found, at._replace(pos=0)) if isinstance(at, Readout) else found
 
     def _call(self, what: Pass, at: LogitsAt) -> Tensor:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from micrographia.core.model import LogitsAt, Readout
-from micrographia.core.pretrained.body import Body
-from micrographia.core.pretrained.listener import Hook
-from micrographia.core.pretrained.spans import leaving_with
+from micrographia.core.pretrained.hooks import Hook
+from micrographia.core.pretrained.modules import Body
+from micrographia.core.pretrained.partial_run import leaving_with
 
 
 def readout_hooks(body: Body, logits: LogitsAt) -> list[Hook]:

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from micrographia.core.errors import UserError
-from micrographia.core.pretrained.body import Body
 from micrographia.core.pretrained.families import Part
+from micrographia.core.pretrained.modules import Body
 
 
 class PerLayer:

@@ -1,9 +1,9 @@
 """How one run meets the modules: hooks that are there for its length only, and only for what it asked for.
 
-A `Listener` carries the run's Tap to the places where its Sites are. Hooks listen for the run they were made for: runs
-within runs (an edit that runs the model) do not hear each other, and a hook of the user's is never touched. A value
-that is only kept is read beside the path; one that is edited, or differentiated, goes on in the path, as the tensor
-that the Tap gave back.
+A `HookContext` carries the run's Tap to the places where its Sites are. Hooks act for the run they were made for alone:
+runs within runs (an edit that runs the model) do not meet each other's, and a hook of the user's is never touched. A
+value that is only kept is read beside the path; one that is edited, or differentiated, goes on in the path, as the
+tensor that the Tap gave back.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from micrographia.core.model import Tap
-from micrographia.core.pretrained.body import PLAIN, Body, Lens, flattened, within
 from micrographia.core.pretrained.families import Norm
+from micrographia.core.pretrained.modules import PLAIN, Accessor, Body, flattened, within
 from micrographia.core.pretrained.weights import results
 from micrographia.core.sites import Site
 
@@ -25,7 +25,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 Side = Literal["in", "out"]
 
-_HEARD: ContextVar["Listener | None"] = ContextVar("heard", default=None)
+_CURRENT: ContextVar["HookContext | None"] = ContextVar("current_context", default=None)
 
 
 class Hook(NamedTuple):
@@ -36,7 +36,7 @@ class Hook(NamedTuple):
     step: Step
 
 
-class Listener:
+class HookContext:
     """The Tap of one run, what it wants where, and what the run remembers between two hooks."""
 
     def __init__(
@@ -52,12 +52,12 @@ class Listener:
         self.memory: dict[tuple[str, int | None], Tensor] = {}
 
     def __call__(self, kind: str, layer: int | None, value: Tensor) -> Tensor:
-        """Hand a value to the Tap. Whatever an edit runs meanwhile is not heard by this run."""
-        token = _HEARD.set(None)
+        """Hand a value to the Tap. Whatever an edit runs meanwhile does not meet this run's hooks."""
+        token = _CURRENT.set(None)
         try:
             return self._tap(kind, layer, value)
         finally:
-            _HEARD.reset(token)
+            _CURRENT.reset(token)
 
     def wants(self, *kinds: str, layer: int | None) -> bool:
         return any((kind, layer) in self._wanted for kind in kinds)
@@ -69,26 +69,26 @@ class Listener:
         """Whether the run must go on with what the Tap gives back."""
         return self.edits(kind, layer=layer) or (self.grad and self.wants(kind, layer=layer))
 
-    def is_heard(self) -> bool:
-        return _HEARD.get() is self
+    def is_active(self) -> bool:
+        return _CURRENT.get() is self
 
 
-def heard() -> Listener | None:
-    """The run that is under way in this context."""
-    return _HEARD.get()
+def current_context() -> HookContext | None:
+    """The context of the run that is under way, None outside of runs."""
+    return _CURRENT.get()
 
 
 @contextmanager
-def listening(listener: Listener, hooks: Sequence[Hook]) -> Iterator[None]:
-    """Install the hooks and be heard; both end here, also when an exception passes."""
+def installed_hooks(context: HookContext, hooks: Sequence[Hook]) -> Iterator[None]:
+    """Install the hooks and make the context current; both end here, also when an exception passes."""
     handles: list[Any] = []
-    token = _HEARD.set(listener)
+    token = _CURRENT.set(context)
     try:
         for module, side, steps in _gathered(hooks):
-            handles.append(_install(listener, module, side, steps))
+            handles.append(_install(context, module, side, steps))
         yield
     finally:
-        _HEARD.reset(token)
+        _CURRENT.reset(token)
         for handle in handles:
             handle.remove()
 
@@ -101,15 +101,15 @@ def _gathered(hooks: Sequence[Hook]) -> list[tuple[nn.Module, Side, list[Step]]]
     return list(found.values())
 
 
-def _install(listener: Listener, module: nn.Module, side: Side, steps: Sequence[Step]) -> Any:
+def _install(context: HookContext, module: nn.Module, side: Side, steps: Sequence[Step]) -> Any:
     def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not listener.is_heard():
+        if not context.is_active():
             return None
         value = _through(steps, args[0], args[0])
         return None if value is args[0] else (value, *args[1:])
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if not listener.is_heard():
+        if not context.is_active():
             return None
         several = isinstance(output, tuple)
         old = output[0] if several else output
@@ -125,144 +125,146 @@ def _through(steps: Sequence[Step], value: Tensor, read: Tensor) -> Tensor:
     return value
 
 
-def hooks_for(body: Body, listener: Listener, layers: range, *, from_tokens: bool, to_logits: bool) -> list[Hook]:
+def hooks_for(body: Body, context: HookContext, layers: range, *, from_tokens: bool, to_logits: bool) -> list[Hook]:
     """The hooks that this run needs in these layers, before them and behind them."""
-    found = _embedding_hooks(body, listener) if from_tokens else []
-    for layer in (layer for layer in layers if layer in listener.layers):
-        found += _attention_hooks(body, listener, layer)
-        found += _sum_hooks(body, listener, layer)
-        found += _mlp_hooks(body, listener, layer)
-        found += _plain(body, listener, "resid_post", layer, body.layers[layer], "out")
+    found = _embedding_hooks(body, context) if from_tokens else []
+    for layer in (layer for layer in layers if layer in context.layers):
+        found += _attention_hooks(body, context, layer)
+        found += _sum_hooks(body, context, layer)
+        found += _mlp_hooks(body, context, layer)
+        found += _plain(body, context, "resid_post", layer, body.layers[layer], "out")
     if to_logits:
-        found += _norm_hooks(body, listener, "final_norm", None, body.find(body.family.final_norm), PLAIN)
+        found += _norm_hooks(body, context, "final_norm", None, body.find(body.family.final_norm), PLAIN)
     return found
 
 
-def _embedding_hooks(body: Body, listener: Listener) -> list[Hook]:
+def _embedding_hooks(body: Body, context: HookContext) -> list[Hook]:
     family = body.family
     embed = body.find(family.embed_projection) or body.part(family.embed)
-    found = _plain(body, listener, "embed", None, embed, "out")
-    if listener.wants("pos_embed", layer=None):
-        rows = Lens(lambda x: x.expand(listener.batch, -1, -1), lambda x, new: new)
-        found += _plain(body, listener, "pos_embed", None, body.part(family.pos_embed), "out", rows)
+    found = _plain(body, context, "embed", None, embed, "out")
+    if context.wants("pos_embed", layer=None):
+        rows = Accessor(lambda x: x.expand(context.batch, -1, -1), lambda x, new: new)
+        found += _plain(body, context, "pos_embed", None, body.part(family.pos_embed), "out", rows)
     return found
 
 
-def _attention_hooks(body: Body, listener: Listener, layer: int) -> list[Hook]:
+def _attention_hooks(body: Body, context: HookContext, layer: int) -> list[Hook]:
     family = body.family
-    found = _plain(body, listener, "resid_pre", layer, body.layers[layer], "in")
-    if _follows_mid(body, listener, layer):
-        found.append(Hook(body.layers[layer], "in", _remember(listener, "resid", layer)))
-    found += _norm_hooks(body, listener, "attn_norm", layer, body.find(family.attn_norm, layer), PLAIN)
+    found = _plain(body, context, "resid_pre", layer, body.layers[layer], "in")
+    if _follows_mid(body, context, layer):
+        found.append(Hook(body.layers[layer], "in", _remember(context, "resid", layer)))
+    found += _norm_hooks(body, context, "attn_norm", layer, body.find(family.attn_norm, layer), PLAIN)
     for name, part in zip("qkv", family.qkv):
-        if listener.wants(name, layer=layer):
+        if context.wants(name, layer=layer):
             module = body.part(part.path, layer)
-            found += _plain(body, listener, name, layer, module, "out", body.heads(part, name))
+            found += _plain(body, context, name, layer, module, "out", body.heads(part, name))
     out = body.part(family.o, layer)
-    if listener.wants("z", layer=layer):
+    if context.wants("z", layer=layer):
         shape = body.shape
-        split = Lens(lambda x: x.unflatten(-1, (shape.n_heads, shape.d_head)), lambda x, new: new.flatten(-2))
-        found += _plain(body, listener, "z", layer, out, "in", split)
-    if listener.wants("result", layer=layer):
-        found.append(Hook(out, "out", _result(body, listener, layer)))
+        split = Accessor(lambda x: x.unflatten(-1, (shape.n_heads, shape.d_head)), lambda x, new: new.flatten(-2))
+        found += _plain(body, context, "z", layer, out, "in", split)
+    if context.wants("result", layer=layer):
+        found.append(Hook(out, "out", _result(body, context, layer)))
     return found
 
 
-def _sum_hooks(body: Body, listener: Listener, layer: int) -> list[Hook]:
+def _sum_hooks(body: Body, context: HookContext, layer: int) -> list[Hook]:
     """attn_raw, attn_out, and the residual stream between attention and MLP."""
     family = body.family
     out = body.part(family.o, layer)
     post = body.find(family.attn_post_norm, layer)
     found: list[Hook] = []
     if post is not None and not family.post_ln:
-        found += _plain(body, listener, "attn_raw", layer, out, "out")
+        found += _plain(body, context, "attn_raw", layer, out, "out")
         out = post
-    found += _plain(body, listener, "attn_out", layer, out, "out")
+    found += _plain(body, context, "attn_out", layer, out, "out")
     if family.post_ln:
-        return found + _plain(body, listener, "resid_mid", layer, post, "out", _mid_lens(body, listener))
+        return found + _plain(body, context, "resid_mid", layer, post, "out", _mid_accessor(body, context))
     reader = body.find(family.mlp_norm or family.mlp, layer)
-    if _follows_mid(body, listener, layer):
+    if _follows_mid(body, context, layer):
         assert reader is not None
-        return [*found, Hook(out, "out", _mid(listener, layer)), Hook(reader, "in", _recall(body, listener, layer))]
-    return found + _plain(body, listener, "resid_mid", layer, reader, "in", _mid_lens(body, listener))
+        return [*found, Hook(out, "out", _mid(context, layer)), Hook(reader, "in", _recall(body, context, layer))]
+    return found + _plain(body, context, "resid_mid", layer, reader, "in", _mid_accessor(body, context))
 
 
-def _mid_lens(body: Body, listener: Listener) -> Lens:
+def _mid_accessor(body: Body, context: HookContext) -> Accessor:
     """OPT flattens the residual stream before its MLP; with the norm behind the sum, after it."""
     flat = body.family.flattened_mlp and not body.family.post_ln
-    return flattened(listener.batch) if flat else PLAIN
+    return flattened(context.batch) if flat else PLAIN
 
 
-def _mlp_hooks(body: Body, listener: Listener, layer: int) -> list[Hook]:
+def _mlp_hooks(body: Body, context: HookContext, layer: int) -> list[Hook]:
     family = body.family
-    lens = flattened(listener.batch) if family.flattened_mlp else PLAIN
-    found = _norm_hooks(body, listener, "mlp_norm", layer, body.find(family.mlp_norm, layer), lens)
-    if listener.wants("mlp_up", layer=layer):
+    accessor = flattened(context.batch) if family.flattened_mlp else PLAIN
+    found = _norm_hooks(body, context, "mlp_norm", layer, body.find(family.mlp_norm, layer), accessor)
+    if context.wants("mlp_up", layer=layer):
         shared = within(body.share(family.up)) if family.up.share else PLAIN
-        found += _plain(body, listener, "mlp_up", layer, body.part(family.up.path, layer), "out", shared)
+        found += _plain(body, context, "mlp_up", layer, body.part(family.up.path, layer), "out", shared)
     if family.gate is not None and family.gate.share:  # activations of a slice and of its copy round differently
         shared = within(body.share(family.gate))
-        found += _plain(body, listener, "mlp_pre", layer, body.part(family.gate.path, layer), "out", shared)
+        found += _plain(body, context, "mlp_pre", layer, body.part(family.gate.path, layer), "out", shared)
     else:
-        found += _plain(body, listener, "mlp_pre", layer, body.find(family.act, layer), "in", lens)
+        found += _plain(body, context, "mlp_pre", layer, body.find(family.act, layer), "in", accessor)
     down, post = body.part(family.down, layer), body.find(family.mlp_post_norm, layer)
-    found += _plain(body, listener, "neurons", layer, down, "in", lens)
+    found += _plain(body, context, "neurons", layer, down, "in", accessor)
     if post is not None and not family.post_ln:
         return [
             *found,
-            *_plain(body, listener, "mlp_raw", layer, down, "out", lens),
-            *_plain(body, listener, "mlp_out", layer, post, "out"),
+            *_plain(body, context, "mlp_raw", layer, down, "out", accessor),
+            *_plain(body, context, "mlp_out", layer, post, "out"),
         ]
-    return found + _plain(body, listener, "mlp_out", layer, down, "out", lens)
+    return found + _plain(body, context, "mlp_out", layer, down, "out", accessor)
 
 
 def _plain(
     body: Body,
-    listener: Listener,
+    context: HookContext,
     kind: str,
     layer: int | None,
     module: nn.Module | None,
     side: Side,
-    lens: Lens = PLAIN,
+    accessor: Accessor = PLAIN,
 ) -> list[Hook]:
-    """The hook of one Site whose value is a module's input or output, seen through `lens`."""
-    if not listener.wants(kind, layer=layer):
+    """The hook of one Site whose value is a module's input or output, seen through `accessor`."""
+    if not context.wants(kind, layer=layer):
         return []
     assert module is not None, f"{body.family.name} lists {kind} but has no module for it"
-    stays = listener.on_path(kind, layer)
+    stays = context.on_path(kind, layer)
 
     def step(value: Tensor, read: Tensor) -> Tensor:
-        seen = listener(kind, layer, lens.read(value))
-        return lens.write(value, seen) if stays else value
+        seen = context(kind, layer, accessor.read(value))
+        return accessor.write(value, seen) if stays else value
 
     return [Hook(module, side, step)]
 
 
 def _norm_hooks(
-    body: Body, listener: Listener, kind: str, layer: int | None, module: nn.Module | None, lens: Lens
+    body: Body, context: HookContext, kind: str, layer: int | None, module: nn.Module | None, accessor: Accessor
 ) -> list[Hook]:
     scale = f"{kind}_scale"
     found = []
-    if listener.wants(scale, layer=layer) and module is not None:
-        found.append(Hook(module, "out", _scale(body.family.norm, module, listener, scale, layer, lens)))
-    return found + _plain(body, listener, kind, layer, module, "out", lens)
+    if context.wants(scale, layer=layer) and module is not None:
+        found.append(Hook(module, "out", _scale(body.family.norm, module, context, scale, layer, accessor)))
+    return found + _plain(body, context, kind, layer, module, "out", accessor)
 
 
-def _scale(norm: Norm, module: nn.Module, listener: Listener, kind: str, layer: int | None, lens: Lens) -> Step:
+def _scale(
+    norm: Norm, module: nn.Module, context: HookContext, kind: str, layer: int | None, accessor: Accessor
+) -> Step:
     """The scale, computed beside; another one divides what the module gave: bias + (y - bias) * scale / new.
 
     The ratio's numerator is the scale as a function of x, its denominator what the Tap gave back: an untouched scale
     then changes neither value nor gradient, a frozen one takes its gradient away.
     """
-    stays = listener.on_path(kind, layer)
+    stays = context.on_path(kind, layer)
     bias: Any = getattr(module, "bias", None) if norm.kind == "layernorm" else None
 
     def step(value: Tensor, x: Tensor) -> Tensor:
         scale = norm_scale(norm, module, x)
-        seen = listener(kind, layer, lens.read(scale.view_as(scale)))
+        seen = context(kind, layer, accessor.read(scale.view_as(scale)))
         if not stays:
             return value
-        ratio = scale / lens.write(scale, seen) - 1
+        ratio = scale / accessor.write(scale, seen) - 1
         return value + (value if bias is None else value - bias) * ratio
 
     return step
@@ -276,31 +278,31 @@ def norm_scale(norm: Norm, module: nn.Module, x: Tensor) -> Tensor:
     return (wide.pow(2).mean(-1, keepdim=True) + getattr(module, norm.eps)).sqrt().to(x.dtype)
 
 
-def _result(body: Body, listener: Listener, layer: int) -> Step:
+def _result(body: Body, context: HookContext, layer: int) -> Step:
     """Each head's part of the attention output, beside the path; an edit adds what it changed."""
-    stays = listener.on_path("result", layer)
+    stays = context.on_path("result", layer)
 
     def step(value: Tensor, z: Tensor) -> Tensor:
         result = results(body, z, layer)
-        seen = listener("result", layer, result.view_as(result))
+        seen = context("result", layer, result.view_as(result))
         return value + (seen - result).sum(-2) if stays else value
 
     return step
 
 
-def _follows_mid(body: Body, listener: Listener, layer: int) -> bool:
-    return not body.family.post_ln and listener.edits("resid_mid", layer=layer)
+def _follows_mid(body: Body, context: HookContext, layer: int) -> bool:
+    return not body.family.post_ln and context.edits("resid_mid", layer=layer)
 
 
-def _remember(listener: Listener, name: str, layer: int) -> Step:
+def _remember(context: HookContext, name: str, layer: int) -> Step:
     def step(value: Tensor, read: Tensor) -> Tensor:
-        listener.memory[name, layer] = value
+        context.memory[name, layer] = value
         return value
 
     return step
 
 
-def _mid(listener: Listener, layer: int) -> Step:
+def _mid(context: HookContext, layer: int) -> Step:
     """An edit of resid_mid: what it changes is added to attention's output, whence it reaches the skip.
 
     The stream that the layer sums itself is out of reach, so the skip is right to one rounding; the MLP's norm is
@@ -308,14 +310,14 @@ def _mid(listener: Listener, layer: int) -> Step:
     """
 
     def step(value: Tensor, read: Tensor) -> Tensor:
-        mid = value + listener.memory["resid", layer].to(value.device)
-        seen = listener("resid_mid", layer, mid.view_as(mid))
-        listener.memory["mid", layer] = seen
+        mid = value + context.memory["resid", layer].to(value.device)
+        seen = context("resid_mid", layer, mid.view_as(mid))
+        context.memory["mid", layer] = seen
         return value + (seen - mid)
 
     return step
 
 
-def _recall(body: Body, listener: Listener, layer: int) -> Step:
-    lens = _mid_lens(body, listener)
-    return lambda value, read: lens.write(value, listener.memory["mid", layer])
+def _recall(body: Body, context: HookContext, layer: int) -> Step:
+    accessor = _mid_accessor(body, context)
+    return lambda value, read: accessor.write(value, context.memory["mid", layer])

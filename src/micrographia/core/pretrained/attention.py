@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from micrographia.core.errors import UserError
-from micrographia.core.pretrained.body import Body
-from micrographia.core.pretrained.listener import Listener, heard
+from micrographia.core.pretrained.hooks import HookContext, current_context
+from micrographia.core.pretrained.modules import Body
 
 PREFIX = "micrographia_"
 INSIDE = ("rot_q", "rot_k", "scores", "pattern")
@@ -63,26 +63,26 @@ def _names_attention(config: Any) -> bool:
     return getattr(config, "_attn_implementation", None) is not None
 
 
-def needs_eager(listener: Listener, implementation: str) -> bool:
+def needs_eager(context: HookContext, implementation: str) -> bool:
     """Whether this run must leave the implementation for eager attention."""
     kinds = ("scores", "pattern")
-    edited = any(listener.edits(*kinds, layer=i) for i in listener.layers)
-    kept = any(listener.wants(*kinds, layer=i) for i in listener.layers)
-    return implementation != "eager" and (edited or (kept and (listener.grad or implementation != "sdpa")))
+    edited = any(context.edits(*kinds, layer=i) for i in context.layers)
+    kept = any(context.wants(*kinds, layer=i) for i in context.layers)
+    return implementation != "eager" and (edited or (kept and (context.grad or implementation != "sdpa")))
 
 
 @contextmanager
-def attending(body: Body, implementation: Implementation, listener: Listener, *, eager: bool) -> Iterator[None]:
-    """Have attention hand its insides to the listener, with the implementation as it was afterwards."""
+def attending(body: Body, implementation: Implementation, context: HookContext, *, eager: bool) -> Iterator[None]:
+    """Have attention hand its insides to the run's context, with the implementation as it was afterwards."""
     name = "eager" if eager else implementation.own
-    wanted = [i for i in listener.layers if i is not None and listener.wants(*INSIDE, layer=i)]
+    wanted = [i for i in context.layers if i is not None and context.wants(*INSIDE, layer=i)]
     if not wanted and not implementation.is_renamed:
         yield
     elif not wanted:
         with implementation.named(name):
             yield
     elif name == "eager" and body.family.eager_method:
-        with implementation.named(name), _wrapped_methods(body, listener, wanted):
+        with implementation.named(name), _wrapped_methods(body, context, wanted):
             yield
     else:
         with implementation.named(_registered(name)):
@@ -133,33 +133,33 @@ def _attend(
     mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    listener = heard()
-    layer = None if listener is None else listener.attention_layers.get(id(module))
-    if listener is None or layer is None:
+    context = current_context()
+    layer = None if context is None else context.attention_layers.get(id(module))
+    if context is None or layer is None:
         return call(module, q_BHQE, k_BHKE, v_BHKE, mask, **kwargs)
-    q, k = _rotated(listener, layer, q_BHQE, k_BHKE)
+    q, k = _rotated(context, layer, q_BHQE, k_BHKE)
     out_BQHE, pattern = call(module, q, k, v_BHKE, mask, **kwargs)
-    if not listener.wants("scores", "pattern", layer=layer):
+    if not context.wants("scores", "pattern", layer=layer):
         return out_BQHE, pattern
     scaling, softcap = kwargs.get("scaling"), kwargs.get("softcap")
     causal = kwargs.get("is_causal")
     allowed = _allowed(mask, q, k, getattr(module, "is_causal", True) if causal is None else causal)
     scores = _scores(q, k, allowed, q.shape[-1] ** -0.5 if scaling is None else scaling, softcap)
-    change = _patterns(listener, layer, scores, pattern)
+    change = _patterns(context, layer, scores, pattern)
     if change is not None:
         out_BQHE = out_BQHE + (change @ _for_each_head(v_BHKE, change.shape[1])).transpose(1, 2)
     return out_BQHE, pattern
 
 
-def _rotated(listener: Listener, layer: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+def _rotated(context: HookContext, layer: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     """Queries and keys after rotary, of this run's positions: keys of earlier ones are behind them no more."""
-    if listener.wants("rot_q", layer=layer):
-        seen = listener("rot_q", layer, q.transpose(1, 2))
-        q = seen.transpose(1, 2) if listener.on_path("rot_q", layer) else q
-    if listener.wants("rot_k", layer=layer):
+    if context.wants("rot_q", layer=layer):
+        seen = context("rot_q", layer, q.transpose(1, 2))
+        q = seen.transpose(1, 2) if context.on_path("rot_q", layer) else q
+    if context.wants("rot_k", layer=layer):
         before = k.shape[2] - q.shape[2]
-        seen = listener("rot_k", layer, k[:, :, before:].transpose(1, 2))
-        if listener.on_path("rot_k", layer):
+        seen = context("rot_k", layer, k[:, :, before:].transpose(1, 2))
+        if context.on_path("rot_k", layer):
             new = seen.transpose(1, 2)
             k = torch.cat([k[:, :, :before], new], 2) if before else new
     return q, k
@@ -187,24 +187,24 @@ def _allowed(mask: Tensor | None, q: Tensor, k: Tensor, causal: bool) -> Tensor 
     return torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
 
 
-def _patterns(listener: Listener, layer: int, scores: Tensor, pattern: Tensor | None) -> Tensor | None:
+def _patterns(context: HookContext, layer: int, scores: Tensor, pattern: Tensor | None) -> Tensor | None:
     """Hand scores and pattern to the Tap; the change of the pattern that it made, None for none.
 
     `pattern` is the one attention itself used: what the Tap gives back unchanged is then on the path already.
     """
     used = _softmax(scores) if pattern is None else pattern
     now = used
-    if listener.wants("scores", layer=layer):
-        seen = listener("scores", layer, scores.view_as(scores))
-        if listener.on_path("scores", layer):
+    if context.wants("scores", layer=layer):
+        seen = context("scores", layer, scores.view_as(scores))
+        if context.on_path("scores", layer):
             now = used + (_softmax(seen) - _softmax(scores))
-    if listener.wants("pattern", layer=layer):
-        now = listener("pattern", layer, now) if listener.on_path("pattern", layer) else _beside(listener, layer, now)
+    if context.wants("pattern", layer=layer):
+        now = context("pattern", layer, now) if context.on_path("pattern", layer) else _beside(context, layer, now)
     return None if now is used or pattern is None else now - used
 
 
-def _beside(listener: Listener, layer: int, pattern: Tensor) -> Tensor:
-    listener("pattern", layer, pattern)
+def _beside(context: HookContext, layer: int, pattern: Tensor) -> Tensor:
+    context("pattern", layer, pattern)
     return pattern
 
 
@@ -215,7 +215,7 @@ def _softmax(scores: Tensor) -> Tensor:
 
 
 @contextmanager
-def _wrapped_methods(body: Body, listener: Listener, layers: list[int]) -> Iterator[None]:
+def _wrapped_methods(body: Body, context: HookContext, layers: list[int]) -> Iterator[None]:
     """Wrap the attention method of each of these layers' modules, and put back what was there."""
     name = body.family.eager_method
     before: list[tuple[nn.Module, Any]] = []
@@ -223,7 +223,7 @@ def _wrapped_methods(body: Body, listener: Listener, layers: list[int]) -> Itera
         for layer in layers:
             module = body.part(body.family.attn, layer)
             before.append((module, vars(module).get(name)))
-            object.__setattr__(module, name, _method(body, listener, module, layer))
+            object.__setattr__(module, name, _method(body, context, module, layer))
         yield
     finally:
         for module, old in before:
@@ -232,21 +232,21 @@ def _wrapped_methods(body: Body, listener: Listener, layers: list[int]) -> Itera
                 object.__setattr__(module, name, old)
 
 
-def _method(body: Body, listener: Listener, module: nn.Module, layer: int) -> Callable[..., tuple[Tensor, Tensor]]:
+def _method(body: Body, context: HookContext, module: nn.Module, layer: int) -> Callable[..., tuple[Tensor, Tensor]]:
     family = body.family
     attend: Callable[..., tuple[Tensor, Tensor]] = getattr(module, family.eager_method)
     scaling: float = getattr(module, family.eager_scaling) if family.eager_scaling else 1.0
 
     def wrapped(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         out, pattern = attend(q, k, v, attention_mask)
-        if not listener.is_heard():
+        if not context.is_active():
             return out, pattern
         allowed = _allowed(attention_mask, q, k, causal=True)
         if family.eager_mask:
             n_q, n_k = q.shape[2], k.shape[2]
             table: Tensor = getattr(module, family.eager_mask)[:, :, n_k - n_q : n_k, :n_k].bool()
             allowed = table if allowed is None else table & allowed
-        change = _patterns(listener, layer, _scores(q, k, allowed, scaling, None), pattern)
+        change = _patterns(context, layer, _scores(q, k, allowed, scaling, None), pattern)
         if change is not None:
             added = change @ v
             out = out + (added if family.eager_heads_first else added.transpose(1, 2))

@@ -3,7 +3,7 @@
 import logging
 
 from micrographia.core.events import Note
-from micrographia.core.pretrained.retries import CLIENT, told_once
+from micrographia.core.pretrained.load import CLIENT, told_once
 
 
 def test_new_tries_are_one_note_and_other_warnings_pass(caplog):

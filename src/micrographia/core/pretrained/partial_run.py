@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from micrographia.core.errors import BadShape, UserError
 from micrographia.core.model import Start, Stopped
-from micrographia.core.pretrained.body import Body
-from micrographia.core.pretrained.listener import Hook, Step
+from micrographia.core.pretrained.hooks import Hook, Step
+from micrographia.core.pretrained.modules import Body
 from micrographia.core.sites import Site
 
 

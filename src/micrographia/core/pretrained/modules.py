@@ -30,7 +30,7 @@ class SiteList(tuple[Site, ...]):
         return site in self._set
 
 
-class Lens(NamedTuple):
+class Accessor(NamedTuple):
     """How a Site's value is seen in a module's tensor, and how another is put in its place."""
 
     read: Callable[[Tensor], Tensor]
@@ -118,17 +118,17 @@ class Body:
         found += [Site(kind) for kind in ("final_norm_scale", "final_norm") if final]
         return SiteList([*found, Site("logits")])
 
-    def heads(self, part: Part, name: str) -> Lens:
+    def heads(self, part: Part, name: str) -> Accessor:
         """q, k or v as (batch, pos, head, d_head) in the output of their module."""
         shape = self.shape
         n_heads = shape.n_heads if name == "q" else shape.n_kv_heads
         if part.layout == "heads":
             return PLAIN
         if part.layout == "heads_first":
-            return Lens(lambda x: x.transpose(1, 2), lambda x, new: new.transpose(1, 2))
+            return Accessor(lambda x: x.transpose(1, 2), lambda x, new: new.transpose(1, 2))
         if part.layout == "interleaved":
             return _interleaved(n_heads, shape.d_head, "qkv".index(name))
-        split = Lens(lambda x: x.unflatten(-1, (n_heads, shape.d_head)), lambda x, new: new.flatten(-2))
+        split = Accessor(lambda x: x.unflatten(-1, (n_heads, shape.d_head)), lambda x, new: new.flatten(-2))
         return _within(self.share(part), split) if part.share else split
 
     def share(self, part: Part) -> slice:
@@ -164,31 +164,31 @@ def width_in(linear: nn.Module) -> int:
     return int(getattr(linear, "in_features", None) or getattr(linear, "nx"))  # noqa: B009  (GPT-2's Conv1D)
 
 
-PLAIN = Lens(lambda x: x, lambda x, new: new)
+PLAIN = Accessor(lambda x: x, lambda x, new: new)
 
 
-def flattened(batch: int) -> Lens:
+def flattened(batch: int) -> Accessor:
     """(batch, pos, unit) in a tensor of (batch * pos, unit)."""
-    return Lens(lambda x: x.unflatten(0, (batch, -1)), lambda x, new: new.flatten(0, 1))
+    return Accessor(lambda x: x.unflatten(0, (batch, -1)), lambda x, new: new.flatten(0, 1))
 
 
-def within(share: slice) -> Lens:
+def within(share: slice) -> Accessor:
     """A slice of the last axis."""
     return _within(share, PLAIN)
 
 
-def _within(share: slice, inner: Lens) -> Lens:
+def _within(share: slice, inner: Accessor) -> Accessor:
     def write(x: Tensor, new: Tensor) -> Tensor:
         part = inner.write(x, new)
         return torch.cat([x[..., : share.start], part, x[..., share.stop :]], -1)
 
-    return Lens(lambda x: inner.read(x[..., share]), write)
+    return Accessor(lambda x: inner.read(x[..., share]), write)
 
 
-def _interleaved(n_heads: int, d_head: int, place: int) -> Lens:
+def _interleaved(n_heads: int, d_head: int, place: int) -> Accessor:
     def write(x: Tensor, new: Tensor) -> Tensor:
         parts = list(x.unflatten(-1, (n_heads, 3, d_head)).unbind(-2))
         parts[place] = new
         return torch.stack(parts, -2).flatten(-3)
 
-    return Lens(lambda x: x.unflatten(-1, (n_heads, 3, d_head))[..., place, :], write)
+    return Accessor(lambda x: x.unflatten(-1, (n_heads, 3, d_head))[..., place, :], write)
