@@ -20,7 +20,7 @@ from shapes import N_POS, N_PROMPTS, SHAPES, config_of, model
 
 from micrographia.core.model import ModelShape
 from micrographia.core.sweep.engine import AT_ONCE
-from micrographia.methods.attribution.groups import saved_bytes
+from micrographia.methods.attribution.attribute import saved_bytes
 
 TITLES = {"gpt2": "GPT-2 small", "xl": "GPT-2 XL", "7b": "7B (Llama's shape)", "gpt3": "GPT-3"}
 BYTES = {"gpt2": 4}  # of a number: float32 for what was measured on a CPU

@@ -18,7 +18,7 @@ INNER = {
         "core.store": "atomic checkpoints exact lock manifest records",
         "core.pretrained": "attention checks fused generation hooks modules partial_run readout tokenizer",
         "core.sweep": "base last_layer plan reading writing",
-        "methods.attribution": "edge_ends passes readers softmax_patch",
+        "methods.attribution": "edge_ends passes readers",
     }.items()
     for name in names.split()
 }

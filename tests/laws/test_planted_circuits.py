@@ -36,10 +36,10 @@ from micrographia.labs.ioi.planted.theory import (
     more_together_in_theory,
 )
 from micrographia.methods.attribution import flags as flags_module
+from micrographia.methods.attribution.agreement import Flag, flags_of
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.calibrate import Calibration, calibrate
 from micrographia.methods.attribution.edges import edge_attribution
-from micrographia.methods.attribution.flags import Flag, flags_of
 from micrographia.methods.circuits.ablate import edges_alone, nodes_alone
 from micrographia.methods.circuits.judge import completeness, faithfulness, minimality
 from micrographia.methods.circuits.members import edge_scores, greedy, head, parts_of, top

@@ -15,9 +15,8 @@ from micrographia.labs.workbench.config import Attribute, Circuit, Lens, Patch, 
 from micrographia.labs.workbench.prompts import Ends
 from micrographia.labs.workbench.run import run
 from micrographia.labs.workbench.shown import figures_of
-from micrographia.methods.attribution.agreement import Estimate, Missed
+from micrographia.methods.attribution.agreement import Checked, Estimate, Missed
 from micrographia.methods.attribution.calibrate import Calibration
-from micrographia.methods.attribution.flags import Checked
 from micrographia.methods.circuits.judge import areas
 from micrographia.methods.circuits.members import head
 from micrographia.methods.tracing import Traced

@@ -13,7 +13,7 @@ from micrographia.core.sites import Site
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
 from micrographia.methods.attribution.estimate import Attribution, sides_of
-from micrographia.methods.attribution.spots import place
+from micrographia.methods.attribution.readers import place
 from small import A_FEW, small_model, some_tokens
 
 NAMES = sorted(A_FEW)

@@ -15,12 +15,21 @@ from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place
 from micrographia.core.tokens import ids_of
-from micrographia.methods.attribution.agreement import Estimate, Missed, agreement, missed, slope
-from micrographia.methods.attribution.attribute import attribute
-from micrographia.methods.attribution.calibrate import calibrate, trust
-from micrographia.methods.attribution.flags import OVERSTATED, SEEN_IN_PART, TURNED, UNSEEN, Checked, flags_of
-from micrographia.methods.attribution.spots import able, spots
-from micrographia.methods.attribution.strongest import strongest
+from micrographia.methods.attribution.agreement import (
+    OVERSTATED,
+    SEEN_IN_PART,
+    TURNED,
+    UNSEEN,
+    Checked,
+    Estimate,
+    Missed,
+    agreement,
+    flags_of,
+    missed,
+    slope,
+)
+from micrographia.methods.attribution.attribute import attribute, strongest
+from micrographia.methods.attribution.calibrate import able, calibrate, spots, trust
 from small import A_FEW
 
 

@@ -25,10 +25,10 @@ from micrographia.labs.workbench.effects import SIGNS, Grid, columns, grid, reco
 from micrographia.labs.workbench.figures import PANELS, of_calibration, of_grids
 from micrographia.labs.workbench.largest import ask_strongest
 from micrographia.labs.workbench.prompts import Asked, Ends, read_prompts, refuse_no_gap, refuse_no_wrong
+from micrographia.methods.attribution.agreement import APART, Whole
 from micrographia.methods.attribution.attribute import METHODS, attribute
 from micrographia.methods.attribution.calibrate import Calibration, calibrate, sentence
 from micrographia.methods.attribution.estimate import Attribution
-from micrographia.methods.attribution.flags import APART, Whole
 from micrographia.methods.explain import Effects, explain
 
 FEATURES = ("d_model", "d_head", "one")  # a place is whole along these axes

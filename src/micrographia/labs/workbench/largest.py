@@ -23,8 +23,7 @@ from micrographia.labs.workbench.config import MODES, Attribute, names
 from micrographia.labs.workbench.effects import SIGNS, VERBS
 from micrographia.labs.workbench.figures import MOST_BARS, PANELS
 from micrographia.labs.workbench.prompts import Ends, read_prompts, refuse_no_gap, refuse_no_wrong
-from micrographia.methods.attribution.attribute import METHODS, attribute
-from micrographia.methods.attribution.strongest import Best
+from micrographia.methods.attribution.attribute import METHODS, Best, attribute
 from micrographia.methods.patching import patch
 
 Mode = Literal["denoise", "noise"]

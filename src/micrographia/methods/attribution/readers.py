@@ -7,7 +7,7 @@ per Site is held (two of one Site while one is subtracted), never two caches. Th
 Source: Nanda, "Attribution patching: activation patching at industrial scale" (2023).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from micrographia.core.edits import Edit, observe
+from micrographia.core.edits import UNIT_AXES, Edit, observe
 from micrographia.core.errors import UserError
 from micrographia.core.sites import Site
+from micrographia.core.sweep import Place
 
 Positions = Literal["each", "sum"]
 Give = Callable[[Site, Tensor], None]
@@ -127,3 +128,16 @@ def hook(site: Site, value: Tensor, see: Callable[[Tensor], None]) -> None:
             "norm's scale that is held). Leave it out, or use another method."
         )
     value.register_hook(see)
+
+
+def place(site: Site, score: Tensor, cell: Sequence[int]) -> Place:
+    """What to patch, to make the change that this cell of the score estimates."""
+    return Place(site, {"unit" if axis in UNIT_AXES else axis: i for axis, i in zip(cell_axes(site, score), cell)})
+
+
+def cell_axes(site: Site, score: Tensor) -> list[str]:
+    """What a score's axes are called, the prompt's left out."""
+    axes = [axis for axis in site.axes[1:] if axis not in FEATURES]
+    if len(axes) != score.ndim - 1:  # positions were summed: the place is all of them
+        axes = [axis for axis in axes if axis not in PLACES]
+    return axes

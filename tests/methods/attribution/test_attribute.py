@@ -10,8 +10,7 @@ from micrographia.core.metrics import logit_difference
 from micrographia.core.model import ModelShape
 from micrographia.methods.attribution import attribute as attribute_module
 from micrographia.methods.attribution.atp import attribution_patching
-from micrographia.methods.attribution.attribute import METHODS, attribute
-from micrographia.methods.attribution.groups import at_once
+from micrographia.methods.attribution.attribute import METHODS, at_once, attribute
 from small import A_FEW
 
 SITES = ["L*.z", "L*.neurons", "L*.resid_pre"]
