@@ -20,14 +20,13 @@ DOORS = {  # library -> the only places that may import it
     "tokenizers": ("core/pretrained", "core/tokens"),
     "huggingface_hub": ("core/pretrained",),
     "pyarrow": ("core/store",),
-    "ray": ("core/tasks",),
     "argparse": ("faces",),
     "tyro": ("faces",),
     "rich": ("faces",),
     "click": ("faces",),
     "plotly": ("faces",),
 }
-LAZY = ("transformers", "tokenizers", "huggingface_hub", "pyarrow", "ray")
+LAZY = ("transformers", "tokenizers", "huggingface_hub", "pyarrow")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 PICKLE_READER = "core/state_dicts/pickles"  # where the user may let a named file in
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "manager", "handler", "misc", "common"}

@@ -3,7 +3,8 @@
 The local runner keeps a few spawned processes with one thread each. A task that fails, or whose process is killed, is
 reported, and the others go on. When the one who asked stops, by Ctrl-C or death, the processes end too; what they had
 committed stays. Results travel as pickles between the processes of this machine alone: paths, numbers and dicts.
-A script that calls `run_tasks` needs the usual `if __name__ == "__main__":`. Ray will enter through this door.
+A script that calls `run_tasks` needs the usual `if __name__ == "__main__":`. Another runner would enter through this
+door.
 """
 
 import multiprocessing
@@ -19,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from micrographia.core.errors import BadConfig, MissingExtra
+from micrographia.core.errors import BadConfig
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.runtime import allowed_cores, settings
 
@@ -52,21 +53,13 @@ def run_tasks(
     """Run tasks side by side and give each as it ends, in any order.
 
     `workers` processes (by default the cores this process may use), each with one thread. Leaving the iterator ends
-    them. Raises BadConfig for a runner or a number of workers that cannot be, MissingExtra for one not installed.
+    them. Raises BadConfig for a runner or a number of workers that cannot be.
     """
     if runner not in RUNNERS:
         raise BadConfig(f"Asked for runner {runner!r}; known are {', '.join(RUNNERS)}. Choose one of these.")
     if workers is not None and workers < 1:
         raise BadConfig(f"Asked for {workers} workers. Give 1 or more, or leave it out to use the allowed cores.")
     return RUNNERS[runner](list(tasks), min(workers or allowed_cores(), max(1, len(tasks))), watch)
-
-
-def _run_with_ray(tasks: list[Task], workers: int, watch: Watch) -> Iterator[Done]:
-    try:
-        import ray  # noqa: F401  # type: ignore[import-not-found]  # an extra
-    except ImportError as error:
-        raise MissingExtra("Asked for runner 'ray', but Ray is not installed. Install micrographia[scale].") from error
-    raise BadConfig("Asked for runner 'ray', which is not there yet. Use runner 'local'.")
 
 
 def _run_locally(tasks: list[Task], workers: int, watch: Watch) -> Iterator[Done]:
@@ -88,7 +81,7 @@ def _run_locally(tasks: list[Task], workers: int, watch: Watch) -> Iterator[Done
                 yield done
 
 
-RUNNERS: dict[str, Callable[[list[Task], int, Watch], Iterator[Done]]] = {"local": _run_locally, "ray": _run_with_ray}
+RUNNERS: dict[str, Callable[[list[Task], int, Watch], Iterator[Done]]] = {"local": _run_locally}
 
 
 @contextmanager

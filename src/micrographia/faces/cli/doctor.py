@@ -19,7 +19,7 @@ from micrographia.faces.figures.export import CHROMES, find_chrome
 PACKAGES = (
     "torch", "numpy", "scipy", "safetensors", "einops", "jaxtyping", "pyarrow", "rich", "tyro", "plotly",
 )  # fmt: skip
-EXTRAS = {"hf": "transformers", "png": "kaleido", "scale": "ray"}
+EXTRAS = {"hf": "transformers", "png": "kaleido"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
