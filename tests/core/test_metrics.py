@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from micrographia.core.errors import BadShape
-from micrographia.core.metrics import PAIRED, kl, log_prob, logit_difference, prob_difference, prompts, rank
+from micrographia.core.metrics import PAIRED, kl, log_prob, logit_difference, prompts, rank
 from small import A_FEW, small_model, some_tokens
 
 RIGHT, WRONG = torch.tensor([3, 0, 5]), torch.tensor([1, 2, 4])
@@ -60,13 +60,6 @@ def test_divergence_is_positive_and_grows_with_distance(logits):
     near, far = (kl(logits[:, -1] + size * logits[:, 0]).of_vocabulary(logits, prompts(3)) for size in (0.1, 1.0))
     assert (near > 0).all()
     assert (far > near).all()
-
-
-def test_a_set_of_answers_is_the_sum_of_its_probabilities(logits):
-    right, wrong = torch.eye(6).double()[RIGHT] + torch.eye(6).double()[0], torch.eye(6).double()[WRONG]
-    found = prob_difference(right, wrong).of_vocabulary(logits, prompts(3))
-    chance = logits[:, -1].softmax(-1)
-    torch.testing.assert_close(found, (chance * right).sum(-1) - (chance * wrong).sum(-1))
 
 
 def test_rows_of_the_same_prompt_share_its_answers(logits):

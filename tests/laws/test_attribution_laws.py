@@ -153,7 +153,7 @@ def test_edges_into_a_reader_sum_to_the_attribution_of_its_input_before_the_norm
     own = slope[0] - slope[1] if behind else slope[0]  # what does not go round the reader by the skip
     there, here = (model.run(tokens, keep=stream).cache[stream] for tokens in (donor, base))
     expected = ((there - here) * own).sum((1, 2))
-    column = found.of_readers()[:, found.graph.readers.index(node)]
+    column = found.values.sum(1)[:, found.graph.readers.index(node)]
     torch.testing.assert_close(column, expected, **scale_of(found.values))
 
 

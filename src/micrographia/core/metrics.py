@@ -98,21 +98,6 @@ def prob(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
     return Metric("probability", "probability", score, None, pos)
 
 
-def prob_difference(
-    right: Float[Tensor, "prompt vocab"], wrong: Float[Tensor, "prompt vocab"], *, pos: int = -1
-) -> Metric:
-    """Probability of a set of answers less that of another; the sets are rows of 0 and 1.
-
-    Source: Hanna et al., "How does GPT-2 compute greater-than?" (2023).
-    """
-    sign = right - wrong
-
-    def score(x: Tensor, prompt: Tensor) -> Tensor:
-        return (_wide(x).softmax(-1) * _of_rows(sign, prompt, x)).sum(-1)
-
-    return Metric("probability difference", "probability", score, None, pos)
-
-
 def kl(reference: Float[Tensor, "prompt vocab"], *, pos: int = -1) -> Metric:
     """Divergence KL(reference || run) of the next-token distributions, in nats; `reference` holds logits."""
     target = _wide(reference).log_softmax(-1)

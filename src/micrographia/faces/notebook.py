@@ -64,12 +64,11 @@ def result_html(result: Any, positions: Sequence[str] | None = None) -> str:
 
 def run_html(run: Run) -> str:
     """Title, sentences, claims: short enough to stand at the end of a cell."""
-    from micrographia.faces.report import parts  # plotly-free, but not needed unless something is shown
-    from micrographia.faces.report.markup import join, tag
+    from micrographia.faces.report.markup import tag
 
     said = [tag("p", sentence) for sentence in summary(run)]
     tally = tag("p", f"Claims: {words.tally([judged.verdict for judged in run.claims])}. Run: {run.path}")
-    return str(tag("div", tag("h3", title(run)), *said, join(*(parts.section(s) for s in ())), tally))
+    return str(tag("div", tag("h3", title(run)), *said, tally))
 
 
 def figure_html(figure: Figure) -> str:

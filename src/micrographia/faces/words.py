@@ -9,8 +9,6 @@ from typing import Any
 
 NOTHING = "–"
 
-VERDICTS = {"holds": "holds", "fails": "fails", "not run": "not run"}
-
 
 def value(thing: Any) -> str:
     """Any value of a table cell: numbers shortened, lists joined, None and NaN as a dash."""
@@ -117,7 +115,7 @@ def null(claim: Mapping[str, Any]) -> str:
 
 def tally(verdicts: Sequence[str]) -> str:
     """ "3 hold, 1 fails, 2 not run": only what occurs."""
-    counts = {verdict: list(verdicts).count(verdict) for verdict in VERDICTS}
     plural = {"holds": "hold", "fails": "fail", "not run": "not run"}
+    counts = {verdict: list(verdicts).count(verdict) for verdict in plural}
     parts = [f"{n} {verdict if n == 1 else plural[verdict]}" for verdict, n in counts.items() if n]
     return ", ".join(parts) or "no claims"

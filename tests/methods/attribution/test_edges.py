@@ -209,7 +209,7 @@ def test_edges_into_a_reader_sum_to_the_attribution_of_its_residual_input():
     pairs = pairs_for(model.arch)
     found = edge_attribution(model, pairs, metric_for(pairs))
     last = Site("resid_post", 1)
-    torch.testing.assert_close(found.of_readers()[:, -1], node_scores(model, pairs, last), **TIGHT)
+    torch.testing.assert_close(found.values.sum(1)[:, -1], node_scores(model, pairs, last), **TIGHT)
     copies = {
         node: torch.zeros(*pairs.clean.shape, model.arch.d_model, dtype=DOUBLE, requires_grad=True)
         for node in found.graph.readers
@@ -221,4 +221,4 @@ def test_edges_into_a_reader_sum_to_the_attribution_of_its_residual_input():
     for node, stream in ((Node(Site("k", 1), 2), "L1.resid_pre"), (Node(Site("mlp_pre", 1)), "L1.resid_mid")):
         (gradient,) = torch.autograd.grad(value.sum(), copies[node], retain_graph=True)
         expected = ((there[stream] - here[stream]) * gradient).sum((1, 2))
-        torch.testing.assert_close(found.of_readers()[:, found.graph.readers.index(node)], expected, **TIGHT)
+        torch.testing.assert_close(found.values.sum(1)[:, found.graph.readers.index(node)], expected, **TIGHT)

@@ -17,7 +17,6 @@ from micrographia.methods.circuits.members import (
     head,
     mlp,
     parts_of,
-    pruned,
     ranked,
     top,
 )
@@ -67,21 +66,6 @@ def test_growing_on_takes_every_edge_once_and_the_largest_open_one_first(seed):
     assert sorted(map(str, order)) == sorted(map(str, GRAPH.edges))
     into_logits = [edge for edge in GRAPH.edges if edge.reader == Node(LOGITS)]
     assert order[0] == max(into_logits, key=lambda edge: abs(scores[edge]))
-
-
-@given(SEEDS, st.integers(0, 30))
-def test_pruning_twice_prunes_no_more_and_leaves_the_whole_graph_alone(seed, n):
-    chosen = top(drawn(GRAPH, seed), n)
-    once = pruned(GRAPH, chosen)
-    assert pruned(GRAPH, once) == once <= chosen
-    assert pruned(GRAPH, frozenset(GRAPH.edges)) == frozenset(GRAPH.edges)
-
-
-def test_pruning_removes_what_nobody_hears_and_what_hears_nobody():
-    through = [Edge(Node(INPUT), Node(Site("mlp_pre", 1))), Edge(Node(Site("mlp_out", 1)), Node(LOGITS))]
-    unheard = Edge(Node(INPUT), Node(Site("q", 1), 0))
-    unfed = Edge(Node(Site("z", 0), 1), Node(LOGITS))
-    assert pruned(GRAPH, frozenset([*through, unheard, unfed])) == frozenset(through)
 
 
 def test_a_head_brings_the_key_and_value_readers_of_its_group():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from micrographia.methods.fourier.attention import attention_periodicity, attention_spectrum, mean_attention
+from micrographia.methods.fourier.attention import attention_periodicity, mean_attention
 
 
 def angle(n: int, k: int) -> torch.Tensor:
@@ -62,9 +62,3 @@ def test_uniform_attention_has_no_share():
 def test_mean_attention_is_over_pairs():
     pattern = draw(5, 5, 2, 3).softmax(dim=-1)
     torch.testing.assert_close(mean_attention(pattern), pattern.flatten(0, 1).mean(dim=0))
-
-
-def test_scores_of_one_wave_have_one_frequency():
-    head_0, head_1 = attention_spectrum(torch.stack([angle(9, 2).cos(), angle(9, 4).sin()]))
-    assert head_0.frequencies.argmax().item() == 1
-    assert head_1.frequencies.argmax().item() == 3

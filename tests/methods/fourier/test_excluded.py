@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from micrographia.methods.fourier.excluded import (
-    excluded_accuracy_per_frequency,
     excluded_logits,
     excluded_loss,
     excluded_loss_per_frequency,
@@ -62,8 +61,6 @@ def test_each_frequency_alone_equals_the_dense_definition(n, form, scale):
     dense = [losses(dense_excluded(logits, [k], form), train) for k in range(1, n // 2 + 1)]
     found = excluded_loss_per_frequency(logits, train, form=form)
     assert found.tolist() == pytest.approx([loss.train_loss for loss in dense], rel=1e-12)
-    found = excluded_accuracy_per_frequency(logits, train, form=form)
-    assert found.tolist() == pytest.approx([loss.train_accuracy for loss in dense], rel=1e-12)
 
 
 def test_excluding_the_only_frequency_leaves_chance():
@@ -82,5 +79,4 @@ def test_excluding_the_only_frequency_leaves_chance():
 def test_without_a_pair_there_is_no_excluded_loss():
     nothing = torch.zeros(7, 7, dtype=torch.bool)
     assert excluded_loss_per_frequency(draw(7, 7, 7), nothing).isnan().all()
-    assert excluded_accuracy_per_frequency(draw(7, 7, 7), nothing).isnan().all()
     assert math.isnan(excluded_loss(draw(7, 7, 7), [1]).train_loss)

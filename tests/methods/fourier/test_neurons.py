@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from micrographia.methods.fourier.neurons import (
-    fraction_active,
     frequency_shares,
     fve_of_direction,
     neuron_clusters,
@@ -90,11 +89,6 @@ def test_float32_neurons_give_the_same_clusters():
     exact, fast = neuron_clusters(neurons), neuron_clusters(neurons.float())
     assert torch.equal(exact.frequency, fast.frequency)
     torch.testing.assert_close(exact.fve, fast.fve, rtol=0, atol=1e-5)
-
-
-def test_the_active_fraction_counts_pairs_above_zero():
-    neurons = torch.tensor([[1.0, 0.0], [0.0, -1.0]])[:, :, None]
-    assert fraction_active(neurons).tolist() == [0.25]
 
 
 @pytest.mark.parametrize("n", [7, 8])

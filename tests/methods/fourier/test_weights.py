@@ -7,10 +7,8 @@ from micrographia.core.errors import UnreadableWeights
 from micrographia.methods.fourier.weights import (
     attention_map,
     n_layers,
-    neuron_input_map,
     neuron_logit_map,
     squared_weights,
-    total_squared_weights,
 )
 
 P, D, H, E, M = 5, 4, 2, 3, 6
@@ -56,14 +54,6 @@ def test_tied_networks_unembed_with_their_embedding():
     torch.testing.assert_close(neuron_logit_map(tied, torch.arange(P)), neuron_logit_map(untied, torch.arange(P)))
 
 
-def test_the_neuron_input_map_adds_up_each_head():
-    weights = small_network()
-    found = neuron_input_map(weights, torch.arange(P))
-    for head in range(H):
-        value = weights["embed.W_E"][:P] @ weights["blocks.0.attn.W_V"][head] @ weights["blocks.0.attn.W_O"][head]
-        torch.testing.assert_close(found[head].float(), (value @ weights["blocks.0.mlp.W_in"]).T)
-
-
 def test_the_attention_map_is_the_score_of_equals_for_each_residue():
     weights = small_network()
     found = attention_map(weights, torch.arange(P))
@@ -77,7 +67,6 @@ def test_the_attention_map_is_the_score_of_equals_for_each_residue():
 def test_squared_weights_sum_over_all_tensors():
     weights = {"x": torch.tensor([3.0, 4.0]), "y": torch.tensor([[2.0]])}
     assert squared_weights(weights) == {"x": 25.0, "y": 4.0}
-    assert total_squared_weights(weights) == 29.0
 
 
 def test_a_part_that_is_not_there_is_named():

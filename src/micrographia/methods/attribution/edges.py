@@ -49,10 +49,6 @@ class EdgeAttribution(NamedTuple):
         """The edges out of each writer together: its own attribution score."""
         return self.values.sum(2)
 
-    def of_readers(self) -> Float[Tensor, "prompt reader"]:
-        """The edges into each reader together: the attribution of its residual input before its norm."""
-        return self.values.sum(1)
-
     def top(self, n: int) -> list[tuple[Edge, float]]:
         """The n edges of largest mean score in absolute value, largest first."""
         rows = self.mean().tolist()

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.errors import BadConfig, UserError
-from micrographia.core.graph import INPUT, LOGITS, Edge, Graph, Node
+from micrographia.core.graph import LOGITS, Edge, Graph, Node
 from micrographia.core.model import Model, ModelShape
 from micrographia.core.sites import Site
 
@@ -108,24 +108,6 @@ def greedy_order(graph: Graph, scores: Mapping[Edge, float]) -> list[Edge]:
         for reader in graph.inlets(edge.writer):
             open_up(reader)
     return order
-
-
-def pruned(graph: Graph, edges: frozenset[Edge]) -> frozenset[Edge]:
-    """Without the edges on no path from the input to the logits within the circuit: they carry nothing.
-
-    Under ablation by another prompt this may change a circuit's score: what is cut off then still heard the circuit.
-    """
-    while True:
-        writers, readers = {edge.writer for edge in edges}, {edge.reader for edge in edges}
-        alive = frozenset(
-            edge
-            for edge in edges
-            if (edge.writer.site == INPUT or any(reader in readers for reader in graph.inlets(edge.writer)))
-            and (edge.reader.site == LOGITS or any(writer in writers for writer in graph.outlets(edge.reader)))
-        )
-        if alive == edges:
-            return edges
-        edges = alive
 
 
 def head(layer: int, index: int) -> Part:

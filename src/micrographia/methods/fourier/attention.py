@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from micrographia.core.basis import fourier_basis, frequency_rows, n_frequencies, pair_energy
-from micrographia.methods.fourier.spectra import Spectrum, spectrum
 
 
 class Periodicity(NamedTuple):
@@ -52,11 +51,3 @@ def attention_periodicity(to_a: Float[Tensor, "n n head"]) -> Periodicity:
 def mean_attention(pattern: Float[Tensor, "n n head key"]) -> Float[Tensor, "head key"]:
     """Attention of the last position to a, b and "=" in the mean over pairs; to "=" published as 0.1 % to 0.4 %."""
     return pattern.double().mean(dim=(0, 1))
-
-
-def attention_spectrum(W_attn: Float[Tensor, "head n"]) -> list[Spectrum]:
-    """The scores of `weights.attention_map` in the Fourier basis of the operand, head by head.
-
-    Source: Nanda et al. (2023), appendix, "C_j".
-    """
-    return [spectrum(scores[:, None]) for scores in W_attn]

@@ -62,17 +62,6 @@ def excluded_loss_per_frequency(
     return total / pairs.sum()
 
 
-def excluded_accuracy_per_frequency(
-    logits: Float[Tensor, "n n n"], pairs: Bool[Tensor, "n n"], *, form: Form = "2d"
-) -> Float[Tensor, "n_frequencies"]:
-    """Share of the chosen pairs that are right without frequency k alone, for k = 1 .. n // 2; NaN without a pair."""
-    tables = _tables(logits, form)
-    total = torch.zeros(len(tables), dtype=torch.float64, device=logits.device)
-    for s, rows in enumerate(_rows_by_sum(logits, pairs)):
-        total += ((rows[:, None] - tables[:, s]).argmax(dim=-1) == s).sum(dim=0)
-    return total / pairs.sum()
-
-
 def _table(folded: Float[Tensor, "n n"], ks: Sequence[int], form: Form) -> Float[Tensor, "n n"]:
     if form == "2d":
         return projected_table(folded, ks)

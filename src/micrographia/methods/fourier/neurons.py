@@ -75,11 +75,6 @@ def published_key_frequencies(clusters: NeuronClusters) -> list[int]:
     return [k for k in clusters.frequency.unique().tolist() if k > 0]
 
 
-def fraction_active(neurons: Float[Tensor, "n n m"]) -> Float[Tensor, "m"]:
-    """Share of the pairs at which each neuron is above 0."""
-    return (neurons > 0).float().flatten(0, 1).mean(dim=0)  # counts are exact in float32
-
-
 class WaveShares(NamedTuple):
     """Shares of a direction's variance over pairs along cos(w_k(a + b)) and sin(w_k(a + b)); 0 for Nyquist's sine."""
 

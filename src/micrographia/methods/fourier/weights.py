@@ -25,11 +25,6 @@ def squared_weights(weights: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: tensor.double().square().sum().item() for name, tensor in weights.items()}
 
 
-def total_squared_weights(weights: Mapping[str, Tensor]) -> float:
-    """Sum of squares of all weights, in float64."""
-    return sum(squared_weights(weights).values())
-
-
 def neuron_logit_map(weights: Mapping[str, Tensor], out: Int[Tensor, "n"]) -> Float[Tensor, "m n"]:
     """W_L = W_out W_U of the last layer, over the answers `out` alone ("=" left out), centred over them; in float64.
 
@@ -39,16 +34,6 @@ def neuron_logit_map(weights: Mapping[str, Tensor], out: Int[Tensor, "n"]) -> Fl
     W_out = _get(weights, f"blocks.{n_layers(weights) - 1}.mlp.W_out")
     W_L = W_out.double() @ W_U[:, out].double()
     return W_L - W_L.mean(dim=1, keepdim=True)
-
-
-def neuron_input_map(weights: Mapping[str, Tensor], residues: Int[Tensor, "n"]) -> Float[Tensor, "head m n"]:
-    """W_neur = W_E W_V W_O W_in of the first layer: what each residue adds to each neuron through each head; float64.
-
-    Source: Nanda et al. (2023), section 4: W_neur = W_in W_O W_V W_E, whose Fourier components tie neurons to waves.
-    """
-    W_V, W_O = (_get(weights, f"blocks.0.attn.W_{name}").double() for name in "VO")
-    embedded = _get(weights, "embed.W_E")[residues].double()
-    return torch.einsum("nd,hde,hef,fm->hmn", embedded, W_V, W_O, _get(weights, "blocks.0.mlp.W_in").double())
 
 
 def attention_map(weights: Mapping[str, Tensor], residues: Int[Tensor, "n"]) -> Float[Tensor, "head n"]:

@@ -28,10 +28,6 @@ class Finding(NamedTuple):
     missed: frozenset[str]
     expected: frozenset[str]
 
-    @property
-    def as_theory_says(self) -> bool:
-        return self.missed == self.expected
-
 
 def findings() -> Iterator[Finding]:
     """All of them: seven circuits, six methods, both modes. A few seconds on one core."""
