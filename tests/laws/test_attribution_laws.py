@@ -52,7 +52,6 @@ def sides(pairs: Pairs, mode: str) -> tuple[Tensor, Tensor]:
 
 def value(model: Model, metric: Metric, tokens: Tensor, edits: list[Edit] | None = None) -> Tensor:
     logits = model.run(tokens, edits=edits or []).logits
-    assert logits is not None
     return metric.of_vocabulary(logits, prompts(N))
 
 
@@ -62,7 +61,6 @@ def gradients(model: Model, metric: Metric, tokens: Tensor, sites: list[Site], e
     looks = [observe(site, lambda x, site=site: live.__setitem__(site, x)) for site in sites]
     begin = [leaf(site) for site in (Site("embed"), Site("pos_embed")) if site in model.sites]
     logits = model.run(tokens, edits=[*begin, *edits, *looks], grad=True).logits
-    assert logits is not None
     total = metric.of_vocabulary(logits, prompts(N)).sum()
     found = torch.autograd.grad(total, [live[site] for site in sites], allow_unused=True)
     return [torch.zeros_like(live[site]) if g is None else g for site, g in zip(sites, found)]
@@ -105,7 +103,6 @@ def test_attribution_equals_exact_patching_on_a_linear_model(arch, seed, mode, m
 def test_writers_direct_effects_sum_to_the_logit_difference(arch, seed, pos):
     model, pairs = small_model(arch, seed=seed, dtype=DOUBLE), given_pairs(arch, seed)
     logits = model.run(pairs.clean).logits
-    assert logits is not None
     found = direct_logit_attribution(model, pairs.clean, pairs.right, pairs.wrong, pos=pos)
     metric = logit_difference(pairs.right, pairs.wrong, pos=pos)
     torch.testing.assert_close(found.total, metric.of_vocabulary(logits, prompts(N)), **TIGHT)

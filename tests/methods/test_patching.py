@@ -25,7 +25,6 @@ EVERYTHING = [(Place(Site("resid_pre", 0)),)]
 
 def of(tokens, edits=()):
     logits = MODEL.run(tokens, edits=edits).logits
-    assert logits is not None
     return torch.stack([metric.of_vocabulary(logits, prompts(N)) for metric in READ], -1)
 
 

@@ -64,10 +64,27 @@ class Cache(Mapping[Site, Tensor]):
 
 
 class Output(NamedTuple):
-    """What a run gives: logits (batch, chosen positions, vocab), None when it stopped early; and the Cache."""
+    """What a run gives: logits (batch, chosen positions, vocab), and the Cache. `logits, cache = model.run(...)`.
 
-    logits: Tensor | None
+    A run that stopped early has no logits: `maybe_logits` is None, and `logits` raises.
+    """
+
+    maybe_logits: Tensor | None
     cache: Cache
+
+    @property
+    def has_logits(self) -> bool:
+        return self.maybe_logits is not None
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits. Raises UserError where the run stopped before them."""
+        if self.maybe_logits is None:
+            raise UserError(
+                f"Logits were asked for of a run that stopped before it had any; it kept {self.cache!r}. "
+                "Run without `stop` to have logits."
+            )
+        return self.maybe_logits
 
 
 class KeysValues(NamedTuple):

@@ -193,7 +193,6 @@ def metric_of(name: str, pairs: Pairs, model: Model) -> Metric:
     reference = pairs.right
     if name in NEED_REFERENCE:
         logits = model.run(pairs.clean, logits=[pairs.pos]).logits
-        assert logits is not None
         reference = logits[:, 0]
     return PAIRED[name](pairs.right, pairs.right if pairs.wrong is None else pairs.wrong, reference, pairs.pos)
 
@@ -202,8 +201,6 @@ def ends_of(model: Model, pairs: Pairs, metric: Metric) -> tuple[Float[Tensor, "
     """The metric of the clean and of the corrupt prompt of every pair. Two forward passes."""
     rows = prompts(len(pairs), pairs.right.device)
     clean, corrupt = (model.run(side, logits=metric.readout(rows)).logits for side in (pairs.clean, pairs.corrupt))
-    assert clean is not None
-    assert corrupt is not None
     return metric(clean, rows), metric(corrupt, rows)
 
 

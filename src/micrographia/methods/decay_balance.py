@@ -35,7 +35,6 @@ def decay_balance(
     leaves = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
     for rows, answers in zip(tokens.split(CHUNK), labels.split(CHUNK)):
         logits = forward(arch, leaves, rows, last=True)
-        assert logits is not None
         (cross_entropy(logits[:, -1], answers).sum() / len(tokens)).backward()
     held = sum(
         -(leaf.grad.sign() * leaf.detach()).double().sum().item() for leaf in leaves.values() if leaf.grad is not None

@@ -101,7 +101,6 @@ def copy_scores(
             group = head * values.shape[1] // shape.n_heads  # heads of a group share their values
             written = sign * values[:, group] @ model.weights.W_O[layer, head]
             logits = model.run(own, start=Start(shape.n_layers, written[:, None])).logits
-            assert logits is not None
             scores[layer, head] = (logits[:, -1].topk(top).indices == own).any(1).double().mean()
     return scores
 

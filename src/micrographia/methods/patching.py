@@ -172,9 +172,8 @@ def _measured(
     """The metrics of an unpatched run and what it kept; "strict" reads them off whole logits, as its sweep does."""
     rows = prompts(len(ids_of(inputs)), ids_of(inputs).device)
     whole = plan == "strict"
-    logits, cache = model.run(inputs, keep=keep, edits=edits, logits="all" if whole else reading.logits(rows))
-    assert logits is not None
-    return (reading.of_vocabulary if whole else reading)(logits, rows), cache
+    run = model.run(inputs, keep=keep, edits=edits, logits="all" if whole else reading.logits(rows))
+    return (reading.of_vocabulary if whole else reading)(run.logits, rows), run.cache
 
 
 def _replaced(

@@ -116,8 +116,6 @@ def path_patch(
     sites = list(dict.fromkeys(place.site for patch in senders for place in patch))
     there = model.run(other, keep=sites, logits=reading.logits(rows))
     here = model.run(base, keep=_kept(model, sites, rule), logits=reading.logits(rows))
-    assert there.logits is not None
-    assert here.logits is not None
     given = donors or [there.cache]
     check_donors(senders, given)
     post = _Post(model, base, here.cache, tuple(receivers), rule, reading)

@@ -84,9 +84,9 @@ def trace(
     window = (1 if state == "resid_post" else WINDOW) if window is None else window
     n_layers, n_pos = model.shape.n_layers, ids.shape[1]
     states = [Site(state, layer) for layer in range(n_layers)]
-    logits, clean = model.run(inputs, keep=[*states, Site("embed")], logits="last")
-    assert logits is not None
-    answer = int(logits[0, -1].argmax()) if answer is None else answer
+    undisturbed = model.run(inputs, keep=[*states, Site("embed")], logits="last")
+    clean = undisturbed.cache
+    answer = int(undisturbed.logits[0, -1].argmax()) if answer is None else answer
     std = noise_std if noise_std is not None else NOISE_STDS * _std([clean[Site("embed")][0, places]])
     embedded = clean[Site("embed")][:, places]
     drawn = torch.randn((n_samples, *embedded.shape[1:]), generator=generator).to(embedded)
@@ -94,12 +94,11 @@ def trace(
     rows = rows_of(inputs, torch.zeros(n_samples, dtype=torch.long, device=ids.device))
     metric, own = (prob(torch.full((n,), answer, device=ids.device)) for n in (n_samples, 1))
     held = [Site(kind, layer) for kind in severed for layer in range(n_layers)]
-    lowest, noised = model.run(rows, keep=held, edits=[noise], logits=metric.readout(_numbers(n_samples, ids)))
-    assert lowest is not None
+    noised = model.run(rows, keep=held, edits=[noise], logits=metric.readout(_numbers(n_samples, ids)))
     patches = [
         _patch(state, tuple(severed), window, n_layers, layer, pos) for layer in range(n_layers) for pos in range(n_pos)
     ]
-    donors: list[Donor] = [clean, noised]
+    donors: list[Donor] = [clean, noised.cache]
     found = sweep(model, rows, patches, donors, [metric], edits=[noise], plan=plan, watch=watch)
     samples = found[..., 0].unflatten(0, (n_layers, n_pos))
     return Traced(
@@ -108,8 +107,8 @@ def trace(
         window=window,
         values=samples.mean(-1),
         samples=samples,
-        low=metric(lowest, _numbers(n_samples, ids)).mean().item(),
-        high=own(logits, _numbers(1, ids)).item(),
+        low=metric(noised.logits, _numbers(n_samples, ids)).mean().item(),
+        high=own(undisturbed.logits, _numbers(1, ids)).item(),
         answer=answer,
         noise_std=float(std),
         subject=tuple(places),

@@ -33,7 +33,6 @@ def naive(one: Pretrained, inputs: Inputs, patch: Patch, donor: Donor) -> Tensor
         index = tuple(place.where.get(word, slice(None)) for word in words_of(place.site))
         edits.append(put(place.site, donor[place.site][index], **place.where))
     logits = one.run(inputs, edits=edits).logits
-    assert logits is not None
     return torch.stack([metric.of_vocabulary(logits, prompts(N)) for metric in READ], -1)
 
 

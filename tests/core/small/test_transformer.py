@@ -256,8 +256,11 @@ def test_a_run_started_at_a_kept_residual_goes_on_bit_for_bit(arch):
 def test_a_stopped_run_has_no_logits_and_its_residual_starts_another(arch):
     model, tokens = small_model(arch), some_tokens(arch)
     whole = model.run(tokens, keep="L0.resid_post")
-    logits, cache = model.run(tokens, keep="L0.resid_post", stop=1)
-    assert logits is None
+    stopped = model.run(tokens, keep="L0.resid_post", stop=1)
+    cache = stopped.cache
+    assert not stopped.has_logits
+    with pytest.raises(UserError, match=r"stopped before it had any; it kept .*L0\.resid_post.*Run without `stop`"):
+        _ = stopped.logits
     assert torch.equal(cache["L0.resid_post"], whole.cache["L0.resid_post"])
     assert torch.equal(model.run(tokens, start=Start(1, cache["L0.resid_post"])).logits, whole.logits)
     with pytest.raises(UnknownSite, match="never reached logits"):
@@ -270,7 +273,7 @@ def test_a_run_leaves_at_the_site_it_is_told_to(arch):
     end, after = Site("z" if arch.attention else "neurons", 0), Site("resid_post", 0)
     whole = model.run(tokens, keep=[end, after]).cache
     left = model.run(tokens, keep=end, edits=[scale(end, 2.0)], stop=end)
-    assert left.logits is None
+    assert not left.has_logits
     assert torch.equal(left.cache[end], 2 * whole[end])
     with pytest.raises(UnknownSite, match=r"never reached L0\.resid_post"):
         model.run(tokens, keep=after, stop=end)

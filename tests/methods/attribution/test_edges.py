@@ -182,7 +182,6 @@ def node_scores(model: Model, pairs: Pairs, site: Site) -> Tensor:
     metric, held = metric_for(pairs), []
     there = model.run(pairs.clean, keep=site).cache[site]
     run = model.run(pairs.corrupt, edits=[leaf(INPUT), observe(site, held.append)], grad=True)
-    assert run.logits is not None
     value = metric.of_vocabulary(run.logits, torch.arange(len(pairs)))
     (gradient,) = torch.autograd.grad(value.sum(), held)
     return ((there - held[0].detach()) * gradient).sum((1, -1))

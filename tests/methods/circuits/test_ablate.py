@@ -35,7 +35,6 @@ def given(name: str) -> tuple[Model, Pairs, Metric]:
 
 def value(model: Model, metric: Metric, tokens: Tensor, edits=()) -> Tensor:
     logits = model.run(tokens, edits=edits).logits
-    assert logits is not None
     return metric.of_vocabulary(logits, torch.arange(len(tokens)))
 
 

@@ -154,7 +154,7 @@ class Pretrained:
                 check(self.body, sites, probe.found, sums=not has_hooks(self.module))
             self._probed |= new
 
-    def _forward(self, tap: Tap, what: Pass, kept: Sequence[Site], edited: Sequence[Site]) -> Tensor | None:
+    def _forward(self, tap: Tap, what: Pass, kept: Sequence[Site], edited: Sequence[Site]) -> Tensor:
         body, start, stop = self.body, what.start, what.stop
         layers = span(self, start, stop)
         met = kept if what.end is None else (*kept, what.end)
@@ -221,7 +221,6 @@ class Pretrained:
         for _ in range(max_new_tokens):
             acting = edits if not offset else [edit for edit in edits if not names_positions(edit)]
             logits = self._run(Pass(ids, mask, "last", offset=offset, cache=cache), (), acting).logits
-            assert logits is not None
             offset = ids.shape[1]
             chosen = next_tokens(logits[:, -1], temperature, generator).to(ids.device)
             chosen = torch.where(done, ids[:, -1], chosen)

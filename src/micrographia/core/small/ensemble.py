@@ -52,7 +52,6 @@ class PlainObjective:
 
     def _loss(self, weights: dict[str, Tensor], tokens: Tensor, labels: Tensor) -> Tensor:
         logits = forward(self.arch, weights, tokens, last=True)
-        assert logits is not None
         return cross_entropy(logits[:, -1], labels).mean()
 
     @torch.no_grad()
@@ -63,7 +62,6 @@ class PlainObjective:
         for k in range(len(weights)):
             tokens, labels = (x[k % len(x)] for x in (self.tokens, self.labels))
             logits = forward(self.arch, self.layout.member(weights, k), tokens, last=True)
-            assert logits is not None
             losses.append(cross_entropy(logits[:, -1], labels).mean())
             accuracies.append(accuracy(logits[:, -1], labels))
         return torch.stack(losses), accuracies

@@ -16,7 +16,6 @@ from micrographia.core.errors import BadShape
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.fused import fused_forward
 from micrographia.core.small.transformer import forward
-from micrographia.core.small.weights import Weights
 from micrographia.core.training import Flat, Layout, LossAndGradient
 
 IGNORED = -100  # torch's mark of a target that does not count
@@ -46,7 +45,7 @@ class NextToken:
         self.arch = arch
         self.layout = Layout(arch.weight_shapes())
         self.batches = batches
-        self._forward = fused_forward if plan == "fused" else _plain
+        self._forward = fused_forward if plan == "fused" else forward
 
     def __call__(self, weights: Flat, step: int = 0) -> LossAndGradient:
         if len(weights) != len(self.batches):
@@ -65,9 +64,3 @@ class NextToken:
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
         (gradient,) = torch.autograd.grad(loss, leaf)
         return loss.detach(), gradient
-
-
-def _plain(arch: Architecture, weights: Weights, tokens: Tensor) -> Tensor:
-    logits = forward(arch, weights, tokens)
-    assert logits is not None
-    return logits

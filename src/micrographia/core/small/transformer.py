@@ -23,6 +23,7 @@ from micrographia.core.model import (
     Output,
     Readout,
     Start,
+    Stopped,
     Tap,
     check_readout,
     described,
@@ -54,8 +55,8 @@ def forward(
     stop: int | None = None,
     last: bool = False,
     readout: LogitsAt = "all",
-) -> Float[Tensor, "batch at vocab"] | None:
-    """Logits at the positions and tokens of `readout`, or None when stopped before layer `stop`.
+) -> Float[Tensor, "batch at vocab"]:
+    """Logits at the positions and tokens of `readout`. Raises Stopped before layer `stop`, as the Tap does at its end.
 
     With `last`, what follows the last layer's attention is computed at the last position alone, and so are its Sites.
     Cost: one pass; about 2 FLOPs per weight and position.
@@ -71,7 +72,7 @@ def forward(
             x = x + y if arch.attention or i else y  # the concatenated operands have another width: no skip
         x = tap("resid_post", i, x)
     if stop is not None:
-        return None
+        raise Stopped
     x = _norm(arch, weights, "ln_final", x, tap, "final_norm", None)
     if tap.keeps("logits", None) or tap.changes("logits", None):
         return _read(tap("logits", None, _unembed(arch, weights, x)), readout)

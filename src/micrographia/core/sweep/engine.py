@@ -77,7 +77,6 @@ def sweep(
     rows = prompts(len(ids_of(inputs)), ids_of(inputs).device)
     found: list[Tensor | None] = [None] * len(patches)
     for indices, output in done:
-        assert output.logits is not None
         values = read(output.logits, rows.repeat(len(indices)))
         for index, value in zip(indices, values.unflatten(0, (len(indices), -1))):
             found[index] = value
@@ -217,7 +216,7 @@ class _Sweeper(NamedTuple):
             }
             residual = output.cache.get(Site("resid_post", stop - 1)) if stop is not None else None
         missed = {site: base.cache[site].repeat(len(wave), *[1] * (base.cache[site].ndim - 1)) for site in self.keep}
-        return Output(output.logits, Cache({site: kept.get(site, missed[site]) for site in self.keep}))
+        return Output(output.maybe_logits, Cache({site: kept.get(site, missed[site]) for site in self.keep}))
 
     def _leg(
         self, base: Base, active: list[Task], layer: int, stop: int | None, residual: Tensor | None, frame: Frame

@@ -128,6 +128,4 @@ def run_end(
 ) -> Tensor:
     """The logits of a residual stream that leaves the last layer."""
     edits = [put(site, scale) for site, scale in (scales or {}).items()]
-    found = model.run(inputs, edits=edits, logits=logits, start=Start(model.shape.n_layers, residual)).logits
-    assert found is not None
-    return found
+    return model.run(inputs, edits=edits, logits=logits, start=Start(model.shape.n_layers, residual)).logits

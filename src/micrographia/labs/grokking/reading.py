@@ -102,7 +102,6 @@ def logits_of(arch: Architecture, weights: Weights, task: Task, *, edits: tuple[
 @torch.no_grad()
 def _last_logits(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Float[Tensor, "pairs vocab"]:
     logits = forward(arch, weights, tokens, tap=tap, last=True)
-    assert logits is not None
     return logits[:, -1]
 
 

@@ -94,7 +94,6 @@ def last_logits(model: Model, tokens: Tensor) -> Float[Tensor, "n word"]:
     """What the model says comes next, on the CPU."""
     device = model.weights.W_E.device
     logits = model.run(tokens.to(device), logits="last").logits
-    assert logits is not None
     return logits[:, -1].cpu()
 
 

@@ -70,7 +70,6 @@ def read_stream(
     wanted = torch.tensor([list(answers)] * len(ids), device=ids.device)
     layers = logit_lens(model, ids, wanted, sites=STREAM, at=range(ids.shape[1]), k=best)
     logits = model.run(ids, logits="last").logits
-    assert logits is not None
     last = logits[:, -1].double()
     own = last[:, answers[0]] - (last[:, answers[1]] if wrong else 0.0)
     at(3)
@@ -93,7 +92,6 @@ def read_stream(
 def first_choice(model: Model, ids: Int[Tensor, "1 pos"]) -> int:
     """The token that the model says next."""
     logits = model.run(ids, logits="last").logits
-    assert logits is not None
     return int(logits[0, -1].argmax())
 
 

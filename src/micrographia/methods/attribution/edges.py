@@ -108,7 +108,6 @@ def _score(
 ) -> _Scored:
     writes = list(dict.fromkeys(node.site for node in graph.writers))
     there = model.run(other, keep=writes, logits=metric.readout(rows))
-    assert there.logits is not None
     slope = _slope(model, graph, metric, rows, base)
     difference = {site: there.cache[site] - slope.values[site] for site in writes}
     ends = (slope.metric, metric(there.logits, rows))
@@ -138,7 +137,6 @@ def _slope(model: Model, graph: Graph, metric: Metric, rows: Tensor, inputs: Inp
         logits=metric.readout(rows),
         grad=True,
     )
-    assert out.logits is not None
     found = metric(out.logits, rows)
     gradients = torch.autograd.grad(found.sum(), [live[site] for site in ends], allow_unused=True)
     return Slope(

@@ -209,7 +209,6 @@ def prompts_of(inputs: Inputs) -> Tensor:
 
 
 def value_of(metric: Metric, run: Output, prompt: Tensor) -> Float[Tensor, "prompt"]:
-    assert run.logits is not None, "the run was stopped before its logits"
     return metric(run.logits, prompt.to(run.logits.device))
 
 

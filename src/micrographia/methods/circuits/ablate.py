@@ -95,7 +95,6 @@ def nodes_alone(
         patches = [_outside(universe, circuit) for circuit in circuits]
         some = [i for i, patch in enumerate(patches) if patch]
         whole = model.fused.run(pairs.clean, logits=metric.readout(prompts(len(pairs), pairs.right.device))).logits
-        assert whole is not None
         found = metric(whole, prompts(len(pairs), pairs.right.device)).repeat(len(circuits), 1)
         if some:
             found[some] = sweep(model, pairs.clean, [patches[i] for i in some], donor, [metric], watch=watch)[..., 0]

@@ -154,7 +154,6 @@ def _answers(
     told, losses = [], []
     for rows, right in zip(tokens.split(CHUNK), answers.split(CHUNK, dim=1)):
         logits = model.run(rows, logits="last").logits
-        assert logits is not None
         log_probability = logits[:, -1, :p].double().log_softmax(-1)
         told.append(log_probability.argmax(-1))
         losses.append(-log_probability.gather(-1, right.T).T)
