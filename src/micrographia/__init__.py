@@ -14,7 +14,8 @@ from typing import Any
 
 _PLACES = {
     "micrographia.core.small.architecture": ("Architecture",),
-    "micrographia.core.claims": ("Claim", "Figure", "Judged", "Run"),
+    "micrographia.core.claims": ("Claim", "Judged", "Run"),
+    "micrographia.core.figures": ("Figure",),
     "micrographia.core.edits": (
         "Edit", "add", "apply", "freeze", "mean", "noise", "project_out", "put", "scale", "splice", "zero",
     ),

@@ -6,8 +6,9 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from micrographia.core.claims import OPTIONAL, REQUIRED, Claim, Figure, Judged, judge, load_claims
+from micrographia.core.claims import Claim, Judged, judge, load_claims
 from micrographia.core.errors import BadConfig, BadShape
+from micrographia.core.figures import OPTIONAL, REQUIRED, Figure
 
 
 def claim(kind: str, published: object, tolerance: float = 0.0, **more: object) -> Claim:

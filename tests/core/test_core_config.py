@@ -12,8 +12,9 @@ from typing import Literal
 import pytest
 
 from micrographia.core.claims import Run
-from micrographia.core.config import nearest_preset, positive, read_fields, read_object, run_words, training, validate
+from micrographia.core.config import nearest_preset, positive, read_fields, read_object, training, validate
 from micrographia.core.errors import BadConfig
+from micrographia.core.lab import run_words
 
 
 @dataclass(frozen=True, kw_only=True)

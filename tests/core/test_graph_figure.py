@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.core.graph import INPUT, Edge, Graph, Node, graph_of
 from micrographia.core.graph_figure import LOGITS_PART, drawn, level, links_between_parts, readers_of, short_name
 from micrographia.core.sites import Site

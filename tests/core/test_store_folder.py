@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from micrographia.core.claims import Claim, Figure, Judged
+from micrographia.core.claims import Claim, Judged
 from micrographia.core.errors import BadConfig, CannotWrite, RunExists, RunLocked, UserError
+from micrographia.core.figures import Figure
 from micrographia.core.store import RunFolder, add_file, atomic, load_run, lock, read_metrics, read_tensors, verify
 
 CONFIG = {"modulus": 7, "lr": 1e-3, "threads": None, "layers": (1, 2)}

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.core.claims import Claim, Figure, Judged, Run
+from micrographia.core.claims import Claim, Judged, Run
+from micrographia.core.figures import Figure
 
 CLAIMS = (
     Claim(

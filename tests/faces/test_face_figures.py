@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as graph
 import pytest
 
-from micrographia.core.claims import REQUIRED, Figure
+from micrographia.core.figures import REQUIRED, Figure
 from micrographia.faces.figures.draw import DRAW, draw, with_controls
 from micrographia.faces.figures.palette import LINES, MUTED, PAGE, line_style
 

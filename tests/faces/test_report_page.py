@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.faces.report.markup import Html, tag, typeset
 from micrographia.faces.report.packing import encoded, packed
 from micrographia.faces.report.page import render, render_figures

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.faces.sections import Table as Content
 from micrographia.faces.terminal import print_figures, print_run, print_table, spark
 

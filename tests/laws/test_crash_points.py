@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from micrographia.core.claims import Claim, Figure, Judged
+from micrographia.core.claims import Claim, Judged
 from micrographia.core.errors import CannotWrite
+from micrographia.core.figures import Figure
 from micrographia.core.store import (
     RunFolder,
     atomic,

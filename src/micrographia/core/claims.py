@@ -1,18 +1,20 @@
-"""Claim, Figure and Run: what a lab hands to the faces.
+"""Claims: from what a lab measured to verdicts and sentences, and the Run that holds them.
 
-A Claim is a published statement with its value; `judge` holds it against a measurement. A Figure is the data of a
-picture; the faces draw it. A Run is a finished or running piece of work, as read from its folder by `store`.
-Published values live in each lab's `claims.toml` and nowhere else.
+A Claim is a published statement with its value; published values live in each lab's `claims.toml` and nowhere else. A
+lab measures `Measures`, a figure with its null for each claim id; `over_networks` combines those of several networks;
+`judge_all` holds them against the claims; `headline` gives the verdicts in the sentences of `claims.toml`. A Run is a
+finished or running piece of work, as read from its folder by `store`.
 """
 
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-from micrographia.core.errors import BadConfig, BadShape
+from micrographia.core.errors import BadConfig
+from micrographia.core.figures import Figure
 
 Verdict = Literal["holds", "fails", "not run"]
 Kind = Literal["exact", "within", "above", "below", "ordering"]
@@ -43,6 +45,10 @@ class Claim:
     """Config fields that must have these values, for instance the seed of the published run."""
     null: str = ""
     """What the measurement is compared with to mean something: a baseline, a control or a null."""
+    holds: str = ""
+    """The sentence of the summary where it holds, with {measured}, {null} and {published} to be filled in."""
+    fails: str = ""
+    """The same where it fails. A claim without a sentence is in the table alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +67,14 @@ class Judged:
         if self.claim.kind not in ("above", "below") or not isinstance(found, Mapping):
             return False
         return found["low"] <= _bound(self.claim) <= found["high"]
+
+    @property
+    def sentence(self) -> str:
+        """The claim's sentence for its verdict, with the figures filled in; empty where there is none."""
+        template = {"holds": self.claim.holds, "fails": self.claim.fails, "not run": ""}[self.verdict]
+        figures = {"measured": self.measured, "null": self.null_measured, "published": self.claim.published}
+        filled = template.format(**{name: _Filled(value) for name, value in figures.items()})
+        return f"{filled.rstrip('.')}{NO_DIFFERENCE}." if filled and self.undecided else filled
 
     def __str__(self) -> str:
         """The statement, what was published and what was measured, and the verdict with why it is not one."""
@@ -103,6 +117,106 @@ def _plain(value: Value) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(_plain, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class _Filled:
+    """A figure in the template of a sentence: any format of a number holds for it, whatever it is.
+
+    >>> template = "{0:.2f}"
+    >>> [template.format(_Filled(x)) for x in (0.5, None, [1, 2], {"median": 0.5, "low": 0.25, "high": 1.0})]
+    ['0.50', 'unknown', '1, 2', '0.50 (0.25 to 1.00)']
+    """
+
+    def __init__(self, value: Value) -> None:
+        self.value = value
+
+    def __format__(self, spec: str) -> str:
+        value = self.value
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return "unknown"
+        if isinstance(value, Mapping):
+            middle, low, high = (format(_Filled(value[name]), spec) for name in ("median", "low", "high"))
+            return middle if low == middle == high else f"{middle} ({low} to {high})"
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return ", ".join(format(_Filled(part), "" if isinstance(part, str) else spec) for part in value) or "none"
+        if isinstance(value, str | bool):
+            return str(value)
+        return format(value, spec) if spec else _plain(value)
+
+
+class Measured(NamedTuple):
+    """A figure that a claim is judged by. `null`: the same figure for the claim's null, control or baseline.
+
+    `raw` is the figure before the null was subtracted, where a lab judges what is left above its null.
+    """
+
+    value: Value
+    null: Value = None
+    raw: Value = None
+
+
+Measures = Mapping[str, Measured]
+"""Figures by the id of their claim. What has no claim is stored and shown all the same."""
+
+
+def above_null(value: float, null: float) -> float:
+    """What is left of a figure above its null; a null below zero is none.
+
+    >>> [above_null(0.5, 0.25), above_null(0.5, -0.25), above_null(-0.5, -0.75)]
+    [0.25, 0.5, -0.5]
+    """
+    return value if null <= 0 else value - null
+
+
+def over_networks(each: Sequence[Measures]) -> dict[str, Measured]:
+    """The same figures over several networks: the median with its interval, by `intervals.median`; NaN is left out.
+
+    None where no network has a figure. Raises BadConfig for figures that are no numbers, which have no median.
+    """
+    names = dict.fromkeys(name for measures in each for name in measures)
+    found = {name: [measures[name] for measures in each if name in measures] for name in names}
+    return {name: Measured(*(_combined(name, column) for column in zip(*rows))) for name, rows in found.items()}
+
+
+def _combined(name: str, column: Sequence[Value]) -> Value:
+    numbers = [value for value in column if value is not None]
+    if odd := [value for value in numbers if not isinstance(value, int | float)]:
+        raise BadConfig(f"The figures of {name!r} over networks must be numbers. Found {odd[0]!r}.")
+    return median_interval(float(value) for value in numbers if isinstance(value, int | float))
+
+
+def median_interval(values: Iterable[float]) -> dict[str, float] | None:
+    """The median with its interval of 95 % as `median`, `low` and `high`, NaN left out; None of nothing.
+
+    Of fewer than six values no interval is narrower than from the least to the greatest, so that is given.
+    """
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return None
+    from micrographia.core.intervals import median  # loads scipy and torch, which reading claims does without
+
+    found = median(known)
+    return {"median": found.estimate, "low": found.low, "high": found.high}
+
+
+def judge_all(path: Path, measures: Measures, *, preset: str, config: Mapping[str, Any]) -> list[Judged]:
+    """Every claim of a `claims.toml` held against what was measured; what was not measured was not reproduced."""
+    nothing = Measured(None)
+    found = [(claim, measures.get(claim.id, nothing)) for claim in load_claims(path)]
+    return [
+        judge(claim, _number(own.value), preset=preset, config=config, null_measured=_number(own.null))
+        for claim, own in found
+    ]
+
+
+def _number(value: Value) -> Value:
+    """NaN as None: what has no value is stored as none."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def headline(judged: Iterable[Judged]) -> list[str]:
+    """The sentences of the claims that were judged, in their order."""
+    return [each.sentence for each in judged if each.sentence]
 
 
 def load_claims(path: Path) -> tuple[Claim, ...]:
@@ -159,80 +273,6 @@ def _bound(claim: Claim) -> float:
     return published - _slack(claim) if claim.kind == "above" else published + _slack(claim)
 
 
-# What each kind of Figure needs in `data`, beside the optional entries named in `OPTIONAL`.
-# Arrays may carry one more leading axis, `frames`, when they are named in `Figure.framed`.
-REQUIRED: dict[str, tuple[str, ...]] = {
-    "lines": ("x", "y", "names", "x_label", "y_label"),  # x (n,) or (series, n); y (series, n), NaN leaves a gap
-    "bars": ("y", "names", "x_label", "y_label"),  # y (n,) with one name a bar, or (series, n) with `series` names
-    "histogram": ("values", "x_label", "y_label"),  # values (n,)
-    "heatmap": ("z", "panels", "x_label", "y_label"),  # z (panels, rows, columns); rows upward along y
-    "scatter": ("x", "y", "x_label", "y_label"),  # x, y (n,)
-    "tokens": ("tokens", "values", "names", "value_label"),  # tokens: texts of each row; values (row, n); a name a row
-    "attention": ("z", "panels", "tokens"),  # z (panels, query, key); tokens: the text at each position, in order
-    "graph": ("nodes", "levels", "sources", "targets", "weights"),  # nodes: names; levels (nodes,): the lowest first;
-    # sources, targets (edges,): places in nodes; weights (edges,): positive raises, negative lowers
-    "table": ("columns", "rows"),  # columns: names; rows: lists of str, int, float, bool or None
-    "explorer": ("folded", "full", "full_frames", "labels", "key_frequencies"),  # see labs/grokking/figures
-}
-OPTIONAL: dict[str, tuple[str, ...]] = {
-    "lines": ("log_x", "log_y", "low", "high", "bands", "marks", "highlight", "hidden"),
-    # low, high (series, n): an interval; bands: [{"name", "start", "end"}]; marks: [{"name", "x"}];
-    # highlight: indices of series drawn strong; hidden: indices of series shown only from the legend
-    "bars": ("highlight", "series", "log_y", "low", "high", "reference"),  # reference: [{"name", "y"}]
-    "histogram": ("bins", "marks", "log_y"),
-    "heatmap": ("x_names", "y_names", "colour", "midpoint", "value_label", "texts"),
-    # colour: "diverging" or "sequential"; texts: a word in each cell, as [panel][row][column]
-    "scatter": ("colour", "colour_label", "names", "log_x", "log_y", "categorical", "diagonal"),
-    # colour (n,); diagonal: draw y = x, for an estimate beside the truth
-    "tokens": ("colour", "midpoint"),
-    "attention": ("colour", "midpoint", "value_label"),
-    "graph": ("level_names", "values", "weight_label"),  # level_names: [{"level", "name"}]; values (nodes,)
-    "table": ("highlight",),
-    "explorer": ("modulus", "full_train", "counts_train", "counts_all", "epochs"),
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
-    """The data of one picture, drawn alike by terminal, report, notebook and web.
-
-    `data` holds strings, numbers, lists and numpy arrays under the names in `REQUIRED[kind]` and `OPTIONAL[kind]`.
-    With `frames` the picture has a slider: each array named in `framed` carries a leading axis of that length.
-    """
-
-    name: str
-    kind: str
-    title: str
-    caption: str
-    """What to see, in plain words."""
-    source: str = ""
-    """Paper and figure that this repeats, if any."""
-    claims: tuple[str, ...] = ()
-    """Ids of the claims that the picture bears on."""
-    data: Mapping[str, Any]
-    frames: tuple[str, ...] = ()
-    framed: tuple[str, ...] = ()
-    group: str = ""
-    """The section of the report it belongs to."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in REQUIRED:
-            raise BadConfig(f"Figure {self.name!r} is of kind {self.kind!r}; known are {', '.join(REQUIRED)}.")
-        missing = set(REQUIRED[self.kind]) - set(self.data)
-        unknown = set(self.data) - set(REQUIRED[self.kind]) - set(OPTIONAL[self.kind])
-        if missing or unknown:
-            raise BadConfig(
-                f"Figure {self.name!r} ({self.kind}) lacks {sorted(missing)}, has unknown {sorted(unknown)}."
-            )
-        for name in self.framed:
-            if name not in self.data:
-                raise BadConfig(f"Figure {self.name!r} has frames of {name!r}, but its data are {sorted(self.data)}.")
-            if len(self.data[name]) != len(self.frames):
-                raise BadShape(
-                    f"Figure {self.name!r}: {name!r} has {len(self.data[name])} frames, not {len(self.frames)}."
-                )
-
-
 Status = Literal["running", "interrupted", "finished", "failed"]
 
 
@@ -249,3 +289,8 @@ class Run:
     results: Mapping[str, Any] | None = None
     claims: tuple[Judged, ...] = ()
     figures: tuple[Figure, ...] = ()
+
+    @property
+    def summary(self) -> list[str]:
+        """What was found, in a few sentences; empty while there are no results."""
+        return list((self.results or {}).get("summary") or [])

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from micrographia.core.claims import Figure, Run
+from micrographia.core.claims import Run
+from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.outline import summary, title
 

@@ -15,7 +15,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from micrographia.core.claims import Figure, Judged, Run
+from micrographia.core.claims import Judged, Run
+from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.outline import outline, standing, summary, title
 from micrographia.faces.sections import Section

@@ -5,40 +5,23 @@ drawn and read `weights`'.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
+from micrographia.core.config import Blocks
 from micrographia.core.errors import BadConfig
 from micrographia.core.model import ModelShape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Architecture:
-    """What kind of small transformer. The defaults are the grokking mainline's but for the vocabulary and context."""
+class Architecture(Blocks):
+    """What kind of small transformer, with the sizes that its task sets. The defaults are the grokking mainline's."""
 
     d_vocab: int
     d_vocab_out: int
     n_ctx: int
-    n_layers: int = 1
-    d_model: int = 128
-    n_heads: int = 4
-    d_head: int = 32
-    d_mlp: int = 512
-    act: Literal["relu", "gelu", "gelu_new", "silu", "swiglu"] = "relu"
-    norm: Literal["none", "layernorm", "rmsnorm"] = "none"
-    positions: Literal["learned", "rotary"] = "learned"
-    attn_bias: bool = False
-    mlp_bias: bool = True
     unembed_bias: bool = False
-    tied: bool = False
-    attention: bool = True
-    """False: the embeddings of all tokens but the last are concatenated into the first MLP; there is one position."""
-    mlp: bool = True
 
     def __post_init__(self) -> None:
-        if not (self.attention or self.mlp):
-            raise BadConfig("A transformer without attention and without MLP computes nothing. Turn one of them on.")
-        if self.positions == "rotary" and self.d_head % 2:
-            raise BadConfig(f"Rotary positions turn pairs, so d_head must be even. Found {self.d_head}.")
+        super(Architecture, self).__post_init__()
         if self.tied and self.d_vocab_out > self.d_vocab:
             raise BadConfig(f"Tied: {self.d_vocab_out} outputs need as many inputs. Found {self.d_vocab}.")
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from micrographia.core.claims import Figure, Judged, Status
+from micrographia.core.claims import Judged, Status
 from micrographia.core.errors import BadConfig, CannotWrite, RunExists, RunLocked, UserError
+from micrographia.core.figures import Figure
 from micrographia.core.provenance import changed_since
 from micrographia.core.store import atomic, checkpoints, lock, manifest
 from micrographia.core.store.atomic import write_bytes

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from micrographia.core.claims import Claim, Figure, Judged
+from micrographia.core.claims import Claim, Judged
 from micrographia.core.errors import UserError
+from micrographia.core.figures import Figure
 from micrographia.core.store.exact import Arrays, pack, unpack
 from micrographia.core.store.formats import arrays_bytes, json_bytes, read_arrays, read_json, whole
 
@@ -49,11 +50,12 @@ def read_figures(folder: Path) -> tuple[Figure, ...]:
 
 
 def _judged_record(judged: Judged) -> dict[str, Any]:
-    return {**judged.as_json(), "presets": judged.claim.presets, "when": judged.claim.when}
+    own = ("presets", "when", "holds", "fails")
+    return {**judged.as_json(), **{name: getattr(judged.claim, name) for name in own}}
 
 
 def _judged(record: Mapping[str, Any]) -> Judged:
-    fields: dict[str, Any] = {name: record[name] for name in _CLAIM_FIELDS}
+    fields: dict[str, Any] = {name: record[name] for name in _CLAIM_FIELDS if name in record}
     fields["presets"] = tuple(fields["presets"])
     claim = Claim(**fields)
     return Judged(
@@ -66,4 +68,10 @@ def _figure_record(figure: Figure, arrays: Arrays) -> dict[str, Any]:
 
 
 def _figure(record: Mapping[str, Any], arrays: Arrays) -> Figure:
-    return Figure(**{name: unpack(record[name], arrays) for name in _FIGURE_FIELDS})
+    fields = {name: unpack(record[name], arrays) for name in _FIGURE_FIELDS if name in record}
+    return Figure(**(_as_widget(fields) if fields["kind"] == "explorer" else fields))
+
+
+def _as_widget(fields: dict[str, Any]) -> dict[str, Any]:
+    """A figure of a kind that there was until version 0.1.0, as the widget that it is now."""
+    return {**fields, "kind": "widget", "data": {"asset": "micrographia.labs.grokking:explorer.js", **fields["data"]}}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.faces.figures.axes import TICKS, Drawn, padded, span
 from micrographia.faces.figures.counts import bars, histogram
 from micrographia.faces.figures.curves import lines, scatter

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from importlib import util
 from typing import Any
 
-from micrographia.core.claims import Figure
 from micrographia.core.errors import MissingExtra
+from micrographia.core.figures import Figure
 from micrographia.faces.figures.axes import escaped
 from micrographia.faces.figures.draw import DRAW, draw
 from micrographia.faces.figures.palette import PAGE

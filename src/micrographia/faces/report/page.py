@@ -11,7 +11,8 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from micrographia.core.claims import Figure, Run
+from micrographia.core.claims import Run
+from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.figures.axes import TICKS
 from micrographia.faces.figures.draw import DRAW, draw

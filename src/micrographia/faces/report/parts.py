@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from micrographia.core.claims import Figure, Judged, Run
+from micrographia.core.claims import Judged, Run
+from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.report.markup import Html, join, tag, typeset
 from micrographia.faces.sections import Section, Table, flat

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from micrographia.core.claims import Figure, Run
+from micrographia.core.claims import Run
 from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.figures import Figure
 from micrographia.core.running import carry_out
 from micrographia.core.runtime import allowed_cores, generator, settings
 from micrographia.core.small.trained import describe_model

@@ -7,7 +7,8 @@ With `out`, a Run that was interrupted there goes on.
 import sys
 from functools import partial
 
-from micrographia.core.config import read_fields, run_words
+from micrographia.core.config import read_fields
+from micrographia.core.lab import run_words
 from micrographia.labs.ioi.config import Config
 from micrographia.labs.ioi.run import run
 

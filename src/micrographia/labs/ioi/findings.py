@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from micrographia.core.intervals import median
 from micrographia.labs.ioi.by_network import Behaviours, Roles, by_network
 from micrographia.labs.ioi.network import Network, Studied
 from micrographia.labs.ioi.planted.findings import Finding
 from micrographia.labs.ioi.roles import TRACED
 from micrographia.labs.ioi.templates import BEHAVIOURS
-from micrographia.methods.intervals import median
 
 Row = dict[str, Any]
 

@@ -9,9 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from micrographia.core.claims import Figure, Run
+from micrographia.core.claims import Run
 from micrographia.core.errors import Interrupted, MicrographiaError
 from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.figures import Figure
 from micrographia.core.running import carry_out
 from micrographia.core.runtime import allowed_cores, settings
 from micrographia.core.store import RunFolder, read_metrics

@@ -7,7 +7,8 @@ path and nothing else. With `out`, a Run that is there goes on.
 import sys
 from pathlib import Path
 
-from micrographia.core.config import read_object, run_words
+from micrographia.core.config import read_object
+from micrographia.core.lab import run_words
 from micrographia.labs.workbench.config import Question, read_question
 from micrographia.labs.workbench.run import run
 

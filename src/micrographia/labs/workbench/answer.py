@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from torch import Generator
 
-from micrographia.core.claims import Figure
 from micrographia.core.events import Watch
+from micrographia.core.figures import Figure
 from micrographia.core.model import Model
 from micrographia.labs.workbench.prompts import Asked, Ends, told
 

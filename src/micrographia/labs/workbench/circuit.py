@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Generator, Tensor
 
-from micrographia.core.claims import Figure
 from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch
+from micrographia.core.figures import Figure
 from micrographia.core.graph import Edge
 from micrographia.core.graph_figure import LOGITS_PART, drawn, links_between_parts, readers_of
 from micrographia.core.model import Model

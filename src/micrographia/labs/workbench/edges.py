@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator
 
-from micrographia.core.claims import Figure
 from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.figures import Figure
 from micrographia.core.graph import Edge, Graph, Node
 from micrographia.core.graph_figure import drawn, links_between_parts
 from micrographia.core.metrics import Metric

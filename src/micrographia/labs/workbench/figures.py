@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.labs.workbench.effects import VERBS, Grid, strongest, summed
 from micrographia.methods.attribution.calibrate import Calibration
 

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from torch import Generator, Tensor
 
-from micrographia.core.claims import Figure
 from micrographia.core.events import Progress, Watch
+from micrographia.core.figures import Figure
 from micrographia.core.model import Model
 from micrographia.core.prompts import metric_of
 from micrographia.core.sites import Site, select

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.core.graph import Node
 from micrographia.labs.workbench.reading import Read
 

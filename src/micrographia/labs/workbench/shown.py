@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.core.claims import Figure
 from micrographia.core.errors import UserError
+from micrographia.core.figures import Figure
 from micrographia.core.sweep import Patch
 from micrographia.labs.workbench.attribute import grids_of_scores
 from micrographia.labs.workbench.edges import graph_figure

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from micrographia.core.claims import Figure
 from micrographia.core.errors import BadPrompt
 from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.figures import Figure
 from micrographia.core.prompts import Reader
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens, to_tokens
 from micrographia.labs.workbench.answer import Answer, Work, about

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from micrographia.core.claims import Figure, Run
+from micrographia.core.claims import Run
 from micrographia.core.events import Note, Watch, silent
+from micrographia.core.figures import Figure
 from micrographia.core.runtime import allowed_cores, generator, provenance, settings
 from micrographia.core.store import RunFolder, load_run, new_run_path
 from micrographia.labs.grokking.along import measure_along

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.labs.grokking.along import Along
 from micrographia.labs.grokking.figures.explorer import explorer
 from micrographia.labs.grokking.figures.shared import PAPER, frame_names, ks_of

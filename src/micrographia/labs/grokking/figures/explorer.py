@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.labs.grokking.along import Along
 from micrographia.labs.grokking.figures.shared import PAPER, centred, frame_names
 from micrographia.labs.grokking.reading import Reading

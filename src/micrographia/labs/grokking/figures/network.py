@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from micrographia.core.basis import n_frequencies
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.labs.grokking import measure
 from micrographia.labs.grokking.figures.shared import PAPER, centred, components_of, ks_of
 from micrographia.labs.grokking.reading import Reading

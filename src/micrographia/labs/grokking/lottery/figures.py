@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.labs.grokking.lottery.chance import COMBINED
 from micrographia.labs.grokking.lottery.scores import SCORES
 

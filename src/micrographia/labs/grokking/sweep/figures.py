@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.labs.grokking.sweep.config import SweepConfig, varying
 from micrographia.labs.grokking.sweep.rows import PHASES
 

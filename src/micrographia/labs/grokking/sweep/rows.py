@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from micrographia.core import intervals
 from micrographia.core.claims import Run
 from micrographia.core.runtime import generator
 from micrographia.core.store import read_metrics
@@ -18,7 +19,6 @@ from micrographia.labs.grokking.config import Config
 from micrographia.labs.grokking.criterion import GENERALISES, Shown, fourier_algorithm
 from micrographia.labs.grokking.members import epochs_kept, first_line, network_at, train_member
 from micrographia.labs.grokking.sweep.config import Member
-from micrographia.methods import intervals
 
 LOW_LOSS = 1e-2
 """Nats below which a loss counts as gone: memorised on the training pairs, generalised on the test pairs."""

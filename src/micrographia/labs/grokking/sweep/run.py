@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from micrographia.core import intervals
 from micrographia.core.claims import Run
 from micrographia.core.errors import Interrupted
 from micrographia.core.events import Watch, silent
@@ -22,7 +23,6 @@ from micrographia.labs.grokking.run import LAB
 from micrographia.labs.grokking.sweep import figures
 from micrographia.labs.grokking.sweep.config import Member, SweepConfig, members, setting_name, settings
 from micrographia.labs.grokking.sweep.rows import Row, group_of, row_of, train_and_sum_up
-from micrographia.methods import intervals
 
 PRESET = "sweep"
 

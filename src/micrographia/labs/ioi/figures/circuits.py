@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.core.graph import Node
 from micrographia.core.graph_figure import drawn
 from micrographia.labs.ioi.circuit import Circuits

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.labs.ioi.figures import circuits, places, trust
 from micrographia.labs.ioi.findings import estimates
 from micrographia.labs.ioi.network import Network

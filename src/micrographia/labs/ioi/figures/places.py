@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.labs.ioi.network import Array, Studied
 
 GROUP = "Where the answer is carried"

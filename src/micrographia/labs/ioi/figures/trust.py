@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.core.claims import Figure
+from micrographia.core.figures import Figure
 from micrographia.labs.ioi.network import BY_SIZE, CHANGE, Studied
 
 GROUP = "How far to trust an estimate"

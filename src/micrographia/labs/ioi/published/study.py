@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from micrographia.core.claims import Figure
 from micrographia.core.errors import BadConfig, BadPrompt, MissingExtra
 from micrographia.core.events import Progress, Watch
+from micrographia.core.figures import Figure
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, Reader, metric_of
 from micrographia.core.runtime import generator

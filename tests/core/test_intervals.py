@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from micrographia.core.errors import BadConfig
-from micrographia.methods.intervals import clustered_mean, median, share
+from micrographia.core.intervals import clustered_mean, median, share
 
 
 def test_wilsons_interval_of_eight_in_ten_is_the_textbooks():
