@@ -204,8 +204,12 @@ def effect_map(
     replace: str = "other",
 ) -> EffectMap:
     """An EffectMap from the changes of a metric, per prompt. `gap` is clean less corrupt; None where there is none."""
-    whole = {mode: np.asarray(each, dtype=np.float64).reshape(-1, *lengths) for mode, each in raw.items()}
-    shares = {mode: MODES[mode].sign * each.mean(0) / (gap or np.nan) for mode, each in whole.items()}
+    whole: dict[Mode, NDArray[Any]] = {
+        mode: np.asarray(each, dtype=np.float64).reshape(-1, *lengths) for mode, each in raw.items()
+    }
+    shares: dict[Mode, NDArray[Any]] = {
+        mode: MODES[mode].sign * each.mean(0) / (gap or np.nan) for mode, each in whole.items()
+    }
     return EffectMap(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares, replace)
 
 
@@ -219,11 +223,13 @@ def effect_maps(effects: Sequence[Effects]) -> list[EffectMap]:
 
 
 def _family(kind: str, axes: tuple[str, ...], sites: Sequence[Site], effects: Sequence[Effects]) -> EffectMap:
-    raw = {each.mode: np.stack([_array(each.scores[site]) for site in sites], 1) for each in effects}
+    raw: dict[Mode, NDArray[Any]] = {
+        each.mode: np.stack([_array(each.scores[site]) for site in sites], 1) for each in effects
+    }
     layers = [site.layer for site in sites if site.layer is not None]
     lengths = next(iter(raw.values())).shape[2:]
     if effects[0].together:
-        raw, axes = {mode: each[:, 0] for mode, each in raw.items()}, axes
+        raw = {mode: each[:, 0] for mode, each in raw.items()}
     else:
         axes, lengths = ("layer", *axes), (len(sites), *lengths)
     return effect_map(kind, axes, lengths, layers, raw, effects[0].gap, effects[0].replace)
