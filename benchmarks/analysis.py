@@ -20,11 +20,12 @@ import numpy as np
 from paired import interval, seconds_of
 from recording import Record, arguments, in_own_process, parse
 
+from micrographia.core.config import flat, with_fields
 from micrographia.core.runtime import generator, settings
 from micrographia.core.small.last_position import LastPosition
 from micrographia.core.store import read_tensors, write_tensors
 from micrographia.core.training import AdamW, Layout, fresh_state, train
-from micrographia.labs.grokking.config import Config, quick, tiny
+from micrographia.labs.grokking.config import Config, paper, quick, tiny
 from micrographia.labs.grokking.findings import find
 from micrographia.labs.grokking.reading import Task
 from micrographia.labs.grokking.task import architecture, make_pairs
@@ -38,7 +39,7 @@ def trained(config: Config, place: Path) -> Path:
     pairs, arch = make_pairs(config), architecture(config)
     plan = LastPosition(arch, pairs.tokens[pairs.train][None], pairs.labels[pairs.train][None])
     state = fresh_state(fresh_weights(config))
-    optimiser = AdamW(lr=config.lr, weight_decay=config.weight_decay, warmup=config.warmup)
+    optimiser = AdamW(**flat(config.optim))
     state, _ = deque(train(state, plan, optimiser, steps=config.epochs), maxlen=1).pop()
     write_tensors(place, Layout(arch.weight_shapes()).member(state.weights, 0))
     return place
@@ -76,7 +77,7 @@ def main() -> None:
     chosen = parse(parser)
     threads = chosen.threads
     if chosen.worker:
-        config = Config(**json.loads(chosen.worker.read_text(encoding="utf-8")))
+        config = with_fields(paper(), **json.loads(chosen.worker.read_text(encoding="utf-8")))
         print(json.dumps(analyse(config, chosen.snapshot, repeats=chosen.rounds, threads=threads)))
         return
     config = dataclasses.replace(tiny(), epochs=5) if chosen.smoke else quick()
@@ -93,7 +94,7 @@ def analysed(config: Config, chosen: Any, threads: int, folder: Path) -> dict[st
     if chosen.smoke:
         return analyse(config, snapshot, repeats=1, threads=threads)
     place = folder / "config.json"
-    place.write_text(json.dumps(dataclasses.asdict(config)), encoding="utf-8")
+    place.write_text(json.dumps(flat(config)), encoding="utf-8")
     words = ("--worker", place, "--snapshot", snapshot, "--threads", threads, "--rounds", chosen.rounds)
     return in_own_process(__file__, *words)
 

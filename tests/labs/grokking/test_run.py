@@ -1,6 +1,5 @@
 """A run is resumable at any instant, says what went wrong, and never loses what is there."""
 
-import dataclasses
 import json
 import os
 import random
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig, Corrupt, Interrupted, NonFiniteLoss, RunExists
 from micrographia.core.events import Note, Progress
 from micrographia.core.small.trained import load_trained
@@ -29,7 +29,7 @@ SMALL |= {"epochs": 60, "snapshots": 8, "checkpoint_every": 10}
 
 def smallest(**changes) -> Config:
     """Seconds even on a busy machine: p = 11, a few dozen epochs."""
-    return dataclasses.replace(tiny(), **{**SMALL, **changes})
+    return with_fields(tiny(), **{**SMALL, **changes})
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -53,7 +53,7 @@ def whole(tmp_path_factory, unchecked_module):
 
 
 def write_config(path: Path, config: Config) -> Path:
-    path.write_text(json.dumps(dataclasses.asdict(config)), encoding="utf-8")
+    path.write_text(json.dumps(flat(config)), encoding="utf-8")
     return path
 
 

@@ -10,7 +10,8 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from micrographia.core.claims import Judged, Value, judge, load_claims
+from micrographia.core import claims as core
+from micrographia.core.claims import Judged, Measured, Value
 from micrographia.methods.fourier.ablations import NULL_SPACE, RANDOM_SPACE
 from micrographia.methods.fourier.replacements import OTHER_POLYNOMIALS, POLYNOMIALS
 
@@ -20,13 +21,17 @@ Results = Mapping[str, Any]
 
 def judge_all(results: Results, start: Results | None, *, preset: str, config: Mapping[str, Any]) -> list[Judged]:
     """Every claim of the lab. `start`: the measures of the network before training, the null of most claims."""
-    judged = []
-    for claim in load_claims(CLAIMS):
-        measured = _plain(MEASURED[claim.id](results))
-        null = NULLS.get(claim.id, lambda results, start: None)
-        null_value = _plain(null(results, start)) if start is not None or claim.id in OWN_NULL else None
-        judged.append(judge(claim, measured, preset=preset, config=config, null_measured=null_value))
-    return judged
+    return core.judge_all(CLAIMS, measures_of(results, start), preset=preset, config=config)
+
+
+def measures_of(results: Results, start: Results | None) -> dict[str, Measured]:
+    """The figure of every claim, and its null."""
+    found = {}
+    for name, measure in MEASURED.items():
+        null = NULLS.get(name, lambda results, start: None)
+        null_value = null(results, start) if start is not None or name in OWN_NULL else None
+        found[name] = Measured(_plain(measure(results)), _plain(null_value))
+    return found
 
 
 def _m(*path: str) -> Callable[[Results], Any]:

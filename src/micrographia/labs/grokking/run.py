@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from micrographia.core.claims import Run
-from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
-from micrographia.core.running import carry_out
-from micrographia.core.runtime import allowed_cores, generator, settings
+from micrographia.core.lab import Findings, run_lab
+from micrographia.core.runtime import generator
 from micrographia.core.small.trained import describe_model
 from micrographia.core.store import RunFolder, read_tensors
 from micrographia.core.train_loop import Rows
@@ -23,7 +22,7 @@ from micrographia.labs.grokking.course import bands, phases_of
 from micrographia.labs.grokking.figures.course import of_training
 from micrographia.labs.grokking.figures.network import of_network
 from micrographia.labs.grokking.findings import find, measures
-from micrographia.labs.grokking.judge import judge_all
+from micrographia.labs.grokking.judge import CLAIMS, measures_of
 from micrographia.labs.grokking.reading import Task, read
 from micrographia.labs.grokking.task import architecture, make_pairs, vocabulary
 from micrographia.labs.grokking.train import train_network
@@ -39,25 +38,17 @@ def run(config: Config, *, out: Path | None = None, resume: bool = False, watch:
     Raises RunExists, RunLocked, BadConfig (another config is stored there), NonFiniteLoss, Interrupted, CannotWrite.
     """
     preset = preset_of(config)
-    return carry_out(config, _answer, lab=LAB, preset=preset, dtype=config.dtype, out=out, resume=resume, watch=watch)
+    return run_lab(
+        config, _work, lab=LAB, preset=preset, claims=CLAIMS, dtype=config.dtype, out=out, resume=resume, watch=watch
+    )
 
 
-def _answer(config: Config, folder: RunFolder, watch: Watch) -> None:
-    with settings(config.threads or allowed_cores(), config.device):
-        _train_and_judge(config, folder, watch)
-
-
-def _train_and_judge(config: Config, folder: RunFolder, watch: Watch) -> None:
+def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     describe_model(folder, architecture(config), vocabulary(config))
-    try:
-        rows = train_network(config, folder, watch)
-    except (Interrupted, NonFiniteLoss) as error:
-        folder.set_status("interrupted" if isinstance(error, Interrupted) else "failed")
-        raise
+    rows = train_network(config, folder, watch)
     results, figures = take_apart(config, folder, rows, watch)
-    claims = judge_all(results, results.pop("start"), preset=preset_of(config), config=folder.config)
-    results["claims"] = [judged.as_json() for judged in claims]
-    folder.finish(results, claims, figures, rows)
+    measures = measures_of(results, results.pop("start"))
+    return Findings(results, figures, measures, rows, summary(results, preset=preset_of(config)))
 
 
 def take_apart(config: Config, folder: RunFolder, rows: Rows, watch: Watch) -> tuple[dict[str, Any], list[Figure]]:
@@ -82,7 +73,7 @@ def take_apart(config: Config, folder: RunFolder, rows: Rows, watch: Watch) -> t
         **found.results,
         "start": {**found.results, "measures": before},
     }
-    return {**results, "summary": summary(results, preset=preset_of(config))}, figures
+    return results, figures
 
 
 def _shown(along: Along, phases: Mapping[str, Any]) -> list[int]:

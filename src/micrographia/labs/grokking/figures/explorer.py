@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from micrographia.core.figures import Figure
+from micrographia.core.figures import Figure, widget
 from micrographia.labs.grokking.along import Along
 from micrographia.labs.grokking.figures.shared import PAPER, centred, frame_names
 from micrographia.labs.grokking.reading import Reading
 
+ASSET = "micrographia.labs.grokking:explorer.js"
 MOST_FRAMES = 30  # with plotly's own 4.7 MB the report stays near 10 MB
 
 
@@ -37,16 +38,16 @@ def explorer(along: Along, ks: Sequence[int], readings: Mapping[int, Reading]) -
         data["full_train"] = torch.stack([a, b], 1).short().numpy()
         data["full"] = np.stack([centred(r.logits[a, b]).half().numpy() for r in readings.values()])
         data["full_frames"] = [epochs.index(epoch) for epoch in readings]
-    return Figure(
-        name="explorer",
-        kind="explorer",
-        title="Choose the frequencies yourself",
+    return widget(
+        "explorer",
+        "Choose the frequencies yourself",
+        ASSET,
+        data,
         caption=(
             "Pick any set of frequencies: the page recomputes the restricted loss (variant projection) at every "
             "checkpoint on the slider, and the excluded loss at those checkpoints that carry all train logits (stored "
             "as float16, so excluded losses below about 1e-3 are rounded)."
         ),
         source=f"{PAPER}, section 5.1",
-        data=data,
         group="Explorer",
     )
