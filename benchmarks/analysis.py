@@ -23,11 +23,12 @@ from recording import Record, arguments, in_own_process, parse
 from micrographia.core.config import flat, with_fields
 from micrographia.core.runtime import generator, settings
 from micrographia.core.small.last_position import LastPosition
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import read_tensors, write_tensors
 from micrographia.core.training import AdamW, Layout, fresh_state, train
 from micrographia.labs.grokking.config import Config, paper, quick, tiny
-from micrographia.labs.grokking.findings import find
-from micrographia.labs.grokking.reading import Task
+from micrographia.labs.grokking.measure import measure, present_frequencies
+from micrographia.labs.grokking.network import Problem, tensors_of
 from micrographia.labs.grokking.task import architecture, make_pairs
 from micrographia.labs.grokking.train import fresh_weights
 
@@ -49,18 +50,25 @@ def analyse(config: Config, snapshot: Path, *, repeats: int, threads: int) -> di
     """Seconds of each repeat after the first, and of the first; bytes at their peak and before."""
     with settings(threads):
         arch, weights = architecture(config), read_tensors(snapshot)
-        task = Task(config.modulus, config.operation, make_pairs(config).train)
+        problem = Problem(config.modulus, config.operation, make_pairs(config).train)
+
+        def key_frequencies() -> list[int]:
+            network = tensors_of(Transformer(arch, weights), problem)
+            frequencies = present_frequencies(network)
+            results, _ = measure(network, frequencies, phases={}, generator=generator(0))
+            return results["key_frequencies"]
+
         before = peak_bytes()
         began = time.perf_counter()
-        found = find(arch, weights, task, generator=generator(0))
+        found = key_frequencies()
         first, after = time.perf_counter() - began, peak_bytes()
-        later = seconds_of(lambda: find(arch, weights, task, generator=generator(0)), repeats=repeats)
+        later = seconds_of(key_frequencies, repeats=repeats)
     return {
         "first_seconds": first,
         "seconds": later,
         "peak_gb": after / 1e9,
         "added_gb": (after - before) / 1e9,
-        "key_frequencies": found.key_frequencies,
+        "key_frequencies": found,
     }
 
 

@@ -19,9 +19,8 @@ from micrographia.core.small.trained import load_trained
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import load_run, read_metrics, read_tensors, snapshots, verify
 from micrographia.labs.grokking.config import Config, tiny
-from micrographia.labs.grokking.run import run
+from micrographia.labs.grokking.run import TOO_SHORT, opening, run
 from micrographia.labs.grokking.task import architecture
-from micrographia.labs.grokking.words import TOO_SHORT, summary
 
 SMALL = {"modulus": 11, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 24}
 SMALL |= {"epochs": 60, "snapshots": 8, "checkpoint_every": 10}
@@ -74,8 +73,9 @@ def test_a_finished_run_holds_what_a_reader_needs(whole):
 
 def test_the_preset_that_is_too_short_to_grok_says_so_first(whole):
     grokked = {**whole.results, "measures": {**whole.results["measures"], "test_accuracy": 1.0}}
-    assert summary(whole.results, preset="tiny") == [TOO_SHORT, *summary(whole.results, preset="quick")]
-    assert TOO_SHORT not in summary(grokked, preset="tiny")
+    short, other = opening(whole.results, preset="tiny"), opening(whole.results, preset="quick")
+    assert short == [TOO_SHORT + other[0], *other[1:]]
+    assert TOO_SHORT not in opening(grokked, preset="tiny")[0]
 
 
 def test_the_same_config_gives_the_same_bytes(whole, tmp_path):
