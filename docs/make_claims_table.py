@@ -75,11 +75,12 @@ def with_table(text: str, made: str) -> str:
     return f"{before}{BEGIN}\n{made}\n{END}{after}"
 
 
-STATEMENT = ("text", "published", "kind", "tolerance", "relative")
+STATEMENT = ("published", "kind", "tolerance", "relative")
+"""What a claim says, in whatever words."""
 
 
 def as_stated(claim: Claim, judged: Claim | None) -> Claim | None:
-    """What was judged, unless the claim said something else then."""
+    """What was judged, unless the claim stated something else then."""
     same = judged is not None and all(judged[name] == claim[name] for name in STATEMENT)
     return judged if same else None
 
@@ -93,7 +94,7 @@ def found_at(claim: Claim, judged: Claim | None, preset: str) -> str:
 
 def _undecided(judged: Claim) -> bool:
     """Whether networks lie on both sides of the bound."""
-    fields = {name: judged[name] for name in ("id", "source", *STATEMENT)}
+    fields = {name: judged[name] for name in ("id", "source", "text", *STATEMENT)}
     return Judged(claim=Stated(**fields), measured=judged["measured"], verdict=judged["verdict"]).undecided
 
 
