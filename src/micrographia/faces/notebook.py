@@ -48,7 +48,7 @@ def attach() -> None:
 
 RESULTS = {
     "micrographia.methods.patching": ("Patched", "Both"),
-    "micrographia.methods.attribution.estimate": ("Attribution",),
+    "micrographia.core.effects": ("Effects",),
     "micrographia.methods.attribution.edges": ("EdgeAttribution",),
     "micrographia.methods.tracing": ("Traced",),
 }
