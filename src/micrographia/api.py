@@ -49,9 +49,10 @@ def pairs(
     columns = [_listed(column) for column in (clean, corrupt, answer)]
     columns.append([None] * len(columns[0]) if wrong is None else _listed(wrong))
     if len({len(column) for column in columns}) != 1:
+        found = ", ".join(str(len(column)) for column in columns)
         raise BadPrompt(
-            f"Asked for pairs of {[len(column) for column in columns]} clean prompts, corrupt prompts, answers and wrong "
-            "answers. Give as many of each."
+            f"Asked for pairs of clean prompts, corrupt prompts, answers and wrong answers. Found {found}. Give as many "
+            "of each."
         )
     return core_prompts.from_texts(model, [PairText(*row) for row in zip(*columns)], first_token=first_token)
 
