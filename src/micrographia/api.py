@@ -51,8 +51,8 @@ def pairs(
     if len({len(column) for column in columns}) != 1:
         found = ", ".join(str(len(column)) for column in columns)
         raise BadPrompt(
-            f"Asked for pairs of clean prompts, corrupt prompts, answers and wrong answers. Found {found}. Give as many "
-            "of each."
+            f"Asked for pairs of clean prompts, corrupt prompts, answers and wrong answers. Found {found} of them. "
+            "Give as many of each."
         )
     return core_prompts.from_texts(model, [PairText(*row) for row in zip(*columns)], first_token=first_token)
 
