@@ -18,14 +18,13 @@ from torch import Tensor
 
 from micrographia.core.errors import UserError
 from micrographia.core.figures import Figure
+from micrographia.core.prompts import gap_of
 from micrographia.core.sites import Site, SiteLike, as_site
 from micrographia.core.sweep.places import Place, words_of
 from micrographia.core.titles import MODES, Mode
 
 NEGLIGIBLE = 1e-4
 """Of the largest effect: what is smaller is left out of a list of the largest."""
-SAME = 1e-6
-"""Baselines closer than this share of their size are the same number in float32."""
 COORDINATES = ("layer", "pos", "head", "unit", "query", "key")
 
 
@@ -41,7 +40,7 @@ class Effects:
     mode: Mode
     method: str
     """A name of `core.titles.METHODS`; "exact" for patching."""
-    scores: Mapping[Site, Tensor]
+    scores: dict[Site, Tensor]
     axes: Mapping[Site, tuple[str, ...]]
     clean: Float[Tensor, "prompt"]
     corrupt: Float[Tensor, "prompt"]
@@ -130,12 +129,6 @@ class Effects:
     def named(self, positions: Sequence[str]) -> "Effects":
         """The same with names for its positions."""
         return replace(self, positions=tuple(positions))
-
-
-def gap_of(clean: Tensor, corrupt: Tensor) -> float | None:
-    """Clean less corrupt, over the prompts; None where rounding alone tells them apart."""
-    one, other = _mean(clean), _mean(corrupt)
-    return one - other if abs(one - other) > SAME * max(abs(one), abs(other)) else None
 
 
 def _mean(values: Tensor) -> float:
