@@ -7,14 +7,15 @@ command line ("logit-diff"; an underscore will do); sites are texts or Sites, se
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from micrographia.core import prompts as core_prompts
 from micrographia.core.claims import Run
 from micrographia.core.edits import Edit
 from micrographia.core.effects import Effects
-from micrographia.core.errors import BadPrompt
+from micrographia.core.errors import BadConfig, BadPrompt, RunNotFound
 from micrographia.core.events import Watch, silent
 from micrographia.core.graph import Node
 from micrographia.core.metrics import Metric
@@ -23,11 +24,33 @@ from micrographia.core.runtime import generator
 from micrographia.core.sites import SiteLike
 from micrographia.core.store import find_run, list_runs, load_run
 from micrographia.core.titles import Mode
+from micrographia.core.tokens import ids_of, single_token, to_str_tokens
+from micrographia.labs.catalogue import run_by_name
 from micrographia.methods import patching, paths
 from micrographia.methods.attribution.attribute import attribute as attribution
 from micrographia.methods.attribution.calibrate import Calibration, calibrate
+from micrographia.methods.attribution.edges import edge_attribution
+from micrographia.methods.circuits.ablate import Ablation, edges_alone, nodes_alone
+from micrographia.methods.circuits.evaluate import CircuitEvaluation, evaluate
+from micrographia.methods.circuits.members import edge_scores, parts_of, ranked
+from micrographia.methods.tracing import State, Traced
 
 Pairs = core_prompts.Pairs
+
+
+def load(model: Any, **choices: Any) -> Any:
+    """A model: a name on the Hugging Face hub, a folder, a module in hand, or a Run of yours (path or name).
+
+    `choices` are those of `core.pretrained.load`: dtype, device, device_map, revision, tokenizer.
+    """
+    if isinstance(model, str | Path) and not Path(model).exists():
+        with suppress(RunNotFound):
+            model = find_run(model)
+    from micrographia.core.pretrained.load import load as load_pretrained  # needs transformers
+
+    return load_pretrained(model, **choices)
+
+
 Sites = SiteLike | Iterable[SiteLike]
 
 
@@ -164,6 +187,99 @@ def path_patch(
     own = _metric(metric, pairs, model)
     found = paths.path_patch(model, pairs, [own], patches, readers, mode=mode, **choices)
     return {str(node): float(effect) for node, effect in zip(named, found.effects()[..., 0].mean(1))}
+
+
+def trace(
+    model: LanguageModel,
+    text: str,
+    subject: str,
+    *,
+    answer: str | None = None,
+    state: State = "resid_post",
+    seed: int = 0,
+    **choices: Any,
+) -> Traced:
+    """Causal tracing: blur the subject, restore one state at a time, and see where the answer comes back.
+
+    `answer`: one token, by default the model's own first choice. `choices` are those of `methods.tracing.trace`
+    (window, noise_std, n_samples, severed). Source: Meng et al. (2022), section 2.
+    """
+    tokens = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
+    where = positions_of(subject, text, to_str_tokens(model.tokenizer, tokens[0]))
+    token = None if answer is None else single_token(model.tokenizer, answer)
+    return tracing.trace(model, tokens, where, generator(seed), answer=token, state=state, **choices)
+
+
+def circuit(
+    model: LanguageModel,
+    pairs: Pairs,
+    *,
+    metric: str | Metric = "logit-diff",
+    units: Literal["nodes", "edges"] = "nodes",
+    method: Literal["eap", "eap-ig"] = "eap",
+    ablation: Literal["other", "zero", "mean"] = "other",
+    faithful: float = 0.9,
+    seed: int = 0,
+    watch: Watch = silent,
+) -> CircuitEvaluation[Any]:
+    """The smallest faithful circuit by edge attribution, evaluated against random circuits of its size.
+
+    `units`: heads and MLPs, or the edges between them. `ablation`: what replaces everything outside. Evaluated on the
+    pairs that chose it, which flatters it. Sources: Hanna et al. (2024); Mueller et al., "MIB" (2025).
+    """
+    own, nodes = _metric(metric, pairs, model), units == "nodes"
+    heads = True if nodes else None
+    scored = edge_attribution(model, pairs, own, mode="noise", method=method, heads=heads, watch=watch)
+    outside = Ablation(ablation)
+    if nodes:
+        out = dict(zip(scored.graph.writers, (-scored.of_writers().double().mean(0)).tolist()))
+        scores: dict[Any, float] = {part: out[part.node] for part in parts_of(model)}
+        alone = nodes_alone(model, pairs, own, list(scores), ablation=outside)
+    else:
+        scores = dict(edge_scores(scored.graph, -scored.mean().double().cpu()))
+        alone = edges_alone(model, pairs, own, scored.graph, ablation=outside)
+    return evaluate(
+        alone, ranked(scores), generator(seed), faithful=faithful, members=list(scores), ablation=str(outside), watch=watch
+    )
+
+
+def run(
+    name: str,
+    *,
+    preset: str | None = None,
+    out: Path | str | None = None,
+    resume: bool = False,
+    watch: Watch = silent,
+    **fields: Any,
+) -> Run:
+    """A lab at a preset ("grokking", "ioi"), or a question to a model ("patch", "attribute", ...), as a Run on disk.
+
+    `fields` are the flags of the command: `run("grokking", preset="quick", seed=1)`, `run("patch", model="gpt2",
+    clean=..., corrupt=..., answer=..., wrong=..., sites="L*.z", by="head,pos")`. A Run that was interrupted in `out` goes
+    on with `resume`. Raises BadConfig for an unknown name, preset or field, and what the work itself raises.
+    """
+    from micrographia.labs.workbench.config import QUESTIONS, read_question
+
+    if name not in QUESTIONS:
+        return run_by_name(name, preset=preset, out=out, resume=resume, watch=watch, **fields)
+    if preset is not None:
+        raise BadConfig(f"Asked for the preset {preset!r} of {name}, a question, which has none. Leave it out.")
+    from micrographia.labs.workbench.run import run as ask
+
+    question = read_question({"question": name, **fields})
+    return ask(question, out=None if out is None else Path(out), resume=resume, watch=watch)
+
+
+def grok(*, preset: str = "quick", **fields: Any) -> Run:
+    """`run("grokking", ...)`: train a transformer on modular addition until it groks, and read the algorithm off it."""
+    return run("grokking", preset=preset, **fields)
+
+
+def analyse(file: Path | str, **choices: Any) -> Run:
+    """Identify and analyse a network of modular arithmetic that someone else trained; see `micrographia grok analyse`."""
+    from micrographia.labs.grokking.analysis.run import analyse as identify
+
+    return identify(Path(file), **choices)
 
 
 def runs(lab: str | None = None) -> list[Run]:
