@@ -239,7 +239,13 @@ def circuit(
         scores = dict(edge_scores(scored.graph, -scored.mean().double().cpu()))
         alone = edges_alone(model, pairs, own, scored.graph, ablation=outside)
     return evaluate(
-        alone, ranked(scores), generator(seed), faithful=faithful, members=list(scores), ablation=str(outside), watch=watch
+        alone,
+        ranked(scores),
+        generator(seed),
+        faithful=faithful,
+        members=list(scores),
+        ablation=str(outside),
+        watch=watch,
     )
 
 
@@ -255,8 +261,8 @@ def run(
     """A lab at a preset ("grokking", "ioi"), or a question to a model ("patch", "attribute", ...), as a Run on disk.
 
     `fields` are the flags of the command: `run("grokking", preset="quick", seed=1)`, `run("patch", model="gpt2",
-    clean=..., corrupt=..., answer=..., wrong=..., sites="L*.z", by="head,pos")`. A Run that was interrupted in `out` goes
-    on with `resume`. Raises BadConfig for an unknown name, preset or field, and what the work itself raises.
+    clean=..., corrupt=..., answer=..., wrong=..., sites="L*.z", by="head,pos")`. With `resume`, a Run that was
+    interrupted in `out` goes on. Raises BadConfig for an unknown name, preset or field, and what the work itself raises.
     """
     from micrographia.labs.workbench.config import QUESTIONS, read_question
 
@@ -276,7 +282,7 @@ def grok(*, preset: str = "quick", **fields: Any) -> Run:
 
 
 def analyse(file: Path | str, **choices: Any) -> Run:
-    """Identify and analyse a network of modular arithmetic that someone else trained; see `micrographia grok analyse`."""
+    """Identify and analyse a network of modular arithmetic that someone else trained, as `micrographia grok analyse`."""
     from micrographia.labs.grokking.analysis.run import analyse as identify
 
     return identify(Path(file), **choices)
