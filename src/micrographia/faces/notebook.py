@@ -8,6 +8,7 @@ import html as escaping
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from micrographia.core.claims import Run
@@ -16,6 +17,7 @@ from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.sections import subtitle, summary, title
 
+REPORT = "report.html"
 RESULTS = {"micrographia.core.effects": "Effects"}
 """Module and name of the results that display themselves."""
 
@@ -57,6 +59,15 @@ def attach() -> None:
     kinds += [(getattr(sys.modules[at], name), result_html) for at, name in RESULTS.items() if at in sys.modules]
     for kind, display in kinds:
         kind._repr_html_ = display  # looked up by name
+    Run.report = write_report  # type: ignore[attr-defined]  # core knows no face
+
+
+def write_report(run: Run) -> Path:
+    """Write the Run's report, one HTML file, in its folder, in place of one that is there; its path."""
+    from micrographia.core.store import add_file
+    from micrographia.faces.report.page import render
+
+    return add_file(run.path, REPORT, render(run))
 
 
 def run_html(run: Run) -> str:
