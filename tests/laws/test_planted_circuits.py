@@ -35,7 +35,7 @@ from micrographia.labs.ioi.planted.theory import (
     missed_in_theory,
     more_together_in_theory,
 )
-from micrographia.methods.attribution import flags as flags_module
+from micrographia.methods.attribution import agreement as flags_module
 from micrographia.methods.attribution.agreement import Flag, flags_of
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.calibrate import Calibration, calibrate
@@ -431,7 +431,7 @@ def test_many_decoys_are_active_and_do_nothing(name):
 def test_a_donor_equal_to_the_base_changes_nothing(mode):
     here = planted("induction")
     base = here.pairs.corrupt if mode == "denoise" else here.pairs.clean
-    same = Pairs(base, base, here.pairs.right, here.pairs.wrong)
+    same = Pairs(base, base, here.pairs.answer, here.pairs.wrong)
     metric = metric_of("logit-diff", same, here.model)
     sites = [site for site in here.model.sites if site.kind != "result"]  # summed in another order once it is written
     patches = places(here.model, sites, ("layer",), base.shape[1])
