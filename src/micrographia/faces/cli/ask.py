@@ -1,4 +1,4 @@
-"""A question to a model from the command line: the workbench's Config from flags, the Run, and what it says.
+"""A question to a model from the command line: the workbench's Config from flags, the Run, and its results.
 
 The commands of `QUESTIONS` differ in nothing but the Config. With `--resume` the question of the Run that is in
 `--out` is the default, so that `--resume --out DIR` is enough.

@@ -24,14 +24,14 @@ from micrographia.faces.report.write import REPORT, write_report
 def carry_out(
     make: Callable[[Path, Watch], Run], *, output: Output, out: Path, command: str, words: Sequence[str]
 ) -> int:
-    """Make the Run, write its report, print what it found. `command` and `words` are how it was asked for."""
+    """Make the Run, write its report, print what it found. `command` and `words` are the command line."""
     try:
         with shown() as watch:
             run = make(out, watch)
             report = _report(run, watch) if output.report else None
     except (Interrupted, KeyboardInterrupt) as stop:
-        said = f"{stop} " if str(stop) else "Interrupted. "
-        raise Interrupted(f"{said.rstrip()} Go on with:\n  {resume_command(command, words, out)}") from stop
+        reason = str(stop) or "Interrupted."
+        raise Interrupted(f"{reason} Go on with:\n  {resume_command(command, words, out)}") from stop
     if output.json:
         print_json({"run": run.path, "report": report, **results_of(run)})
         return 0

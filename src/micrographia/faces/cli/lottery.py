@@ -1,4 +1,4 @@
-"""`micrographia grok lottery`: which frequencies will win, told from the weights up to a step.
+"""`micrographia grok lottery`: which frequencies will win, predicted from the weights up to a step.
 
 Every field of the problem is a flag too, such as --base.modulus 113: they are those of `micrographia grok --help`.
 """

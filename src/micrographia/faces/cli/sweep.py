@@ -24,7 +24,7 @@ class Arguments:
     preset: Literal["small", "paper", "quick", "tiny"] = "small"
     """The base that all members share."""
     plan: Path | None = None
-    """A TOML file with the axes, and `preset` or `[base]` for the base; flags change what it says."""
+    """A TOML file with the axes, and `preset` or `[base]` for the base; flags change its values."""
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     workers: int | None = None
     """Networks at a time; by default one on each core."""
@@ -45,7 +45,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _default_plan(words: Sequence[str]) -> SweepConfig:
-    """What holds where no flag says otherwise: the plan's file, or the standard axes around the preset."""
+    """The defaults of all flags: the plan's file, or the standard axes around the preset."""
     first, _ = only(Deciding, words)
     if first.plan is not None and first.preset is not None:
         raise BadConfig("Both --plan and --preset were given; a plan names its own preset. Leave one out.")

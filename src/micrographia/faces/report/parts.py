@@ -62,7 +62,7 @@ def claims(judged: Sequence[Judged]) -> Html:
     inner = tag("table", tag("thead", head), tag("tbody", *rows), class_="claims")
     lead = (
         "Every published statement beside what this run measured. A claim is judged at the presets it was made for; "
-        "elsewhere it is not run. One that was not reproduced stays here and says so."
+        "elsewhere it is not run. One that was not reproduced stays here, marked as failed."
     )
     return tag(
         "section",
