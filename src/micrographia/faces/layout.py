@@ -7,18 +7,18 @@ its columns are shown in parts, one below the other, which all begin with the na
 import re
 from collections.abc import Sequence
 
-from micrographia.faces.tables import Table
+from micrographia.faces.tables import TextTable
 
 BETWEEN, EDGES = 3, 2  # letters between two columns, and around a table
 MOST_LEAST = 36  # letters that the longest word of a column may ask for at least
 
 
-def parts_of(content: Table, room: int) -> list[Table]:
+def parts_of(content: TextTable, room: int) -> list[TextTable]:
     """The table in as many parts as it takes; itself where it fits."""
     return blocks(content if widths(content, room) else stacked(content), room)
 
 
-def stacked(content: Table) -> Table:
+def stacked(content: TextTable) -> TextTable:
     """The same with each interval below its figure, which needs less room."""
     rows = [
         [cell if i in content.texts else cell.replace(" (", "\n(", 1) for i, cell in enumerate(row)]
@@ -27,7 +27,7 @@ def stacked(content: Table) -> Table:
     return content._replace(rows=rows)
 
 
-def blocks(content: Table, room: int) -> list[Table]:
+def blocks(content: TextTable, room: int) -> list[TextTable]:
     """The columns of a table in as many parts as fit the room, each with its rows' names; whole where it fits."""
     names = list(range(n_names(content)))
     chosen = [names]
@@ -38,7 +38,7 @@ def blocks(content: Table, room: int) -> list[Table]:
     return [content] if len(chosen) == 1 else [_columns(content, each) for each in chosen]
 
 
-def n_names(content: Table) -> int:
+def n_names(content: TextTable) -> int:
     """How many of the first columns it takes to distinguish the rows, of words and two at most; else one."""
     for n in (1, 2):
         names = [tuple(row[:n]) for row in content.rows]
@@ -47,13 +47,13 @@ def n_names(content: Table) -> int:
     return 1
 
 
-def _columns(content: Table, chosen: Sequence[int]) -> Table:
+def _columns(content: TextTable, chosen: Sequence[int]) -> TextTable:
     texts = frozenset(place for place, i in enumerate(chosen) if i in content.texts)
     rows = [[row[i] for i in chosen] for row in content.rows]
     return content._replace(columns=[content.columns[i] for i in chosen], rows=rows, texts=texts)
 
 
-def widths(content: Table, room: int) -> list[int]:
+def widths(content: TextTable, room: int) -> list[int]:
     """How wide each column is, at least as its longest word or figure; none where there is no room for that.
 
     rich itself would take from all columns alike, and cut figures.

@@ -29,14 +29,14 @@ RESULTS = {
 
 
 @runtime_checkable
-class Result(Protocol):
+class HasFigures(Protocol):
     """What a method found: it knows its own pictures."""
 
     def figures(self) -> Sequence[Figure]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Displayed:
     """HTML that a notebook displays."""
 
     html: str
@@ -45,17 +45,17 @@ class Shown:
         return self.html
 
 
-def show(thing: Run | Figure | Result) -> Shown:
+def show(thing: Run | Figure | HasFigures) -> Displayed:
     """A Run's whole report, a Figure, or the pictures of a result, as something a notebook displays.
 
     Raises UserError for what has no figures.
     """
     if isinstance(thing, Run):
-        return Shown(report_html(thing))
+        return Displayed(report_html(thing))
     if isinstance(thing, Figure):
-        return Shown(figure_html(thing))
-    if isinstance(thing, Result):
-        return Shown(result_html(thing))
+        return Displayed(figure_html(thing))
+    if isinstance(thing, HasFigures):
+        return Displayed(result_html(thing))
     raise UserError(f"Asked to show a {type(thing).__name__}. What can be shown: Run, Figure, a result with figures.")
 
 
@@ -63,7 +63,7 @@ def attach() -> None:
     """Let Runs, Figures and the results that have been imported display themselves in a notebook."""
     kinds: list[tuple[Any, Any]] = [(Run, run_html), (Figure, figure_html)]
     there = [getattr(sys.modules[at], name, None) for at, name in RESULTS.items() if at in sys.modules]
-    kinds += [(kind, result_html) for kind in there if isinstance(kind, type) and issubclass(kind, Result)]
+    kinds += [(kind, result_html) for kind in there if isinstance(kind, type) and issubclass(kind, HasFigures)]
     for kind, display in kinds:
         kind._repr_html_ = display  # looked up by name
     Run.report = write_report  # type: ignore[attr-defined]  # core knows no face
@@ -78,7 +78,7 @@ def run_html(run: Run) -> str:
     return str(tag("div", tag("h3", f"{title(run)} · {subtitle(run)}"), *sentences, tally))
 
 
-def result_html(result: Result) -> str:
+def result_html(result: HasFigures) -> str:
     """The pictures of a result, in a frame."""
     return figures_html(result.figures())
 

@@ -21,7 +21,7 @@ from micrographia.faces import words
 from micrographia.faces.boards import board_texts, column_letters, marks_of, square_name
 from micrographia.faces.layout import n_names, parts_of, widths
 from micrographia.faces.sections import sections, subtitle, summary, title
-from micrographia.faces.tables import Table, table_of, texts_of
+from micrographia.faces.tables import TextTable, table_of, texts_of
 
 SPARKS = "▁▂▃▄▅▆▇█"
 STYLES = {"holds": "green", "fails": "red", "not run": "bright_black"}
@@ -77,7 +77,7 @@ def print_figures(console: Console, figures: Sequence[Figure]) -> None:
         if figure.kind in READABLE and figure.caption:
             _remark(console, figure.caption)
         shown = SUMMARIES[figure.kind](_last_frame(figure))
-        if isinstance(shown, Table):
+        if isinstance(shown, TextTable):
             print_table(console, shown)
         else:
             console.print(shown)
@@ -93,7 +93,7 @@ def _remark(console: Console, text: str) -> None:
     console.print(text, style="bright_black", markup=False, highlight=False)
 
 
-def print_table(console: Console, content: Table) -> None:
+def print_table(console: Console, content: TextTable) -> None:
     """A table; one that is too wide in parts, one below the other, which all begin with the names of the rows."""
     room = console.width
     parts = parts_of(content, room)
@@ -106,7 +106,7 @@ def print_table(console: Console, content: Table) -> None:
             _remark(console, f"{row[0]}: {note}")
 
 
-def table(content: Table, room: int) -> Grid:
+def table(content: TextTable, room: int) -> Grid:
     """A table as rich draws it: where room is short, texts and headings wrap between words, figures never."""
     drawn = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bright_black")
     chosen = widths(content, room) or [None] * len(content.columns)  # rich must cut where nothing else helps

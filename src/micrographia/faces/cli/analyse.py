@@ -10,7 +10,7 @@ import tyro
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
-from micrographia.faces.cli.options import Output, parse
+from micrographia.faces.cli.options import Destination, parse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Arguments:
     """Seed of that split. Without --split both known ways to split are tried, and the credible one is named."""
     allow_pickle: bool = False
     """Read a .pth or .pt file. A pickle can run code; here only tensors and plain values are built from it."""
-    output: Output = dataclasses.field(default_factory=Output)
+    output: Destination = dataclasses.field(default_factory=Destination)
 
 
 def main(words: Sequence[str]) -> int:

@@ -16,13 +16,13 @@ from rich.console import Console
 from micrographia.core.claims import Run
 from micrographia.core.errors import Interrupted
 from micrographia.core.events import Progress, Watch, silent
-from micrographia.faces.cli.options import Folder, Output, only
+from micrographia.faces.cli.options import Folder, Destination, only
 from micrographia.faces.cli.progress import shown
 from micrographia.faces.report.write import REPORT, write_report
 
 
 def carry_out(
-    make: Callable[[Path, Watch], Run], *, output: Output, out: Path, command: str, words: Sequence[str]
+    make: Callable[[Path, Watch], Run], *, output: Destination, out: Path, command: str, words: Sequence[str]
 ) -> int:
     """Make the Run, write its report, print what it found. `command` and `words` are the command line."""
     try:

@@ -13,7 +13,7 @@ from micrographia.core.claims import Run
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
-from micrographia.faces.cli.options import Deciding, Output, only, parse
+from micrographia.faces.cli.options import Deciding, Destination, only, parse
 from micrographia.labs.grokking.sweep.config import BASES, SweepConfig, read_plan
 
 COMMAND = "grok sweep"
@@ -28,7 +28,7 @@ class Arguments:
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     workers: int | None = None
     """Networks at a time; by default one on each core."""
-    output: Output = dataclasses.field(default_factory=Output)
+    output: Destination = dataclasses.field(default_factory=Destination)
 
 
 def main(words: Sequence[str]) -> int:
