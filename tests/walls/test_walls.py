@@ -31,6 +31,7 @@ def test_the_wall_stands(rule: Rule):
 def test_there_is_something_to_guard():
     assert {"core", "methods", "labs", "faces"} <= {file.floor for file in FILES}
     assert len(FILES) > 40
+    assert EXAMPLES
 
 
 BREAKS: list[tuple[Rule, str, str]] = [
@@ -195,6 +196,88 @@ HARMLESS = [
 @pytest.mark.parametrize(("path", "text"), HARMLESS, ids=[f"{path}-{i}" for i, (path, _) in enumerate(HARMLESS)])
 def test_the_walls_let_honest_work_pass(path: str, text: str):
     assert not [sentence for rule in RULES for sentence in rule(source(path, text))]
+
+
+SHARED_NAMES = {  # class name -> the files that may each define one
+    "Config": "labs/*/config.py",  # a lab's choices: its module says whose
+    "Arguments": "faces/cli/*.py",  # a command's flags, read by nobody else
+}
+MANY_MEANINGS = {  # class name -> how many definitions there are as yet; each of them is to get a name of its own
+    # results of methods and labs
+    "Effects": 2,
+    "Ends": 2,
+    "Findings": 2,
+    "Grid": 2,
+    "Judged": 2,
+    "Traced": 2,
+    # what is read of a network
+    "Lens": 2,
+    "Reader": 2,
+    "Reading": 3,
+    # data, tasks and their parts
+    "Pairs": 2,
+    "Part": 4,
+    "Table": 3,
+    "Task": 3,
+    # what a face shows
+    "Output": 2,
+    "Shown": 4,
+    "ShownConfig": 2,
+}
+
+
+def test_a_class_name_means_one_thing():
+    where = {
+        name: [path for path in paths if not PurePosixPath(path).match(SHARED_NAMES.get(name, "-"))]
+        for name, paths in walls.public_classes(FILES).items()
+    }
+    many = {name: paths for name, paths in where.items() if len(paths) > MANY_MEANINGS.get(name, 1)}
+    assert not many, "a public class name occurs once"
+    settled = {name for name in MANY_MEANINGS if len(where.get(name, ())) < 2}
+    assert not settled, "these names mean one thing by now: take them off MANY_MEANINGS"
+
+
+@pytest.mark.parametrize("name", SHARED_NAMES)
+def test_a_name_that_may_be_shared_is(name):
+    assert len(walls.public_classes(FILES)[name]) > 1
+
+
+def test_a_class_name_that_occurs_twice_is_found():
+    files = [
+        source("core/a.py", "class A: ...\nclass _B: ..."),
+        source("labs/b.py", "def f():\n    class A: ...\nclass _B: ..."),
+    ]
+    assert walls.public_classes(files) == {"A": ["core/a.py", "labs/b.py"]}
+
+
+EXAMPLES = sorted((PACKAGE.parents[1] / "examples").glob("*.py"))
+NOT_ON_THE_FACADE = {  # example -> what it cannot do yet with `import micrographia as mg` alone
+    "grokking_in_twelve_lines": {"micrographia.labs.grokking.config.PRESETS"},
+    "patch_a_model": {
+        "rich.console.Console",
+        "micrographia.faces.cli.carry_out.write_report",
+        "micrographia.faces.terminal.print_figures",
+    },
+    "read_a_network": {
+        "micrographia.core.losses.cross_entropy",
+        "micrographia.core.store.read_tensors",
+        "micrographia.labs.grokking.config.PRESETS",
+        "micrographia.labs.grokking.task.architecture",
+        "micrographia.labs.grokking.task.make_pairs",
+        "micrographia.methods.fourier.neurons.neuron_clusters",
+    },
+}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_imports_the_facade_alone(path):
+    found = set(walls.beside_the_facade(source(path.name, path.read_text(encoding="utf-8"))))
+    assert found == NOT_ON_THE_FACADE.get(path.stem, set())  # no more, and none that the facade has by now
+
+
+def test_what_an_example_imports_beside_the_facade_is_found():
+    text = "import sys, torch\nimport micrographia as mg\nfrom micrographia.core.sites import Site"
+    assert walls.beside_the_facade(source("one.py", text)) == ["torch", "micrographia.core.sites.Site"]
 
 
 LIGHT = [
