@@ -35,7 +35,7 @@ from micrographia.labs.ioi.planted.theory import (
     missed_in_theory,
     more_together_in_theory,
 )
-from micrographia.methods.attribution import flags as flags_module
+from micrographia.methods.attribution import agreement
 from micrographia.methods.attribution.agreement import Flag, flags_of
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.calibrate import Calibration, calibrate
@@ -347,7 +347,7 @@ def test_no_flag_hangs_on_the_exact_share_by_which_numbers_are_apart(name, mode,
     found = calibrated(name, mode, generator, budget=80, top=40)
 
     def flags(share: float) -> list[tuple[str, Patch]]:
-        monkeypatch.setattr(flags_module, "APART", share)
+        monkeypatch.setattr(agreement, "APART", share)
         return [(flag.kind, flag.patch) for each in found.kinds.values() for flag in flags_of(each, mode)]
 
     told = [(flag.kind, flag.patch) for flag in found.flags]
