@@ -2,13 +2,24 @@
 
 The import hook has to be there before anything of the package is imported, so it comes first in this file. It makes
 beartype check every annotation of `core` and `methods`, jaxtyping's shapes among them; but for functions that are made
-inside others, once a call: to check those costs more than they do.
+inside others, once a call: to check those costs more than they do. Where compiled files may not be kept, they are for
+the length of the tests, out of the way: else each of the processes that tests start compiles torch anew, for seconds.
 """
 
+import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
-import jaxtyping
+COMPILED = tempfile.mkdtemp(prefix="micrographia-tests-") if sys.dont_write_bytecode else None
+if COMPILED:
+    sys.pycache_prefix, sys.dont_write_bytecode = COMPILED, False
+    os.environ["PYTHONPYCACHEPREFIX"] = COMPILED
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+import jaxtyping  # noqa: E402  (kept compiled)
 
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int will do where a float is asked
 _jaxtyped = jaxtyping.jaxtyped
@@ -57,3 +68,8 @@ def _without_checks() -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def pytest_unconfigure() -> None:
+    if COMPILED:
+        shutil.rmtree(COMPILED, ignore_errors=True)
