@@ -7,6 +7,7 @@ the length of the tests, out of the way: else each of the processes that tests s
 """
 
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,13 @@ if COMPILED:
     os.environ["PYTHONPYCACHEPREFIX"] = COMPILED
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-import jaxtyping  # noqa: E402  (kept compiled)
+# Of a long list beartype checks a member at random, from a generator of its own: hypothesis watches the global one.
+_shared, random.getrandbits = random.getrandbits, random.Random(0).getrandbits
+import beartype  # noqa: E402, F401
+
+random.getrandbits = _shared
+
+import jaxtyping  # noqa: E402
 
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int will do where a float is asked
 _jaxtyped = jaxtyping.jaxtyped

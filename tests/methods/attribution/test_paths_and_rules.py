@@ -1,5 +1,7 @@
 """Integrated gradients are complete, GradDrop is its formula, RelP conserves what theory says it conserves."""
 
+import dataclasses
+
 import pytest
 import torch
 from attribution_cases import exact, metric_of, model_of, pairs_of
@@ -100,8 +102,7 @@ def test_grad_drop_is_the_mean_size_over_dropped_layers():
 
 
 def vars_of(name: str) -> dict:
-    arch = A_FEW[name]
-    return {field: getattr(arch, field) for field in type(arch).__slots__}
+    return dataclasses.asdict(A_FEW[name])
 
 
 def test_a_place_whose_effects_cancel_is_found_by_grad_drop_alone():
