@@ -37,7 +37,7 @@ def sides(pairs: Pairs, mode: str) -> Sides:
 
 def metric(pairs: Pairs, logits: Tensor) -> Tensor:
     rows = torch.arange(len(pairs))
-    return logits[rows, -1, pairs.right] - logits[rows, -1, pairs.wrong]
+    return logits[rows, -1, pairs.answer] - logits[rows, -1, pairs.wrong]
 
 
 def word(site: Site) -> str:

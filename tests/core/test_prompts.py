@@ -22,7 +22,7 @@ def test_pairs_of_text_become_tokens_and_answers():
     pairs = from_texts(model(), [PairText("Mary sees", "John sees", "she", "he")] * 2)
     assert len(pairs) == 2
     assert torch.equal(pairs.clean, torch.tensor([[0, 1, 3]] * 2))
-    assert pairs.right.tolist() == [6, 6]
+    assert pairs.answer.tolist() == [6, 6]
     assert pairs.wrong is not None
     assert pairs.wrong.tolist() == [5, 5]
     assert pairs.texts[0] == ("Mary sees", "John sees")
@@ -61,7 +61,7 @@ def test_what_makes_no_pairs_is_refused():
 
 
 def test_the_first_token_of_an_answer_is_scored_when_told():
-    assert from_texts(model(), [PairText("Mary", "John", "then she")], first_token=True).right.tolist() == [4]
+    assert from_texts(model(), [PairText("Mary", "John", "then she")], first_token=True).answer.tolist() == [4]
 
 
 def test_tokens_that_do_not_line_up_are_refused_too():
@@ -77,7 +77,7 @@ def test_tokens_that_do_not_line_up_are_refused_too():
 
 def test_as_many_wrong_answers_as_right_ones_are_asked_for(unchecked):
     ids, right = torch.tensor([[0, 1], [0, 2]]), torch.tensor([3, 4])
-    with pytest.raises(BadPrompt, match="2 right answers stand against 1 wrong"):
+    with pytest.raises(BadPrompt, match="2 answers stand against 1 wrong"):
         check_aligned(Pairs(ids, ids, right, right[:1]))
 
 
@@ -100,5 +100,5 @@ def test_the_first_difference_is_that_of_any_pair_and_padding_is_none():
     assert first_difference(padded) == 3
     ids = padded.clean.ids.clone()
     ids[0, 0] = 5
-    assert first_difference(Pairs(Batch(ids, padded.clean.mask), padded.corrupt, padded.right)) == 3
-    assert first_difference(Pairs(padded.clean, padded.clean, padded.right)) == 5
+    assert first_difference(Pairs(Batch(ids, padded.clean.mask), padded.corrupt, padded.answer)) == 3
+    assert first_difference(Pairs(padded.clean, padded.clean, padded.answer)) == 5

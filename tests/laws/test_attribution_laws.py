@@ -40,7 +40,7 @@ def given_pairs(arch: Architecture, seed: int) -> Pairs:
 
 def difference(pairs: Pairs) -> Metric:
     assert pairs.wrong is not None
-    return logit_difference(pairs.right, pairs.wrong)
+    return logit_difference(pairs.answer, pairs.wrong)
 
 
 def sides(pairs: Pairs, mode: str) -> tuple[Tensor, Tensor]:
@@ -103,8 +103,8 @@ def test_attribution_equals_exact_patching_on_a_linear_model(arch, seed, mode, m
 def test_writers_direct_effects_sum_to_the_logit_difference(arch, seed, pos):
     model, pairs = small_model(arch, seed=seed, dtype=DOUBLE), given_pairs(arch, seed)
     logits = model.run(pairs.clean).logits
-    found = direct_logit_attribution(model, pairs.clean, pairs.right, pairs.wrong, pos=pos)
-    metric = logit_difference(pairs.right, pairs.wrong, pos=pos)
+    found = direct_logit_attribution(model, pairs.clean, pairs.answer, pairs.wrong, pos=pos)
+    metric = logit_difference(pairs.answer, pairs.wrong, pos=pos)
     torch.testing.assert_close(found.total, metric.of_vocabulary(logits, prompts(N)), **TIGHT)
 
 
@@ -205,7 +205,7 @@ def test_patching_everything_recovers_the_other_run(arch, seed, mode, plan):
 @given(attending, SEEDS, MODES)
 def test_where_both_prompts_are_one_nothing_changes_and_nothing_is_scored(arch, seed, mode):
     model, pairs = small_model(arch, seed=seed, dtype=DOUBLE), given_pairs(arch, seed)
-    same = Pairs(pairs.clean, pairs.clean, pairs.right, pairs.wrong)
+    same = Pairs(pairs.clean, pairs.clean, pairs.answer, pairs.wrong)
     metric, graph = difference(pairs), graph_of(model)
     sites = [site for site in model.sites if site.kind not in ("logits", "result")]
     patches: list[Patch] = [(Place(site),) for site in sites]

@@ -48,7 +48,7 @@ def padded(texts: list[Tensor]) -> Batch:
 
 def difference(pairs: Pairs) -> Metric:
     assert pairs.wrong is not None
-    return logit_difference(pairs.right, pairs.wrong)
+    return logit_difference(pairs.answer, pairs.wrong)
 
 
 def some_senders(graph: Graph) -> list[Patch]:
@@ -106,7 +106,7 @@ def test_edges_of_a_padded_prompt_score_as_those_of_the_prompt_alone(kind, metho
 
 def test_without_its_mask_a_padded_prompt_scores_otherwise():
     model, (batch, _) = model_of("grouped heads"), rows()
-    bare = Pairs(batch.clean.ids, batch.corrupt.ids, batch.right, batch.wrong)
+    bare = Pairs(batch.clean.ids, batch.corrupt.ids, batch.answer, batch.wrong)
     sender: list[Patch] = [(Place(INPUT),)]
     found, other = (
         path_patch(model, pairs, [difference(pairs)], sender, graph_of(model).readers).values for pairs in (batch, bare)

@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 
 from micrographia.core.errors import BadShape
-from micrographia.methods.explain import Effects, explain, percent
+from micrographia.methods.explain import PairEffects, explain, percent
 
 Output = Callable[[tuple[int, int]], float]
 
 
-def planted(output: Output) -> Effects:
-    """Effects of patching the two inputs of a gate: 1 is clean, 0 corrupt."""
+def planted(output: Output) -> PairEffects:
+    """PairEffects of patching the two inputs of a gate: 1 is clean, 0 corrupt."""
     gap = output((1, 1)) - output((0, 0))
     ones = [(1, 0), (0, 1)]
     lost = [(0, 1), (1, 0)]
     both = torch.full((2, 2), float("nan"))
     both[0, 1] = both[1, 0] = 1.0
-    return Effects(
+    return PairEffects(
         ("A", "B"),
         torch.tensor([(output(state) - output((0, 0))) / gap for state in ones]),
         torch.tensor([(output((1, 1)) - output(state)) / gap for state in lost]),
@@ -34,7 +34,7 @@ GATES: dict[str, Output] = {
 }
 
 
-def gates(effects: Effects) -> list[str]:
+def gates(effects: PairEffects) -> list[str]:
     return [word.reading for word in explain(effects) if len(word.parts) == 2]
 
 
@@ -54,67 +54,69 @@ def test_denoising_finds_an_or_and_noising_neither_input_alone():
 
 def test_a_chain_is_sufficient_and_necessary_and_no_gate():
     both = torch.tensor([[float("nan"), 1.0], [1.0, float("nan")]])
-    words = explain(Effects(("A", "B"), torch.ones(2), torch.ones(2), both, both))
+    words = explain(PairEffects(("A", "B"), torch.ones(2), torch.ones(2), both, both))
     assert [word.reading for word in words] == ["sufficient and necessary"] * 2
 
 
 def test_a_backup_is_named_with_what_it_backs_up_and_in_either_order():
     both = torch.tensor([[float("nan"), 1.0], [1.0, float("nan")]])
     denoise, noise = torch.tensor([0.95, 0.05]), torch.tensor([0.06, 0.04])
-    [*_, word] = explain(Effects(("primary", "spare"), denoise, noise, both, both))
+    [*_, word] = explain(PairEffects(("primary", "spare"), denoise, noise, both, both))
     assert word.reading == "backup"
     assert word.parts == ("primary", "spare")
     assert word.sentence.startswith("spare looks like a backup of primary")
     assert "6%" in word.sentence
-    [*_, word] = explain(Effects(("spare", "primary"), denoise.flip(0), noise.flip(0), both, both))
+    [*_, word] = explain(PairEffects(("spare", "primary"), denoise.flip(0), noise.flip(0), both, both))
     assert word.parts == ("primary", "spare")
 
 
 def test_partial_redundancy_is_said_without_a_gate():
     both = torch.tensor([[float("nan"), 0.9], [0.9, float("nan")]])
-    assert gates(Effects(("A", "B"), torch.tensor([0.5, 0.5]), torch.tensor([0.3, 0.3]), both, both)) == ["redundant"]
+    assert gates(PairEffects(("A", "B"), torch.tensor([0.5, 0.5]), torch.tensor([0.3, 0.3]), both, both)) == [
+        "redundant"
+    ]
     additive = torch.tensor([[float("nan"), 0.6], [0.6, float("nan")]])
-    assert gates(Effects(("A", "B"), torch.tensor([0.3, 0.3]), torch.tensor([0.3, 0.3]), additive, additive)) == []
+    assert gates(PairEffects(("A", "B"), torch.tensor([0.3, 0.3]), torch.tensor([0.3, 0.3]), additive, additive)) == []
 
 
 def test_nothing_is_said_of_pairs_that_were_not_measured_together_but_an_and():
     denoise, noise = torch.tensor([1.0, 1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 0.5, 0.5])
-    words = explain(Effects(tuple("ABCD"), denoise, noise))
+    words = explain(PairEffects(tuple("ABCD"), denoise, noise))
     assert [word.parts for word in words if len(word.parts) == 2] == [("C", "D")]
 
 
 def test_an_estimate_above_the_exact_loss_is_flagged():
-    effects = Effects(("A", "B"), torch.zeros(2), torch.tensor([0.02, 0.3]), estimate=torch.tensor([0.5, 0.3]))
+    effects = PairEffects(("A", "B"), torch.zeros(2), torch.tensor([0.02, 0.3]), estimate=torch.tensor([0.5, 0.3]))
     first, second = explain(effects)
     assert "estimate of the loss is 50%" in first.sentence
     assert "estimate" not in second.sentence
 
 
 def test_what_works_against_the_answer_is_said_so():
-    [word] = explain(Effects(("negative head",), torch.tensor([-0.4]), torch.tensor([-0.2])))
+    [word] = explain(PairEffects(("negative head",), torch.tensor([-0.4]), torch.tensor([-0.2])))
     assert word.reading == "works against"
     assert "-40%" in word.sentence
 
 
 def test_a_part_that_serves_in_one_direction_and_hinders_in_the_other_is_not_said_to_be_against():
-    (word,) = explain(Effects(("A",), torch.tensor([0.9]), torch.tensor([-0.15])))
+    (word,) = explain(PairEffects(("A",), torch.tensor([0.9]), torch.tensor([-0.15])))
     assert word.reading == "both ways"
     assert "brings back 90" in word.sentence
 
 
 @pytest.mark.parametrize("shows", [0.1, 0.6])
 def test_the_caller_says_from_where_on_an_effect_counts(shows):
-    [word] = explain(Effects(("A",), torch.tensor([0.5]), torch.tensor([0.5])), shows=shows)
+    [word] = explain(PairEffects(("A",), torch.tensor([0.5]), torch.tensor([0.5])), shows=shows)
     assert (word.reading == "sufficient and necessary") == (shows == 0.1)
 
 
 def test_numbers_that_do_not_fit_the_names_are_refused():
     wrong: Tensor = torch.zeros(3)
     with pytest.raises(BadShape, match="2 parts"):
-        explain(Effects(("A", "B"), torch.zeros(2), wrong))
+        explain(PairEffects(("A", "B"), torch.zeros(2), wrong))
 
 
 def test_no_minus_stands_before_a_zero():
-    words = explain(Effects(("A", "B"), torch.tensor([-0.001, 0.001]), torch.tensor([-0.004, -0.0])))
+    words = explain(PairEffects(("A", "B"), torch.tensor([-0.001, 0.001]), torch.tensor([-0.004, -0.0])))
     assert not any("-0%" in word.sentence for word in words)
     assert [percent(x, 1) for x in (-0.0004, -0.45, 0.0, 1.0)] == ["0.0%", "-45.0%", "0.0%", "100.0%"]

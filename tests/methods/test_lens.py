@@ -122,7 +122,7 @@ def test_the_lens_reads_any_residual_site():
 def test_in_the_planted_chain_only_the_right_speaker_and_murmurs_write_the_answer():
     planted = PLANTED["chain"]()
     pairs = planted.pairs
-    found = direct_logit_attribution(planted.model, pairs.clean, pairs.right, pairs.wrong)
+    found = direct_logit_attribution(planted.model, pairs.clean, pairs.answer, pairs.wrong)
     label, part = found.top(1)[0]
     assert label == "L2.mlp_out"
     assert part == pytest.approx(2.0, abs=0.2)  # the gain, and the murmurs around

@@ -38,7 +38,7 @@ def small(name: str) -> tuple[Transformer, Pairs]:
 
 def difference(pairs: Pairs):
     assert pairs.wrong is not None
-    return logit_difference(pairs.right, pairs.wrong)
+    return logit_difference(pairs.answer, pairs.wrong)
 
 
 def sender(node: Node) -> Patch:
@@ -205,11 +205,11 @@ def test_any_place_can_send():
 def test_senders_in_pieces_and_the_noising_form():
     model, pairs = small("modern")
     graph = graph_of(model)
-    metrics = [difference(pairs), log_prob(pairs.right)]
+    metrics = [difference(pairs), log_prob(pairs.answer)]
     whole = path_patch(model, pairs, metrics, senders_of(graph), [Node(LOGITS)], mode="noise")
     pieces = path_patch(model, pairs, metrics, senders_of(graph), [Node(LOGITS)], mode="noise", tokens_at_once=1)
     torch.testing.assert_close(whole.values, pieces.values)
-    swapped = Pairs(pairs.corrupt, pairs.clean, pairs.right, pairs.wrong)
+    swapped = Pairs(pairs.corrupt, pairs.clean, pairs.answer, pairs.wrong)
     torch.testing.assert_close(
         whole.values, path_patch(model, swapped, metrics, senders_of(graph), [Node(LOGITS)]).values
     )

@@ -138,10 +138,10 @@ class _Filled:
             middle, low, high = (format(_Filled(value[name]), spec) for name in ("median", "low", "high"))
             return middle if low == middle == high else f"{middle} ({low} to {high})"
         if isinstance(value, Sequence) and not isinstance(value, str):
-            return ", ".join(format(_Filled(part), "" if isinstance(part, str) else spec) for part in value) or "none"
+            return ", ".join(format(_Filled(part), spec) for part in value) or "none"
         if isinstance(value, str | bool):
             return str(value)
-        return format(value, spec) if spec else _plain(value)
+        return format(value, spec) if spec and not isinstance(value, int) else _plain(value)
 
 
 class Measured(NamedTuple):

@@ -239,7 +239,7 @@ def hints_of(kind: type) -> dict[str, Any]:
 
 def refuse_misfits(kind: type, fields: Mapping[str, Any]) -> None:
     """Raise BadConfig for values that are not of the kind that the fields of a dataclass hold, naming each."""
-    hints = hints_of(kind)
+    hints = {**hints_of(kind), **get_type_hints(kind)}
     odd = {name: value for name, value in fields.items() if not _fits(value, hints[name])}
     if odd:
         raise BadConfig(f"Asked for {odd}. {'; '.join(f'{name} takes {_told(hints[name])}' for name in odd)}.")

@@ -18,14 +18,15 @@ from torch import Tensor
 
 from micrographia.core.errors import UserError
 from micrographia.core.figures import Figure
+from micrographia.core.prompts import gap_of
 from micrographia.core.sites import Site, SiteLike, as_site
 from micrographia.core.sweep.places import Place, words_of
 from micrographia.core.titles import MODES, Mode
 
 NEGLIGIBLE = 1e-4
 """Of the largest effect: what is smaller is left out of a list of the largest."""
-SAME = 1e-6
-"""Baselines closer than this share of their size are the same number in float32."""
+SHOWN = 10
+"""Places that are printed."""
 COORDINATES = ("layer", "pos", "head", "unit", "query", "key")
 
 
@@ -41,7 +42,7 @@ class Effects:
     mode: Mode
     method: str
     """A name of `core.titles.METHODS`; "exact" for patching."""
-    scores: Mapping[Site, Tensor]
+    scores: dict[Site, Tensor]
     axes: Mapping[Site, tuple[str, ...]]
     clean: Float[Tensor, "prompt"]
     corrupt: Float[Tensor, "prompt"]
@@ -90,9 +91,11 @@ class Effects:
     def __str__(self) -> str:
         sign, gap = MODES[self.mode].sign, self.gap
         lines = [repr(self), f"{self.metric}: clean {_mean(self.clean):.4g}, corrupt {_mean(self.corrupt):.4g}"]
-        for place, value in self.top():
+        for each, flat in largest(self.maps(), SHOWN):
+            value, at = float(each.raw[self.mode].mean(0).ravel()[flat]), each.cell(flat).get("pos")
             share = "" if gap is None or self.gives == "size" else f"  {sign * value / gap:+.1%} of the gap"
-            lines.append(f"  {place!s:<32} {value:+.4g}{share}")
+            token = f"  at {self.positions[at]!r}" if self.positions and at is not None else ""
+            lines.append(f"  {each.name(flat):<32} {value:+.4g}{share}{token}")
         return "\n".join(lines)
 
     def share(self) -> dict[Site, Tensor]:
@@ -130,12 +133,6 @@ class Effects:
     def named(self, positions: Sequence[str]) -> "Effects":
         """The same with names for its positions."""
         return replace(self, positions=tuple(positions))
-
-
-def gap_of(clean: Tensor, corrupt: Tensor) -> float | None:
-    """Clean less corrupt, over the prompts; None where rounding alone tells them apart."""
-    one, other = _mean(clean), _mean(corrupt)
-    return one - other if abs(one - other) > SAME * max(abs(one), abs(other)) else None
 
 
 def _mean(values: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What an answer is worth: metrics of the logits at one position, a number per prompt.
+"""Metrics of next-token logits at one position: a number per prompt.
 
 A `Metric` says which columns of the vocabulary it reads, so that a run computes no others, and how they make a number.
 All but `rank` can be differentiated. Patching, attribution and circuits take any of them, and the user's own. Logits of
@@ -6,15 +6,17 @@ a narrower dtype are widened to float32 first: of two bfloat16 numbers the diffe
 Rows of a batch may be many patches of few prompts: `prompt` tells each row's prompt.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from micrographia.core.edits import Edit
 from micrographia.core.errors import BadShape
-from micrographia.core.model import LogitsAt, Readout
+from micrographia.core.model import LogitsAt, Model, Readout
+from micrographia.core.tokens import Inputs, ids_of
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """(logits (row, column), prompt of each row (row,)) -> (row,)."""
@@ -46,6 +48,11 @@ class Metric:
             )
         return self.score(logits[:, 0], prompt)
 
+    def of(self, model: Model, inputs: Inputs, *, edits: Sequence[Edit] = ()) -> Float[Tensor, "prompt"]:
+        """The metric of every prompt under a model, with these edits. One forward pass."""
+        rows = prompts(len(ids_of(inputs)), ids_of(inputs).device)
+        return self(model.run(inputs, edits=edits, logits=self.readout(rows)).logits, rows)
+
     def of_vocabulary(self, logits: Float[Tensor, "row pos vocab"], prompt: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
         """The metric of each row, from logits at every position and of the whole vocabulary."""
         here = logits[:, self.pos]
@@ -62,8 +69,8 @@ def _of_rows(each: Tensor, prompt: Tensor, like: Tensor) -> Tensor:
     return each.to(like.device)[prompt.to(like.device)]
 
 
-def logit_difference(right: Int[Tensor, "prompt"], wrong: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
-    """Logit of the right answer less that of the wrong one: linear in the logits, so negative parts show too.
+def logit_difference(answer: Int[Tensor, "prompt"], wrong: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """Logit of the answer less that of the wrong one: linear in the logits, so negative parts show too.
 
     Source: Wang et al., "Interpretability in the wild" (2022), section 2.
     """
@@ -72,28 +79,28 @@ def logit_difference(right: Int[Tensor, "prompt"], wrong: Int[Tensor, "prompt"],
         own, other = _wide(x).unbind(1)
         return own - other
 
-    return Metric("logit difference", "logits", score, torch.stack([right, wrong], 1), pos)
+    return Metric("logit difference", "logits", score, torch.stack([answer, wrong], 1), pos)
 
 
-def logit(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
-    """Logit of the right answer, as it is."""
-    return Metric("logit", "logits", lambda x, prompt: _wide(x[:, 0]), right[:, None], pos)
+def logit(answer: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """Logit of the answer, as it is."""
+    return Metric("logit", "logits", lambda x, prompt: _wide(x[:, 0]), answer[:, None], pos)
 
 
-def log_prob(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
-    """Natural logarithm of the right answer's probability, in nats."""
+def log_prob(answer: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """Natural logarithm of the answer's probability, in nats."""
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        return _wide(x).log_softmax(-1).gather(-1, _of_rows(right[:, None], prompt, x))[:, 0]
+        return _wide(x).log_softmax(-1).gather(-1, _of_rows(answer[:, None], prompt, x))[:, 0]
 
     return Metric("log-probability", "nats", score, None, pos)
 
 
-def prob(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
-    """Probability of the right answer. It hardly sees what lowers an answer that is unlikely anyway."""
+def prob(answer: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """Probability of the answer. It hardly sees what lowers an answer that is unlikely anyway."""
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        return _wide(x).softmax(-1).gather(-1, _of_rows(right[:, None], prompt, x))[:, 0]
+        return _wide(x).softmax(-1).gather(-1, _of_rows(answer[:, None], prompt, x))[:, 0]
 
     return Metric("probability", "probability", score, None, pos)
 
@@ -109,25 +116,25 @@ def kl(reference: Float[Tensor, "prompt vocab"], *, pos: int = -1) -> Metric:
     return Metric("KL divergence", "nats", score, None, pos)
 
 
-def rank(right: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
-    """How many tokens have a larger logit than the right answer. No gradient."""
+def rank(answer: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
+    """How many tokens have a larger logit than the answer. No gradient."""
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        own = x.gather(-1, _of_rows(right[:, None], prompt, x))
+        own = x.gather(-1, _of_rows(answer[:, None], prompt, x))
         return (x > own).sum(-1).to(torch.promote_types(x.dtype, torch.float32))
 
     return Metric("rank", "tokens", score, None, pos)
 
 
 PAIRED: Mapping[str, Callable[[Tensor, Tensor, Tensor, int], Metric]] = {
-    "logit-diff": lambda right, wrong, reference, pos: logit_difference(right, wrong, pos=pos),
-    "logit": lambda right, wrong, reference, pos: logit(right, pos=pos),
-    "log-prob": lambda right, wrong, reference, pos: log_prob(right, pos=pos),
-    "prob": lambda right, wrong, reference, pos: prob(right, pos=pos),
-    "kl": lambda right, wrong, reference, pos: kl(reference, pos=pos),
-    "rank": lambda right, wrong, reference, pos: rank(right, pos=pos),
+    "logit-diff": lambda answer, wrong, reference, pos: logit_difference(answer, wrong, pos=pos),
+    "logit": lambda answer, wrong, reference, pos: logit(answer, pos=pos),
+    "log-prob": lambda answer, wrong, reference, pos: log_prob(answer, pos=pos),
+    "prob": lambda answer, wrong, reference, pos: prob(answer, pos=pos),
+    "kl": lambda answer, wrong, reference, pos: kl(reference, pos=pos),
+    "rank": lambda answer, wrong, reference, pos: rank(answer, pos=pos),
 }
-"""The metrics by name, from right and wrong answers (prompt,), the clean run's logits where they are read (prompt,
+"""The metrics by name, from answers and wrong answers (prompt,), the clean run's logits where they are read (prompt,
 vocab), and that position."""
 
 

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from micrographia.core.errors import BadPrompt, UserError
-from micrographia.core.metrics import PAIRED, Metric, prompts
+from micrographia.core.metrics import PAIRED, Metric
 from micrographia.core.model import Model
+from micrographia.core.titles import Mode
 from micrographia.core.tokens import (
     Batch,
     Inputs,
@@ -25,10 +26,11 @@ from micrographia.core.tokens import (
     mask_of,
     rows_of,
     single_token,
+    to_str_tokens,
 )
 
 
-class Reader(Model, Protocol):
+class LanguageModel(Model, Protocol):
     """A Model that reads text the way it is used to, with its own special tokens."""
 
     def to_tokens(self, texts: str | Sequence[str], *, prepend_bos: bool | None = None) -> Inputs: ...
@@ -45,11 +47,11 @@ class PairText(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pairs:
-    """Prompt pairs as tokens; `right` and `wrong` hold one token id per pair, read at position `pos`."""
+    """Prompt pairs as tokens; `answer` and `wrong` hold one token id per pair, read at position `pos`."""
 
     clean: Inputs
     corrupt: Inputs
-    right: Int[Tensor, "prompt"]
+    answer: Int[Tensor, "prompt"]
     wrong: Int[Tensor, "prompt"] | None = None
     texts: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     pos: int = -1
@@ -57,20 +59,28 @@ class Pairs:
     def __len__(self) -> int:
         return len(ids_of(self.clean))
 
+    def base(self, mode: Mode) -> Inputs:
+        """The prompts that are patched: the corrupt ones in denoising, the clean ones in noising."""
+        return self.corrupt if mode == "denoise" else self.clean
+
+    def donor(self, mode: Mode) -> Inputs:
+        """The prompts whose values are written into the others."""
+        return self.clean if mode == "denoise" else self.corrupt
+
     def rows(self, rows: Int[Tensor, "row"] | slice) -> "Pairs":
         """Some of the pairs, in this order."""
         chosen = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
         return Pairs(
             rows_of(self.clean, rows),
             rows_of(self.corrupt, rows),
-            self.right[rows],
+            self.answer[rows],
             None if self.wrong is None else self.wrong[rows],
             tuple(self.texts[i] for i in chosen) if self.texts else (),
             self.pos,
         )
 
 
-def from_texts(model: Reader, rows: Sequence[PairText], *, first_token: bool = False) -> Pairs:
+def from_texts(model: LanguageModel, rows: Sequence[PairText], *, first_token: bool = False) -> Pairs:
     """Read pairs of texts with the model's own tokenizer, onto the device of its weights.
 
     `first_token` scores the first token of an answer that is several. Pairs of different lengths give padded Batches.
@@ -117,6 +127,38 @@ def _place_to_fill(tokenizer: Tokenizer | None, *sides: Int[Tensor, "prompt pos"
     return found[0][0]
 
 
+def position_names(pairs: Pairs, tokenizer: Tokenizer | None) -> list[str]:
+    """A name for each position: its number with the token, both where the sides differ, "…" where prompts do.
+
+    Without a tokenizer the numbers alone.
+    """
+    if tokenizer is None:
+        return [str(i) for i in range(ids_of(pairs.clean).shape[1])]
+    clean, corrupt = (_token_columns(side, tokenizer) for side in (pairs.clean, pairs.corrupt))
+    return [f"{i} {_token_name(one, other)}" for i, (one, other) in enumerate(zip(clean, corrupt))]
+
+
+def _token_columns(inputs: Inputs, tokenizer: Tokenizer | None) -> list[set[str]]:
+    """The different tokens at each position; padding counts as one of its own."""
+    ids, mask = ids_of(inputs), mask_of(inputs)
+    rows = [to_str_tokens(tokenizer, row) for row in ids]
+    if mask is not None:
+        rows = [[text if there else "" for text, there in zip(row, seen)] for row, seen in zip(rows, mask.tolist())]
+    return [set(column) for column in zip(*rows)]
+
+
+def _token_name(clean: set[str], corrupt: set[str]) -> str:
+    if len(clean) > 1 or len(corrupt) > 1:
+        return "…"
+    (one,), (other,) = clean, corrupt
+    return shown_token(one) if one == other else f"{shown_token(one)} / {shown_token(other)}"
+
+
+def shown_token(text: str) -> str:
+    """A token as it can be seen: without spaces around it, line breaks by their code."""
+    return text.strip() or repr(text)[1:-1] or "(padding)"
+
+
 def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:
     """Raise BadPrompt unless both sides have the same shape and padding and there are as many answers as pairs.
 
@@ -125,14 +167,14 @@ def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:
     clean, corrupt = ids_of(pairs.clean), ids_of(pairs.corrupt)
     if not len(clean):
         raise BadPrompt("Asked to compare prompts, but no pair was given. Give at least one.")
-    if len(clean) != len(corrupt) or len(pairs.right) != len(clean):
+    if len(clean) != len(corrupt) or len(pairs.answer) != len(clean):
         raise BadPrompt(
-            f"{len(clean)} clean prompts stand against {len(corrupt)} corrupt ones and {len(pairs.right)} answers. "
+            f"{len(clean)} clean prompts stand against {len(corrupt)} corrupt ones and {len(pairs.answer)} answers. "
             "Give as many of each."
         )
-    if pairs.wrong is not None and len(pairs.wrong) != len(pairs.right):
+    if pairs.wrong is not None and len(pairs.wrong) != len(pairs.answer):
         raise BadPrompt(
-            f"{len(pairs.right)} right answers stand against {len(pairs.wrong)} wrong ones. Give as many of each."
+            f"{len(pairs.answer)} answers stand against {len(pairs.wrong)} wrong ones. Give as many of each."
         )
     left, right = (mask_of(side) for side in (pairs.clean, pairs.corrupt))
     lengths = [
@@ -190,18 +232,39 @@ def metric_of(name: str, pairs: Pairs, model: Model) -> Metric:
         raise UserError(f"Asked for the metric {name!r}, which is not known. Nearest: {near}.")
     if name in NEED_WRONG and pairs.wrong is None:
         raise BadPrompt(f"The metric {name!r} compares two answers, but the pairs name no wrong one. Give one to each.")
-    reference = pairs.right
+    reference = pairs.answer
     if name in NEED_REFERENCE:
         logits = model.run(pairs.clean, logits=[pairs.pos]).logits
         reference = logits[:, 0]
-    return PAIRED[name](pairs.right, pairs.right if pairs.wrong is None else pairs.wrong, reference, pairs.pos)
+    return PAIRED[name](pairs.answer, pairs.answer if pairs.wrong is None else pairs.wrong, reference, pairs.pos)
 
 
-def ends_of(model: Model, pairs: Pairs, metric: Metric) -> tuple[Float[Tensor, "prompt"], Float[Tensor, "prompt"]]:
+class Baselines(NamedTuple):
+    """A metric of the clean and of the corrupt prompts."""
+
+    metric: Metric
+    clean: Float[Tensor, "prompt"]
+    corrupt: Float[Tensor, "prompt"]
+
+    @property
+    def gap(self) -> float | None:
+        """Clean less corrupt, over the prompts; None where rounding alone tells them apart."""
+        return gap_of(self.clean, self.corrupt)
+
+
+SAME = 1e-6
+"""Baselines closer than this share of their size are the same number in float32."""
+
+
+def gap_of(clean: Float[Tensor, "prompt"], corrupt: Float[Tensor, "prompt"]) -> float | None:
+    """Clean less corrupt, over the prompts; None where rounding alone tells them apart."""
+    one, other = (float(values.double().mean()) for values in (clean, corrupt))
+    return one - other if abs(one - other) > SAME * max(abs(one), abs(other)) else None
+
+
+def baselines(model: Model, pairs: Pairs, metric: Metric) -> Baselines:
     """The metric of the clean and of the corrupt prompt of every pair. Two forward passes."""
-    rows = prompts(len(pairs), pairs.right.device)
-    clean, corrupt = (model.run(side, logits=metric.readout(rows)).logits for side in (pairs.clean, pairs.corrupt))
-    return metric(clean, rows), metric(corrupt, rows)
+    return Baselines(metric, metric.of(model, pairs.clean), metric.of(model, pairs.corrupt))
 
 
 def metrics_of(names: Sequence[str], pairs: Pairs, model: Model) -> list[Metric]:

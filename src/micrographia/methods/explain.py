@@ -20,11 +20,13 @@ from micrographia.core.errors import BadShape
 SHOWS = 0.1
 """Of the gap between the runs: an effect below it counts as none. Our choice; the caller may pass another."""
 
-Reading = Literal["sufficient and necessary", "sufficient", "necessary", "works against", "both ways", "not seen alone"]
+Sufficiency = Literal[
+    "sufficient and necessary", "sufficient", "necessary", "works against", "both ways", "not seen alone"
+]
 Gate = Literal["AND", "OR", "backup", "redundant"]
 
 
-class Effects(NamedTuple):
+class PairEffects(NamedTuple):
     """Shares of the gap between clean and corrupt run, by part.
 
     `denoise`: how much of it the part brings back, written from the clean run into the corrupt one. `noise`: how much
@@ -44,7 +46,7 @@ class Word(NamedTuple):
     """One part, or two of them, and what the numbers say."""
 
     parts: tuple[str, ...]
-    reading: Reading | Gate
+    reading: Sufficiency | Gate
     sentence: str
 
 
@@ -58,7 +60,7 @@ def percent(share: float, places: int = 0) -> str:
     return told if told.strip("-0.%") else told.lstrip("-")
 
 
-def explain(effects: Effects, *, shows: float = SHOWS) -> list[Word]:
+def explain(effects: PairEffects, *, shows: float = SHOWS) -> list[Word]:
     """A sentence for each part, then one for each pair that looks like a gate or a backup.
 
     `shows`: from which share of the gap on an effect counts. Raises BadShape where the numbers do not fit the names.
@@ -69,9 +71,9 @@ def explain(effects: Effects, *, shows: float = SHOWS) -> list[Word]:
     return [*singles, *(word for word in pairs if word is not None)]
 
 
-def _single(effects: Effects, i: int, shows: float) -> Word:
+def _single(effects: PairEffects, i: int, shows: float) -> Word:
     d, n = effects.denoise[i].item(), effects.noise[i].item()
-    reading: Reading = SINGLE[d >= shows, n >= shows]
+    reading: Sufficiency = SINGLE[d >= shows, n >= shows]
     if min(d, n) <= -shows:
         reading = "both ways" if max(d, n) >= shows else "works against"
     name = effects.names[i]
@@ -79,7 +81,7 @@ def _single(effects: Effects, i: int, shows: float) -> Word:
     return Word((name,), reading, f"{numbers}: {SENTENCES[reading]}{_doubt(effects, i, n, shows)}")
 
 
-SINGLE: Mapping[tuple[bool, bool], Reading] = {  # (denoising shows, noising shows)
+SINGLE: Mapping[tuple[bool, bool], Sufficiency] = {  # (denoising shows, noising shows)
     (True, True): "sufficient and necessary",
     (True, False): "sufficient",
     (False, True): "necessary",
@@ -100,7 +102,7 @@ SENTENCES: Mapping[str, str] = {
 }
 
 
-def _doubt(effects: Effects, i: int, n: float, shows: float) -> str:
+def _doubt(effects: PairEffects, i: int, n: float, shows: float) -> str:
     """Where the estimate says more than the exact ablation: something makes up for the loss."""
     if effects.estimate is None or effects.estimate[i].item() - n < shows:
         return ""
@@ -149,7 +151,7 @@ GATES: tuple[tuple[Gate, Callable[[_Numbers], bool]], ...] = (  # the first that
 )
 
 
-def _pair(effects: Effects, i: int, j: int, shows: float) -> Word | None:
+def _pair(effects: PairEffects, i: int, j: int, shows: float) -> Word | None:
     found = _Numbers(
         (effects.denoise[i].item(), effects.denoise[j].item()),
         (effects.noise[i].item(), effects.noise[j].item()),
@@ -212,7 +214,7 @@ def _measured(joint: Tensor | None, i: int, j: int) -> float | None:
     return None if value is None or value != value else value
 
 
-def _check(effects: Effects) -> None:
+def _check(effects: PairEffects) -> None:
     n = len(effects.names)
     flat = (effects.denoise, effects.noise, effects.estimate)
     square = (effects.joint_denoise, effects.joint_noise)

@@ -58,12 +58,12 @@ class Lens(NamedTuple):
 def direct_logit_attribution(
     model: Model,
     inputs: Inputs,
-    right: Int[Tensor, "prompt"],
+    answer: Int[Tensor, "prompt"],
     wrong: Int[Tensor, "prompt"] | None = None,
     *,
     pos: int = -1,
 ) -> Direct:
-    """The logit of `right` at `pos`, less that of `wrong`, as a sum over everything that writes to the residual stream.
+    """The logit of `answer` at `pos`, less that of `wrong`, as a sum over all that write to the residual stream.
 
     Labels are "pos_embed", "embed", "L3.z[5]", "L3.mlp_out", and for constants "L3.b_O", "L3.b_out", "final_norm_b" and
     "b_U". A bias inside a head is part of that head. Where a norm stands behind attention or MLP (Gemma 2 and 3,
@@ -72,7 +72,7 @@ def direct_logit_attribution(
     logits are not linear in a sum of writers (BERT).
     """
     check_additive(model, inputs)
-    directions = _directions(model, right, wrong)
+    directions = _directions(model, answer, wrong)
     front = [INPUT, *(site for site in (POS_EMBED, SCALE) if site in model.sites)]
     kinds = {"z", "mlp_out", *(("attn_raw", "attn_out", "mlp_raw") if normed_behind(model) else ())}
     cache = model.run(inputs, keep=[*front, *(s for s in model.sites if s.kind in kinds)], logits="last").cache
@@ -87,7 +87,7 @@ def direct_logit_attribution(
     constants = (("final_norm_b", model.weights.final_norm_b, directions), ("b_U", model.weights.b_U, None))
     for label, bias, direction in constants:
         if bias is not None:
-            parts[label] = bias @ direction if direction is not None else _of_answers(bias, right, wrong)
+            parts[label] = bias @ direction if direction is not None else _of_answers(bias, answer, wrong)
     return Direct(tuple(parts), torch.stack(list(parts.values()), 1))
 
 
@@ -95,7 +95,7 @@ def by_source(
     model: Model,
     inputs: Inputs,
     heads: Sequence[Node],
-    right: Int[Tensor, "prompt"],
+    answer: Int[Tensor, "prompt"],
     wrong: Int[Tensor, "prompt"] | None = None,
     *,
     pos: int = -1,
@@ -113,7 +113,7 @@ def by_source(
     behind = [Site(kind, i) for kind in ("attn_raw", "attn_out") for i in layers if normed_behind(model)]
     kept = [*scale, *behind, *(Site(kind, i) for kind in ("pattern", "v") for i in layers)]
     cache = model.run(inputs, keep=kept, logits="last").cache
-    read = _readout(model, cache, _directions(model, right, wrong), pos)
+    read = _readout(model, cache, _directions(model, answer, wrong), pos)
     at = {site: _wide(cache[site][:, pos]) for site in behind}
     group = model.shape.n_heads // model.shape.n_kv_heads
     found: list[Tensor] = []
@@ -158,13 +158,13 @@ def logit_lens(
     return Lens(chosen, own, prob, rank, top, top_prob)
 
 
-def _directions(model: Model, right: Tensor, wrong: Tensor | None) -> Float[Tensor, "d_model prompt"]:
+def _directions(model: Model, answer: Tensor, wrong: Tensor | None) -> Float[Tensor, "d_model prompt"]:
     """What the final norm's output is read along."""
-    return _of_answers(model.weights.W_U, right, wrong)
+    return _of_answers(model.weights.W_U, answer, wrong)
 
 
-def _of_answers(columns: Float[Tensor, "*d vocab"], right: Tensor, wrong: Tensor | None) -> Float[Tensor, "*d prompt"]:
-    return columns[..., right] if wrong is None else columns[..., right] - columns[..., wrong]
+def _of_answers(columns: Float[Tensor, "*d vocab"], answer: Tensor, wrong: Tensor | None) -> Float[Tensor, "*d prompt"]:
+    return columns[..., answer] if wrong is None else columns[..., answer] - columns[..., wrong]
 
 
 def _readout(model: Model, cache: Cache, directions: Tensor, pos: int) -> Float[Tensor, "prompt d_model"]:

@@ -6,24 +6,25 @@ Sources: Vig et al. (2020); Zhang and Nanda, "Towards best practices of activati
 Heimersheim and Nanda, "How to use and interpret activation patching" (2024, 2404.15255).
 """
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from micrographia.core.edits import Edit
+from micrographia.core.effects import Effects
 from micrographia.core.errors import UserError
 from micrographia.core.events import Watch, silent
 from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, Model
-from micrographia.core.prompts import Pairs, check_aligned
-from micrographia.core.sites import Site
-from micrographia.core.sweep import Donor, Patch, Plan, Reading, Reference, replacement, sweep
+from micrographia.core.prompts import Pairs, check_aligned, position_names
+from micrographia.core.sites import Site, SiteLike
+from micrographia.core.sweep import Donor, MetricSet, Patch, PatchGrid, Plan, Reference, grids, replacement, sweep
+from micrographia.core.titles import Mode
 from micrographia.core.tokens import Inputs, ids_of, mask_of
 
-Mode = Literal["denoise", "noise"]
 Replace = Literal["other", "zero", "noise", "mean", "resample"]
 ZERO_GAP = 1e-6
 """Gaps below this share of the metric's size are rounding."""
@@ -72,6 +73,52 @@ class Patched(NamedTuple):
         return gap
 
 
+def patch_sites(
+    model: Model,
+    pairs: Pairs,
+    sites: SiteLike | Iterable[SiteLike],
+    metrics: Sequence[Metric],
+    *,
+    by: Sequence[str] = ("pos",),
+    together: bool = False,
+    mode: Mode = "denoise",
+    replace: Replace = "other",
+    **choices: Any,
+) -> list[Effects]:
+    """The effect of patching every place of these Sites by itself; Effects in each metric, from one sweep.
+
+    `by` names the axes that tell places apart ("pos", "head", "unit", "query", "key"); what it leaves out is patched
+    whole. Each layer is patched by itself, or, with `together`, all layers of a kind at once. `choices` are those of
+    `patch`, as are cost, memory and errors; BadConfig for an axis that a Site lacks.
+    """
+    axes = tuple(axis for axis in by if axis != "layer")
+    found = grids(model, sites, axes if together else ("layer", *axes), ids_of(pairs.clean).shape[1])
+    patches = [each for grid in found for each in grid.patches]
+    done = patch(model, pairs, metrics, patches, mode=mode, replace=replace, **choices)
+    changes = done.effects().split([len(grid.patches) for grid in found])
+    about: dict[str, Any] = {"mode": mode, "method": "exact", "replace": replace, "source": done.source}
+    about |= {"together": together, "positions": tuple(position_names(pairs, model.tokenizer))}
+    effects = []
+    for i, metric in enumerate(metrics):
+        scores = {site: own for grid, each in zip(found, changes) for site, own in _by_site(grid, each[..., i])}
+        kept = tuple(axis for axis in found[0].axes if axis != "layer")
+        own = {"clean": done.clean[:, i], "corrupt": done.corrupt[:, i], "metric": metric.name, "unit": metric.unit}
+        effects.append(Effects(scores=scores, axes=dict.fromkeys(scores, kept), **own, **about))
+    return effects
+
+
+def _by_site(
+    grid: PatchGrid, changes: Float[Tensor, "patch prompt"]
+) -> Iterator[tuple[Site, Float[Tensor, "prompt *axes"]]]:
+    """The changes at each Site of a grid; of one whose layers are patched together under its first Site."""
+    table = grid.table(changes).movedim(-1, 0)
+    if "layer" not in grid.axes:
+        yield grid.patches[0][0].site, table
+        return
+    for number in range(grid.lengths[0]):
+        yield grid.patches[number * (len(grid.patches) // grid.lengths[0])][0].site, table[:, number]
+
+
 class Both(NamedTuple):
     """The same patches in both directions, side by side."""
 
@@ -112,9 +159,9 @@ def patch(
     runs = model if plan == "strict" else model.fused  # ends and donors as the sweep itself computes
     sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
     sides = {"clean": pairs.clean, "corrupt": pairs.corrupt}
-    into, other = ("corrupt", "clean") if mode == "denoise" else ("clean", "corrupt")
+    other = "clean" if mode == "denoise" else "corrupt"
     kept = {other} if replace in ("other", "zero") else set() if reference is not None else {"clean", "corrupt"}
-    reading = Reading(metrics, ids_of(pairs.clean).shape[1])
+    reading = MetricSet(metrics, ids_of(pairs.clean).shape[1])
     scores: dict[str, Tensor] = {}
     caches: dict[str, Cache] = {}
     for name, side in sides.items():
@@ -124,7 +171,15 @@ def patch(
     else:
         donor, source = _replaced(runs, pairs, replace, reference, generator, caches, sites, edits)
     values = sweep(
-        model, sides[into], patches, donor, metrics, plan=plan, edits=edits, tokens_at_once=tokens_at_once, watch=watch
+        model,
+        pairs.base(mode),
+        patches,
+        donor,
+        metrics,
+        plan=plan,
+        edits=edits,
+        tokens_at_once=tokens_at_once,
+        watch=watch,
     )
     names = tuple(metric.name for metric in metrics)
     return Patched(mode, replace, list(patches), values, scores["clean"], scores["corrupt"], names, source)
@@ -167,7 +222,7 @@ def patch_both(
 
 
 def _measured(
-    model: Model, inputs: Inputs, keep: Sequence[Site], edits: Sequence[Edit], reading: Reading, plan: Plan
+    model: Model, inputs: Inputs, keep: Sequence[Site], edits: Sequence[Edit], reading: MetricSet, plan: Plan
 ) -> tuple[Float[Tensor, "prompt metric"], Cache]:
     """The metrics of an unpatched run and what it kept; "strict" reads them off whole logits, as its sweep does."""
     rows = prompts(len(ids_of(inputs)), ids_of(inputs).device)

@@ -23,12 +23,12 @@ from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, Model, Start
 from micrographia.core.prompts import Pairs, check_aligned
 from micrographia.core.sites import Site
-from micrographia.core.sweep import Donor, Patch, Reading
+from micrographia.core.sweep import Donor, MetricSet, Patch
 from micrographia.core.sweep.per_reader import AT_ONCE, Written, read, repeated, run_end, run_layer
 from micrographia.core.sweep.writing import Frame, Write, as_edits, check_donors
+from micrographia.core.titles import Mode
 from micrographia.core.tokens import Inputs, ids_of
 
-Mode = Literal["denoise", "noise"]
 FRONT = frozenset({"embed", "pos_embed"})
 ATTENTION = frozenset(
     {"attn_norm_scale", "attn_norm", "q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z", "result", "attn_raw"}
@@ -111,8 +111,8 @@ def path_patch(
     _check(graph, receivers)
     check_additive(model, pairs.clean)
     base, other = (pairs.corrupt, pairs.clean) if mode == "denoise" else (pairs.clean, pairs.corrupt)
-    reading = Reading(metrics, ids_of(base).shape[1])
-    rows = prompts(len(pairs), pairs.right.device)
+    reading = MetricSet(metrics, ids_of(base).shape[1])
+    rows = prompts(len(pairs), pairs.answer.device)
     sites = list(dict.fromkeys(place.site for patch in senders for place in patch))
     there = model.run(other, keep=sites, logits=reading.logits(rows))
     here = model.run(base, keep=_kept(model, sites, rule), logits=reading.logits(rows))
@@ -164,7 +164,7 @@ class _Post:
     base: Cache
     receivers: tuple[Node, ...]
     rule: Rule
-    reading: Reading
+    reading: MetricSet
     sites: frozenset[Site] = field(init=False)
 
     def __post_init__(self) -> None:

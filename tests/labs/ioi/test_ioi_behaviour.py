@@ -53,7 +53,7 @@ def pairs(behaviour: str) -> PromptPairs:
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_a_model_that_knows_the_answers_is_right_and_its_null_is_not(behaviour):
     found = pairs(behaviour)
-    score = performance(knowing(found.clean, one_hot(found.right)), found)
+    score = performance(knowing(found.clean, one_hot(found.answer)), found)
     assert (score.accuracy, score.preferred, score.prompts) == (1, 1, N)
     assert score.logit_difference == pytest.approx(5)
     assert score.null_accuracy < 0.9

@@ -44,7 +44,7 @@ def test_there_are_fifteen_templates_in_two_orders():
 
 def test_every_prompt_holds_io_once_and_s_twice_and_asks_for_io(groups):
     for each in groups:
-        assert ((each.clean == each.right[:, None]).sum(1) == 1).all()
+        assert ((each.clean == each.answer[:, None]).sum(1) == 1).all()
         assert ((each.clean == each.wrong[:, None]).sum(1) == 2).all()
 
 
@@ -53,9 +53,9 @@ def test_the_corruptions_change_the_second_subject_alone(groups):
         for side in (each.swap, each.abc):
             changed = (side != each.clean).nonzero()[:, 1].unique().tolist()
             assert changed == [each.roles["S2"]]
-        assert (each.swap[:, each.roles["S2"]] == each.right).all()
+        assert (each.swap[:, each.roles["S2"]] == each.answer).all()
         third = each.abc[:, each.roles["S2"]]
-        assert not ((third == each.right) | (third == each.wrong)).any()
+        assert not ((third == each.answer) | (third == each.wrong)).any()
 
 
 def test_the_orders_exchange_the_names_of_the_first_clause(groups):
@@ -69,7 +69,7 @@ def test_the_eight_prompts_come_in_pairs_that_exchange_their_answers(model):
     assert len(pairs) == 8
     assert (ids_of(pairs.clean)[:, 0] == 0).all()
     assert torch.equal(ids_of(pairs.clean)[0::2], ids_of(pairs.corrupt)[1::2])
-    assert torch.equal(pairs.right[0::2], pairs.wrong[1::2])
+    assert torch.equal(pairs.answer[0::2], pairs.wrong[1::2])
     assert text_of(model, ids_of(pairs.clean)[0]).endswith("John gave the bag to")
 
 

@@ -55,20 +55,20 @@ def test_the_corruption_is_where_its_role_says(behaviour, corruption, role):
 @pytest.mark.parametrize(("behaviour", "corruption"), ALL)
 def test_the_right_answer_is_right_and_the_wrong_one_is_not(behaviour, corruption):
     found = pairs(behaviour, corruption)
-    assert bool(found.answers.gather(1, found.right[:, None]).all())
+    assert bool(found.answers.gather(1, found.answer[:, None]).all())
     assert not bool(found.answers.gather(1, found.wrong[:, None]).any())
 
 
 def test_the_name_that_comes_once_is_the_answer():
     found = pairs("ioi")
-    assert words(found.right) == at(found, "IO")
+    assert words(found.answer) == at(found, "IO")
     assert words(found.wrong) == at(found, "S1") == at(found, "S2")
-    assert all(row.tolist().count(answer) == 1 for row, answer in zip(found.clean, found.right.tolist()))
+    assert all(row.tolist().count(answer) == 1 for row, answer in zip(found.clean, found.answer.tolist()))
 
 
 def test_the_swap_turns_the_answer_round():
     found = pairs("ioi", "swap")
-    assert at(found, "S2", corrupt=True) == words(found.right)
+    assert at(found, "S2", corrupt=True) == words(found.answer)
     assert all(row.tolist().count(wrong) == 1 for row, wrong in zip(found.corrupt, found.wrong.tolist()))
 
 
@@ -88,14 +88,14 @@ def test_both_orders_and_all_wordings_occur():
 def test_what_followed_the_last_word_is_the_answer():
     found = pairs("induction")
     assert at(found, "END") == at(found, "A1")
-    assert words(found.right) == at(found, "A1+1")
+    assert words(found.answer) == at(found, "A1+1")
     for row, wrong in zip(found.corrupt.tolist(), found.wrong.tolist()):
         assert row[row.index(row[-1]) + 1] == wrong
 
 
 def test_the_pronoun_is_that_of_the_name():
     found = pairs("pronoun")
-    for role, answers, corrupt in (("N", found.right, False), ("N", found.wrong, True)):
+    for role, answers, corrupt in (("N", found.answer, False), ("N", found.wrong, True)):
         genders = [NAMES.index(name) % 2 for name in at(found, role, corrupt=corrupt)]
         assert [("she", "he")[gender] for gender in genders] == words(answers)
 

@@ -41,7 +41,7 @@ def test_a_patch_in_the_results_is_the_patch_made_by_hand(patched, trained):
     model = load_trained(trained)
     other = CLEAN.replace("Mary", "Anna").replace("John", "Tom"), CORRUPT.replace("Mary", "Anna").replace("John", "Tom")
     pairs = from_texts(model, [PairText(CLEAN, CORRUPT, "Mary", "John"), PairText(*other, "Anna", "Tom")])
-    metric = logit_difference(pairs.right, pairs.wrong)
+    metric = logit_difference(pairs.answer, pairs.wrong)
     rows = torch.arange(2)
     clean = model.run(pairs.clean, keep="L1.z")
     ends = [metric.of_vocabulary(model.run(side).logits, rows).mean().item() for side in (pairs.clean, pairs.corrupt)]

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from micrographia.core.edits import put
+from micrographia.core.effects import Effects
 from micrographia.core.metrics import Metric, log_prob, prompts
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
-from micrographia.methods.attribution.estimate import Attribution, sides_of
+from micrographia.methods.attribution.estimate import sides_of
 from micrographia.methods.attribution.readers import place
 from small import A_FEW, small_model, some_tokens
 
@@ -30,7 +31,7 @@ def pairs_of(arch: Architecture, n: int = 3) -> Pairs:
 
 
 def metric_of(pairs: Pairs) -> Metric:
-    return log_prob(pairs.right)
+    return log_prob(pairs.answer)
 
 
 def inner_sites(model: Model) -> tuple[Site, ...]:
@@ -42,7 +43,7 @@ def metric_under(model: Model, inputs, edits, metric: Metric) -> Tensor:
     return metric(model.run(inputs, edits=edits, logits=metric.readout(prompt)).logits, prompt)
 
 
-def exact(model: Model, pairs: Pairs, metric: Metric, attribution: Attribution, site: Site) -> Tensor:
+def exact(model: Model, pairs: Pairs, metric: Metric, attribution: Effects, site: Site) -> Tensor:
     """The effect of patching every place of a Site, one by one, shaped as its scores."""
     sides = sides_of(pairs, attribution.mode)
     donor = model.run(sides.donor, keep=site, logits=metric.readout(prompts(len(pairs)))).cache[site]

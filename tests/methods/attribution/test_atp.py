@@ -76,7 +76,7 @@ def test_an_edit_of_a_stream_where_a_run_may_begin_acts_once():
     linear = LinearModel()
     ids = torch.arange(8).reshape(2, 4) % 5
     two = Pairs(ids, ids.flip(0), torch.tensor([0, 1]), torch.tensor([1, 2]))
-    metric = logit_difference(two.right, two.wrong)
+    metric = logit_difference(two.answer, two.wrong)
     for at in ("L1.resid_pre", "embed"):
         edits = [scale(at, 2.0)]
         exact = attribute(linear, two, metric, "L1.z", edits=edits).scores
@@ -98,7 +98,7 @@ def test_a_graph_that_begins_late_gives_the_same_scores(sites):
 @pytest.mark.parametrize("mode", MODES)
 def test_attribution_equals_exact_patching_on_a_linear_model(mode):
     model, pairs = LinearModel(), pairs_of(A_FEW["plain"])
-    metric = logit_difference(pairs.right, pairs.wrong)
+    metric = logit_difference(pairs.answer, pairs.wrong)
     found = attribution_patching(model, pairs, metric, inner_sites(model), mode=mode)
     assert max(float(score.abs().max()) for score in found.scores.values()) > 1
     for site, score in found.scores.items():
@@ -114,7 +114,7 @@ def test_on_a_model_that_bends_the_comparison_with_exact_patching_can_fail():
 
 def test_what_denoising_brings_back_noising_takes_away_on_a_linear_model():
     model, pairs = LinearModel(), pairs_of(A_FEW["plain"])
-    metric = logit_difference(pairs.right, pairs.wrong)
+    metric = logit_difference(pairs.answer, pairs.wrong)
     back, away = (attribution_patching(model, pairs, metric, "L*.z", mode=mode) for mode in MODES)
     assert torch.equal(back.clean, away.clean)
     assert torch.equal(back.corrupt, away.corrupt)
@@ -126,7 +126,7 @@ def test_what_denoising_brings_back_noising_takes_away_on_a_linear_model():
 
 def test_the_embeddings_scores_sum_to_the_gap_on_a_linear_model():
     model, pairs = LinearModel(), pairs_of(A_FEW["plain"])
-    found = attribution_patching(model, pairs, logit_difference(pairs.right, pairs.wrong), "embed")
+    found = attribution_patching(model, pairs, logit_difference(pairs.answer, pairs.wrong), "embed")
     torch.testing.assert_close(found.scores[Site("embed")].sum(-1), found.clean - found.corrupt)
 
 
@@ -174,7 +174,7 @@ def test_summed_positions_are_the_sum_over_positions():
 
 def test_equal_prompts_score_nothing():
     model, pairs = model_of("modern"), pairs_of(A_FEW["modern"])
-    same = Pairs(pairs.clean, pairs.clean, pairs.right)
+    same = Pairs(pairs.clean, pairs.clean, pairs.answer)
     for method in METHODS:
         kinds = ("z", "neurons", "resid_pre") if method == "relp" else ("q", "k", "z", "scores", "neurons", "resid_pre")
         found = attribute(model, same, metric_of(same), [f"L*.{kind}" for kind in kinds], method=method)
@@ -283,7 +283,7 @@ def test_a_score_can_be_handed_on_instead_of_kept():
 def test_what_cannot_be_asked_for_says_so():
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
     with pytest.raises(UserError, match="which has no gradient"):
-        attribute(model, pairs, rank(pairs.right), "L0.z")
+        attribute(model, pairs, rank(pairs.answer), "L0.z")
     with pytest.raises(UserError, match="no Site"):
         attribute(model, pairs, metric_of(pairs), [])
     with pytest.raises(UnknownSite):
@@ -291,11 +291,11 @@ def test_what_cannot_be_asked_for_says_so():
     with pytest.raises(UserError, match="'shapley' was asked for; there are atp,"):
         attribute(model, pairs, metric_of(pairs), "L0.z", method="shapley")
     with pytest.raises(BadPrompt):
-        attribute(model, Pairs(pairs.clean, pairs.corrupt[:, :-1], pairs.right), metric_of(pairs), "L0.z")
+        attribute(model, Pairs(pairs.clean, pairs.corrupt[:, :-1], pairs.answer), metric_of(pairs), "L0.z")
 
 
 def test_any_metric_that_has_a_gradient_is_taken():
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
-    for metric in (log_prob(pairs.right), logit_difference(pairs.right, pairs.wrong)):
+    for metric in (log_prob(pairs.answer), logit_difference(pairs.answer, pairs.wrong)):
         found = attribute(model, pairs, metric, "L*.z")
         assert found.scores[Site("z", 1)].any()

@@ -21,7 +21,7 @@ SITES = ["L*.z", "L*.neurons", "L*.resid_pre"]
 @pytest.mark.parametrize("mode", ["denoise", "noise"])
 def test_groups_give_the_scores_of_all_pairs_at_once(method, mode):
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"], 3)
-    for metric in (metric_of(pairs), logit_difference(pairs.right, pairs.wrong)):  # all columns, and two
+    for metric in (metric_of(pairs), logit_difference(pairs.answer, pairs.wrong)):  # all columns, and two
         whole = attribute(model, pairs, metric, SITES, mode=mode, method=method, prompts_at_once=3)
         found = attribute(model, pairs, metric, SITES, mode=mode, method=method, prompts_at_once=2)
         assert list(found.scores) == list(whole.scores)

@@ -63,7 +63,7 @@ def test_measured_effects_are_those_of_exact_patching(mode):
 
 def test_on_a_linear_model_every_estimate_is_trusted_and_nothing_is_flagged():
     model, pairs = LinearModel(), pairs_of(A_FEW["plain"])
-    metric = logit_difference(pairs.right, pairs.wrong)
+    metric = logit_difference(pairs.answer, pairs.wrong)
     found = attribute(model, pairs, metric, ["L1.z", "L1.neurons"])
     calibration = calibrate(model, pairs, metric, found, budget=80, top=10, generator=seeded(), draws=20)
     for each in calibration.kinds.values():
@@ -299,7 +299,7 @@ def test_places_that_cannot_have_an_effect_are_neither_drawn_nor_counted():
     begin = 2
     same = torch.cat([ids_of(pairs.clean)[:, :begin], ids_of(pairs.corrupt)[:, begin:]], 1)
     same[:, begin] = (ids_of(pairs.clean)[:, begin] + 1) % 7  # every pair differs here
-    pairs = Pairs(pairs.clean, same, pairs.right, pairs.wrong)
+    pairs = Pairs(pairs.clean, same, pairs.answer, pairs.wrong)
     found = attribute(model, pairs, metric_of(pairs), ["L*.z", "L*.pattern"])
     check = calibrate(model, pairs, metric_of(pairs), found, budget=400, top=4, generator=seeded(), draws=5)
     patched = {kind: [place for (place,) in each.patches] for kind, each in check.kinds.items()}
@@ -323,7 +323,7 @@ def test_places_that_cannot_have_an_effect_are_neither_drawn_nor_counted():
 
 def test_of_prompts_that_are_the_same_no_place_is_ruled_out():
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
-    pairs = Pairs(pairs.clean, pairs.clean, pairs.right, pairs.wrong)
+    pairs = Pairs(pairs.clean, pairs.clean, pairs.answer, pairs.wrong)
     found = attribute(model, pairs, metric_of(pairs), ["L*.z"])
     check = calibrate(model, pairs, metric_of(pairs), found, budget=5, top=2, generator=seeded(), draws=5)
     assert check.n_idle == 0

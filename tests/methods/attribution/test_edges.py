@@ -30,7 +30,7 @@ def pairs_for(arch: Architecture) -> Pairs:
 
 def metric_for(pairs: Pairs):
     assert pairs.wrong is not None
-    return logit_difference(pairs.right, pairs.wrong)
+    return logit_difference(pairs.answer, pairs.wrong)
 
 
 def separated(model: Transformer, tokens: Tensor, copies: dict[Node, Tensor]) -> Tensor:
@@ -129,7 +129,7 @@ def test_the_integral_over_inputs_recovers_what_the_input_does_as_steps_grow():
     pairs = pairs_for(model.arch)
     gaps = []
     for steps in (4, 16, 48):
-        found = edge_attribution(model, pairs, log_prob(pairs.right), method="eap-ig", steps=steps)
+        found = edge_attribution(model, pairs, log_prob(pairs.answer), method="eap-ig", steps=steps)
         gaps.append(float((found.of_writers()[:, 0] - (found.clean - found.corrupt)).abs().max()))
     assert gaps[1] < gaps[0] / 8  # middles: the error falls with the square of the steps, 16 fold
     assert gaps[2] < gaps[1] / 5  # 9 fold

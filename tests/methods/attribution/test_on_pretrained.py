@@ -66,7 +66,7 @@ def test_a_padded_pair_scores_as_alone_and_its_padding_nothing(method):
     pad = torch.zeros(2, 2, dtype=torch.long)
     mask = torch.tensor([[False] * 2 + [True] * 4] * 2)
     padded = Pairs(
-        *(Batch(torch.cat([pad, ids], 1), mask) for ids in (pairs.clean, pairs.corrupt)), pairs.right, pairs.wrong
+        *(Batch(torch.cat([pad, ids], 1), mask) for ids in (pairs.clean, pairs.corrupt)), pairs.answer, pairs.wrong
     )
     kinds = ["z", "neurons", "resid_pre"] + (["q", "k", "pattern"] if method != "relp" else [])
     sites = [f"L*.{kind}" for kind in kinds]

@@ -27,7 +27,7 @@ EMBED = Site("embed")
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"atp-star"}))  # which gives sizes
 def test_every_method_is_exact_on_a_linear_model(method):
     model, pairs = LinearModel(), pairs_of(A_FEW["plain"])
-    metric = logit_difference(pairs.right, pairs.wrong)
+    metric = logit_difference(pairs.answer, pairs.wrong)
     found = attribute(model, pairs, metric, ["L*.z", "L1.mlp_out", "L0.resid_pre"], method=method)
     for site, score in found.scores.items():
         torch.testing.assert_close(score, exact(model, pairs, metric, found, site), msg=str(site))
@@ -117,7 +117,7 @@ def test_a_place_whose_effects_cancel_is_found_by_grad_drop_alone():
     weights["unembed.W_U"][2, 0] = 1.0
     model, site = Transformer(arch, weights), Site("mlp_out", 0)
     pairs = Pairs(torch.tensor([[0]]), torch.tensor([[1]]), torch.tensor([0]))
-    plain, star = (attribute(model, pairs, logit(pairs.right), site, method=m) for m in ("atp", "atp-star"))
+    plain, star = (attribute(model, pairs, logit(pairs.answer), site, method=m) for m in ("atp", "atp-star"))
     assert float(plain.scores[site].abs().max()) == 0
     assert float(star.scores[site].max()) == pytest.approx(1.0)
 
@@ -139,7 +139,7 @@ def test_relevance_is_conserved_from_layer_to_layer(norm, act):
     prompt, live = prompts(3), {}
     streams = [Site("resid_pre", 0), Site("resid_pre", 1), Site("resid_post", 1)]
     looks = [observe(site, lambda value, site=site: live.__setitem__(site, value)) for site in streams]
-    metric = logit(pairs.right)
+    metric = logit(pairs.answer)
     edits = [leaf("embed"), *relevance_rules(model), *looks]
     run = model.run(pairs.clean, edits=edits, logits=metric.readout(prompt), grad=True)
     value = metric(run.logits, prompt)
@@ -177,7 +177,7 @@ def test_a_gated_neuron_shares_its_relevance_half_and_half():
     prompt, live = prompts(3), {}
     sites = [Site(kind, 1) for kind in ("mlp_pre", "mlp_up", "neurons")]
     looks = [observe(site, lambda value, site=site: live.__setitem__(site, value)) for site in sites]
-    metric = log_prob(pairs.right)
+    metric = log_prob(pairs.answer)
     edits = [leaf("embed"), *relevance_rules(model), *looks]
     run = model.run(pairs.clean, edits=edits, logits=metric.readout(prompt), grad=True)
     gradients = torch.autograd.grad(metric(run.logits, prompt).sum(), [live[site] for site in sites])

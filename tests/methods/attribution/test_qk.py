@@ -82,7 +82,7 @@ def saturated() -> tuple:
 
 def test_a_saturated_query_is_missed_by_the_gradient_and_found_by_the_fix():
     model, pairs = saturated()
-    metric = logit_difference(pairs.right, pairs.wrong)
+    metric = logit_difference(pairs.answer, pairs.wrong)
     site = Site("q", 0)
     plain, fixed = (attribute(model, pairs, metric, site, method=m) for m in ("atp", "atp-qk"))
     gap = float(plain.clean - plain.corrupt)

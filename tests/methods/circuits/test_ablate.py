@@ -30,7 +30,7 @@ def given(name: str) -> tuple[Model, Pairs, Metric]:
     clean, corrupt = (torch.randint(0, n_vocab, (2, n_pos), generator=drawn) for _ in range(2))
     pairs = Pairs(clean, corrupt, torch.tensor([0, 1]), torch.tensor([3, 4]))
     assert pairs.wrong is not None
-    return model, pairs, logit_difference(pairs.right, pairs.wrong)
+    return model, pairs, logit_difference(pairs.answer, pairs.wrong)
 
 
 def value(model: Model, metric: Metric, tokens: Tensor, edits=()) -> Tensor:

@@ -140,7 +140,7 @@ def test_the_planted_chains_parts_are_its_faithful_and_minimal_circuit():
     assert pairs.wrong is not None
     universe = parts_of(planted.model)
     circuit = frozenset([head(0, 0), head(1, 0), mlp(2)])
-    alone = nodes_alone(planted.model, pairs, logit_difference(pairs.right, pairs.wrong), universe)
+    alone = nodes_alone(planted.model, pairs, logit_difference(pairs.answer, pairs.wrong), universe)
     found = faithfulness(alone, [circuit], universe)
     share = GAIN / float(found.model.mean())  # the circuit's part; murmurs, outside, say the rest
     assert 0.8 < share < 1
@@ -153,7 +153,7 @@ def test_edges_of_the_planted_chain_are_found_greedily_and_are_faithful():
     planted = PLANTED["chain"]()
     pairs = planted.pairs
     assert pairs.wrong is not None
-    metric = logit_difference(pairs.right, pairs.wrong)
+    metric = logit_difference(pairs.answer, pairs.wrong)
     found = edge_attribution(planted.model, pairs, metric)
     graph = graph_of(planted.model)
     order = greedy_order(graph, edge_scores(graph, found.mean()))

@@ -6,16 +6,16 @@ Here are the names that other rooms use.
 
 from micrographia.core.sweep.donors import Reference, Replacement, replacement
 from micrographia.core.sweep.engine import Plan, runs, sweep
-from micrographia.core.sweep.places import Donor, Grid, Patch, Place, grids, places
-from micrographia.core.sweep.reading import Reading
+from micrographia.core.sweep.metric_set import MetricSet
+from micrographia.core.sweep.places import Donor, Patch, PatchGrid, Place, grids, places
 
 __all__ = [
     "Donor",
-    "Grid",
+    "MetricSet",
     "Patch",
+    "PatchGrid",
     "Place",
     "Plan",
-    "Reading",
     "Reference",
     "Replacement",
     "grids",

@@ -25,9 +25,9 @@ from micrographia.core.model import Cache, LogitsAt, Model, Output, Readout, Sta
 from micrographia.core.sites import Site, SiteLike, select
 from micrographia.core.sweep.base import Base, run_base
 from micrographia.core.sweep.last_layer import is_of_keys, is_separable, keys_behind
+from micrographia.core.sweep.metric_set import MetricSet
 from micrographia.core.sweep.places import Donor, Patch
 from micrographia.core.sweep.plan import Task, chunks, task_of
-from micrographia.core.sweep.reading import Reading
 from micrographia.core.sweep.writing import BEFORE_LAYERS, Frame, Write, as_edits, check_donors, layer_of, write_into
 from micrographia.core.tokens import Inputs, ids_of, rows_of
 
@@ -59,7 +59,7 @@ def sweep(
     Errors: UserError for empty selections and missing donors, BadEdit for places or shapes that do not fit. Where CUDA
     runs out of memory, waves are halved and a Note says so.
     """
-    reading = Reading(metrics, ids_of(inputs).shape[1])
+    reading = MetricSet(metrics, ids_of(inputs).shape[1])
     everything = plan == "strict"
     read = reading.of_vocabulary if everything else reading
     wanted: Callable[[Tensor], LogitsAt] = (lambda prompt: "all") if everything else reading.logits

@@ -1,7 +1,7 @@
 """What a sweep writes and where: Place, Patch, Donor, and grids of patches.
 
 A `Place` is a Site and chosen positions, heads, units, queries or keys of it. A `Patch` is what one patched run
-writes; a `Grid` is one patch per cell of a table such as layer x pos x head, with the way back to that table.
+writes; a `PatchGrid` is one patch per cell of a table such as layer x pos x head, with the way back to that table.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ Donor = Mapping[Site, Tensor]
 """Values to write, by Site: (prompt or 1, ...) with the Site's axes. Another run's Cache, zeros, a mean, a resample."""
 
 
-class Grid(NamedTuple):
+class PatchGrid(NamedTuple):
     """One patch per cell. `axes` and `lengths` say how the cells lie, the last axis running fastest."""
 
     kind: str
@@ -67,7 +67,7 @@ def grids(
     n_pos: int,
     *,
     n_latents: int | None = None,
-) -> list[Grid]:
+) -> list[PatchGrid]:
     """A grid per kind of Site in the selection: one patch for each layer, position, head ... that `by` names.
 
     Axes that `by` leaves out are patched whole; without "layer", all layers of a kind go together. A kind that lacks
@@ -89,7 +89,7 @@ def places(
     return [patch for grid in grids(model, sites, by, n_pos, n_latents=n_latents) for patch in grid.patches]
 
 
-def _grid(shape: ModelShape, sites: list[Site], by: tuple[str, ...], n_pos: int, n_latents: int | None) -> Grid:
+def _grid(shape: ModelShape, sites: list[Site], by: tuple[str, ...], n_pos: int, n_latents: int | None) -> PatchGrid:
     words = ("layer", *words_of(sites[0])[1:])
     if unknown := [axis for axis in by if axis not in words]:
         raise BadConfig(f"{sites[0]} was to be patched by {', '.join(unknown)}. It has {', '.join(words)}.")
@@ -102,7 +102,7 @@ def _grid(shape: ModelShape, sites: list[Site], by: tuple[str, ...], n_pos: int,
     else:
         patches = [tuple(Place(site, where) for site in sites) for where in inner]
     lengths = tuple(len(sites) if axis == "layer" else sizes[axis] for axis in axes)
-    return Grid(sites[0].kind, patches, axes, lengths, tuple(layers))
+    return PatchGrid(sites[0].kind, patches, axes, lengths, tuple(layers))
 
 
 def _length(shape: ModelShape, site: Site, axis: str, n_pos: int, n_latents: int | None) -> int:

@@ -102,12 +102,12 @@ def _hits(logits: Tensor, answers: Tensor) -> float:
 
 
 def _difference(logits: Tensor, pairs: PromptPairs) -> Float[Tensor, "n"]:
-    return (logits.gather(1, pairs.right[:, None]) - logits.gather(1, pairs.wrong[:, None]))[:, 0]
+    return (logits.gather(1, pairs.answer[:, None]) - logits.gather(1, pairs.wrong[:, None]))[:, 0]
 
 
 def _another(pairs: PromptPairs) -> PromptPairs:
     """Every prompt moved by one row: what the logits of these rows are judged by in the null."""
-    moved = {name: getattr(pairs, name).roll(1, 0) for name in ("clean", "right", "wrong", "answers")}
+    moved = {name: getattr(pairs, name).roll(1, 0) for name in ("clean", "answer", "wrong", "answers")}
     return pairs._replace(**moved, roles={role: at.roll(1, 0) for role, at in pairs.roles.items()})
 
 

@@ -43,7 +43,7 @@ def as_pairs(drawn: PromptPairs, device: torch.device) -> Pairs:
     """Prompt pairs of the grammar as every method takes them."""
     read = tokenizer().decode
     texts = tuple((read(clean), read(corrupt)) for clean, corrupt in zip(drawn.clean.tolist(), drawn.corrupt.tolist()))
-    tensors = (drawn.clean, drawn.corrupt, drawn.right, drawn.wrong)
+    tensors = (drawn.clean, drawn.corrupt, drawn.answer, drawn.wrong)
     return Pairs(*(x.to(device) for x in tensors), texts)
 
 

@@ -104,7 +104,7 @@ TOLD = 12
 
 def direct(model: Model, pairs: Pairs) -> list[tuple[str, float]]:
     """(3) The parts that write most straight to m on the clean prompts, in logits, the largest first."""
-    return direct_logit_attribution(model, pairs.clean, pairs.right, pairs.wrong).top(TOLD)
+    return direct_logit_attribution(model, pairs.clean, pairs.answer, pairs.wrong).top(TOLD)
 
 
 def part_scores(parts: Sequence[Part], found: Mapping[str, Kind]) -> dict[str, dict[Part, float]]:

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import Pairs, ends_of, metric_of
+from micrographia.core.prompts import Pairs, baselines, metric_of
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor
 from micrographia.core.tokens import ids_of
@@ -136,7 +136,7 @@ def traced(model: Model, case: Case, how: Traced) -> Tensor:
 
 def _gap(model: Model, pairs: Pairs, m: Metric) -> float:
     """How far clean and corrupt prompts are apart in the mean. Two forward passes."""
-    clean, corrupt = ends_of(model, pairs, m)
+    _, clean, corrupt = baselines(model, pairs, m)
     return float(clean.mean()) - float(corrupt.mean())
 
 

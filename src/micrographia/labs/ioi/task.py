@@ -28,7 +28,7 @@ class PromptPairs(NamedTuple):
 
     clean: Int[Tensor, "n pos"]
     corrupt: Int[Tensor, "n pos"]
-    right: Int[Tensor, "n"]
+    answer: Int[Tensor, "n"]
     """The clean prompt's answer; of several one, at random."""
     wrong: Int[Tensor, "n"]
     """The corrupt prompt's answer where it has another, else one that is wrong for the clean prompt."""

@@ -12,11 +12,13 @@ import torch
 from torch import Generator, Tensor
 
 from micrographia.core.edits import UNIT_AXES
+from micrographia.core.effects import Effects as Attribution
 from micrographia.core.events import Progress, Watch
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import metric_of
 from micrographia.core.sites import Site, select
+from micrographia.core.titles import METHODS as METHOD_TITLES
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.answer import MOST_PLACES, Answer, Work, head_of
 from micrographia.labs.workbench.config import MODES, Attribute, names
@@ -26,10 +28,9 @@ from micrographia.labs.workbench.figures import PANELS, of_calibration, of_grids
 from micrographia.labs.workbench.largest import ask_strongest
 from micrographia.labs.workbench.prompts import Asked, Ends, read_prompts, refuse_no_gap, refuse_no_wrong
 from micrographia.methods.attribution.agreement import APART, Whole
-from micrographia.methods.attribution.attribute import METHODS, attribute
+from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.calibrate import Calibration, calibrate, sentence
-from micrographia.methods.attribution.estimate import Attribution
-from micrographia.methods.explain import Effects, explain
+from micrographia.methods.explain import PairEffects, explain
 
 FEATURES = ("d_model", "d_head", "one")  # a place is whole along these axes
 PLACED = ("pos", "query", "key")
@@ -89,14 +90,16 @@ def _answer(
 ) -> Answer:
     grids = grids_of_scores(found, ends.gap)
     places = [record(each, flat, asked.positions) for each, flat in strongest(grids, MOST_PLACES)]
-    method = METHODS[question.method]
+    title = METHOD_TITLES[question.method]
     n_places = sum(each.size for each in grids)
     explained = exact_words(checks, ends) if found[0].gives == "effect" else []
     results = {
         "question": "attribute",
-        "summary": words.of_attribution(question, method.title, ends, places, n_places, len(asked.texts), checks),
+        "summary": words.of_attribution(
+            question, METHOD_TITLES[question.method], ends, places, n_places, len(asked.texts), checks
+        ),
         **head_of(asked, [ends], model, question.target.model),
-        "method": {"name": method.title, "passes": str(found[0].n_passes), "places": n_places},
+        "method": {"name": title, "passes": str(found[0].n_passes), "places": n_places},
         "notes": list(dict.fromkeys(note for each in found for note in each.notes)),
         "explanation": [*words.explanation(MODES[question.mode]), *explained],
         "top": places[: question.top],
@@ -124,7 +127,7 @@ def exact_words(checks: Mapping[str, Calibration], ends: Ends) -> list[str]:
     chosen = sorted(both, key=lambda name: -max(abs(share[name]) for share in (denoise, noise, told)))[:SAID]
     columns = (torch.tensor([share[name] for name in chosen]) for share in (denoise, noise))
     estimate = torch.tensor([told[name] for name in chosen])
-    effects = Effects(chosen, *columns, estimate=estimate)
+    effects = PairEffects(chosen, *columns, estimate=estimate)
     alone = [word.sentence for word in explain(effects) if len(word.parts) == 1]  # no two were patched at once
     first = f"Of the places that were patched exactly in both directions, the {len(alone)} largest:"
     return [first, *alone] if alone else []

@@ -17,6 +17,7 @@ from micrographia.core.model import Model
 from micrographia.core.prompts import metric_of
 from micrographia.core.sites import Site, select
 from micrographia.core.sweep import Place
+from micrographia.core.titles import METHODS as METHOD_TITLES
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.answer import Answer, Work, head_of
 from micrographia.labs.workbench.config import MODES, Attribute, names
@@ -73,9 +74,9 @@ def ask_strongest(question: Attribute, model: Model) -> Work:
         rows = _rows(held, ends, asked.positions)
         results = {
             "question": "attribute",
-            "summary": words.of_strongest(method.title, ends, rows, held, len(asked.texts)),
+            "summary": words.of_strongest(METHOD_TITLES[question.method], ends, rows, held, len(asked.texts)),
             **head_of(asked, [ends], model, question.target.model),
-            "method": {"name": method.title, "passes": method.passes, "places": held[0].n_scored},
+            "method": {"name": METHOD_TITLES[question.method], "passes": method.passes, "places": held[0].n_scored},
             "strongest": question.strongest,
             "notes": list(dict.fromkeys(said)),
             "explanation": words.explanation(modes),

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.errors import BadPrompt
 from micrographia.core.events import Watch
-from micrographia.core.prompts import Pairs, Reader, check_aligned
+from micrographia.core.prompts import LanguageModel, Pairs, check_aligned
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens
 from micrographia.labs.workbench.answer import Answer, Work, about
 from micrographia.labs.workbench.config import Lens
@@ -26,7 +26,7 @@ CELLS = 60  # of heads and source tokens, in the results
 APART = 1e-2  # parts and logits further apart than this share of the larger: something stands between them
 
 
-def ask_lens(question: Lens, model: Reader) -> Work:
+def ask_lens(question: Lens, model: LanguageModel) -> Work:
     """Read the prompts and the answers; what remains is to read the stream."""
     texts = [text for text in (question.prompt, question.corrupt) if text is not None]
     rows = [ids_of(model.to_tokens(text)).to(model.weights.W_E.device) for text in texts]
@@ -93,7 +93,7 @@ def _cells(read: Read) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -max(abs(row[side]) for side in read.sides))
 
 
-def _layers(read: Read, model: Reader) -> list[dict[str, Any]]:
+def _layers(read: Read, model: LanguageModel) -> list[dict[str, Any]]:
     """A row for each point of the stream: what it would say at the last position."""
     found = read.layers
     own = found.logit[:, :, -1, 0] - (found.logit[:, :, -1, 1] if len(read.answers) > 1 else 0.0)
@@ -112,7 +112,7 @@ def _layers(read: Read, model: Reader) -> list[dict[str, Any]]:
     return rows
 
 
-def _told(question: Lens, read: Read, ids: Tensor, model: Reader) -> dict[str, Any]:
+def _told(question: Lens, read: Read, ids: Tensor, model: LanguageModel) -> dict[str, Any]:
     """The prompts as they stand in the results of every question."""
     wrong = read.answers[1] if len(read.answers) > 1 else None
     tokens = {f"{side}_tokens": to_str_tokens(model.tokenizer, row) for side, row in zip(read.sides, ids)}

@@ -10,9 +10,9 @@ from torch import Generator, Tensor
 
 from micrographia.core.events import Watch, silent
 from micrographia.core.model import Model
-from micrographia.core.prompts import ends_of, metrics_of
-from micrographia.core.sweep import Grid as Cells
+from micrographia.core.prompts import baselines, metrics_of
 from micrographia.core.sweep import Patch as Places
+from micrographia.core.sweep import PatchGrid as Cells
 from micrographia.core.sweep import grids
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.answer import MOST_PLACES, Answer, Work, head_of
@@ -26,7 +26,7 @@ from micrographia.labs.workbench.prompts import (
     refuse_no_gap,
     refuse_no_wrong,
 )
-from micrographia.methods.explain import Effects, explain
+from micrographia.methods.explain import PairEffects, explain
 from micrographia.methods.patching import Patched, patch
 
 TOP = 15
@@ -41,7 +41,7 @@ def ask_patch(question: Patch, model: Model) -> Work:
     cells = grids(model, names(question.sites), axes_of(question), asked.n_pos)
     patches = [each for cell in cells for each in cell.patches]
     reference = reference_inputs(question.reference, model)
-    refuse_no_gap(Ends(metrics[0], *(end.cpu() for end in ends_of(model, asked.pairs, metrics[0]))))
+    refuse_no_gap(Ends(metrics[0], *(end.cpu() for end in baselines(model, asked.pairs, metrics[0])[1:])))
     modes = MODES[question.mode]
 
     def work(generator: Generator, watch: Watch) -> Answer:
@@ -118,7 +118,7 @@ def _explained(shown: Sequence[tuple[Grid, int]], joint: Sequence[Patched], ends
         for (i, j), value in zip(combinations(range(len(shown)), 2), effect.tolist()):
             table[i, j] = table[j, i] = value if each.mode == "denoise" else -value
         both[each.mode] = table
-    told = Effects(
+    told = PairEffects(
         [each.name(flat) for each, flat in shown], alone["denoise"], alone["noise"], both["denoise"], both["noise"]
     )
     return [word.sentence for word in explain(told)]

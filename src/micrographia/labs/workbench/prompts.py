@@ -12,7 +12,7 @@ from torch import Tensor
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import NEED_WRONG, Pairs, PairText, Reader, from_texts
+from micrographia.core.prompts import NEED_WRONG, LanguageModel, Pairs, PairText, from_texts
 from micrographia.core.tokens import Batch, Inputs, Tokenizer, ids_of, mask_of, to_str_tokens
 from micrographia.labs.workbench.config import Prompts
 from micrographia.labs.workbench.prompt_file import read_pairs, read_texts
@@ -32,7 +32,7 @@ class Asked(NamedTuple):
         return ids_of(self.pairs.clean).shape[1]
 
 
-def read_prompts(prompts: Prompts, model: Reader) -> Asked:
+def read_prompts(prompts: Prompts, model: LanguageModel) -> Asked:
     """The pairs of the Config. Raises BadPrompt, and UserError for a model without a tokenizer."""
     texts = _texts(prompts)
     pairs = from_texts(model, texts, first_token=prompts.first_token)
@@ -69,7 +69,7 @@ def check_length(inputs: Inputs, model: Model) -> None:
         )
 
 
-def reference_inputs(file: str | None, model: Reader) -> Inputs | None:
+def reference_inputs(file: str | None, model: LanguageModel) -> Inputs | None:
     """The texts of a reference file as tokens; None, which means the pairs themselves, where there is no file."""
     if file is None:
         return None

@@ -10,7 +10,7 @@ from torch import Tensor
 from micrographia.core.events import Progress, Watch
 from micrographia.core.graph import Node
 from micrographia.core.model import Model
-from micrographia.core.prompts import Reader
+from micrographia.core.prompts import LanguageModel
 from micrographia.core.tokens import to_str_tokens
 from micrographia.methods.lens import Direct, Lens, by_source, direct_logit_attribution, logit_lens
 
@@ -40,7 +40,7 @@ class Read(NamedTuple):
 
 
 def read_stream(
-    model: Reader,
+    model: LanguageModel,
     ids: Int[Tensor, "side pos"],
     answers: Sequence[int],
     positions: list[str],

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from micrographia.core.effects import Effects as Attribution
 from micrographia.core.errors import UserError
 from micrographia.core.figures import Figure
 from micrographia.core.sweep import Patch
@@ -14,7 +15,6 @@ from micrographia.labs.workbench.effects import Grid, grid
 from micrographia.labs.workbench.figures import of_grids
 from micrographia.labs.workbench.trace import Picture, trace_map
 from micrographia.methods.attribution.edges import EdgeAttribution
-from micrographia.methods.attribution.estimate import Attribution
 from micrographia.methods.patching import Both, Patched
 from micrographia.methods.tracing import Traced
 

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from micrographia.core.errors import BadPrompt
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
-from micrographia.core.prompts import Reader
+from micrographia.core.prompts import LanguageModel
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens, to_tokens
 from micrographia.labs.workbench.answer import Answer, Work, about
 from micrographia.labs.workbench.config import Trace
@@ -41,7 +41,7 @@ class Picture(NamedTuple):
     traced: Traced
 
 
-def ask_trace(question: Trace, model: Reader) -> Work:
+def ask_trace(question: Trace, model: LanguageModel) -> Work:
     """Find the subject in the prompt and read the answer; what remains is to trace."""
     tokenizer = model.tokenizer
     inputs = model.to_tokens(question.prompt)

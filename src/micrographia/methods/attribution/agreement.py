@@ -23,7 +23,7 @@ from scipy import stats
 from torch import Generator, Tensor
 
 from micrographia.core.sweep import Patch
-from micrographia.methods.attribution.estimate import Mode
+from micrographia.core.titles import Mode
 
 CONFIDENCE = 0.95
 FEWEST = 2  # prompts, below which there is no interval

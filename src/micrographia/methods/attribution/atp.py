@@ -12,14 +12,16 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from micrographia.core.edits import Edit
+from micrographia.core.effects import Effects
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site, SiteLike
+from micrographia.core.titles import Mode
 from micrographia.core.tokens import mask_of
-from micrographia.methods.attribution.estimate import Attribution, Mode, chosen_sites, ends_in_order, sides_of
+from micrographia.methods.attribution.estimate import chosen_sites, estimated, sides_of
 from micrographia.methods.attribution.passes import Passes, checkpointed, plain
-from micrographia.methods.attribution.readers import Give, Positions, Reading, product_reader
+from micrographia.methods.attribution.readers import Give, Positions, ScoreOptions, product_reader
 
 PLAIN = Passes(2, 1)
 CHECKPOINTED = Passes(4, 1)
@@ -36,7 +38,7 @@ def attribution_patching(
     checkpoints: bool = False,
     edits: Sequence[Edit] = (),
     give: Give | None = None,
-) -> Attribution:
+) -> Effects:
     """Estimates, for every place of these Sites, the change of the metric if that place were patched.
 
     In the metric's unit. Two forwards and one backward, one tensor per Site held beside the graph; with `checkpoints`
@@ -47,9 +49,10 @@ def attribution_patching(
     """
     scores: dict[Site, Tensor] = {}
     wanted = chosen_sites(model, sites)
-    reading = Reading(give or scores.__setitem__, positions, mask_of(pairs.clean))
+    reading = ScoreOptions(give or scores.__setitem__, positions, mask_of(pairs.clean))
     readers = [product_reader(site, reading) for site in wanted]
     run = checkpointed if checkpoints else plain
-    clean, corrupt = ends_in_order(run(model, sides_of(pairs, mode), metric, readers, edits=edits), mode)
+    values = run(model, sides_of(pairs, mode), metric, readers, edits=edits)
     ordered = {site: scores[site] for site in wanted if site in scores}
-    return Attribution(mode, "atp", ordered, clean, corrupt, CHECKPOINTED if checkpoints else PLAIN)
+    cost = CHECKPOINTED if checkpoints else PLAIN
+    return estimated(model, pairs, metric, mode, "atp", ordered, values, cost, summed=positions == "sum")

@@ -8,21 +8,23 @@ again.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from micrographia.core.effects import Effects
 from micrographia.core.errors import UserError
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model, ModelShape
-from micrographia.core.prompts import Pairs, check_aligned
+from micrographia.core.prompts import Pairs, check_aligned, position_names
 from micrographia.core.sites import Site, SiteLike
 from micrographia.core.sweep import Place
+from micrographia.core.titles import Mode
 from micrographia.core.tokens import Inputs, ids_of
 from micrographia.methods.attribution.atp import attribution_patching
-from micrographia.methods.attribution.estimate import Attribution, Mode
 from micrographia.methods.attribution.grad_drop import atp_star
 from micrographia.methods.attribution.ig import activation_gradients, integrated_gradients
 from micrographia.methods.attribution.qk import attribution_patching_with_qk_fix
@@ -34,24 +36,22 @@ FEWEST = 32  # tokens in a group: with fewer, reading the weights takes longer t
 
 
 class Method(NamedTuple):
-    """An estimate: what it is called, what it costs in passes over the model, and what it does."""
+    """An estimate: what it costs in passes over the model, and what it does. Its name is in `core.titles.METHODS`."""
 
-    title: str
     passes: str
-    run: Callable[..., Attribution]
+    run: Callable[..., Effects]
 
 
 METHODS: Mapping[str, Method] = {
-    "atp": Method("attribution patching", "2 forward, 1 backward", attribution_patching),
-    "atp-qk": Method("attribution patching with the QK-fix", "2 forward, 1 backward", attribution_patching_with_qk_fix),
-    "atp-star": Method("AtP*: QK-fix and GradDrop", "2 forward, n_layers + 1 backward", atp_star),
-    "ig": Method("integrated gradients, input path", "steps + 2 forward, steps backward", integrated_gradients),
+    "atp": Method("2 forward, 1 backward", attribution_patching),
+    "atp-qk": Method("2 forward, 1 backward", attribution_patching_with_qk_fix),
+    "atp-star": Method("2 forward, n_layers + 1 backward", atp_star),
+    "ig": Method("steps + 2 forward, steps backward", integrated_gradients),
     "ig-activation": Method(
-        "integrated gradients, a path per Site",
         "steps x sites + 3 forward, steps x sites backward",
         activation_gradients,
     ),
-    "relp": Method("relevance patching", "2 forward, 1 backward", relevance_patching),
+    "relp": Method("2 forward, 1 backward", relevance_patching),
 }
 
 
@@ -66,7 +66,7 @@ def attribute(
     prompts_at_once: int | None = None,
     watch: Watch = silent,
     **choices: Any,
-) -> Attribution:
+) -> Effects:
     """Estimates, for every place of these Sites, the change of the metric if that place alone were patched.
 
     In the metric's unit, per prompt. `choices` go to the method, whose docstring tells cost, memory and source. The
@@ -86,12 +86,13 @@ def attribute(
         )
     n_at_once = len(pairs) if whole else prompts_at_once or at_once(model.shape, pairs.clean)
 
-    def explain(some: Pairs, metric: Metric) -> Attribution:
+    def explain(some: Pairs, metric: Metric) -> Effects:
         return METHODS[method].run(model.fused, some, metric, sites, mode=mode, **choices)
 
     while True:
         try:
-            return in_groups(explain, pairs, metric, n_at_once)
+            found = in_groups(explain, pairs, metric, n_at_once)
+            return found.named(position_names(pairs, model.tokenizer)) if found.positions else found
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             if whole or n_at_once == 1:
@@ -119,9 +120,7 @@ def saved_bytes(shape: ModelShape) -> int:
     return 4 * shape.n_layers * (3 * shape.d_mlp + 12 * shape.d_model)
 
 
-def in_groups(
-    explain: Callable[[Pairs, Metric], Attribution], pairs: Pairs, metric: Metric, n_at_once: int
-) -> Attribution:
+def in_groups(explain: Callable[[Pairs, Metric], Effects], pairs: Pairs, metric: Metric, n_at_once: int) -> Effects:
     """One attribution of all pairs, from groups of at most so many, as even as can be."""
     if n_at_once >= len(pairs):
         return explain(pairs, metric)
@@ -130,12 +129,12 @@ def in_groups(
     return joined([explain(pairs.rows(group), metric_of_rows(metric, group)) for group in groups])
 
 
-def joined(parts: list[Attribution]) -> Attribution:
+def joined(parts: list[Effects]) -> Effects:
     """One after the other along the prompts."""
     first = parts[0]
     scores = {site: torch.cat([part.scores.pop(site) for part in parts]) for site in list(first.scores)}
     clean, corrupt = (torch.cat([getattr(part, side) for part in parts]) for side in ("clean", "corrupt"))
-    return first._replace(scores=scores, clean=clean, corrupt=corrupt)
+    return replace(first, scores=scores, clean=clean, corrupt=corrupt)
 
 
 def metric_of_rows(metric: Metric, rows: Tensor) -> Metric:

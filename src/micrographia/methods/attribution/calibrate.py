@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from micrographia.core.edits import Edit
+from micrographia.core.effects import Effects
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch, silent
 from micrographia.core.metrics import Metric
@@ -35,7 +36,7 @@ from micrographia.methods.attribution.agreement import (
     missed,
     slope,
 )
-from micrographia.methods.attribution.estimate import Attribution, sides_of
+from micrographia.methods.attribution.estimate import sides_of
 from micrographia.methods.attribution.passes import prompts_of
 from micrographia.methods.attribution.readers import cell_axes, place
 
@@ -103,7 +104,7 @@ def calibrate(
     model: Model,
     pairs: Pairs,
     metric: Metric,
-    attribution: Attribution,
+    attribution: Effects,
     *,
     budget: int,
     top: int,
@@ -148,7 +149,7 @@ def _begin(model: Model, pairs: Pairs) -> int | None:
     return begin if model.shape.causal and begin < ids_of(pairs.clean).shape[1] else None
 
 
-def wholes(kind: str, attribution: Attribution) -> list[Patch]:
+def wholes(kind: str, attribution: Effects) -> list[Patch]:
     """Each Site of a kind that has several places, whole; and all Sites together."""
     if attribution.gives == "size" or in_series(kind):
         return []
@@ -157,7 +158,7 @@ def wholes(kind: str, attribution: Attribution) -> list[Patch]:
     return [*single, tuple(map(Place, sites))] if len(sites) > 1 else single
 
 
-def _whole(patch: Patch, attribution: Attribution, each: Spots, exact: Tensor, at_once: Tensor) -> Whole:
+def _whole(patch: Patch, attribution: Effects, each: Spots, exact: Tensor, at_once: Tensor) -> Whole:
     """The sum of all estimates, with what was measured in place of what was estimated."""
     sites = [place.site for place in patch]
     scores = [attribution.scores[site].double().flatten(1) for site in sites]
@@ -213,7 +214,7 @@ def trust(pearson: float, ratio: float = math.nan) -> str:
 
 
 def spots(
-    attribution: Attribution, *, budget: int, top: int, generator: Generator, begin: int | None = None
+    attribution: Effects, *, budget: int, top: int, generator: Generator, begin: int | None = None
 ) -> list[Spots]:
     """Shares `budget` places, `top` of them the largest, evenly among the kinds of Site; what one kind cannot use is
     left. The largest are those whose mean over prompts is largest in size (of scores that are sizes: the mean of their

@@ -24,10 +24,10 @@ from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, check_aligned
 from micrographia.core.sites import Site
+from micrographia.core.titles import Mode
 from micrographia.core.tokens import Inputs, rows_of
 from micrographia.methods.attribution.edge_ends import Slope, gradient_sites, meet, value_sites
 
-Mode = Literal["denoise", "noise"]
 Method = Literal["eap", "eap-ig"]
 
 
@@ -87,7 +87,7 @@ def edge_attribution(
     check_additive(model, pairs.clean)
     found: list[_Scored] = []
     for first in range(0, len(pairs), prompts_at_once):
-        rows = torch.arange(first, min(first + prompts_at_once, len(pairs)), device=pairs.right.device)
+        rows = torch.arange(first, min(first + prompts_at_once, len(pairs)), device=pairs.answer.device)
         clean, corrupt = rows_of(pairs.clean, rows), rows_of(pairs.corrupt, rows)
         base, other = (corrupt, clean) if mode == "denoise" else (clean, corrupt)
         found.append(_score(model.fused, graph, metric, rows, base, other, steps if method == "eap-ig" else 0))

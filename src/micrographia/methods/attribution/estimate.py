@@ -1,56 +1,63 @@
-"""Attribution: what an attribution gives back, and how it stands to the exact patch.
+"""What an attribution needs and gives: the Sites to score, and its scores as Effects.
 
 `mode` says which run is explained. "denoise" puts the clean run's values into the corrupt one, "noise" the corrupt
 run's into the clean one; a score estimates by how much the metric would change if that place alone were patched so.
 Source of the two modes: Heimersheim and Nanda, "How to use and interpret activation patching" (2024), section 2.
 """
 
-from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
-from jaxtyping import Float
 from torch import Tensor
 
+from micrographia.core.effects import Effects, axes_of_scores
 from micrographia.core.errors import UserError
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import Pairs
+from micrographia.core.prompts import Pairs, position_names
 from micrographia.core.sites import Site, SiteLike, select
-from micrographia.methods.attribution.passes import Ends, Passes, Sides
+from micrographia.core.titles import Mode
+from micrographia.methods.attribution.passes import Passes, RunMetrics, Sides
 
-Mode = Literal["denoise", "noise"]
 
+def estimated(
+    model: Model,
+    pairs: Pairs,
+    metric: Metric,
+    mode: Mode,
+    method: str,
+    scores: Mapping[Site, Tensor],
+    values: RunMetrics,
+    n_passes: Passes,
+    *,
+    summed: bool = False,
+    notes: Sequence[str] = (),
+    gives: Literal["effect", "size"] = "effect",
+) -> Effects:
+    """Scores by Site as Effects. `summed`: over positions, whose axes are gone.
 
-class Attribution(NamedTuple):
-    """A score for every place of every Site, per prompt, in the metric's unit.
-
-    Scores by Site: residual kinds (prompt, pos); q, k, v, z, result (prompt, pos, head); neurons and latents (prompt,
-    pos, unit); scores and pattern (prompt, head, query, key). With positions summed, those axes are gone. `clean` and
-    `corrupt` are the metric of the two runs.
+    Scores: residual kinds (prompt, pos); q, k, v, z, result (prompt, pos, head); neurons and latents (prompt, pos,
+    unit); scores and pattern (prompt, head, query, key).
     """
-
-    mode: Mode
-    method: str
-    scores: dict[Site, Tensor]
-    clean: Float[Tensor, "prompt"]
-    corrupt: Float[Tensor, "prompt"]
-    n_passes: Passes
-    notes: tuple[str, ...] = ()
-    gives: Literal["effect", "size"] = "effect"
-    """Whether scores estimate the effect of the exact patch, or only rank places by size (AtP*)."""
-
-    @property
-    def base(self) -> Float[Tensor, "prompt"]:
-        """The metric of the run that is explained: a score is a change of this."""
-        return self.corrupt if self.mode == "denoise" else self.clean
+    clean, corrupt = (values.donor, values.base) if mode == "denoise" else (values.base, values.donor)
+    return Effects(
+        mode=mode,
+        method=method,
+        scores=dict(scores),
+        axes={site: axes_of_scores(site, summed=summed) for site in scores},
+        clean=clean,
+        corrupt=corrupt,
+        metric=metric.name,
+        unit=metric.unit,
+        gives=gives,
+        n_passes=n_passes,
+        notes=tuple(notes),
+        positions=() if summed else tuple(position_names(pairs, model.tokenizer)),
+    )
 
 
 def sides_of(pairs: Pairs, mode: Mode) -> Sides:
-    return Sides(pairs.clean, pairs.corrupt) if mode == "denoise" else Sides(pairs.corrupt, pairs.clean)
-
-
-def ends_in_order(ends: Ends, mode: Mode) -> tuple[Tensor, Tensor]:
-    """The metric of the clean run, and of the corrupt one."""
-    return (ends.donor, ends.base) if mode == "denoise" else (ends.base, ends.donor)
+    return Sides(pairs.donor(mode), pairs.base(mode))
 
 
 def chosen_sites(model: Model, wanted: SiteLike | Iterable[SiteLike]) -> tuple[Site, ...]:

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 
 from micrographia.core.edits import Edit, observe
+from micrographia.core.effects import Effects
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site, SiteLike
+from micrographia.core.titles import Mode
 from micrographia.core.tokens import mask_of
-from micrographia.methods.attribution.estimate import Attribution, Mode, chosen_sites, ends_in_order, sides_of
+from micrographia.methods.attribution.estimate import chosen_sites, estimated, sides_of
 from micrographia.methods.attribution.passes import Passes, plain
 from micrographia.methods.attribution.qk import fixed_readers
-from micrographia.methods.attribution.readers import Positions, Reading
+from micrographia.methods.attribution.readers import Positions, ScoreOptions
 
 BRANCHES = ("attn_out", "mlp_out")
 
@@ -36,7 +38,7 @@ def atp_star(
     mode: Mode = "denoise",
     positions: Positions = "each",
     edits: Sequence[Edit] = (),
-) -> Attribution:
+) -> Effects:
     """How much each place matters, by AtP*: the mean size of its estimates with a layer's gradient dropped.
 
     In the metric's unit. The size is the paper's; the sign is that of the estimate with nothing dropped, so a score is
@@ -61,16 +63,16 @@ def atp_star(
             dropped[:] = [layer]
             torch.autograd.grad(scalar, leaves, retain_graph=layer < model.shape.n_layers - 1)
 
-    readers = fixed_readers(model, wanted, Reading(add, positions, mask_of(pairs.clean), again=True))
+    readers = fixed_readers(model, wanted, ScoreOptions(add, positions, mask_of(pairs.clean), again=True))
     sides = sides_of(pairs, mode)
     rules = blocks(model, dropped)
-    clean, corrupt = ends_in_order(
-        plain(model, sides, metric, readers, edits=edits, rules=rules, backward=each_layer), mode
-    )
+    values = plain(model, sides, metric, readers, edits=edits, rules=rules, backward=each_layer)
     others = max(1, model.shape.n_layers - 1)
     scores = {site: size[site] * sign.get(site, torch.ones(())).to(size[site]) / others for site in wanted}
     note = "Sizes are means over dropped layers and rank places; they do not estimate the exact effect."
-    return Attribution(mode, "atp-star", scores, clean, corrupt, Passes(2, model.shape.n_layers + 1), (note,), "size")
+    cost = Passes(2, model.shape.n_layers + 1)
+    given = {"summed": positions == "sum", "notes": (note,), "gives": "size"}
+    return estimated(model, pairs, metric, mode, "atp-star", scores, values, cost, **given)
 
 
 def blocks(model: Model, dropped: list[int]) -> list[Edit]:

@@ -15,22 +15,24 @@ import torch
 from torch import Tensor
 
 from micrographia.core.edits import Edit, add, apply, leaf, observe
+from micrographia.core.effects import Effects
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model, Start
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site, SiteLike
+from micrographia.core.titles import Mode
 from micrographia.core.tokens import mask_of
-from micrographia.methods.attribution.estimate import Attribution, Mode, chosen_sites, ends_in_order, sides_of
+from micrographia.methods.attribution.estimate import chosen_sites, estimated, sides_of
 from micrographia.methods.attribution.passes import (
-    Ends,
     Passes,
+    RunMetrics,
     layer_at,
     prompts_of,
     residual_streams,
     scalar_of,
     value_of,
 )
-from micrographia.methods.attribution.readers import Positions, Reading, difference, hook, own, tapped_at
+from micrographia.methods.attribution.readers import Positions, ScoreOptions, difference, hook, own, tapped_at
 
 Rule = Literal["midpoint", "right"]
 EMBED = Site("embed")
@@ -47,15 +49,15 @@ def integrated_gradients(
     rule: Rule = "midpoint",
     positions: Positions = "each",
     edits: Sequence[Edit] = (),
-) -> Attribution:
+) -> Effects:
     """(donor - base) times the mean gradient along the input path, for every place of these Sites.
 
     In the metric's unit. `steps` + 2 forwards and `steps` backwards; holds one tensor per Site.
     Source: Hanna et al. (2024), EAP-IG.
     """
     wanted = chosen_sites(model, sites)
-    reading = Reading(lambda site, score: None, positions, mask_of(pairs.clean))
-    ends, deltas = _differences(model, pairs, metric, mode, [EMBED, *wanted], reading, edits)
+    reading = ScoreOptions(lambda site, score: None, positions, mask_of(pairs.clean))
+    values, deltas = _differences(model, pairs, metric, mode, [EMBED, *wanted], reading, edits)
     scores: dict[Site, Tensor] = {}
     prompt, base = prompts_of(sides_of(pairs, mode).base), sides_of(pairs, mode).base
 
@@ -76,9 +78,9 @@ def integrated_gradients(
         looks = [read(site, tapped_at(site)) for site in wanted]
         run = model.run(base, edits=[*begin, *behind, *looks], logits=metric.readout(prompt), grad=True)
         torch.autograd.grad(scalar_of(metric, value_of(metric, run, prompt)), leaves)
-    clean, corrupt = ends_in_order(ends, mode)
     found = {site: scores.get(site, _nothing(reading, site, deltas)) for site in wanted}
-    return Attribution(mode, "ig", found, clean, corrupt, Passes(steps + 2, steps))
+    cost = Passes(steps + 2, steps)
+    return estimated(model, pairs, metric, mode, "ig", found, values, cost, summed=positions == "sum")
 
 
 def activation_gradients(
@@ -92,7 +94,7 @@ def activation_gradients(
     rule: Rule = "midpoint",
     positions: Positions = "each",
     edits: Sequence[Edit] = (),
-) -> Attribution:
+) -> Effects:
     """(donor - base) times the mean gradient along each Site's own path, all its places walking together.
 
     In the metric's unit. Three forwards, and for each Site `steps` times a forward and backward from its layer on;
@@ -100,8 +102,8 @@ def activation_gradients(
     Source: Hanna et al. (2024), the variant on activations; Marks et al., "Sparse feature circuits" (2024).
     """
     wanted = chosen_sites(model, sites)
-    reading = Reading(lambda site, score: None, positions, mask_of(pairs.clean))
-    ends, deltas = _differences(model, pairs, metric, mode, wanted, reading, edits)
+    reading = ScoreOptions(lambda site, score: None, positions, mask_of(pairs.clean))
+    values, deltas = _differences(model, pairs, metric, mode, wanted, reading, edits)
     base, last = sides_of(pairs, mode).base, model.shape.n_layers
     prompt, streams = prompts_of(base), residual_streams(model, base, edits)
     found: dict[Site, Tensor] = {}
@@ -117,9 +119,8 @@ def activation_gradients(
             run = model.run(base, edits=walk, logits=metric.readout(prompt), start=start, grad=True)
             total += torch.autograd.grad(scalar_of(metric, value_of(metric, run, prompt)), leaves)[0] / steps
         found[site] = reading.score(at, deltas[at] * total)
-    clean, corrupt = ends_in_order(ends, mode)
     n_passes = Passes(3 + steps * len(wanted), steps * len(wanted))
-    return Attribution(mode, "ig-activation", found, clean, corrupt, n_passes)
+    return estimated(model, pairs, metric, mode, "ig-activation", found, values, n_passes, summed=positions == "sum")
 
 
 def along(steps: int, rule: Rule) -> list[float]:
@@ -133,9 +134,9 @@ def _differences(
     metric: Metric,
     mode: Mode,
     sites: Sequence[Site],
-    reading: Reading,
+    reading: ScoreOptions,
     edits: Sequence[Edit],
-) -> tuple[Ends, dict[Site, Tensor]]:
+) -> tuple[RunMetrics, dict[Site, Tensor]]:
     """donor - base at every Site, from two forwards without gradient."""
     sides = sides_of(pairs, mode)
     prompt = prompts_of(sides.base)
@@ -152,8 +153,8 @@ def _differences(
         value_of(metric, model.run(inputs, edits=[*edits, *map(look, tapped)], logits=metric.readout(prompt)), prompt)
         for inputs, look in ((sides.donor, remember), (sides.base, subtract))
     ]
-    return Ends(*values), held
+    return RunMetrics(*values), held
 
 
-def _nothing(reading: Reading, site: Site, deltas: dict[Site, Tensor]) -> Tensor:
+def _nothing(reading: ScoreOptions, site: Site, deltas: dict[Site, Tensor]) -> Tensor:
     return reading.score(tapped_at(site), torch.zeros_like(deltas[tapped_at(site)]))

@@ -20,7 +20,7 @@ from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Model, Output, Start
 from micrographia.core.sites import Site
 from micrographia.core.tokens import Inputs, ids_of
-from micrographia.methods.attribution.readers import Reader, own
+from micrographia.methods.attribution.readers import ScoreHook, own
 
 BEFORE_LAYERS = ("embed", "pos_embed")
 
@@ -42,7 +42,7 @@ class Sides(NamedTuple):
     base: Inputs
 
 
-class Ends(NamedTuple):
+class RunMetrics(NamedTuple):
     """The metric of the two runs."""
 
     donor: Float[Tensor, "prompt"]
@@ -61,12 +61,12 @@ def plain(
     model: Model,
     sides: Sides,
     metric: Metric,
-    readers: Sequence[Reader],
+    readers: Sequence[ScoreHook],
     *,
     edits: Sequence[Edit] = (),
     rules: Sequence[Edit] = (),
     backward: Backward = once,
-) -> Ends:
+) -> RunMetrics:
     """Two forwards and one backward. Before the readers look come `edits` of both runs, then `rules` of the base.
 
     Holds one tensor per Site that is read, beside what the graph of the base's run saves.
@@ -82,18 +82,18 @@ def plain(
     base = value_of(metric, model.run(sides.base, edits=edits, logits=readout, grad=True), prompt)
     backward(scalar_of(metric, base), leaves)
     finish(readers)
-    return Ends(donor, base.detach())
+    return RunMetrics(donor, base.detach())
 
 
 def checkpointed(
     model: Model,
     sides: Sides,
     metric: Metric,
-    readers: Sequence[Reader],
+    readers: Sequence[ScoreHook],
     *,
     edits: Sequence[Edit] = (),
     rules: Sequence[Edit] = (),
-) -> Ends:
+) -> RunMetrics:
     """As `plain` to rounding, in four forwards and one backward: for long contexts.
 
     Holds two residual streams per layer and the insides of one layer. Readers and rules must stay within a layer.
@@ -114,7 +114,7 @@ def checkpointed(
         entering = Entering(donors.pop(), bases.pop())
         gradient = _through_layer(model, sides, entering, layer, gradient, parts[layer])
     finish(readers)
-    return Ends(donor, base)
+    return RunMetrics(donor, base)
 
 
 class Entering(NamedTuple):
@@ -132,7 +132,7 @@ class Part(NamedTuple):
     first: list[Site]
 
 
-def _part(layer: int, last: int, readers: Sequence[Reader], edits: Sequence[Edit], rules: Sequence[Edit]) -> Part:
+def _part(layer: int, last: int, readers: Sequence[ScoreHook], edits: Sequence[Edit], rules: Sequence[Edit]) -> Part:
     inside = [reader for reader in readers if layer_of(reader, last) == layer]
     both, base = ([edit for edit in some if layer_at(edit.site, last) == layer] for some in (edits, rules))
     first = embeddings(inside)
@@ -167,7 +167,7 @@ def residual_streams(model: Model, inputs: Inputs, edits: Sequence[Edit] = ()) -
     return [own(cache[site]) for site in sites]
 
 
-def first_sites(model: Model, readers: Sequence[Reader]) -> list[Site]:
+def first_sites(model: Model, readers: Sequence[ScoreHook]) -> list[Site]:
     """Where the graph begins: as late as these readers allow, so that no gradient is computed for nothing."""
     last = model.shape.n_layers
     first = min((layer_of(reader, last) for reader in readers), default=0)
@@ -178,12 +178,12 @@ def first_sites(model: Model, readers: Sequence[Reader]) -> list[Site]:
     return embeddings(readers)
 
 
-def embeddings(readers: Sequence[Reader]) -> list[Site]:
+def embeddings(readers: Sequence[ScoreHook]) -> list[Site]:
     asked = any(Site("pos_embed") in reader.sites for reader in readers)
     return [Site("embed"), *([Site("pos_embed")] if asked else [])]
 
 
-def layer_of(reader: Reader, last: int) -> int:
+def layer_of(reader: ScoreHook, last: int) -> int:
     return min(layer_at(site, last) for site in reader.sites)
 
 
@@ -194,11 +194,11 @@ def layer_at(site: Site, last: int) -> int:
     return 0 if site.kind in BEFORE_LAYERS else last
 
 
-def looks(readers: Iterable[Reader], side: Literal["in_donor", "in_base"]) -> list[Edit]:
+def looks(readers: Iterable[ScoreHook], side: Literal["in_donor", "in_base"]) -> list[Edit]:
     return [edit for reader in readers for edit in (reader.in_base if side == "in_base" else reader.in_donor)]
 
 
-def finish(readers: Iterable[Reader]) -> None:
+def finish(readers: Iterable[ScoreHook]) -> None:
     for reader in readers:
         reader.finish()
 

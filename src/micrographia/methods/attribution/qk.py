@@ -22,15 +22,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from micrographia.core.edits import Edit, observe
+from micrographia.core.effects import Effects
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site, SiteLike
+from micrographia.core.titles import Mode
 from micrographia.core.tokens import mask_of
 from micrographia.methods.attribution.atp import CHECKPOINTED, PLAIN
-from micrographia.methods.attribution.estimate import Attribution, Mode, chosen_sites, ends_in_order, sides_of
+from micrographia.methods.attribution.estimate import chosen_sites, estimated, sides_of
 from micrographia.methods.attribution.passes import checkpointed, plain
-from micrographia.methods.attribution.readers import Give, Positions, Reader, Reading, hook, own, product_reader
+from micrographia.methods.attribution.readers import Give, Positions, ScoreHook, ScoreOptions, hook, own, product_reader
 
 COMPARED = {"q": "q", "rot_q": "q", "k": "k", "rot_k": "k"}
 """Rotary turns all queries of a position alike, so that patching before it or after is the same."""
@@ -47,7 +49,7 @@ def attribution_patching_with_qk_fix(
     checkpoints: bool = False,
     edits: Sequence[Edit] = (),
     give: Give | None = None,
-) -> Attribution:
+) -> Effects:
     """`attribution_patching`, but for queries and keys, whose attention patterns are recomputed.
 
     In the metric's unit. Two forwards and one backward (with `checkpoints` four and one); beside the plain method's
@@ -56,15 +58,15 @@ def attribution_patching_with_qk_fix(
     """
     scores: dict[Site, Tensor] = {}
     wanted = chosen_sites(model, sites)
-    reading = Reading(give or scores.__setitem__, positions, mask_of(pairs.clean))
+    reading = ScoreOptions(give or scores.__setitem__, positions, mask_of(pairs.clean))
     run = checkpointed if checkpoints else plain
-    ends = run(model, sides_of(pairs, mode), metric, fixed_readers(model, wanted, reading), edits=edits)
-    clean, corrupt = ends_in_order(ends, mode)
+    values = run(model, sides_of(pairs, mode), metric, fixed_readers(model, wanted, reading), edits=edits)
     ordered = {site: scores[site] for site in wanted if site in scores}
-    return Attribution(mode, "atp-qk", ordered, clean, corrupt, CHECKPOINTED if checkpoints else PLAIN)
+    cost = CHECKPOINTED if checkpoints else PLAIN
+    return estimated(model, pairs, metric, mode, "atp-qk", ordered, values, cost, summed=positions == "sum")
 
 
-def fixed_readers(model: Model, sites: Sequence[Site], reading: Reading) -> list[Reader]:
+def fixed_readers(model: Model, sites: Sequence[Site], reading: ScoreOptions) -> list[ScoreHook]:
     """A reader per Site, and one for the queries and keys of each layer."""
     compared = [site for site in sites if site.kind in COMPARED and not site.part]
     plain = [product_reader(site, reading) for site in sites if site not in compared]
@@ -72,7 +74,7 @@ def fixed_readers(model: Model, sites: Sequence[Site], reading: Reading) -> list
     return [*plain, *(qk_reader(model, [s for s in compared if s.layer == layer], reading) for layer in layers)]
 
 
-def qk_reader(model: Model, sites: Sequence[Site], reading: Reading) -> Reader:
+def qk_reader(model: Model, sites: Sequence[Site], reading: ScoreOptions) -> ScoreHook:
     """Scores the queries and keys of one layer. Under grouped queries a key's score sums over the heads that share it.
 
     Holds, from the base's run until the gradient comes, one tensor of the pattern's size for queries, three for keys.
@@ -106,7 +108,7 @@ def qk_reader(model: Model, sites: Sequence[Site], reading: Reading) -> Reader:
     look = [observe(Site(prefix + name, layer), _hold(donor, name)) for name in {COMPARED[s.kind] for s in sites}]
     look.append(observe(Site("scores", layer), lambda value: donor.__setitem__("allowed", may_attend(value))))
     meets = [observe(Site(prefix + name, layer), _hold(base, name)) for name in "qk"]
-    return Reader(tuple(sites), look, [*meets, observe(Site("pattern", layer), meet)], finish)
+    return ScoreHook(tuple(sites), look, [*meets, observe(Site("pattern", layer), meet)], finish)
 
 
 def _hold(side: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:

@@ -1,6 +1,6 @@
 """Readers: how the score of a Site is taken while two runs and a backward pass go by.
 
-A `Reader` is a pair of edit lists that only look. In the run that gives values (the donor) it holds the Site's
+A `ScoreHook` is a pair of edit lists that only look. In the run that gives values (the donor) it holds the Site's
 activation; in the run that is explained (the base) it turns what it holds into the difference donor - base and asks for
 the product with the gradient, reduced to a score, as soon as the backward pass has the gradient. One tensor
 per Site is held (two of one Site while one is subtracted), never two caches. The passes themselves are in `passes`.
@@ -28,7 +28,7 @@ FEATURES = frozenset({"d_model", "d_head", "one"})  # a place is whole along the
 PLACES = frozenset({"pos", "query", "key"})
 
 
-class Reader(NamedTuple):
+class ScoreHook(NamedTuple):
     """What one or more Sites need of the two runs. Its edits look and change nothing.
 
     `finish` comes after the last backward pass: it gives zeros where no gradient ever came, because the metric does not
@@ -42,7 +42,7 @@ class Reader(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ScoreOptions:
     """How all readers of one attribution read: what becomes of a score, of positions, of padding.
 
     `again`: the backward pass comes more than once, so that differences are kept after the first.
@@ -78,7 +78,7 @@ class Reading:
         return difference
 
 
-def product_reader(site: Site, reading: Reading) -> Reader:
+def product_reader(site: Site, reading: ScoreOptions) -> ScoreHook:
     """Scores (donor - base) * gradient of one Site.
 
     `result` is read at z, of which it is a linear function head by head: (z W_O) . g = z . (W_O g), so that no tensor
@@ -100,7 +100,7 @@ def product_reader(site: Site, reading: Reading) -> Reader:
             reading.give(site, reading.score(tapped, held.pop().zero_()))
 
     look = [observe(tapped, lambda value: held.append(own(value)))]
-    return Reader((site,), look, [observe(tapped, meet)], finish)
+    return ScoreHook((site,), look, [observe(tapped, meet)], finish)
 
 
 def tapped_at(site: Site) -> Site:

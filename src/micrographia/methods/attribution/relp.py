@@ -14,16 +14,18 @@ import torch
 from torch import Tensor
 
 from micrographia.core.edits import Edit, apply, observe
+from micrographia.core.effects import Effects
 from micrographia.core.errors import UserError
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site, SiteLike
+from micrographia.core.titles import Mode
 from micrographia.core.tokens import mask_of
 from micrographia.methods.attribution.atp import CHECKPOINTED, PLAIN
-from micrographia.methods.attribution.estimate import Attribution, Mode, chosen_sites, ends_in_order, sides_of
+from micrographia.methods.attribution.estimate import chosen_sites, estimated, sides_of
 from micrographia.methods.attribution.passes import checkpointed, plain
-from micrographia.methods.attribution.readers import Give, Positions, Reading, product_reader
+from micrographia.methods.attribution.readers import Give, Positions, ScoreOptions, product_reader
 
 HELD = ("attn_norm_scale", "mlp_norm_scale", "final_norm_scale", "pattern")
 BLIND = frozenset({*HELD, "q", "k", "rot_q", "rot_k", "scores"})
@@ -43,7 +45,7 @@ def relevance_patching(
     checkpoints: bool = False,
     edits: Sequence[Edit] = (),
     give: Give | None = None,
-) -> Attribution:
+) -> Effects:
     """(donor - base) times the relevance per unit of activation, for every place of these Sites.
 
     In the metric's unit. Two forwards and one backward, as attribution patching. Queries, keys, scores and patterns get
@@ -58,14 +60,14 @@ def relevance_patching(
             f"Relevance of {', '.join(blind[:5])} was asked for, but RelP holds attention patterns and norms' scales, "
             "so that none reaches them. Leave them out, or use another method ('atp-qk' for queries and keys)."
         )
-    reading = Reading(give or scores.__setitem__, positions, mask_of(pairs.clean))
+    reading = ScoreOptions(give or scores.__setitem__, positions, mask_of(pairs.clean))
     readers = [product_reader(site, reading) for site in wanted]
     run = checkpointed if checkpoints else plain
-    ends = run(model, sides_of(pairs, mode), metric, readers, edits=edits, rules=relevance_rules(model))
-    clean, corrupt = ends_in_order(ends, mode)
+    values = run(model, sides_of(pairs, mode), metric, readers, edits=edits, rules=relevance_rules(model))
     ordered = {site: scores[site] for site in wanted if site in scores}
     cost = CHECKPOINTED if checkpoints else PLAIN
-    return Attribution(mode, "relp", ordered, clean, corrupt, cost, notes_on(model))
+    given = {"summed": positions == "sum", "notes": notes_on(model)}
+    return estimated(model, pairs, metric, mode, "relp", ordered, values, cost, **given)
 
 
 def relevance_rules(model: Model) -> list[Edit]:

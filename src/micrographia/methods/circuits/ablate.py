@@ -24,7 +24,7 @@ from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, check_aligned
 from micrographia.core.sites import Site
-from micrographia.core.sweep import Donor, Patch, Place, Reading, Reference, replacement, sweep
+from micrographia.core.sweep import Donor, MetricSet, Patch, Place, Reference, replacement, sweep
 from micrographia.core.sweep.per_reader import AT_ONCE, read, repeated, run_end, run_layer
 from micrographia.core.tokens import Inputs, ids_of, mask_of
 from micrographia.methods.circuits.members import Part
@@ -94,8 +94,8 @@ def nodes_alone(
                 raise UserError(f"{next(iter(unknown))} is in a circuit, but not in the universe that it is cut from.")
         patches = [_outside(universe, circuit) for circuit in circuits]
         some = [i for i, patch in enumerate(patches) if patch]
-        whole = model.fused.run(pairs.clean, logits=metric.readout(prompts(len(pairs), pairs.right.device))).logits
-        found = metric(whole, prompts(len(pairs), pairs.right.device)).repeat(len(circuits), 1)
+        whole = model.fused.run(pairs.clean, logits=metric.readout(prompts(len(pairs), pairs.answer.device))).logits
+        found = metric(whole, prompts(len(pairs), pairs.answer.device)).repeat(len(circuits), 1)
         if some:
             found[some] = sweep(model, pairs.clean, [patches[i] for i in some], donor, [metric], watch=watch)[..., 0]
         return found
@@ -143,7 +143,7 @@ def edges_alone(
     writes = list(dict.fromkeys(node.site for node in graph.writers))
     donor = ablation.values(model, pairs, writes)
     base = model.run(pairs.clean, keep=INPUT, stop=1).cache[INPUT]
-    routed = _Routed(model, pairs, graph, donor, base, Reading([metric], ids_of(pairs.clean).shape[1]))
+    routed = _Routed(model, pairs, graph, donor, base, MetricSet([metric], ids_of(pairs.clean).shape[1]))
     at_once = max(1, tokens_at_once // ids_of(pairs.clean).numel())
 
     def score(circuits: Sequence[frozenset[Edge]]) -> Tensor:
@@ -167,7 +167,7 @@ class _Routed:
     graph: Graph
     donor: Donor
     base: Float[Tensor, "prompt pos d_model"]
-    reading: Reading
+    reading: MetricSet
 
     def score(self, masks: Bool[Tensor, "circuit writer reader"]) -> Float[Tensor, "circuit prompt"]:
         n = len(masks)

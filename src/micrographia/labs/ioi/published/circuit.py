@@ -12,7 +12,7 @@ from torch import Generator
 
 from micrographia.core.graph import Node
 from micrographia.core.model import Model
-from micrographia.core.prompts import Reader, metric_of
+from micrographia.core.prompts import LanguageModel, metric_of
 from micrographia.core.sites import Site
 from micrographia.labs.ioi.published.prompts import Group, Words, group
 from micrographia.methods.circuits.ablate import Ablation, nodes_alone
@@ -48,7 +48,7 @@ def has_it(model: Model) -> bool:
     return (model.shape.n_layers, model.shape.n_heads) == (LAYERS, HEADS_A_LAYER)
 
 
-def alone(model: Reader, groups: Sequence[Group], words: Words, draw: Generator) -> Alone:
+def alone(model: LanguageModel, groups: Sequence[Group], words: Words, draw: Generator) -> Alone:
     """The published circuit by itself. `2 + RANDOM` runs of each prompt, and one over each group's reference."""
     sums, n, said = torch.zeros(2 + RANDOM, dtype=torch.float64), 0, ""
     for each in groups:

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from micrographia.core.errors import BadPrompt
-from micrographia.core.prompts import Pairs, Reader
+from micrographia.core.prompts import LanguageModel, Pairs
 from micrographia.core.tokens import ids_of, single_token
 
 TEMPLATES = (
@@ -62,13 +62,13 @@ class Group(NamedTuple):
     clean: Int[Tensor, "n pos"]
     swap: Int[Tensor, "n pos"]
     abc: Int[Tensor, "n pos"]
-    right: Int[Tensor, "n"]
+    answer: Int[Tensor, "n"]
     wrong: Int[Tensor, "n"]
     roles: dict[str, int]
     """IO, S1, S1+1, S2 and END -> position, the same in every prompt."""
 
     def pairs(self, corruption: str) -> Pairs:
-        return Pairs(self.clean, getattr(self, corruption), self.right, self.wrong)
+        return Pairs(self.clean, getattr(self, corruption), self.answer, self.wrong)
 
 
 class Words(NamedTuple):
@@ -77,7 +77,7 @@ class Words(NamedTuple):
     objects: tuple[str, ...]
 
 
-def usable(model: Reader) -> Words:
+def usable(model: LanguageModel) -> Words:
     """The words that are one token after a space. Raises BadPrompt where too few are, or there is no tokenizer."""
     found = Words(*(tuple(w for w in words if _is_single(model, w)) for words in (NAMES, PLACES, OBJECTS)))
     if len(found.names) < 3 or not found.places or not found.objects:
@@ -89,7 +89,7 @@ def usable(model: Reader) -> Words:
     return found
 
 
-def _is_single(model: Reader, word: str) -> bool:
+def _is_single(model: LanguageModel, word: str) -> bool:
     """One token, and its own: an unknown word may be one token too."""
     assert model.tokenizer is not None
     try:
@@ -99,7 +99,7 @@ def _is_single(model: Reader, word: str) -> bool:
     return model.tokenizer.decode([found]).strip() == word
 
 
-def group(model: Reader, template: int, order: str, n: int, words: Words, draw: Generator) -> Group:
+def group(model: LanguageModel, template: int, order: str, n: int, words: Words, draw: Generator) -> Group:
     """n prompts of one template and order, names, places and objects drawn evenly."""
     drawn = [_filled(template, order, words, draw) for _ in range(n)]
     columns = list(zip(*drawn))
@@ -119,7 +119,7 @@ def roles_of(clean: Tensor, right: Tensor, wrong: Tensor) -> dict[str, int]:
     return {"IO": int(io[0]), "S1": s1, "S1+1": s1 + 1, "S2": s2, "END": clean.shape[1] - 1}
 
 
-def eight_prompts(model: Reader) -> Pairs:
+def eight_prompts(model: LanguageModel) -> Pairs:
     """The demo's eight prompts, each beside the one with the other subject.
 
     Raises BadPrompt where they differ in length, or a name is not one token.
@@ -155,7 +155,7 @@ def _filled(template: int, order: str, words: Words, draw: Generator) -> tuple[s
     return prompts[0], prompts[1], prompts[2], io, subject
 
 
-def _tokens(model: Reader, texts: Sequence[str], *, prepend_bos: bool | None = None) -> Int[Tensor, "n pos"]:
+def _tokens(model: LanguageModel, texts: Sequence[str], *, prepend_bos: bool | None = None) -> Int[Tensor, "n pos"]:
     found = model.to_tokens(list(texts), prepend_bos=prepend_bos)
     ids = ids_of(found)
     if not isinstance(found, Tensor):
@@ -167,5 +167,5 @@ def _tokens(model: Reader, texts: Sequence[str], *, prepend_bos: bool | None = N
     return ids
 
 
-def _ids(model: Reader, words: Sequence[str], device: torch.device) -> Int[Tensor, "n"]:
+def _ids(model: LanguageModel, words: Sequence[str], device: torch.device) -> Int[Tensor, "n"]:
     return torch.tensor([single_token(model.tokenizer, f" {word}") for word in words], device=device)

@@ -14,7 +14,7 @@ from micrographia.core.errors import BadConfig, BadPrompt, MissingExtra
 from micrographia.core.events import Progress, Watch
 from micrographia.core.figures import Figure
 from micrographia.core.model import Model
-from micrographia.core.prompts import Pairs, Reader, metric_of
+from micrographia.core.prompts import LanguageModel, Pairs, metric_of
 from micrographia.core.runtime import generator
 from micrographia.core.tokens import ids_of
 from micrographia.labs.ioi import measure
@@ -64,7 +64,7 @@ def study_published(config: Config, watch: Watch) -> tuple[dict[str, Any], list[
     return results, [*pictures, trust.correlations(rows)]
 
 
-def loaded(config: Config, watch: Watch) -> Reader:
+def loaded(config: Config, watch: Watch) -> LanguageModel:
     """The model, in single precision. Raises BadConfig for one without a tokenizer."""
     watch(Progress("load the model", 0, 1, "model"))
     try:
@@ -111,7 +111,7 @@ def differences(model: Model, prompts: Tensor, pairs: Pairs) -> Tensor:
     return m(logits, rows).double().cpu()
 
 
-def eight(model: Reader) -> dict[str, float | None]:
+def eight(model: LanguageModel) -> dict[str, float | None]:
     """The demo's prompts; None where the tokenizer does not make one token of each name, or not one length of all.
 
     With the other subject in each it is the negative, whatever the model: they hold both subjects of each sentence.
@@ -147,7 +147,7 @@ def names_of_heads(spoken: Tensor) -> dict[str, Any]:
     }
 
 
-def alone(model: Reader, groups: Sequence[Group], words: Words, draw: Generator) -> dict[str, Any]:
+def alone(model: LanguageModel, groups: Sequence[Group], words: Words, draw: Generator) -> dict[str, Any]:
     """The 26 heads by themselves; for another model, why there is nothing to say."""
     if not circuit.has_it(model):
         n, h = model.shape.n_layers, model.shape.n_heads
@@ -167,11 +167,11 @@ def doubt(name: str, model: Model) -> dict[str, str]:
     return {"note": NOT_KNOWN} if circuit.has_it(model) and not is_gpt2(name) else {}
 
 
-def patched_case(model: Reader, n: int, words: Words, draw: Generator) -> Case:
+def patched_case(model: LanguageModel, n: int, words: Words, draw: Generator) -> Case:
     """One template in both orders, S2 swapped. Nothing is chosen on these pairs, so there are no others to judge on."""
     halves = [group(model, PATCHED, order, -(-n // 2), words, draw) for order in ORDERS]
     clean, swap, right, wrong = (
-        torch.cat([getattr(h, name) for h in halves]) for name in ("clean", "swap", "right", "wrong")
+        torch.cat([getattr(h, name) for h in halves]) for name in ("clean", "swap", "answer", "wrong")
     )
     pairs = Pairs(clean, swap, right, wrong)
     assert model.tokenizer is not None

@@ -14,7 +14,7 @@ from micrographia.core.model import LogitsAt, Readout
 
 
 @dataclass(frozen=True)
-class Reading:
+class MetricSet:
     """Several metrics, read off one run of prompts that are `n_pos` long."""
 
     metrics: Sequence[Metric]
