@@ -26,7 +26,8 @@ from micrographia.core.store import find_run, list_runs, load_run
 from micrographia.core.titles import Mode
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens
 from micrographia.labs.catalogue import run_by_name
-from micrographia.methods import patching, paths
+from micrographia.labs.workbench.trace import positions_of
+from micrographia.methods import patching, paths, tracing
 from micrographia.methods.attribution.attribute import attribute as attribution
 from micrographia.methods.attribution.calibrate import Calibration, calibrate
 from micrographia.methods.attribution.edges import edge_attribution
@@ -262,7 +263,7 @@ def run(
 
     `fields` are the flags of the command: `run("grokking", preset="quick", seed=1)`, `run("patch", model="gpt2",
     clean=..., corrupt=..., answer=..., wrong=..., sites="L*.z", by="head,pos")`. With `resume`, a Run that was
-    interrupted in `out` goes on. Raises BadConfig for an unknown name, preset or field, and what the work itself raises.
+    interrupted in `out` goes on. Raises BadConfig for an unknown name, preset or field, and what the work raises.
     """
     from micrographia.labs.workbench.config import QUESTIONS, read_question
 
@@ -282,7 +283,7 @@ def grok(*, preset: str = "quick", **fields: Any) -> Run:
 
 
 def analyse(file: Path | str, **choices: Any) -> Run:
-    """Identify and analyse a network of modular arithmetic that someone else trained, as `micrographia grok analyse`."""
+    """Identify and analyse a network of modular arithmetic that someone else trained (`micrographia grok analyse`)."""
     from micrographia.labs.grokking.analysis.run import analyse as identify
 
     return identify(Path(file), **choices)
