@@ -18,7 +18,7 @@ from micrographia.faces.cli import carry_out as around
 from micrographia.faces.cli import claims as claims_command
 from micrographia.faces.cli.commands import COMMANDS, find, help_text, nearest
 from micrographia.faces.cli.main import main
-from micrographia.faces.cli.options import Deciding, Folder, Destination, only, parse, read_run_arguments
+from micrographia.faces.cli.options import Deciding, Destination, Folder, only, parse, read_run_arguments
 from micrographia.labs.grokking.config import PRESETS, Config, tiny
 
 

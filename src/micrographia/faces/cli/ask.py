@@ -12,7 +12,7 @@ from typing import Any
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
-from micrographia.faces.cli.options import Folder, Destination, only, parse, stored_config
+from micrographia.faces.cli.options import Destination, Folder, only, parse, stored_config
 from micrographia.labs.workbench.config import QUESTIONS, Question, read_question, stored
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from micrographia.core.claims import Run
 from micrographia.core.errors import Interrupted
 from micrographia.core.events import Progress, Watch, silent
-from micrographia.faces.cli.options import Folder, Destination, only
+from micrographia.faces.cli.options import Destination, Folder, only
 from micrographia.faces.cli.progress import shown
 from micrographia.faces.report.write import REPORT, write_report
 
