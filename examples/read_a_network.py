@@ -33,7 +33,7 @@ kept = network.run(pairs.tokens, keep=["L0.z", "L0.neurons", "L0.pattern"], logi
 print(f"as it is: {loss():.3g}")
 
 # A head at its mean over all pairs: what it says no longer depends on the operands.
-for head in range(config.n_heads):
+for head in range(config.network.n_heads):
     to_a, to_b, to_equals = kept["L0.pattern"][:, head, -1].mean(0).tolist()
     print(
         f"head {head} at its mean: {loss(mg.mean('L0.z', kept['L0.z'], head=head)):.3g} "
