@@ -31,7 +31,7 @@ def test_a_product_takes_every_combination():
     assert len(settings(plan)) == 8
     assert len(members(plan)) == 24
     assert len({member.name for member in members(plan)}) == 24
-    assert set(varying(plan)) == {"n_layers", "norm", "parts"}
+    assert {axis.name for axis in varying(plan)} == {"n_layers", "norm", "parts"}
     last = next(m for m in members(plan) if m.name == "n_layers-2_norm-layernorm_parts-mlp_seed-1")
     assert tuple(flat(last.config)[name] for name in ("n_layers", "norm", "attention", "mlp")) == (
         2,
@@ -84,6 +84,8 @@ def test_an_unknown_name_is_refused_with_the_nearest_ones(tmp_path):
         ({"parts": ["none"]}, "known are both"),
         ({"moduli": ["many"]}, "Values of modulus"),
         ({"preset": "huge"}, "known are small, paper"),
+        ({"runner": "ray"}, "known are local"),
+        ({"combine": "all"}, "known are one-at-a-time"),
         ({"base": {"lr": "fast"}}, "wrong type"),
         ({"base": {"threads": 2}}, "one thread each"),
         ({"base": {"seed": 9}}, "give seeds"),
@@ -113,3 +115,7 @@ def test_the_plan_needs_no_tensor_library():
 
 def test_the_small_base_is_one_of_the_known_ones():
     assert plan_of({}).base == small()
+
+
+def test_a_plan_may_name_the_one_runner():
+    assert plan_of({"runner": "local"}) == plan_of({})

@@ -15,7 +15,7 @@ from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
 from micrographia.faces.cli.options import Output, asks_for_help, parse
 from micrographia.labs.grokking.config import Config
-from micrographia.labs.grokking.lottery.config import LotteryConfig, contest
+from micrographia.labs.grokking.lottery.config import LotteryConfig, past_grokking
 
 COMMAND = "grok lottery"
 
@@ -32,7 +32,7 @@ class Arguments:
 class ShownConfig(LotteryConfig):
     """The choices without the thirty fields of the problem, for --help."""
 
-    base: Annotated[Config, tyro.conf.Suppress] = dataclasses.field(default_factory=contest)
+    base: Annotated[Config, tyro.conf.Suppress] = dataclasses.field(default_factory=past_grokking)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
