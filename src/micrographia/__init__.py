@@ -39,7 +39,7 @@ _PLACES = {
 _RENAMED = {
     "GrokkingConfig": ("micrographia.labs.grokking.config", "Config"),
     "grok": ("micrographia.labs.grokking.run", "run"),
-    "analyse": ("micrographia.labs.grokking.analysis.run", "analyse"),
+    "analyse": ("micrographia.labs.grokking.identify.run", "analyse"),
     "ask": ("micrographia.labs.workbench.run", "run"),
 }
 

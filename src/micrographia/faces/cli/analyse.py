@@ -1,4 +1,4 @@
-"""`micrographia grok analyse FILE`: take apart a network that someone else trained."""
+"""`micrographia grok analyse FILE`: identify and analyse a network that someone else trained."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def main(words: Sequence[str]) -> int:
     choices = {field.name: getattr(asked, field.name) for field in dataclasses.fields(asked)}
     file, output = choices.pop("file"), choices.pop("output")
     from micrographia.core.store import new_run_path
-    from micrographia.labs.grokking.analysis.run import analyse
+    from micrographia.labs.grokking.identify.run import analyse
 
     def make(out: Path, watch: Watch) -> Run:
         return analyse(file, out=out, resume=output.resume, watch=watch, **choices)
