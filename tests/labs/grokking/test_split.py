@@ -178,6 +178,7 @@ def test_a_pickled_split_needs_the_flag(tmp_path):
     [
         [0, 1, 169],
         [[0, 13]],
+        5,
         [[[0]]],
         [0.5, 1.5],
         ["a", "b"],

@@ -31,7 +31,7 @@ def test_a_product_takes_every_combination():
     assert len(settings(plan)) == 8
     assert len(members(plan)) == 24
     assert len({member.name for member in members(plan)}) == 24
-    assert {axis.name for axis in varying(plan)} == {"n_layers", "norm", "parts"}
+    assert set(varying(plan)) == {"n_layers", "norm", "parts"}
     last = next(m for m in members(plan) if m.name == "n_layers-2_norm-layernorm_parts-mlp_seed-1")
     assert tuple(flat(last.config)[name] for name in ("n_layers", "norm", "attention", "mlp")) == (
         2,
@@ -77,16 +77,16 @@ def test_an_unknown_name_is_refused_with_the_nearest_ones(tmp_path):
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        ({"seeds": 3}, "Give a list"),
+        ({"seeds": 3}, "seeds takes a list, each entry a whole number"),
         ({"seeds": []}, "at least one"),
         ({"seeds": [1, 1]}, "twice"),
-        ({"operations": ["divide"]}, "known are add, subtract"),
-        ({"parts": ["none"]}, "known are both"),
-        ({"moduli": ["many"]}, "Values of modulus"),
+        ({"operations": ["divide"]}, '"add" or "subtract"'),
+        ({"parts": ["none"]}, '"both" or "attention"'),
+        ({"moduli": ["many"]}, "moduli takes a list"),
         ({"preset": "huge"}, "known are small, paper"),
         ({"runner": "ray"}, "known are local"),
-        ({"combine": "all"}, "known are one-at-a-time"),
-        ({"base": {"lr": "fast"}}, "wrong type"),
+        ({"combine": "all"}, '"one-at-a-time" or "product"'),
+        ({"base": {"lr": "fast"}}, "lr takes a number"),
         ({"base": {"threads": 2}}, "one thread each"),
         ({"base": {"seed": 9}}, "give seeds"),
         (

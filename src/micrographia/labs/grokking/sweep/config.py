@@ -10,48 +10,37 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
-from micrographia.core.config import flat, hints_of, with_fields
+from micrographia.core.config import flat, refuse_misfits, with_fields
 from micrographia.core.errors import BadConfig
 from micrographia.labs.grokking.config import PRESETS, Config, Operation, paper
 
 Parts = Literal["both", "attention", "mlp"]
-Combine = Literal["one-at-a-time", "product"]
 Setting = dict[str, Any]
 """The value on every axis, by the name of the config's field."""
 
 
-class Axis(NamedTuple):
-    """`name`: the config's field; `kind` turns a value of a flag or a file into the config's."""
-
-    name: str
-    kind: Callable[[Any], Any]
-
-
-AXES: dict[str, Axis] = {
-    "moduli": Axis("modulus", int),
-    "operations": Axis("operation", str),
-    "train_fractions": Axis("train_fraction", float),
-    "lrs": Axis("lr", float),
-    "weight_decays": Axis("weight_decay", float),
-    "layers": Axis("n_layers", int),
-    "d_models": Axis("d_model", int),
-    "d_mlps": Axis("d_mlp", int),
-    "acts": Axis("act", str),
-    "norms": Axis("norm", str),
-    "parts": Axis("parts", str),
+AXES = {
+    "moduli": "modulus",
+    "operations": "operation",
+    "train_fractions": "train_fraction",
+    "lrs": "lr",
+    "weight_decays": "weight_decay",
+    "layers": "n_layers",
+    "d_models": "d_model",
+    "d_mlps": "d_mlp",
+    "acts": "act",
+    "norms": "norm",
+    "parts": "parts",
 }
+"""The config's field that each axis varies; `parts` stands for two of them."""
 PARTS = {
     "both": {"attention": True, "mlp": True},
     "attention": {"attention": True, "mlp": False},
     "mlp": {"attention": False, "mlp": True},
 }
-CHOICES: dict[str, tuple[str, ...]] = {
-    **{name: get_args(hints_of(Config)[name]) for name in ("operation", "act", "norm")},
-    "parts": tuple(PARTS),
-}
-COMBINE: tuple[Combine, ...] = get_args(Combine)
+FIELDS = ("combine", "seeds", *AXES)
 RUNNER = {"runner": "local"}  # stored Runs and plans name it, though there is only one
 
 
@@ -79,7 +68,7 @@ class SweepConfig:
 
     base: Config = field(default_factory=small)
     """What every member shares but for the axes below. Each member runs on one thread."""
-    combine: Combine = "one-at-a-time"
+    combine: Literal["one-at-a-time", "product"] = "one-at-a-time"
     """Vary one axis around the base while the others stay, or take all combinations."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of weights and split; every setting is trained at each."""
@@ -107,6 +96,7 @@ class SweepConfig:
     """both, attention alone, or an MLP alone over the operands' concatenated embeddings."""
 
     def __post_init__(self) -> None:
+        refuse_misfits(SweepConfig, {name: getattr(self, name) for name in FIELDS})
         if not self.seeds:
             raise BadConfig("A sweep needs at least one seed. Give some, for instance seeds 0 1 2.")
         if self.base.seed not in (0, *self.seeds) or self.base.machine.threads not in (None, 1):
@@ -135,7 +125,7 @@ def members(plan: SweepConfig) -> list[Member]:
 def settings(plan: SweepConfig) -> list[Setting]:
     """The combinations of values, each once; the base's first where it is among them."""
     base = base_setting(plan)
-    varied = {axis.name: _values(axis, getattr(plan, key)) for key, axis in AXES.items() if getattr(plan, key)}
+    varied = {name: getattr(plan, axis) for axis, name in AXES.items() if getattr(plan, axis)}
     if plan.combine == "product":
         found = [base | dict(zip(varied, values)) for values in itertools.product(*varied.values())]
     else:
@@ -148,13 +138,13 @@ def base_setting(plan: SweepConfig) -> Setting:
     """The base's value on every axis."""
     fields = flat(plan.base)
     parts = next(name for name, parts in PARTS.items() if parts.items() <= fields.items())
-    return {axis.name: fields.get(axis.name, parts) for axis in AXES.values()}
+    return {name: fields.get(name, parts) for name in AXES.values()}
 
 
-def varying(plan: SweepConfig) -> list[Axis]:
-    """The axes that take more than one value in this sweep."""
+def varying(plan: SweepConfig) -> list[str]:
+    """The fields that take more than one value in this sweep."""
     every = settings(plan)
-    return [axis for axis in AXES.values() if len({setting[axis.name] for setting in every}) > 1]
+    return [name for name in AXES.values() if len({setting[name] for setting in every}) > 1]
 
 
 def setting_name(plan: SweepConfig, setting: Setting) -> str:
@@ -179,35 +169,17 @@ def read_plan(path: Path) -> SweepConfig:
 
 def plan_of(table: Mapping[str, Any]) -> SweepConfig:
     """The sweep of a parsed TOML file. Axes that it leaves out keep the base's value, seeds their default."""
-    _refuse_unknown(table, ("seeds", *AXES, "combine", "preset", "base", *RUNNER), "The plan")
-    fields = table.get("base", {})
-    _refuse_unknown(fields, list(flat(small())), "Its [base]")
-    for name, known in {"preset": tuple(BASES), "runner": tuple(RUNNER.values()), "combine": COMBINE}.items():
-        if name in table and table[name] not in known:
-            raise BadConfig(f"The plan's {name} is {table[name]!r}; known are {', '.join(known)}. Choose one of these.")
-    chosen: dict[str, Any] = dict.fromkeys(AXES, ()) | {"combine": table.get("combine", COMBINE[0])}
-    for name in ("seeds", *AXES):
-        given = table.get(name, [])
-        if not isinstance(given, list):
-            raise BadConfig(f"The plan's {name} is {given!r}. Give a list, for instance {name} = [{given!r}].")
-        chosen |= {name: tuple(given)} if name in table else {}
-    try:
-        return SweepConfig(base=with_fields(BASES[table.get("preset", "small")](), **fields), **chosen)
-    except TypeError as error:
-        raise BadConfig(f"The plan holds a value of the wrong type: {error}. Put texts alone in quotes.") from error
-
-
-def _values(axis: Axis, values: Sequence[Any]) -> list[Any]:
-    """The values as the config takes them. Raises BadConfig for one that it does not know."""
-    try:
-        found = [axis.kind(value) for value in values]
-    except (TypeError, ValueError) as error:
-        raise BadConfig(f"Values of {axis.name} were given as {list(values)}: {error}.") from error
-    for value in found:
-        if value not in CHOICES.get(axis.name, found):
-            known = ", ".join(CHOICES[axis.name])
-            raise BadConfig(f"{axis.name} {value!r} was given; known are {known}. Choose one of these.")
-    return found
+    _refuse_unknown(table, (*FIELDS, "preset", "base", *RUNNER), "The plan")
+    given = dict(table)
+    preset, base, runner = given.pop("preset", "small"), given.pop("base", {}), given.pop("runner", RUNNER["runner"])
+    for name, value, known in (("preset", preset, BASES), ("runner", runner, RUNNER.values())):
+        if value not in known:
+            raise BadConfig(f"The plan's {name} is {value!r}; known are {', '.join(known)}. Choose one of these.")
+    _refuse_unknown(base, list(flat(small())), "Its [base]")
+    refuse_misfits(Config, base)
+    refuse_misfits(SweepConfig, given)
+    axes = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return SweepConfig(base=with_fields(BASES[preset](), **base), **{**dict.fromkeys(AXES, ()), **axes})
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:

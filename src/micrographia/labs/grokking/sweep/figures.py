@@ -21,7 +21,7 @@ SEEDS, CHOICES, TABLES = "Over seeds", "Over choices", "Tables"
 def of_sweep(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row]) -> list[Figure]:
     """All figures of a finished sweep."""
     times, *others = (_bars(name, groups, **about) for name, about in BARS.items())
-    numeric = [axis.name for axis in varying(plan) if axis.kind is not str]
+    numeric = [name for name in varying(plan) if not isinstance(groups[0][name], str)]
     done = [row for row in rows if row["status"] == "finished"]
     return [
         times,
@@ -76,29 +76,14 @@ BARS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 GROUPS = "Counts are of finished networks; epochs are medians over seeds, in brackets the ends of their interval."
-GROUP_COLUMNS = {
-    "group": "setting",
-    "networks": "networks",
-    "failed": "failed",
-    "grokked": "grokked",
-    "epochs_to_grok": "epochs to grok",
-    "n_key_frequencies": "key frequencies",
-    "restricted_loss": "restricted loss",
-    "excluded_loss": "excluded loss",
-    "fourier": "Fourier algorithm",
-}
-MEMBER_COLUMNS = {
-    "member": "network",
-    "epochs_to_memorise": "to memorise",
-    "epochs_to_grok": "to grok",
-    "test_accuracy": "test accuracy",
-    "key_frequencies": "key frequencies",
-    "restricted_loss": "restricted loss",
-    "excluded_loss": "excluded loss",
-    "trig_loss": "trig loss",
-    "shown": "Fourier",
-    "reason": "why",
-}
+GROUP_COLUMNS = (
+    "group", "networks", "failed", "grokked", "epochs_to_grok", "n_key_frequencies", "restricted_loss",
+    "excluded_loss", "fourier",
+)  # fmt: skip
+MEMBER_COLUMNS = (
+    "member", "epochs_to_memorise", "epochs_to_grok", "test_accuracy", "key_frequencies", "restricted_loss",
+    "excluded_loss", "trig_loss", "shown", "reason",
+)  # fmt: skip
 
 
 def _member(row: Row) -> Row:
@@ -131,7 +116,7 @@ def along_axis(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row], ax
     With several axes crossed there is a median for each combination of the others, and the seeds are left out.
     """
     label, x = axis.replace("_", " "), sorted({group[axis] for group in groups})
-    others = [each.name for each in varying(plan) if each.name != axis]
+    others = [name for name in varying(plan) if name != axis]
     curves: dict[tuple[Any, ...], dict[Any, Any]] = {}
     for group in groups:
         y, low, high = _interval(group["epochs_to_grok"])
