@@ -10,7 +10,7 @@ from micrographia.core.events import Note, silent
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.weights import init_weights
 from micrographia.core.state_dicts.foreign import candidates, variants
-from micrographia.labs.grokking.identify.activation import choose_activation, learnt
+from micrographia.labs.grokking.identify.activation import CLEAR, choose_activation, learnt, rivals
 from micrographia.labs.grokking.identify.guess import Guesses, check, guess
 from micrographia.labs.grokking.identify.source import modulus_of
 
@@ -45,11 +45,16 @@ def test_the_modulus_follows_from_both_widths():
 
 @pytest.mark.parametrize("act", ["relu", "gelu"])
 def test_the_activation_is_told_without_the_split(act):
-    network = trained(act=act)
-    guesses = choose_activation(guessed(as_paper(network.weights)), None, silent)
+    found = guessed(as_paper(trained(act=act).weights))
+    assert len(rivals(found)) > 1  # accuracy alone leaves a choice
+    notes: list[Note] = []
+    guesses = choose_activation(found, None, notes.append)
     assert guesses.best.candidate.choices["act"] == act
     balances = [each.balance for each in guesses.all if each.balance is not None]
-    assert not balances or guesses.best.balance == max(balances) > 0.5, "1 fully, 0 by chance"
+    assert len(balances) == len(rivals(found))
+    assert guesses.best.balance == max(balances)
+    assert guesses.best.balance - sorted(balances)[-2] >= CLEAR
+    assert all(note.level == "info" for note in notes)
 
 
 @pytest.mark.parametrize("act", ["relu", "gelu"])

@@ -22,21 +22,26 @@ MOST_ROWS = 4000
 
 def choose_activation(guesses: Guesses, train: Bool[Tensor, "pairs"] | None, watch: Watch) -> Guesses:
     """Choose among activations with which a credible task is done alike. One pass over 4,000 pairs at most for each."""
-    best = guesses.best
-    near = [each for each in guesses.all if each.accuracy >= best.accuracy - ALIKE and _but_act(each) == _but_act(best)]
+    best, near = guesses.best, rivals(guesses)
     if len(near) == 1 or not best.credible:
         return guesses
     weighed = {id(each): each._replace(balance=balance(each, train)) for each in near}
-    # Of equal balances the best guess comes first.
-    rivals = sorted(weighed.values(), key=lambda each: (-(each.balance or 0.0), each.candidate is not best.candidate))
-    for each in rivals:
+    ranked = sorted(weighed.values(), key=lambda each: -(each.balance or 0.0))
+    for each in ranked:
         watch(Note(f"{each.reading}: gradient and weight decay balance to {each.balance:.2f} (1 fully, 0 by chance)."))
-    first, second = rivals[:2]
+    first, second = ranked[:2]
     clear = (first.balance or 0.0) - (second.balance or 0.0) >= CLEAR
     if not clear:
         text = f"{first.reading} and {second.reading} cannot be separated; the surer one is taken."
         watch(Note(f"{text} Give --act if you know it.", "warning"))
     return Guesses(first if clear else weighed[id(best)], [weighed.get(id(each), each) for each in guesses.all])
+
+
+def rivals(guesses: Guesses) -> list[Guess]:
+    """Guesses that differ from the best in the activation alone and are nearly as accurate; the best one first."""
+    best = guesses.best
+    near = [each for each in guesses.all if each.accuracy >= best.accuracy - ALIKE and _but_act(each) == _but_act(best)]
+    return sorted(near, key=lambda each: each is not best)
 
 
 def balance(guess: Guess, train: Bool[Tensor, "pairs"] | None) -> float:

@@ -25,8 +25,9 @@ from micrographia.labs.grokking.identify.activation import choose_activation
 from micrographia.labs.grokking.identify.guess import Guess, Guesses, guess
 from micrographia.labs.grokking.identify.source import Source, open_source
 from micrographia.labs.grokking.identify.split import Split, SplitChoice, find_split
-from micrographia.labs.grokking.measure import CLAIMS, measure, present_frequencies, used_frequencies
+from micrographia.labs.grokking.measure import CLAIMS, measure
 from micrographia.labs.grokking.network import Problem, tensors_of
+from micrographia.labs.grokking.quantities import present_frequencies, used_frequencies
 from micrographia.labs.grokking.run import LAB, opening, title
 from micrographia.labs.grokking.task import SPLITS, make_pairs
 from micrographia.labs.grokking.training_curves import training_curves
