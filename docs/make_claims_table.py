@@ -1,8 +1,8 @@
-"""Write README's tables of claims from the Runs stored under `docs/results/`, so that nobody types a measured number.
+"""Write the tables of claims from the Runs stored under `docs/results/`, so that nobody types a measured number.
 
-A table a lab, with a column each for the quick and the paper preset, and one for the null. A stored Run says in its
-`run.json` of which lab and preset it is; of several the first by name that judged a claim is shown. What no stored Run
-has judged, as it is stated now, is "not run".
+`docs/claims.md` has a table a lab, with a column each for the quick and the paper preset, and one for the null. README
+has the few of `HEADLINES`. A stored Run says in its `run.json` of which lab and preset it is; of several the first by
+name that judged a claim is shown. What no stored Run has judged, with the bound of today, is "not run".
 Usage: uv run python docs/make_claims_table.py [--check]
 """
 
@@ -20,8 +20,21 @@ from micrographia.faces import words
 from micrographia.labs.catalogue import LABS, Lab
 
 ROOT = Path(__file__).parents[1]
-README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results"
+README, PAGE, RESULTS = ROOT / "README.md", ROOT / "docs" / "claims.md", ROOT / "docs" / "results"
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+HEADLINES = (  # (lab, claim, preset): what README shows; those that fail among them
+    ("grokking", "generalises", "paper"),
+    ("grokking", "key-frequencies-seed-0", "paper"),
+    ("grokking", "phases-in-order", "quick"),
+    ("grokking", "logit-variance", "quick"),
+    ("grokking", "algorithm-beats-network", "quick"),
+    ("grokking", "null-space", "paper"),
+    ("ioi", "qk-fix-helps-keys", "quick"),
+    ("ioi", "heads-before-stream", "quick"),
+    ("ioi", "small-circuit", "quick"),
+    ("ioi", "attribution-beats-chance", "quick"),
+    ("ioi", "heads-found-twice", "quick"),
+)
 PRESETS = ("quick", "paper")
 NOT_RUN = "not run"
 
@@ -46,6 +59,18 @@ def table(stated: list[Claim], results: Path, lab: str) -> str:
     return "\n".join("| " + " | ".join(in_cell(cell) for cell in row) + " |" for row in rows)
 
 
+def headlines(results: Path) -> str:
+    """README's table: the claims of `HEADLINES`, each at one preset."""
+    rows = [["claim", "published", "measured", "null or baseline", ""], ["---"] * 5]
+    for name, claim_id, preset in HEADLINES:
+        claim = next(each for lab in LABS if lab.name == name for each in stated_claims(lab) if each["id"] == claim_id)
+        own = as_stated(claim, stored(results, name, preset).get(claim_id))
+        null = words.NOTHING if own is None else words.value(own.get("null_measured"))
+        measured, verdict = (words.NOTHING, NOT_RUN) if own is None else (words.measured(own), own["verdict"])
+        rows.append([claim["text"], words.published(claim), measured, null, f"*{verdict}*"])
+    return "\n".join("| " + " | ".join(in_cell(cell) for cell in row) + " |" for row in rows)
+
+
 def stored(results: Path, lab: str, preset: str) -> dict[str, Claim]:
     """Claim id -> the judged claim, of the first stored Run of this lab and preset (or a shortened one) that did so."""
     found: dict[str, Claim] = {}
@@ -62,24 +87,25 @@ def stored(results: Path, lab: str, preset: str) -> dict[str, Claim]:
 def stated_claims(lab: Lab) -> list[Claim]:
     """The claims as published, with what `claims.toml` leaves to its defaults."""
     defaults = {"tolerance": 0.0, "relative": False}
-    text = (files(lab.claims) / "claims.toml").read_text(encoding="utf-8")
+    text = (files(lab.package) / "claims.toml").read_text(encoding="utf-8")
     return [{**defaults, **claim} for claim in tomllib.loads(text)["claim"]]
 
 
 def with_table(text: str, made: str) -> str:
-    """README with the table between its markers. Raises SystemExit when a marker is missing."""
+    """A page with the table between its markers. Raises SystemExit when a marker is missing."""
     before, found, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not (found and ended):
-        raise SystemExit(f"README.md should hold {BEGIN} and {END}, in this order. Put them where the table belongs.")
+        raise SystemExit(f"The page should hold {BEGIN} and {END}, in this order. Put them where the table belongs.")
     return f"{before}{BEGIN}\n{made}\n{END}{after}"
 
 
-STATEMENT = ("text", "published", "kind", "tolerance", "relative")
+STATEMENT = ("published", "kind", "tolerance", "relative")
+"""What a verdict depends on; a claim that is only worded anew keeps it."""
 
 
 def as_stated(claim: Claim, judged: Claim | None) -> Claim | None:
-    """What was judged, unless the claim said something else then."""
+    """What was judged, unless the claim had another bound then."""
     same = judged is not None and all(judged[name] == claim[name] for name in STATEMENT)
     return judged if same else None
 
@@ -93,14 +119,14 @@ def found_at(claim: Claim, judged: Claim | None, preset: str) -> str:
 
 def _undecided(judged: Claim) -> bool:
     """Whether networks lie on both sides of the bound."""
-    fields = {name: judged[name] for name in ("id", "source", *STATEMENT)}
+    fields = {name: judged[name] for name in ("id", "source", "text", *STATEMENT)}
     return Judged(claim=Stated(**fields), measured=judged["measured"], verdict=judged["verdict"]).undecided
 
 
 def null_of(claim: Claim, judged: Mapping[str, Claim | None]) -> str:
     """What a claim is held against, and its figure at each preset that judged it."""
     figures = {preset: one.get("null_measured") for preset, one in judged.items() if one is not None}
-    known = [f"{words.value(figure)} (`{preset}`)" for preset, figure in figures.items() if figure is not None]
+    known = [f"{words.format_value(figure)} (`{preset}`)" for preset, figure in figures.items() if figure is not None]
     said = claim.get("null") or words.NOTHING
     return f"{said}: {', '.join(known)}" if known and claim.get("null") else said
 
@@ -109,16 +135,20 @@ def in_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", r"\|")
 
 
+PAGES = {README: headlines, PAGE: tables}
+
+
 def main(arguments: list[str]) -> Iterator[str]:
-    text = README.read_text(encoding="utf-8")
-    made = with_table(text, tables(RESULTS))
-    if "--check" not in arguments:
-        README.write_text(made, encoding="utf-8")
-        yield "README.md has its tables."
-    elif made != text:
-        raise SystemExit("README's tables of claims are not what the stored Runs say. Run docs/make_claims_table.py.")
-    else:
-        yield "README's tables of claims are what the stored Runs say."
+    for page, make in PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        made = with_table(text, make(RESULTS))
+        if "--check" not in arguments:
+            page.write_text(made, encoding="utf-8")
+            yield f"{page.name} has its tables."
+        elif made != text:
+            raise SystemExit(f"The tables of {page.name} are not what the stored Runs say. Run {Path(__file__).name}.")
+        else:
+            yield f"The tables of {page.name} are what the stored Runs say."
 
 
 if __name__ == "__main__":

@@ -35,8 +35,17 @@ def test_readmes_program_prints_published_beside_measured(tmp_path, monkeypatch,
     assert re.search(r"published .+, measured .+: (holds|fails|not run)", capsys.readouterr().out)
 
 
-def test_readmes_table_is_what_the_stored_runs_say(maker):
-    assert maker.with_table(README, maker.tables(maker.RESULTS)) == README
+def test_the_tables_are_what_the_stored_runs_say(maker):
+    for page, make in maker.PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        assert maker.with_table(text, make(maker.RESULTS)) == text
+
+
+def test_readme_shows_at_most_a_dozen_claims_and_some_that_fail(maker):
+    rows = maker.headlines(maker.RESULTS).splitlines()[2:]
+    assert len(rows) <= 12
+    assert any(row.endswith("*fails* |") for row in rows)
+    assert not any(maker.NOT_RUN in row for row in rows)
 
 
 def test_the_table_takes_its_numbers_from_stored_runs_and_says_what_was_not_run(maker, tmp_path):
@@ -81,11 +90,12 @@ def test_the_table_shows_the_null_the_ends_over_networks_and_where_they_show_no_
     assert row.endswith("| 0.25 (-0.5 to 0.5): *holds*, no difference | – | chance: 0.125 (`quick`) |")
 
 
-def test_a_verdict_on_another_wording_does_not_count(maker, tmp_path):
+def test_a_verdict_by_another_bound_does_not_count_and_one_in_other_words_does(maker, tmp_path):
     claim = {"id": "x", "source": "S", "text": "It is so.", "published": 0.0, "kind": "above", "tolerance": 0.0}
     claim |= {"relative": False, "presets": ["quick"]}
-    stored_claim(tmp_path / "0", measured=0.25, text="It is otherwise.")
-    assert maker.table([claim], tmp_path, "one").endswith("| not run | – | – |")
+    stored_claim(tmp_path / "0", measured=0.25, text="It is so, in other words.")
+    assert maker.table([claim], tmp_path, "one").endswith("| 0.25: *holds* | – | – |")
+    assert maker.table([claim | {"published": 0.5}], tmp_path, "one").endswith("| not run | – | – |")
 
 
 def test_a_readme_without_the_markers_is_refused(maker):

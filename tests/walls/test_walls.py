@@ -33,6 +33,17 @@ def test_there_is_something_to_guard():
     assert len(FILES) > 40
 
 
+def test_the_labs_that_faces_must_not_know_are_those_that_there_are():
+    assert {path.name for path in (PACKAGE / "labs").iterdir() if (path / "run.py").exists()} <= set(walls.LABS)
+
+
+def test_scripts_and_styles_of_faces_name_no_lab():
+    files = [path for kind in ("js", "css") for path in sorted((PACKAGE / "faces").rglob(f"*.{kind}"))]
+    assert len(files) > 1
+    assert not {path.name: walls.named_labs(path.read_text(encoding="utf-8")) for path in files
+                if walls.named_labs(path.read_text(encoding="utf-8"))}  # fmt: skip
+
+
 BREAKS: list[tuple[Rule, str, str]] = [
     (walls.imports_only_go_down, "core/sites.py", "from micrographia.methods.fourier import spectra"),
     (walls.imports_only_go_down, "core/sites.py", "import micrographia.labs"),
@@ -58,6 +69,10 @@ BREAKS: list[tuple[Rule, str, str]] = [
     (walls.the_facade_is_lazy, "__init__.py", "from micrographia.core.sites import Site"),
     (walls.faces_import_no_torch, "faces/words.py", "import torch"),
     (walls.faces_import_no_torch, "faces/cli/main.py", "def f():\n    from torch import Tensor"),
+    (walls.faces_know_no_lab, "faces/sections.py", "from micrographia.labs.catalogue import LABS"),
+    (walls.faces_know_no_lab, "faces/sections.py", "def f():\n    import micrographia.labs"),
+    (walls.faces_know_no_lab, "faces/report/page.py", "ORDER = {'ioi': 1}"),
+    (walls.faces_know_no_lab, "faces/words.py", "GROKKING_KEYS = 1"),
     (walls.libraries_come_in_by_their_doors, "core/model.py", "import transformers"),
     (walls.libraries_come_in_by_their_doors, "core/pretrained.py", "import transformers"),
     (walls.libraries_come_in_by_their_doors, "labs/ioi/run.py", "def f():\n    from transformers import AutoModel"),
@@ -158,6 +173,7 @@ HARMLESS = [
         '"""Doc."""\nfrom micrographia.labs.grokking import run\nimport tyro, rich, numpy\nprint(run)',
     ),
     ("faces/cli/main.py", '"""Doc."""\nfrom importlib import import_module\nimport_module(name)'),
+    ("faces/words.py", '"""Doc."""\nx = "counting, a negative ioiu, grokkings"'),
     ("labs/grokking/__main__.py", '"""Doc."""\nimport sys\nprint(sys.argv[1])'),
     ("core/store/formats.py", '"""Doc."""\nimport os\nos.replace(a, b)\ndef f():\n    import pyarrow\nopen(a, "wb")'),
     (

@@ -25,6 +25,8 @@ from micrographia.core.titles import MODES, Mode
 
 NEGLIGIBLE = 1e-4
 """Of the largest effect: what is smaller is left out of a list of the largest."""
+SHOWN = 10
+"""Places that are printed."""
 COORDINATES = ("layer", "pos", "head", "unit", "query", "key")
 
 
@@ -89,9 +91,11 @@ class Effects:
     def __str__(self) -> str:
         sign, gap = MODES[self.mode].sign, self.gap
         lines = [repr(self), f"{self.metric}: clean {_mean(self.clean):.4g}, corrupt {_mean(self.corrupt):.4g}"]
-        for place, value in self.top():
+        for each, flat in largest(self.maps(), SHOWN):
+            value, at = float(each.raw[self.mode].mean(0).ravel()[flat]), each.cell(flat).get("pos")
             share = "" if gap is None or self.gives == "size" else f"  {sign * value / gap:+.1%} of the gap"
-            lines.append(f"  {place!s:<32} {value:+.4g}{share}")
+            token = f"  at {self.positions[at]!r}" if self.positions and at is not None else ""
+            lines.append(f"  {each.name(flat):<32} {value:+.4g}{share}{token}")
         return "\n".join(lines)
 
     def share(self) -> dict[Site, Tensor]:

@@ -8,12 +8,25 @@ import html as escaping
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from micrographia.core.claims import Run
+from micrographia.core.errors import UserError
 from micrographia.core.figures import Figure
 from micrographia.faces import words
-from micrographia.faces.outline import summary, title
+from micrographia.faces.sections import subtitle, summary, title
+
+REPORT = "report.html"
+RESULTS = {"micrographia.core.effects": "Effects"}
+"""Module and name of the results that display themselves."""
+
+
+@runtime_checkable
+class Result(Protocol):
+    """What a method found: it knows its own pictures."""
+
+    def figures(self) -> Sequence[Figure]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,57 +39,61 @@ class Shown:
         return self.html
 
 
-def show(thing: Any, positions: Sequence[str] | None = None) -> Shown:
+def show(thing: Run | Figure | Result) -> Shown:
     """A Run's whole report, a Figure, or the pictures of a result, as something a notebook displays.
 
-    Results are `Patched` and `Both`, `Attribution`, `EdgeAttribution` and `Traced`; `positions` names their positions,
-    as `labs.workbench.prompts.position_names` does.
+    Raises UserError for what has no figures.
     """
     if isinstance(thing, Run):
         return Shown(report_html(thing))
-    return Shown(figure_html(thing) if isinstance(thing, Figure) else result_html(thing, positions))
+    if isinstance(thing, Figure):
+        return Shown(figure_html(thing))
+    if isinstance(thing, Result):
+        return Shown(result_html(thing))
+    raise UserError(f"Asked to show a {type(thing).__name__}. What can be shown: Run, Figure, a result with figures.")
 
 
 def attach() -> None:
     """Let Runs, Figures and the results that have been imported display themselves in a notebook."""
-    Run._repr_html_ = run_html  # type: ignore[attr-defined]  # a display hook, looked up by name
-    Figure._repr_html_ = figure_html  # type: ignore[attr-defined]
-    for module, names in RESULTS.items():
-        for name in names if module in sys.modules else ():
-            getattr(sys.modules[module], name)._repr_html_ = result_html
+    kinds: list[tuple[Any, Any]] = [(Run, run_html), (Figure, figure_html)]
+    kinds += [(getattr(sys.modules[at], name), result_html) for at, name in RESULTS.items() if at in sys.modules]
+    for kind, display in kinds:
+        kind._repr_html_ = display  # looked up by name
+    Run.report = write_report  # type: ignore[attr-defined]  # core knows no face
 
 
-RESULTS = {
-    "micrographia.methods.patching": ("Patched", "Both"),
-    "micrographia.core.effects": ("Effects",),
-    "micrographia.methods.attribution.edges": ("EdgeAttribution",),
-    "micrographia.methods.tracing": ("Traced",),
-}
+def write_report(run: Run) -> Path:
+    """Write the Run's report, one HTML file, in its folder, in place of one that is there; its path."""
+    from micrographia.core.store import add_file
+    from micrographia.faces.report.page import render
 
-
-def result_html(result: Any, positions: Sequence[str] | None = None) -> str:
-    """The pictures of a result, in a frame."""
-    from micrographia.faces.report.page import render_figures
-    from micrographia.labs.workbench.shown import figures_of
-
-    figures = figures_of(result, positions)
-    return _framed(render_figures(figures), height=min(560 * len(figures), 900))
+    return add_file(run.path, REPORT, render(run))
 
 
 def run_html(run: Run) -> str:
     """Title, sentences, claims: short enough to stand at the end of a cell."""
     from micrographia.faces.report.markup import tag
 
-    said = [tag("p", sentence) for sentence in summary(run)]
+    sentences = [tag("p", sentence) for sentence in summary(run)]
     tally = tag("p", f"Claims: {words.tally([judged.verdict for judged in run.claims])}. Run: {run.path}")
-    return str(tag("div", tag("h3", title(run)), *said, tally))
+    return str(tag("div", tag("h3", f"{title(run)} · {subtitle(run)}"), *sentences, tally))
+
+
+def result_html(result: Result) -> str:
+    """The pictures of a result, in a frame."""
+    return figures_html(result.figures())
 
 
 def figure_html(figure: Figure) -> str:
     """One Figure with its controls, in a frame of its own."""
+    return figures_html([figure])
+
+
+def figures_html(figures: Sequence[Figure]) -> str:
+    """Figures one below the other, in one frame."""
     from micrographia.faces.report.page import render_figures
 
-    return _framed(render_figures([figure]), height=760)
+    return _framed(render_figures(figures), height=min(200 + 560 * len(figures), 900))
 
 
 def report_html(run: Run) -> str:

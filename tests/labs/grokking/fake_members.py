@@ -1,6 +1,5 @@
 """Members that nobody trained: a Run with the weights of the start, and results as a trained one would have them."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from micrographia.core.claims import Run
+from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder, load_run
@@ -19,7 +19,7 @@ from micrographia.labs.grokking.task import architecture
 def smallest(**changes: Any) -> Config:
     """p = 11, and a network that fits."""
     small = {"modulus": 11, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 24, "epochs": 40, "snapshots": 4}
-    return dataclasses.replace(tiny(), **{**small, "checkpoint_every": 20, **changes})
+    return with_fields(tiny(), **{**small, "checkpoint_every": 20, **changes})
 
 
 class FakeRuns:
@@ -38,7 +38,7 @@ class FakeRuns:
             out,
             lab="grokking",
             preset="custom",
-            config=dataclasses.asdict(config),
+            config=flat(config),
             provenance={"threads": 1},
             resume=resume,
         ) as folder:

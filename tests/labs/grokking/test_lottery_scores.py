@@ -4,11 +4,14 @@ import pytest
 import torch
 
 from micrographia.core.basis import n_frequencies
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
 from micrographia.labs.grokking.lottery.scores import SCORES, scores, waves
-from micrographia.labs.grokking.reading import Reading
+from micrographia.labs.grokking.network import NetworkTensors, Problem, tensors_of
 
 
-def reading(n: int, k: int, *, turned: float = 0.0, neurons: int = 8) -> Reading:
+def reading(n: int, k: int, *, turned: float = 0.0, neurons: int = 8) -> NetworkTensors:
     """Neurons that are waves of a+b at frequency k in all phases, read out as waves of c turned by an angle."""
     generator = torch.Generator().manual_seed(0)
     at = torch.arange(n)
@@ -18,11 +21,9 @@ def reading(n: int, k: int, *, turned: float = 0.0, neurons: int = 8) -> Reading
     W_L = torch.cos(angle * at + phase[:, None] + turned).double()
     W_E = torch.cos(angle * at)[:, None] * torch.ones(3) + 1e-3 * torch.randn(n, 3, generator=generator)
     logits = (H.double() @ W_L).float()
-    labels = ((at[:, None] + at) % n).flatten()
-    return Reading(
-        logits=logits, train=None, neurons=H, W_L=W_L, pattern=None, W_E=W_E,
-        answers=logits.flatten(0, 1), labels=labels, seen=None,
-    )  # fmt: skip
+    arch = Architecture(d_vocab=12, d_vocab_out=12, n_ctx=3, d_model=4, d_head=2, d_mlp=4)
+    network = tensors_of(Transformer(arch, init_weights(arch, generator)), Problem(11, "add", None))
+    return network._replace(logits=logits, neurons=H, W_L=W_L, pattern=None, W_E=W_E)
 
 
 @pytest.mark.parametrize(("n", "k"), [(11, 3), (10, 4), (10, 5)])

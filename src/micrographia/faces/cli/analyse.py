@@ -33,12 +33,12 @@ class Arguments:
     """Seed of that split. Without --split both known ways to split are tried, and the credible one is named."""
     allow_pickle: bool = False
     """Read a .pth or .pt file. A pickle can run code; here only tensors and plain values are built from it."""
-    output: Annotated[Output, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Output)
+    output: Output = dataclasses.field(default_factory=Output)
 
 
 def main(words: Sequence[str]) -> int:
-    asked = parse(Arguments, words, prog="micrographia grok analyse", description=__doc__ or "")
-    choices = {field.name: getattr(asked, field.name) for field in dataclasses.fields(asked)}
+    found = parse(Arguments, words, prog="micrographia grok analyse", description=__doc__ or "")
+    choices = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
     file, output = choices.pop("file"), choices.pop("output")
     from micrographia.core.store import new_run_path
     from micrographia.labs.grokking.analysis.run import analyse

@@ -16,7 +16,7 @@ from rich.console import Console
 from micrographia.core.claims import Run
 from micrographia.core.errors import Interrupted
 from micrographia.core.events import Progress, Watch, silent
-from micrographia.faces.cli.options import Output, without_flag
+from micrographia.faces.cli.options import Folder, Output, only
 from micrographia.faces.cli.progress import shown
 
 REPORT = "report.html"
@@ -73,5 +73,5 @@ def print_json(content: Any) -> None:
 
 def resume_command(command: str, words: Sequence[str], out: Path) -> str:
     """The command line that goes on where this one stopped."""
-    kept = without_flag(without_flag(words, "--out", takes_value=True), "--resume", takes_value=False)
+    _, kept = only(Folder, words)
     return " ".join(["micrographia", command, *map(shlex.quote, kept), "--resume", "--out", shlex.quote(str(out))])

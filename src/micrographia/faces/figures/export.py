@@ -41,7 +41,7 @@ def pictures(figures: Sequence[Figure], kind: str) -> Iterator[tuple[str, bytes]
 
 
 def drawable(figures: Sequence[Figure]) -> list[Figure]:
-    """Those that plotly draws; tables and the explorer are the report's own."""
+    """Those that plotly draws; tables, texts and widgets are the report's own."""
     return [figure for figure in figures if figure.kind in DRAW]
 
 

@@ -125,7 +125,7 @@ def _along_the_bar(label: str, reach: Reach, height: int) -> str:
     """The title of a colour bar, in lines as long as it is."""
     texts = [label] if label else []
     if reach.beyond is not None:
-        low, high, most = (words.number(float(f"{x:.3g}")) for x in reach)
+        low, high, most = (words.format_number(float(f"{x:.3g}")) for x in reach)
         ends = f"±{high}" if reach.low == -reach.high else f"{low} and {high}"
         texts.append(f"colours end at {ends}; the most is {most}")
     n_letters = max(18, int(0.9 * height / 6.2))

@@ -12,12 +12,12 @@ from typing import Any
 from micrographia.core.claims import Run
 from micrographia.core.errors import Interrupted
 from micrographia.core.events import Note, Watch
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import read_tensors
 from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.tasks import Done, Task, run_tasks
 from micrographia.labs.grokking.config import Config
-from micrographia.labs.grokking.reading import Reading, read
-from micrographia.labs.grokking.reading import Task as Problem
+from micrographia.labs.grokking.network import NetworkTensors, Problem, tensors_of
 from micrographia.labs.grokking.run import run
 from micrographia.labs.grokking.task import architecture, make_pairs
 
@@ -29,10 +29,10 @@ def train_member(config: Config, out: str) -> Run:
     return run(config, out=Path(out), resume=True)
 
 
-def network_at(config: Config, run: Run, epoch: int) -> Reading:
+def network_at(config: Config, run: Run, epoch: int) -> NetworkTensors:
     """A member's network at one of its snapshots."""
     problem = Problem(config.modulus, config.operation, make_pairs(config).train)
-    return read(architecture(config), read_tensors(snapshots(run.path)[epoch]), problem)
+    return tensors_of(Transformer(architecture(config), read_tensors(snapshots(run.path)[epoch])), problem)
 
 
 def epochs_kept(run: Run) -> list[int]:

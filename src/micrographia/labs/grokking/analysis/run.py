@@ -10,23 +10,23 @@ from typing import Any
 
 from torch import Tensor
 
-from micrographia.core.claims import Run
+from micrographia.core.claims import Run, judge_all
 from micrographia.core.events import Note, Watch, silent
-from micrographia.core.figures import Figure
 from micrographia.core.runtime import allowed_cores, generator, provenance, settings
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder, load_run, new_run_path
-from micrographia.labs.grokking.along import measure_along
 from micrographia.labs.grokking.analysis.guess import Guess, Guesses, guess, sentence
 from micrographia.labs.grokking.analysis.rest import settle
 from micrographia.labs.grokking.analysis.source import Source, open_source
 from micrographia.labs.grokking.analysis.split import Split, Wanted, find_split
-from micrographia.labs.grokking.figures.explorer import explorer
-from micrographia.labs.grokking.figures.network import of_network
-from micrographia.labs.grokking.findings import find
-from micrographia.labs.grokking.judge import judge_all
-from micrographia.labs.grokking.reading import Task
+from micrographia.labs.grokking.figures.network import of_network, tables
+from micrographia.labs.grokking.figures.training import explorer
+from micrographia.labs.grokking.measure import CLAIMS, measure
+from micrographia.labs.grokking.network import Problem, tensors_of
+from micrographia.labs.grokking.quantities import present_frequencies, used_frequencies
+from micrographia.labs.grokking.run import opening, title
 from micrographia.labs.grokking.task import SPLITS, make_pairs
-from micrographia.labs.grokking.words import summary
+from micrographia.labs.grokking.training_curves import training_curves
 from micrographia.methods.phases import NAMES
 
 LAB, PRESET = "grokking", "analysis"
@@ -137,23 +137,27 @@ def _take_apart(
     best, epoch = guesses.best, source.epoch or 0
     arch, weights = best.way.arch, best.way.weights
     folder.save_snapshot(epoch, weights)
-    task = Task(best.modulus, best.operation, split.train if split else None)
-    found = find(arch, weights, task, generator=generator(SEED))
-    along = measure_along(folder.snapshots(), arch, task, found.key_frequencies, watch)
+    problem = Problem(best.modulus, best.operation, split.train if split else None)
+    network = tensors_of(Transformer(arch, weights), problem)
+    frequencies = present_frequencies(network)
+    ks = used_frequencies(network, frequencies)
+    curves = training_curves(lambda epoch: network, [epoch], ks, watch)
+    phases = dict.fromkeys(NAMES)  # one network has no training curve
+    found, measures = measure(network, frequencies, phases=phases, generator=generator(SEED))
     results: dict[str, Any] = {
         "config": folder.config,
         "guesses": [{**each.as_json(), "chosen": each is best} for each in guesses.all],
         "splits": [each.as_json() for each in tried],
-        **found.results,
+        **found,
+        "title": title(best.operation, best.modulus),
+        "summary": [sentence(best), *opening(found)],
     }
-    results["summary"] = [sentence(best), *summary(results)]
-    results["phases"] = dict.fromkeys(NAMES)  # one network tells nothing of its course
-    claims = judge_all(results, None, preset=PRESET, config=folder.config)
+    claims = judge_all(CLAIMS, measures, preset=PRESET, config=folder.config)
     results["claims"] = [judged.as_json() for judged in claims]
-    figures: list[Figure] = of_network(found.reading, found.key_frequencies, found.results["frequencies"])
+    figures = [*tables(results), *of_network(network, ks, frequencies)]
     if best.operation != "polynomial":
-        figures.append(explorer(along, found.key_frequencies, {epoch: found.reading}))
-    folder.finish(results, claims, figures, _row(epoch, found.results["measures"], weights))
+        figures.append(explorer(curves, ks, {epoch: network}))
+    folder.finish(results, claims, figures, _row(epoch, found["measures"], weights))
 
 
 def _row(epoch: int, measures: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, list[float]]:

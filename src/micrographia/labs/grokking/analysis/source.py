@@ -4,7 +4,6 @@ Of our own Runs the config is known and nothing needs guessing. Somebody else's 
 all that fit are listed.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,13 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from micrographia.core.claims import Run
+from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig, Corrupt, RunNotFound, UnreadableWeights, UserError
 from micrographia.core.state_dicts.foreign import Candidate, candidates, variants
 from micrographia.core.state_dicts.read import read_state_dict
 from micrographia.core.store import find_run, load_run, read_tensors, verify
 from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.training import Layout
-from micrographia.labs.grokking.config import Config
+from micrographia.labs.grokking.config import Config, paper
 from micrographia.labs.grokking.task import architecture
 
 OURS = "a Run of ours"
@@ -82,8 +82,8 @@ def _run_around(file: Path) -> Run | None:
 
 def _config_of(run: Run) -> Config | None:
     """The Config of a Run that trained one network; None for another kind of Run."""
-    names = {field.name for field in dataclasses.fields(Config)}
-    return Config(**run.config) if run.lab == "grokking" and run.config.keys() == names else None
+    ours = run.lab == "grokking" and run.config.keys() == flat(paper()).keys()
+    return with_fields(paper(), **run.config) if ours else None
 
 
 def _own(file: Path, run: Run, config: Config, act: str | None) -> Source:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy import ndarray
 from torch import Generator
 
-from micrographia.methods import crossed, intervals, ranking
+from micrographia.core import intervals
+from micrographia.methods import crossed, ranking
 
 COMBINED = "combined"
 """All scores put together by logistic regression, fitted on the networks of other initialisations."""

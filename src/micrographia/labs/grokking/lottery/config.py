@@ -3,9 +3,9 @@
 Initialisation and split are crossed: every initial seed with every split seed. No tensor library is imported here.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
 
+from micrographia.core.config import with_fields
 from micrographia.core.errors import BadConfig
 from micrographia.labs.grokking.config import Config
 from micrographia.labs.grokking.sweep.config import small
@@ -13,7 +13,7 @@ from micrographia.labs.grokking.sweep.config import small
 
 def contest() -> Config:
     """The small problem, a few hundred epochs past grokking, when the frequencies have been chosen."""
-    return dataclasses.replace(small(), epochs=900, eval_every=25, snapshots=24, checkpoint_every=300)
+    return with_fields(small(), epochs=900, eval_every=25, snapshots=24, checkpoint_every=300)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,7 @@ class LotteryConfig:
             "base.seed and base.split_seed are decided by init_seeds and split_seeds": (
                 self.base.seed == 0 and self.base.split_seed is None
             ),
-            "base.threads must be 1": self.base.threads in (None, 1),
+            "base.threads must be 1": self.base.machine.threads in (None, 1),
         }
         broken = [text for text, good in checks.items() if not good]
         if broken:
@@ -57,7 +57,7 @@ class LotteryConfig:
     def networks(self) -> dict[str, Config]:
         """Every network's config, by its name."""
         return {
-            network_name(init, split): dataclasses.replace(self.base, seed=init, split_seed=split, threads=1)
+            network_name(init, split): with_fields(self.base, seed=init, split_seed=split, threads=1)
             for init in self.init_seeds
             for split in self.split_seeds
         }

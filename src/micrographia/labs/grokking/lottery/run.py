@@ -15,6 +15,7 @@ import numpy as np
 
 from micrographia.core.basis import n_frequencies
 from micrographia.core.claims import Run
+from micrographia.core.config import flat
 from micrographia.core.errors import Interrupted
 from micrographia.core.events import Watch, silent
 from micrographia.core.runtime import generator, pick_device, provenance
@@ -48,8 +49,8 @@ def lottery(
     that failed or did not grok are told and left out. Raises RunExists, RunLocked, BadConfig (another config is stored
     there), Interrupted, CannotWrite.
     """
-    stored = dataclasses.asdict(config)
-    about = provenance(config.chance_seed, pick_device(config.base.device), config.base.dtype, threads=1)
+    stored = dataclasses.asdict(config) | {"base": flat(config.base)}
+    about = provenance(config.chance_seed, pick_device(config.base.machine.device), config.base.dtype, threads=1)
     place = out or new_run_path(LAB, stored)
     with RunFolder.open(place, lab=LAB, preset=PRESET, config=stored, provenance=about, resume=resume) as folder:
         if folder.status != "finished":

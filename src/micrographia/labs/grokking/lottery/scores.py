@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.basis import fold, fourier_basis, frequency_rows, n_frequencies
-from micrographia.labs.grokking.reading import Reading
+from micrographia.labs.grokking.network import NetworkTensors
 from micrographia.methods.fourier import cubes, spectra
 
 SCORES = {
@@ -24,7 +24,7 @@ SCORES = {
 }
 
 
-def scores(r: Reading) -> dict[str, Float[Tensor, "n_frequencies"]]:
+def scores(r: NetworkTensors) -> dict[str, Float[Tensor, "n_frequencies"]]:
     """Every score that the network allows: without neurons only those of embedding and logits. Float64."""
     embedding = spectra.embedding_spectrum(r.W_E).frequencies
     found = {"embedding": embedding, "cosine": cubes.cosine_coefficients(r.logits)}

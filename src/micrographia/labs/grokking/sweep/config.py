@@ -4,17 +4,17 @@ An axis is a tuple of values; an empty one keeps the base's. Every combination i
 axes directly, `read_plan` takes them from a TOML file. No tensor library is imported here.
 """
 
-import dataclasses
 import itertools
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args
 
+from micrographia.core.config import flat, hints_of, with_fields
 from micrographia.core.errors import BadConfig
-from micrographia.labs.grokking.config import PRESETS, Config, Operation
+from micrographia.labs.grokking.config import PRESETS, Config, Operation, paper
 
 Parts = Literal["both", "attention", "mlp"]
 Setting = dict[str, Any]
@@ -50,7 +50,8 @@ PARTS = {
 
 def small() -> Config:
     """A network that groks in about 550 epochs, a quarter of a minute on one core."""
-    return Config(
+    return with_fields(
+        paper(),
         modulus=59,
         train_fraction=0.4,
         d_mlp=256,
@@ -111,10 +112,10 @@ class SweepConfig:
     def __post_init__(self) -> None:
         if not self.seeds:
             raise BadConfig("A sweep without seeds was asked for. Give at least one, for instance seeds 0 1 2.")
-        if self.base.seed not in (0, *self.seeds) or self.base.threads not in (None, 1):
+        if self.base.seed not in (0, *self.seeds) or self.base.machine.threads not in (None, 1):
             raise BadConfig(
-                f"The base names seed {self.base.seed} and {self.base.threads} threads, which a sweep decides: give "
-                "seeds for the one; members run on one thread each, side by side."
+                f"The base names seed {self.base.seed} and {self.base.machine.threads} threads, which a sweep decides: "
+                "give seeds for the one; members run on one thread each, side by side."
             )
         for name in ("seeds", *AXES):
             values = getattr(self, name)
@@ -143,8 +144,8 @@ def settings(plan: SweepConfig) -> list[Setting]:
 
 def base_setting(plan: SweepConfig) -> Setting:
     """The base's value on every axis."""
-    chosen = {axis.name: getattr(plan.base, axis.name) for axis in AXES.values() if axis.name != "parts"}
-    here = {"attention": plan.base.attention, "mlp": plan.base.mlp}
+    chosen = {axis.name: flat(plan.base)[axis.name] for axis in AXES.values() if axis.name != "parts"}
+    here = {name: getattr(plan.base.network, name) for name in ("attention", "mlp")}
     return chosen | {"parts": next(name for name, parts in PARTS.items() if parts == here)}
 
 
@@ -178,7 +179,7 @@ def plan_of(table: Mapping[str, Any]) -> SweepConfig:
     options = ("seeds", *AXES)
     _refuse_unknown(table, (*options, "combine", "runner", "preset", "base"), "the plan")
     fields = table.get("base", {})
-    _refuse_unknown(fields, [each.name for each in dataclasses.fields(Config)], "its [base]")
+    _refuse_unknown(fields, list(flat(small())), "its [base]")
     preset = table.get("preset", "small")
     if preset not in BASES:
         raise BadConfig(f"The plan's preset is {preset!r}; known are {', '.join(BASES)}. Choose one of these.")
@@ -188,7 +189,7 @@ def plan_of(table: Mapping[str, Any]) -> SweepConfig:
             chosen[name] = _values(name, table[name])
     chosen |= {name: table[name] for name in ("combine", "runner") if name in table}
     try:
-        return SweepConfig(base=dataclasses.replace(BASES[preset](), **fields), **chosen)
+        return SweepConfig(base=with_fields(BASES[preset](), **fields), **chosen)
     except TypeError as error:
         raise BadConfig(
             f"The plan holds a value of the wrong type: {error}. Numbers stand bare, texts in quotes."
@@ -218,7 +219,7 @@ def _read(axis: Axis, values: Sequence[Any]) -> list[Any]:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    **{name: get_args(get_type_hints(Config)[name]) for name in ("operation", "act", "norm")},
+    **{name: get_args(hints_of(Config)[name]) for name in ("operation", "act", "norm")},
     "parts": tuple(PARTS),
 }
 
@@ -236,7 +237,7 @@ def _member(plan: SweepConfig, setting: Setting, seed: int) -> Member:
     name = f"{setting_name(plan, setting)}_seed-{seed}"
     fields = {key: value for key, value in setting.items() if key != "parts"}
     try:
-        config = dataclasses.replace(plan.base, **fields, **PARTS[setting["parts"]], seed=seed, threads=1)
+        config = with_fields(plan.base, **fields, **PARTS[setting["parts"]], seed=seed, threads=1)
     except BadConfig as error:
         raise BadConfig(f"The sweep's member {name} cannot be. {error} Leave this combination out.") from error
     return Member(name, seed, setting, config)

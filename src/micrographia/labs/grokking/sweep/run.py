@@ -13,6 +13,7 @@ from typing import Any
 
 from micrographia.core import intervals
 from micrographia.core.claims import Run
+from micrographia.core.config import flat
 from micrographia.core.errors import Interrupted
 from micrographia.core.events import Watch, silent
 from micrographia.core.runtime import pick_device, provenance
@@ -40,8 +41,8 @@ def sweep(
     Cost: that of the members; a member of the default plan takes about 20 s of one core. A member that fails is a row
     of the table. Raises RunExists, RunLocked, BadConfig (another plan is stored there), Interrupted, CannotWrite.
     """
-    stored = dataclasses.asdict(plan)
-    about = provenance(None, pick_device(plan.base.device), plan.base.dtype, threads=1)
+    stored = dataclasses.asdict(plan) | {"base": flat(plan.base)}
+    about = provenance(None, pick_device(plan.base.machine.device), plan.base.dtype, threads=1)
     place = out or new_run_path(LAB, stored)
     with RunFolder.open(place, lab=LAB, preset=PRESET, config=stored, provenance=about, resume=resume) as folder:
         if folder.status != "finished":

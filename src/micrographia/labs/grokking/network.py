@@ -1,11 +1,10 @@
-"""One network, run once on all pairs and brought into the coordinates in which its task is addition mod n.
+"""One network, run once on all pairs, in the coordinates in which its task is addition mod n.
 
-This is all that the measures see: logits, last-position neurons, attention and weights in cyclic order. With a final
+This is all that the measures need: logits, last-position neurons, attention and weights in cyclic order. With a final
 norm the neurons are divided by its scale and the map to the logits takes its gain, so that the neurons write
 `neurons @ W_L` directly to the logits in every architecture; those of several layers stand side by side.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -13,28 +12,28 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from micrographia.core.basis import Characters, characters, pairs_to_cyclic, to_cyclic
-from micrographia.core.edits import Edit
+from micrographia.core.edits import apply
 from micrographia.core.model import Tap
 from micrographia.core.sites import Site
-from micrographia.core.small.architecture import Architecture
-from micrographia.core.small.transformer import forward
+from micrographia.core.small.transformer import Transformer, forward
 from micrographia.core.small.weights import unembedding
 from micrographia.labs.grokking.task import all_rows
 
-Weights = Mapping[str, Tensor]
 
-
-class Task(NamedTuple):
-    """What the network was asked: the operation, and which pairs it saw (None: not known)."""
+class Problem(NamedTuple):
+    """The operation, and which pairs were trained on (None: not known)."""
 
     modulus: int
     operation: str
     train: Bool[Tensor, "pairs"] | None
 
 
-class Reading(NamedTuple):
+class NetworkTensors(NamedTuple):
     """n is the order of the group: p, or p - 1 for multiplication. Without an MLP or attention its parts are None."""
 
+    model: Transformer
+    problem: Problem
+    """Its `train` is in the order of the task's rows."""
     logits: Float[Tensor, "n n n"]
     train: Bool[Tensor, "n n"] | None
     neurons: Float[Tensor, "n n m"] | None
@@ -45,31 +44,25 @@ class Reading(NamedTuple):
     answers: Float[Tensor, "pairs p"]
     """Logits of the p residues at all p * p pairs, in the order of the task's rows; zeros of a product included."""
     labels: Int[Tensor, "pairs"]
-    seen: Bool[Tensor, "pairs"] | None
-    """The split, in that order."""
 
 
-def cyclic(task: Task) -> Characters:
-    """The coordinates of the task; for an operation without any, those of addition, which then claim nothing."""
-    found = characters(task.operation, task.modulus)
-    if found is not None:
-        return found
-    plain = characters("add", task.modulus)
-    assert plain is not None
-    return plain
+def cyclic(problem: Problem) -> Characters:
+    """The coordinates of the problem; for an operation without any, those of addition, which then claim nothing."""
+    found = characters(problem.operation, problem.modulus) or characters("add", problem.modulus)
+    assert found is not None
+    return found
 
 
-def read(arch: Architecture, weights: Weights, task: Task) -> Reading:
+def tensors_of(model: Transformer, problem: Problem) -> NetworkTensors:
     """Run all pairs and keep what the measures need. One forward; about 0.25 GB at p = 113."""
-    tokens, labels = all_rows(task.modulus, task.operation)
-    layers = range(arch.n_layers)
+    arch, layers, order = model.arch, range(model.arch.n_layers), cyclic(problem)
+    tokens, labels = all_rows(problem.modulus, problem.operation)
     keep = [Site("neurons", i) for i in layers if arch.mlp] + ([Site("pattern", 0)] if arch.attention else [])
     normed = arch.norm != "none"
     tap = Tap([*keep, *([Site("final_norm_scale")] if normed else [])])
-    logits = _last_logits(arch, weights, tokens, tap)
+    logits = _last_logits(model, tokens, tap)
     cache = tap.finish()
-    order = cyclic(task)
-    square = (task.modulus, task.modulus)
+    square = (problem.modulus, problem.modulus)
     neurons = None
     if arch.mlp:
         flat = torch.cat([cache[Site("neurons", i)][:, -1] for i in layers], 1)
@@ -80,38 +73,47 @@ def read(arch: Architecture, weights: Weights, task: Task) -> Reading:
     if arch.attention:
         by_tokens = cache[Site("pattern", 0)][:, :, -1].unflatten(0, square)
         pattern = by_tokens[order.left[:, None], order.left]
-    return Reading(
+    return NetworkTensors(
+        model=model,
+        problem=problem,
         logits=to_cyclic(logits, order),
-        train=None if task.train is None else pairs_to_cyclic(task.train.unflatten(0, square), order),
+        train=None if problem.train is None else pairs_to_cyclic(problem.train.unflatten(0, square), order),
         neurons=neurons,
-        W_L=neuron_to_logits(arch, weights, order.out) if arch.mlp else None,
+        W_L=neuron_to_logits(model, order.out) if arch.mlp else None,
         pattern=pattern,
-        W_E=weights["embed.W_E"][order.left],
-        answers=logits[:, : task.modulus],
+        W_E=model.state["embed.W_E"][order.left],
+        answers=logits[:, : problem.modulus],
         labels=labels,
-        seen=task.train,
     )
 
 
-def logits_of(arch: Architecture, weights: Weights, task: Task, *, edits: tuple[Edit, ...] = ()) -> Tensor:
-    """Cyclic logits alone, (n, n, n): what an edited network answers."""
-    tokens, _ = all_rows(task.modulus, task.operation)
-    return to_cyclic(_last_logits(arch, weights, tokens, Tap((), edits)), cyclic(task))
+def with_attention(r: NetworkTensors, pattern: Float[Tensor, "n n head key"]) -> Float[Tensor, "n n n"]:
+    """Cyclic logits with another attention of the last position in the first layer. One forward."""
+    p, order = r.problem.modulus, cyclic(r.problem)
+    rows = torch.zeros(p, p, *pattern.shape[2:], dtype=pattern.dtype)
+    rows[order.left[:, None], order.left] = pattern
+
+    def change(old: Tensor) -> Tensor:
+        new = old.clone()
+        new[:, :, -1] = rows.flatten(0, 1).to(old)
+        return new
+
+    tokens, _ = all_rows(p, r.problem.operation)
+    return to_cyclic(_last_logits(r.model, tokens, Tap((), (apply("L0.pattern", change),))), order)
 
 
 @torch.no_grad()
-def _last_logits(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Float[Tensor, "pairs vocab"]:
-    logits = forward(arch, weights, tokens, tap=tap, last=True)
-    return logits[:, -1]
+def _last_logits(model: Transformer, tokens: Tensor, tap: Tap) -> Float[Tensor, "pairs vocab"]:
+    return forward(model.arch, model.state, tokens, tap=tap, last=True)[:, -1]
 
 
-def neuron_to_logits(arch: Architecture, weights: Weights, out: Int[Tensor, "n"]) -> Float[Tensor, "m n"]:
+def neuron_to_logits(model: Transformer, out: Int[Tensor, "n"]) -> Float[Tensor, "m n"]:
     """What each neuron adds to each answer's logit on the direct path, final norm's gain included; rows centred."""
+    arch, weights = model.arch, model.state
     read_out = unembedding(arch, weights).double()
     if arch.norm != "none":
         read_out = weights["ln_final.w"].double()[:, None] * read_out
     if arch.norm == "layernorm":
         read_out = read_out - read_out.mean(0)  # the norm takes the mean off what is written
-    maps = [weights[f"blocks.{i}.mlp.W_out"].double() @ read_out[:, out] for i in range(arch.n_layers)]
-    W_L = torch.cat(maps)
+    W_L = torch.cat([weights[f"blocks.{i}.mlp.W_out"].double() @ read_out[:, out] for i in range(arch.n_layers)])
     return W_L - W_L.mean(1, keepdim=True)

@@ -8,11 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake import fake_logits, fold
+
+from micrographia.labs.grokking.figures.training import ASSET
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed: the page's arithmetic was NOT checked")
 SETS = ([], [2, 3], [1], [1, 2, 3, 4, 5])
+
+
+def fake_logits(n, ks, *, progress, rng):
+    """(n, n, n) logits of a network that is `progress` (0 to 1) of the way from memorising to its circuit."""
+    a, b, c = np.ogrid[:n, :n, :n]
+    waves = sum(np.cos(2 * np.pi * k * (a + b - c) / n) * (1 + 0.2 * i) for i, k in enumerate(ks))
+    noise = rng.normal(size=(n, n, n)) * (2.0 - 1.7 * progress)
+    return (noise + 9.0 * progress**2 * waves).astype(np.float32)
+
+
+def fold(logits):
+    """Mean of the logits over the pairs of each sum s = a + b, (n, n) by [s, c]."""
+    n = len(logits)
+    s = np.add.outer(np.arange(n), np.arange(n)) % n
+    return np.stack([logits[s == value].mean(axis=0) for value in range(n)])
 
 
 def problem(n, progress=0.8):
@@ -35,7 +51,7 @@ def ask_the_page(n, logits, pairs, sets):
         "sets": [list(each) for each in sets],
     }
     script = Path(__file__).with_name("explorer_in_node.js")
-    with resources.as_file(resources.files("micrographia.faces.report") / "explorer_loss.js") as file:
+    with resources.as_file(resources.files("micrographia.labs.grokking") / "explorer.js") as file:
         done = subprocess.run(
             [NODE, script, file], input=json.dumps(question), capture_output=True, text=True, check=True, timeout=60
         )
@@ -113,6 +129,12 @@ def test_the_page_gives_the_energy_to_the_frequencies_that_hold_it():
     shares = ask_the_page(n, logits, pairs, [])["energies"]
     assert sum(shares) == pytest.approx(1)
     assert sorted(np.argsort(shares)[-2:] + 1) == [2, 3]
+
+
+@needs_node
+def test_the_script_registers_under_the_asset_of_the_figure():
+    logits, pairs = problem(11)
+    assert ask_the_page(11, logits, pairs, [])["registered"] == [ASSET]
 
 
 def test_without_any_frequency_the_loss_is_that_of_the_mean_logits():

@@ -3,7 +3,9 @@
 "use strict";
 
 const [, , file] = process.argv;
-const loss = require(file);
+globalThis.window = {}; // the script registers itself there
+const { losses: loss, explorer } = require(file);
+const registered = Object.entries(window.micrographia.widgets).filter(([, each]) => each === explorer).map(([name]) => name);
 const asked = JSON.parse(require("fs").readFileSync(0, "utf8"));
 const basis = loss.waves(asked.n);
 const coefficients = loss.spectrum(Float32Array.from(asked.folded), basis);
@@ -12,4 +14,4 @@ const answers = asked.sets.map((set) => ({
   train: loss.restricted(coefficients, set, asked.counts_train, basis),
   excluded: loss.excluded(Float32Array.from(asked.full), asked.sums, coefficients, set, basis),
 }));
-console.log(JSON.stringify({ answers, energies: loss.energies(coefficients, basis) }));
+console.log(JSON.stringify({ answers, registered, energies: loss.energies(coefficients, basis) }));

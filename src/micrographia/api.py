@@ -1,0 +1,316 @@
+"""What a researcher types: a function for each question, with names and texts where the methods take tensors.
+
+Each takes a model and gives a result that prints and shows itself. One function is one command and one Config: what
+`patch` does in memory, `micrographia patch` and `run("patch", ...)` do in a Run. Names of metrics are those of the
+command line ("logit-diff"; an underscore will do); sites are texts or Sites, several with spaces or commas between.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from micrographia.core import prompts as core_prompts
+from micrographia.core.claims import Run
+from micrographia.core.edits import Edit
+from micrographia.core.effects import Effects
+from micrographia.core.errors import BadConfig, BadPrompt, RunNotFound
+from micrographia.core.events import Watch, silent
+from micrographia.core.graph import Node
+from micrographia.core.metrics import Metric
+from micrographia.core.prompts import LanguageModel, PairText
+from micrographia.core.runtime import generator
+from micrographia.core.sites import SiteLike
+from micrographia.core.store import find_run, list_runs, load_run
+from micrographia.core.titles import Mode
+from micrographia.core.tokens import ids_of, single_token, to_str_tokens
+from micrographia.labs.catalogue import run_by_name
+from micrographia.labs.workbench.trace import positions_of
+from micrographia.methods import patching, paths, tracing
+from micrographia.methods.attribution.attribute import attribute as attribution
+from micrographia.methods.attribution.calibrate import Calibration, calibrate
+from micrographia.methods.attribution.edges import edge_attribution
+from micrographia.methods.circuits.ablate import Ablation, edges_alone, nodes_alone
+from micrographia.methods.circuits.evaluate import CircuitEvaluation, evaluate
+from micrographia.methods.circuits.members import edge_scores, parts_of, ranked
+from micrographia.methods.tracing import State, Traced
+
+Pairs = core_prompts.Pairs
+
+
+def load(model: Any, **choices: Any) -> Any:
+    """A model: a name on the Hugging Face hub, a folder, a module in hand, or a Run of yours (path or name).
+
+    `choices` are those of `core.pretrained.load`: dtype, device, device_map, revision, tokenizer.
+    """
+    if isinstance(model, str | Path) and not Path(model).exists():
+        with suppress(RunNotFound):
+            model = find_run(model)
+    from micrographia.core.pretrained.load import load as load_pretrained  # needs transformers
+
+    return load_pretrained(model, **choices)
+
+
+Sites = SiteLike | Iterable[SiteLike]
+
+
+def pairs(
+    model: LanguageModel,
+    clean: str | Sequence[str],
+    corrupt: str | Sequence[str],
+    answer: str | Sequence[str],
+    wrong: str | Sequence[str] | None = None,
+    *,
+    first_token: bool = False,
+) -> Pairs:
+    """Prompt pairs from texts, one or several: clean and corrupt prompt, the answer to each.
+
+    `answer` is what the clean prompt calls for, `wrong` what the corrupt one does; each one token, or its first one
+    with `first_token`. Raises BadPrompt for prompts that do not line up token by token (both shown), and for lists of
+    different lengths.
+    """
+    columns = [_listed(column) for column in (clean, corrupt, answer)]
+    columns.append([None] * len(columns[0]) if wrong is None else _listed(wrong))
+    if len({len(column) for column in columns}) != 1:
+        found = ", ".join(str(len(column)) for column in columns)
+        raise BadPrompt(
+            f"Asked for pairs of clean prompts, corrupt prompts, answers and wrong answers. Found {found} of them. "
+            "Give as many of each."
+        )
+    return core_prompts.from_texts(model, [PairText(*row) for row in zip(*columns)], first_token=first_token)
+
+
+def patch(
+    model: LanguageModel,
+    pairs: Pairs,
+    sites: Sites,
+    *,
+    by: str | Sequence[str] = ("pos",),
+    metric: str | Metric = "logit-diff",
+    mode: Mode = "denoise",
+    together: bool = False,
+    replace: patching.Replace = "other",
+    reference: str | Sequence[str] | None = None,
+    edits: Sequence[Edit] = (),
+    seed: int = 0,
+    watch: Watch = silent,
+) -> Effects:
+    """Activation patching: the exact effect on the metric of every place of these Sites, each patched by itself.
+
+    `by` names the axes that tell places apart ("pos", "head", "unit", "query", "key"); axes that it leaves out are
+    patched whole. Each layer is patched by itself, or with `together` all at once. "denoise" writes clean values into
+    the corrupt run, "noise" the reverse; `replace` writes zeros, a mean, a resample or noise instead (of the texts of
+    `reference`, by default of the pairs themselves).
+    Cost: two forward passes and a sweep of restarted, batched runs, one for each place (`core.sweep`).
+    Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2024).
+    """
+    chosen = [by] if isinstance(by, str) else list(by)
+    (found,) = patching.patch_sites(
+        model,
+        pairs,
+        _sites(sites),
+        [_metric(metric, pairs, model)],
+        by=[axis for each in chosen for axis in _words(each)],
+        mode=mode,
+        together=together,
+        replace=replace,
+        reference=None if reference is None else model.to_tokens(_listed(reference)),
+        generator=generator(seed),
+        edits=edits,
+        watch=watch,
+    )
+    return found
+
+
+def attribute(
+    model: LanguageModel,
+    pairs: Pairs,
+    sites: Sites,
+    *,
+    metric: str | Metric = "logit-diff",
+    mode: Mode = "denoise",
+    method: str = "atp",
+    watch: Watch = silent,
+    **choices: Any,
+) -> Effects:
+    """An estimate of the same effect for every place of these Sites at once, from gradients.
+
+    `method`: atp (attribution patching), atp-qk (with the QK-fix), atp-star (AtP*), ig, ig-activation (integrated
+    gradients), relp (relevance patching); `choices` are the method's own, such as `steps`.
+    Cost: two forward passes and a backward pass for atp. `check` compares the estimate with exact patches.
+    Source: Nanda, "Attribution patching" (2023); Kramar et al., "AtP*" (2024).
+    """
+    own = _metric(metric, pairs, model)
+    return attribution(model, pairs, own, _sites(sites), mode=mode, method=method, watch=watch, **choices)
+
+
+def check(
+    model: LanguageModel,
+    pairs: Pairs,
+    estimate: Effects,
+    *,
+    metric: str | Metric = "logit-diff",
+    budget: int = 64,
+    seed: int = 0,
+    watch: Watch = silent,
+) -> Calibration:
+    """An estimate against exact patching at `budget` places: half the largest, half at random.
+
+    `metric` is the one that was estimated. Cost: a patched run for each place, and a few for each kind of Site.
+    """
+    own = _metric(metric, pairs, model)
+    return calibrate(
+        model, pairs, own, estimate, budget=budget, top=budget // 2, generator=generator(seed), watch=watch
+    )
+
+
+def path_patch(
+    model: LanguageModel,
+    pairs: Pairs,
+    senders: Sequence[str | Node],
+    receivers: Sequence[str | Node],
+    *,
+    metric: str | Metric = "logit-diff",
+    mode: Mode = "denoise",
+    **choices: Any,
+) -> dict[str, float]:
+    """Path patching: the direct effect of each sender on the receivers, mean over prompts, in the metric's unit.
+
+    Senders and receivers by name: "L5.z[5]" a head, "L3.mlp_out", "logits"; a receiver head by its reader, "L9.q[6]".
+    Source: Wang et al., "Interpretability in the wild" (2022), section 3.1; Goldowsky-Dill et al. (2023).
+    """
+    from micrographia.core.sweep import Place
+
+    named = [Node.parse(each) if isinstance(each, str) else each for each in senders]
+    patches = [(Place(node.site, {} if node.head is None else {"head": node.head}),) for node in named]
+    readers = [Node.parse(each) if isinstance(each, str) else each for each in receivers]
+    own = _metric(metric, pairs, model)
+    found = paths.path_patch(model, pairs, [own], patches, readers, mode=mode, **choices)
+    return {str(node): float(effect) for node, effect in zip(named, found.effects()[..., 0].mean(1))}
+
+
+def trace(
+    model: LanguageModel,
+    text: str,
+    subject: str,
+    *,
+    answer: str | None = None,
+    state: State = "resid_post",
+    seed: int = 0,
+    **choices: Any,
+) -> Traced:
+    """Causal tracing: blur the subject, restore one state at a time, and see where the answer comes back.
+
+    `answer`: one token, by default the model's own first choice. `choices` are those of `methods.tracing.trace`
+    (window, noise_std, n_samples, severed). Source: Meng et al. (2022), section 2.
+    """
+    tokens = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
+    where = positions_of(subject, text, to_str_tokens(model.tokenizer, tokens[0]))
+    token = None if answer is None else single_token(model.tokenizer, answer)
+    return tracing.trace(model, tokens, where, generator(seed), answer=token, state=state, **choices)
+
+
+def circuit(
+    model: LanguageModel,
+    pairs: Pairs,
+    *,
+    metric: str | Metric = "logit-diff",
+    units: Literal["nodes", "edges"] = "nodes",
+    method: Literal["eap", "eap-ig"] = "eap",
+    ablation: Literal["other", "zero", "mean"] = "other",
+    faithful: float = 0.9,
+    seed: int = 0,
+    watch: Watch = silent,
+) -> CircuitEvaluation[Any]:
+    """The smallest faithful circuit by edge attribution, evaluated against random circuits of its size.
+
+    `units`: heads and MLPs, or the edges between them. `ablation`: what replaces everything outside. Evaluated on the
+    pairs that chose it, which flatters it. Sources: Hanna et al. (2024); Mueller et al., "MIB" (2025).
+    """
+    own, nodes = _metric(metric, pairs, model), units == "nodes"
+    heads = True if nodes else None
+    scored = edge_attribution(model, pairs, own, mode="noise", method=method, heads=heads, watch=watch)
+    outside = Ablation(ablation)
+    if nodes:
+        out = dict(zip(scored.graph.writers, (-scored.of_writers().double().mean(0)).tolist()))
+        scores: dict[Any, float] = {part: out[part.node] for part in parts_of(model)}
+        alone = nodes_alone(model, pairs, own, list(scores), ablation=outside)
+    else:
+        scores = dict(edge_scores(scored.graph, -scored.mean().double().cpu()))
+        alone = edges_alone(model, pairs, own, scored.graph, ablation=outside)
+    return evaluate(
+        alone,
+        ranked(scores),
+        generator(seed),
+        faithful=faithful,
+        members=list(scores),
+        ablation=str(outside),
+        watch=watch,
+    )
+
+
+def run(
+    name: str,
+    *,
+    preset: str | None = None,
+    out: Path | str | None = None,
+    resume: bool = False,
+    watch: Watch = silent,
+    **fields: Any,
+) -> Run:
+    """A lab at a preset ("grokking", "ioi"), or a question to a model ("patch", "attribute", ...), as a Run on disk.
+
+    `fields` are the flags of the command: `run("grokking", preset="quick", seed=1)`, `run("patch", model="gpt2",
+    clean=..., corrupt=..., answer=..., wrong=..., sites="L*.z", by="head,pos")`. With `resume`, a Run that was
+    interrupted in `out` goes on. Raises BadConfig for an unknown name, preset or field, and what the work raises.
+    """
+    from micrographia.labs.workbench.config import QUESTIONS, read_question
+
+    if name not in QUESTIONS:
+        return run_by_name(name, preset=preset, out=out, resume=resume, watch=watch, **fields)
+    if preset is not None:
+        raise BadConfig(f"Asked for the preset {preset!r} of {name}, a question, which has none. Leave it out.")
+    from micrographia.labs.workbench.run import run as ask
+
+    question = read_question({"question": name, **fields})
+    return ask(question, out=None if out is None else Path(out), resume=resume, watch=watch)
+
+
+def grok(*, preset: str = "quick", **fields: Any) -> Run:
+    """`run("grokking", ...)`: train a transformer on modular addition until it groks, and read the algorithm off it."""
+    return run("grokking", preset=preset, **fields)
+
+
+def analyse(file: Path | str, **choices: Any) -> Run:
+    """Identify and analyse a network of modular arithmetic that someone else trained (`micrographia grok analyse`)."""
+    from micrographia.labs.grokking.analysis.run import analyse as identify
+
+    return identify(Path(file), **choices)
+
+
+def runs(lab: str | None = None) -> list[Run]:
+    """Your Runs, the newest first; of one lab, or all."""
+    found = (load_run(path) for path in list_runs())
+    return [run for run in found if lab is None or run.lab == lab]
+
+
+def open_run(name: str | Path) -> Run:
+    """The Run at a path, or the one whose name begins so."""
+    return load_run(find_run(name))
+
+
+def _metric(metric: str | Metric, pairs: Pairs, model: LanguageModel) -> Metric:
+    return core_prompts.metric_of(metric.replace("_", "-"), pairs, model) if isinstance(metric, str) else metric
+
+
+def _sites(sites: Sites) -> Sites:
+    return _words(sites) if isinstance(sites, str) else sites
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[,\s]+", text) if word]
+
+
+def _listed(texts: str | Sequence[str]) -> list[Any]:
+    return [texts] if isinstance(texts, str) else list(texts)
