@@ -26,7 +26,6 @@ from micrographia.core.store import find_run, list_runs, load_run
 from micrographia.core.titles import Mode
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens
 from micrographia.labs.catalogue import run_by_name
-from micrographia.labs.workbench.trace import positions_of
 from micrographia.methods import patching, paths, tracing
 from micrographia.methods.attribution.attribute import attribute as attribution
 from micrographia.methods.attribution.calibrate import Calibration, calibrate
@@ -34,7 +33,7 @@ from micrographia.methods.attribution.edges import edge_attribution
 from micrographia.methods.circuits.ablate import Ablation, edges_alone, nodes_alone
 from micrographia.methods.circuits.evaluate import CircuitEvaluation, evaluate
 from micrographia.methods.circuits.members import edge_scores, parts_of, ranked
-from micrographia.methods.tracing import State, Traced
+from micrographia.methods.tracing import State, Traced, positions_of
 
 Pairs = core_prompts.Pairs
 

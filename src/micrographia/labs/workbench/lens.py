@@ -146,7 +146,7 @@ def _tables(read: StreamReading, results: Mapping[str, Any]) -> list[Figure]:
     found = [
         table("ends", "The model's own answer", results["ends"], ends, about),
         table("writers", DIRECT, writers[:MOST_WRITERS], part, f"Parts of the {read.label}, in logits.{most}"),
-        table("sources", "Direct effects of heads by source token", sources[:MOST_SOURCES], head, by_source),
+        table("head-sources", "Direct effects of heads by source token", sources[:MOST_SOURCES], head, by_source),
     ]
     if most:
         every: dict[str, Any] = {"columns": part, "group": DIRECT, "essential": False}

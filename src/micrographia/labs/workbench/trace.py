@@ -116,7 +116,7 @@ def _summary(question: Trace, traced: Traced, answer: str, names: Sequence[str])
 
 
 def most_restored(traced: Traced) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
-    """(layer, position) of the largest indirect effect before the last position, and of that at the subject's tokens."""
+    """(layer, position) of the largest indirect effect before the last position, and of the subject's largest."""
     early = traced.indirect_effect()[:, :-1]
     own = [pos for pos in traced.subject if pos < early.shape[1]]
     if not early.numel():
