@@ -21,15 +21,7 @@ from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Attribute, modes_of, names
 from micrographia.labs.workbench.edges import prepare_edges
-from micrographia.labs.workbench.findings import (
-    MOST_PLACES,
-    Compute,
-    baseline_rows,
-    baseline_table,
-    findings,
-    require_gap,
-    top_table,
-)
+from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings
 from micrographia.labs.workbench.prompts import read_prompts
 from micrographia.labs.workbench.top_k import prepare_top_k
 from micrographia.methods.attribution.attribute import attribute
@@ -47,8 +39,8 @@ def prepare_attribute(question: Attribute, model: Model) -> Compute:
     if question.method.startswith("edges"):
         return prepare_edges(question, model)
     prompts = read_prompts(question.prompts, model, [question.metric], "--metric")
-    pairs, n = prompts.pairs, len(prompts.texts)
-    metric, modes = metric_of(question.metric, pairs, model), modes_of(question)
+    pairs, modes = prompts.pairs, modes_of(question)
+    metric = metric_of(question.metric, pairs, model)
     sites = select(model.sites, names(question.sites))
     if question.strongest:
         return prepare_top_k(question, model, prompts, metric, sites)
@@ -62,8 +54,7 @@ def prepare_attribute(question: Attribute, model: Model) -> Compute:
             found.append(attribute(model, pairs, metric, sites, mode=mode, **choices))
         watch(Progress("attribution", len(modes), len(modes), "direction"))
         first = found[0]
-        ends = Baselines(metric, first.clean.cpu(), first.corrupt.cpu())
-        require_gap(ends)
+        ends = baselines_with_gap(metric, first.clean, first.corrupt)
         budget = max(question.verify, len({site.kind for site in sites})) if question.verify else 0
         sample: dict[str, Any] = {"budget": budget, "top": budget // TOP_SHARE, "generator": generator, "watch": watch}
         checks = {each.mode: calibrate(model, pairs, metric, each, **sample) for each in found if budget}
@@ -72,9 +63,6 @@ def prepare_attribute(question: Attribute, model: Model) -> Compute:
         n_places, title = sum(each.size for each in maps), METHODS[question.method]
         exactly = explain_exactly(checks, ends) if first.gives == "effect" else []
         results = {
-            "n_prompts": n,
-            "baselines": baseline_rows([ends]),
-            "prompts": prompts.rows(model),
             "method": {"name": title, "passes": str(first.n_passes), "places": n_places},
             "notes": list(dict.fromkeys(note for each in found for note in each.notes)),
             "explanation": [*words.explanation(modes), *exactly],
@@ -84,20 +72,18 @@ def prepare_attribute(question: Attribute, model: Model) -> Compute:
             "flags": [sentence for each in checks.values() for sentence in each.sentences()],
             "places": places,
         }
-        summary = [*words.opening(ends, n), f"By {title}, the effects of {n_places:,} places are estimated at once."]
+        summary = [f"By {title}, the effects of {n_places:,} places are estimated at once."]
         summary += words.strongest_estimates(places)
         summary += [each.summary() for each in checks.values()] or [words.UNCHECKED]
-        tables = [
-            baseline_table(results["baselines"], n),
-            top_table(results["top"], metric.unit, n, "estimated "),
+        figures = [
             *([calibration_table(results["calibration"])] if checks else []),
             *(points(list(each.kinds.values()), mode, metric.name) for mode, each in checks.items()),
             *whole_tables(results["wholes"], metric.unit),
             *flag_text(results["flags"]),
+            *figures_of_maps(maps, prompts.positions, metric=metric.name, done="estimated"),
         ]
-        pictures = figures_of_maps(maps, prompts.positions, metric=metric.name, done="estimated")
-        table = columns(maps)
-        return findings(question, model, results, summary=summary, tables=tables, pictures=pictures, metrics=table)
+        about: dict[str, Any] = {"prompts": prompts, "baselines": [ends], "metrics": columns(maps)}
+        return findings(question, model, results, summary=summary, figures=figures, **about)
 
     return work
 

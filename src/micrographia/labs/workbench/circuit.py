@@ -6,26 +6,27 @@ Sources: Wang et al. (2022), section 4; Hanna et al. (2024); Mueller et al. (202
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Generator
 
 from micrographia.core import figures
+from micrographia.core.config import flat
 from micrographia.core.errors import UserError
-from micrographia.core.events import Watch
+from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.graph import Edge
 from micrographia.core.graph_figure import LOGITS_PART, readers_of, strongest_links
 from micrographia.core.lab import Findings
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import Baselines, metric_of
-from micrographia.labs.workbench import words
+from micrographia.core.prompts import Baselines, Pairs, metric_of
 from micrographia.labs.workbench.config import Circuit
-from micrographia.labs.workbench.findings import Compute, baseline_rows, baseline_table, findings, require_gap
+from micrographia.labs.workbench.findings import Compute, baselines_with_gap, findings
 from micrographia.labs.workbench.prompts import read_prompts
 from micrographia.methods.attribution.edges import EdgeAttribution, edge_attribution
 from micrographia.methods.circuits.ablate import Ablation, edges_alone, nodes_alone
-from micrographia.methods.circuits.evaluate import CircuitEvaluation, Step, evaluate, ladder
+from micrographia.methods.circuits.evaluate import FAITHFUL, CircuitEvaluation, Step, evaluate, ladder
 from micrographia.methods.circuits.members import above, edge_scores, greedy_order, parts_of, ranked
 from micrographia.methods.explain import percent
 
@@ -49,51 +50,21 @@ Scores = Mapping[Any, float]
 def prepare_circuit(question: Circuit, model: Model) -> Compute:
     """Read the prompts; what remains is to score, to choose, and to evaluate."""
     prompts = read_prompts(question.prompts, model, [question.metric], "--metric")
-    pairs, n = prompts.pairs, len(prompts.texts)
-    metric, ablation = metric_of(question.metric, pairs, model), Ablation(question.ablation)
-    nodes = question.units == "nodes"
+    metric = metric_of(question.metric, prompts.pairs, model)
+    choices = {name: value for name, value in flat(question).items() if name in CHOICES}
 
     def work(generator: Generator, watch: Watch) -> Findings:
-        heads = True if nodes else None
-        scored = edge_attribution(model, pairs, metric, mode="noise", method=question.method, heads=heads, watch=watch)
-        ends = Baselines(metric, scored.clean.cpu(), scored.corrupt.cpu())
-        require_gap(ends)
-        scores = _scores(question, model, scored)
-        if nodes:
-            alone = nodes_alone(model, pairs, metric, list(scores), ablation=ablation)
-        else:
-            alone = edges_alone(model, pairs, metric, scored.graph, ablation=ablation)
-        first = greedy_order(scored.graph, scores) if question.select == "greedy" else []
-        order = list(dict.fromkeys([*first, *ranked(scores)]))
-        minimality: list[Step] = ["minimality"] if question.minimal else []
-        found = evaluate(
-            alone,
-            order,
-            generator,
-            circuit=_given(question, scores, order),
-            members=list(scores),
-            along=ladder(alone, order, ranked(scores, signed=True)),
-            faithful=question.faithful,
-            steps=["subsets", "worst", *minimality, "null", "interval"],
-            n_null=question.null,
-            ablation=str(ablation),
-            watch=watch,
-        )
+        found, scores, scored = find_circuit(model, prompts.pairs, metric, generator, watch=watch, **choices)
         rows = [{"member": str(each), "score": scores[each], "adds": found.adds.get(each)} for each in found.members]
-        results = {
-            "n_prompts": n,
-            "baselines": baseline_rows([ends]),
-            "prompts": prompts.rows(model),
-            "circuit": found.table(),
-            "members": sorted(rows, key=lambda row: -abs(row["score"])),
-        }
+        results = {"circuit": found.table(), "members": sorted(rows, key=lambda row: -abs(row["score"]))}
         return findings(
             question,
             model,
             results,
-            summary=[*words.opening(ends, n), *_summary(question, found, metric.unit)],
-            tables=[baseline_table(results["baselines"], n), *_tables(results, metric.unit)],
-            pictures=[_graph(found, scored), *found.figures("In pictures")],
+            summary=_summary(question, found, metric.unit),
+            figures=[*_tables(results, metric.unit), _graph(found, scored), *found.figures("In pictures")],
+            prompts=prompts,
+            baselines=[Baselines(metric, scored.clean.cpu(), scored.corrupt.cpu())],
             metrics={
                 "member": list(map(str, scores)),
                 "score": list(scores.values()),
@@ -104,27 +75,73 @@ def prepare_circuit(question: Circuit, model: Model) -> Compute:
     return work
 
 
-def _scores(question: Circuit, model: Model, scored: EdgeAttribution) -> Scores:
-    """The share of the gap that the loss of each member would cost; of a node, by the edges out of it together."""
-    gap = scored.gap or 1.0
-    if question.units == "edges":
-        return edge_scores(scored.graph, -scored.mean().double().cpu() / gap)
-    out = dict(zip(scored.graph.writers, (-scored.of_writers().double().mean(0).cpu() / gap).tolist()))
-    return {part: out[part.node] for part in parts_of(model)}
+CHOICES = ("units", "method", "ablation", "select", "n", "threshold", "faithful", "minimal", "null")
 
 
-def _given(question: Circuit, scores: Scores, order: Sequence[Any]) -> Sequence[Any] | None:
-    """The members by number or threshold; None where the smallest faithful circuit is wanted."""
-    if question.threshold is None:
-        return None if question.n is None else order[: question.n]
-    kept = above(scores, question.threshold)
-    if not kept:
-        largest = max(scores, key=lambda each: abs(scores[each]))
-        raise UserError(
-            f"Asked for the {question.units} whose score is at least {question.threshold:g} of the gap, but the "
-            f"largest, that of {largest}, is {scores[largest]:.3g}. Choose a lower threshold, or a number (n)."
-        )
-    return [each for each in order if each in kept]
+def find_circuit(
+    model: Model,
+    pairs: Pairs,
+    metric: Metric,
+    generator: Generator,
+    *,
+    units: Literal["nodes", "edges"] = "nodes",
+    method: Literal["eap", "eap-ig"] = "eap",
+    ablation: Literal["other", "zero", "mean"] = "other",
+    select: Literal["top", "greedy"] = "top",
+    n: int | None = None,
+    threshold: float | None = None,
+    faithful: float = FAITHFUL,
+    minimal: bool = True,
+    null: int = 50,
+    watch: Watch = silent,
+) -> tuple[CircuitEvaluation[Any], Scores, EdgeAttribution]:
+    """A circuit with its evaluation, the scores that it was chosen by, and the edge attribution that they come from.
+
+    The choices are the fields of the question `Circuit`. A score estimates the share of the gap that the loss of a
+    member would cost; of a node, by the edges out of it together. Raises UserError where prompts have no gap, and where
+    no score reaches the threshold.
+    """
+    heads = True if units == "nodes" else None
+    scored = edge_attribution(model, pairs, metric, mode="noise", method=method, heads=heads, watch=watch)
+    gap = baselines_with_gap(metric, scored.clean, scored.corrupt).gap or 1.0
+    outside, scores = Ablation(ablation), dict[Any, float]()
+    if units == "nodes":
+        out = dict(zip(scored.graph.writers, (-scored.of_writers().double().mean(0).cpu() / gap).tolist()))
+        scores = {part: out[part.node] for part in parts_of(model)}
+        alone = nodes_alone(model, pairs, metric, list(scores), ablation=outside)
+    else:
+        scores |= edge_scores(scored.graph, -scored.mean().double().cpu() / gap)
+        alone = edges_alone(model, pairs, metric, scored.graph, ablation=outside)
+    first = greedy_order(scored.graph, scores) if select == "greedy" else []
+    order = list(dict.fromkeys([*first, *ranked(scores)]))
+    circuit = None if n is None else order[:n]
+    if threshold is not None:
+        circuit = _above(threshold, scores, order)
+    minimality: list[Step] = ["minimality"] if minimal else []
+    found = evaluate(
+        alone,
+        order,
+        generator,
+        circuit=circuit,
+        members=list(scores),
+        along=ladder(alone, order, ranked(scores, signed=True)),
+        faithful=faithful,
+        steps=["subsets", "worst", *minimality, "null", "interval"],
+        n_null=null,
+        ablation=str(outside),
+        watch=watch,
+    )
+    return found, scores, scored
+
+
+def _above(threshold: float, scores: Scores, order: Sequence[Any]) -> list[Any]:
+    if kept := above(scores, threshold):
+        return [each for each in order if each in kept]
+    largest = max(scores, key=lambda each: abs(scores[each]))
+    raise UserError(
+        f"Asked for the members whose score is at least {threshold:g} of the gap, but the largest, that of {largest}, "
+        f"is {scores[largest]:.3g}. Choose a lower threshold, or a number (n)."
+    )
 
 
 def _summary(question: Circuit, found: CircuitEvaluation[Any], unit: str) -> list[str]:

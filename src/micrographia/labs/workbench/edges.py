@@ -13,20 +13,12 @@ from micrographia.core.graph import Edge
 from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import Baselines, Pairs, metric_of
+from micrographia.core.prompts import Pairs, metric_of
 from micrographia.core.sweep import Place
 from micrographia.core.titles import METHODS, MODES
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Attribute, modes_of
-from micrographia.labs.workbench.findings import (
-    MOST_PLACES,
-    Compute,
-    baseline_rows,
-    baseline_table,
-    findings,
-    require_gap,
-    top_table,
-)
+from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings
 from micrographia.labs.workbench.prompts import read_prompts
 from micrographia.methods.attribution.agreement import Estimate, agreement, slope
 from micrographia.methods.attribution.calibrate import trust
@@ -54,32 +46,28 @@ class EdgeCheck(NamedTuple):
 def prepare_edges(question: Attribute, model: Model) -> Compute:
     """Read the prompts; what remains is to score every edge, and to check some."""
     prompts = read_prompts(question.prompts, model, [question.metric], "--metric")
-    pairs, n = prompts.pairs, len(prompts.texts)
-    metric, modes = metric_of(question.metric, pairs, model), modes_of(question)
+    pairs, modes = prompts.pairs, modes_of(question)
+    metric = metric_of(question.metric, pairs, model)
     how: dict[str, Any] = {"method": question.method.replace("edges", "eap"), "steps": question.steps}
 
     def work(generator: Generator, watch: Watch) -> Findings:
         found = [edge_attribution(model, pairs, metric, mode=mode, watch=watch, **how) for mode in modes]
-        ends = Baselines(metric, found[0].clean.cpu(), found[0].corrupt.cpu())
-        require_gap(ends)
+        ends = baselines_with_gap(metric, found[0].clean, found[0].corrupt)
         some = found if question.verify else []
         checks = {each.mode: check(model, pairs, metric, each, question.verify, generator, watch) for each in some}
         rows, title, n_edges = _rows(found), METHODS[question.method], len(found[0].graph.edges)
         results = {
-            "n_prompts": n,
-            "baselines": baseline_rows([ends]),
-            "prompts": prompts.rows(model),
             "method": {"name": title, "places": n_edges},
             "explanation": words.explanation(modes),
             "top": rows[: question.top],
             "calibration": [_check_row(mode, each) for mode, each in checks.items()],
             "places": rows[:MOST_PLACES],
         }
-        summary = [*words.opening(ends, n), f"By {title}, the effects of all {n_edges:,} edges are estimated at once."]
+        summary = [f"By {title}, the effects of all {n_edges:,} edges are estimated at once."]
         summary += [*words.strongest_estimates(rows), *(_agreement(mode, each) for mode, each in checks.items())]
-        tables = [baseline_table(results["baselines"], n), top_table(results["top"], metric.unit, n, "estimated ")]
-        tables += [calibration_table(results["calibration"])] if checks else []
-        tables += [
+        figures = [figure for each in found for figure in each.figures()]
+        figures += [calibration_table(results["calibration"])] if checks else []
+        figures += [
             against_exact(mode, each.exact, each.estimate, list(map(str, each.edges)), metric.name)
             for mode, each in checks.items()
         ]
@@ -88,8 +76,9 @@ def prepare_edges(question: Attribute, model: Model) -> Compute:
             model,
             results,
             summary=summary if checks else [*summary, words.UNCHECKED],
-            tables=tables,
-            pictures=[figure for each in found for figure in each.figures()],
+            figures=figures,
+            prompts=prompts,
+            baselines=[ends],
             metrics={name: column for each in found for name, column in each.table().items()},
         )
 

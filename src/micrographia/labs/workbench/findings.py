@@ -6,15 +6,17 @@ from typing import Any
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from micrographia.core import figures
 from micrographia.core.errors import UserError
 from micrographia.core.events import Watch
-from micrographia.core.figures import Figure
+from micrographia.core.figures import Figure, table, text
 from micrographia.core.lab import Findings
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Baselines
 from micrographia.core.titles import MODES
+from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Question, kind_of
+from micrographia.labs.workbench.prompts import PromptSet
 
 Compute = Callable[[Generator, Watch], Findings]
 """What is left to do of a question once everything that the user chose has been checked."""
@@ -28,33 +30,48 @@ TITLES = {
 MOST_PLACES = 2000
 """Places in the results; all of them are in the table of the Run."""
 MOST_PAIRS = 20
-EXPLANATION, PROMPTS = "What this shows", "The prompts"
+EXPLANATION, PROMPTS, PICTURES = "What this shows", "The prompts", "In pictures"
 
 
 def findings(
     question: Question,
     model: Model,
-    results: Mapping[str, Any],
+    own: Mapping[str, Any],
     *,
     summary: Sequence[str],
-    tables: Sequence[Figure],
-    pictures: Sequence[Figure],
+    figures: Sequence[Figure],
     metrics: Mapping[str, Any],
+    prompts: PromptSet | None = None,
+    baselines: Sequence[Baselines] = (),
 ) -> Findings:
-    """The findings of a question: its own `results`, tables and pictures among those that all questions share."""
-    name, shape, n = question.target.model, model.shape, results.get("n_prompts")
-    pairs = [] if n is None else ["one prompt pair" if n == 1 else f"{n} prompt pairs"]
-    shared = {
-        "question": kind_of(question),
-        "title": f"{TITLES[kind_of(question)]} {name.rstrip('/').rpartition('/')[2]}",
-        "subtitle": ", ".join([*pairs, question.target.dtype]),
+    """The findings of a question: its own results, sentences and figures among those that questions share.
+
+    Tables come first, then the explanation, pictures, and the prompts; of a question about pairs the baselines and the
+    largest effects (`top` of its results) are the first of all.
+    """
+    name, shape, kind = question.target.model, model.shape, kind_of(question)
+    results: dict[str, Any] = {
+        "question": kind,
+        "title": f"{TITLES[kind]} {name.rstrip('/').rpartition('/')[2]}",
+        "subtitle": question.target.dtype,
         "model": {"name": name, "layers": shape.n_layers, "heads": shape.n_heads, "d_model": shape.d_model},
     }
-    explained = results.get("explanation") or ()
-    text = [figures.text("explanation", EXPLANATION, explained, group=EXPLANATION)] if explained else []
-    prompts = results.get("prompts")
-    last = prompt_tables(prompts) if prompts else []
-    return Findings({**shared, **results}, [*tables, *text, *pictures, *last], metrics=metrics, opening=summary)
+    first = list[Figure]()
+    if prompts is not None:
+        n = len(prompts.texts)
+        results["subtitle"] = f"{'one prompt pair' if n == 1 else f'{n} prompt pairs'}, {question.target.dtype}"
+        results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
+        summary = [*words.opening(baselines[0], n), *summary]
+        first.append(baseline_table(results["baselines"], n))
+        if "top" in own:
+            first.append(top_table(own["top"], baselines[0].metric.unit, n, "estimated " * (kind == "attribute")))
+    results |= own
+    tables = [*first, *(each for each in figures if each.group != PICTURES)]
+    if results.get("explanation"):
+        tables.append(text("explanation", EXPLANATION, results["explanation"], group=EXPLANATION))
+    pictures = [each for each in figures if each.group == PICTURES]
+    last = prompt_tables(results["prompts"]) if "prompts" in results else []
+    return Findings(results, [*tables, *pictures, *last], metrics=metrics, opening=summary)
 
 
 def spread(values: Float[Tensor, "prompt"]) -> float | None:
@@ -62,13 +79,15 @@ def spread(values: Float[Tensor, "prompt"]) -> float | None:
     return float(values.double().std()) if len(values) > 1 else None
 
 
-def require_gap(baselines: Baselines) -> None:
-    """Raise UserError where nothing can be restored or destroyed."""
-    if baselines.gap is None:
+def baselines_with_gap(metric: Metric, clean: Float[Tensor, "prompt"], corrupt: Float[Tensor, "prompt"]) -> Baselines:
+    """The baselines of a metric. Raises UserError where nothing can be restored or destroyed."""
+    found = Baselines(metric, clean.cpu(), corrupt.cpu())
+    if found.gap is None:
         raise UserError(
-            f"Clean and corrupt prompts give the same {baselines.metric.name} ({float(baselines.clean.mean()):.4g} on "
-            "average): there is no gap to restore or to destroy. Choose prompts or a metric that tell them apart."
+            f"Clean and corrupt prompts give the same {metric.name} ({float(clean.mean()):.4g} on average): there is "
+            "no gap to restore or to destroy. Choose prompts or a metric that tell them apart."
         )
+    return found
 
 
 def baseline_rows(baselines: Sequence[Baselines]) -> list[dict[str, Any]]:
@@ -95,7 +114,7 @@ def baseline_table(rows: Sequence[Mapping[str, Any]], n: int) -> Figure:
     fields = {"metric": "metric", "unit": "unit", "clean": "clean", "clean_sd": "SD"}
     fields |= {"corrupt": "corrupt", "corrupt_sd": "SD"}
     title = "Baselines"
-    return figures.table("baselines", title, rows, columns=_filled(fields, rows), caption=over(n), group=title)
+    return table("baselines", title, rows, columns=_filled(fields, rows), caption=over(n), group=title)
 
 
 def _filled(fields: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -115,7 +134,7 @@ def top_table(rows: Sequence[Mapping[str, Any]], unit: str, n: int, what: str) -
         else:
             fields |= {direction.verb: direction.verb, f"{mode}_change": "change", f"{mode}_sd": "SD"}
     title = "Largest effects"
-    return figures.table("top", title, rows, columns=_filled(fields, rows), caption=caption, group=title)
+    return table("top", title, rows, columns=_filled(fields, rows), caption=caption, group=title)
 
 
 def prompt_tables(pairs: Sequence[Mapping[str, Any]]) -> list[Figure]:
@@ -123,11 +142,11 @@ def prompt_tables(pairs: Sequence[Mapping[str, Any]]) -> list[Figure]:
     fields = _filled({name: name for name in ("clean", "corrupt", "answer", "wrong")}, pairs)
     caption = f"The first {MOST_PAIRS} of {len(pairs)}." if len(pairs) > MOST_PAIRS else ""
     about: dict[str, Any] = {"group": PROMPTS, "essential": False}
-    found = [figures.table("prompts", PROMPTS, pairs[:MOST_PAIRS], columns=fields, caption=caption, **about)]
+    found = [table("prompts", PROMPTS, pairs[:MOST_PAIRS], columns=fields, caption=caption, **about)]
     if clean := pairs[0].get("corrupt_tokens") and pairs[0].get("clean_tokens"):
         rows = [[i, one, other] for i, (one, other) in enumerate(zip(clean, pairs[0]["corrupt_tokens"]))]
         differ = [i for i, one, other in rows if one != other]
         columns = ["position", "clean", "corrupt"]
         title = "The first pair, token by token"
-        found.append(figures.table("tokens", title, rows, columns=columns, highlight=differ, **about))
+        found.append(table("tokens", title, rows, columns=columns, highlight=differ, **about))
     return found

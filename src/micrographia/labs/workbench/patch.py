@@ -19,15 +19,7 @@ from micrographia.core.sweep import grids
 from micrographia.core.titles import MODES
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Patch, modes_of, names
-from micrographia.labs.workbench.findings import (
-    MOST_PLACES,
-    Compute,
-    baseline_rows,
-    baseline_table,
-    findings,
-    require_gap,
-    top_table,
-)
+from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings
 from micrographia.labs.workbench.prompts import read_prompts, reference_inputs
 from micrographia.methods.explain import PairEffects, explain
 from micrographia.methods.patching import Patched, patch, patch_sites
@@ -41,14 +33,13 @@ Found = tuple[EffectMap, int]
 def prepare_patch(question: Patch, model: Model) -> Compute:
     """Read everything that the question names; what remains is to patch."""
     prompts = read_prompts(question.prompts, model, names(question.metrics), "--metrics")
-    pairs, n = prompts.pairs, len(prompts.texts)
-    metrics = metrics_of(names(question.metrics), pairs, model)
+    pairs, metrics = prompts.pairs, metrics_of(names(question.metrics), prompts.pairs, model)
     sites, by, modes = names(question.sites), names(question.by), modes_of(question)
     axes = [*([] if question.together else ["layer"]), *(axis for axis in by if axis != "layer")]
     cells = grids(model, sites, axes, len(prompts.positions))
     choices: dict[str, Any] = {"replace": question.replace, "plan": question.plan}
     choices["reference"] = reference_inputs(question.reference, model)
-    require_gap(baselines(model, pairs, metrics[0]))
+    baselines_with_gap(*baselines(model, pairs, metrics[0]))
 
     def work(generator: Generator, watch: Watch) -> Findings:
         how: dict[str, Any] = {**choices, "generator": generator}
@@ -67,26 +58,20 @@ def prepare_patch(question: Patch, model: Model) -> Compute:
             joint = [patch(model, pairs, metrics, twos, mode=mode, watch=silent, **how) for mode in modes]
         n_places, first = sum(each.size for each in maps), by_metric[0][0]
         results = {
-            "n_prompts": n,
-            "baselines": baseline_rows(ends),
-            "prompts": prompts.rows(model),
             "explanation": [*words.explanation(modes, question.replace), *_explained(shown, joint, ends[0])],
             "top": places[:TOP],
             "other_metrics": _others(ends, every),
             "places": places,
         }
-        summary = [*words.opening(ends[0], n), *words.strongest_patches(places, n_places, question.replace)]
+        summary = words.strongest_patches(places, n_places, question.replace)
         if question.replace != "other":
             summary.append(f"What was written is {first.source}, not the other run's value: that defines the question.")
-        tables = [
-            baseline_table(results["baselines"], n),
-            top_table(results["top"], first.unit, n, ""),
+        shown_as = [
             *_other_table(results["other_metrics"]),
+            *figures_of_maps(maps, prompts.positions, metric=first.metric, done="patched"),
         ]
-        pictures = figures_of_maps(maps, prompts.positions, metric=first.metric, done="patched")
-        return findings(
-            question, model, results, summary=summary, tables=tables, pictures=pictures, metrics=_table(ends, every)
-        )
+        about: dict[str, Any] = {"prompts": prompts, "baselines": ends, "metrics": _table(ends, every)}
+        return findings(question, model, results, summary=summary, figures=shown_as, **about)
 
     return work
 

@@ -23,14 +23,7 @@ from micrographia.core.sweep import Place
 from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Attribute, modes_of
-from micrographia.labs.workbench.findings import (
-    Compute,
-    baseline_rows,
-    baseline_table,
-    findings,
-    require_gap,
-    top_table,
-)
+from micrographia.labs.workbench.findings import Compute, baselines_with_gap, findings
 from micrographia.labs.workbench.prompts import PromptSet
 from micrographia.methods.attribution.attribute import METHODS as ESTIMATES
 from micrographia.methods.attribution.attribute import Best, attribute
@@ -55,11 +48,11 @@ def prepare_top_k(
     question: Attribute, model: Model, prompts: PromptSet, metric: Metric, sites: Sequence[Site]
 ) -> Compute:
     """What remains is to estimate, to hold the largest, and to patch them."""
-    modes, pairs, n = modes_of(question), prompts.pairs, len(prompts.texts)
+    modes, pairs = modes_of(question), prompts.pairs
     title, passes = METHODS[question.method], ESTIMATES[question.method].passes
 
     def work(generator: Generator, watch: Watch) -> Findings:
-        held, notes, found = list[TopK](), list[str](), None
+        held, notes, ends = list[TopK](), list[str](), list[Baselines]()
         for i, mode in enumerate(modes):
             watch(Progress("attribution", i, len(modes), "direction"))
             best, sizes = Best(question.strongest), list[int]()
@@ -70,7 +63,7 @@ def prepare_top_k(
 
             choices: dict[str, Any] = {"method": question.method, "positions": question.positions, "give": take}
             found = attribute(model, pairs, metric, sites, mode=mode, **choices)
-            require_gap(Baselines(metric, found.clean.cpu(), found.corrupt.cpu()))
+            ends.append(baselines_with_gap(metric, found.clean, found.corrupt))
             places, estimate = ([each[side] for each in best.found] for side in (0, 1))
             exact = list[float]()
             if tried := [(place,) for place in places[: question.verify]]:
@@ -79,13 +72,8 @@ def prepare_top_k(
             held.append(TopK(mode, places, estimate, exact, sum(sizes)))
             notes += found.notes
         watch(Progress("attribution", len(modes), len(modes), "direction"))
-        assert found is not None
-        ends = Baselines(metric, found.clean.cpu(), found.corrupt.cpu())
-        rows = _rows(held, ends.gap, prompts.positions)
+        rows = _rows(held, ends[0].gap, prompts.positions)
         results = {
-            "n_prompts": n,
-            "baselines": baseline_rows([ends]),
-            "prompts": prompts.rows(model),
             "method": {"name": title, "passes": passes, "places": held[0].n_scored},
             "strongest": question.strongest,
             "notes": list(dict.fromkeys(notes)),
@@ -94,7 +82,6 @@ def prepare_top_k(
             "places": rows,
         }
         summary = [
-            *words.opening(ends, n),
             f"By {title}, {held[0].n_scored:,} places were scored in the backward pass, and only the "
             f"{len(held[0].places)} largest were held.",
             *words.strongest_estimates(rows),
@@ -102,10 +89,9 @@ def prepare_top_k(
             *([] if held[0].exact else [words.UNCHECKED]),
             "Effects that a gradient does not see are not among the largest, and were not looked for.",
         ]
-        tables = [baseline_table(results["baselines"], n), top_table(results["top"], metric.unit, n, "estimated ")]
-        pictures = [_bars(each, ends) for each in held]
-        table = _table(rows)
-        return findings(question, model, results, summary=summary, tables=tables, pictures=pictures, metrics=table)
+        about: dict[str, Any] = {"prompts": prompts, "baselines": ends[:1], "metrics": _table(rows)}
+        bars = [_bars(each, ends[0]) for each in held]
+        return findings(question, model, results, summary=summary, figures=bars, **about)
 
     return work
 

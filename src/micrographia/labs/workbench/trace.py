@@ -92,8 +92,7 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
             model,
             results,
             summary=_summary(question, plain, followed, names),
-            tables=[_restored_table(results["restored"])],
-            pictures=_pictures(traces, names, followed),
+            figures=[_restored_table(results["restored"]), *_pictures(traces, names, followed)],
             metrics=_table(traces),
         )
 

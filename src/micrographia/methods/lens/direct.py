@@ -3,35 +3,26 @@
 `direct_logit_attribution` splits the logit of an answer (or a difference of two) into the parts that embeddings, heads,
 MLPs and all biases write, with the final norm's scale held at this run's value: the parts sum to the whole, before any
 soft-cap. `by_source` splits a head's part by the token it was carried from. What a writer does through later layers is
-not in its part. `logit_lens` unembeds the stream on its way. `read_stream` does all three, of one prompt or of two
-side by side, and draws itself.
+not in its part. `logit_lens` unembeds the stream on its way.
 Sources: Elhage et al., "A mathematical framework for transformer circuits" (2021); nostalgebraist, "interpreting GPT:
 the logit lens" (2020).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
-from micrographia.core import figures
 from micrographia.core.errors import UserError
-from micrographia.core.events import Progress, Watch, silent
-from micrographia.core.figures import Figure
 from micrographia.core.graph import INPUT, Node, check_additive, normed_behind
 from micrographia.core.model import Cache, Model
 from micrographia.core.sites import Site, SiteLike, select
-from micrographia.core.tokens import Inputs, to_str_tokens
+from micrographia.core.tokens import Inputs
 
 POS_EMBED = Site("pos_embed")
 SCALE = Site("final_norm_scale")
-SIDES = ("clean", "corrupt")
-STREAM = ("L0.resid_pre", "L*.resid_post")
-GROUP = "In pictures"
 
 
 class Direct(NamedTuple):
@@ -229,186 +220,3 @@ def _bias(model: Model, name: str, layer: int) -> Tensor | None:
         return getattr(model.weights, name)[layer]
     except KeyError:
         return None
-
-
-class StreamReading(NamedTuple):
-    """The answer read off the residual stream of one prompt, or of a clean and a corrupt one: sides in front."""
-
-    answers: list[str]
-    """The answer, and the wrong one where there is one, as tokens."""
-    logits: Float[Tensor, "side"]
-    """The model's own figure at the last position: the answer's logit, or the difference of two."""
-    probs: Float[Tensor, "side"]
-    direct: Direct
-    nodes: list[Node]
-    sources: Float[Tensor, "side head source"]
-    layers: LogitLens
-    tokens: list[list[list[str]]]
-    """The best token at every point of the stream and every position, as [side][site][pos]."""
-    positions: list[str]
-
-    @property
-    def sides(self) -> tuple[str, ...]:
-        return SIDES[: len(self.logits)]
-
-    @property
-    def label(self) -> str:
-        """What the parts add up to, in words."""
-        answer, *wrong = (repr(text.strip()) for text in self.answers)
-        return f"logit of {answer} less {wrong[0]}" if wrong else f"logit of {answer}"
-
-    def along(self) -> Float[Tensor, "site side"]:
-        """The answer's logit, or the difference, where the stream is unembedded at the last position."""
-        found = self.layers.logit[:, :, -1]
-        return found[..., 0] - (found[..., 1] if len(self.answers) > 1 else 0.0)
-
-    def table(self) -> dict[str, list[Any]]:
-        """A row a writer, a column a side, in logits."""
-        return {"part": list(self.direct.labels), **dict(zip(self.sides, self.direct.values.double().tolist()))}
-
-    def figures(self) -> list[Figure]:
-        """Components, heads by layer, heads by source token; then predictions and the answer, layer by layer."""
-        heads = {label: i for i, label in enumerate(self.direct.labels) if ".z[" in label}
-        by_head = [_head_map(self, heads), _source_map(self)] if heads else []
-        return [_components(self, heads), *by_head, _predictions(self), _answer_along(self)]
-
-
-def read_stream(
-    model: Model,
-    ids: Int[Tensor, "side pos"],
-    answers: Sequence[int],
-    positions: Sequence[str] = (),
-    *,
-    n_heads: int = 12,
-    best: int = 5,
-    watch: Watch = silent,
-) -> StreamReading:
-    """Read for the first of `answers`, against the second where there is one, at the last position.
-
-    `n_heads` heads of the largest parts are split by source; `best` tokens are kept of each point of the stream.
-    `positions` names the positions; without names they are numbered.
-    Cost: four forward passes, and an unembedding of every position at each point of the stream, one point at a time.
-    """
-
-    def at(step: int) -> None:
-        watch(Progress("read the stream", step, 3, "lens"))
-
-    at(0)
-    right, *wrong = (torch.tensor([answer] * len(ids), device=ids.device) for answer in answers)
-    against = wrong[0] if wrong else None
-    direct = direct_logit_attribution(model, ids, right, against)
-    at(1)
-    largest = direct.values.abs().amax(0).argsort(descending=True).tolist()
-    nodes = [Node.parse(direct.labels[i]) for i in largest if ".z[" in direct.labels[i]][:n_heads]
-    sources = by_source(model, ids, nodes, right, against) if nodes else torch.zeros(len(ids), 0, ids.shape[1])
-    at(2)
-    wanted = torch.tensor([list(answers)] * len(ids), device=ids.device)
-    layers = logit_lens(model, ids, wanted, sites=STREAM, at=range(ids.shape[1]), k=best)
-    last = model.run(ids, logits="last").logits[:, -1].double()
-    own = last[:, answers[0]] - (last[:, answers[1]] if wrong else 0.0)
-    at(3)
-    return StreamReading(
-        answers=to_str_tokens(model.tokenizer, list(answers)),
-        logits=own.cpu(),
-        probs=last.softmax(-1)[:, answers[0]].cpu(),
-        direct=direct,
-        nodes=nodes,
-        sources=sources,
-        layers=layers,
-        tokens=[
-            [to_str_tokens(model.tokenizer, row) for row in side]
-            for side in layers.top[..., 0].transpose(0, 1).tolist()
-        ],
-        positions=list(positions) or [str(i) for i in range(ids.shape[1])],
-    )
-
-
-def _array(values: Tensor) -> NDArray[Any]:
-    return values.double().cpu().numpy()
-
-
-def _components(read: StreamReading, heads: Mapping[str, int]) -> Figure:
-    """Heads of a layer summed; everything else by itself, in the order of the model."""
-    values = _array(read.direct.values)
-    sums: dict[str, NDArray[Any]] = {}
-    for i, label in enumerate(read.direct.labels):
-        name = f"{label.partition('.')[0]} heads" if label in heads else label
-        sums[name] = sums.get(name, 0.0) + values[:, i]
-    return figures.bars(
-        "components",
-        "Direct effect of each component on the answer",
-        np.stack(list(sums.values()), axis=1),
-        names=list(sums),
-        series=list(read.sides),
-        x_label="component",
-        y_label=read.label,
-        caption="Heads of a layer are summed; biases stand by themselves. All bars sum to the whole.",
-        group=GROUP,
-    )
-
-
-def _head_map(read: StreamReading, heads: Mapping[str, int]) -> Figure:
-    nodes = [Node.parse(label) for label in heads]
-    layers = sorted({node.site.layer or 0 for node in nodes})
-    n = 1 + max(node.head or 0 for node in nodes)
-    z = np.full((len(read.sides), len(layers), n), np.nan)
-    values = _array(read.direct.values)
-    for node, i in zip(nodes, heads.values()):
-        z[:, layers.index(node.site.layer or 0), node.head or 0] = values[:, i]
-    x, y = ([str(i) for i in numbers] for numbers in (range(n), layers))
-    caption = "Orange raises the answer, blue lowers it; through the final norm, with nothing in between."
-    return _map(read, "heads", "Direct effect of each head on the answer", z, ("head", x), ("layer", y), caption)
-
-
-def _source_map(read: StreamReading) -> Figure:
-    z = _array(read.sources)[:, ::-1]
-    names = [str(node) for node in reversed(read.nodes)]
-    caption = (
-        f"The direct effects of the {len(names)} heads with the largest, split by source token: attention times the "
-        "value's effect on the answer."
-    )
-    title = "Direct effect of heads by source token"
-    return _map(read, "sources", title, z, ("token", read.positions), ("head", names), caption)
-
-
-def _map(
-    read: StreamReading,
-    name: str,
-    title: str,
-    z: NDArray[Any],
-    x: tuple[str, list[str]],
-    y: tuple[str, list[str]],
-    caption: str,
-    **more: Any,
-) -> Figure:
-    """A panel a side; `x` and `y` are an axis with the names along it."""
-    source = "nostalgebraist (2020)" if "texts" in more else "Elhage et al. (2021)"
-    labels = {"x": x[1], "y": y[1], "x_label": x[0], "y_label": y[0]}
-    panels = [f"{side} prompt" for side in read.sides] if len(read.sides) > 1 else [""]
-    more = {"diverging": True, "value": read.label, **more}
-    return figures.heatmap(name, title, z, panels=panels, caption=caption, source=source, group=GROUP, **labels, **more)
-
-
-def _predictions(read: StreamReading) -> Figure:
-    z = _array(read.layers.top_prob[..., 0].transpose(0, 1))
-    points = ["before" if site.kind == "resid_pre" else f"after {site.layer}" for site in read.layers.sites]
-    caption = "Each cell has the best token where the stream is unembedded there; the stronger the colour, the surer."
-    texts = [[[text.strip() or "·" for text in row] for row in side] for side in read.tokens]
-    more = {"texts": texts, "diverging": False, "value": "probability"}
-    axes = ("token", read.positions), ("layer", points)
-    return _map(read, "lens", "Logit lens: the prediction layer by layer", z, *axes, caption, **more)
-
-
-def _answer_along(read: StreamReading) -> Figure:
-    return figures.lines(
-        "along",
-        "The answer along the layers, at the last position",
-        np.arange(len(read.layers.sites)),
-        _array(read.along().T),
-        names=list(read.sides),
-        x_label="layers passed",
-        y_label=read.label,
-        source="nostalgebraist (2020)",
-        caption="Read where the stream is unembedded: 0 is before the first layer, then after each.",
-        group=GROUP,
-    )
