@@ -18,7 +18,7 @@ from micrographia.faces.cli import carry_out as around
 from micrographia.faces.cli import claims as claims_command
 from micrographia.faces.cli.commands import COMMANDS, find, help_text, nearest
 from micrographia.faces.cli.main import main
-from micrographia.faces.cli.options import Deciding, Folder, Output, only, parse, read_run_arguments
+from micrographia.faces.cli.options import Deciding, Destination, Folder, only, parse, read_run_arguments
 from micrographia.labs.grokking.config import PRESETS, Config, tiny
 
 
@@ -261,7 +261,9 @@ def test_an_interruption_is_code_75(monkeypatch, capsys, error):
 
 
 def carried_out(path, make, **output):
-    return around.carry_out(make, output=Output(**output), out=path, command="grok", words=["--seed", "0", "--json"])
+    return around.carry_out(
+        make, output=Destination(**output), out=path, command="grok", words=["--seed", "0", "--json"]
+    )
 
 
 def test_a_command_prints_one_object_and_writes_the_report(tmp_path, capsys):
