@@ -17,7 +17,7 @@ from micrographia.core.store import read_tensors
 from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.tasks import Done, Task, run_tasks
 from micrographia.labs.grokking.config import Config
-from micrographia.labs.grokking.network import NetworkTensors, Problem, tensors_of
+from micrographia.labs.grokking.network import NetworkTensors, tensors_of
 from micrographia.labs.grokking.run import run
 from micrographia.labs.grokking.task import architecture, make_pairs
 
@@ -31,8 +31,7 @@ def train_member(config: Config, out: str) -> Run:
 
 def network_at(config: Config, run: Run, epoch: int) -> NetworkTensors:
     """A member's network at one of its snapshots."""
-    problem = Problem(config.modulus, config.operation, make_pairs(config).train)
-    return tensors_of(Transformer(architecture(config), read_tensors(snapshots(run.path)[epoch])), problem)
+    return tensors_of(Transformer(architecture(config), read_tensors(snapshots(run.path)[epoch])), make_pairs(config))
 
 
 def epochs_kept(run: Run) -> list[int]:

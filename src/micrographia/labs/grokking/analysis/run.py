@@ -22,10 +22,10 @@ from micrographia.labs.grokking.analysis.split import Split, Wanted, find_split
 from micrographia.labs.grokking.figures.network import of_network, tables
 from micrographia.labs.grokking.figures.training import explorer
 from micrographia.labs.grokking.measure import CLAIMS, measure
-from micrographia.labs.grokking.network import Problem, tensors_of
+from micrographia.labs.grokking.network import tensors_of
 from micrographia.labs.grokking.quantities import present_frequencies, used_frequencies
 from micrographia.labs.grokking.run import opening, title
-from micrographia.labs.grokking.task import SPLITS, make_pairs
+from micrographia.labs.grokking.task import SPLITS, all_pairs, make_pairs
 from micrographia.labs.grokking.training_curves import training_curves
 from micrographia.methods.phases import NAMES
 
@@ -137,8 +137,8 @@ def _take_apart(
     best, epoch = guesses.best, source.epoch or 0
     arch, weights = best.way.arch, best.way.weights
     folder.save_snapshot(epoch, weights)
-    problem = Problem(best.modulus, best.operation, split.train if split else None)
-    network = tensors_of(Transformer(arch, weights), problem)
+    pairs = all_pairs(best.modulus, best.operation, split.train if split else None)
+    network = tensors_of(Transformer(arch, weights), pairs)
     frequencies = present_frequencies(network)
     ks = used_frequencies(network, frequencies)
     curves = training_curves(lambda epoch: network, [epoch], ks, watch)
