@@ -118,12 +118,10 @@ def other_frequencies(r: NetworkTensors, ks: Sequence[int], generator: Generator
 
 def performance(r: NetworkTensors) -> Numbers:
     """Section 3: losses and accuracies on all pairs, those in training and the others; "=" is no answer here."""
-    figures = {
-        "loss": cross_entropy(r.answers, r.pairs.labels),
-        "accuracy": (r.answers.argmax(-1) == r.pairs.labels).double(),
-    }
-    parts = {"": torch.ones_like(r.pairs.labels, dtype=torch.bool)}
-    parts |= {} if r.pairs.train is None else {"train_": r.pairs.train, "test_": ~r.pairs.train}
+    labels, train = r.pairs.labels, r.pairs.train
+    figures = {"loss": cross_entropy(r.answers, labels), "accuracy": (r.answers.argmax(-1) == labels).double()}
+    parts = {"": torch.ones_like(labels, dtype=torch.bool)}
+    parts |= {} if train is None else {"train_": train, "test_": ~train}
     unknown = dict.fromkeys((f"{part}{name}" for part in ("train_", "test_") for name in figures), math.nan)
     return unknown | {
         f"{part}{name}": x[rows].mean().item() for part, rows in parts.items() for name, x in figures.items()
