@@ -26,10 +26,10 @@ from micrographia.labs.grokking.identify.guess import Guess, Guesses, guess
 from micrographia.labs.grokking.identify.source import Source, open_source
 from micrographia.labs.grokking.identify.split import Split, SplitChoice, find_split
 from micrographia.labs.grokking.measure import CLAIMS, measure
-from micrographia.labs.grokking.network import Problem, tensors_of
+from micrographia.labs.grokking.network import tensors_of
 from micrographia.labs.grokking.quantities import present_frequencies, used_frequencies
 from micrographia.labs.grokking.run import LAB, opening, title
-from micrographia.labs.grokking.task import SPLITS, make_pairs
+from micrographia.labs.grokking.task import SPLITS, all_pairs, make_pairs
 from micrographia.labs.grokking.training_curves import training_curves
 from micrographia.methods.phases import NAMES
 
@@ -130,8 +130,8 @@ def _work(
     weights = best.candidate.weights
     folder.save_snapshot(epoch, weights)
     with settings(folder.config["threads"]):
-        problem = Problem(best.modulus, best.operation, split.train if split else None)
-        network = tensors_of(Transformer(best.candidate.arch, weights), problem)
+        pairs = all_pairs(best.modulus, best.operation, split.train if split else None)
+        network = tensors_of(Transformer(best.candidate.arch, weights), pairs)
         frequencies = present_frequencies(network)
         ks = used_frequencies(network, frequencies)
         curves = training_curves(lambda epoch: network, [epoch], ks, watch)
