@@ -19,14 +19,16 @@ from micrographia.labs.grokking.identify.split import SplitChoice, Z, find_split
 from micrographia.labs.grokking.identify.split_file import as_mask, read_mask
 from micrographia.labs.grokking.task import SPLITS
 
+RECORDED = SplitChoice("shuffle", FRACTION, 0)
+
 
 def losses_of(network):
     way = Candidate(network.arch, network.weights, {"layout": "ours", "norm": "none"})
     return check(way, network.modulus, [network.operation])[0].losses
 
 
-def find(given, losses, *, extra=None, known=None, watch=silent):
-    return find_split(given, losses, extra=extra or {}, known=known, allow_pickle=False, watch=watch)
+def find(given, losses, *, extra=None, recorded=None, watch=silent):
+    return find_split(given, losses, extra=extra or {}, recorded=recorded, allow_pickle=False, watch=watch)
 
 
 @pytest.mark.parametrize(("name", "seed"), [("shuffle", 0), ("randperm", 3)])
@@ -90,14 +92,15 @@ def test_without_a_description_nothing_is_guessed():
 
 def test_none_asks_for_none_even_where_it_is_recorded():
     network = trained()
-    assert find(SplitChoice("none"), losses_of(network), known=network.train) == (None, [])
+    assert find(SplitChoice("none"), losses_of(network), recorded=RECORDED) == (None, [])
 
 
 def test_a_recorded_split_needs_no_evidence():
     untrained = trained(steps=0)
-    found, _ = find(SplitChoice(), losses_of(untrained), known=untrained.train)
+    found, _ = find(SplitChoice(), losses_of(untrained), recorded=RECORDED)
     assert found is not None
     assert found.known
+    assert torch.equal(found.train, untrained.train)
 
 
 @pytest.mark.parametrize(
