@@ -1,7 +1,7 @@
 """Identify a foreign network: read its weights, guess its task, find its split, then the lab's analysis.
 
-Each guess is run on all pairs and reported; where none is credible the analysis goes on and says so. Without a credible
-split what needs it is left empty. The weights are kept in the Run, so that it stands on its own.
+Each guess is run on all pairs and reported; where none is credible the analysis goes on, with a warning. Without a
+credible split what needs it is left empty. The weights are kept in the Run, so that it stands on its own.
 """
 
 from collections.abc import Sequence

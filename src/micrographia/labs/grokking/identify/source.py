@@ -31,7 +31,7 @@ STATE = "state.safetensors"
 class Source(NamedTuple):
     """A file of weights with its readings; of one of our Runs `config`, `recorded` and `epoch` too.
 
-    `recorded` is the split of that Run. `extra` is what the file holds beside the weights, and the weights as they are named there.
+    `recorded` is the split of that Run; `extra` all that the file holds, as it is named there.
     """
 
     path: Path

@@ -53,9 +53,10 @@ class Split(NamedTuple):
 
     def __str__(self) -> str:
         verdict = "recorded by the Run" if self.known else f"not credible: {self.fault}" if self.fault else "credible"
+        size = f"{int(self.train.sum()):,} pairs ({fraction_of(self.train):.1%})"
         return (
-            f"Split {self.name}, {int(self.train.sum()):,} pairs ({fraction_of(self.train):.1%}): the rank sum of their losses "
-            f"lies {self.z:+.1f} standard deviations from that of a random split; {verdict}."
+            f"Split {self.name}, {size}: the rank sum of their losses lies {self.z:+.1f} standard deviations from that "
+            f"of a random split; {verdict}."
         )
 
 
