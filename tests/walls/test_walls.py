@@ -226,11 +226,8 @@ MANY_MEANINGS = {  # class name -> how many definitions there are as yet; each o
     "Lens": 2,
     # data, tasks and their parts
     "Part": 4,
-    "Table": 3,
+    "Table": 2,
     "Task": 2,
-    # what a face shows
-    "Output": 2,
-    "Shown": 2,
 }
 
 
