@@ -225,14 +225,9 @@ MANY_MEANINGS = {  # class name -> how many definitions there are as yet; each o
     # what is read of a network
     "Lens": 2,
     # data, tasks and their parts
-    "Pairs": 2,
     "Part": 4,
-    "Problem": 2,
-    "Table": 3,
+    "Table": 2,
     "Task": 2,
-    # what a face shows
-    "Output": 2,
-    "Shown": 2,
 }
 
 

@@ -24,9 +24,10 @@ from micrographia.labs.grokking.identify.guess import Guess, Guesses, guess
 from micrographia.labs.grokking.identify.source import Source, open_source
 from micrographia.labs.grokking.identify.split import Split, SplitChoice, find_split
 from micrographia.labs.grokking.measure import CLAIMS, measure
-from micrographia.labs.grokking.network import Problem, tensors_of
+from micrographia.labs.grokking.network import tensors_of
 from micrographia.labs.grokking.quantities import present_frequencies, used_frequencies
 from micrographia.labs.grokking.run import LAB, opening, title
+from micrographia.labs.grokking.task import all_pairs
 from micrographia.labs.grokking.training_curves import training_curves
 from micrographia.methods.phases import NAMES
 
@@ -103,12 +104,12 @@ def _work(
     weights = best.candidate.weights
     folder.save_snapshot(epoch, weights)
     with settings(folder.config["threads"]):
-        problem = Problem(best.modulus, best.operation, split.train if split else None)
-        network = tensors_of(Transformer(best.candidate.arch, weights), problem)
+        pairs = all_pairs(best.modulus, best.operation, split.train if split else None)
+        network = tensors_of(Transformer(best.candidate.arch, weights), pairs)
         frequencies = present_frequencies(network)
         ks = used_frequencies(network, frequencies)
         curves = training_curves(lambda epoch: network, [epoch], ks, watch)
-        phases = dict.fromkeys(NAMES)  # one network has no training curve
+        phases: dict[str, Any] = dict.fromkeys(NAMES)  # one network has no training curve
         found, measures = measure(network, frequencies, phases=phases, generator=generator(SEED))
     results: dict[str, Any] = {
         "guesses": [{**each.as_json(), "chosen": each is best} for each in guesses.all],

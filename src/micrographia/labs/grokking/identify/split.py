@@ -128,7 +128,7 @@ def _tried(
     if given.split not in (None, *SPLITS):
         return [_judged("file", read_mask(Path(str(given.split)), p, allow_pickle=allow_pickle), losses)]
     if recorded is not None:  # it completes what is given
-        given = SplitChoice(*(own if value is None else value for value, own in zip(given, recorded)))
+        given = recorded._replace(**{name: x for name, x in given._asdict().items() if x is not None})
     split, fraction, seed = given
     if fraction is not None and not 0 < fraction < 1:
         raise BadConfig(f"Asked for a train fraction of {fraction}. It lies strictly between 0 and 1. Give such a one.")
