@@ -104,3 +104,7 @@ def pytest_collection_finish() -> None:
     """What is loaded by now stays, so that the collector of garbage need not look through it again and again."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # libraries look for leaks at the end
