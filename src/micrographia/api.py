@@ -291,7 +291,7 @@ def grok(*, preset: str = "quick", **fields: Any) -> Run:
 
 def analyse(file: Path | str, **choices: Any) -> Run:
     """Identify and analyse a network of modular arithmetic that someone else trained (`micrographia grok analyse`)."""
-    from micrographia.labs.grokking.analysis.run import analyse as identify
+    from micrographia.labs.grokking.identify.run import analyse as identify
 
     return identify(Path(file), **choices)
 

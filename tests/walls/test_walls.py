@@ -225,7 +225,7 @@ MANY_MEANINGS = {  # class name -> how many definitions there are as yet; each o
     "Pairs": 2,
     "Part": 4,
     "Problem": 2,
-    "Table": 3,
+    "Table": 2,
     "Task": 2,
 }
 

@@ -14,8 +14,8 @@ from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig, Corrupt, PickleRefused, RunExists, UnreadableWeights, UserError
 from micrographia.core.events import Note
 from micrographia.core.store import RunFolder, load_run, read_json, read_metrics, read_tensors, verify
-from micrographia.labs.grokking.analysis.run import analyse
 from micrographia.labs.grokking.config import Config, tiny
+from micrographia.labs.grokking.identify.run import analyse
 from micrographia.labs.grokking.run import run
 
 SMALL = {"modulus": 11, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 24}
@@ -32,7 +32,7 @@ def smallest(**changes) -> Config:
 def one_thread():
     """More are slower at this size, and the tests share their machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("micrographia.labs.grokking.analysis.run.allowed_cores", lambda: 1)
+        patch.setattr("micrographia.labs.grokking.identify.run.allowed_cores", lambda: 1)
         yield
 
 

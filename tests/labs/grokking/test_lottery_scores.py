@@ -1,4 +1,4 @@
-"""Scores of frequencies, on readings whose waves are known."""
+"""Scores of frequencies, on networks whose waves are known."""
 
 import pytest
 import torch
@@ -7,11 +7,11 @@ from micrographia.core.basis import n_frequencies
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
-from micrographia.labs.grokking.lottery.scores import SCORES, scores, waves
+from micrographia.labs.grokking.lottery.predict import SCORES, scores, waves
 from micrographia.labs.grokking.network import NetworkTensors, Problem, tensors_of
 
 
-def reading(n: int, k: int, *, turned: float = 0.0, neurons: int = 8) -> NetworkTensors:
+def network_of(n: int, k: int, *, turned: float = 0.0, neurons: int = 8) -> NetworkTensors:
     """Neurons that are waves of a+b at frequency k in all phases, read out as waves of c turned by an angle."""
     generator = torch.Generator().manual_seed(0)
     at = torch.arange(n)
@@ -28,7 +28,7 @@ def reading(n: int, k: int, *, turned: float = 0.0, neurons: int = 8) -> Network
 
 @pytest.mark.parametrize(("n", "k"), [(11, 3), (10, 4), (10, 5)])
 def test_every_score_is_largest_at_the_frequency_that_is_there(n, k):
-    found = scores(reading(n, k))
+    found = scores(network_of(n, k))
     assert list(found) == list(SCORES)
     for name, values in found.items():
         assert values.shape == (n_frequencies(n),)
@@ -38,15 +38,15 @@ def test_every_score_is_largest_at_the_frequency_that_is_there(n, k):
 
 
 def test_phases_that_disagree_lower_the_alignment_and_leave_the_potential():
-    straight, turned = scores(reading(11, 3)), scores(reading(11, 3, turned=torch.pi / 3))
+    straight, turned = scores(network_of(11, 3)), scores(network_of(11, 3, turned=torch.pi / 3))
     assert turned["alignment"][2] == pytest.approx(0.5, abs=1e-5)
     assert turned["potential"][2] == pytest.approx(straight["potential"][2].item())
-    assert scores(reading(11, 3, turned=torch.pi))["alignment"][2] == pytest.approx(-1, abs=1e-5)
-    assert scores(reading(11, 3, turned=torch.pi))["cosine"][2] < 0
+    assert scores(network_of(11, 3, turned=torch.pi))["alignment"][2] == pytest.approx(-1, abs=1e-5)
+    assert scores(network_of(11, 3, turned=torch.pi))["cosine"][2] < 0
 
 
 def test_without_neurons_embedding_and_logits_are_left():
-    assert set(scores(reading(11, 3)._replace(neurons=None, W_L=None))) == {"embedding", "cosine"}
+    assert set(scores(network_of(11, 3)._replace(neurons=None, W_L=None))) == {"embedding", "cosine"}
 
 
 def test_waves_keep_the_energy_of_what_has_no_mean():

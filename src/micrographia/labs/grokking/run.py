@@ -18,7 +18,7 @@ from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder, read_tensors
 from micrographia.labs.grokking.config import Config, preset_of
 from micrographia.labs.grokking.figures.network import of_network, tables
-from micrographia.labs.grokking.figures.training import explorer, of_run, of_training
+from micrographia.labs.grokking.figures.training import explorer, of_progress, of_run, of_snapshots
 from micrographia.labs.grokking.measure import CLAIMS, measure
 from micrographia.labs.grokking.network import NetworkTensors, Problem, tensors_of
 from micrographia.labs.grokking.quantities import present_frequencies, used_frequencies
@@ -66,8 +66,9 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     figures = [
         *of_run(rows, phases),
         *tables(results),
-        *of_training(curves, ks, phases),
+        *of_snapshots(curves, ks),
         *of_network(network, ks, frequencies),
+        *of_progress(curves, ks, phases),
         explorer(curves, ks, {**{epoch: network_at(epoch) for epoch in memorised}, config.epochs: network}),
     ]
     results["title"] = title(config.operation, config.modulus)

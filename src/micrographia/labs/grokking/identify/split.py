@@ -1,4 +1,4 @@
-"""Which pairs a network was trained on: a split that is asked for, stored beside the weights, or one of the known two.
+"""Which pairs a network was trained on: a split that is given, stored beside the weights, or one of the known two.
 
 A split is *credible* when the losses on its training pairs rank below those on the others: Mann-Whitney's z under the
 permutation of pairs is at most -4. A split that has nothing to do with the network is a random one, so this is its
@@ -15,17 +15,25 @@ from torch import Tensor
 
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Note, Watch
-from micrographia.labs.grokking.analysis.split_file import TRAIN_NAMES, mask_among, read_mask
+from micrographia.labs.grokking.identify.split_file import TRAIN_NAMES, mask_among, read_mask
 from micrographia.labs.grokking.task import SPLITS
 
 Z = 4.0
-RING = 0.1  # share of the training pairs on either side of the boundary that is looked at
+RING = 0.1  # fraction of the training pairs on either side of the boundary that is checked
 
 Mask = Bool[Tensor, "pairs"]
 
 
+class SplitChoice(NamedTuple):
+    """What a user, or the Run that a network is from, gives of the split."""
+
+    split: str | None = None
+    train_fraction: float | None = None
+    seed: int | None = None
+
+
 class Split(NamedTuple):
-    """A mask of the training pairs and how well the losses bear it out. `fault`: why it is not credible."""
+    """A mask of the training pairs, and the evidence of the losses. `fault`: why it is not credible."""
 
     name: str
     train: Mask
@@ -38,53 +46,55 @@ class Split(NamedTuple):
     def credible(self) -> bool:
         return self.known or not self.fault
 
+    @property
+    def fraction(self) -> float:
+        return self.train.double().mean().item()
+
     def as_json(self) -> dict[str, Any]:
-        share = self.train.double().mean().item()
-        return {
-            "split": self.name,
-            "train_fraction": share,
-            "z": self.z,
-            "credible": self.credible,
-            "fault": self.fault,
-        }
+        evidence = {"z": self.z, "credible": self.credible, "fault": self.fault}
+        return {"split": self.name, "train_fraction": self.fraction, **evidence}
 
-
-class Wanted(NamedTuple):
-    """What the user says of the split."""
-
-    split: str | None = None
-    train_fraction: float | None = None
-    seed: int | None = None
+    def __str__(self) -> str:
+        verdict = "recorded by the Run" if self.known else f"not credible: {self.fault}" if self.fault else "credible"
+        return (
+            f"Split {self.name}, {int(self.train.sum()):,} pairs ({self.fraction:.1%}): the rank sum of their losses "
+            f"lies {self.z:+.1f} standard deviations from that of a random split; {verdict}."
+        )
 
 
 def find_split(
-    wanted: Wanted,
+    given: SplitChoice,
     losses: Float[Tensor, "pairs"],
     *,
-    aside: Mapping[str, Any],
+    extra: Mapping[str, Any],
     known: Mask | None,
     allow_pickle: bool,
     watch: Watch,
 ) -> tuple[Split | None, list[Split]]:
     """The credible split, or None, and all that were tried. `known`: the one that the network's own Run recorded.
 
-    Raises BadConfig for half a description, UserError and UnreadableWeights for a split file that cannot be read.
+    `extra` holds what lay beside the weights. Raises BadConfig for half a description, UserError and UnreadableWeights
+    for a split file that cannot be read.
     """
-    asked = any(each is not None for each in wanted)
-    if wanted.split == "none":
-        watch(Note("No split was asked for: figures of training and test pairs are left empty."))
+    if given.split == "none":
+        watch(Note(f"No split, as requested: {EMPTY}"))
         return None, []
-    if known is not None and not asked:
+    if known is not None and given == SplitChoice():
         tried = [Split("as recorded", known, rank_z(losses, known), known=True)]
     else:
-        tried = _tried(wanted, losses, aside, allow_pickle)
+        tried = _tried(given, losses, extra, allow_pickle)
     for each in tried:
-        watch(Note(sentence(each)))
-    credible = [each for each in tried if each.credible]
-    best = min(credible, key=lambda each: each.z, default=None)
+        watch(Note(str(each)))
+    best = min((each for each in tried if each.credible), key=lambda each: each.z, default=None)
     if best is None:
-        watch(Note(_unknown(wanted, tried), "warning" if asked else "info"))
+        unknown = "Which pairs it was trained on is not known"
+        text = f"No split is credible: {EMPTY}" if tried else f"{unknown}: {EMPTY} {HINT}"
+        watch(Note(text, "info" if given == SplitChoice() else "warning"))
     return best, tried
+
+
+EMPTY = "figures of training and test pairs are left empty."
+HINT = "Give --seed and --train-fraction, or --split FILE."
 
 
 def rank_z(losses: Float[Tensor, "pairs"], chosen: Mask, among: Mask | None = None) -> float:
@@ -108,17 +118,8 @@ def _midranks(values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     return (counts.cumsum(0) - (counts - 1) / 2).double()[where]
 
 
-def sentence(split: Split) -> str:
-    share = split.train.double().mean().item()
-    verdict = "recorded by the Run" if split.known else f"not credible: {split.fault}" if split.fault else "credible"
-    return (
-        f"Split {split.name}, {int(split.train.sum()):,} pairs ({share:.1%}): the rank sum of their losses lies "
-        f"{split.z:+.1f} standard deviations from that of a random split; {verdict}."
-    )
-
-
-def _tried(wanted: Wanted, losses: Tensor, aside: Mapping[str, Any], allow_pickle: bool) -> list[Split]:
-    split, fraction, seed = wanted
+def _tried(given: SplitChoice, losses: Tensor, extra: Mapping[str, Any], allow_pickle: bool) -> list[Split]:
+    split, fraction, seed = given
     p = round(len(losses) ** 0.5)
     if split is not None and split not in SPLITS:
         return [_judged("file", read_mask(Path(split), p, allow_pickle=allow_pickle), losses)]
@@ -127,11 +128,9 @@ def _tried(wanted: Wanted, losses: Tensor, aside: Mapping[str, Any], allow_pickl
     if fraction is not None and seed is not None:
         return [_prefix(name, losses, fraction, seed) for name in ([split] if split else SPLITS)]
     if split is not None:
-        lacks = " and ".join(
-            flag for flag, value in (("--train-fraction", fraction), ("--seed", seed)) if value is None
-        )
-        raise BadConfig(f"Asked for the split {split!r}. It follows from a fraction and a seed. Add {lacks}.")
-    beside = mask_among(aside, p, names=TRAIN_NAMES)
+        lacks = [flag for flag, value in (("--train-fraction", fraction), ("--seed", seed)) if value is None]
+        raise BadConfig(f"Asked for the split {split!r}. It needs a fraction and a seed. Add {' and '.join(lacks)}.")
+    beside = mask_among(extra, p, names=TRAIN_NAMES)
     return [] if beside is None else [_judged("beside the weights", beside, losses)]
 
 
@@ -141,7 +140,7 @@ def _judged(name: str, train: Mask, losses: Tensor) -> Split:
 
 
 def _prefix(name: str, losses: Tensor, fraction: float, seed: int) -> Split:
-    """A known split, with the tenth on either side of its boundary held against its side."""
+    """A known split, and whether the tenth on either side of its boundary looks like its side."""
     make, n = SPLITS[name], len(losses)
     found = _judged(name, make(n, fraction, seed), losses)
     if found.fault:
@@ -154,10 +153,3 @@ def _prefix(name: str, losses: Tensor, fraction: float, seed: int) -> Split:
     if (z := rank_z(losses, outer, ~train)) < -Z:
         return found._replace(fault=f"as many pairs after it look seen too (z {z:+.1f}), so the fraction is too small")
     return found
-
-
-def _unknown(wanted: Wanted, tried: list[Split]) -> str:
-    left = "figures of training and test pairs are left empty."
-    if tried:
-        return f"No split is credible: {left}"
-    return f"Which pairs it was trained on is not known: {left} Give --seed and --train-fraction, or --split FILE."

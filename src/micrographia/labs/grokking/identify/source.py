@@ -1,7 +1,7 @@
-"""The network that `analyse` was given: one of our Runs, a snapshot or checkpoint in one, or somebody else's file.
+"""The network that `analyse` is given: one of our Runs, a snapshot or checkpoint in one, or a foreign file.
 
-Of our own Runs the config is known and nothing needs guessing. Somebody else's state dict may be read in several ways;
-all that fit are listed.
+Of our own Runs the config is known and nothing needs guessing. A foreign state dict may be read in several ways; all
+that fit are candidates.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from micrographia.core.claims import Run
 from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig, Corrupt, RunNotFound, UnreadableWeights, UserError
+from micrographia.core.small.architecture import Architecture
 from micrographia.core.state_dicts.foreign import Candidate, candidates, variants
 from micrographia.core.state_dicts.read import read_state_dict
 from micrographia.core.store import find_run, load_run, read_tensors, verify
@@ -27,36 +28,39 @@ STATE = "state.safetensors"
 
 
 class Source(NamedTuple):
-    """`ways`: how the weights may be read; `config`: that of the Run they are from; `aside`: what lay beside them."""
+    """A file of weights with its readings; of one of our Runs `config` and `epoch` too.
+
+    `extra` is what the file holds beside the weights, and the weights as they are named there.
+    """
 
     path: Path
     sha256: str
-    ways: list[Candidate]
+    candidates: list[Candidate]
     notes: tuple[str, ...] = ()
     config: Config | None = None
     epoch: int | None = None
-    aside: Mapping[str, Any] = {}
+    extra: Mapping[str, Any] = {}
 
 
 def open_source(path: Path, *, act: str | None = None, allow_pickle: bool = False) -> Source:
-    """Read the network at `path`; `act` limits the ways to those with this activation.
+    """Read the network at `path`; `act` limits the candidates to those with this activation.
 
     Raises UserError, Corrupt, PickleRefused, BadConfig, and UnreadableWeights naming what was found and expected.
     """
     file = _weights_file(path)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     run = _run_around(file)
-    config = _config_of(run) if run else None
-    if run and config:
-        return _own(file, run, config, act)
+    if run and run.lab == "grokking" and run.config.keys() == flat(paper()).keys():  # a Run of one network
+        return _own(file, sha256, run, act)
     content = read_state_dict(file, allow_pickle=allow_pickle)
     found = candidates(content.tensors)
     notes = (*content.notes, *dict.fromkeys(note for each in found for note in each.notes))
-    ways = [way for each in found for way in variants(each, act=act)]
-    return Source(file, _hash(file), ways, notes, aside={**content.aside, **content.tensors})
+    every = [variant for each in found for variant in variants(each, act=act)]
+    return Source(file, sha256, every, notes, extra={**content.aside, **content.tensors})
 
 
 def _weights_file(path: Path) -> Path:
-    """The file of weights that is meant: of a Run (folder or name) the newest snapshot, of a checkpoint its state."""
+    """The file of weights: of a Run (folder or name) the newest snapshot, of a checkpoint its state."""
     if path.is_file():
         return path
     if (path / STATE).is_file():
@@ -80,28 +84,22 @@ def _run_around(file: Path) -> Run | None:
     return load_run(root) if root is not None and (root / "run.json").is_file() else None
 
 
-def _config_of(run: Run) -> Config | None:
-    """The Config of a Run that trained one network; None for another kind of Run."""
-    ours = run.lab == "grokking" and run.config.keys() == flat(paper()).keys()
-    return with_fields(paper(), **run.config) if ours else None
-
-
-def _own(file: Path, run: Run, config: Config, act: str | None) -> Source:
+def _own(file: Path, sha256: str, run: Run, act: str | None) -> Source:
     inside = file.absolute().relative_to(run.path).as_posix()
     damage = [problem for problem in verify(run.path) if problem.file == inside]
     if damage:
         raise Corrupt(f"Asked to analyse {inside} of {run.path}. It is {damage[0].what}. Choose another snapshot.")
-    arch, weights = architecture(config), read_tensors(file)
+    config = with_fields(paper(), **run.config)
+    arch, weights, epoch = architecture(config), read_tensors(file), file.stem
     if file.name == STATE:
-        weights = Layout(arch.weight_shapes()).member(weights["weights"], 0)
-    step = file.stem if file.name != STATE else file.absolute().parent.name
+        weights, epoch = Layout(arch.weight_shapes()).member(weights["weights"], 0), file.absolute().parent.name
     arch = arch if act is None else _with_act(arch, act)
-    way = Candidate(arch, weights, {"layout": OURS, "norm": arch.norm, "act": arch.act})
-    notes = (f"Reads epoch {int(step):,} of the Run {run.path.name} ({run.status}).",)
-    return Source(file, _hash(file), [way], notes, config=config, epoch=int(step))
+    candidate = Candidate(arch, weights, {"layout": OURS, "norm": arch.norm, "act": arch.act})
+    notes = (f"Reads epoch {int(epoch):,} of the Run {run.path.name} ({run.status}).",)
+    return Source(file, sha256, [candidate], notes, config=config, epoch=int(epoch))
 
 
-def _with_act(arch: Any, act: str) -> Any:
+def _with_act(arch: Architecture, act: str) -> Architecture:
     if (act == "swiglu") != (arch.act == "swiglu"):
         raise BadConfig(
             f"Asked for the activation {act!r}. The weights are of a network with {arch.act}. Leave it out."
@@ -109,34 +107,29 @@ def _with_act(arch: Any, act: str) -> Any:
     return replace(arch, act=act)
 
 
-def _hash(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def modulus_of(way: Candidate, asked: int | None = None) -> int:
+def modulus_of(arch: Architecture, given: int | None = None) -> int:
     """p, from the widths of embedding and unembedding together: p + 1 tokens in, p or p + 1 answers out.
 
-    Raises UnreadableWeights where the widths contradict each other or the modulus asked for, and for a network that
-    does not read three tokens.
+    Raises UnreadableWeights where the widths contradict each other or the modulus given, and for a network that does
+    not read three tokens.
     """
-    arch = way.arch
     if arch.n_ctx < 3 or (arch.n_ctx != 3 and not arch.attention):
         raise UnreadableWeights(
             f"Asked to analyse a network that reads a, b and '='. Found one that reads {arch.n_ctx} tokens. "
             "Give one trained on rows of three."
         )
-    widths = f"the embedding reads {arch.d_vocab} tokens, the unembedding tells {arch.d_vocab_out} answers apart"
-    if asked is not None:
-        if asked < 3 or arch.d_vocab < asked + 1 or arch.d_vocab_out < asked:
+    widths = f"the embedding reads {arch.d_vocab} tokens, the unembedding has {arch.d_vocab_out} answers"
+    if given is not None:
+        if given < 3 or arch.d_vocab < given + 1 or arch.d_vocab_out < given:
             raise UnreadableWeights(
-                f"Asked for modulus {asked}. It needs {asked + 1} tokens (the residues and '=') and {asked} answers. "
+                f"Asked for modulus {given}. It needs {given + 1} tokens (the residues and '=') and {given} answers. "
                 f"Found: {widths}. Leave --modulus out, or give one that fits."
             )
-        return asked
+        return given
     p = arch.d_vocab - 1
     if arch.d_vocab_out not in (p, p + 1) or p < 3:
         raise UnreadableWeights(
             f"Asked for the modulus from the widths: p + 1 tokens (the residues and '=') and p or p + 1 answers. "
-            f"Found: {widths}. Say it with --modulus."
+            f"Found: {widths}. Give it with --modulus."
         )
     return p
