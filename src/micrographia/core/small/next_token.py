@@ -49,7 +49,7 @@ class NextToken:
 
     def __call__(self, weights: Flat, step: int = 0) -> LossAndGradient:
         if len(weights) != len(self.batches):
-            raise BadShape(f"Batches of {len(self.batches)} members do not fit weights of {len(weights)}.")
+            raise BadShape(f"Batches of {len(self.batches)} members do not fit {len(weights)} members' weights.")
         each = [self._of_one(weights[k], batch(step)) for k, batch in enumerate(self.batches)]
         loss, gradient = zip(*each)
         return LossAndGradient(torch.stack(loss), torch.stack(gradient))

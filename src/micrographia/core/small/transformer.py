@@ -114,7 +114,8 @@ def _embed(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Te
 
 def _attention(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap, start: Start | None) -> Tensor:
     """Causal multi-head attention (Vaswani et al. 2017, section 3.2); with an offset, also to the cached keys before
-    it."""
+    it.
+    """
     block = f"blocks.{i}.attn."
     x = _norm(arch, weights, f"blocks.{i}.ln1", x, tap, "attn_norm", i)
     q, k, v = (
