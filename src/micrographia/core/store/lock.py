@@ -1,7 +1,8 @@
 """One writer per Run: the file `.lock` names the process that writes.
 
 It holds process id, start time and host. The lock of a dead process, or of one whose id was reused, is taken over.
-Where the system has flock, it decides between two simultaneous attempts, on one host or over NFS. """
+Where the system has flock, it decides between two simultaneous attempts, on one host or over NFS.
+"""
 
 import contextlib
 import json
