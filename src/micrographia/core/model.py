@@ -158,7 +158,8 @@ class Model(Protocol):
     @property
     def fused(self) -> "Model":
         """This model with faster kernels where there are any: equal to rounding, not bit for bit. Shares all
-        weights."""
+        weights.
+        """
         ...
 
     def run(

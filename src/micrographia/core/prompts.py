@@ -173,9 +173,7 @@ def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:
             "Give equally many."
         )
     if pairs.wrong is not None and len(pairs.wrong) != len(pairs.answer):
-        raise BadPrompt(
-            f"Found {len(pairs.answer)} answers and {len(pairs.wrong)} wrong answers. Give equally many."
-        )
+        raise BadPrompt(f"Found {len(pairs.answer)} answers and {len(pairs.wrong)} wrong answers. Give equally many.")
     left, right = (mask_of(side) for side in (pairs.clean, pairs.corrupt))
     lengths = [
         [ids.shape[1]] * len(ids) if mask is None else mask.sum(1).tolist()

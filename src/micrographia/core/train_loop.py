@@ -125,7 +125,8 @@ class _Recorder:
 
     def save(self, state: State) -> None:
         """Commit the state and the rows since the last commit; the newest row, unless it is the last, is still missing
-        its loss."""
+        its loss.
+        """
         if state.step == self.saved:
             return
         stop = len(self.rows[self.record.unit]) - (state.step < self.record.steps)
