@@ -18,7 +18,7 @@ Layout = Literal["heads", "heads_first", "flat", "interleaved"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class Location:
     """A value that is the output of the module at `path` (within a layer), and its layout in that output.
 
     `flat`: (batch, pos, head * d_head), as `share` of a fused output if named; `heads`: (batch, pos, head, d_head);
@@ -39,9 +39,9 @@ class Part:
 class QKV(NamedTuple):
     """The places of queries, keys and values."""
 
-    q: Part
-    k: Part
-    v: Part
+    q: Location
+    k: Location
+    v: Location
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,9 +82,9 @@ class Family:
     o: str
     act: str
     down: str
-    up: Part
+    up: Location
     """The input of the neurons; in a gated MLP the linear branch."""
-    gate: Part | None = None
+    gate: Location | None = None
     attn_norm: str = ""
     mlp_norm: str = ""
     attn_post_norm: str = ""
@@ -132,17 +132,17 @@ class Family:
 
 
 def _separate(attn: str, q: str = "q_proj", k: str = "k_proj", v: str = "v_proj") -> QKV:
-    return QKV(*(Part(path=f"{attn}.{name}") for name in (q, k, v)))
+    return QKV(*(Location(path=f"{attn}.{name}") for name in (q, k, v)))
 
 
 def _normed(layout: Layout) -> QKV:
     """q and k after their own norms."""
-    q, k = (Part(path=f"self_attn.{name}_norm", layout=layout, weight=f"self_attn.{name}_proj") for name in "qk")
-    return QKV(q, k, Part(path="self_attn.v_proj"))
+    q, k = (Location(path=f"self_attn.{name}_norm", layout=layout, weight=f"self_attn.{name}_proj") for name in "qk")
+    return QKV(q, k, Location(path="self_attn.v_proj"))
 
 
 def _fused(path: str, layout: Layout = "flat") -> QKV:
-    return QKV(*(Part(path=path, layout=layout, share=name) for name in SHARES))
+    return QKV(*(Location(path=path, layout=layout, share=name) for name in SHARES))
 
 
 GPT2 = Family(
@@ -156,7 +156,7 @@ GPT2 = Family(
     qkv=_fused("attn.c_attn"),
     o="attn.c_proj",
     act="mlp.act",
-    up=Part(path="mlp.c_fc"),
+    up=Location(path="mlp.c_fc"),
     down="mlp.c_proj",
     attn_norm="ln_1",
     mlp_norm="ln_2",
@@ -194,7 +194,7 @@ GPT_NEOX = Family(
     qkv=_fused("attention.query_key_value", "interleaved"),
     o="attention.dense",
     act="mlp.act",
-    up=Part(path="mlp.dense_h_to_4h"),
+    up=Location(path="mlp.dense_h_to_4h"),
     down="mlp.dense_4h_to_h",
     attn_norm="input_layernorm",
     mlp_norm="post_attention_layernorm",
@@ -213,8 +213,8 @@ LLAMA = Family(
     qkv=_separate("self_attn"),
     o="self_attn.o_proj",
     act="mlp.act_fn",
-    gate=Part(path="mlp.gate_proj"),
-    up=Part(path="mlp.up_proj"),
+    gate=Location(path="mlp.gate_proj"),
+    up=Location(path="mlp.up_proj"),
     down="mlp.down_proj",
     attn_norm="input_layernorm",
     mlp_norm="post_attention_layernorm",
@@ -239,8 +239,8 @@ PHI3 = replace(
     name="Phi-3",
     qkv=_fused("self_attn.qkv_proj"),
     act="mlp.activation_fn",
-    gate=Part(path="mlp.gate_up_proj", share="gate"),
-    up=Part(path="mlp.gate_up_proj", share="up"),
+    gate=Location(path="mlp.gate_up_proj", share="gate"),
+    up=Location(path="mlp.gate_up_proj", share="up"),
 )
 
 GEMMA2 = replace(
@@ -277,7 +277,7 @@ OPT = Family(
     qkv=_separate("self_attn"),
     o="self_attn.out_proj",
     act="activation_fn",
-    up=Part(path="fc1"),
+    up=Location(path="fc1"),
     down="fc2",
     attn_norm="self_attn_layer_norm",
     mlp_norm="final_layer_norm",
@@ -310,7 +310,7 @@ BERT = Family(
     qkv=_separate("attention.self", "query", "key", "value"),
     o="attention.output.dense",
     act="intermediate.intermediate_act_fn",
-    up=Part(path="intermediate.dense"),
+    up=Location(path="intermediate.dense"),
     down="output.dense",
     attn_post_norm="attention.output.LayerNorm",
     mlp_post_norm="output.LayerNorm",
@@ -343,7 +343,7 @@ DISTILBERT = replace(
     qkv=_separate("attention", "q_lin", "k_lin", "v_lin"),
     o="attention.out_lin",
     act="ffn.activation",
-    up=Part(path="ffn.lin1"),
+    up=Location(path="ffn.lin1"),
     down="ffn.lin2",
     attn_post_norm="sa_layer_norm",
     mlp_post_norm="output_layer_norm",

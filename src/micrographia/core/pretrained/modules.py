@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from micrographia.core.errors import UnknownModel
 from micrographia.core.model import ModelShape
-from micrographia.core.pretrained.families import Family, Part
+from micrographia.core.pretrained.families import Family, Location
 from micrographia.core.sites import Site
 
 MLP_KINDS = ("mlp_norm_scale", "mlp_norm", "mlp_pre", "mlp_up", "neurons", "mlp_raw", "mlp_out")
@@ -118,7 +118,7 @@ class Body:
         found += [Site(kind) for kind in ("final_norm_scale", "final_norm") if final]
         return SiteList([*found, Site("logits")])
 
-    def heads(self, part: Part, name: str) -> Accessor:
+    def heads(self, part: Location, name: str) -> Accessor:
         """q, k or v as (batch, pos, head, d_head) in the output of their module."""
         shape = self.shape
         n_heads = shape.n_heads if name == "q" else shape.n_kv_heads
@@ -131,7 +131,7 @@ class Body:
         split = Accessor(lambda x: x.unflatten(-1, (n_heads, shape.d_head)), lambda x, new: new.flatten(-2))
         return _within(self.share(part), split) if part.share else split
 
-    def share(self, part: Part) -> slice:
+    def share(self, part: Location) -> slice:
         """Which of a fused output's last axis this part is."""
         shape = self.shape
         q, kv, f = shape.n_heads * shape.d_head, shape.n_kv_heads * shape.d_head, shape.d_mlp

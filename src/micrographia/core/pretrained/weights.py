@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from micrographia.core.errors import UserError
-from micrographia.core.pretrained.families import Part
+from micrographia.core.pretrained.families import Location
 from micrographia.core.pretrained.modules import Body
 
 
@@ -155,7 +155,7 @@ def gain_of(body: Body, module: nn.Module | None) -> Tensor | None:
     return found.detach() + offset if offset else found.detach()
 
 
-def _heads_in(body: Body, part: Part, name: str, layer: int) -> Tensor:
+def _heads_in(body: Body, part: Location, name: str, layer: int) -> Tensor:
     """(head, d_model, d_head) of a projection to heads."""
     weight = matrix_of(body, body.part(part.projection, layer))
     n_heads = body.shape.n_heads if name == "q" else body.shape.n_kv_heads
@@ -164,7 +164,7 @@ def _heads_in(body: Body, part: Part, name: str, layer: int) -> Tensor:
     return weight[:, body.share(part)].unflatten(1, (n_heads, body.shape.d_head)).transpose(0, 1)
 
 
-def _heads_bias(body: Body, part: Part, name: str, layer: int) -> Tensor | None:
+def _heads_bias(body: Body, part: Location, name: str, layer: int) -> Tensor | None:
     bias = bias_of(body.part(part.projection, layer))
     if bias is None:
         return None
@@ -174,11 +174,11 @@ def _heads_bias(body: Body, part: Part, name: str, layer: int) -> Tensor | None:
     return bias[body.share(part)].unflatten(0, (n_heads, body.shape.d_head))
 
 
-def _matrix(body: Body, part: Part, layer: int) -> Tensor:
+def _matrix(body: Body, part: Location, layer: int) -> Tensor:
     return matrix_of(body, body.part(part.path, layer))[:, body.share(part)]
 
 
-def _vector(body: Body, part: Part, layer: int) -> Tensor | None:
+def _vector(body: Body, part: Location, layer: int) -> Tensor | None:
     bias = bias_of(body.part(part.path, layer))
     return None if bias is None else bias[body.share(part)]
 
