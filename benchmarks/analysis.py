@@ -20,13 +20,16 @@ import numpy as np
 from paired import interval, seconds_of
 from recording import Record, arguments, in_own_process, parse
 
+from micrographia.core.config import flat, with_fields
 from micrographia.core.runtime import generator, settings
 from micrographia.core.small.last_position import LastPosition
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import read_tensors, write_tensors
 from micrographia.core.training import AdamW, Layout, fresh_state, train
-from micrographia.labs.grokking.config import Config, quick, tiny
-from micrographia.labs.grokking.findings import find
-from micrographia.labs.grokking.reading import Task
+from micrographia.labs.grokking.config import Config, paper, quick, tiny
+from micrographia.labs.grokking.measure import measure
+from micrographia.labs.grokking.network import Problem, tensors_of
+from micrographia.labs.grokking.quantities import present_frequencies
 from micrographia.labs.grokking.task import architecture, make_pairs
 from micrographia.labs.grokking.train import fresh_weights
 
@@ -38,7 +41,7 @@ def trained(config: Config, place: Path) -> Path:
     pairs, arch = make_pairs(config), architecture(config)
     plan = LastPosition(arch, pairs.tokens[pairs.train][None], pairs.labels[pairs.train][None])
     state = fresh_state(fresh_weights(config))
-    optimiser = AdamW(lr=config.lr, weight_decay=config.weight_decay, warmup=config.warmup)
+    optimiser = AdamW(**flat(config.optim))
     state, _ = deque(train(state, plan, optimiser, steps=config.epochs), maxlen=1).pop()
     write_tensors(place, Layout(arch.weight_shapes()).member(state.weights, 0))
     return place
@@ -48,18 +51,25 @@ def analyse(config: Config, snapshot: Path, *, repeats: int, threads: int) -> di
     """Seconds of each repeat after the first, and of the first; bytes at their peak and before."""
     with settings(threads):
         arch, weights = architecture(config), read_tensors(snapshot)
-        task = Task(config.modulus, config.operation, make_pairs(config).train)
+        problem = Problem(config.modulus, config.operation, make_pairs(config).train)
+
+        def key_frequencies() -> list[int]:
+            network = tensors_of(Transformer(arch, weights), problem)
+            frequencies = present_frequencies(network)
+            results, _ = measure(network, frequencies, phases={}, generator=generator(0))
+            return results["key_frequencies"]
+
         before = peak_bytes()
         began = time.perf_counter()
-        found = find(arch, weights, task, generator=generator(0))
+        found = key_frequencies()
         first, after = time.perf_counter() - began, peak_bytes()
-        later = seconds_of(lambda: find(arch, weights, task, generator=generator(0)), repeats=repeats)
+        later = seconds_of(key_frequencies, repeats=repeats)
     return {
         "first_seconds": first,
         "seconds": later,
         "peak_gb": after / 1e9,
         "added_gb": (after - before) / 1e9,
-        "key_frequencies": found.key_frequencies,
+        "key_frequencies": found,
     }
 
 
@@ -76,7 +86,7 @@ def main() -> None:
     chosen = parse(parser)
     threads = chosen.threads
     if chosen.worker:
-        config = Config(**json.loads(chosen.worker.read_text(encoding="utf-8")))
+        config = with_fields(paper(), **json.loads(chosen.worker.read_text(encoding="utf-8")))
         print(json.dumps(analyse(config, chosen.snapshot, repeats=chosen.rounds, threads=threads)))
         return
     config = dataclasses.replace(tiny(), epochs=5) if chosen.smoke else quick()
@@ -93,7 +103,7 @@ def analysed(config: Config, chosen: Any, threads: int, folder: Path) -> dict[st
     if chosen.smoke:
         return analyse(config, snapshot, repeats=1, threads=threads)
     place = folder / "config.json"
-    place.write_text(json.dumps(dataclasses.asdict(config)), encoding="utf-8")
+    place.write_text(json.dumps(flat(config)), encoding="utf-8")
     words = ("--worker", place, "--snapshot", snapshot, "--threads", threads, "--rounds", chosen.rounds)
     return in_own_process(__file__, *words)
 

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from micrographia.core.config import with_fields
 from micrographia.core.runtime import settings
 from micrographia.core.small.last_position import LastPosition
 from micrographia.core.training import AdamW, fresh_state, train
-from micrographia.labs.grokking.config import Config
+from micrographia.labs.grokking.config import paper
 from micrographia.labs.grokking.task import architecture, make_pairs
 from micrographia.labs.grokking.train import fresh_weights
 
@@ -66,7 +67,7 @@ class InTurn:
 def members(count: int, modulus: int) -> list[Config]:
     """Networks that share nothing but their shape."""
     return [
-        Config(modulus=modulus, seed=seed, lr=1e-3 * (1 + seed / 100), weight_decay=1 + seed / 10)
+        with_fields(paper(), modulus=modulus, seed=seed, lr=1e-3 * (1 + seed / 100), weight_decay=1 + seed / 10)
         for seed in range(count)
     ]
 

@@ -20,6 +20,7 @@ from products import Products, square_rate
 from recording import Record, arguments, parse
 from torch.profiler import ProfilerActivity, profile
 
+from micrographia.core.config import flat, with_fields
 from micrographia.core.runtime import settings
 from micrographia.core.small.last_position import LastPosition
 from micrographia.core.training import AdamW, Layout, fresh_state, train
@@ -61,7 +62,7 @@ class Ours:
         self.plan = LastPosition(problem.arch, problem.train[0][None], problem.train[1][None])
         self.test = LastPosition(problem.arch, problem.test[0][None], problem.test[1][None]) if test_every else None
         self.test_every = test_every
-        self.optimiser = AdamW(lr=config.lr, weight_decay=config.weight_decay, warmup=config.warmup)
+        self.optimiser = AdamW(**flat(config.optim))
         self.state = fresh_state(problem.flat)
         self.losses: list[float] = []
 
@@ -158,7 +159,8 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--tl-python", type=Path, help="Python of an environment with transformer-lens 3.9")
     chosen = parse(parser)
-    config = paper() if not chosen.smoke else Config(modulus=13, d_model=32, d_mlp=64, n_heads=2, d_head=16)
+    small = {"modulus": 13, "d_model": 32, "d_mlp": 64, "n_heads": 2, "d_head": 16}
+    config = with_fields(paper(), **small) if chosen.smoke else paper()
     with settings(chosen.threads), ExitStack() as stack:
         measure(Problem(config), chosen, Record("grokking_epoch", chosen), stack)
 

@@ -65,7 +65,7 @@ def headlines(results: Path) -> str:
     for name, claim_id, preset in HEADLINES:
         claim = next(each for lab in LABS if lab.name == name for each in stated_claims(lab) if each["id"] == claim_id)
         own = as_stated(claim, stored(results, name, preset).get(claim_id))
-        null = words.NOTHING if own is None else words.value(own.get("null_measured"))
+        null = words.NOTHING if own is None else words.format_value(own.get("null_measured"))
         measured, verdict = (words.NOTHING, NOT_RUN) if own is None else (words.measured(own), own["verdict"])
         rows.append([claim["text"], words.published(claim), measured, null, f"*{verdict}*"])
     return "\n".join("| " + " | ".join(in_cell(cell) for cell in row) + " |" for row in rows)
@@ -87,7 +87,7 @@ def stored(results: Path, lab: str, preset: str) -> dict[str, Claim]:
 def stated_claims(lab: Lab) -> list[Claim]:
     """The claims as published, with what `claims.toml` leaves to its defaults."""
     defaults = {"tolerance": 0.0, "relative": False}
-    text = (files(lab.claims) / "claims.toml").read_text(encoding="utf-8")
+    text = (files(lab.package) / "claims.toml").read_text(encoding="utf-8")
     return [{**defaults, **claim} for claim in tomllib.loads(text)["claim"]]
 
 
@@ -126,7 +126,7 @@ def _undecided(judged: Claim) -> bool:
 def null_of(claim: Claim, judged: Mapping[str, Claim | None]) -> str:
     """What a claim is held against, and its figure at each preset that judged it."""
     figures = {preset: one.get("null_measured") for preset, one in judged.items() if one is not None}
-    known = [f"{words.value(figure)} (`{preset}`)" for preset, figure in figures.items() if figure is not None]
+    known = [f"{words.format_value(figure)} (`{preset}`)" for preset, figure in figures.items() if figure is not None]
     said = claim.get("null") or words.NOTHING
     return f"{said}: {', '.join(known)}" if known and claim.get("null") else said
 

@@ -157,7 +157,7 @@ def verdicts(found: Stored) -> str:
     for claim in claims.stated_claims(ioi):
         if "quick" in claim.get("presets", ()):
             own = claims.as_stated(claim, judged.get(claim["id"]))
-            null = words.NOTHING if own is None else words.value(own.get("null_measured"))
+            null = words.NOTHING if own is None else words.format_value(own.get("null_measured"))
             rows.append((f"`{claim['id']}`", words.published(claim), claims.found_at(claim, own, "quick"), null))
     return _table(("claim", "published", "measured: verdict", "null or baseline"), rows)
 

@@ -6,10 +6,8 @@ About a minute on two cores. `python examples/grokking_in_twelve_lines.py tiny` 
 import sys
 
 import micrographia as mg
-from micrographia.labs.grokking.config import PRESETS
 
-preset = sys.argv[1] if len(sys.argv) > 1 else "quick"
-run = mg.grok(PRESETS[preset]())
-print(*run.results["summary"], sep="\n")
+run = mg.run("grokking", preset=sys.argv[1] if len(sys.argv) > 1 else "quick")
+print(*run.summary, sep="\n")
 print(*run.claims, sep="\n")
-print("everything that was measured is in", run.path)
+print("everything that was measured is in", run.report())

@@ -2,8 +2,10 @@
 
     import micrographia as mg
 
-    run = mg.grok(mg.GrokkingConfig(epochs=200))   # a Config in, a Run out
-    run.results["key_frequencies"]
+    run = mg.run("grokking", preset="quick")       # any lab or question: a Config in, a Run out
+    model = mg.load("gpt2")                        # a name, a folder, a module, or one of your own Runs
+    pairs = mg.Pairs(model, clean=..., corrupt=..., answer=" Mary", wrong=" John")
+    mg.patch(model, pairs, "L*.z", by=("head", "pos"))
 
 Names are looked up when they are used, so that importing the package costs nothing: no torch, no numpy. Inside the
 package nobody imports from here.
@@ -13,41 +15,27 @@ from importlib import import_module
 from typing import Any
 
 _PLACES = {
-    "micrographia.core.small.architecture": ("Architecture",),
-    "micrographia.core.claims": ("Claim", "Judged", "Run"),
-    "micrographia.core.figures": ("Figure",),
+    "micrographia.api": (
+        "analyse", "attribute", "check", "circuit", "grok", "lens", "load", "open_run", "patch", "path_patch", "run",
+        "runs", "trace",
+    ),
+    "micrographia.core.claims": ("Claim", "Run"),
     "micrographia.core.edits": (
         "Edit", "add", "apply", "freeze", "mean", "noise", "project_out", "put", "scale", "splice", "zero",
     ),
+    "micrographia.core.effects": ("Effects",),
     "micrographia.core.errors": ("MicrographiaError", "UserError"),
-    "micrographia.core.model": ("Cache", "Model", "Output"),
-    "micrographia.core.prompts": ("PairText", "Pairs", "from_texts", "metrics_of"),
-    "micrographia.core.pretrained": ("Pretrained", "load"),
-    "micrographia.core.sites": ("Site", "select"),
-    "micrographia.core.store": ("find_run", "list_runs", "load_run", "read_metrics", "verify"),
-    "micrographia.core.sweep": ("grids", "places"),
-    "micrographia.core.small.transformer": ("Transformer",),
+    "micrographia.core.figures": ("Figure",),
+    "micrographia.core.model": ("Model",),
+    "micrographia.core.sites": ("Site",),
     "micrographia.faces.notebook": ("show",),
-    "micrographia.labs.workbench.config": (
-        "Attribute", "Circuit", "Lens", "Patch", "Prompts", "Target", "Trace",
-    ),
-    "micrographia.methods.attribution.attribute": ("attribute",),
-    "micrographia.methods.patching": ("patch", "patch_both"),
-    "micrographia.methods.tracing": ("trace",),
 }  # fmt: skip
 
-_RENAMED = {
-    "GrokkingConfig": ("micrographia.labs.grokking.config", "Config"),
-    "grok": ("micrographia.labs.grokking.run", "run"),
-    "analyse": ("micrographia.labs.grokking.analysis.run", "analyse"),
-    "ask": ("micrographia.labs.workbench.run", "run"),
-}
+_RENAMED = {"Pairs": ("micrographia.api", "pairs")}
 
 _FLOORS = ("core", "methods", "labs", "faces")
-_SHOWN = (  # what leads to Runs, Figures and results, which a notebook displays
-    "Figure", "Run", "find_run", "list_runs", "load_run", "grok", "analyse", "ask", "patch", "patch_both", "attribute",
-    "trace",
-)  # fmt: skip
+_SHOWN = frozenset(_PLACES["micrographia.api"]) | {"Effects", "Figure", "Run"}
+"""What leads to Runs, Figures and results, which a notebook displays and which write their report."""
 
 _WHERE = {name: (module, name) for module, names in _PLACES.items() for name in names} | _RENAMED
 

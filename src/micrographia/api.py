@@ -8,26 +8,46 @@ command line ("logit-diff"; an underscore will do); sites are texts or Sites, se
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from micrographia.core import prompts as core_prompts
 from micrographia.core.claims import Run
 from micrographia.core.edits import Edit
 from micrographia.core.effects import Effects
-from micrographia.core.errors import BadPrompt
+from micrographia.core.errors import BadConfig, BadPrompt
 from micrographia.core.events import Watch, silent
 from micrographia.core.graph import Node
+from micrographia.core.load import load_any
 from micrographia.core.metrics import Metric
 from micrographia.core.prompts import LanguageModel, PairText
 from micrographia.core.runtime import generator
 from micrographia.core.sites import SiteLike
 from micrographia.core.store import find_run, list_runs, load_run
 from micrographia.core.titles import Mode
-from micrographia.methods import patching, paths
+from micrographia.core.tokens import ids_of, single_token, to_str_tokens
+from micrographia.labs.catalogue import run_by_name
+from micrographia.labs.workbench.circuit import find_circuit
+from micrographia.methods import patching, paths, tracing
 from micrographia.methods.attribution.attribute import attribute as attribution
 from micrographia.methods.attribution.calibrate import Calibration, calibrate
+from micrographia.methods.circuits.evaluate import CircuitEvaluation
+from micrographia.methods.lens import StreamReading, read_stream
+from micrographia.methods.tracing import State, Traced, positions_of
 
 Pairs = core_prompts.Pairs
+
+
+def load(model: Any, **choices: Any) -> Any:
+    """A model: a name on the Hugging Face hub, a folder, a module in hand, or a Run of yours (path or name).
+
+    `choices` are those of `core.load.load_any` and `core.pretrained.load`: dtype, device, device_map, revision,
+    tokenizer.
+    """
+    return load_any(model, **choices)
+
+
 Sites = SiteLike | Iterable[SiteLike]
 
 
@@ -51,8 +71,8 @@ def pairs(
     if len({len(column) for column in columns}) != 1:
         found = ", ".join(str(len(column)) for column in columns)
         raise BadPrompt(
-            f"Asked for pairs of clean prompts, corrupt prompts, answers and wrong answers. Found {found}. Give as many "
-            "of each."
+            f"Asked for pairs of clean prompts, corrupt prompts, answers and wrong answers. Found {found} of them. "
+            "Give as many of each."
         )
     return core_prompts.from_texts(model, [PairText(*row) for row in zip(*columns)], first_token=first_token)
 
@@ -164,6 +184,116 @@ def path_patch(
     own = _metric(metric, pairs, model)
     found = paths.path_patch(model, pairs, [own], patches, readers, mode=mode, **choices)
     return {str(node): float(effect) for node, effect in zip(named, found.effects()[..., 0].mean(1))}
+
+
+def trace(
+    model: LanguageModel,
+    text: str,
+    subject: str,
+    *,
+    answer: str | None = None,
+    state: State = "resid_post",
+    seed: int = 0,
+    **choices: Any,
+) -> Traced:
+    """Causal tracing: blur the subject, restore one state at a time, and see where the answer comes back.
+
+    `answer`: one token, by default the model's own first choice. `choices` are those of `methods.tracing.trace`
+    (window, noise_std, n_samples, severed). Source: Meng et al. (2022), section 2.
+    """
+    tokens = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
+    where = positions_of(subject, text, to_str_tokens(model.tokenizer, tokens[0]))
+    token = None if answer is None else single_token(model.tokenizer, answer)
+    return tracing.trace(model, tokens, where, generator(seed), answer=token, state=state, **choices)
+
+
+def circuit(
+    model: LanguageModel,
+    pairs: Pairs,
+    *,
+    metric: str | Metric = "logit-diff",
+    units: Literal["nodes", "edges"] = "nodes",
+    method: Literal["eap", "eap-ig"] = "eap",
+    ablation: Literal["other", "zero", "mean"] = "other",
+    faithful: float = 0.9,
+    seed: int = 0,
+    watch: Watch = silent,
+) -> CircuitEvaluation[Any]:
+    """The smallest faithful circuit by edge attribution, evaluated against random circuits of its size.
+
+    `units`: heads and MLPs, or the edges between them. `ablation`: what replaces everything outside. Evaluated on the
+    pairs that chose it, which flatters it. Sources: Hanna et al. (2024); Mueller et al., "MIB" (2025).
+    """
+    choices: dict[str, Any] = {"units": units, "method": method, "ablation": ablation, "faithful": faithful}
+    found, _, _ = find_circuit(model, pairs, _metric(metric, pairs, model), generator(seed), watch=watch, **choices)
+    return found
+
+
+def lens(
+    model: LanguageModel,
+    text: str,
+    *,
+    corrupt: str | None = None,
+    answer: str | None = None,
+    wrong: str | None = None,
+    n_heads: int = 12,
+    best: int = 5,
+    watch: Watch = silent,
+) -> StreamReading:
+    """Direct effects on the answer's logit (less that of `wrong`), of components, heads and tokens; and the logit lens.
+
+    All at the last position, of one prompt, or of two of as many tokens side by side. `answer`: one token, by default
+    the model's own first choice. Cost: four forward passes and an unembedding at each point of the residual stream.
+    Sources: Elhage et al. (2021); nostalgebraist, "interpreting GPT: the logit lens" (2020).
+    """
+    texts = [text] if corrupt is None else [text, corrupt]
+    rows = [ids_of(model.to_tokens(each)).to(model.weights.W_E.device) for each in texts]
+    named = [single_token(model.tokenizer, each) for each in (answer, wrong) if each is not None]
+    if answer is None:
+        named.insert(0, int(model.run(rows[0], logits="last").logits[0, -1].argmax()))
+    pairs = Pairs(rows[0], rows[-1], torch.tensor(named[:1]))
+    core_prompts.check_aligned(pairs, model.tokenizer)
+    positions = core_prompts.position_names(pairs, model.tokenizer)
+    return read_stream(model, torch.cat(rows), named, positions, n_heads=n_heads, best=best, watch=watch)
+
+
+def run(
+    name: str,
+    *,
+    preset: str | None = None,
+    out: Path | str | None = None,
+    resume: bool = False,
+    watch: Watch = silent,
+    **fields: Any,
+) -> Run:
+    """A lab at a preset ("grokking", "ioi"), or a question to a model ("patch", "attribute", ...), as a Run on disk.
+
+    `fields` are the flags of the command: `run("grokking", preset="quick", seed=1)`, `run("patch", model="gpt2",
+    clean=..., corrupt=..., answer=..., wrong=..., sites="L*.z", by="head,pos")`. With `resume`, a Run that was
+    interrupted in `out` goes on. Raises BadConfig for an unknown name, preset or field, and what the work raises.
+    """
+    from micrographia.labs.workbench.config import QUESTIONS, read_question
+
+    if name not in QUESTIONS:
+        return run_by_name(name, preset=preset, out=out, resume=resume, watch=watch, **fields)
+    if preset is not None:
+        raise BadConfig(f"Asked for the preset {preset!r} of {name}, a question, which has none. Leave it out.")
+    from micrographia.labs.workbench.run import run as ask
+
+    question = read_question({"question": name, **fields})
+    return ask(question, out=None if out is None else Path(out), resume=resume, watch=watch)
+
+
+def grok(*, preset: str = "quick", **fields: Any) -> Run:
+    """`run("grokking", ...)`: train a transformer on modular addition until it groks, and read the algorithm off it."""
+    return run("grokking", preset=preset, **fields)
+
+
+def analyse(file: Path | str, **choices: Any) -> Run:
+    """Identify and analyse a network of modular arithmetic that someone else trained (`micrographia grok analyse`)."""
+    from micrographia.labs.grokking.identify.run import analyse as identify
+
+    return identify(Path(file), **choices)
 
 
 def runs(lab: str | None = None) -> list[Run]:

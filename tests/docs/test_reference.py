@@ -17,7 +17,7 @@ INNER = {
     for room, names in {
         "core.store": "atomic checkpoints exact lock manifest records",
         "core.pretrained": "attention checks fused generation hooks modules partial_run readout tokenizer",
-        "core.sweep": "base last_layer plan reading writing",
+        "core.sweep": "base last_layer metric_set plan writing",
         "methods.attribution": "edge_ends passes readers",
     }.items()
     for name in names.split()

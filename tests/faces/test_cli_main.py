@@ -1,13 +1,16 @@
 """The command line: help without weight, codes and messages, one object with --json."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from fake import CLAIMS, fake_claims, fake_results
 
+from micrographia.core.config import Machine, Optimiser, flat
 from micrographia.core.errors import Interrupted, RunNotFound
 from micrographia.core.events import Progress
 from micrographia.core.store import RunFolder, load_run
@@ -15,7 +18,7 @@ from micrographia.faces.cli import carry_out as around
 from micrographia.faces.cli import claims as claims_command
 from micrographia.faces.cli.commands import COMMANDS, find, help_text, nearest
 from micrographia.faces.cli.main import main
-from micrographia.faces.cli.options import Output, flag_value, read_run_arguments, without_flag
+from micrographia.faces.cli.options import Deciding, Destination, Folder, only, parse, read_run_arguments
 from micrographia.labs.grokking.config import PRESETS, Config, tiny
 
 
@@ -23,7 +26,7 @@ def finished_run(path, *, claims=None, figures=()):
     config = {"modulus": 11, "seed": 0, "threads": 1}
     about = {"threads": 1, "version": "0"}
     with RunFolder.open(path, lab="grokking", preset="quick", config=config, provenance=about, resume=False) as folder:
-        folder.finish(fake_results(11, [2, 3]), fake_claims() if claims is None else claims, figures, {"epoch": [0, 1]})
+        folder.finish(fake_results(), fake_claims() if claims is None else claims, figures, {"epoch": [0, 1]})
     return load_run(path)
 
 
@@ -105,16 +108,73 @@ def parsed(*words):
 
 def test_every_field_is_a_flag_over_the_preset():
     config, output = parsed("--preset", "tiny", "--weight-decay", "0.5", "--no-mlp-bias", "--act", "gelu", "--json")
-    assert config.weight_decay == 0.5
-    assert config.act == "gelu"
-    assert not config.mlp_bias
-    assert config.modulus == tiny().modulus
+    wanted = {"weight_decay": 0.5, "act": "gelu", "mlp_bias": False}
+    assert flat(config) == {**flat(tiny()), **wanted}
     assert output.json
 
 
 def test_the_preset_may_stand_after_the_flags():
     config, _ = parsed("--seed", "3", "--preset=paper")
     assert (config.seed, config.epochs) == (3, PRESETS["paper"]().epochs)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Nested:
+    """A Config of parts."""
+
+    modulus: int = 113
+    """p."""
+    optimiser: Optimiser = dataclasses.field(default_factory=lambda: Optimiser(lr=3e-3))
+    machine: Machine = dataclasses.field(default_factory=Machine)
+    seed: int = 0
+    """Of the weights."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Many:
+    """Many networks."""
+
+    base: Nested = dataclasses.field(default_factory=Nested)
+    seeds: tuple[int, ...] = (0, 1)
+    """A network each."""
+
+
+def nested(*words):
+    presets = {"quick": Nested, "tiny": lambda: Nested(modulus=29, optimiser=Optimiser(warmup=3))}
+    return read_run_arguments(Nested, words, presets=presets, preset="quick", prog="p", description="d")[0]
+
+
+def test_the_fields_of_inner_parts_are_flags_without_their_names_and_with_their_help(capsys):
+    assert nested("--lr", "0.5", "--threads", "2") == Nested(optimiser=Optimiser(lr=0.5), machine=Machine(threads=2))
+    assert nested("--preset", "tiny", "--lr", "0.5").optimiser == Optimiser(lr=0.5, warmup=3)
+    with pytest.raises(SystemExit):
+        nested("--help")
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for part in ("--modulus INT p. (default: 113)", "--lr FLOAT Peak learning rate of AdamW. (default: 0.003)"):
+        assert part in shown
+    assert "--optimiser" not in shown
+
+
+def test_a_base_keeps_its_name_before_its_fields_and_leaves_their_help_to_the_command_of_one(capsys):
+    found = parse(Many, ["--base.lr", "0.5", "--seeds", "3"], prog="p", description="d")
+    assert found == Many(base=Nested(optimiser=Optimiser(lr=0.5)), seeds=(3,))
+    with pytest.raises(SystemExit):
+        parse(Many, ["--help"], prog="p", description="d")
+    assert "lr" not in capsys.readouterr().out
+
+
+def test_a_value_that_an_inner_part_refuses_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        nested("--lr", "-1")
+    assert leaving.value.code == 2
+    assert "lr must be positive" in capsys.readouterr().err
+
+
+def test_resuming_a_config_of_parts_takes_what_is_stored_flat(tmp_path):
+    stored = flat(Nested(modulus=31, optimiser=Optimiser(lr=0.25), machine=Machine(threads=1)))
+    made = {"lab": "x", "preset": "custom", "config": stored, "provenance": {"threads": 1}, "resume": False}
+    RunFolder.open(tmp_path / "r", **made).close()
+    assert flat(nested("--resume", "--out", str(tmp_path / "r"))) == stored
 
 
 @pytest.mark.parametrize(
@@ -142,24 +202,25 @@ def test_a_flag_that_would_have_no_effect_is_wrong_usage(words, says, capsys, tm
 
 
 def test_resuming_needs_no_flags_but_the_folder(tmp_path):
-    import dataclasses
-
-    stored = dataclasses.asdict(dataclasses.replace(tiny(), modulus=31))
+    stored = flat(dataclasses.replace(tiny(), modulus=31))
     about = {"threads": 1}
     RunFolder.open(
         tmp_path / "r", lab="grokking", preset="custom", config=stored, provenance=about, resume=False
     ).close()
     config, _ = parsed("--resume", "--out", str(tmp_path / "r"))
-    assert dataclasses.asdict(config) == stored
+    assert flat(config) == stored
     assert parsed("--resume", "--out", str(tmp_path / "absent"))[0] == PRESETS["quick"]()
     assert parsed("--resume", "--preset", "tiny", "--out", str(tmp_path / "r"))[0] == tiny()
 
 
 def test_flags_are_found_and_taken_out_in_both_manners():
-    assert flag_value(["--a", "1", "--out=x"], "--out") == "x"
-    assert flag_value(["--out", "x"], "--out") == "x"
-    assert flag_value(["--output", "x"], "--out") is None
-    assert without_flag(["--out", "x", "--seed", "1", "--out=y"], "--out", takes_value=True) == ["--seed", "1"]
+    assert only(Folder, ["--a", "1", "--out=x"]) == (Folder(out=Path("x")), ["--a", "1"])
+    assert only(Folder, ["--out", "x", "--seed", "1", "--resume"]) == (
+        Folder(out=Path("x"), resume=True),
+        ["--seed", "1"],
+    )
+    assert only(Folder, ["--output", "x"])[0].out is None
+    assert only(Deciding, ["--preset=tiny", "--plan", "p.toml", "--help"])[1] == ["--help"]
 
 
 def use(monkeypatch, make):
@@ -200,7 +261,9 @@ def test_an_interruption_is_code_75(monkeypatch, capsys, error):
 
 
 def carried_out(path, make, **output):
-    return around.carry_out(make, output=Output(**output), out=path, command="grok", words=["--seed", "0", "--json"])
+    return around.carry_out(
+        make, output=Destination(**output), out=path, command="grok", words=["--seed", "0", "--json"]
+    )
 
 
 def test_a_command_prints_one_object_and_writes_the_report(tmp_path, capsys):
@@ -215,7 +278,7 @@ def test_a_command_prints_one_object_and_writes_the_report(tmp_path, capsys):
     assert found["run"] == str(tmp_path / "r")
     assert (tmp_path / "r" / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert found["report"] == str(tmp_path / "r" / "report.html")
-    assert found["measures"]["gini_W_E"] is None
+    assert found["losses"]["gini_W_E"] is None
     assert {"id", "source", "published", "measured", "tolerance", "verdict"} <= found["claims"][0].keys()
     assert "training" in said.err
     assert main(["verify", str(tmp_path / "r")]) == 0
@@ -277,7 +340,7 @@ def test_report_draws_the_page_anew(tmp_path, capsys, monkeypatch):
     assert found["pictures"] == []
     assert main(["verify", found["run"]]) == 0
     assert main(["report", "2025", "--terminal"]) == 0
-    assert "Ablations" in capsys.readouterr().out
+    assert "Losses" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -287,19 +350,21 @@ def stated(monkeypatch):
 
 def test_claims_come_from_the_newest_run_that_judged_them(tmp_path, capsys, monkeypatch, stated):
     monkeypatch.setenv("MICROGRAPHIA_RUNS", str(tmp_path))
-    from dataclasses import replace
-
     finished_run(tmp_path / "grokking" / "1-old")
-    newer = [replace(each, measured=0.5, verdict="fails") for each in fake_claims() if each.claim.id == "grok.variance"]
+    newer = [
+        dataclasses.replace(each, measured=0.5, verdict="fails")
+        for each in fake_claims()
+        if each.claim.id == "variance"
+    ]
     finished_run(tmp_path / "grokking" / "2-new", claims=newer)
     assert main(["claims", "--json"]) == 0
     found = {each["id"]: each for each in json.loads(capsys.readouterr().out)["claims"]}
     assert list(found) == [claim.id for claim in CLAIMS]
-    assert (found["grok.variance"]["verdict"], found["grok.variance"]["measured"]) == ("fails", 0.5)
-    assert found["grok.variance"]["run"].endswith("2-new")
-    assert found["grok.order"]["verdict"] == "holds"
-    assert found["grok.order"]["run"].endswith("1-old")
-    assert (found["grok.keys"]["verdict"], found["grok.keys"]["run"]) == ("not run", None)
+    assert (found["variance"]["verdict"], found["variance"]["measured"]) == ("fails", 0.5)
+    assert found["variance"]["run"].endswith("2-new")
+    assert found["order"]["verdict"] == "holds"
+    assert found["order"]["run"].endswith("1-old")
+    assert (found["keys"]["verdict"], found["keys"]["run"]) == ("not run", None)
 
 
 def test_claims_without_any_run_are_all_not_run(tmp_path, capsys, monkeypatch, stated):

@@ -36,6 +36,6 @@ def test_one_browser_draws_all_pictures_and_is_closed_again(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "kaleido", kaleido)
     monkeypatch.setattr(module, "refuse_without_browser", lambda: None)
     found = dict(pictures(run.figures, "svg"))
-    assert set(found) == {figure.name for figure in run.figures if figure.kind not in ("table", "explorer")}
+    assert set(found) == {figure.name for figure in run.figures if figure.kind not in ("table", "text", "widget")}
     assert found["loss"] == b"Loss over training svg"
     assert calls == ["start", "stop"]

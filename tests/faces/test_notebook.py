@@ -1,6 +1,9 @@
 """Runs and Figures in a notebook."""
 
+import pytest
+
 import micrographia
+from micrographia.core.errors import UserError
 from micrographia.faces.notebook import run_html, show
 
 
@@ -14,13 +17,14 @@ def test_a_figure_shows_itself_in_a_frame_with_everything_inside(run):
 def test_a_run_shows_its_sentences_and_claims(run):
     html = run_html(run)
     assert "memorised by epoch 140" in html
+    assert "Addition modulo 11 · one network" in html
     assert "2 hold, 1 fails, 1 not run" in html
     assert "&amp;" in html
 
 
 def test_through_the_facade_runs_and_figures_display_themselves(run):
     assert micrographia.Run is type(run)
-    assert "Grokking addition" in run._repr_html_()
+    assert "Addition modulo 11" in run._repr_html_()
     assert "iframe" in run.figures[0]._repr_html_()
 
 
@@ -31,3 +35,22 @@ def test_importing_the_facade_alone_loads_no_tensor_library():
     code = "import sys, micrographia; micrographia.Run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch" not in done.stdout.split()
+
+
+def test_a_result_that_has_figures_shows_them_and_anything_else_is_refused(run):
+    class Result:
+        def figures(self):
+            return run.figures[:2]
+
+    html = show(Result())._repr_html_()
+    assert all(figure.title in html for figure in run.figures[:2])
+    with pytest.raises(UserError, match="What can be shown: Run, Figure"):
+        show(3)
+
+
+def test_effects_that_have_been_imported_display_themselves():
+    from micrographia.core.effects import Effects
+    from micrographia.faces.notebook import attach, result_html
+
+    attach()
+    assert Effects._repr_html_ is result_html

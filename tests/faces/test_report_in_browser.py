@@ -1,10 +1,12 @@
-"""The report in a real browser: its script unpacks, draws every picture and starts the explorer."""
+"""The report in a real browser: its script unpacks, draws every picture and starts the widgets."""
 
 import re
 import subprocess
 
 import pytest
+from fake import WIDGETS
 
+from micrographia.faces.figures.draw import DRAW
 from micrographia.faces.figures.export import find_chrome
 from micrographia.faces.report.page import render
 
@@ -22,7 +24,7 @@ pytestmark = [
 def opened(run, tmp_path_factory):
     """The page as it stands after its scripts have run."""
     folder = tmp_path_factory.mktemp("browser")
-    (folder / "report.html").write_text(render(run), encoding="utf-8")
+    (folder / "report.html").write_text(render(run, WIDGETS), encoding="utf-8")
     words = [find_chrome(), *QUIET, f"--user-data-dir={folder / 'profile'}", "--window-size=1300,9000", "--dump-dom"]
     url = (folder / "report.html").as_uri()
     return subprocess.run([*words, url], capture_output=True, text=True, check=True, timeout=120).stdout
@@ -36,11 +38,11 @@ def test_every_picture_is_drawn(run, opened):
     drawn = re.findall(
         r'data-figure="(\w+)"[^>]*class="[^"]*js-plotly-plot|js-plotly-plot"[^>]*data-figure="(\w+)"', opened
     )
-    pictures = {figure.name for figure in run.figures if figure.kind not in ("table", "explorer")}
+    pictures = {figure.name for figure in run.figures if figure.kind in DRAW}
     assert {one or other for one, other in drawn} == pictures
 
 
-def test_the_explorer_shows_its_chips_and_losses(opened):
-    assert len(re.findall(r'class="chip-k(?: key)?"', opened)) == 5
-    assert len(re.findall(r'class="chip-k key"', opened)) == 2
-    assert "restricted loss, all pairs" in opened
+def test_a_widget_gets_an_element_its_data_and_its_tools(opened):
+    (widget,) = re.findall(r'<div class="widget" data-widget="widget">(.*?)</figure>', opened, flags=re.DOTALL)
+    assert "2,3 of 2x3 and 6, 1.3e-6" in widget
+    assert "js-plotly-plot" in widget

@@ -9,16 +9,19 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from fake import WIDGETS
 
-from micrographia.core.figures import Figure
+from micrographia.core.figures import Figure, table, widget
+from micrographia.core.figures import text as text_of
 from micrographia.faces.report.markup import Html, tag, typeset
 from micrographia.faces.report.packing import encoded, packed
 from micrographia.faces.report.page import render, render_figures
+from micrographia.faces.report.widgets import read_scripts
 
 
 @pytest.fixture(scope="module")
 def page(run):
-    return render(run)
+    return render(run, WIDGETS)
 
 
 class Elements(HTMLParser):
@@ -59,7 +62,7 @@ def test_nothing_is_fetched_from_elsewhere(page):
 
 
 def test_the_same_run_gives_the_same_bytes(run, page):
-    assert render(run) == page
+    assert render(run, WIDGETS) == page
 
 
 def test_it_carries_the_installed_plotly(page):
@@ -82,10 +85,11 @@ def test_ids_are_unique_and_every_link_leads_somewhere(page):
 
 
 def test_every_figure_has_its_place_and_its_data(run, page):
-    pictures = json.loads(carried(page, "data"))["pictures"]
+    data = json.loads(carried(page, "data"))
     for figure in run.figures:
         assert f'id="figure-{figure.name}"' in page
-        assert (figure.name in pictures) == (figure.kind not in ("table", "explorer"))
+        assert (figure.name in data["pictures"]) == (figure.kind not in ("table", "text", "widget"))
+    assert set(data["widgets"]) == {"widget"}
 
 
 def test_every_claim_is_there_with_its_verdict_and_its_control(run, page):
@@ -99,11 +103,15 @@ def test_every_claim_is_there_with_its_verdict_and_its_control(run, page):
 
 def test_values_cannot_become_markup(run):
     evil = '<script>alert("1")</script>'
-    results = {**run.results, "summary": [evil], "algorithm": [evil], "note": evil}
-    figure = Figure(name="evil", kind="table", title=evil, caption=evil, data={"columns": [evil], "rows": [[evil]]})
-    page = render(replace(run, results=results, config={"a": evil}, figures=(figure,)))
+    results = {"title": evil, "subtitle": evil, "summary": [evil]}
+    figures = (
+        table("evil", evil, [[evil]], columns=[evil], caption=evil, group=evil, notes=[evil]),
+        text_of("e", evil, [evil], preformatted=[evil]),
+        widget("w", evil, evil, {}),
+    )
+    page = render(replace(run, results=results, config={"a": evil}, figures=figures))
     assert evil not in page
-    assert page.count("&lt;script&gt;") >= 8
+    assert page.count("&lt;script&gt;") >= 16
 
 
 def test_data_cannot_end_the_script_that_carries_it(run):
@@ -112,12 +120,60 @@ def test_data_cannot_end_the_script_that_carries_it(run):
     assert "</script><b>" not in page
 
 
+def test_the_script_of_a_widget_is_carried_once(run):
+    twice = (*run.figures, widget("again", "Again", "fake_widgets:count.js", {"z": np.zeros((2, 3)), "keys": [1]}))
+    page = render(replace(run, figures=twice), WIDGETS)
+    assert page.count('micrographia.widgets["fake_widgets:count.js"] =') == 1
+    assert page.count('class="widget" data-widget') == 2
+
+
+@pytest.mark.parametrize(
+    ("asset", "why"),
+    [
+        ("fake_widgets:count.js", "not in a package that begins with micrographia."),
+        ("micrographia.faces.report:report.css", "no .js file"),
+        ("micrographia.faces.report:../report/report.js", "no .js file"),
+        ("micrographia.faces.report:nothing.js", "not in this version"),
+        ("micrographia.nowhere:a.js", "not in this version"),
+        ("micrographia.faces.words:a.js", "not in this version"),
+        ("micrographia.../x:a.js", "not in a package"),
+        ("nonsense", "not in a package"),
+    ],
+)
+def test_a_widget_without_a_script_says_why_it_is_not_drawn(run, asset, why):
+    page = render(replace(run, figures=(widget("w", "W", asset, {"x": [1]}),)))
+    (said,) = re.findall(r'<p class="failed">(.*?)</p>', page)
+    assert why in said
+    assert "This cannot be drawn" in said
+    assert "data-widget=" not in page
+
+
+def test_a_script_that_would_end_itself_within_the_page_is_not_carried(tmp_path, monkeypatch):
+    package = tmp_path / "evil_widgets"
+    package.mkdir()
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    (package / "a.js").write_text("</SCRIPT><b>", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = read_scripts([widget("w", "W", "evil_widgets:a.js", {})], ["evil_widgets"])
+    assert (found.texts, list(found.missing)) == ({}, ["evil_widgets:a.js"])
+
+
+def test_what_is_not_essential_stands_behind_the_claims(run, page):
+    order = [attributes["id"] for name, attributes in Elements(page).found if name == "section"]
+    assert order == ["short", "group-the-run", "group-figures", "group-the-circuit", "claims", "group-widget", "making"]
+
+
+def test_a_figure_that_is_named_like_its_section_has_one_heading(run):
+    page = render(replace(run, figures=(table("t", "Heads", [[1]], columns=["a"], group="Heads"),)))
+    assert page.count(">Heads</h") == 1
+
+
 def test_words_and_tables_can_be_read_without_scripts(page):
     plain = re.sub(r"<script.*?</script>", "", page, flags=re.S)
     for text in (
-        "The phases",
-        "The frequencies it uses",
-        "How well the algorithm alone",
+        '0.93 <span class="limits">(0.88 to 0.95)</span>',
+        "of any kind",
+        "logit(c) = cos(w c)",
         "The claims",
         "How it was made",
     ):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from micrographia.core.figures import Figure
-from micrographia.faces.sections import Table as Content
-from micrographia.faces.terminal import print_figures, print_run, print_table, spark
+from micrographia.core import figures
+from micrographia.core.figures import REQUIRED, Figure
+from micrographia.faces.tables import TextTable
+from micrographia.faces.terminal import SUMMARIES, print_figures, print_run, print_table, spark
 
 
 def printed(show, *, width=80):
@@ -18,23 +19,32 @@ def printed(show, *, width=80):
     return console.file.getvalue()
 
 
-def test_a_run_says_what_was_found_and_where_it_is(run):
+def test_a_run_shows_what_was_found_and_where_it_is(run):
     text = printed(lambda console: print_run(console, run, report=Path("/tmp/a/report.html")))
-    for part in ("memorised", "key", "overtone", "cos(2 pi k (a + b - c) / 11)", "the whole network by its formula"):
+    parts = ("memorised", "0.93 (0.88 to 0.95)", "none: of any kind", "logit(c) = cos(w c)", "d3: played")
+    for part in ("Addition modulo 11  ·  one network, finished", *parts):
         assert part in text
     assert "published 2.4e-7 ± 50 %" in text
     assert "✗ fails" in text
     assert "Report: /tmp/a/report.html\n" in text
 
 
+def test_pictures_and_what_is_not_essential_are_shown_when_asked_for(run):
+    brief = printed(lambda console: print_run(console, run))
+    full = printed(lambda console: print_run(console, run, everything=True))
+    assert "Loss over training" not in brief
+    assert "Loss over training" in full
+    assert "Interactive" not in brief
+    assert "Interactive" in full
+
+
 def test_what_is_not_run_is_named_in_brief_and_told_in_full(run):
     brief = printed(lambda console: print_run(console, run))
     full = printed(lambda console: print_run(console, run, everything=True))
-    assert "grok.keys" in brief
+    assert "keys" in brief
     assert "Seed 0 settles" not in brief
     assert "· not run" in full
     assert "Seed 0 settles" in full
-    assert "Ablations" in full
 
 
 def test_no_line_is_wider_than_the_terminal(run):
@@ -43,9 +53,9 @@ def test_no_line_is_wider_than_the_terminal(run):
 
 
 def test_a_table_that_is_too_wide_goes_on_below_and_loses_nothing():
-    columns = ("network", "task", *(f"measured figure {i}" for i in range(12)))
+    columns = ["network", "task", *(f"measured figure {i}" for i in range(12))]
     rows = [[f"seed {i // 2}", "ab"[i % 2], *(f"{i}.{j:03}25" for j in range(12))] for i in range(4)]
-    wide = Content(columns, rows, texts=frozenset({0, 1}))
+    wide = TextTable(columns, rows, texts=frozenset({0, 1}))
     text = printed(lambda console: print_table(console, wide))
     assert max(map(len, text.splitlines())) <= 80
     assert all(cell in text for row in rows for cell in row)
@@ -55,7 +65,26 @@ def test_a_table_that_is_too_wide_goes_on_below_and_loses_nothing():
     assert "The same table" not in printed(lambda console: print_table(console, wide), width=400)
 
 
+def test_names_and_figures_stay_whole_however_narrow_it_is():
+    words = ["operation-subtract_seed-0", "several short words that may well be folded"]
+    figures = ["0.93 (0.88 to 0.95)", "107,035", "-0.0012"]
+    content = TextTable(["name", "what", "r", "n", "x"], [[*words, *figures]] * 2, texts=frozenset({0, 1}))
+    for width in (80, 60, 44):
+        text = printed(lambda console: print_table(console, content), width=width)
+        assert max(map(len, text.splitlines())) <= width
+        for piece in ("operation-subtract_seed-0", "(0.88 to 0.95)", "107,035", "-0.0012", "folded"):
+            assert piece in text
+
+
+def test_a_wide_board_without_texts_is_a_line_a_row_and_of_many_the_first_are_shown():
+    wide = figures.board("w", "Wide", np.random.default_rng(0).normal(size=(6, 5, 40)), panels=[*"abcdef"])
+    text = printed(lambda console: print_figures(console, [wide]))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "and 2 more boards" in text
+
+
 def test_every_kind_of_figure_has_a_summary(run):
+    assert {figure.kind for figure in run.figures} == set(REQUIRED) == set(SUMMARIES)
     text = printed(lambda console: print_figures(console, run.figures))
     for figure in run.figures:
         assert figure.title in text

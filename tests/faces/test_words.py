@@ -23,10 +23,11 @@ from micrographia.faces import words
         ({"median": 550.0, "low": 500.0, "high": None, "never": 1}, "550 (500 to –), 1 never"),
         ({"median": None, "low": None, "high": None, "never": 3}, "–, 3 never"),
         ({"count": 3, "of": 4, "low": 0.3, "high": 0.95}, "3 of 4"),
+        ({"value": 0.5, "low": None, "high": None}, "0.5"),
     ],
 )
 def test_values_are_short_and_nothing_is_a_dash(thing, text):
-    assert words.value(thing) == text
+    assert words.format_value(thing) == text
 
 
 def test_names_become_words_but_tensors_keep_theirs():

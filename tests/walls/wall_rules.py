@@ -8,7 +8,7 @@ What cannot be known without running the code (a method called `rename` on an un
 import ast
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -26,6 +26,8 @@ DOORS = {  # library -> the only places that may import it
     "click": ("faces",),
     "plotly": ("faces",),
 }
+LABS = ("grokking", "ioi", "workbench", "othello")
+"""Those that there are or are planned; a test holds the list against the folders."""
 LAZY = ("transformers", "tokenizers", "huggingface_hub", "pyarrow")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 PICKLE_READER = "core/state_dicts/pickles"  # where the user may let a named file in
@@ -163,7 +165,8 @@ def imports_are_absolute_and_their_names_known(source: Source) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":
             yield source.at(node, "postpones annotations, which then cannot be executed")
     for name, call in source.calls:
-        if name.endswith(("import_module", "__import__")) and source.floor not in ("", "faces") and not _imported(call):
+        lazily = source.floor in ("", "faces") or source.inside("labs/catalogue")
+        if name.endswith(("import_module", "__import__")) and not lazily and not _imported(call):
             yield source.at(call, "imports a module whose name is not written out")
 
 
@@ -188,6 +191,22 @@ def faces_import_no_torch(source: Source) -> Iterator[str]:
             "scipy",
         ):
             yield source.at(node, f"a face shows; labs and methods compute: {name}")
+
+
+def faces_know_no_lab(source: Source) -> Iterator[str]:
+    """Only the command line names labs: everything else is shown by the Figures that they hand over."""
+    if source.floor != "faces" or source.inside("faces/cli"):
+        return
+    for name, node in source.imports:
+        if name.startswith("micrographia.labs"):
+            yield source.at(node, f"a face knows no lab ({name})")
+    for name in named_labs(source.text):
+        yield source.at(source.tree, f"names the lab {name}: let it come with the lab's Figures")
+
+
+def named_labs(text: str) -> list[str]:
+    """The labs that a text names, as words or as parts of names."""
+    return [name for name in LABS if re.search(rf"(?<![a-z]){name}(?![a-z])", text.lower())]
 
 
 def libraries_come_in_by_their_doors(source: Source) -> Iterator[str]:
@@ -360,12 +379,29 @@ def measures_only_measure(source: Source) -> Iterator[str]:
         )
 
 
+def public_classes(files: Iterable[Source]) -> dict[str, list[str]]:
+    """Where each public class is defined: its files, in their order, a file once for each definition."""
+    found: dict[str, list[str]] = {}
+    for file in files:
+        for node in ast.walk(file.tree):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(file.path))
+    return found
+
+
+def beside_the_facade(source: Source) -> list[str]:
+    """What an example imports beside `micrographia` itself and the standard library."""
+    names = (name for name, _ in source.imports)
+    return [name for name in names if name != "micrographia" and _top(name) not in sys.stdlib_module_names]
+
+
 RULES: tuple[Rule, ...] = (
     imports_only_go_down,
     nobody_inside_imports_the_facade,
     imports_are_absolute_and_their_names_known,
     the_facade_is_lazy,
     faces_import_no_torch,
+    faces_know_no_lab,
     libraries_come_in_by_their_doors,
     only_the_store_writes_files,
     only_the_runtime_picks,

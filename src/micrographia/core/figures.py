@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from micrographia.core.errors import BadConfig, BadShape
 
 # What each kind of Figure needs in `data`, beside the optional entries named in `OPTIONAL`.
@@ -132,6 +130,8 @@ def heatmap(
 
     `diverging`: colours on both sides of `midpoint`, 0 unless given.
     """
+    import numpy as np  # Runs are read, and flags explained, without it
+
     framed = "z" in tuple(more.get("framed", ()))
     array = np.asarray(z)
     z = array if array.ndim >= 3 + framed else np.expand_dims(array, int(framed))
@@ -192,6 +192,8 @@ def board(
     **more: Any,
 ) -> Figure:
     """Squares of a board: z (rows, columns) or (panels, rows, columns), the first row on top."""
+    import numpy as np  # as above
+
     array = np.asarray(z)
     data = {"z": array if array.ndim > 2 else array[None], "panels": panels, "value_label": value}
     return _figure("board", name, title, {**data, **_colours(diverging, more)}, more)

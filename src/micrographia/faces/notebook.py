@@ -8,16 +8,35 @@ import html as escaping
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from micrographia.core.claims import Run
+from micrographia.core.errors import UserError
 from micrographia.core.figures import Figure
 from micrographia.faces import words
-from micrographia.faces.outline import summary, title
+from micrographia.faces.report.write import write_report
+from micrographia.faces.sections import subtitle, summary, title
+
+RESULTS = {
+    "micrographia.core.effects": "Effects",
+    "micrographia.methods.attribution.calibrate": "Calibration",
+    "micrographia.methods.attribution.edges": "EdgeAttribution",
+    "micrographia.methods.circuits.evaluate": "CircuitEvaluation",
+    "micrographia.methods.lens": "StreamReading",
+    "micrographia.methods.tracing": "Traced",
+}
+"""Module and name of the results that display themselves, where they have figures."""
+
+
+@runtime_checkable
+class HasFigures(Protocol):
+    """What a method found: it knows its own pictures."""
+
+    def figures(self) -> Sequence[Figure]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Displayed:
     """HTML that a notebook displays."""
 
     html: str
@@ -26,57 +45,54 @@ class Shown:
         return self.html
 
 
-def show(thing: Any, positions: Sequence[str] | None = None) -> Shown:
+def show(thing: Run | Figure | HasFigures) -> Displayed:
     """A Run's whole report, a Figure, or the pictures of a result, as something a notebook displays.
 
-    Results are `Patched` and `Both`, `Attribution`, `EdgeAttribution` and `Traced`; `positions` names their positions,
-    as `labs.workbench.prompts.position_names` does.
+    Raises UserError for what has no figures.
     """
     if isinstance(thing, Run):
-        return Shown(report_html(thing))
-    return Shown(figure_html(thing) if isinstance(thing, Figure) else result_html(thing, positions))
+        return Displayed(report_html(thing))
+    if isinstance(thing, Figure):
+        return Displayed(figure_html(thing))
+    if isinstance(thing, HasFigures):
+        return Displayed(result_html(thing))
+    raise UserError(f"Asked to show a {type(thing).__name__}. What can be shown: Run, Figure, a result with figures.")
 
 
 def attach() -> None:
     """Let Runs, Figures and the results that have been imported display themselves in a notebook."""
-    Run._repr_html_ = run_html  # type: ignore[attr-defined]  # a display hook, looked up by name
-    Figure._repr_html_ = figure_html  # type: ignore[attr-defined]
-    for module, names in RESULTS.items():
-        for name in names if module in sys.modules else ():
-            getattr(sys.modules[module], name)._repr_html_ = result_html
-
-
-RESULTS = {
-    "micrographia.methods.patching": ("Patched", "Both"),
-    "micrographia.core.effects": ("Effects",),
-    "micrographia.methods.attribution.edges": ("EdgeAttribution",),
-    "micrographia.methods.tracing": ("Traced",),
-}
-
-
-def result_html(result: Any, positions: Sequence[str] | None = None) -> str:
-    """The pictures of a result, in a frame."""
-    from micrographia.faces.report.page import render_figures
-    from micrographia.labs.workbench.shown import figures_of
-
-    figures = figures_of(result, positions)
-    return _framed(render_figures(figures), height=min(560 * len(figures), 900))
+    kinds: list[tuple[Any, Any]] = [(Run, run_html), (Figure, figure_html)]
+    there = [getattr(sys.modules[at], name, None) for at, name in RESULTS.items() if at in sys.modules]
+    kinds += [(kind, result_html) for kind in there if isinstance(kind, type) and issubclass(kind, HasFigures)]
+    for kind, display in kinds:
+        kind._repr_html_ = display  # looked up by name
+    Run.report = write_report  # type: ignore[attr-defined]  # core knows no face
 
 
 def run_html(run: Run) -> str:
     """Title, sentences, claims: short enough to stand at the end of a cell."""
     from micrographia.faces.report.markup import tag
 
-    said = [tag("p", sentence) for sentence in summary(run)]
+    sentences = [tag("p", sentence) for sentence in summary(run)]
     tally = tag("p", f"Claims: {words.tally([judged.verdict for judged in run.claims])}. Run: {run.path}")
-    return str(tag("div", tag("h3", title(run)), *said, tally))
+    return str(tag("div", tag("h3", f"{title(run)} · {subtitle(run)}"), *sentences, tally))
+
+
+def result_html(result: HasFigures) -> str:
+    """The pictures of a result, in a frame."""
+    return figures_html(result.figures())
 
 
 def figure_html(figure: Figure) -> str:
     """One Figure with its controls, in a frame of its own."""
+    return figures_html([figure])
+
+
+def figures_html(figures: Sequence[Figure]) -> str:
+    """Figures one below the other, in one frame."""
     from micrographia.faces.report.page import render_figures
 
-    return _framed(render_figures([figure]), height=760)
+    return _framed(render_figures(figures), height=min(200 + 560 * len(figures), 900))
 
 
 def report_html(run: Run) -> str:

@@ -4,42 +4,45 @@ Made for 80 columns and for pipes; nothing depends on colour alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
 from micrographia.core.claims import Judged, Run
 from micrographia.core.figures import Figure
 from micrographia.faces import words
-from micrographia.faces.outline import outline, standing, summary, title
-from micrographia.faces.sections import Section
-from micrographia.faces.sections import Table as Content
+from micrographia.faces.boards import board_texts, column_letters, marks_of, square_name
+from micrographia.faces.layout import n_names, parts_of, widths
+from micrographia.faces.sections import sections, subtitle, summary, title
+from micrographia.faces.tables import TextTable, table_of, texts_of
 
 SPARKS = "▁▂▃▄▅▆▇█"
 STYLES = {"holds": "green", "fails": "red", "not run": "bright_black"}
 SIGNS = {"holds": "✓ holds", "fails": "✗ fails", "not run": "· not run"}
+READABLE = ("table", "text", "board")
+"""Kinds that a terminal prints as they are; of pictures it prints a summary, when asked for everything."""
 MOST_BARS = 16
 MOST_TOKENS = 8
 
 
 def print_run(console: Console, run: Run, *, report: Path | None = None, everything: bool = False) -> None:
-    """What was found, in words and tables; `everything` adds the sections that a report has further down."""
+    """What was found, in words and tables; `everything` adds what a report has further down, and its pictures."""
     console.print()
     console.print(
-        Text(title(run), style="bold").append(f"  ·  {standing(run)}, {run.status}", style="not bold bright_black")
+        Text(title(run), style="bold").append(f"  ·  {subtitle(run)}, {run.status}", style="not bold bright_black")
     )
     for sentence in summary(run):
         console.print(sentence, markup=False, highlight=False)
-    for section in outline(run):
-        if everything or section.essential:
-            print_section(console, section)
+    for section in sections(run):
+        chosen = [each for each in section.figures if everything or (each.essential and each.kind in READABLE)]
+        print_section(console, section.title, chosen)
     if run.claims:
         heading(console, "The claims")
         print_claims(console, run.claims, brief=not everything)
@@ -60,85 +63,64 @@ def heading(console: Console, text: str) -> None:
     console.print(Text(text, style="bold"))
 
 
-def print_section(console: Console, section: Section) -> None:
-    """Heading, lead, sentences, table and preformatted lines."""
-    heading(console, section.title)
-    if section.lead:
-        console.print(section.lead, markup=False, highlight=False)
-    for paragraph in section.paragraphs:
-        console.print(paragraph, markup=False, highlight=False)
-    if section.lines:
-        console.print(Padding(Text("\n".join(section.lines)), (0, 0, 0, 2)))
-    if section.table:
-        print_table(console, section.table)
+def print_section(console: Console, name: str, figures: Sequence[Figure]) -> None:
+    """The Figures of one group below its name."""
+    if [figure.title for figure in figures] not in ([], [name]):
+        heading(console, name)
+    print_figures(console, figures)
 
 
-def print_table(console: Console, content: Content) -> None:
+def print_figures(console: Console, figures: Sequence[Figure]) -> None:
+    """Tables and texts as they are, and a summary of each picture: enough to see its shape."""
+    for figure in figures:
+        heading(console, figure.title)
+        if figure.kind in READABLE and figure.caption:
+            _remark(console, figure.caption)
+        shown = SUMMARIES[figure.kind](_last_frame(figure))
+        if isinstance(shown, TextTable):
+            print_table(console, shown)
+        else:
+            console.print(shown)
+        if figure.kind not in READABLE and figure.caption:
+            _remark(console, figure.caption)
+
+
+def _last_frame(figure: Figure) -> Mapping[str, Any]:
+    return {**figure.data, **{name: figure.data[name][-1] for name in figure.framed}}
+
+
+def _remark(console: Console, text: str) -> None:
+    console.print(text, style="bright_black", markup=False, highlight=False)
+
+
+def print_table(console: Console, content: TextTable) -> None:
     """A table; one that is too wide in parts, one below the other, which all begin with the names of the rows."""
-    parts = blocks(console, content)
+    room = console.width
+    parts = parts_of(content, room)
     for i, part in enumerate(parts):
         if i:
-            said = f"The same table, from the column {str(part.columns[_n_names(content)])!r} on:"
-            console.print(said, style="bright_black", markup=False, highlight=False)
-        console.print(table(part))
+            _remark(console, f"The same table, from the column {part.columns[n_names(content)]!r} on:")
+        console.print(table(part, room))
+    for row, note in zip(content.rows, content.notes):
+        if note:
+            _remark(console, f"{row[0]}: {note}")
 
 
-def blocks(console: Console, content: Content) -> list[Content]:
-    """The columns of a table in as many parts as fit the width, each with its rows' names; whole where it fits."""
-    names = list(range(_n_names(content)))
-    chosen = [names]
-    for i in range(len(names), len(content.columns)):
-        if len(chosen[-1]) > len(names) and not fits(console, _columns(content, [*chosen[-1], i])):
-            chosen.append(names)
-        chosen[-1] = [*chosen[-1], i]
-    return [content] if len(chosen) == 1 else [_columns(content, each) for each in chosen]
-
-
-def _n_names(content: Content) -> int:
-    """How many of the first columns it takes to tell the rows apart, of words and two at most; else one."""
-    for n in (1, 2):
-        names = [tuple(map(str, row[:n])) for row in content.rows]
-        if content.texts.issuperset(range(n)) and n < len(content.columns) and len(set(names)) == len(names):
-            return n
-    return 1
-
-
-UNBOUNDED = 10_000
-
-
-def fits(console: Console, content: Content) -> bool:
-    endless = console.options.update(width=UNBOUNDED)  # else what is measured never says that it is wider
-    return console.measure(table(content), options=endless).minimum <= console.width
-
-
-def _columns(content: Content, chosen: Sequence[int]) -> Content:
-    rows = [[row[i] for i in chosen] for row in content.rows]
-    texts = frozenset(place for place, i in enumerate(chosen) if i in content.texts)
-    return replace(content, columns=[content.columns[i] for i in chosen], rows=rows, texts=texts)
-
-
-def table(content: Content) -> Table:
-    """A table of the outline as rich draws it: where room is short, texts and headings wrap, numbers never."""
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bright_black")
-    cells = [[words.value(cell) for cell in row] for row in content.rows]
-    for i, name in enumerate(content.columns):
-        column = [row[i] for row in cells]
-        is_text = i in content.texts
-        pieces = [piece for text in column for piece in text.split()] if is_text else column
-        least = max(map(len, [*pieces, *str(name).split()]), default=1)
-        drawn.add_column(Text(str(name)), justify="left" if is_text else "right", min_width=min(least, MOST_LEAST))
-    for i, row in enumerate(cells):
+def table(content: TextTable, room: int) -> Grid:
+    """A table as rich draws it: where room is short, texts and headings wrap between words, figures never."""
+    drawn = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bright_black")
+    chosen = widths(content, room) or [None] * len(content.columns)  # rich must cut where nothing else helps
+    for i, (name, width) in enumerate(zip(content.columns, chosen)):
+        drawn.add_column(Text(name), justify="left" if i in content.texts else "right", width=width)
+    for i, row in enumerate(content.rows):
         drawn.add_row(*map(Text, row), style="bold" if i in content.strong else "")
     return drawn
-
-
-MOST_LEAST = 18  # columns that a cell may ask for at least
 
 
 def print_claims(console: Console, claims: Sequence[Judged], *, brief: bool = False) -> None:
     """Each published statement beside the figure measured and the verdict. `brief` only names those not run."""
     shown = [judged for judged in claims if not brief or judged.verdict != "not run"]
-    drawn = Table.grid(padding=(0, 2, 0, 0))
+    drawn = Grid.grid(padding=(0, 2, 0, 0))
     drawn.add_column(no_wrap=True)
     drawn.add_column()
     for judged in shown:
@@ -148,35 +130,18 @@ def print_claims(console: Console, claims: Sequence[Judged], *, brief: bool = Fa
     console.print(words.tally([judged.verdict for judged in claims]), markup=False, highlight=False)
     left = [judged.claim.id for judged in claims if judged not in shown]
     if left:
-        said = f"Not run, since they are claims about other presets or seeds: {', '.join(left)}."
-        console.print(said, style="bright_black", markup=False, highlight=False)
+        _remark(console, f"Not run, since they are claims about other presets or seeds: {', '.join(left)}.")
 
 
 def _claim(judged: Judged) -> Text:
     claim = judged.as_json()
     control = words.null(claim)
-    said = Text(claim["text"])
-    said.append("\npublished ", style="bright_black").append(words.published(claim))
-    said.append("\nmeasured  ", style="bright_black").append(words.measured(claim), style="bold")
+    lines = Text(claim["text"])
+    lines.append("\npublished ", style="bright_black").append(words.published(claim))
+    lines.append("\nmeasured  ", style="bright_black").append(words.measured(claim), style="bold")
     if control:
-        said.append("\ncontrol   ", style="bright_black").append(control, style="bright_black")
-    return said.append(f"\n{claim['source']}", style="bright_black italic")
-
-
-def print_figures(console: Console, figures: Sequence[Figure]) -> None:
-    """A summary of each picture: enough to see its shape."""
-    for figure in figures:
-        heading(console, figure.title)
-        shown = SUMMARIES[figure.kind](_last_frame(figure))
-        if isinstance(shown, Content):
-            print_table(console, shown)
-        else:
-            console.print(shown)
-        console.print(figure.caption, style="bright_black", markup=False, highlight=False)
-
-
-def _last_frame(figure: Figure) -> Mapping[str, Any]:
-    return {**figure.data, **{name: figure.data[name][-1] for name in figure.framed}}
+        lines.append("\ncontrol   ", style="bright_black").append(control, style="bright_black")
+    return lines.append(f"\n{claim['source']}", style="bright_black italic")
 
 
 def spark(values: Sequence[float], *, width: int = 40, log: bool = False) -> str:
@@ -192,20 +157,18 @@ def spark(values: Sequence[float], *, width: int = 40, log: bool = False) -> str
     return "".join(" " if h < 0 else SPARKS[min(int(h * len(SPARKS)), len(SPARKS) - 1)] for h in heights)
 
 
-def _lines(data: Mapping[str, Any]) -> Table:
+def _lines(data: Mapping[str, Any]) -> Grid:
     y = np.atleast_2d(np.asarray(data["y"]))
     strong = [int(i) for i in data.get("highlight") or ()] or list(range(len(y)))
-    drawn = Table(box=None, show_header=False, pad_edge=False)
+    drawn = Grid(box=None, show_header=False, pad_edge=False)
     for i in strong[:MOST_BARS]:
         numbers = y[i][np.isfinite(y[i])]
-        ends = (
-            f"{words.value(float(numbers[0]))} → {words.value(float(numbers[-1]))}" if numbers.size else words.NOTHING
-        )
+        ends = " → ".join(words.format_value(float(x)) for x in numbers[[0, -1]]) if numbers.size else words.NOTHING
         drawn.add_row(Text(str(data["names"][i])), spark(y[i], log=bool(data.get("log_y"))), Text(ends))
     return drawn
 
 
-def _bars(data: Mapping[str, Any]) -> Table | Group:
+def _bars(data: Mapping[str, Any]) -> Grid | Group:
     """A block of bars a series, under its name; the same bars in each, on one scale."""
     y = np.atleast_2d(np.asarray(data["y"], dtype=np.float64))
     names, series = [str(name) for name in data["names"]], data.get("series") or [""] * len(y)
@@ -218,7 +181,7 @@ def _bars(data: Mapping[str, Any]) -> Table | Group:
 
 def bar_rows(
     names: Sequence[str], heights: Sequence[float], *, sizes: Sequence[float] | None = None, width: int = 36
-) -> Table:
+) -> Grid:
     """The largest bars by size, in their own order, as rows of blocks with their values; one below 0 has a minus.
 
     `sizes`: which are the largest, and the scale, where that is not for these bars alone to say.
@@ -228,85 +191,116 @@ def bar_rows(
     chosen = sorted(np.argsort(-size, kind="stable")[:MOST_BARS])
     top = float(size.max(initial=0.0)) or 1.0
     falls = bool((y < 0).any())
-    drawn = Table(box=None, show_header=False, pad_edge=False)
+    drawn = Grid(box=None, show_header=False, pad_edge=False)
     for i in chosen:
         blocks = "█" * round(width * abs(np.nan_to_num(y[i])) / top)
-        drawn.add_row(Text(names[i]), ("-" if y[i] < 0 else " ") * falls + blocks, Text(words.value(float(y[i]))))
+        sign = ("-" if y[i] < 0 else " ") * falls
+        drawn.add_row(Text(names[i]), sign + blocks, Text(words.format_value(float(y[i]))))
     if len(names) > len(chosen):
         drawn.add_row(Text("…"), Text(f"and {len(names) - len(chosen)} smaller ones", style="bright_black"), Text(""))
     return drawn
 
 
-def _histogram(data: Mapping[str, Any]) -> Table:
+def _histogram(data: Mapping[str, Any]) -> Grid:
     values = np.asarray(data["values"], dtype=np.float64)
     counts, edges = np.histogram(values[np.isfinite(values)], bins=10)
-    names = [f"{words.number(a)} to {words.number(b)}" for a, b in zip(edges[:-1].tolist(), edges[1:].tolist())]
+    ends = [words.format_number(x) for x in edges.tolist()]
+    names = [f"{a} to {b}" for a, b in pairwise(ends)]
     return bar_rows(names, counts)
 
 
-def _heatmap(data: Mapping[str, Any]) -> Table:
+def _heatmap(data: Mapping[str, Any]) -> Grid:
     """Each panel's range, and the means over its rows as a spark line."""
     z = np.asarray(data["z"], dtype=np.float64)
-    drawn = Table(box=None, show_header=False, pad_edge=False)
+    drawn = Grid(box=None, show_header=False, pad_edge=False)
     for name, panel in zip(data["panels"], z if z.ndim == 3 else z[None]):
-        ends = f"{words.value(float(np.nanmin(panel)))} to {words.value(float(np.nanmax(panel)))}"
+        ends = f"{words.format_value(float(np.nanmin(panel)))} to {words.format_value(float(np.nanmax(panel)))}"
         drawn.add_row(Text(str(name)), spark(np.nanmean(panel, axis=0)), Text(ends))
     return drawn
 
 
-def _scatter(data: Mapping[str, Any]) -> Table:
-    drawn = Table(box=None, show_header=False, pad_edge=False)
+def _scatter(data: Mapping[str, Any]) -> Grid:
+    drawn = Grid(box=None, show_header=False, pad_edge=False)
     for side in "xy":
         values = np.asarray(data[side], dtype=np.float64)
         values = np.sort(values[np.isfinite(values)])
-        middle = f"median {words.value(float(np.median(values)))}" if values.size else words.NOTHING
+        middle = f"median {words.format_value(float(np.median(values)))}" if values.size else words.NOTHING
         drawn.add_row(Text(str(data[f"{side}_label"])), spark(values), Text(middle))
     return drawn
 
 
-def _tokens(data: Mapping[str, Any]) -> Table:
+def _tokens(data: Mapping[str, Any]) -> Grid:
     """The tokens of each row with the greatest values, either sign, in the text's own order."""
-    drawn = Table(box=None, show_header=False, pad_edge=False)
+    drawn = Grid(box=None, show_header=False, pad_edge=False)
     for name, texts, row in zip(data["names"], data["tokens"], data["values"]):
         values = np.nan_to_num(np.asarray(row, dtype=np.float64))
         drawn.add_row(Text(str(name)), spark(np.abs(values), width=len(values)), Text(""))
         for i in sorted(np.argsort(-np.abs(values), kind="stable")[:MOST_TOKENS].tolist()):
-            drawn.add_row(Text(f"{i:>4} {str(texts[i])!r}"), Text(""), Text(words.value(float(values[i]))))
+            drawn.add_row(Text(f"{i:>4} {str(texts[i])!r}"), Text(""), Text(words.format_value(float(values[i]))))
     return drawn
 
 
-def _attention(data: Mapping[str, Any]) -> Table:
+def _attention(data: Mapping[str, Any]) -> Grid:
     """Each panel's strongest pair: from which query to which key."""
-    drawn = Table(box=None, show_header=False, pad_edge=False)
+    drawn = Grid(box=None, show_header=False, pad_edge=False)
     named = [f"{i} {str(text)!r}" for i, text in enumerate(data["tokens"])]
     for name, panel in zip(data["panels"], np.asarray(data["z"], dtype=np.float64)):
         query, key = np.unravel_index(np.argmax(np.abs(np.nan_to_num(panel))), panel.shape)
-        value = words.value(float(panel[query, key]))
+        value = words.format_value(float(panel[query, key]))
         drawn.add_row(Text(str(name)), Text(f"{named[int(query)]} ← {named[int(key)]}"), Text(value))
     return drawn
 
 
-def _graph(data: Mapping[str, Any]) -> Table:
+def _graph(data: Mapping[str, Any]) -> Grid:
     """The strongest edges."""
-    drawn = Table(box=None, show_header=False, pad_edge=False)
+    drawn = Grid(box=None, show_header=False, pad_edge=False)
     weights = np.asarray(data["weights"], dtype=np.float64)
     names = [str(name) for name in data["nodes"]]
     for i in np.argsort(-np.abs(weights), kind="stable")[:MOST_BARS].tolist():
         source, target = names[int(data["sources"][i])], names[int(data["targets"][i])]
-        drawn.add_row(Text(f"{source} → {target}"), Text(words.value(float(weights[i]))))
+        drawn.add_row(Text(f"{source} → {target}"), Text(words.format_value(float(weights[i]))))
     if len(weights) > MOST_BARS:
         drawn.add_row(Text(f"and {len(weights) - MOST_BARS} weaker edges", style="bright_black"), Text(""))
     return drawn
 
 
-def _table(data: Mapping[str, Any]) -> Content:
-    rows = [list(row) for row in data["rows"]]
-    texts = frozenset(j for row in rows for j, cell in enumerate(row) if isinstance(cell, str))
-    return Content([str(name) for name in data["columns"]], rows, frozenset(data.get("highlight") or ()), texts)
+def _text(data: Mapping[str, Any]) -> RenderableType:
+    paragraphs, lines = texts_of(data)
+    return Group(*map(Text, paragraphs), *([Padding(Text("\n".join(lines)), (0, 0, 0, 2))] if lines else []))
 
 
-def _explorer(data: Mapping[str, Any]) -> Text:
-    return Text(f"Interactive, in the report: {len(data['labels'])} checkpoints, any set of frequencies.")
+def _board(data: Mapping[str, Any]) -> Group:
+    """Each panel square by square, those that are marked in brackets; a wide one of numbers as a line a row."""
+    parts: list[RenderableType] = []
+    panels = list(zip(data["panels"], np.asarray(data["z"]), board_texts(data)))
+    for place, (name, z, squares) in enumerate(panels[:MOST_BOARDS]):
+        marks = {(mark["row"], mark["column"]): mark for mark in marks_of(data, place)}
+        if data.get("texts") is None and max(len(x) for row in squares for x in row) * len(squares[0]) > WIDEST_BOARD:
+            drawn = Group(*(Text(spark(row, width=WIDEST_BOARD)) for row in z))
+        else:
+            drawn = _squares(squares, marks)
+        named = "; ".join(f"{square_name(*at)}: {mark['name']}" for at, mark in marks.items() if mark.get("name"))
+        parts += [*([Text(str(name), style="italic")] if name else []), drawn, *([Text(named)] if named else [])]
+    if len(panels) > MOST_BOARDS:
+        parts.append(Text(f"and {len(panels) - MOST_BOARDS} more boards", style="bright_black"))
+    return Group(*parts)
+
+
+MOST_BOARDS, WIDEST_BOARD = 4, 56
+
+
+def _squares(squares: Sequence[Sequence[str]], marks: Mapping[tuple[int, int], Any]) -> Grid:
+    drawn = Grid(box=None, header_style="bright_black", padding=(0, 1, 0, 0), pad_edge=False)
+    drawn.add_column("", style="bright_black", justify="right")
+    for letter in column_letters(len(squares[0])):
+        drawn.add_column(letter, justify="right")
+    for i, row in enumerate(squares):
+        drawn.add_row(str(i + 1), *(Text(f"[{x}]" if (i, j) in marks else x or "·") for j, x in enumerate(row)))
+    return drawn
+
+
+def _widget(data: Mapping[str, Any]) -> Text:
+    return Text("Interactive: open the report.", style="bright_black")
 
 
 SUMMARIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -318,6 +312,8 @@ SUMMARIES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "tokens": _tokens,
     "attention": _attention,
     "graph": _graph,
-    "table": _table,
-    "explorer": _explorer,
+    "board": _board,
+    "table": table_of,
+    "text": _text,
+    "widget": _widget,
 }

@@ -4,14 +4,15 @@ Numbers keep three or four figures: what is shown is for reading, the exact valu
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 NOTHING = "–"
 
 
-def value(thing: Any) -> str:
-    """Any value of a table cell: numbers shortened, lists joined, None and NaN as a dash."""
+def format_value(thing: Any, number: Callable[[float], str] | None = None) -> str:
+    """Any value of a cell: numbers shortened, or as `number` writes them; lists joined, None and NaN as a dash."""
+    number = number or format_number
     if thing is None:
         return NOTHING
     if isinstance(thing, bool):
@@ -19,11 +20,11 @@ def value(thing: Any) -> str:
     if isinstance(thing, str):
         return thing
     if isinstance(thing, Mapping) and is_interval(thing):
-        return interval(thing)
+        return format_interval(thing, number)
     if isinstance(thing, Mapping):
-        return ", ".join(f"{name(key)} {value(inner)}" for key, inner in thing.items()) or NOTHING
-    if isinstance(thing, Sequence):
-        return ", ".join(value(inner) for inner in thing) or "none"
+        return ", ".join(f"{name(key)} {format_value(inner, number)}" for key, inner in thing.items()) or NOTHING
+    if isinstance(thing, Iterable):
+        return ", ".join(format_value(inner, number) for inner in thing) or "none"
     return number(thing)
 
 
@@ -35,21 +36,24 @@ def is_interval(thing: Mapping[str, Any]) -> bool:
     return {"low", "high"} <= thing.keys() and ("count" in thing or any(key in thing for key in MIDDLES))
 
 
-def interval(thing: Mapping[str, Any]) -> str:
-    """ "550 (500 to 625)", "3 of 4"; what never happened is said."""
+def format_interval(thing: Mapping[str, Any], number: Callable[[float], str] | None = None) -> str:
+    """ "550 (500 to 625)", "3 of 4"; what never happened is named."""
     if "count" in thing:
-        return f"{number(thing['count'])} of {value(thing.get('of'))}"
-    middle = value(next(thing[key] for key in MIDDLES if key in thing))
-    never = f", {number(thing['never'])} never" if thing.get("never") else ""
-    if middle == NOTHING:
-        return f"{middle}{never}"
-    return f"{middle} ({value(thing['low'])} to {value(thing['high'])}){never}"
+        return f"{format_number(thing['count'])} of {format_value(thing.get('of'))}"
+    middle, low, high = (format_value(each, number) for each in (middle_of(thing), thing["low"], thing["high"]))
+    never = f", {format_number(thing['never'])} never" if thing.get("never") else ""
+    return f"{middle}{never}" if middle == NOTHING or low == high == NOTHING else f"{middle} ({low} to {high}){never}"
 
 
-def number(x: float) -> str:
+def middle_of(interval: Mapping[str, Any]) -> float | None:
+    """The figure itself."""
+    return next((interval[key] for key in MIDDLES if key in interval), None)
+
+
+def format_number(x: float) -> str:
     """1,200; 0.9712; 1.3e-06 becomes 1.3e-6; a dash for NaN.
 
-    >>> [number(x) for x in (1200, 0.97123, 1.3e-6, 24.31)]
+    >>> [format_number(x) for x in (1200, 0.97123, 1.3e-6, 24.31)]
     ['1,200', '0.9712', '1.3e-6', '24.31']
     """
     if math.isnan(x):
@@ -81,12 +85,12 @@ def name(key: Any) -> str:
 
 
 def published(claim: Mapping[str, Any]) -> str:
-    """What a claim (as `Judged.as_json` gives it) says, with its tolerance: "0.95 or more", "a, then b"."""
+    """The published figure of a claim, a `Judged.as_json`, with its tolerance: "0.95 ± 0.02", "a, then b"."""
     kind, stated = claim["kind"], claim["published"]
     if kind == "ordering" and isinstance(stated, Sequence) and not isinstance(stated, str):
-        return ", then ".join(value(each) for each in stated)
-    text, slack = value(stated), claim.get("tolerance") or 0
-    around = f"{number(100 * slack)} %" if claim.get("relative") else number(slack)
+        return ", then ".join(format_value(each) for each in stated)
+    text, slack = format_value(stated), claim.get("tolerance") or 0
+    around = f"{format_number(100 * slack)} %" if claim.get("relative") else format_number(slack)
     if kind == "within" and isinstance(stated, Sequence) and not isinstance(stated, str):
         return f"{text} (all but {around})" if slack else text
     if kind == "within":
@@ -100,8 +104,8 @@ def measured(claim: Mapping[str, Any]) -> str:
     """What was found, in the same manner of writing as `published`."""
     found = claim["measured"]
     if claim["kind"] == "ordering" and isinstance(found, Sequence) and not isinstance(found, str):
-        return ", then ".join(value(each) for each in found)
-    return value(found)
+        return ", then ".join(format_value(each) for each in found)
+    return format_value(found)
 
 
 def null(claim: Mapping[str, Any]) -> str:
@@ -110,7 +114,7 @@ def null(claim: Mapping[str, Any]) -> str:
         return ""
     figure = claim.get("null_measured")
     missing = figure is None or (isinstance(figure, float) and math.isnan(figure))
-    return claim["null"] + ("" if missing else f": {value(figure)}")
+    return claim["null"] + ("" if missing else f": {format_value(figure)}")
 
 
 def tally(verdicts: Sequence[str]) -> str:

@@ -1,13 +1,14 @@
 """Members that nobody trained: a Run with the weights of the start, and results as a trained one would have them."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from micrographia.core.claims import Run
+from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder, load_run
@@ -19,7 +20,7 @@ from micrographia.labs.grokking.task import architecture
 def smallest(**changes: Any) -> Config:
     """p = 11, and a network that fits."""
     small = {"modulus": 11, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 24, "epochs": 40, "snapshots": 4}
-    return dataclasses.replace(tiny(), **{**small, "checkpoint_every": 20, **changes})
+    return with_fields(tiny(), **{**small, "checkpoint_every": 20, **changes})
 
 
 class FakeRuns:
@@ -33,12 +34,18 @@ class FakeRuns:
         self.stopped: set[str] = set()
         self.stop_after: int | None = None
 
+    def stand_in(self, monkeypatch: pytest.MonkeyPatch, room: str) -> "FakeRuns":
+        """In place of the real ones in a room of the lab, "sweep" or "lottery"."""
+        monkeypatch.setattr(f"micrographia.labs.grokking.{room}.run.run", self.run)
+        monkeypatch.setattr("micrographia.core.lab.run_tasks", self.run_tasks)
+        return self
+
     def run(self, config: Config, *, out: Path, resume: bool) -> Run:
         with RunFolder.open(
             out,
             lab="grokking",
             preset="custom",
-            config=dataclasses.asdict(config),
+            config=flat(config),
             provenance={"threads": 1},
             resume=resume,
         ) as folder:

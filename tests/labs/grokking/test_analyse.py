@@ -1,6 +1,5 @@
 """`analyse` makes a Run of any network: ours or somebody else's, memorised or not, with a split or without."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,11 +10,12 @@ import torch
 from safetensors.torch import save_file
 from trained import FRACTION, as_lens, as_paper, trained
 
+from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig, Corrupt, PickleRefused, RunExists, UnreadableWeights, UserError
 from micrographia.core.events import Note
 from micrographia.core.store import RunFolder, load_run, read_json, read_metrics, read_tensors, verify
-from micrographia.labs.grokking.analysis.run import analyse
 from micrographia.labs.grokking.config import Config, tiny
+from micrographia.labs.grokking.identify.run import analyse
 from micrographia.labs.grokking.run import run
 
 SMALL = {"modulus": 11, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 24}
@@ -25,14 +25,14 @@ SPLIT_MEASURES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 
 def smallest(**changes) -> Config:
-    return dataclasses.replace(tiny(), **{**SMALL, **changes})
+    return with_fields(tiny(), **{**SMALL, **changes})
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """More are slower at this size, and the tests share their machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("micrographia.labs.grokking.analysis.run.allowed_cores", lambda: 1)
+        patch.setattr("micrographia.labs.grokking.identify.run.allowed_cores", lambda: 1)
         yield
 
 
@@ -75,7 +75,7 @@ def test_an_analysis_is_a_finished_run_that_stands_on_its_own(analysed):
 
 def test_its_results_are_those_of_a_run(analysed, own):
     found, _ = analysed
-    assert own.results.keys() <= found.results.keys()
+    assert own.results.keys() - {"measured"} <= found.results.keys()
     assert own.results["measures"].keys() <= found.results["measures"].keys()
     assert set(MEASURES) <= found.results["measures"].keys()
     assert found.results["phases"].keys() == own.results["phases"].keys() - {"intervals"}
@@ -219,7 +219,7 @@ def test_a_run_is_found_by_its_name(own, tmp_path, monkeypatch):
 
 
 def test_an_unfinished_run_is_read_at_its_newest_snapshot(own, tmp_path):
-    config = dataclasses.asdict(smallest())
+    config = flat(smallest())
     about = {"threads": 1}
     with RunFolder.open(
         tmp_path / "begun", lab="grokking", preset="custom", config=config, provenance=about, resume=False

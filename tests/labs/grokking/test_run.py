@@ -1,6 +1,5 @@
 """A run is resumable at any instant, says what went wrong, and never loses what is there."""
 
-import dataclasses
 import json
 import os
 import random
@@ -13,15 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig, Corrupt, Interrupted, NonFiniteLoss, RunExists
 from micrographia.core.events import Note, Progress
 from micrographia.core.small.trained import load_trained
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import load_run, read_metrics, read_tensors, snapshots, verify
 from micrographia.labs.grokking.config import Config, tiny
-from micrographia.labs.grokking.run import run
+from micrographia.labs.grokking.run import TOO_SHORT, opening, run
 from micrographia.labs.grokking.task import architecture
-from micrographia.labs.grokking.words import TOO_SHORT, summary
 
 SMALL = {"modulus": 11, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 24}
 SMALL |= {"epochs": 60, "snapshots": 8, "checkpoint_every": 10}
@@ -29,7 +28,7 @@ SMALL |= {"epochs": 60, "snapshots": 8, "checkpoint_every": 10}
 
 def smallest(**changes) -> Config:
     """Seconds even on a busy machine: p = 11, a few dozen epochs."""
-    return dataclasses.replace(tiny(), **{**SMALL, **changes})
+    return with_fields(tiny(), **{**SMALL, **changes})
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -53,7 +52,7 @@ def whole(tmp_path_factory, unchecked_module):
 
 
 def write_config(path: Path, config: Config) -> Path:
-    path.write_text(json.dumps(dataclasses.asdict(config)), encoding="utf-8")
+    path.write_text(json.dumps(flat(config)), encoding="utf-8")
     return path
 
 
@@ -74,8 +73,9 @@ def test_a_finished_run_holds_what_a_reader_needs(whole):
 
 def test_the_preset_that_is_too_short_to_grok_says_so_first(whole):
     grokked = {**whole.results, "measures": {**whole.results["measures"], "test_accuracy": 1.0}}
-    assert summary(whole.results, preset="tiny") == [TOO_SHORT, *summary(whole.results, preset="quick")]
-    assert TOO_SHORT not in summary(grokked, preset="tiny")
+    short, other = opening(whole.results, preset="tiny"), opening(whole.results, preset="quick")
+    assert short == [TOO_SHORT + other[0], *other[1:]]
+    assert TOO_SHORT not in opening(grokked, preset="tiny")[0]
 
 
 def test_the_same_config_gives_the_same_bytes(whole, tmp_path):

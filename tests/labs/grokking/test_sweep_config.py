@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from micrographia.core.config import flat
 from micrographia.core.errors import BadConfig
 from micrographia.labs.grokking.sweep.config import SweepConfig, members, plan_of, read_plan, settings, small, varying
 
@@ -32,7 +33,7 @@ def test_a_product_takes_every_combination():
     assert len({member.name for member in members(plan)}) == 24
     assert set(varying(plan)) == {"n_layers", "norm", "parts"}
     last = next(m for m in members(plan) if m.name == "n_layers-2_norm-layernorm_parts-mlp_seed-1")
-    assert (last.config.n_layers, last.config.norm, last.config.attention, last.config.mlp) == (
+    assert tuple(flat(last.config)[name] for name in ("n_layers", "norm", "attention", "mlp")) == (
         2,
         "layernorm",
         False,
@@ -42,7 +43,7 @@ def test_a_product_takes_every_combination():
 
 
 def test_members_run_on_one_thread_each():
-    assert {member.config.threads for member in members(plan_of({"preset": "quick"}))} == {1}
+    assert {member.config.machine.threads for member in members(plan_of({"preset": "quick"}))} == {1}
 
 
 def test_the_default_plan_is_small_enough_for_several_minutes():
@@ -56,7 +57,7 @@ def test_a_file_gives_axes_and_fields_of_the_base(tmp_path):
     path.write_text('preset = "tiny"\nseeds = [4, 5]\nweight_decays = [1, 2.5]\n[base]\nepochs = 7\n', encoding="utf-8")
     plan = read_plan(path)
     assert (plan.base.modulus, plan.base.epochs, plan.seeds) == (29, 7, (4, 5))
-    assert [setting["weight_decay"] for setting in settings(plan)] == [plan.base.weight_decay, 1.0, 2.5]
+    assert [setting["weight_decay"] for setting in settings(plan)] == [plan.base.optim.weight_decay, 1.0, 2.5]
     assert plan.operations == (), "an axis that the file does not name keeps the base's value"
 
 
@@ -76,14 +77,16 @@ def test_an_unknown_name_is_refused_with_the_nearest_ones(tmp_path):
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        ({"seeds": 3}, "Give a list"),
+        ({"seeds": 3}, "seeds takes a list, each entry a whole number"),
         ({"seeds": []}, "at least one"),
         ({"seeds": [1, 1]}, "twice"),
-        ({"operations": ["divide"]}, "known are add, subtract"),
-        ({"parts": ["none"]}, "known are both"),
-        ({"moduli": ["many"]}, "Values of modulus"),
+        ({"operations": ["divide"]}, '"add" or "subtract"'),
+        ({"parts": ["none"]}, '"both" or "attention"'),
+        ({"moduli": ["many"]}, "moduli takes a list"),
         ({"preset": "huge"}, "known are small, paper"),
-        ({"base": {"lr": "fast"}}, "wrong type"),
+        ({"runner": "ray"}, "known are local"),
+        ({"combine": "all"}, '"one-at-a-time" or "product"'),
+        ({"base": {"lr": "fast"}}, "lr takes a number"),
         ({"base": {"threads": 2}}, "one thread each"),
         ({"base": {"seed": 9}}, "give seeds"),
         (
@@ -112,3 +115,7 @@ def test_the_plan_needs_no_tensor_library():
 
 def test_the_small_base_is_one_of_the_known_ones():
     assert plan_of({}).base == small()
+
+
+def test_a_plan_may_name_the_one_runner():
+    assert plan_of({"runner": "local"}) == plan_of({})

@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 
+from micrographia.core.config import with_fields
 from micrographia.labs.grokking.config import Config, paper, tiny
 from micrographia.labs.grokking.task import OPERATIONS, all_rows, architecture, make_pairs, shuffle_split
 
@@ -109,5 +110,5 @@ def test_the_architecture_has_the_published_sizes():
     ids=lambda choices: next(iter(choices)),
 )
 def test_every_choice_of_architecture_reaches_it(choices):
-    changed, base = architecture(Config(**choices)), architecture(paper())
+    changed, base = architecture(with_fields(paper(), **choices)), architecture(paper())
     assert dataclasses.replace(base, **choices) == changed != base

@@ -102,7 +102,6 @@ def test_grad_drop_is_the_mean_size_over_dropped_layers():
 
 
 def vars_of(name: str) -> dict:
-    arch = A_FEW[name]
     return dataclasses.asdict(A_FEW[name])
 
 

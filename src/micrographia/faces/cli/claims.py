@@ -58,7 +58,7 @@ def newest(lab: Lab, root: Path | None) -> list[tuple[Judged, Path | None]]:
 
 def stated_claims(lab: Lab) -> tuple[Claim, ...]:
     """What the lab's papers say."""
-    with resources.as_file(resources.files(lab.claims) / "claims.toml") as path:
+    with resources.as_file(resources.files(lab.package) / "claims.toml") as path:
         return load_claims(path)
 
 

@@ -2,15 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 
 from micrographia.core.claims import Run
+from micrographia.core.config import flat
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
-from micrographia.faces.cli.options import flag_value, read_run_arguments
-from micrographia.labs.catalogue import LABS, Lab, lab
+from micrographia.faces.cli.options import Deciding, only, read_run_arguments
+from micrographia.labs.catalogue import LABS, Lab, lab, nearest
 
 
 def main(words: Sequence[str]) -> int:
@@ -20,17 +19,16 @@ def main(words: Sequence[str]) -> int:
         return 0 if words else 2
     chosen = lab(words[0])
     if chosen is None:
-        names = [each.name for each in LABS]
-        near = ", ".join(get_close_matches(words[0], names) or names)
+        near = ", ".join(nearest(words[0]))
         print(f"micrographia lab: there is no lab {words[0]!r}. There is: {near}.", file=sys.stderr)
         return 2
-    preset = chosen.preset_with_model if flag_value(words[1:], "--model") else "quick"
-    return run_lab(chosen, words[1:], command=f"lab {chosen.name}", preset=preset)
+    first, _ = only(Deciding, words[1:])
+    return run_lab(chosen, words[1:], command=f"lab {chosen.name}", preset=chosen.preset(first.model))
 
 
 def run_lab(chosen: Lab, words: Sequence[str], *, command: str, preset: str) -> int:
     """Parse the lab's Config from the words, run it, and show what it found."""
-    module = import_module(chosen.config)
+    module = chosen.config
     config, output = read_run_arguments(
         module.Config,
         words,
@@ -42,7 +40,7 @@ def run_lab(chosen: Lab, words: Sequence[str], *, command: str, preset: str) -> 
     from micrographia.core.store import new_run_path  # imports torch, which --help does without
 
     def make(out: Path, watch: Watch) -> Run:
-        return import_module(chosen.run).run(config, out=out, resume=output.resume, watch=watch)
+        return chosen.run(config, out=out, resume=output.resume, watch=watch)
 
-    out = (output.out or new_run_path(chosen.name, config)).absolute()
+    out = (output.out or new_run_path(chosen.name, flat(config))).absolute()
     return carry_out(make, output=output, out=out, command=command, words=words)

@@ -1,24 +1,33 @@
 """From words to a Config: tyro over the chosen command's dataclasses, none other.
 
+A dataclass within another gives its fields as flags of their own, without its name before them: `--lr`, not
+`--config.optimiser.lr`. Only the `base` of many networks keeps its name (`--base.lr`), as its fields are not theirs.
 `read_run_arguments` gives the Config with the preset's values as defaults and flags over them. With `--resume` and no
 `--preset`, the defaults are those of the Run that is there, so that `--resume --out DIR` is enough to go on.
 """
 
+import ast
 import dataclasses
+import inspect
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
+from tyro.constructors import StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig
 
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Output:
+class Destination:
     """Where a Run goes, and what is printed."""
 
     out: Path | None = None
@@ -35,95 +44,117 @@ class Output:
             raise BadConfig("--resume was given without --out, so that no Run is named to go on with. Give its folder.")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Folder:
+    """Where a Run goes on."""
+
+    out: Path | None = None
+    resume: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Deciding(Folder):
+    """The flags that decide the defaults of all others."""
+
+    preset: str | None = None
+    plan: Path | None = None
+    model: str | None = None
+
+
+def only(kind: type[T], words: Sequence[str]) -> tuple[T, list[str]]:
+    """These flags alone, and the words that are left without them."""
+    return tyro.cli(kind, args=list(words), return_unknown_args=True, add_help=False)
+
+
 PLAIN = (tyro.conf.HelptextFromCommentsOff, tyro.conf.DisallowNone)
 """Help from docstrings alone; what may be left out is left out, not given as None."""
+PREFIXED = "base"
+"""The field that keeps its name before its own fields; --help leaves these to the command of one network."""
 
 
-def asks_for_help(words: Sequence[str]) -> bool:
-    return not {"-h", "--help"}.isdisjoint(words)
-
-
-def parse(
-    kind: type[T],
-    words: Sequence[str],
-    *,
-    prog: str,
-    description: str,
-    default: T | None = None,
-    flat: bool = False,
-) -> T:
-    """The words as a dataclass. A value that the dataclass refuses is wrong usage: exit code 2, as for a wrong flag.
-
-    `flat`: the fields of inner dataclasses are flags of their own, without the name of the inner one before them.
-    """
+def parse(kind: type[T], words: Sequence[str], *, prog: str, description: str, default: T | None = None) -> T:
+    """The words as a dataclass. A value that the dataclass refuses is wrong usage: exit code 2, as for a wrong flag."""
     extra: dict[str, Any] = {} if default is None else {"default": default}
-    said = description.partition("`: ")[2] or description  # a module's docstring begins with the command itself
-    said = said[:1].upper() + said[1:]
+    text = description.partition("`: ")[2] or description  # a module's docstring begins with the command itself
+    text = text[:1].upper() + text[1:]
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.struct_rule(partial(_flattened, helping=not {"-h", "--help"}.isdisjoint(words)))
     try:
-        return tyro.cli(
-            kind,
-            args=list(words),
-            prog=prog,
-            description=said,
-            config=(*PLAIN, *((tyro.conf.OmitArgPrefixes,) if flat else ())),
-            **extra,
-        )
+        return tyro.cli(kind, args=list(words), prog=prog, description=text, config=PLAIN, registry=registry, **extra)
     except ValueError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _flattened(info: StructTypeInfo, *, helping: bool) -> StructConstructorSpec | None:
+    """tyro's rule for a dataclass, with inner ones as parts of it that add no name to the flags."""
+    if not dataclasses.is_dataclass(info.type):
+        return None
+    hints, docs = get_type_hints(info.type, include_extras=True), field_docs(info.type)
+    fields = []
+    for field in dataclasses.fields(info.type):
+        kind, inner = hints[field.name], dataclasses.is_dataclass(hints[field.name])
+        if inner and field.name != PREFIXED:
+            kind = Annotated[kind, tyro.conf.arg(name="")]
+        elif inner and helping:
+            kind = Annotated[kind, tyro.conf.Suppress]
+        fields.append(StructFieldSpec(field.name, kind, _default(field, info.default), docs.get(field.name)))
+    return StructConstructorSpec(info.type, tuple(fields))
+
+
+def _default(field: dataclasses.Field[Any], whole: Any) -> Any:
+    """The field's value in the default of the whole, else its own; tyro's sign for a flag that must be given."""
+    if dataclasses.is_dataclass(whole):
+        return getattr(whole, field.name)
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return (
+        tyro.constructors.MISSING_NONPROP if field.default_factory is dataclasses.MISSING else field.default_factory()
+    )
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass, its bases' fields among them, as one line."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        try:
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+        except (OSError, TypeError):  # made while running, or written in C
+            continue
+        for field, doc in pairwise(tree.body if isinstance(tree, ast.ClassDef) else ()):
+            if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
+                found[ast.unparse(field.target)] = " ".join(str(doc.value.value).split())
+    return found
 
 
 def read_run_arguments(
     config: type[T],
     words: Sequence[str],
     *,
-    presets: Mapping[str, Any],
+    presets: Mapping[str, Callable[[], T]],
     preset: str,
     prog: str,
     description: str,
-) -> tuple[T, Output]:
-    """The Config and Output that the words ask for. `preset` is the one used when the words name none."""
-    chosen = flag_value(words, "--preset")
-    place = flag_value(words, "--out")
-    stored = stored_config(Path(place)) if place and chosen is None and "--resume" in words else {}
-    name = chosen if chosen in presets else preset
-    fits = stored.keys() == {each.name for each in dataclasses.fields(config)}
-    defaults = config(**stored) if fits else presets[name]()
+) -> tuple[T, Destination]:
+    """The Config and Destination that the words ask for. `preset` is the one used when the words name none."""
+    first, _ = only(Deciding, words)
+    name = first.preset if first.preset in presets else preset
+    defaults = presets[name]()
+    if first.resume and first.out is not None and first.preset is None:
+        stored = stored_config(first.out)
+        defaults = with_fields(defaults, **stored) if stored.keys() == flat(defaults).keys() else defaults
     arguments = dataclasses.make_dataclass(
         "Arguments",
         [
             ("preset", Annotated[Literal[tuple(presets)], tyro.conf.arg(help="Which defaults; flags change them.")]),
-            ("config", Annotated[config, tyro.conf.arg(name="")]),
-            ("output", tyro.conf.OmitArgPrefixes[Output]),
+            ("config", config),
+            ("output", Destination),
         ],
         frozen=True,
     )
-    default = arguments(preset=name, output=Output(), config=defaults)
+    default = arguments(preset=name, config=defaults, output=Destination())
     found: Any = parse(arguments, words, prog=prog, description=description, default=default)
     return found.config, found.output
-
-
-def flag_value(words: Sequence[str], flag: str) -> str | None:
-    """The value given to a flag, as `--flag value` or `--flag=value`; None when it is not there."""
-    for word, following in zip(words, [*words[1:], None]):
-        if word == flag:
-            return following
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-    return None
-
-
-def without_flag(words: Sequence[str], flag: str, *, takes_value: bool) -> list[str]:
-    """The words without this flag and its value."""
-    kept, skip = [], False
-    for word in words:
-        if skip:
-            skip = False
-        elif word == flag:
-            skip = takes_value
-        elif not word.startswith(f"{flag}="):
-            kept.append(word)
-    return kept
 
 
 def stored_config(path: Path) -> dict[str, Any]:

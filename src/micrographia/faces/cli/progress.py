@@ -55,7 +55,7 @@ class Lines:
         passed, done = now - self._began, event.done - self._stage.done
         if passed > 0 and done > 0:
             rate = done / passed
-            parts.append(f"{words.number(rate)} per s")
+            parts.append(f"{words.format_number(rate)} per s")
             parts += [f"{duration((event.total - event.done) / rate)} left"] if event.done < event.total else []
         return ", ".join([*parts, *values(event)])
 
@@ -104,12 +104,12 @@ def pace(task: Task) -> str:
         return duration(task.finished_time or 0)
     if not task.speed:
         return ""
-    return f"{words.number(round(task.speed, 1))}/s, {duration((task.remaining or 0) / task.speed)} left"
+    return f"{words.format_number(round(task.speed, 1))}/s, {duration((task.remaining or 0) / task.speed)} left"
 
 
 def values(event: Progress) -> list[str]:
     """The figures beside the bar as words."""
-    return [f"{words.name(key)} {words.number(value)}" for key, value in event.values.items()]
+    return [f"{words.name(key)} {words.format_number(value)}" for key, value in event.values.items()]
 
 
 def duration(seconds: float) -> str:

@@ -1,9 +1,9 @@
 """Figure -> plotly: one function a kind, in the table `DRAW`.
 
 `draw` gives a plain dict of `data`, `layout` and `frames` with numpy arrays inside: plotly's own schema, without
-importing plotly. What a picture can be asked (log axes, a slider) stands in `layout.meta`; `with_controls` turns it
-into plotly's own buttons and slider for a notebook, and the report makes its own. Tables and the explorer are no
-plotly pictures: the report draws them itself.
+importing plotly. The controls of a picture (log axes, a slider) stand in `layout.meta`; `with_controls` turns it
+into plotly's own buttons and slider for a notebook, and the report makes its own. Tables, texts and widgets
+are no plotly pictures: the report draws them itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ import numpy as np
 
 from micrographia.core.figures import Figure
 from micrographia.faces.figures.axes import TICKS, Drawn, padded, span
+from micrographia.faces.figures.boards import board
 from micrographia.faces.figures.counts import bars, histogram
 from micrographia.faces.figures.curves import lines, scatter
 from micrographia.faces.figures.graphs import graph
@@ -29,6 +30,7 @@ DRAW: dict[str, Callable[[Mapping[str, Any]], Drawn]] = {
     "tokens": tokens,
     "attention": attention,
     "graph": graph,
+    "board": board,
 }
 
 MOVING = ("x", "y", "z", "text", "error_y", "marker", "customdata", "width")
@@ -68,7 +70,7 @@ def _at(figure: Figure, i: int) -> dict[str, Any]:
     if figure.kind == "histogram":
         values = np.asarray(data["values"], dtype=np.float64)
         data["_edges"] = np.histogram_bin_edges(values[np.isfinite(values)], bins=int(data.get("bins", 30)))
-    if figure.kind in ("heatmap", "attention"):
+    if figure.kind in ("heatmap", "attention", "board"):
         data["_reach"] = reach_of(data)
     return data | {name: figure.data[name][i] for name in figure.framed}
 

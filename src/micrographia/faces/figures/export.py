@@ -1,6 +1,6 @@
 """Figures as PNG and SVG, through the extra `png`: kaleido, and a Chrome or Chromium that it can drive.
 
-plotly and kaleido are imported when a picture is asked for, not before.
+plotly and kaleido are imported when a picture is drawn, not before.
 """
 
 import os
@@ -41,7 +41,7 @@ def pictures(figures: Sequence[Figure], kind: str) -> Iterator[tuple[str, bytes]
 
 
 def drawable(figures: Sequence[Figure]) -> list[Figure]:
-    """Those that plotly draws; tables and the explorer are the report's own."""
+    """Those that plotly draws; tables, texts and widgets are the report's own."""
     return [figure for figure in figures if figure.kind in DRAW]
 
 

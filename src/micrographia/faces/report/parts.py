@@ -7,51 +7,52 @@ from micrographia.core.claims import Judged, Run
 from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.report.markup import Html, join, tag, typeset
-from micrographia.faces.sections import Section, Table, flat
+from micrographia.faces.sections import Section, flat
+from micrographia.faces.tables import TextTable, table_of, texts_of
 
 
-def table(content: Table, *, caption: str = "") -> Html:
+def table(content: TextTable) -> Html:
     """A table that scrolls sideways on a narrow screen; numbers stand right, texts left."""
     head = tag(
         "tr",
         *(tag("th", typeset(name), class_=_side(content, i), scope="col") for i, name in enumerate(content.columns)),
     )
     rows = [_row(content, i) for i in range(len(content.rows))]
-    inner = tag("table", tag("caption", caption) if caption else "", tag("thead", head), tag("tbody", *rows))
-    return tag("div", inner, class_="scroll")
+    return tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll")
 
 
-def _row(content: Table, i: int) -> Html:
+def _row(content: TextTable, i: int) -> Html:
+    note = content.notes[i] if content.notes else ""
+    below = tag("span", typeset(note), class_="source below") if note else ""
     cells = [
-        tag("td", typeset(words.value(cell)), _note(content, i) if j == 0 else "", class_=_side(content, j))
+        tag("td", _cell(cell, j in content.texts), below if j == 0 else "", class_=_side(content, j))
         for j, cell in enumerate(content.rows[i])
     ]
     return tag("tr", *cells, class_="strong" if i in content.strong else None)
 
 
-def _note(content: Table, i: int) -> Html:
-    return (
-        tag("span", typeset(content.notes[i]), class_="source below")
-        if content.notes and content.notes[i]
-        else Html("")
-    )
+def _cell(text: str, is_text: bool) -> Html:
+    """A cell; where room is short the limits of an interval go below its figure, and neither is broken."""
+    figure, _, limits = text.partition(" (")
+    if is_text or not limits:
+        return typeset(text)
+    return Html(f"{typeset(figure)} {tag('span', typeset(f'({limits}'), class_='limits')}")
 
 
-def _side(content: Table, column: int) -> str:
+def _side(content: TextTable, column: int) -> str:
     return "text" if column in content.texts else "number"
 
 
-def section(content: Section) -> Html:
-    """A heading with its lead, its sentences, its preformatted lines and its table."""
-    return tag(
-        "section",
-        tag("h2", content.title),
-        tag("p", typeset(content.lead), class_="lead") if content.lead else "",
-        *(tag("p", typeset(paragraph)) for paragraph in content.paragraphs),
-        tag("pre", "\n".join(content.lines), class_="formula") if content.lines else "",
-        table(content.table) if content.table else "",
-        id=content.id,
-    )
+def section(content: Section, verdicts: Mapping[str, str], missing: Mapping[str, str]) -> Html:
+    """The Figures of a group below its name; one of the same name goes without a heading of its own.
+
+    `missing`: why a widget's script cannot be had, by its asset.
+    """
+    figures = [
+        figure(each, verdicts, missing, headed=each.title != content.title or len(content.figures) > 1)
+        for each in content.figures
+    ]
+    return tag("section", tag("h2", content.title), *figures, id=content.id)
 
 
 def badge(verdict: str) -> Html:
@@ -69,7 +70,7 @@ def claims(judged: Sequence[Judged]) -> Html:
     inner = tag("table", tag("thead", head), tag("tbody", *rows), class_="claims")
     lead = (
         "Every published statement beside what this run measured. A claim is judged at the presets it was made for; "
-        "elsewhere it is not run. One that was not reproduced stays here and says so."
+        "elsewhere it is not run. One that was not reproduced stays here, marked as failed."
     )
     return tag(
         "section",
@@ -97,16 +98,19 @@ def _claim(claim: Mapping[str, Any]) -> Html:
     )
 
 
-def figure(content: Figure, verdicts: Mapping[str, str]) -> Html:
-    """A place for the picture, which the page's script draws, with its caption below."""
-    body = _FIGURES.get(content.kind, _picture)(content)
+def figure(content: Figure, verdicts: Mapping[str, str], missing: Mapping[str, str], *, headed: bool = True) -> Html:
+    """A table or text with its lead; or a place for a picture, which the page's script draws, and its caption."""
+    caption = typeset(content.caption) if content.caption else ""
     notes = [tag("span", "After ", content.source, ". ", class_="source")] if content.source else []
     notes += [_bearing(name, verdicts.get(name)) for name in content.claims]
+    readable = content.kind in ("table", "text")
+    below = [*([] if readable else [caption, " "]), *notes]
     return tag(
         "figure",
-        tag("h3", typeset(content.title)),
-        body,
-        tag("figcaption", typeset(content.caption), " ", *notes),
+        tag("h3", typeset(content.title)) if headed else "",
+        tag("p", caption, class_="lead") if readable and caption else "",
+        _widget(content, missing) if content.kind == "widget" else _BODIES.get(content.kind, _picture)(content),
+        tag("figcaption", *below) if any(each.strip() for each in below) else "",
         id=f"figure-{content.name}",
     )
 
@@ -122,75 +126,24 @@ def _picture(content: Figure) -> Html:
     return tag("div", class_="picture", data_figure=content.name, role="img", aria_label=content.title)
 
 
-def _table_figure(content: Figure) -> Html:
-    rows = [list(row) for row in content.data["rows"]]
-    texts = frozenset(j for row in rows for j, cell in enumerate(row) if isinstance(cell, str))
-    strong = frozenset(int(i) for i in content.data.get("highlight") or ())
-    return table(Table([str(name) for name in content.data["columns"]], rows, strong, texts))
+def _table(content: Figure) -> Html:
+    return table(table_of(content.data))
 
 
-def _explorer(content: Figure) -> Html:
-    """The controls of the explorer; its script fills in chips, figures and curves."""
-    choices = [("key", "key set"), ("all", "all"), ("none", "none"), ("others", "all but the key set")]
-    rows = [("all", "all pairs"), ("train", "training pairs"), ("test", "unseen pairs")]
-    switches = tag(
-        "div",
-        tag(
-            "div",
-            *(tag("button", text, type="button", data_set=name) for name, text in choices),
-            class_="switch",
-            role="group",
-        ),
-        tag(
-            "div",
-            *(tag("button", text, type="button", data_rows=name, aria_pressed="false") for name, text in rows),
-            class_="switch",
-            role="group",
-        ),
-        class_="controls",
-    )
-    slider = tag(
-        "label",
-        tag("span", "checkpoint", class_="label"),
-        tag("input", type="range", min=0, value=0, step=1, data_part="checkpoint", aria_label="checkpoint"),
-        tag("output", data_part="label"),
-        class_="slider",
-    )
-    return tag(
-        "div",
-        switches,
-        tag("div", class_="chips", data_part="chips", role="group", aria_label="frequencies"),
-        slider,
-        tag("div", class_="readout", data_part="readout", aria_live="polite"),
-        tag("div", class_="picture", data_part="plot"),
-        class_="explorer",
-        data_explorer=content.name,
-    )
+def _text(content: Figure) -> Html:
+    paragraphs, lines = texts_of(content.data)
+    formula = tag("pre", "\n".join(lines), class_="formula") if lines else ""
+    return join(*(tag("p", typeset(paragraph)) for paragraph in paragraphs), formula)
 
 
-_FIGURES = {"table": _table_figure, "explorer": _explorer}
+def _widget(content: Figure, missing: Mapping[str, str]) -> Html:
+    """An empty place for the widget's script to fill, or why there is none."""
+    if reason := missing.get(str(content.data["asset"])):
+        return tag("p", f"This cannot be drawn: {reason}.", class_="failed")
+    return tag("div", class_="widget", data_widget=content.name)
 
 
-def tiles(measures: Mapping[str, Any]) -> Html:
-    """The few figures that a reader looks for first, large."""
-    found = [(key, measures[key]) for key in TILES if measures.get(key) is not None]
-    cells = [tag("div", tag("dt", TILES[key]), tag("dd", typeset(_large(key, value)))) for key, value in found]
-    return tag("dl", *cells, class_="tiles") if cells else Html("")
-
-
-def _large(key: str, value: Any) -> str:
-    return f"{words.value(100 * value)} %" if key in SHARES else words.value(value)
-
-
-SHARES = ("test_accuracy", "logit_variance_explained")
-TILES = {
-    "test_accuracy": "of unseen pairs right",
-    "train_loss": "training loss",
-    "test_loss": "test loss",
-    "trig_loss": "loss of the cosines alone",
-    "excluded_loss": "excluded loss",
-    "logit_variance_explained": "logit variance explained",
-}
+_BODIES = {"table": _table, "text": _text}
 
 
 def making(run: Run) -> Html:
@@ -199,7 +152,7 @@ def making(run: Run) -> Html:
         tag(
             "div",
             tag("h3", heading),
-            table(Table(("field", "value"), [[key, _shown(value)] for key, value in flat(content)])),
+            table(TextTable(("field", "value"), [[key, _exact(value)] for key, value in flat(content)])),
         )
         for heading, content in (("Config", run.config), ("Provenance", run.provenance))
         if content
@@ -207,5 +160,5 @@ def making(run: Run) -> Html:
     return tag("section", tag("h2", "How it was made"), tag("div", *columns, class_="columns"), id="making")
 
 
-def _shown(value: Any) -> Any:
-    return repr(value) if isinstance(value, float) else value
+def _exact(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else words.format_value(value)

@@ -6,7 +6,7 @@
 (() => {
   const FLOATS = { f4: Float32Array, f8: Float64Array, i1: Int8Array, u1: Uint8Array, i2: Int16Array, i4: Int32Array };
   const drawn = [];
-  const explorers = [];
+  const listeners = []; // what widgets want done when the theme changes
   let carried = null;
 
   // ---- unpacking ---------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@
     document.documentElement.dataset.theme = name;
     if (!carried) return;
     for (const { node, picture } of drawn) Plotly.update(node, {}, themed(picture));
-    for (const refresh of explorers) refresh();
+    for (const refresh of listeners) refresh();
   }
 
   function themed(picture) {
@@ -222,9 +222,33 @@
     return line;
   }
 
-  function redrawn(node, traces, layout) {
-    Plotly.react(node, traces, { ...layout, dragmode: touch ? false : "zoom" }, config);
-    if (!drawn.some((each) => each.node === node)) drawn.push({ node, picture: { layout: { height: layout.height } } });
+  // ---- widgets -----------------------------------------------------------------------------------------------
+
+  // Scripts of labs, carried before this one, have registered a function (element, data, tools) by their asset's name.
+  function startWidget(node) {
+    const data = carried.widgets[node.dataset.widget];
+    const draw = ((window.micrographia || {}).widgets || {})[data.asset];
+    const tools = {
+      Plotly, number,
+      theme: () => carried.themes[themeName()],
+      onTheme: (callback) => listeners.push(callback),
+    };
+    try {
+      if (!draw) throw new Error(`its script registered no ${data.asset}`);
+      draw(node, data, tools);
+    } catch (error) {
+      node.textContent = `This cannot be drawn: ${error.message}.`;
+      node.classList.add("failed");
+      console.error(error);
+    }
+  }
+
+  // 1200, 0.9712 or 1.3e-6.
+  function number(x) {
+    if (!Number.isFinite(x)) return "–";
+    if (Number.isInteger(x) && Math.abs(x) < 1e9) return String(x);
+    const small = Math.abs(x) < 1e-3 || Math.abs(x) >= 1e5;
+    return small ? x.toExponential(2).replace(/\.?0*e\+?/, "e") : String(Number(x.toPrecision(4)));
   }
 
   // ---- paper -------------------------------------------------------------------------------------------------
@@ -237,11 +261,15 @@
       const low = picture.layout.coloraxis || !picture.layout.height ? {} : { height: Math.round(0.72 * picture.layout.height) };
       Plotly.relayout(node, { autosize: false, width: Math.min(node.clientWidth, 660), ...low });
     }
+    for (const node of document.querySelectorAll(".widget .js-plotly-plot")) {
+      Plotly.relayout(node, { autosize: false, width: Math.min(node.clientWidth, 660) });
+    }
   });
   window.addEventListener("afterprint", () => {
     for (const { node, picture } of drawn) {
       Plotly.relayout(node, { autosize: true, width: null, height: fitted(picture.layout, node).height });
     }
+    for (const node of document.querySelectorAll(".widget .js-plotly-plot")) Plotly.relayout(node, { autosize: true, width: null });
     setTheme(before || "light");
   });
 
@@ -266,15 +294,12 @@
     script.textContent = library;
     document.head.append(script);
     const tree = JSON.parse(data);
-    carried = { pictures: revive(tree.pictures, false), explorers: revive(tree.explorers, true), themes: tree.themes, ticks: tree.ticks };
+    carried = { pictures: revive(tree.pictures, false), widgets: revive(tree.widgets, true), themes: tree.themes, ticks: tree.ticks };
     for (const node of document.querySelectorAll("[data-figure]")) {
       await show(node);
       await new Promise((next) => setTimeout(next));
     }
-    for (const node of document.querySelectorAll("[data-explorer]")) {
-      const themeOf = () => carried.themes[themeName()];
-      explorers.push(startExplorer(node, carried.explorers[node.dataset.explorer], themeOf, redrawn));
-    }
+    document.querySelectorAll("[data-widget]").forEach(startWidget);
     document.documentElement.dataset.ready = "yes";
   }
 

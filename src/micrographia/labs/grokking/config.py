@@ -6,10 +6,20 @@ sees all three phases in a minute; `tiny()` is the same machinery in seconds. No
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
-from micrographia.core.config import nearest_preset, positive, training, validate
+from micrographia.core.config import (
+    Blocks,
+    Machine,
+    Optimiser,
+    Schedule,
+    nearest_preset,
+    positive,
+    validate,
+    with_fields,
+)
 
 Operation = Literal["add", "subtract", "multiply", "polynomial"]
 
@@ -23,83 +33,38 @@ class Config:
     operation: Operation = "add"
     """add: a+b, subtract: a-b, multiply: a*b, polynomial: a^2+ab+b^2, all mod p."""
     train_fraction: float = 0.3
-    """Share of the pairs that the model sees."""
+    """Fraction of the pairs that the model is trained on."""
     split: Literal["shuffle", "randperm"] = "shuffle"
     """Which pairs: python's random.shuffle, as in the paper's code, or torch.randperm, as in TransformerLens' demo."""
     seed: int = 0
     """Seed of the initial weights, and of the split unless `split_seed` is given."""
     split_seed: int | None = None
-    """Seed of the split alone, to tell the share of weights and data apart."""
+    """Seed of the split alone, to separate the effects of weights and data."""
 
-    n_layers: int = 1
-    """Transformer blocks."""
-    d_model: int = 128
-    """Width of the residual stream."""
-    n_heads: int = 4
-    """Attention heads a layer."""
-    d_head: int = 32
-    """Width of a head."""
-    d_mlp: int = 512
-    """Neurons a layer."""
-    act: Literal["relu", "gelu", "swiglu"] = "relu"
-    """Activation of the neurons."""
-    norm: Literal["none", "layernorm", "rmsnorm"] = "none"
-    """Normalisation before attention, MLP and unembedding. The paper's mainline has none."""
-    positions: Literal["learned", "rotary"] = "learned"
-    """How the model knows positions."""
-    attn_bias: bool = False
-    """Biases in attention."""
-    mlp_bias: bool = True
-    """Biases in the MLP."""
-    tied: bool = False
-    """Unembed with the embedding's own weights."""
-    attention: bool = True
-    """False: an MLP over the operands' concatenated embeddings."""
-    mlp: bool = True
-    """False: attention only."""
-
-    lr: float = 1e-3
-    """Peak learning rate of AdamW."""
-    weight_decay: float = 1.0
-    """Decoupled decay on all parameters, biases and embeddings too."""
-    beta1: float = 0.9
-    """AdamW's decay of the mean."""
-    beta2: float = 0.98
-    """AdamW's decay of the square."""
-    eps: float = 1e-8
-    """AdamW's epsilon."""
-    warmup: int = 10
-    """Steps of linear warm-up; the first step has rate 0, as published."""
+    network: Blocks = field(default_factory=Blocks)
+    """The network. The defaults are the paper's mainline: one layer, no norm, no biases in attention."""
+    optim: Optimiser = field(default_factory=Optimiser)
+    """AdamW; the first step has rate 0, as published. Biases and embeddings decay too."""
     epochs: int = 40_000
     """Full-batch steps."""
 
-    eval_every: int = 1
-    """Epochs between test losses and norms."""
-    snapshots: int = 120
-    """Sets of weights kept for the measures along training: half spaced evenly in log epochs, half in epochs."""
-    checkpoint_every: int = 500
-    """Epochs between checkpoints to resume from."""
+    schedule: Schedule = field(default_factory=partial(Schedule, eval_every=1, snapshots=120, checkpoint_every=500))
+    """What is kept: snapshots half evenly spaced in log epochs, half in epochs. A step is an epoch."""
     plan: Literal["auto", "plain", "fast"] = "auto"
     """Forward and backward pass: the plain transformer, or the fast plan for one layer read at its last position."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the weights. The loss keeps the accuracy of a float64 log-softmax in either."""
-    device: str = "cpu"
-    """Where to train."""
-    threads: int | None = None
-    """CPU threads; by default the cores this process may use. Stored in the Run and reused on resumption."""
+    machine: Machine = field(default_factory=Machine)
+    """Where to train and measure."""
 
     def __post_init__(self) -> None:
-        sizes = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp")
-        sizes += ("epochs", "eval_every", "snapshots", "checkpoint_every")
         own = {
             "modulus must be at least 3": self.modulus >= 3,
             "train_fraction must lie strictly between 0 and 1": 0 < self.train_fraction < 1,
             "train_fraction must give at least one pair": self.train_fraction * self.modulus**2 >= 1,
-            "rotary positions need an even d_head": self.positions != "rotary" or self.d_head % 2 == 0,
-            "a model needs attention, an MLP, or both": self.attention or self.mlp,
             "multiply needs a prime modulus": self.operation != "multiply" or is_prime(self.modulus),
         }
-        validate(self, {**own, **positive(self, sizes), **training(self)})
+        validate(self, {**own, **positive(self, ("epochs",))})
 
     @property
     def effective_split_seed(self) -> int:
@@ -122,14 +87,14 @@ def quick() -> Config:
     Rate and decay were chosen on the phases of seeds 0 to 4 alone: all five memorise, form the circuit, clean up and
     settle within 725 epochs, and none slingshots, as two of five do at 3e-3 with decay 3.
     """
-    return dataclasses.replace(
+    return with_fields(
         paper(), lr=2e-3, weight_decay=5.0, epochs=1_200, eval_every=25, snapshots=48, checkpoint_every=200
     )
 
 
 def tiny() -> Config:
     """Same machinery, seconds on a CPU; it need not grok, so its claims are *not run*."""
-    return dataclasses.replace(
+    return with_fields(
         quick(),
         modulus=29,
         train_fraction=0.6,

@@ -1,91 +1,130 @@
-"""Config -> Run: train, measure, judge, store. The lab's only orchestrator.
+"""Config -> Run: train, measure, draw. The lab's only orchestrator.
 
 Everything is resumable: training goes on from its newest checkpoint, and what follows is computed anew from the
 snapshots, which is a matter of seconds.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from micrographia.core.claims import Run
-from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Progress, Watch, silent
-from micrographia.core.figures import Figure
-from micrographia.core.running import carry_out
-from micrographia.core.runtime import allowed_cores, generator, settings
+from micrographia.core.lab import Findings, run_lab
+from micrographia.core.runtime import generator
 from micrographia.core.small.trained import describe_model
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder, read_tensors
-from micrographia.core.train_loop import Rows
-from micrographia.labs.grokking.along import Along, measure_along
 from micrographia.labs.grokking.config import Config, preset_of
-from micrographia.labs.grokking.course import bands, phases_of
-from micrographia.labs.grokking.figures.course import of_training
-from micrographia.labs.grokking.figures.network import of_network
-from micrographia.labs.grokking.findings import find, measures
-from micrographia.labs.grokking.judge import judge_all
-from micrographia.labs.grokking.reading import Task, read
+from micrographia.labs.grokking.figures.network import of_network, tables
+from micrographia.labs.grokking.figures.training import explorer, of_progress, of_run, of_snapshots
+from micrographia.labs.grokking.measure import CLAIMS, measure
+from micrographia.labs.grokking.network import NetworkTensors, Problem, tensors_of
+from micrographia.labs.grokking.quantities import present_frequencies, used_frequencies
 from micrographia.labs.grokking.task import architecture, make_pairs, vocabulary
 from micrographia.labs.grokking.train import train_network
-from micrographia.labs.grokking.words import summary
+from micrographia.labs.grokking.training_curves import phases_of, training_curves
 
 LAB = "grokking"
 
 
 def run(config: Config, *, out: Path | None = None, resume: bool = False, watch: Watch = silent) -> Run:
-    """Train a network on the config's problem and take it apart.
+    """Train a network on the config's problem and analyse it.
 
     `out`: the Run's folder, by default a new one under the runs root. With `resume`, go on with what is there.
     Raises RunExists, RunLocked, BadConfig (another config is stored there), NonFiniteLoss, Interrupted, CannotWrite.
     """
     preset = preset_of(config)
-    return carry_out(config, _answer, lab=LAB, preset=preset, dtype=config.dtype, out=out, resume=resume, watch=watch)
+    return run_lab(
+        config, _work, lab=LAB, preset=preset, claims=CLAIMS, dtype=config.dtype, out=out, resume=resume, watch=watch
+    )
 
 
-def _answer(config: Config, folder: RunFolder, watch: Watch) -> None:
-    with settings(config.threads or allowed_cores(), config.device):
-        _train_and_judge(config, folder, watch)
+def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
+    arch, problem = architecture(config), Problem(config.modulus, config.operation, make_pairs(config).train)
+    describe_model(folder, arch, vocabulary(config))
+    rows = train_network(config, folder, watch)
+    snapshots = folder.snapshots()
+
+    def network_at(epoch: int) -> NetworkTensors:
+        return tensors_of(Transformer(arch, read_tensors(snapshots[epoch])), problem)
+
+    watch(Progress("find the frequencies", 0, 1, "network"))
+    network = network_at(config.epochs)
+    frequencies = present_frequencies(network)
+    ks = used_frequencies(network, frequencies)
+    watch(Progress("find the frequencies", 1, 1, "network"))
+    curves = training_curves(network_at, list(snapshots), ks, watch)
+    phases = phases_of(rows, curves, fourier=bool(ks))
+    results, measures = measure(
+        network, frequencies, phases=phases, start=network_at(0), generator=generator(config.seed)
+    )
+    # Beside the last one, the explorer carries all logits of the network that has memorised.
+    end = phases["memorised"]
+    memorised = [] if end is None else [min(curves.epochs[:-1], key=lambda epoch: abs(epoch - end))]
+    figures = [
+        *of_run(rows, phases),
+        *tables(results),
+        *of_snapshots(curves, ks),
+        *of_network(network, ks, frequencies),
+        *of_progress(curves, ks, phases),
+        explorer(curves, ks, {**{epoch: network_at(epoch) for epoch in memorised}, config.epochs: network}),
+    ]
+    results["title"] = title(config.operation, config.modulus)
+    return Findings(results, figures, measures, rows, opening(results, preset=preset_of(config)))
 
 
-def _train_and_judge(config: Config, folder: RunFolder, watch: Watch) -> None:
-    describe_model(folder, architecture(config), vocabulary(config))
-    try:
-        rows = train_network(config, folder, watch)
-    except (Interrupted, NonFiniteLoss) as error:
-        folder.set_status("interrupted" if isinstance(error, Interrupted) else "failed")
-        raise
-    results, figures = take_apart(config, folder, rows, watch)
-    claims = judge_all(results, results.pop("start"), preset=preset_of(config), config=folder.config)
-    results["claims"] = [judged.as_json() for judged in claims]
-    folder.finish(results, claims, figures, rows)
+def title(operation: str, modulus: int) -> str:
+    """The line that names a Run."""
+    return f"Grokking {OPERATIONS[operation]} modulo {modulus}"
 
 
-def take_apart(config: Config, folder: RunFolder, rows: Rows, watch: Watch) -> tuple[dict[str, Any], list[Figure]]:
-    """Everything that is read off the snapshots of a finished training. `start` holds the measures before training."""
-    arch, snapshots = architecture(config), folder.snapshots()
-    task = Task(config.modulus, config.operation, make_pairs(config).train)
-    watch(Progress("read the network", 0, 1, "network"))
-    found = find(arch, read_tensors(snapshots[config.epochs]), task, generator=generator(config.seed))
-    watch(Progress("read the network", 1, 1, "network"))
-    ks = found.key_frequencies
-    along = measure_along(snapshots, arch, task, ks, watch)
-    phases = phases_of(rows, along, fourier=bool(ks))
-    start = read_tensors(snapshots[0])
-    reading = read(arch, start, task)
-    before = measures(reading, arch, start, task, ks, generator(config.seed))
-    shown = {epoch: read(arch, read_tensors(snapshots[epoch]), task) for epoch in _shown(along, phases)}
-    figures = of_training(rows, along, ks, bands(phases), {**shown, config.epochs: found.reading})
-    figures += of_network(found.reading, ks, found.results["frequencies"])
-    results = {
-        "config": folder.config,
-        "phases": phases,
-        **found.results,
-        "start": {**found.results, "measures": before},
-    }
-    return {**results, "summary": summary(results, preset=preset_of(config))}, figures
+OPERATIONS = {"add": "addition", "subtract": "subtraction", "multiply": "multiplication", "polynomial": "a² + ab + b²"}
 
 
-def _shown(along: Along, phases: Mapping[str, Any]) -> list[int]:
-    """The snapshot nearest the end of memorisation: with the last, those whose full logits the report carries."""
-    epoch = phases.get("memorised")
-    return [] if epoch is None else [min(along.epochs[:-1], key=lambda e: abs(e - epoch))]
+def opening(results: Mapping[str, Any], *, preset: str = "") -> list[str]:
+    """Performance, frequencies and algorithm of a network in a sentence each, where there is something to report."""
+    m = results["measures"]
+    short = preset == "tiny" and (_unknown(m["test_accuracy"]) or m["test_accuracy"] < GENERALISES)
+    performance = f"{TOO_SHORT if short else ''}{_performance(m)}"
+    return [performance, *_frequencies(results), *_algorithm(m)]
+
+
+GENERALISES = MEMORISES = 0.99  # fraction of the pairs that must be right
+TOO_SHORT = "The preset tiny checks the installation and is too short to grok; take quick to see it. "
+
+
+def _performance(m: Mapping[str, Any]) -> str:
+    train, test = m["train_accuracy"], m["test_accuracy"]
+    if _unknown(test):
+        return f"{m['accuracy']:.1%} of all pairs are right; which pairs were trained on is not known."
+    if test >= GENERALISES:
+        return f"The network generalises: {test:.2%} of unseen pairs are right (test loss {m['test_loss']:.2g} nats)."
+    state = "has memorised only" if train >= MEMORISES else "has not learned the task"
+    return f"The network {state}: {train:.1%} of the training pairs are right, {test:.1%} of the others."
+
+
+def _frequencies(results: Mapping[str, Any]) -> list[str]:
+    keys, present = (", ".join(map(str, results[name])) for name in ("key_frequencies", "present"))
+    n = results["measures"]["n"] // 2
+    if "trig_loss" not in results["measures"]:
+        return ["The operation has no characters, so no Fourier circuit was looked for."]
+    if not present:
+        return [f"No frequency of {n} stands out of the null: no Fourier circuit was found."]
+    if keys:
+        return [f"Key frequencies: {keys} of {n}."]
+    return [f"The frequencies {present} of {n} are present, but no neurons of their own carry them: none is key."]
+
+
+def _algorithm(m: Mapping[str, Any]) -> list[str]:
+    if _unknown(m.get("trig_loss")):
+        return []
+    return [
+        f"Their cosines cos(w_k(a+b-c)) explain {m['logit_variance_explained']:.1%} of the logits' variance and alone "
+        f"have loss {m['trig_loss']:.2g} nats (network {m['loss']:.2g}, uniform guess {math.log(m['n']):.2g})."
+    ]
+
+
+def _unknown(value: float | None) -> bool:
+    return value is None or math.isnan(value)  # None where it was read from a stored Run

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from micrographia.core.config import flat
 from micrographia.core.runtime import generator
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.tokens import Vocabulary
@@ -65,10 +66,8 @@ def make_pairs(config: Config) -> Pairs:
 
 def architecture(config: Config) -> Architecture:
     """p residues and "=" as inputs and, as published, as outputs."""
-    shared = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "act", "norm", "positions", "attn_bias", "mlp_bias")
-    shared += ("tied", "attention", "mlp")
     vocab = config.modulus + 1
-    return Architecture(d_vocab=vocab, d_vocab_out=vocab, n_ctx=3, **{name: getattr(config, name) for name in shared})
+    return Architecture(d_vocab=vocab, d_vocab_out=vocab, n_ctx=3, **flat(config.network))
 
 
 def vocabulary(config: Config) -> Vocabulary:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from micrographia.core.config import flat
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch
 from micrographia.core.runtime import generator, torch_dtype
@@ -32,7 +33,7 @@ class Plan(Protocol):
 def make_plan(config: Config, pairs: Pairs, rows: Tensor) -> Plan:
     """The plan that `config.plan` asks for, over the rows marked."""
     arch = architecture(config)
-    tokens, labels = pairs.tokens[rows][None].to(config.device), pairs.labels[rows][None].to(config.device)
+    tokens, labels = (part[rows][None].to(config.machine.device) for part in (pairs.tokens, pairs.labels))
     if config.plan == "plain" or (config.plan == "auto" and not supports(arch)):
         return PlainObjective(arch, tokens, labels)
     if not supports(arch):
@@ -42,19 +43,12 @@ def make_plan(config: Config, pairs: Pairs, rows: Tensor) -> Plan:
 
 def make_optimiser(config: Config) -> AdamW:
     """AdamW with the config's choices."""
-    return AdamW(
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        beta1=config.beta1,
-        beta2=config.beta2,
-        eps=config.eps,
-        warmup=config.warmup,
-    )
+    return AdamW(**flat(config.optim))
 
 
 def snapshot_steps(config: Config) -> list[int]:
-    """0, the last epoch, and about `config.snapshots` between: half evenly on a log scale, half evenly in epochs."""
-    half = max(config.snapshots // 2, 1)
+    """0, the last epoch, and about `snapshots` between: half evenly on a log scale, half evenly in epochs."""
+    half = max(config.schedule.snapshots // 2, 1)
     spaced = [np.geomspace(1, config.epochs, half), np.linspace(0, config.epochs, half + 1)]
     return sorted({0, config.epochs, *np.concatenate(spaced).round().astype(int).tolist()})
 
@@ -62,7 +56,7 @@ def snapshot_steps(config: Config) -> list[int]:
 def fresh_weights(config: Config) -> Flat:
     """The published initialisation at this seed."""
     weights = init_ensemble(architecture(config), [generator(config.seed)], dtype=torch_dtype(config.dtype))
-    return weights.to(config.device)
+    return weights.to(config.machine.device)
 
 
 def train_network(config: Config, folder: RunFolder, watch: Watch) -> Rows:
@@ -86,8 +80,8 @@ def train_network(config: Config, folder: RunFolder, watch: Watch) -> Rows:
         loss="train_loss",
         measured=("test_loss", "test_accuracy", "squared_weights"),
         measure=measure,
-        measure_every=config.eval_every,
-        checkpoint_every=config.checkpoint_every,
+        measure_every=config.schedule.eval_every,
+        checkpoint_every=config.schedule.checkpoint_every,
         snapshots=snapshot_steps(config),
         shown={"train_loss": "train_loss", "test_loss": "test_loss"},
         advice="Lower lr or weight_decay, or train in float64.",
@@ -99,6 +93,6 @@ def train_network(config: Config, folder: RunFolder, watch: Watch) -> Rows:
         fresh=lambda: fresh_weights(config),
         objective=plan,
         optimiser=make_optimiser(config),
-        device=config.device,
+        device=config.machine.device,
         watch=watch,
     )

@@ -9,7 +9,7 @@ or not. Source: Kramar et al., "AtP*" (2024), on diagnostics.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,11 +19,13 @@ from micrographia.core.edits import Edit
 from micrographia.core.effects import Effects
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch, silent
+from micrographia.core.figures import Figure
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, first_difference
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Patch, Place, sweep
+from micrographia.core.titles import MODES, Mode
 from micrographia.core.tokens import ids_of
 from micrographia.methods.attribution.agreement import (
     Checked,
@@ -36,6 +38,14 @@ from micrographia.methods.attribution.agreement import (
     missed,
     slope,
 )
+from micrographia.methods.attribution.check_figures import (
+    calibration_row,
+    calibration_table,
+    flag_text,
+    points,
+    whole_row,
+    whole_tables,
+)
 from micrographia.methods.attribution.estimate import sides_of
 from micrographia.methods.attribution.passes import prompts_of
 from micrographia.methods.attribution.readers import cell_axes, place
@@ -47,6 +57,11 @@ CLOSE, ROUGH = 0.9, 0.6
 SCALE = 1.25
 """Where estimates are at least rough, a ratio of effects to estimates of this much or more (or its inverse or less) is
 reported: a correlation does not show it. Our choice."""
+MOST_FLAGS = 8
+EXCLUDED = (
+    "{n:,} places cannot have an effect, before the prompts differ or where a query would attend to a later key; they "
+    "were neither sampled nor counted."
+)
 
 
 class Spots(NamedTuple):
@@ -88,6 +103,8 @@ class Calibration:
     n_prompts: int
     n_patches: int
     n_idle: int
+    mode: Mode = "denoise"
+    metric: str = "metric"
 
     def __str__(self) -> str:
         return " ".join([*(sentence(each, self.unit) for each in self.kinds.values()), *self._warning()])
@@ -97,6 +114,38 @@ class Calibration:
             return []
         several = len(self.flags) > 1
         return [f"{len(self.flags)} flag{'s' * several}; the first: {self.flags[0]}."]
+
+    def table(self) -> list[dict[str, Any]]:
+        """How estimate and exact effect agree, a record a kind of Site."""
+        return [calibration_row(each, self.mode) for each in self.kinds.values()]
+
+    def wholes(self) -> list[dict[str, Any]]:
+        """Joint effects of whole Sites, and of all Sites of a kind, beside the sums of single effects."""
+        return [whole_row(some, each, self.flags, self.mode) for each in self.kinds.values() for some in each.wholes]
+
+    def sentences(self) -> list[str]:
+        """How far to trust each kind of Site; where estimate and exact effect disagree, the largest gap first."""
+        kinds = [sentence(each, self.unit) for each in self.kinds.values()]
+        flags = [f"{str(flag)[:1].upper()}{str(flag)[1:]}." for flag in self.flags[:MOST_FLAGS]]
+        return [
+            f"{MODES[self.mode].panel.capitalize()}.",
+            *kinds,
+            *([EXCLUDED.format(n=self.n_idle)] * bool(self.n_idle)),
+            *flags,
+        ]
+
+    def summary(self) -> str:
+        """Which kinds of Site are estimated how well, in one sentence."""
+        kinds: dict[str, list[str]] = {}
+        for each in self.kinds.values():
+            kinds.setdefault(trust(each.pearson.value, each.slope), []).append(each.kind)
+        said = "; ".join(f"those of {', '.join(names)} {verdict}" for verdict, names in kinds.items())
+        return f"Checked by {self.n_patches} exact patches ({self.mode}), the estimates rate as follows: {said}."
+
+    def figures(self) -> list[Figure]:
+        """The table of correlations, the tables of whole Sites, the sentences, and the estimate against the effect."""
+        tables = [calibration_table(self.table()), *whole_tables(self.wholes(), self.unit)]
+        return [*tables, *flag_text(self.sentences()), points(list(self.kinds.values()), self.mode, self.metric)]
 
 
 def calibrate(
@@ -138,7 +187,9 @@ def calibrate(
         kinds[each.kind] = found._replace(wholes=tuple(told))
     flags = [flag for each in kinds.values() for flag in flags_of(each, attribution.mode, attribution.gives)]
     n_idle = sum(each.n_idle for each in chosen)
-    return Calibration(kinds, tuple(flags), metric.unit, len(pairs), len(patches), n_idle)
+    return Calibration(
+        kinds, tuple(flags), metric.unit, len(pairs), len(patches), n_idle, attribution.mode, metric.name
+    )
 
 
 def _begin(model: Model, pairs: Pairs) -> int | None:

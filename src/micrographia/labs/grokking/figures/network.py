@@ -1,10 +1,11 @@
-"""What one network shows: spectra, heat maps in the token and the Fourier basis, neurons and attention.
+"""What one network shows: tables, spectra, heat maps in the token and the Fourier basis, neurons and attention.
 
 Figure numbers in `source` are those of Nanda et al., "Progress measures for grokking via mechanistic interpretability"
 (2023).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,143 +13,192 @@ import torch
 from torch import Tensor
 
 from micrographia.core.basis import n_frequencies
-from micrographia.core.figures import Figure
-from micrographia.labs.grokking import measure
-from micrographia.labs.grokking.figures.shared import PAPER, centred, components_of, ks_of
-from micrographia.labs.grokking.reading import Reading
+from micrographia.core.figures import Figure, bars, heatmap, histogram, table, text
+from micrographia.labs.grokking import quantities
+from micrographia.labs.grokking.network import NetworkTensors
 from micrographia.methods.fourier import spectra
+from micrographia.methods.fourier.neurons import NeuronClusters
+
+PAPER = "Nanda et al. 2023"
+CIRCUIT, NEURONS = "The circuit", "Neurons"
+MOST_VALUES = 12  # of a list in a cell
+Rows = Sequence[Mapping[str, Any]]
+COLUMNS = {
+    "frequencies": {
+        "k": "k", "kind": "kind", "energy": "logit energy", "p_value": "p-value", "loss_change": "loss rise without",
+        "own_neurons": "own neurons", "carried_by": "carried by",
+    },
+    "losses": {
+        "name": "what", "loss": "loss", "ratio": "to the network's", "accuracy": "accuracy",
+        "train_loss": "train loss", "test_loss": "test loss",
+    },
+    "neuron_directions": {"k": "k", "cosine": "as cos(w_k(a+b))", "sine": "as sin(w_k(a+b))"},
+    "attention": {
+        "head": "head", "k": "k", "fve": "variance explained", "alpha": "alpha", "beta": "beta", "to_a": "to a",
+        "to_b": "to b", "to_equals": "to equals",
+    },
+}  # fmt: skip
+HEADINGS = {"attention": "The wave of each head", "neuron_directions": "What the read-out takes from the neurons"}
+CAPTIONS = {
+    "replacements": "Parts of the network, and at last all of it, replaced by the formula above: how well does that do "
+    "the task?",
+    "ablations": "What is lost when a part is ablated, beside controls that should matter little.",
+    "energies": "Fraction of the row-centred logits in each cube that is present; the key ones are drawn strong.",
+    "logit components": "Norm over c of every product of a wave of a and one of b: a few blocks, cos and sin of one "
+    "frequency each.",
+    "logits": "Diagonal waves of a + b, highest where a + b = c; the two maps are the same but for a shift.",
+    "fve": "Most neurons lie at the right: one frequency explains nearly all their variance over pairs.",
+    "neurons": "Each neuron is periodic in a and in b with one frequency: the most periodic one of four frequencies.",
+    "neuron components": "Norm over neurons: the constant's row and column (waves of one operand) and the products of "
+    "equal frequency.",
+    "read-out": "Fourier norms over c of their rows of the neuron-to-logit map: cos and sin of k = {k} alone.",
+    "attention": "Each head's attention is a wave in a and in b; where it gives less to a, it gives more to b.",
+}
 
 
-def of_network(r: Reading, ks: Sequence[int], frequencies: Sequence[Mapping[str, Any]]) -> list[Figure]:
+def tables(results: Mapping[str, Any]) -> list[Figure]:
+    """What was found in numbers: frequencies, algorithm, replacements; and, not essential, everything else."""
+    figures = [_frequencies(results)]
+    if lines := results["algorithm"]:
+        figures.append(_section(text, "algorithm", "The algorithm, read off the weights", lines, preformatted=True))
+    if rows := results["replacements"]:
+        figures.append(_losses("replacements", "How well the algorithm alone does the task", rows))
+    if rows := results["ablations"]:
+        figures.append(_losses("ablations", "Ablations and their controls", rows, essential=False))
+    return [*figures, *_measures(results["measures"])]
+
+
+def _section(kind: Any, name: str, title: str, content: Any, **more: Any) -> Figure:
+    """Alone under its heading."""
+    return kind(name, title, content, group=title, **more)
+
+
+def _frequencies(results: Mapping[str, Any]) -> Figure:
+    rows, (keys, published) = results["frequencies"], (results[name] for name in ("key_frequencies", "published_rule"))
+    caption = f"Key frequencies: {', '.join(map(str, keys))}." if keys else "No key frequency was found."
+    caption += " The published rule, the dominant frequency of any neuron, gives: "
+    caption += f"{', '.join(map(str, published)) or 'none'}."
+    if results["overtones"]:
+        caption += " An overtone is present in the logits, but is carried by another frequency's neurons."
+    section = partial(_section, name="frequencies", title="The frequencies it uses")
+    if not rows:
+        return section(text, content=[caption])
+    strong = [i for i, row in enumerate(rows) if row["kind"] == "key"]
+    return section(table, content=rows, columns=COLUMNS["frequencies"], caption=caption, highlight=strong)
+
+
+def _losses(name: str, title: str, rows: Rows, essential: bool = True) -> Figure:
+    notes = [row["says"] for row in rows]
+    about = {"columns": COLUMNS["losses"], "caption": CAPTIONS[name], "essential": essential}
+    return _section(table, name, title, rows, notes=notes, **about)
+
+
+def _measures(measures: Mapping[str, Any]) -> list[Figure]:
+    """Plain figures in one table; rows of figures in a table of their own; one a frequency has a picture."""
+    inner = {name: rows for name, rows in measures.items() if name in HEADINGS and rows}
+    lists = {name for name, x in measures.items() if isinstance(x, list) and len(x) > MOST_VALUES}
+    rows = list(_flat({name: x for name, x in measures.items() if name not in inner.keys() | lists}))
+    about = {"columns": ["measure", "value"], "caption": "At the end of the run.", "essential": False}
+    return [
+        _section(table, "measures", "All measures", rows, **about),
+        *(
+            _section(table, f"measures_{name}", HEADINGS[name], found, columns=COLUMNS[name], essential=False)
+            for name, found in inner.items()
+        ),
+    ]
+
+
+def _flat(measures: Mapping[str, Any], prefix: str = "") -> Iterator[list[Any]]:
+    """Nested names with a comma between; the name of a tensor as it is."""
+    for name, x in measures.items():
+        label = prefix + (name if "." in name else name.replace("_", " "))
+        yield from _flat(x, f"{label}, ") if isinstance(x, Mapping) else [[label, x]]
+
+
+def of_network(r: NetworkTensors, ks: Sequence[int], frequencies: Rows) -> list[Figure]:
     """What the network itself shows."""
-    figures = [energies(frequencies, len(r.logits)), logits_by_component(r), logit_map(r)]
-    if r.neurons is not None:
-        figures += [fve_histogram(r), neuron_maps(r), neurons_by_component(r)]
-    if r.neurons is not None and ks:
-        figures.append(cluster_read_out(r, ks[0]))
-    return [*figures, *([attention_maps(r)] if r.pattern is not None else [])]
+    circuit = {"source": f"{PAPER}, figure 4", "group": CIRCUIT}
+    figures = [
+        _energies(frequencies, len(r.logits)),
+        _components("logits_fourier", "Logits in the 2-D Fourier basis", centred(r.logits),
+                    caption=CAPTIONS["logit components"], **{**circuit, "source": f"{PAPER}, figure 4c"}),
+        _maps("logits", "Logits of two answers", centred(r.logits)[..., :2], ["c = 0", "c = 1"],
+              caption=CAPTIONS["logits"], **circuit),
+    ]  # fmt: skip
+    clusters = quantities.neuron_frequencies(r)
+    if clusters is not None and r.neurons is not None and r.W_L is not None:
+        figures += _of_neurons(r.neurons, r.W_L, clusters, ks)
+    if r.pattern is not None:
+        panels = [f"head {i}" for i in range(r.pattern.shape[2])]
+        about = {"caption": CAPTIONS["attention"], "source": f"{PAPER}, figure 4a", "group": "Attention"}
+        figures.append(_maps("attention", 'Attention from "=" to a', r.pattern[..., 0], panels, **about))
+    return figures
 
 
-def energies(frequencies: Sequence[Mapping[str, Any]], n: int) -> Figure:
-    values = np.zeros(n_frequencies(n))
+def _energies(frequencies: Rows, n: int) -> Figure:
+    y = np.zeros(n_frequencies(n))
     for row in frequencies:
-        values[row["k"] - 1] = row["energy"]
-    return Figure(
-        name="energies",
-        kind="bars",
-        title="Logit energy in cos(w_k(a+b-c))",
-        caption="The share of the row-centred logits in each cube that is present; the key ones are drawn strong.",
-        source=f"{PAPER}, section 4.2",
-        claims=("logit-variance",),
-        data={"y": values, "names": ks_of(len(values)), "x_label": "frequency k", "y_label": "share of energy",
-              "highlight": [row["k"] - 1 for row in frequencies if row["kind"] != "overtone"]},
-        group="The circuit",
+        y[row["k"] - 1] = row["energy"]
+    return bars(
+        "energies", "Logit energy in cos(w_k(a+b-c))", y, names=ks_of(len(y)), x_label="frequency k",
+        y_label="fraction of energy", highlight=[row["k"] - 1 for row in frequencies if row["kind"] != "overtone"],
+        caption=CAPTIONS["energies"], source=f"{PAPER}, section 4.2", claims=["logit-variance"], group=CIRCUIT,
     )  # fmt: skip
 
 
-def logits_by_component(r: Reading) -> Figure:
-    norms = spectra.two_d_spectrum(centred(r.logits))
-    return _components(
-        "logits_fourier", "Logits in the 2-D Fourier basis", norms, "4c", "The circuit",
-        "Norm over c of every product of a wave of a and one of b: a few blocks, cos and sin of one frequency each.",
+def _of_neurons(neurons: Tensor, W_L: Tensor, clusters: NeuronClusters, ks: Sequence[int]) -> list[Figure]:
+    fve = clusters.fve.nan_to_num(0.0)
+    best = {int(clusters.frequency[i]): int(i) for i in fve.argsort(descending=True).flip(0)}
+    chosen = sorted(best.values(), key=lambda i: -float(fve[i]))[:4]
+    panels = [f"neuron {i} (k = {int(clusters.frequency[i])})" for i in chosen]
+    about = {"source": f"{PAPER}, figure 4b", "group": NEURONS}
+    figures = [
+        histogram("fve", "How much of a neuron one frequency explains", clusters.fve[~clusters.fve.isnan()].numpy(),
+                  bins=40, x_label="fraction of variance explained", y_label="neurons",
+                  marks=[{"name": "0.85", "x": 0.85}], caption=CAPTIONS["fve"], source=f"{PAPER}, figure 5a",
+                  claims=["neurons-one-frequency"], group=NEURONS),
+        _maps("neurons", "Four neurons over all pairs", neurons[..., chosen], panels, caption=CAPTIONS["neurons"],
+              **about),
+        _components("neurons_fourier", "Neurons in the 2-D Fourier basis", neurons,
+                    caption=CAPTIONS["neuron components"], **about),
+    ]  # fmt: skip
+    return [*figures, _cluster_read_out(W_L, clusters, ks[0])] if ks else figures
+
+
+def _cluster_read_out(W_L: Tensor, clusters: NeuronClusters, k: int) -> Figure:
+    own, n = (clusters.frequency == k).nonzero()[:, 0], W_L.shape[1]
+    norms = spectra.spectrum(W_L[own].T).rows if len(own) else torch.zeros(n, dtype=torch.float64)
+    return bars(
+        "cluster_read_out", f"What the neurons of k = {k} write to the logits", norms.float().numpy(),
+        names=components_of(n), x_label="component of c", y_label="norm", highlight=[2 * k - 1, 2 * k],
+        caption=CAPTIONS["read-out"].format(k=k), source=f"{PAPER}, figure 5b", group=NEURONS,
     )  # fmt: skip
 
 
-def neurons_by_component(r: Reading) -> Figure:
-    assert r.neurons is not None
-    return _components(
-        "neurons_fourier", "Neurons in the 2-D Fourier basis", spectra.two_d_spectrum(r.neurons), "4b", "Neurons",
-        "Norm over neurons: the constant's row and column (waves of one operand) and the products of equal frequency.",
-    )  # fmt: skip
+def _components(name: str, title: str, x: Tensor, **about: Any) -> Figure:
+    """The norm of each 2-D Fourier component, but of the constant, which would hide all else."""
+    norms = spectra.two_d_spectrum(x).clone()
+    norms[0, 0] = torch.nan
+    axes = components_of(len(norms))
+    labels = {"x_label": "component of b", "y_label": "component of a"}
+    return heatmap(name, title, norms.float().numpy(), x=axes, y=axes, **labels, **about)
 
 
-def _components(name: str, title: str, norms: Tensor, number: str, group: str, caption: str) -> Figure:
-    norms = norms.clone()
-    norms[0, 0] = torch.nan  # the mean over pairs would hide all else
-    components = components_of(len(norms))
-    data = {"z": norms[None].float().numpy(), "panels": [""], "x_label": "component of b", "y_label": "component of a"}
-    return Figure(
-        name=name, kind="heatmap", title=title, caption=caption, source=f"{PAPER}, figure {number}", group=group,
-        data={**data, "x_names": components, "y_names": components, "colour": "sequential"},
-    )  # fmt: skip
-
-
-def _maps(name: str, title: str, z: Tensor, panels: Sequence[str], number: str, group: str, caption: str) -> Figure:
-    data = {"z": z.float().numpy(), "panels": list(panels), "x_label": "b", "y_label": "a", "colour": "sequential"}
-    return Figure(
-        name=name,
-        kind="heatmap",
-        title=title,
-        caption=caption,
-        source=f"{PAPER}, figure {number}",
-        data=data,
-        group=group,
+def _maps(name: str, title: str, x: Tensor, panels: Sequence[str], **about: Any) -> Figure:
+    """Over all pairs: x (a, b, panel)."""
+    return heatmap(
+        name, title, x.permute(2, 0, 1).float().numpy(), panels=list(panels), x_label="b", y_label="a", **about
     )
 
 
-def logit_map(r: Reading) -> Figure:
-    return _maps(
-        "logits", "Logits of two answers", centred(r.logits)[..., :2].permute(2, 0, 1), ["c = 0", "c = 1"], "4",
-        "The circuit", "Diagonal waves of a + b, highest where a + b = c; the two maps are the same but for a shift.",
-    )  # fmt: skip
+def centred(logits: Tensor) -> Tensor:
+    return logits - logits.mean(-1, keepdim=True)
 
 
-def neuron_maps(r: Reading) -> Figure:
-    clusters = measure.neuron_frequencies(r)
-    assert clusters is not None
-    assert r.neurons is not None
-    best = clusters.fve.nan_to_num(0.0).argsort(descending=True)
-    firsts = {int(clusters.frequency[i]): int(i) for i in best.flip(0)}  # the best neuron of each frequency
-    chosen = sorted(firsts.values(), key=lambda i: -float(clusters.fve[i].nan_to_num(0.0)))[:4]
-    panels = [f"neuron {i} (k = {int(clusters.frequency[i])})" for i in chosen]
-    return _maps(
-        "neurons", "Four neurons over all pairs", r.neurons[..., chosen].permute(2, 0, 1), panels, "4b", "Neurons",
-        "Each neuron is periodic in a and in b with one frequency: the most periodic neuron of four frequencies.",
-    )  # fmt: skip
+def components_of(n: int) -> list[str]:
+    """Names of the rows of the Fourier basis: 1, cos 1, sin 1, ..."""
+    return ["1", *(f"{wave} {k}" for k in range(1, n) for wave in ("cos", "sin"))][:n]
 
 
-def attention_maps(r: Reading) -> Figure:
-    assert r.pattern is not None
-    heads = r.pattern[..., 0].permute(2, 0, 1)
-    panels = [f"head {i}" for i in range(len(heads))]
-    return _maps(
-        "attention", 'Attention from "=" to a', heads, panels, "4a", "Attention",
-        "Each head's attention is a wave in a and in b; where it gives less to a, it gives more to b.",
-    )  # fmt: skip
-
-
-def fve_histogram(r: Reading) -> Figure:
-    clusters = measure.neuron_frequencies(r)
-    assert clusters is not None
-    fve = clusters.fve[~clusters.fve.isnan()].numpy()
-    return Figure(
-        name="fve",
-        kind="histogram",
-        title="How much of a neuron one frequency explains",
-        caption="Most neurons stand at the right: one frequency explains nearly all their variance over pairs.",
-        source=f"{PAPER}, figure 5a",
-        claims=("neurons-one-frequency",),
-        data={"values": fve, "x_label": "fraction of variance explained", "y_label": "neurons", "bins": 40,
-              "marks": [{"name": "0.85", "x": 0.85}]},
-        group="Neurons",
-    )  # fmt: skip
-
-
-def cluster_read_out(r: Reading, k: int) -> Figure:
-    clusters = measure.neuron_frequencies(r)
-    assert clusters is not None
-    assert r.W_L is not None
-    own = (clusters.frequency == k).nonzero()[:, 0]
-    n = r.W_L.shape[1]
-    norms = spectra.spectrum(r.W_L[own].T).rows if len(own) else torch.zeros(n, dtype=torch.float64)
-    components = components_of(n)
-    return Figure(
-        name="cluster_read_out",
-        kind="bars",
-        title=f"What the neurons of k = {k} write to the logits",
-        caption=f"Fourier norms over c of their rows of the neuron-to-logit map: cos and sin of k = {k} alone.",
-        source=f"{PAPER}, figure 5b",
-        data={"y": norms.float().numpy(), "names": components, "x_label": "component of c", "y_label": "norm",
-              "highlight": [2 * k - 1, 2 * k]},
-        group="Neurons",
-    )  # fmt: skip
+def ks_of(count: int) -> list[str]:
+    return [str(k) for k in range(1, count + 1)]

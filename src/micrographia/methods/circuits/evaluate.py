@@ -1,0 +1,318 @@
+"""One evaluation of a circuit: from members in order to the smallest faithful circuit, and all that is measured of it.
+
+`ladder` follows circuits as they grow and gives both areas; `random_ladder` is its null. `evaluate` takes the first
+members of an order, or a circuit that is given, and measures faithfulness with its interval, completeness over random
+sets and over a set searched to be bad, minimality, circuits of the same size drawn at random, and the size that random
+orders need. Everything is exact: `alone` (see `ablate`) scores sets of members.
+Sources: Wang et al., "Interpretability in the wild" (2022), section 4; Mueller et al., "MIB" (2025), section 3.1.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from micrographia.core import figures
+from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.figures import Figure
+from micrographia.methods.circuits.ablate import Alone
+from micrographia.methods.circuits.judge import (
+    Faithfulness,
+    Null,
+    areas,
+    completeness,
+    faithfulness,
+    minimality,
+    random_null,
+    subsets,
+    worst_subset,
+)
+from micrographia.methods.circuits.members import Member
+
+FAITHFUL = 0.9
+"""A circuit is faithful when its faithfulness is within 1 - FAITHFUL of 1, on either side. Our choice."""
+BETWEEN = 16
+"""Sizes tried between two rungs of the ladder."""
+SHOWN = 30
+
+Step = Literal["interval", "subsets", "worst", "minimality", "null", "orders"]
+STEPS: tuple[Step, ...] = ("interval", "subsets", "worst", "minimality", "null")
+
+
+class Ladder(NamedTuple):
+    """How faithful circuits of one order are as they grow."""
+
+    sizes: tuple[int, ...]
+    shares: tuple[float, ...]
+    """The same as shares of all members."""
+    faithfulness: list[float]
+    helpful: list[float]
+    """That of circuits of the most helpful members, by signed score; the same where one order serves both."""
+    cpr: float
+    """Area under `helpful`: the larger, the better."""
+    cmd: float
+    """Area between `faithfulness` and 1: the smaller, the better."""
+
+    def min_share(self, faithful: float = FAITHFUL) -> float:
+        """The least share from which on every circuit tried is faithful; NaN where none is.
+
+        >>> Ladder((1, 2, 4), (0.25, 0.5, 1.0), [0.95, 0.2, 1.0], [0.95, 0.2, 1.0], 0.0, 0.0).min_share()
+        1.0
+        """
+        faithful_from = [_is_faithful(value, faithful) for value in self.faithfulness]
+        return next((share for i, share in enumerate(self.shares) if all(faithful_from[i:])), math.nan)
+
+
+def ladder(alone: Alone, order: Sequence[Member], helpful: Sequence[Member] | None = None) -> Ladder:
+    """Circuits of the first members of `order`, at the shares of all members that `judge.areas` takes.
+
+    `order` by size of score is meant for the CMD; `helpful`, by signed score, for the CPR. Cost: a dozen scores for
+    each of the two.
+    """
+    along = areas(alone, order)
+    signed = along if helpful is None else areas(alone, helpful)
+    by_size, by_help = _floats(along.faithfulness.values), _floats(signed.faithfulness.values)
+    return Ladder(along.sizes, along.shares, by_size, by_help, signed.cpr, along.cmd)
+
+
+def random_ladder(alone: Alone, members: Sequence[Member], generator: Generator, *, orders: int) -> Ladder:
+    """The mean over so many random orders: what a ladder shows without any score."""
+    each = [ladder(alone, shuffled(members, generator)) for _ in range(orders)]
+    mean: list[float] = np.mean([one.faithfulness for one in each], axis=0).tolist()
+    cpr, cmd = (float(np.mean(areas)) for areas in zip(*((one.cpr, one.cmd) for one in each)))
+    return Ladder(each[0].sizes, each[0].shares, mean, mean, cpr, cmd)
+
+
+def shuffled(members: Sequence[Member], generator: Generator) -> list[Member]:
+    """All of them in a random order."""
+    return [members[i] for i in torch.randperm(len(members), generator=generator).tolist()]
+
+
+def size_grid(n: int, *, first: int, parts: int) -> list[int]:
+    """Sizes to try: every one below `first`, then the multiples of n / `parts`, up to n.
+
+    >>> size_grid(20, first=4, parts=4)
+    [1, 2, 3, 5, 10, 15, 20]
+    """
+    sizes = {*range(1, first), *(round(n * part / parts) for part in range(1, parts + 1))} - {0}
+    return sorted(size for size in sizes if size <= n)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class CircuitEvaluation(Generic[Member]):
+    """A circuit and what was measured of it; a figure that was not asked for is NaN, or empty."""
+
+    members: tuple[Member, ...]
+    of: int
+    """Members that the circuit is cut from."""
+    ablation: str
+    """What stands in for everything outside. It defines the question, so it goes with every figure."""
+    faithfulness: float
+    interval: tuple[float, float]
+    """Of 95 %, over prompts; NaN for a single prompt."""
+    score: float
+    """The metric of the circuit alone, mean over prompts; below that of the model, and with everything ablated."""
+    model_score: float
+    empty_score: float
+    ladder: Ladder | None
+    incomplete_mean: float
+    """|F(C - K) - F(M - K)| over random sets K, in the metric's unit: the mean, then the worst of them."""
+    incomplete_max: float
+    incomplete_worst: float
+    """The same for a set K that was searched to be bad."""
+    adds: Mapping[Member, float] = field(default_factory=dict)
+    """What each member adds, as a share of the gap between the model and nothing."""
+    null: Null | None
+    """Circuits of the same size drawn at random."""
+    random_size: float
+    """The size at which random orders are first as faithful; the median order."""
+
+    @property
+    def share(self) -> float:
+        return len(self.members) / self.of
+
+    @property
+    def gap(self) -> float:
+        """How far the model and nothing are apart, in the metric's unit."""
+        return abs(self.model_score - self.empty_score)
+
+    @property
+    def nearest_random(self) -> float:
+        """The faithfulness nearest 1 among the circuits drawn at random."""
+        values = None if self.null is None else self.null.values
+        return math.nan if values is None else float(values[(1 - values).abs().argmin()])
+
+    def n_non_minimal(self, below: float) -> int:
+        """How many members change less than this share of the gap when they alone are left out."""
+        return sum(value < below for value in self.adds.values())
+
+    def table(self) -> dict[str, Any]:
+        """The figures by name, with the ablation that they depend on."""
+        low, high = self.interval
+        value = self.faithfulness
+        null = self.null and {"median": float(self.null.values.median()), "low": self.null.low, "high": self.null.high}
+        return {
+            "ablation": self.ablation,
+            "members": len(self.members),
+            "of": self.of,
+            "faithfulness": value if math.isnan(low) else {"value": value, "low": low, "high": high},
+            "score_alone": self.score,
+            "score_of_the_model": self.model_score,
+            "score_of_nothing": self.empty_score,
+            "incompleteness_random_sets": self.incomplete_mean,
+            "incompleteness_worst_set": self.incomplete_worst,
+            "null_faithfulness": null,
+            "null_p_value": self.null and self.null.at_least,
+            "cpr": self.ladder and self.ladder.cpr,
+            "cmd": self.ladder and self.ladder.cmd,
+        }
+
+    def figures(self, group: str = "") -> list[Figure]:
+        """Faithfulness along the ladder, and what each member adds, as far as they were measured."""
+        return [*self._ladder(group), *self._minimality(group)]
+
+    def _ladder(self, group: str) -> list[Figure]:
+        if self.ladder is None:
+            return []
+        return [
+            figures.lines(
+                "faithfulness",
+                "Faithfulness of circuits by size",
+                np.array([self.ladder.sizes] * 2),
+                np.array([self.ladder.faithfulness, self.ladder.helpful]),
+                names=["by absolute score", "by signed score"],
+                x_label="members kept",
+                y_label="faithfulness",
+                log_x=True,
+                marks=[{"name": "the circuit", "x": len(self.members)}],
+                caption=f"1 is the whole model, 0 all members replaced by {self.ablation}. Above 1, what is left out "
+                "works against the behaviour.",
+                source="Mueller et al. (2025), section 3.1",
+                group=group,
+            )
+        ]
+
+    def _minimality(self, group: str) -> list[Figure]:
+        if not self.adds:
+            return []
+        names = sorted(self.adds, key=lambda each: -self.adds[each])[:SHOWN]
+        return [
+            figures.bars(
+                "minimality",
+                "What each member adds",
+                np.array([[self.adds[each] for each in names]]),
+                names=[str(each) for each in names],
+                x_label="member",
+                y_label="share of the behaviour",
+                caption="By what share of the behaviour the circuit changes, up or down, when this member alone is "
+                "left out. Of several that do the same work, none may seem to add anything.",
+                group=group,
+            )
+        ]
+
+
+def evaluate(
+    alone: Alone,
+    order: Sequence[Member],
+    generator: Generator,
+    *,
+    circuit: Sequence[Member] | None = None,
+    members: Sequence[Member] | None = None,
+    along: Ladder | None = None,
+    faithful: float = FAITHFUL,
+    sizes: Sequence[int] | None = None,
+    steps: Sequence[Step] = STEPS,
+    n_subsets: int = 8,
+    n_null: int = 100,
+    n_orders: int = 6,
+    ablation: str = "",
+    watch: Watch = silent,
+) -> CircuitEvaluation[Member]:
+    """Evaluate the smallest faithful circuit of an order (all members, best first), or a `circuit` that is given.
+
+    The smallest is looked for at `sizes`; without them at the rungs of `along` (a ladder of this order, climbed here if
+    it is not given), then between the last rung that is not faithful and the first that is. `members` are all members
+    in the order in which random circuits count them. `steps` says what is measured, in the order in which it draws from
+    the generator; minimality draws nothing. Cost in scores: a dozen for a ladder, one a size, 2 `n_subsets`, 100 for
+    the worst set, one a member for minimality, `n_null`, and for "orders" one for each size and order.
+    """
+    everything = list(order if members is None else members)
+    if along is None and (sizes is None or circuit is not None):
+        along = ladder(alone, order)
+    if circuit is None:
+        circuit, tried, at = _smallest(alone, order, faithful, sizes, along)
+    else:
+        tried, at = faithfulness(alone, [frozenset(circuit)], everything), 0
+    inside = frozenset(circuit)
+
+    def orders() -> float:
+        random = (shuffled(order, generator) for _ in range(n_orders))
+        return float(np.median([len(_smallest(alone, each, faithful, sizes, None)[0]) for each in random]))
+
+    def bad_set() -> float:
+        return completeness(alone, inside, everything, [worst_subset(alone, inside, everything, generator)]).worst
+
+    measures: Mapping[Step, Callable[[], Any]] = {
+        "interval": lambda: tuple(tried.interval(generator)[at].tolist()),
+        "subsets": lambda: completeness(alone, inside, everything, subsets(inside, n_subsets, generator)).gaps,
+        "worst": bad_set,
+        "minimality": lambda: minimality(alone, inside, everything),
+        "null": lambda: random_null(alone, inside, everything, generator, draws=n_null),
+        "orders": orders,
+    }
+    found: dict[str, Any] = {}
+    for i, step in enumerate(steps):
+        watch(Progress("evaluate the circuit", i, len(steps), "measure"))
+        found[step] = measures[step]()
+    watch(Progress("evaluate the circuit", len(steps), len(steps), "measure"))
+    gaps: Tensor = found.get("subsets", torch.tensor([math.nan]))
+    return CircuitEvaluation(
+        members=tuple(circuit),
+        of=len(everything),
+        ablation=ablation,
+        faithfulness=float(tried.values[at]),
+        interval=found.get("interval", (math.nan, math.nan)),
+        score=float(tried.scores[at].mean()),
+        model_score=float(tried.model.mean()),
+        empty_score=float(tried.empty.mean()),
+        ladder=along,
+        incomplete_mean=float(gaps.mean()),
+        incomplete_max=float(gaps.max()),
+        incomplete_worst=found.get("worst", math.nan),
+        adds=found.get("minimality", {}),
+        null=found.get("null"),
+        random_size=found.get("orders", math.nan),
+    )
+
+
+def _smallest(
+    alone: Alone, order: Sequence[Member], faithful: float, sizes: Sequence[int] | None, along: Ladder | None
+) -> tuple[Sequence[Member], Faithfulness, int]:
+    """The smallest faithful circuit of those tried, or all members; their faithfulness; which of them it is."""
+    if sizes is not None:
+        tried = faithfulness(alone, [frozenset(order[:size]) for size in sizes], order)
+        at = next((i for i, f in enumerate(_floats(tried.values)) if _is_faithful(f, faithful)), len(sizes) - 1)
+        return order[: sizes[at]], tried, at
+    along = along or ladder(alone, order)
+    rungs = [size for size, f in zip(along.sizes, along.faithfulness) if _is_faithful(f, faithful)]
+    size = len(order)
+    if rungs:
+        below = max((rung for rung in along.sizes if rung < rungs[0]), default=0)
+        between = np.unique(np.linspace(below + 1, rungs[0], BETWEEN).round().astype(int)).tolist()
+        values = _floats(faithfulness(alone, [frozenset(order[:n]) for n in between], order).values)
+        # in another batch rounding may put the rung itself just below
+        size = next((n for n, f in zip(between, values) if _is_faithful(f, faithful)), rungs[0])
+    return order[:size], faithfulness(alone, [frozenset(order[:size])], order), 0
+
+
+def _is_faithful(value: float, faithful: float) -> bool:
+    """Within the slack of 1 on either side: a circuit that carries far more than the model is not faithful to it."""
+    return abs(1 - value) <= 1 - faithful
+
+
+def _floats(values: Tensor) -> list[float]:
+    return values.double().cpu().tolist()

@@ -1,0 +1,1 @@
+"""The script of a widget, as a lab would hold it."""
