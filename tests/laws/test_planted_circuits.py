@@ -43,7 +43,7 @@ from micrographia.methods.attribution.edges import edge_attribution
 from micrographia.methods.circuits.ablate import edges_alone, nodes_alone
 from micrographia.methods.circuits.judge import completeness, faithfulness, minimality
 from micrographia.methods.circuits.members import edge_scores, greedy, head, parts_of, top
-from micrographia.methods.explain import Effects, explain
+from micrographia.methods.explain import PairEffects, explain
 from micrographia.methods.patching import patch
 from micrographia.methods.paths import path_patch
 from micrographia.methods.ranking import areas
@@ -383,7 +383,7 @@ def test_a_gate_is_called_by_its_name(name):
     together = [torch.full((2, 2), share(mode, *parts)) for mode in MODES]
     estimate = [by_the_book(name, "atp", "noise")[site][:, pos, i].mean() for site, pos, i in parts]
     lost = -torch.stack(estimate) / (clean - corrupt)
-    found = explain(Effects([str(part.site) for part in parts], *alone, *together, lost))
+    found = explain(PairEffects([str(part.site) for part in parts], *alone, *together, lost))
     assert [said.reading for said in found if len(said.parts) == 2] == [word]
     if name == "backup":
         assert "self-repair" in found[0].sentence  # the estimate says more than the single ablation
