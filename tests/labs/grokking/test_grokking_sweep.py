@@ -5,7 +5,6 @@ import math
 import pytest
 from fake_members import FakeRuns, smallest
 
-from micrographia.core.config import flat
 from micrographia.core.errors import BadConfig, Interrupted, RunExists
 from micrographia.core.events import Note
 from micrographia.core.store import load_run, read_metrics, verify
@@ -93,14 +92,6 @@ def test_a_member_that_was_stopped_is_no_failure(fake, tmp_path):
         sweep(plan(), out=tmp_path / "sweep")
     fake.stopped = set()
     assert sweep(plan(), out=tmp_path / "sweep", resume=True).results["failures"] == []
-
-
-def test_a_stored_plan_that_names_its_runner_goes_on(fake, tmp_path):
-    """Sweeps and lotteries of before name the one runner that there is."""
-    run = sweep(plan(), out=tmp_path / "sweep")
-    assert run.config["runner"] == "local"
-    assert run.config["base"] == flat(plan().base)
-    assert sweep(plan(), out=tmp_path / "sweep", resume=True).results == run.results
 
 
 def test_another_plan_does_not_go_on_with_this_one(fake, tmp_path):

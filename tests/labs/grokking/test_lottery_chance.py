@@ -12,7 +12,7 @@ INIT, SPLIT = (place.ravel() for place in np.meshgrid(np.arange(INITS), np.arang
 
 
 def data(*, seed: int = 0, effect: float = 0.0, by_init: bool = True) -> Data:
-    """Winners drawn for each initialisation (or network); the second score predicts them at the second checkpoint alone."""
+    """Winners drawn for each initialisation (or network); the second score predicts them at the second t0."""
     rng = np.random.default_rng(seed)
     luck = rng.random((INITS, K))[INIT] if by_init else rng.random((len(INIT), K))
     won = luck.argsort(1).argsort(1) < WINNERS

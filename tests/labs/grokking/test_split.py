@@ -78,7 +78,9 @@ def test_the_rank_sum_is_that_of_scipy():
     generator = Generator().manual_seed(0)
     losses = torch.randint(0, 30, (200,), generator=generator).double()
     chosen = torch.rand(200, generator=generator) < 0.4
-    expected = mannwhitneyu(losses[chosen], losses[~chosen], method="asymptotic", use_continuity=False, alternative="less")
+    expected = mannwhitneyu(
+        losses[chosen], losses[~chosen], method="asymptotic", use_continuity=False, alternative="less"
+    )
     p_value = torch.special.ndtr(torch.tensor(rank_z(losses, chosen)))
     assert p_value.item() == pytest.approx(expected.pvalue, rel=1e-3)
 

@@ -10,6 +10,7 @@ import pytest
 
 from micrographia.core.config import flat
 from micrographia.core.errors import BadConfig
+from micrographia.labs.grokking.lottery.config import LotteryConfig
 from micrographia.labs.grokking.sweep.config import SweepConfig, members, plan_of, read_plan, settings, small, varying
 
 
@@ -119,3 +120,10 @@ def test_the_small_base_is_one_of_the_known_ones():
 
 def test_a_plan_may_name_the_one_runner():
     assert plan_of({"runner": "local"}) == plan_of({})
+
+
+@pytest.mark.parametrize(("config", "name"), [(SweepConfig(), "sweep-small"), (LotteryConfig(), "lottery-small")])
+def test_runs_that_are_stored_go_on(config, name):
+    """The stored form of the defaults is that of the Runs kept with the documentation, which name their runner."""
+    run = json.loads((Path(__file__).parents[3] / "docs" / "results" / name / "run.json").read_text(encoding="utf-8"))
+    assert json.loads(json.dumps(config.stored)) == run["config"]
