@@ -1,6 +1,6 @@
 """Hand-built circuits: every number derived by hand, and every method finds and misses what theory says.
 
-First exact effects and estimates against the numbers in the docstrings of `labs/ioi/planted`, by the textbook's plain
+First exact effects and estimates against the numbers in the docstrings of `labs/planted`, by the textbook's plain
 implementations (`textbook`); then the package's own methods against both.
 """
 
@@ -17,12 +17,12 @@ from micrographia.core.graph import graph_of
 from micrographia.core.prompts import Pairs, metric_of
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Patch, Place, places
-from micrographia.labs.ioi.planted.findings import scores_by
-from micrographia.labs.ioi.planted.found import MATCH, induction_shares
-from micrographia.labs.ioi.planted.hidden import AWAKE, SATURATED, backup_shares
-from micrographia.labs.ioi.planted.planted import GAIN as G
-from micrographia.labs.ioi.planted.planted import Part, Planted, edges
-from micrographia.labs.ioi.planted.theory import (
+from micrographia.labs.planted.measure import scores_by
+from micrographia.labs.planted.found import MATCH, induction_shares
+from micrographia.labs.planted.hidden import AWAKE, SATURATED, backup_shares
+from micrographia.labs.planted.planted import GAIN as G
+from micrographia.labs.planted.planted import Part, Planted, edges
+from micrographia.labs.planted.theory import (
     EDGE_WAYS,
     MODES,
     PLANTED,

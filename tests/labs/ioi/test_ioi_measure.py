@@ -13,8 +13,8 @@ from micrographia.core.sweep import Place
 from micrographia.labs.ioi import circuit, measure, network, roles
 from micrographia.labs.ioi.cases import FRAME, case_of, positions_of
 from micrographia.labs.ioi.grammar import IDS
-from micrographia.labs.ioi.planted.found import chain
-from micrographia.labs.ioi.planted.hidden import cancelling
+from micrographia.labs.planted.found import chain
+from micrographia.labs.planted.hidden import cancelling
 from micrographia.labs.ioi.spots import places_of
 from micrographia.labs.ioi.templates import BEHAVIOURS
 from micrographia.methods.circuits.members import parts_of

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from micrographia.core.graph import Edge
 from micrographia.core.sites import Site
-from micrographia.labs.ioi.planted.found import AFTER, AFTER_OTHER, chain, induction
-from micrographia.labs.ioi.planted.gates import and_gate, or_gate
-from micrographia.labs.ioi.planted.hidden import END, LEFT, RIGHT, SOURCE, backup, cancelling, saturated
-from micrographia.labs.ioi.planted.planted import Part, Planted, edges, heads
+from micrographia.labs.planted.found import AFTER, AFTER_OTHER, chain, induction
+from micrographia.labs.planted.gates import and_gate, or_gate
+from micrographia.labs.planted.hidden import END, LEFT, RIGHT, SOURCE, backup, cancelling, saturated
+from micrographia.labs.planted.planted import Part, Planted, edges, heads
 from micrographia.methods.ranking import areas
 
 Mode = Literal["denoise", "noise"]

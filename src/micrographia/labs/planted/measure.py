@@ -9,8 +9,8 @@ from torch import Tensor
 from micrographia.core.prompts import metric_of
 from micrographia.core.sites import Site
 from micrographia.core.sweep import grids
-from micrographia.labs.ioi.planted.planted import Planted
-from micrographia.labs.ioi.planted.theory import MODES, PLANTED, WAYS, Mode, Way, area, missed, missed_in_theory
+from micrographia.labs.planted.planted import Planted
+from micrographia.labs.planted.theory import MODES, PLANTED, WAYS, Mode, Way, area, missed, missed_in_theory
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.patching import patch
 

@@ -6,8 +6,8 @@ terms to m, and change nothing of what is derived here.
 
 from math import exp
 
-from micrographia.labs.ioi.planted.draft import LETTERS, Draft, N
-from micrographia.labs.ioi.planted.planted import GAIN, Planted, crowd, edges, heads, neurons, pairs_of, says
+from micrographia.labs.planted.draft import LETTERS, Draft, N
+from micrographia.labs.planted.planted import GAIN, Planted, crowd, edges, heads, neurons, pairs_of, says
 
 SOURCE, MIDDLE, END = 1, 2, 4
 CUE, AFTER, OTHER, AFTER_OTHER, ASKED = 1, 2, 3, 4, 5

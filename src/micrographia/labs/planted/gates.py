@@ -10,8 +10,8 @@ Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2
 from collections.abc import Sequence
 
 from micrographia.core.prompts import Pairs
-from micrographia.labs.ioi.planted.draft import ANSWERS, LETTERS, ON, YES, Draft
-from micrographia.labs.ioi.planted.planted import GAIN, YES_TO_ON, Planted, crowd, edges, heads, neurons, pairs_of
+from micrographia.labs.planted.draft import ANSWERS, LETTERS, ON, YES, Draft
+from micrographia.labs.planted.planted import GAIN, YES_TO_ON, Planted, crowd, edges, heads, neurons, pairs_of
 
 LEFT, RIGHT, END = 1, 2, 4
 THRESHOLD = 1.2

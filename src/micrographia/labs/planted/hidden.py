@@ -8,9 +8,9 @@ from math import exp
 import torch
 from torch import Tensor
 
-from micrographia.labs.ioi.planted.draft import ANSWERS, LETTERS, N_CTX, NO, ON, YES, Draft
-from micrographia.labs.ioi.planted.gates import yes_pairs
-from micrographia.labs.ioi.planted.planted import GAIN, YES_TO_ON, Planted, crowd, edges, heads, neurons
+from micrographia.labs.planted.draft import ANSWERS, LETTERS, N_CTX, NO, ON, YES, Draft
+from micrographia.labs.planted.gates import yes_pairs
+from micrographia.labs.planted.planted import GAIN, YES_TO_ON, Planted, crowd, edges, heads, neurons
 
 SOURCE, LEFT, RIGHT, END = 1, 2, 3, 4
 AWAKE = 8.0

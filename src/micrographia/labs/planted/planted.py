@@ -18,7 +18,7 @@ from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.tokens import ids_of
-from micrographia.labs.ioi.planted.draft import ANSWERS, N_LAYERS, ON, VOCABULARY, WORDS, YES, Draft, N
+from micrographia.labs.planted.draft import ANSWERS, N_LAYERS, ON, VOCABULARY, WORDS, YES, Draft, N
 
 GAIN = 2.0
 """Logits that a circuit's answer is worth."""

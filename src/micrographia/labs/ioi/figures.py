@@ -1,0 +1,351 @@
+"""All that a run of the lab shows: tables of results by section, and pictures of the first network that learned."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from micrographia.core import figures
+from micrographia.core.figures import Figure
+from micrographia.core.graph import Node
+from micrographia.core.graph_figure import drawn
+from micrographia.core.titles import KINDS, METHODS, MODES
+from micrographia.labs.ioi.analysis import BehaviourAnalysis, NetworkAnalysis
+from micrographia.labs.ioi.circuits import Circuits
+from micrographia.labs.ioi.grammar import BEHAVIOURS
+
+LEARNED, WHERE, TRUST, HEADS, CIRCUITS = (
+    "Behaviours",
+    "Localisation",
+    "Attribution beside exact patching",
+    "Kinds of head",
+    "Circuits",
+)
+SHOWN = {"ioi": ("z", "resid_pre"), "induction": ("z",)}
+"""Behaviour -> the kinds of Site whose effects are drawn."""
+PLACES = "one head at one position at a time"
+SHORT = {**METHODS, "atp-qk": "with QK-fix", "atp-star": "AtP*", "relp": "RelP", "ig": "integrated gradients"}
+Results = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+
+def of_networks(
+    networks: Sequence[NetworkAnalysis],
+    results: Results,
+    curves: Mapping[int, Mapping[str, Sequence[float]]],
+    n_heads: int,
+) -> list[Figure]:
+    """`curves`: the rows of each network's training, by seed."""
+    found = [_behaviours(results["behaviours"]), *_years(results["greater_by_probabilities"]), _training(curves)]
+    found += of_estimates(results)
+    for behaviour in SHOWN:
+        for network in [each for each in networks if behaviour in each.analysed][:1]:
+            analysed = network.analysed[behaviour]  # type: ignore[index]  # a Behaviour by its name
+            found += of_behaviour(behaviour, f"seed {network.seed}", analysed, n_heads, SHOWN[behaviour])
+    return [*found, _head_kinds(results["head_kinds"]), *_circuits(results["circuits"]), *_smallest(results)]
+
+
+def of_estimates(results: Results) -> list[Figure]:
+    """The tables of any model."""
+    rows = results["estimates_beside_exact_effects"]
+    if not rows:
+        return []
+    return [_estimates(rows), _correlations(rows), _trust(results), _asymmetry(results), _direct(results)]
+
+
+def of_behaviour(
+    behaviour: str, network: str, found: BehaviourAnalysis, n_heads: int, kinds: Sequence[str] = ("z", "resid_pre")
+) -> list[Figure]:
+    """Effects by position, estimates beside them, and circuits where they were looked for."""
+    about = f"{behaviour}, {network}"
+    pictures = [_map(behaviour, about, kind, found, n_heads) for kind in kinds] + [_scatter(behaviour, about, found)]
+    if found.circuits is not None:
+        pictures += [_ladders(behaviour, about, found.circuits), _edges(behaviour, about, found.circuits)]
+    return pictures
+
+
+def of_gpt2(results: Results) -> list[Figure]:
+    """The published analysis in figures."""
+    rows = [{"what": name.replace("_", " "), "value": value} for name, value in results["published_circuit"].items()]
+    columns = {"head": "head", "position": "position", "brings_back": "restored", "takes_away": "destroyed"}
+    return [
+        figures.table("published", "The published analysis", rows, group="The published analysis"),
+        figures.table(
+            "denoising",
+            "Heads with the largest effect",
+            results["heads_that_denoise"],
+            columns=columns,
+            caption=f"Shares of the gap in logit difference, {PLACES}: restored by denoising, destroyed by noising.",
+            group=WHERE,
+        ),
+    ]
+
+
+def _behaviours(rows: Sequence[Row]) -> Figure:
+    columns = {
+        "behaviour": "behaviour",
+        "networks_learned": "analysed",
+        "accuracy": "accuracy",
+        "by_chance": "shuffled answers",
+        "logit_difference": "logit difference",
+        "corrupt": "after the corrupt prompt",
+    }
+    cells = [{**row, "networks_learned": f"{row['learned']} of {row['networks']}"} for row in rows]
+    return figures.table(
+        "behaviours",
+        "What the networks learned",
+        cells,
+        columns=columns,
+        caption="On held-out prompts: medians over networks. Shuffled answers: judged by another prompt's answers.",
+        claims=("behaviours-learned",),
+        group=LEARNED,
+    )
+
+
+def _years(rows: Sequence[Row]) -> list[Figure]:
+    about = {"group": LEARNED, "essential": False, "source": "Hanna et al. 2023, section 2"}
+    columns = {"measure": "measure", "measured": "measured", "by_chance": "shuffled answers"}
+    return [figures.table("years", "Greater-than by probabilities", rows, columns=columns, **about)] if rows else []
+
+
+def _training(curves: Mapping[int, Mapping[str, Sequence[float]]]) -> Figure:
+    steps = np.asarray(next(iter(curves.values()))["step"], dtype=np.float64)
+    named = {
+        f"{behaviour}, seed {seed}": np.asarray(rows[f"{behaviour}_accuracy"], dtype=np.float64)
+        for behaviour in BEHAVIOURS
+        for seed, rows in curves.items()
+    }
+    seen = ~np.isnan(np.stack(list(named.values()))).any(0)
+    return figures.lines(
+        "course",
+        "Accuracy along training",
+        steps[seen],
+        np.stack([values[seen] for values in named.values()]),
+        names=list(named),
+        x_label="step",
+        y_label="accuracy",
+        highlight=[i for i, name in enumerate(named) if name.startswith("ioi")],
+        caption="The fraction of held-out prompts whose right answer has the largest logit. Every prompt holds a pair "
+        "of words that training never showed together, so what is learned is a rule.",
+        claims=("behaviours-learned",),
+        group=LEARNED,
+    )
+
+
+def _map(behaviour: str, about: str, kind: str, found: BehaviourAnalysis, n_heads: int) -> Figure:
+    z = np.stack([found.maps[kind][mode] for mode in MODES])
+    rows = [f"{i // n_heads}.{i % n_heads}" if kind == "z" else str(i) for i in range(z.shape[1])]
+    return figures.heatmap(
+        f"{behaviour}-{kind}",
+        f"Effect of {KINDS[kind]} by position: {about}",
+        z,
+        x=found.positions,
+        y=rows,
+        panels=[direction.panel for direction in MODES.values()],
+        value="share of the gap in logit difference",
+        diverging=True,
+        x_label="position",
+        y_label="layer.head" if kind == "z" else "layer",
+        caption=f"{MODES['denoise'].meaning} {MODES['noise'].meaning} A part that is enough alone may not be needed, "
+        "and the other way round. Below 0 a place works against the answer.",
+        source="Wang et al. (2022), section 3; Heimersheim and Nanda (2024)",
+        claims=("denoising-is-not-noising",) if kind == "z" else (),
+        group=WHERE,
+    )
+
+
+def _scatter(behaviour: str, about: str, found: BehaviourAnalysis) -> Figure:
+    points = found.points
+    return figures.scatter(
+        f"{behaviour}-estimate-beside-exact",
+        f"Attribution patching beside exact patching: {about}",
+        np.concatenate([each["exact"] for each in points.values()]),
+        np.concatenate([each["atp"] for each in points.values()]),
+        x_label="exact change of the logit difference",
+        y_label="estimated change of the logit difference",
+        colour=[kind for kind, each in points.items() for _ in each["exact"]],
+        categorical=True,
+        diagonal=True,
+        caption="Each point is one place. On the dashed line the estimate is the effect; a point near the horizontal "
+        "axis was missed.",
+        source="Nanda (2023), attribution patching",
+        group=TRUST,
+    )
+
+
+def _pivot(rows: Sequence[Row], field: str, label: str, heading: str) -> dict[str, Any]:
+    """A row for each value of `label`, a column for each method: the median."""
+    methods = [name for name in METHODS if any(row["method"] == name for row in rows)]
+    named: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        named.setdefault(row[label], {label: row[label]})[row["method"]] = row[field] and row[field]["median"]
+    return {"rows": list(named.values()), "columns": {label: heading} | {name: SHORT[name] for name in methods}}
+
+
+def _estimates(rows: Sequence[Row]) -> Figure:
+    return figures.table(
+        "estimates",
+        "Pearson's correlation with exact patching",
+        **_pivot(rows, "pearson", "site", "kind of Site"),
+        caption="Over places, by kind of Site: the mean over behaviours, its median over networks. AtP* and the last "
+        "two columns rank places by size only and are compared with the size of the effect: attribution patching "
+        "without its signs, and the activation norm as the baseline without a gradient. RelP scores no queries, keys "
+        "and patterns.",
+        group=TRUST,
+    )
+
+
+def _correlations(rows: Sequence[Row]) -> Figure:
+    sites = list(dict.fromkeys(row["site"] for row in rows))
+    methods = [name for name in METHODS if any(row["method"] == name for row in rows)]
+    values = {(row["site"], row["method"]): row["pearson"] for row in rows if row["pearson"]}
+
+    def bars(part: str) -> np.ndarray[Any, Any]:
+        return np.array([[values.get((site, way), {part: np.nan})[part] for site in sites] for way in methods])
+
+    return figures.bars(
+        "correlations",
+        "Estimate and exact effect: Pearson's correlation",
+        bars("median"),
+        names=sites,
+        low=bars("low"),
+        high=bars("high"),
+        series=[SHORT[way] for way in methods],
+        x_label="kind of Site",
+        y_label="Pearson's correlation",
+        caption="The median over networks of the mean over behaviours, with the least and the greatest network. An "
+        "estimate no better than the activation norm uses no gradient information.",
+        source="RelP (2508.21258) reports the same for GPT-2",
+        claims=("heads-before-stream", "neurons-before-mlp-outputs", "qk-fix-helps-queries", "relp-helps-mlp-outputs"),
+        group=TRUST,
+    )
+
+
+def _trust(results: Results) -> Figure:
+    return figures.text(
+        "trust",
+        "Calibration of attribution patching, by kind of Site",
+        [f"{text[:1].upper()}{text[1:]}" for text in results["how_far_to_trust"].values()],
+        caption="From one network: the largest estimates and a random sample, patched exactly.",
+        group=TRUST,
+        essential=False,
+    )
+
+
+def _asymmetry(results: Results) -> Figure:
+    columns = {"behaviour": "behaviour", "differ_by": "denoising and noising", "halves_of_the_prompts": "split half"}
+    return figures.table(
+        "mirrors",
+        "Denoising beside noising",
+        results["denoising_beside_noising"],
+        columns=columns,
+        caption="Difference of heads' effects by position, as a share of the larger. Split half: the same between two "
+        "halves of the prompts, denoising both.",
+        claims=("denoising-is-not-noising",),
+        group=WHERE,
+        essential=False,
+    )
+
+
+def _direct(results: Results) -> Figure:
+    return figures.table(
+        "direct",
+        "Direct logit attribution",
+        results["direct_parts"],
+        columns={"part": "part", "logits": "logits"},
+        caption="The direct effect of each part on the logit difference of ioi; z[2] is head 2.",
+        group=WHERE,
+        essential=False,
+    )
+
+
+def _head_kinds(rows: Sequence[Row]) -> Figure:
+    columns = {
+        "kind": "kind",
+        "by_looks": "attention criterion",
+        "by_patching": "path-patching criterion",
+        "both": "both of either",
+        "by_chance": "expected by chance",
+        "area": "area under ROC",
+    }
+    return figures.table(
+        "heads",
+        "Heads by two criteria",
+        [{**row, "both": f"{row['found_both_ways']} of {row['of']}"} for row in rows],
+        columns=columns,
+        caption="Attention criterion: where a head attends and what it copies. Path-patching criterion: a direct "
+        "effect, on the path of that kind, of at least a third of the largest. By chance: as many heads drawn at "
+        "random within their layers. Each list begins with the seed of its network.",
+        claims=("heads-found-twice",),
+        group=HEADS,
+    )
+
+
+def _circuits(rows: Sequence[Row]) -> list[Figure]:
+    members = {"nodes": "heads and MLPs by position", "edges": "edges"}
+    return [
+        figures.table(
+            f"circuits-{kind}",
+            f"CMD of circuits of {title}",
+            **_pivot(some, "cmd", "behaviour", "behaviour"),
+            caption="The area between a circuit's faithfulness and 1 as it grows, the smaller the better; medians over "
+            "networks. Chosen and judged on different prompts.",
+            claims=("attribution-beats-chance", "eap-ig-before-eap"),
+            group=CIRCUITS,
+        )
+        for kind, title in members.items()
+        if (some := [row for row in rows if row["members"] == kind])
+    ]
+
+
+def _smallest(results: Results) -> list[Figure]:
+    columns = {
+        "network": "network",
+        "behaviour": "behaviour",
+        "chosen": "chosen by",
+        "size": "components",
+        "parts_by_chance": "random order",
+        "faithfulness": "faithfulness",
+        "nearest_random": "nearest random",
+        "incomplete_by": "incompleteness",
+        "idle": "non-minimal",
+    }
+    rows = results["smallest_circuits"]
+    cells = [{**row, "chosen": SHORT[row["chosen_by"]], "size": f"{row['parts']} of {row['of']}"} for row in rows]
+    caption = "The smallest circuit whose faithfulness is within 0.1 of 1, by the method with the least CMD. "
+    caption += f"Outside the circuit: {rows[0]['outside']}." if rows else ""
+    about = {"caption": caption, "claims": ("small-circuit",), "group": CIRCUITS, "essential": False}
+    return [figures.table("smallest", "Smallest faithful circuits", cells, columns=columns, **about)] if rows else []
+
+
+def _ladders(behaviour: str, about: str, found: Circuits) -> Figure:
+    named = {SHORT[name]: one.faithfulness for name, one in found.nodes.items()}
+    named |= {f"edges, {SHORT[name]}": one.faithfulness for name, one in found.edges.items()}
+    return figures.lines(
+        f"{behaviour}-faithfulness",
+        f"Faithfulness of circuits by size: {about}",
+        np.array(found.nodes["exact"].shares),
+        np.array(list(named.values())),
+        names=list(named),
+        x_label="share of the parts that can reach the answer, or of the edges",
+        y_label="faithfulness",
+        log_x=True,
+        caption=f"1 is the whole model, 0 the model with every part replaced by {found.smallest.ablation}. Circuits "
+        "are chosen and judged on different prompts. Random order: the mean over several.",
+        source="Mueller et al., MIB (2025), section 3.1",
+        claims=("small-circuit", "attribution-beats-chance", "eap-ig-before-eap"),
+        group=CIRCUITS,
+    )
+
+
+def _edges(behaviour: str, about: str, found: Circuits) -> Figure:
+    links = {(Node.parse(writer), Node.parse(part)): share for writer, part, share in found.links}
+    return figures.graph(
+        f"{behaviour}-edges",
+        f"The strongest edges: {about}",
+        drawn(links, "share of the gap"),
+        caption="Estimated by edge attribution: orange edges carry the answer, blue ones work against it. a1.2 is head "
+        "2 of layer 1, m0 the MLP of layer 0; edges into a head's query, key and value are taken together.",
+        source="Syed et al. (2023); Hanna et al. (2024)",
+        group=CIRCUITS,
+    )
