@@ -1,4 +1,4 @@
-"""The task: prompt pairs from the grammar with their answers and roles, pairs of one wording, and how well a model does.
+"""The task: prompt pairs from the grammar, their answers and roles, and how well a model does on them.
 
 A corruption changes one thing and keeps the sentence one of the language (symmetric token replacement; Zhang and Nanda
 2023, "Towards best practices of activation patching"):

@@ -1,13 +1,11 @@
 """Circuits that can be found: nothing redundant, nothing saturated.
 
-Clean and corrupt answers are told apart by m = logit(right) - logit(wrong). G is `GAIN`. Murmurs add their own small
-terms to m, and change nothing of what is derived here.
+Clean and corrupt answers are compared by m = logit(right) - logit(wrong). G is `GAIN`. Weak distractors add their
+own small terms to m, and change nothing of what is derived here.
 """
 
-from math import exp
-
 from micrographia.labs.planted.draft import LETTERS, Draft, N
-from micrographia.labs.planted.planted import GAIN, Planted, crowd, edges, heads, neurons, pairs_of, says
+from micrographia.labs.planted.planted import GAIN, Planted, add_distractors, edges, heads, neurons, pairs_of, votes_for
 
 SOURCE, MIDDLE, END = 1, 2, 4
 CUE, AFTER, OTHER, AFTER_OTHER, ASKED = 1, 2, 3, 4, 5
@@ -16,13 +14,13 @@ MATCH = 3.0
 
 
 def chain() -> Planted:
-    """A letter is carried in two steps to the end, where a neuron for it says it: "<bos> B x y ?" -> "B".
+    """A letter is carried in two steps to the end, where a neuron writes its logit: "<bos> B x y ?" -> "B".
 
-    The carrier (L0.z, head 0) takes the letter from 1 to 2, the mover (L1.z, head 0) from 2 to 4. Speaker i of the
+    The carrier (L0.z, head 0) takes the letter from 1 to 2, the mover (L1.z, head 0) from 2 to 4. Writer i of the
     L2.neurons, relu(found_i + 1/2), is on in both runs and writes G to the logit of letter i. So m is linear in every
     part: clean +G, corrupt -G. By hand, for every method of either mode, up to the sign of the mode:
         carrier and mover   2 G
-        speaker             G for the right letter (off -> on) and G for the wrong one (on -> off), else 0
+        writer              G for the right letter (off -> on) and G for the wrong one (on -> off), else 0
     But GradDrop gives a path through k layers beyond its own (L - 1 - k) / (L - 1) of its effect, since only the layers
     that the path does not use let the gradient by: of L = 4, carrier 2 G / 3, mover 4 G / 3. Without an idle layer it
     would give the carrier 0.
@@ -34,8 +32,8 @@ def chain() -> Planted:
     draft.look(1, 0, {END: MIDDLE})
     draft.read(1, 0, "moved")
     draft.write(1, 0, "found")
-    _speakers(draft)
-    crowd(draft, [SOURCE], END, says())
+    _logit_writers(draft)
+    add_distractors(draft, [SOURCE], END, votes_for())
     rows = [(a, LETTERS[(i + 1) % N]) for i, a in enumerate(LETTERS)]
     pairs = pairs_of(
         [(f"<bos> {a} {f} {g} ?", f"<bos> {b} {f} {g} ?", a, b) for (a, b), f, g in zip(rows, "xyzxyz", "yzxxzy")]
@@ -43,17 +41,17 @@ def chain() -> Planted:
     roles = {
         "carrier": heads("z", 0, 0, MIDDLE),
         "mover": heads("z", 1, 0, END),
-        "speakers": neurons(2, END, range(N)),
+        "writers": neurons(2, END, range(N)),
     }
-    said = edges("input -> L0.v[0]", "L0.z[0] -> L1.v[0]", "L1.z[0] -> L2.mlp_pre", "L2.mlp_out -> logits")
-    return Planted("chain", draft.model(), pairs, roles, said)
+    known = edges("input -> L0.v[0]", "L0.z[0] -> L1.v[0]", "L1.z[0] -> L2.mlp_pre", "L2.mlp_out -> logits")
+    return Planted("chain", draft.model(), pairs, roles, known)
 
 
 def induction() -> Planted:
     """A previous-token head and an induction head: "<bos> A B D E A" -> "B"; corrupt "<bos> D B A E A" -> "E".
 
     The previous-token head (L0.z, head 0) writes to each position the letter before it. The induction head (L1, head 0)
-    asks at the end for the letter that stands there, and carries off the one that followed it. Speakers as in `chain`.
+    queries at the end for the letter that stands there, and moves the one that followed it. Writers as in `chain`.
     With p the attention at 5, one key matching with score s = 3 and five others: m = G (p_2 - p_4), and
         P = e^s / (e^s + 5)    the match's share; q = 1 / (e^s + 5) the others'
         clean and corrupt      m = +-M, M = G (P - q) = G (e^s - 1) / (e^s + 5)
@@ -61,7 +59,7 @@ def induction() -> Planted:
                                AtP, denoising: G s q (1 + M/G) at 2 and G s P (1 - M/G) at 4: too small, but far from 0
                                RelP: 0, since it holds patterns still. It misses this head, as it misses whatever acts
                                through queries and keys
-        induction head         2 M; speakers G (P - q) each
+        induction head         2 M; writers G (P - q) each
     """
     draft = Draft({"before": N, "found": N})
     draft.look(0, 0, {here: here - 1 for here in range(1, ASKED + 1)})
@@ -72,28 +70,23 @@ def induction() -> Planted:
         draft.key(1, 0, draft.at("before", letter), letter)
     draft.read(1, 0, "token")
     draft.write(1, 0, "found")
-    _speakers(draft)
-    crowd(draft, [CUE, OTHER], ASKED, says(step=1))
+    _logit_writers(draft)
+    add_distractors(draft, [CUE, OTHER], ASKED, votes_for(step=1))
     rows = [(i, (i + step) % N) for i in range(N) for step in (2, 3)]
     pairs = pairs_of([_repeated(LETTERS[i], LETTERS[(i + 1) % N], LETTERS[j], LETTERS[(j + 1) % N]) for i, j in rows])
     roles = {
         "previous token": heads("z", 0, 0, AFTER, AFTER_OTHER),
         "induction": heads("z", 1, 0, ASKED),
-        "speakers": neurons(2, ASKED, range(N)),
+        "writers": neurons(2, ASKED, range(N)),
     }
-    said = edges("input -> L0.v[0]", "L0.z[0] -> L1.k[0]", "L1.z[0] -> L2.mlp_pre", "L2.mlp_out -> logits")
-    return Planted("induction", draft.model(), pairs, roles, said)
-
-
-def induction_shares() -> tuple[float, float]:
-    """P and q of `induction`: the attention of the match, and that of each other position."""
-    return exp(MATCH) / (exp(MATCH) + 5), 1 / (exp(MATCH) + 5)
+    known = edges("input -> L0.v[0]", "L0.z[0] -> L1.k[0]", "L1.z[0] -> L2.mlp_pre", "L2.mlp_out -> logits")
+    return Planted("induction", draft.model(), pairs, roles, known)
 
 
 def _repeated(a: str, b: str, c: str, d: str) -> tuple[str, str, str, str]:
     return f"<bos> {a} {b} {c} {d} {a}", f"<bos> {c} {b} {a} {d} {a}", b, d
 
 
-def _speakers(draft: Draft) -> None:
+def _logit_writers(draft: Draft) -> None:
     for letter in range(N):
         draft.neuron(2, letter, {draft.at("found", letter): 1.0}, {draft.at("answer", letter): GAIN}, 0.5)

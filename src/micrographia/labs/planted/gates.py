@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from micrographia.core.prompts import Pairs
 from micrographia.labs.planted.draft import ANSWERS, LETTERS, ON, YES, Draft
-from micrographia.labs.planted.planted import GAIN, YES_TO_ON, Planted, crowd, edges, heads, neurons, pairs_of
+from micrographia.labs.planted.planted import GAIN, YES_TO_ON, Planted, add_distractors, edges, heads, neurons, pairs_of
 
 LEFT, RIGHT, END = 1, 2, 4
 THRESHOLD = 1.2
@@ -71,14 +71,14 @@ def _yes(draft: Draft) -> int:
 
 
 def _planted(name: str, draft: Draft, gate: range) -> Planted:
-    crowd(draft, [LEFT, RIGHT], END, YES_TO_ON)
+    add_distractors(draft, [LEFT, RIGHT], END, YES_TO_ON)
     on, off = LETTERS[:ON], LETTERS[ON:]
     words = [(f"{on[i]} {on[j]} {f}", f"{off[j]} {off[i]} {f}") for i in range(ON) for j, f in enumerate("xyz")]
     roles = {
         "inputs": (*heads("z", 0, 0, END), *heads("z", 0, 1, END)),
         "gate": neurons(1, END, gate),
     }
-    said = edges(
+    known = edges(
         "input -> L0.v[0]", "input -> L0.v[1]", "L0.z[0] -> L1.mlp_pre", "L0.z[1] -> L1.mlp_pre", "L1.mlp_out -> logits"
     )
-    return Planted(name, draft.model(), yes_pairs(words), roles, said)
+    return Planted(name, draft.model(), yes_pairs(words), roles, known)

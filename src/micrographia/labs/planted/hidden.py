@@ -3,14 +3,12 @@
 m = logit(yes) - logit(no); G is `GAIN`. Clean prompts start with a letter that is on, corrupt ones do not.
 """
 
-from math import exp
-
 import torch
 from torch import Tensor
 
 from micrographia.labs.planted.draft import ANSWERS, LETTERS, N_CTX, NO, ON, YES, Draft
 from micrographia.labs.planted.gates import yes_pairs
-from micrographia.labs.planted.planted import GAIN, YES_TO_ON, Planted, crowd, edges, heads, neurons
+from micrographia.labs.planted.planted import GAIN, YES_TO_ON, Planted, add_distractors, edges, heads, neurons
 
 SOURCE, LEFT, RIGHT, END = 1, 2, 3, 4
 AWAKE = 8.0
@@ -19,7 +17,7 @@ SATURATED = 20.0
 
 
 def backup() -> Planted:
-    """A head that takes over when another falls silent, and says as much: "<bos> A x y ?" -> "yes", else 0.
+    """A head that takes over when another is ablated, and gives the same answer: "<bos> A x y ?" -> "yes", else 0.
 
     The primary (L0, head 0) carries `on` from the source to the logit (G on) and to `done` (on). The backup (L1,
     head 0) carries it too, attending to the source with score 8 (1 - 2 done), to four others with 0. Its attention is
@@ -30,7 +28,7 @@ def backup() -> Planted:
                                is 700 times the exact effect of this patch, and nearly that of both heads together
         noising the backup     -G r: missed by all; noising both  -G (1 + r)
         denoising the primary  +G, both exact and estimated: the source is off, so a sleeping backup costs nothing
-        denoising the backup   +G r: in the clean run it slept, so its output says nothing: missed by all
+        denoising the backup   +G r: in the clean run it slept, so its output is zero: missed by all
         the primary's value    at the source: as the primary
         the backup's value     at the source: denoised +G w (it is awake), found by all; noised -G r, missed by all but
                                integrated gradients, for which it is awake half of the way
@@ -44,20 +42,17 @@ def backup() -> Planted:
     draft.query(1, 0, draft.at("place", END), 0, AWAKE)
     draft.query(1, 0, draft.at("done"), 0, -2 * AWAKE)
     draft.key(1, 0, draft.at("place", SOURCE), 0)
-    crowd(draft, [SOURCE], END, YES_TO_ON)
+    add_distractors(draft, [SOURCE], END, YES_TO_ON)
     roles = {
         "primary": heads("z", 0, 0, END),
         "primary's value": heads("v", 0, 0, SOURCE),
         "backup": heads("z", 1, 0, END),
         "backup's value": heads("v", 1, 0, SOURCE),
     }
-    said = edges("input -> L0.v[0]", "L0.z[0] -> logits", "L0.z[0] -> L1.q[0]", "input -> L1.v[0]", "L1.z[0] -> logits")
-    return Planted("backup", draft.model(), yes_pairs(_one_letter()), roles, said)
-
-
-def backup_shares() -> tuple[float, float]:
-    """w and r of `backup`: the backup's attention to the source, awake and at rest."""
-    return 1 / (1 + 4 * exp(-AWAKE)), 1 / (1 + 4 * exp(AWAKE))
+    known = edges(
+        "input -> L0.v[0]", "L0.z[0] -> logits", "L0.z[0] -> L1.q[0]", "input -> L1.v[0]", "L1.z[0] -> logits"
+    )
+    return Planted("backup", draft.model(), yes_pairs(_one_letter()), roles, known)
 
 
 def saturated() -> Planted:
@@ -74,7 +69,7 @@ def saturated() -> Planted:
                                AtP, found by the QK-fix; along the path of the inputs both switch together: found
         both heads' outputs    exact G each, and estimated so by all
         RelP                   holds patterns still: heads' outputs alone
-    Two faint heads (2 and 3) do the same with scores of 1/2 and a twentieth of the worth: the murmurs among q and k.
+    Two faint heads (2 and 3) do the same with scores of 1/2 and a twentieth of the worth: weak distractors at q and k.
     By the first the pointer has G / 20 (e^0.5 - 1) / (e^0.5 + 4) more.
     """
     draft = Draft({"asked": 1})
@@ -93,7 +88,7 @@ def saturated() -> Planted:
         draft.key(1, head, draft.at("on"), 0)
         draft.key(1, head, draft.at("place", SOURCE), 0, -2.0)  # the letter there is no candidate
         _left_yes_right_no(draft, head, worth)
-    crowd(draft, [SOURCE], END, YES_TO_ON)
+    add_distractors(draft, [SOURCE], END, YES_TO_ON)
     on, off = LETTERS[:ON], LETTERS[ON:]
     words = [(f"{on[i]} {on[j]} {off[i]}", f"{off[i]} {off[j]} {on[i]}") for i in range(ON) for j in range(ON)]
     roles = {
@@ -102,8 +97,10 @@ def saturated() -> Planted:
         "keys": heads("k", 1, 1, LEFT, RIGHT),
         "outputs": (*heads("z", 1, 0, END), *heads("z", 1, 1, END)),
     }
-    said = edges("input -> L0.v[0]", "L0.z[0] -> L1.q[0]", "input -> L1.k[1]", "L1.z[0] -> logits", "L1.z[1] -> logits")
-    return Planted("saturated", draft.model(), yes_pairs(words), roles, said)
+    known = edges(
+        "input -> L0.v[0]", "L0.z[0] -> L1.q[0]", "input -> L1.k[1]", "L1.z[0] -> logits", "L1.z[1] -> logits"
+    )
+    return Planted("saturated", draft.model(), yes_pairs(words), roles, known)
 
 
 def cancelling() -> Planted:
@@ -127,16 +124,16 @@ def cancelling() -> Planted:
     yes = draft.at("answer", ANSWERS.index(YES))
     for unit, (bias, sign) in enumerate([(0.5, -1), (-0.2, 1), (-0.8, -1)]):
         draft.neuron(1, unit, {draft.at("doubt"): 1.0}, {yes: sign * GAIN}, bias)
-    crowd(draft, [SOURCE], END, YES_TO_ON)
+    add_distractors(draft, [SOURCE], END, YES_TO_ON)
     roles = {"head": heads("z", 0, 0, END), "brakes": neurons(1, END, range(3))}
-    said = edges("input -> L0.v[0]", "L0.z[0] -> logits", "L0.z[0] -> L1.mlp_pre", "L1.mlp_out -> logits")
-    return Planted("cancelling", draft.model(), yes_pairs(_one_letter()), roles, said)
+    known = edges("input -> L0.v[0]", "L0.z[0] -> logits", "L0.z[0] -> L1.mlp_pre", "L1.mlp_out -> logits")
+    return Planted("cancelling", draft.model(), yes_pairs(_one_letter()), roles, known)
 
 
-def _to(says: dict[int, str], width: int) -> Tensor:
-    """A matrix (carried, answer) that writes 1 from each carried feature to the answer that it says."""
+def _to(answers: dict[int, str], width: int) -> Tensor:
+    """A matrix (carried, answer) that writes 1 from each carried feature to the answer that it stands for."""
     table = torch.zeros(width, len(ANSWERS), dtype=torch.float64)
-    for feature, answer in says.items():
+    for feature, answer in answers.items():
         table[feature, ANSWERS.index(answer)] = 1.0
     return table
 

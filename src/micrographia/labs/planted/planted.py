@@ -1,10 +1,10 @@
-"""Planted: a hand-built model, prompt pairs, and the parts of its circuit by the role they play; and the crowd around.
+"""Planted: a hand-built model, prompt pairs, and the parts of its circuit by the role they play; and distractors.
 
-Every free head and neuron joins the crowd, so that a circuit is found only by a method that tells it from those:
-decoys     see the letters that clean and corrupt prompts differ in, with five times the circuit's activation, and write
-           where nothing reads; their effect is exactly zero
-murmurs    do move the metric, straight and linearly, by about a hundredth of what the circuit does. A part of the
-           circuit whose score is not above the loudest murmur's is missed, however small a number it got
+Every free head and neuron is a distractor, so that a circuit is found only by a method that separates it from those:
+inert   they read the letters that clean and corrupt prompts differ in, with five times the circuit's activation, and
+        write where nothing reads; their effect is exactly zero
+weak    they do move the metric, directly and linearly, by about a hundredth of what the circuit does. A part of the
+        circuit whose score is not above the largest of theirs is missed, however small a number it got
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ from micrographia.labs.planted.draft import ANSWERS, N_LAYERS, ON, VOCABULARY, W
 GAIN = 2.0
 """Logits that a circuit's answer is worth."""
 WASTE = 5.0
-MURMUR = {"head": 0.02, "neuron": 0.01}
+WEAK = {"head": 0.02, "neuron": 0.01}
 
 
-class Part(NamedTuple):
+class PlantedPart(NamedTuple):
     """One place of one activation: `index` is a head or a neuron."""
 
     site: Site
@@ -35,12 +35,12 @@ class Part(NamedTuple):
 
 
 class Planted(NamedTuple):
-    """`roles`: what each part of the circuit does, and where it is. `edges`: who says to whom what makes the answer."""
+    """`roles`: what each part of the circuit does, and where it is. `edges`: those that carry the answer."""
 
     name: str
     model: Transformer
     pairs: Pairs
-    roles: Mapping[str, tuple[Part, ...]]
+    roles: Mapping[str, tuple[PlantedPart, ...]]
     edges: tuple[Edge, ...]
 
     @property
@@ -56,16 +56,16 @@ class Planted(NamedTuple):
         return ids_of(self.pairs.clean).shape[1], shape.d_mlp if site.kind == "neurons" else shape.n_heads
 
     @property
-    def circuit(self) -> frozenset[Part]:
+    def circuit(self) -> frozenset[PlantedPart]:
         return frozenset(part for parts in self.roles.values() for part in parts)
 
 
-def heads(kind: str, layer: int, head: int, *places: int) -> tuple[Part, ...]:
-    return tuple(Part(Site(kind, layer), pos, head) for pos in places)
+def heads(kind: str, layer: int, head: int, *places: int) -> tuple[PlantedPart, ...]:
+    return tuple(PlantedPart(Site(kind, layer), pos, head) for pos in places)
 
 
-def neurons(layer: int, pos: int, units: Sequence[int]) -> tuple[Part, ...]:
-    return tuple(Part(Site("neurons", layer), pos, unit) for unit in units)
+def neurons(layer: int, pos: int, units: Sequence[int]) -> tuple[PlantedPart, ...]:
+    return tuple(PlantedPart(Site("neurons", layer), pos, unit) for unit in units)
 
 
 def edges(*texts: str) -> tuple[Edge, ...]:
@@ -82,8 +82,8 @@ def pairs_of(rows: Sequence[tuple[str, str, str, str]]) -> Pairs:
     return Pairs(prompts[0], prompts[1], answers[0], answers[1], tuple(zip(clean, corrupt)))
 
 
-def says(*letters: str, step: int = 0) -> Tensor:
-    """What murmurs say of a letter: that `step` letters on; or "yes" to these letters."""
+def votes_for(*letters: str, step: int = 0) -> Tensor:
+    """The answer that weak distractors add to for each letter: that `step` letters on; or "yes" to these letters."""
     table = torch.zeros(N, len(ANSWERS), dtype=torch.float64)
     if letters:
         table[[ANSWERS.index(letter) for letter in letters], ANSWERS.index(YES)] = 1.0
@@ -92,13 +92,13 @@ def says(*letters: str, step: int = 0) -> Tensor:
     return table
 
 
-YES_TO_ON = says(*ANSWERS[:ON])
+YES_TO_ON = votes_for(*ANSWERS[:ON])
 
 
-def crowd(draft: Draft, sources: Sequence[int], end: int, opinion: Tensor) -> Draft:
-    """Fill every free head and neuron with decoys and murmurs, which at `end` see the letters at `sources`.
+def add_distractors(draft: Draft, sources: Sequence[int], end: int, votes: Tensor) -> Draft:
+    """Fill every free head and neuron with distractors, inert and weak, which at `end` read the letters at `sources`.
 
-    `opinion` (letter, answer) is what murmurs say. One more head brings the first letter to `echo`, for the neurons.
+    `votes` (letter, answer) is what weak ones add. One more head brings the first letter to `echo`, for the neurons.
     """
     echo = draft.free("head", 0)[0]
     draft.look(0, echo, {end: sources[0]})
@@ -109,18 +109,18 @@ def crowd(draft: Draft, sources: Sequence[int], end: int, opinion: Tensor) -> Dr
             draft.look(layer, head, {end: sources[n // 2 % len(sources)]})
             draft.read(layer, head, "token")
             if n % 2:
-                draft.write(layer, head, "answer", MURMUR["head"] * opinion)
+                draft.write(layer, head, "answer", WEAK["head"] * votes)
             else:
                 draft.write(layer, head, "waste", WASTE)
-        _neurons(draft, layer, opinion)
+        _neurons(draft, layer, votes)
     return draft
 
 
-def _neurons(draft: Draft, layer: int, opinion: Tensor) -> None:
-    """For each letter a decoy and a murmur. Their bias keeps them on, so that they are linear."""
+def _neurons(draft: Draft, layer: int, votes: Tensor) -> None:
+    """For each letter an inert and a weak one. Their bias keeps them on, so that they are linear."""
     free = draft.free("neuron", layer)
     for letter, unit in enumerate(free[:N]):
         draft.neuron(layer, unit, {draft.at("echo", letter): WASTE}, {draft.at("waste", letter): WASTE}, 0.5)
     for letter, unit in enumerate(free[N : 2 * N]):
-        answers = {draft.at("answer", i): MURMUR["neuron"] * float(x) for i, x in enumerate(opinion[letter])}
+        answers = {draft.at("answer", i): WEAK["neuron"] * float(x) for i, x in enumerate(votes[letter])}
         draft.neuron(layer, unit, {draft.at("echo", letter): 1.0}, answers, 0.5)
