@@ -27,8 +27,9 @@ from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import read_tensors, write_tensors
 from micrographia.core.training import AdamW, Layout, fresh_state, train
 from micrographia.labs.grokking.config import Config, paper, quick, tiny
-from micrographia.labs.grokking.measure import measure, present_frequencies
+from micrographia.labs.grokking.measure import measure
 from micrographia.labs.grokking.network import Problem, tensors_of
+from micrographia.labs.grokking.quantities import present_frequencies
 from micrographia.labs.grokking.task import architecture, make_pairs
 from micrographia.labs.grokking.train import fresh_weights
 

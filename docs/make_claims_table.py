@@ -65,7 +65,7 @@ def headlines(results: Path) -> str:
     for name, claim_id, preset in HEADLINES:
         claim = next(each for lab in LABS if lab.name == name for each in stated_claims(lab) if each["id"] == claim_id)
         own = as_stated(claim, stored(results, name, preset).get(claim_id))
-        null = words.NOTHING if own is None else words.value(own.get("null_measured"))
+        null = words.NOTHING if own is None else words.format_value(own.get("null_measured"))
         measured, verdict = (words.NOTHING, NOT_RUN) if own is None else (words.measured(own), own["verdict"])
         rows.append([claim["text"], words.published(claim), measured, null, f"*{verdict}*"])
     return "\n".join("| " + " | ".join(in_cell(cell) for cell in row) + " |" for row in rows)

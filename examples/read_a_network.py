@@ -35,4 +35,5 @@ for head in range(network.shape.n_heads):
 # Zero ablation: the neurons a tenth at a time.
 tenth = network.shape.d_mlp // 10
 for first in range(0, 10 * tenth, tenth):
-    print(f"neurons {first} to {first + tenth - 1} at zero: {accuracy(mg.zero('L0.neurons', unit=range(first, first + tenth))):.1%}")
+    without = mg.zero("L0.neurons", unit=range(first, first + tenth))
+    print(f"neurons {first} to {first + tenth - 1} ablated: {accuracy(without):.1%}")

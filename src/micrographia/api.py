@@ -26,7 +26,8 @@ from micrographia.core.store import find_run, list_runs, load_run
 from micrographia.core.titles import Mode
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens
 from micrographia.labs.catalogue import run_by_name
-from micrographia.methods import patching, paths
+from micrographia.labs.workbench.trace import positions_of
+from micrographia.methods import patching, paths, tracing
 from micrographia.methods.attribution.attribute import attribute as attribution
 from micrographia.methods.attribution.calibrate import Calibration, calibrate
 from micrographia.methods.attribution.edges import edge_attribution
@@ -239,7 +240,13 @@ def circuit(
         scores = dict(edge_scores(scored.graph, -scored.mean().double().cpu()))
         alone = edges_alone(model, pairs, own, scored.graph, ablation=outside)
     return evaluate(
-        alone, ranked(scores), generator(seed), faithful=faithful, members=list(scores), ablation=str(outside), watch=watch
+        alone,
+        ranked(scores),
+        generator(seed),
+        faithful=faithful,
+        members=list(scores),
+        ablation=str(outside),
+        watch=watch,
     )
 
 
@@ -255,8 +262,8 @@ def run(
     """A lab at a preset ("grokking", "ioi"), or a question to a model ("patch", "attribute", ...), as a Run on disk.
 
     `fields` are the flags of the command: `run("grokking", preset="quick", seed=1)`, `run("patch", model="gpt2",
-    clean=..., corrupt=..., answer=..., wrong=..., sites="L*.z", by="head,pos")`. A Run that was interrupted in `out` goes
-    on with `resume`. Raises BadConfig for an unknown name, preset or field, and what the work itself raises.
+    clean=..., corrupt=..., answer=..., wrong=..., sites="L*.z", by="head,pos")`. With `resume`, a Run that was
+    interrupted in `out` goes on. Raises BadConfig for an unknown name, preset or field, and what the work raises.
     """
     from micrographia.labs.workbench.config import QUESTIONS, read_question
 
@@ -276,7 +283,7 @@ def grok(*, preset: str = "quick", **fields: Any) -> Run:
 
 
 def analyse(file: Path | str, **choices: Any) -> Run:
-    """Identify and analyse a network of modular arithmetic that someone else trained; see `micrographia grok analyse`."""
+    """Identify and analyse a network of modular arithmetic that someone else trained (`micrographia grok analyse`)."""
     from micrographia.labs.grokking.analysis.run import analyse as identify
 
     return identify(Path(file), **choices)

@@ -117,18 +117,3 @@ def fake_figures() -> tuple[Figure, ...]:
             essential=False,
         ),
     )  # fmt: skip
-
-
-def fake_logits(n: int, keys: list[int], *, progress: float, rng: np.random.Generator) -> np.ndarray:
-    """(n, n, n) logits of a network that is `progress` (0 to 1) of the way from memorising to its circuit."""
-    a, b, c = np.ogrid[:n, :n, :n]
-    waves = sum(np.cos(2 * np.pi * k * (a + b - c) / n) * (1 + 0.2 * i) for i, k in enumerate(keys))
-    noise = rng.normal(size=(n, n, n)) * (2.0 - 1.7 * progress)
-    return (noise + 9.0 * progress**2 * waves).astype(np.float32)
-
-
-def fold(logits: np.ndarray) -> np.ndarray:
-    """Mean of the logits over the pairs of each sum s = a + b, (n, n) by [s, c]."""
-    n = len(logits)
-    s = np.add.outer(np.arange(n), np.arange(n)) % n
-    return np.stack([logits[s == value].mean(axis=0) for value in range(n)])

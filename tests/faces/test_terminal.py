@@ -9,7 +9,7 @@ from rich.console import Console
 
 from micrographia.core import figures
 from micrographia.core.figures import REQUIRED, Figure
-from micrographia.faces.tables import Table
+from micrographia.faces.tables import TextTable
 from micrographia.faces.terminal import SUMMARIES, print_figures, print_run, print_table, spark
 
 
@@ -55,7 +55,7 @@ def test_no_line_is_wider_than_the_terminal(run):
 def test_a_table_that_is_too_wide_goes_on_below_and_loses_nothing():
     columns = ["network", "task", *(f"measured figure {i}" for i in range(12))]
     rows = [[f"seed {i // 2}", "ab"[i % 2], *(f"{i}.{j:03}25" for j in range(12))] for i in range(4)]
-    wide = Table(columns, rows, texts=frozenset({0, 1}))
+    wide = TextTable(columns, rows, texts=frozenset({0, 1}))
     text = printed(lambda console: print_table(console, wide))
     assert max(map(len, text.splitlines())) <= 80
     assert all(cell in text for row in rows for cell in row)
@@ -68,7 +68,7 @@ def test_a_table_that_is_too_wide_goes_on_below_and_loses_nothing():
 def test_names_and_figures_stay_whole_however_narrow_it_is():
     words = ["operation-subtract_seed-0", "several short words that may well be folded"]
     figures = ["0.93 (0.88 to 0.95)", "107,035", "-0.0012"]
-    content = Table(["name", "what", "r", "n", "x"], [[*words, *figures]] * 2, texts=frozenset({0, 1}))
+    content = TextTable(["name", "what", "r", "n", "x"], [[*words, *figures]] * 2, texts=frozenset({0, 1}))
     for width in (80, 60, 44):
         text = printed(lambda console: print_table(console, content), width=width)
         assert max(map(len, text.splitlines())) <= width

@@ -31,6 +31,7 @@ def test_the_wall_stands(rule: Rule):
 def test_there_is_something_to_guard():
     assert {"core", "methods", "labs", "faces"} <= {file.floor for file in FILES}
     assert len(FILES) > 40
+    assert EXAMPLES
 
 
 def test_the_labs_that_faces_must_not_know_are_those_that_there_are():
@@ -211,6 +212,65 @@ HARMLESS = [
 @pytest.mark.parametrize(("path", "text"), HARMLESS, ids=[f"{path}-{i}" for i, (path, _) in enumerate(HARMLESS)])
 def test_the_walls_let_honest_work_pass(path: str, text: str):
     assert not [sentence for rule in RULES for sentence in rule(source(path, text))]
+
+
+SHARED_NAMES = {  # class name -> the files that may each define one
+    "Config": "labs/*/config.py",  # a lab's choices: its module says whose
+    "Arguments": "faces/cli/*.py",  # a command's flags, read by nobody else
+}
+MANY_MEANINGS = {  # class name -> how many definitions there are as yet; each of them is to get a name of its own
+    # results of methods and labs
+    "Judged": 2,
+    "Traced": 2,
+    # what is read of a network
+    "Lens": 2,
+    # data, tasks and their parts
+    "Pairs": 2,
+    "Part": 4,
+    "Problem": 2,
+    "Table": 3,
+    "Task": 2,
+    # what a face shows
+    "Output": 2,
+    "Shown": 2,
+}
+
+
+def test_a_class_name_means_one_thing():
+    where = {
+        name: [path for path in paths if not PurePosixPath(path).match(SHARED_NAMES.get(name, "-"))]
+        for name, paths in walls.public_classes(FILES).items()
+    }
+    many = {name: paths for name, paths in where.items() if len(paths) > MANY_MEANINGS.get(name, 1)}
+    assert not many, "a public class name occurs once"
+    settled = {name for name in MANY_MEANINGS if len(where.get(name, ())) < 2}
+    assert not settled, "these names mean one thing by now: take them off MANY_MEANINGS"
+
+
+@pytest.mark.parametrize("name", SHARED_NAMES)
+def test_a_name_that_may_be_shared_is(name):
+    assert len(walls.public_classes(FILES)[name]) > 1
+
+
+def test_a_class_name_that_occurs_twice_is_found():
+    files = [
+        source("core/a.py", "class A: ...\nclass _B: ..."),
+        source("labs/b.py", "def f():\n    class A: ...\nclass _B: ..."),
+    ]
+    assert walls.public_classes(files) == {"A": ["core/a.py", "labs/b.py"]}
+
+
+EXAMPLES = sorted((PACKAGE.parents[1] / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_imports_the_facade_alone(path):
+    assert not walls.beside_the_facade(source(path.name, path.read_text(encoding="utf-8")))
+
+
+def test_what_an_example_imports_beside_the_facade_is_found():
+    text = "import sys, torch\nimport micrographia as mg\nfrom micrographia.core.sites import Site"
+    assert walls.beside_the_facade(source("one.py", text)) == ["torch", "micrographia.core.sites.Site"]
 
 
 LIGHT = [

@@ -8,7 +8,7 @@ What cannot be known without running the code (a method called `rename` on an un
 import ast
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -377,6 +377,22 @@ def measures_only_measure(source: Source) -> Iterator[str]:
         yield source.at(
             source.tree, f"{len(source.text.splitlines())} lines; at most 150, or a lower floor lacks a tool"
         )
+
+
+def public_classes(files: Iterable[Source]) -> dict[str, list[str]]:
+    """Where each public class is defined: its files, in their order, a file once for each definition."""
+    found: dict[str, list[str]] = {}
+    for file in files:
+        for node in ast.walk(file.tree):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(file.path))
+    return found
+
+
+def beside_the_facade(source: Source) -> list[str]:
+    """What an example imports beside `micrographia` itself and the standard library."""
+    names = (name for name, _ in source.imports)
+    return [name for name in names if name != "micrographia" and _top(name) not in sys.stdlib_module_names]
 
 
 RULES: tuple[Rule, ...] = (

@@ -8,29 +8,35 @@ import html as escaping
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from micrographia.core.claims import Run
 from micrographia.core.errors import UserError
 from micrographia.core.figures import Figure
 from micrographia.faces import words
+from micrographia.faces.report.write import write_report
 from micrographia.faces.sections import subtitle, summary, title
 
-REPORT = "report.html"
-RESULTS = {"micrographia.core.effects": "Effects"}
-"""Module and name of the results that display themselves."""
+RESULTS = {
+    "micrographia.core.effects": "Effects",
+    "micrographia.methods.attribution.calibrate": "Calibration",
+    "micrographia.methods.attribution.edges": "EdgeAttribution",
+    "micrographia.methods.circuits.evaluate": "CircuitEvaluation",
+    "micrographia.methods.lens": "StreamReading",
+    "micrographia.methods.tracing": "Traced",
+}
+"""Module and name of the results that display themselves, where they have figures."""
 
 
 @runtime_checkable
-class Result(Protocol):
+class HasFigures(Protocol):
     """What a method found: it knows its own pictures."""
 
     def figures(self) -> Sequence[Figure]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Displayed:
     """HTML that a notebook displays."""
 
     html: str
@@ -39,35 +45,28 @@ class Shown:
         return self.html
 
 
-def show(thing: Run | Figure | Result) -> Shown:
+def show(thing: Run | Figure | HasFigures) -> Displayed:
     """A Run's whole report, a Figure, or the pictures of a result, as something a notebook displays.
 
     Raises UserError for what has no figures.
     """
     if isinstance(thing, Run):
-        return Shown(report_html(thing))
+        return Displayed(report_html(thing))
     if isinstance(thing, Figure):
-        return Shown(figure_html(thing))
-    if isinstance(thing, Result):
-        return Shown(result_html(thing))
+        return Displayed(figure_html(thing))
+    if isinstance(thing, HasFigures):
+        return Displayed(result_html(thing))
     raise UserError(f"Asked to show a {type(thing).__name__}. What can be shown: Run, Figure, a result with figures.")
 
 
 def attach() -> None:
     """Let Runs, Figures and the results that have been imported display themselves in a notebook."""
     kinds: list[tuple[Any, Any]] = [(Run, run_html), (Figure, figure_html)]
-    kinds += [(getattr(sys.modules[at], name), result_html) for at, name in RESULTS.items() if at in sys.modules]
+    there = [getattr(sys.modules[at], name, None) for at, name in RESULTS.items() if at in sys.modules]
+    kinds += [(kind, result_html) for kind in there if isinstance(kind, type) and issubclass(kind, HasFigures)]
     for kind, display in kinds:
         kind._repr_html_ = display  # looked up by name
     Run.report = write_report  # type: ignore[attr-defined]  # core knows no face
-
-
-def write_report(run: Run) -> Path:
-    """Write the Run's report, one HTML file, in its folder, in place of one that is there; its path."""
-    from micrographia.core.store import add_file
-    from micrographia.faces.report.page import render
-
-    return add_file(run.path, REPORT, render(run))
 
 
 def run_html(run: Run) -> str:
@@ -79,7 +78,7 @@ def run_html(run: Run) -> str:
     return str(tag("div", tag("h3", f"{title(run)} · {subtitle(run)}"), *sentences, tally))
 
 
-def result_html(result: Result) -> str:
+def result_html(result: HasFigures) -> str:
     """The pictures of a result, in a frame."""
     return figures_html(result.figures())
 

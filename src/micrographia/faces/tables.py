@@ -16,7 +16,7 @@ MOST_DECIMALS = 6
 LARGE = 1e6
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """`strong` rows are set off; `texts` are the columns of words, all others hold numbers; `notes`: one a row."""
 
     columns: Sequence[str]
@@ -26,7 +26,7 @@ class Table(NamedTuple):
     notes: Sequence[str] = ()
 
 
-def table_of(data: Mapping[str, Any]) -> Table:
+def table_of(data: Mapping[str, Any]) -> TextTable:
     """The data of a Figure of kind "table"."""
     names = [str(name) for name in data["columns"]]
     columns = [[row[i] for row in data["rows"]] for i in range(len(names))]
@@ -34,7 +34,7 @@ def table_of(data: Mapping[str, Any]) -> Table:
     texts = {i for i, name in enumerate(names) if name in marked or str(i) in marked}
     texts |= {i for i, column in enumerate(columns) if any(isinstance(cell, str) for cell in column)}
     written = [format_column(column) for column in columns]
-    return Table(
+    return TextTable(
         names,
         [list(row) for row in zip(*written)],
         frozenset(int(i) for i in data.get("highlight") or ()),

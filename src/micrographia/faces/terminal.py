@@ -3,7 +3,6 @@
 Made for 80 columns and for pipes; nothing depends on colour alone.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +19,9 @@ from micrographia.core.claims import Judged, Run
 from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.boards import board_texts, column_letters, marks_of, square_name
+from micrographia.faces.layout import n_names, parts_of, widths
 from micrographia.faces.sections import sections, subtitle, summary, title
-from micrographia.faces.tables import Table, table_of, texts_of
+from micrographia.faces.tables import TextTable, table_of, texts_of
 
 SPARKS = "▁▂▃▄▅▆▇█"
 STYLES = {"holds": "green", "fails": "red", "not run": "bright_black"}
@@ -77,7 +77,7 @@ def print_figures(console: Console, figures: Sequence[Figure]) -> None:
         if figure.kind in READABLE and figure.caption:
             _remark(console, figure.caption)
         shown = SUMMARIES[figure.kind](_last_frame(figure))
-        if isinstance(shown, Table):
+        if isinstance(shown, TextTable):
             print_table(console, shown)
         else:
             console.print(shown)
@@ -93,55 +93,20 @@ def _remark(console: Console, text: str) -> None:
     console.print(text, style="bright_black", markup=False, highlight=False)
 
 
-def print_table(console: Console, content: Table) -> None:
+def print_table(console: Console, content: TextTable) -> None:
     """A table; one that is too wide in parts, one below the other, which all begin with the names of the rows."""
     room = console.width
-    parts = blocks(content if widths(content, room) else stacked(content), room)
+    parts = parts_of(content, room)
     for i, part in enumerate(parts):
         if i:
-            _remark(console, f"The same table, from the column {part.columns[_n_names(content)]!r} on:")
+            _remark(console, f"The same table, from the column {part.columns[n_names(content)]!r} on:")
         console.print(table(part, room))
     for row, note in zip(content.rows, content.notes):
         if note:
             _remark(console, f"{row[0]}: {note}")
 
 
-def stacked(content: Table) -> Table:
-    """The same with each interval below its figure, which needs less room."""
-    rows = [
-        [cell if i in content.texts else cell.replace(" (", "\n(", 1) for i, cell in enumerate(row)]
-        for row in content.rows
-    ]
-    return content._replace(rows=rows)
-
-
-def blocks(content: Table, room: int) -> list[Table]:
-    """The columns of a table in as many parts as fit the room, each with its rows' names; whole where it fits."""
-    names = list(range(_n_names(content)))
-    chosen = [names]
-    for i in range(len(names), len(content.columns)):
-        if len(chosen[-1]) > len(names) and not widths(_columns(content, [*chosen[-1], i]), room):
-            chosen.append(names)
-        chosen[-1] = [*chosen[-1], i]
-    return [content] if len(chosen) == 1 else [_columns(content, each) for each in chosen]
-
-
-def _n_names(content: Table) -> int:
-    """How many of the first columns it takes to tell the rows apart, of words and two at most; else one."""
-    for n in (1, 2):
-        names = [tuple(row[:n]) for row in content.rows]
-        if content.texts.issuperset(range(n)) and n < len(content.columns) and len(set(names)) == len(names):
-            return n
-    return 1
-
-
-def _columns(content: Table, chosen: Sequence[int]) -> Table:
-    texts = frozenset(place for place, i in enumerate(chosen) if i in content.texts)
-    rows = [[row[i] for i in chosen] for row in content.rows]
-    return content._replace(columns=[content.columns[i] for i in chosen], rows=rows, texts=texts)
-
-
-def table(content: Table, room: int) -> Grid:
+def table(content: TextTable, room: int) -> Grid:
     """A table as rich draws it: where room is short, texts and headings wrap between words, figures never."""
     drawn = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bright_black")
     chosen = widths(content, room) or [None] * len(content.columns)  # rich must cut where nothing else helps
@@ -150,36 +115,6 @@ def table(content: Table, room: int) -> Grid:
     for i, row in enumerate(content.rows):
         drawn.add_row(*map(Text, row), style="bold" if i in content.strong else "")
     return drawn
-
-
-BETWEEN, EDGES = 3, 2  # letters between two columns, and around a table
-MOST_LEAST = 36  # letters that the longest word of a column may ask for at least
-
-
-def widths(content: Table, room: int) -> list[int]:
-    """How wide each column is, at least as its longest word or figure; none where there is no room for that.
-
-    rich itself would take from all columns alike, and cut figures.
-    """
-    cells = [[row[i] for row in content.rows] for i in range(len(content.columns))]
-    pieces = [
-        re.split(r"\s+" if i in content.texts else r"\n|(?<=,) ", "\n".join(each)) for i, each in enumerate(cells)
-    ]
-    least = [
-        min(max(map(len, [*words, *name.split()]), default=1), MOST_LEAST)
-        for name, words in zip(content.columns, pieces)
-    ]
-    most = [
-        max(len(line) for text in (name, *each) for line in text.split("\n"))
-        for name, each in zip(content.columns, cells)
-    ]
-    spare = room - EDGES - BETWEEN * (len(least) - 1) - sum(least)
-    if spare < 0:
-        return []
-    for _ in range(min(spare, sum(most) - sum(least))):
-        poorest = max(range(len(least)), key=lambda i: most[i] - least[i])
-        least[poorest] += 1
-    return least
 
 
 def print_claims(console: Console, claims: Sequence[Judged], *, brief: bool = False) -> None:
@@ -195,19 +130,18 @@ def print_claims(console: Console, claims: Sequence[Judged], *, brief: bool = Fa
     console.print(words.tally([judged.verdict for judged in claims]), markup=False, highlight=False)
     left = [judged.claim.id for judged in claims if judged not in shown]
     if left:
-        said = f"Not run, since they are claims about other presets or seeds: {', '.join(left)}."
-        console.print(said, style="bright_black", markup=False, highlight=False)
+        _remark(console, f"Not run, since they are claims about other presets or seeds: {', '.join(left)}.")
 
 
 def _claim(judged: Judged) -> Text:
     claim = judged.as_json()
     control = words.null(claim)
-    said = Text(claim["text"])
-    said.append("\npublished ", style="bright_black").append(words.published(claim))
-    said.append("\nmeasured  ", style="bright_black").append(words.measured(claim), style="bold")
+    lines = Text(claim["text"])
+    lines.append("\npublished ", style="bright_black").append(words.published(claim))
+    lines.append("\nmeasured  ", style="bright_black").append(words.measured(claim), style="bold")
     if control:
-        said.append("\ncontrol   ", style="bright_black").append(control, style="bright_black")
-    return said.append(f"\n{claim['source']}", style="bright_black italic")
+        lines.append("\ncontrol   ", style="bright_black").append(control, style="bright_black")
+    return lines.append(f"\n{claim['source']}", style="bright_black italic")
 
 
 def spark(values: Sequence[float], *, width: int = 40, log: bool = False) -> str:

@@ -85,7 +85,7 @@ def name(key: Any) -> str:
 
 
 def published(claim: Mapping[str, Any]) -> str:
-    """What a claim (as `Judged.as_json` gives it) says, with its tolerance: "0.95 or more", "a, then b"."""
+    """The published figure of a claim, a `Judged.as_json`, with its tolerance: "0.95 ± 0.02", "a, then b"."""
     kind, stated = claim["kind"], claim["published"]
     if kind == "ordering" and isinstance(stated, Sequence) and not isinstance(stated, str):
         return ", then ".join(format_value(each) for each in stated)

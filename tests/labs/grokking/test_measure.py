@@ -2,29 +2,33 @@
 
 import math
 import tomllib
+from pathlib import Path
 
 import pytest
 import torch
 
-from micrographia.core.claims import Judged, judge_all, load_claims
+from micrographia.core.claims import Judged, Measured, judge_all, load_claims
 from micrographia.core.config import with_fields
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
+from micrographia.core.store import load_run
 from micrographia.labs.grokking.config import tiny
 from micrographia.labs.grokking.measure import (
     CLAIMS,
     against_controls,
     measure,
     phases_in_order,
-    present_frequencies,
     published_sets,
     same_before_training,
 )
 from micrographia.labs.grokking.network import Problem, tensors_of
+from micrographia.labs.grokking.quantities import present_frequencies
 from micrographia.labs.grokking.run import opening
 from micrographia.labs.grokking.task import architecture, make_pairs
 from micrographia.methods.phases import NAMES, ORDERED
 
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
+RUNS = [RESULTS / name for name in ("quick-seed0", *(f"paper-seed{seed}" for seed in range(4)))]
 STATED = {claim.id: claim for claim in load_claims(CLAIMS)}
 
 
@@ -122,6 +126,21 @@ def test_a_seeds_set_is_judged_at_that_seed_alone():
 def test_a_random_set_shares_as_many_members_as_both_are_large(with_keys):
     for name, each in published_sets([1, 2, 3], 113).items():
         assert each.null == 3 * len(STATED[name].published) / 56
+
+
+@pytest.mark.parametrize("place", RUNS, ids=lambda place: place.name)
+def test_stored_runs_are_judged_as_they_were(place):
+    run = load_run(place)
+    n = run.results["measures"]["n"]
+    figures = {name: Measured(value) for name, value in same_before_training(run.results["measures"]).items()}
+    figures |= phases_in_order(run.results["phases"]) | against_controls(run.results)
+    figures |= published_sets(run.results["key_frequencies"], n)
+    found = {each.claim.id: each for each in judge_all(CLAIMS, figures, preset=run.preset, config=run.config)}
+    for old in run.claims:
+        new = found[old.claim.id]
+        assert (new.measured, new.verdict) == (old.measured, old.verdict), old.claim.id
+        if old.null_measured is not None and old.claim.id not in same_before_training({}):  # those need the start
+            assert new.null_measured == old.null_measured, old.claim.id
 
 
 def test_a_claim_is_short_and_says_so_when_it_fails():

@@ -1,4 +1,4 @@
-"""`micrographia grok analyse FILE`: take apart a network that someone else trained."""
+"""`micrographia grok analyse FILE`: analyse a network that someone else trained."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ import tyro
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
-from micrographia.faces.cli.options import Output, parse
+from micrographia.faces.cli.options import Destination, parse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What the weights alone cannot say. Each guess is checked by the accuracy on all pairs, and printed."""
+    """What the weights alone do not show. Each guess is checked by the accuracy on all pairs, and printed."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """A Run, a checkpoint, or a state dict: safetensors, npz, or (with --allow-pickle) pth."""
@@ -26,14 +26,14 @@ class Arguments:
     operation: Literal["add", "subtract", "multiply", "polynomial"] | None = None
     """What the network computes."""
     split: str | None = None
-    """Which pairs it was trained on: shuffle, randperm, none, or a file that says so."""
+    """Which pairs it was trained on: shuffle, randperm, none, or a file."""
     train_fraction: float | None = None
     """Share of the pairs it was trained on."""
     seed: int | None = None
     """Seed of that split. Without --split both known ways to split are tried, and the credible one is named."""
     allow_pickle: bool = False
     """Read a .pth or .pt file. A pickle can run code; here only tensors and plain values are built from it."""
-    output: Output = dataclasses.field(default_factory=Output)
+    output: Destination = dataclasses.field(default_factory=Destination)
 
 
 def main(words: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""A question to a model from the command line: the workbench's Config from flags, the Run, and what it says.
+"""A question to a model from the command line: the workbench's Config from flags, the Run, and its results.
 
 The commands of `QUESTIONS` differ in nothing but the Config. With `--resume` the question of the Run that is in
 `--out` is the default, so that `--resume --out DIR` is enough.
@@ -12,14 +12,14 @@ from typing import Any
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
-from micrographia.faces.cli.options import Folder, Output, only, parse, stored_config
+from micrographia.faces.cli.options import Destination, Folder, only, parse, stored_config
 from micrographia.labs.workbench.config import QUESTIONS, Question, read_question, stored
 
 
 def ask(name: str, words: Sequence[str]) -> int:
     """Parse the question of this kind, ask it, and print what was found."""
     kind = QUESTIONS[name]
-    fields = [("question", kind), ("output", Output, dataclasses.field(default_factory=Output))]
+    fields = [("question", kind), ("output", Destination, dataclasses.field(default_factory=Destination))]
     arguments = dataclasses.make_dataclass("Arguments", fields, frozen=True, kw_only=True)
     there = _stored_question(kind, words)
     default = None if there is None else arguments(question=there)

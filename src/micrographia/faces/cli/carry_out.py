@@ -16,23 +16,22 @@ from rich.console import Console
 from micrographia.core.claims import Run
 from micrographia.core.errors import Interrupted
 from micrographia.core.events import Progress, Watch, silent
-from micrographia.faces.cli.options import Folder, Output, only
+from micrographia.faces.cli.options import Destination, Folder, only
 from micrographia.faces.cli.progress import shown
-
-REPORT = "report.html"
+from micrographia.faces.report.write import REPORT, write_report
 
 
 def carry_out(
-    make: Callable[[Path, Watch], Run], *, output: Output, out: Path, command: str, words: Sequence[str]
+    make: Callable[[Path, Watch], Run], *, output: Destination, out: Path, command: str, words: Sequence[str]
 ) -> int:
-    """Make the Run, write its report, print what it found. `command` and `words` are how it was asked for."""
+    """Make the Run, write its report, print what it found. `command` and `words` are the command line."""
     try:
         with shown() as watch:
             run = make(out, watch)
-            report = write_report(run, watch) if output.report else None
+            report = _report(run, watch) if output.report else None
     except (Interrupted, KeyboardInterrupt) as stop:
-        said = f"{stop} " if str(stop) else "Interrupted. "
-        raise Interrupted(f"{said.rstrip()} Go on with:\n  {resume_command(command, words, out)}") from stop
+        reason = str(stop) or "Interrupted."
+        raise Interrupted(f"{reason} Go on with:\n  {resume_command(command, words, out)}") from stop
     if output.json:
         print_json({"run": run.path, "report": report, **results_of(run)})
         return 0
@@ -42,16 +41,13 @@ def carry_out(
     return 0
 
 
-def write_report(run: Run, watch: Watch = silent) -> Path:
+def _report(run: Run, watch: Watch = silent) -> Path:
     """The Run's report; one that is there already is kept."""
     place = run.path.absolute() / REPORT
     if place.exists():
         return place
     watch(Progress("write the report", 0, 1, "file"))
-    from micrographia.core.store import add_file
-    from micrographia.faces.report.page import render
-
-    add_file(run.path, REPORT, render(run))
+    write_report(run)
     watch(Progress("write the report", 1, 1, "file"))
     return place
 

@@ -22,15 +22,15 @@ class Command:
 
 
 COMMANDS = (
-    Command("grok", "grok", "train on modular addition until it groks, and take it apart"),
-    Command("grok analyse", "analyse", "take apart a network that someone else trained"),
+    Command("grok", "grok", "train on modular addition until it groks, and analyse it"),
+    Command("grok analyse", "analyse", "analyse a network that someone else trained"),
     Command("grok sweep", "sweep", "many networks: seeds, moduli, architectures, operations"),
-    Command("grok lottery", "lottery", "which frequencies will win, told from the first weights"),
+    Command("grok lottery", "lottery", "which frequencies will win, predicted from early weights"),
     Command("patch", "patch", "activation patching: which places carry an answer"),
     Command("attribute", "attribute", "the same estimated for every place at once, and checked"),
     Command("trace", "trace", "causal tracing: where a model recalls a fact"),
     Command("circuit", "circuit", "the heads and MLPs that carry a behaviour, alone"),
-    Command("lens", "lens", "who writes an answer, and what each layer would say"),
+    Command("lens", "lens", "who writes an answer, and what each layer predicts"),
     Command("lab", "lab", "run a lab by its name, with any of its presets"),
     Command("report", "report", "draw a Run's report anew, or as PNG, SVG or text"),
     Command("claims", "claims", "published claims beside what your newest Runs measured"),

@@ -106,7 +106,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         *((name, version or "missing") for name, version in found["versions"].items()),
         ("python", f"{found['python']} on {found['platform']}"),
         ("device", machine.get("device", "unknown")),
-        ("cores", f"{machine.get('cores', 'unknown')} (so many threads unless --threads says otherwise)"),
+        ("cores", f"{machine.get('cores', 'unknown')} (as many threads, unless --threads is given)"),
         ("runs go to", f"{found['runs']['root']} ({free / 1e9:.0f} GB free)"),
         ("extras", ", ".join(name for name, there in found["extras"].items() if there) or "none"),
         ("chrome", found["chrome"] or "none"),

@@ -1,4 +1,4 @@
-"""`micrographia grok lottery`: which frequencies will win, told from the weights up to a step.
+"""`micrographia grok lottery`: which frequencies will win, predicted from the weights up to a step.
 
 Every field of the problem is a flag too, such as --base.modulus 113: they are those of `micrographia grok --help`.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
-from micrographia.faces.cli.options import Output, parse
+from micrographia.faces.cli.options import Destination, parse
 from micrographia.labs.grokking.lottery.config import LotteryConfig
 
 COMMAND = "grok lottery"
@@ -21,7 +21,7 @@ class Arguments:
     lottery: LotteryConfig = dataclasses.field(default_factory=LotteryConfig)
     workers: int | None = None
     """Networks at a time; by default one on each core."""
-    output: Output = dataclasses.field(default_factory=Output)
+    output: Destination = dataclasses.field(default_factory=Destination)
 
 
 def main(words: Sequence[str]) -> int:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Output:
+class Destination:
     """Where a Run goes, and what is printed."""
 
     out: Path | None = None
@@ -135,8 +135,8 @@ def read_run_arguments(
     preset: str,
     prog: str,
     description: str,
-) -> tuple[T, Output]:
-    """The Config and Output that the words ask for. `preset` is the one used when the words name none."""
+) -> tuple[T, Destination]:
+    """The Config and Destination that the words ask for. `preset` is the one used when the words name none."""
     first, _ = only(Deciding, words)
     name = first.preset if first.preset in presets else preset
     defaults = presets[name]()
@@ -148,11 +148,11 @@ def read_run_arguments(
         [
             ("preset", Annotated[Literal[tuple(presets)], tyro.conf.arg(help="Which defaults; flags change them.")]),
             ("config", config),
-            ("output", Output),
+            ("output", Destination),
         ],
         frozen=True,
     )
-    default = arguments(preset=name, config=defaults, output=Output())
+    default = arguments(preset=name, config=defaults, output=Destination())
     found: Any = parse(arguments, words, prog=prog, description=description, default=default)
     return found.config, found.output
 

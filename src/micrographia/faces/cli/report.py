@@ -11,9 +11,10 @@ from rich.console import Console
 from micrographia.core.claims import Run
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Progress
-from micrographia.faces.cli.carry_out import REPORT, print_json
+from micrographia.faces.cli.carry_out import print_json
 from micrographia.faces.cli.options import parse
 from micrographia.faces.cli.progress import shown
+from micrographia.faces.report.write import write_report
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,21 +37,19 @@ class Arguments:
 
 def main(words: Sequence[str]) -> int:
     arguments = parse(Arguments, words, prog="micrographia report", description=__doc__ or "")
-    from micrographia.core.store import add_file, find_run, load_run
-    from micrographia.faces.report.page import render
+    from micrographia.core.store import find_run, load_run
 
     run = load_run(find_run(arguments.run))
-    page = add_file(run.path, REPORT, render(run))
+    page = write_report(run)
     pictures = [path for kind in ("png", "svg") for path in _export(run, getattr(arguments, kind), kind)]
     if arguments.json:
         print_json({"run": run.path, "report": page, "pictures": pictures})
         return 0
     console = Console()
     if arguments.terminal:
-        from micrographia.faces.terminal import print_figures, print_run
+        from micrographia.faces.terminal import print_run
 
         print_run(console, run, everything=True)
-        print_figures(console, run.figures)
     for path in [page, *pictures]:
         console.print(str(path), soft_wrap=True, highlight=False, markup=False)
     return 0

@@ -13,7 +13,7 @@ from micrographia.core.claims import Run
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
-from micrographia.faces.cli.options import Deciding, Output, only, parse
+from micrographia.faces.cli.options import Deciding, Destination, only, parse
 from micrographia.labs.grokking.sweep.config import BASES, SweepConfig, read_plan
 
 COMMAND = "grok sweep"
@@ -24,11 +24,11 @@ class Arguments:
     preset: Literal["small", "paper", "quick", "tiny"] = "small"
     """The base that all members share."""
     plan: Path | None = None
-    """A TOML file with the axes, and `preset` or `[base]` for the base; flags change what it says."""
+    """A TOML file with the axes, and `preset` or `[base]` for the base; flags change its values."""
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     workers: int | None = None
     """Networks at a time; by default one on each core."""
-    output: Output = dataclasses.field(default_factory=Output)
+    output: Destination = dataclasses.field(default_factory=Destination)
 
 
 def main(words: Sequence[str]) -> int:
@@ -45,7 +45,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _default_plan(words: Sequence[str]) -> SweepConfig:
-    """What holds where no flag says otherwise: the plan's file, or the standard axes around the preset."""
+    """The defaults of all flags: the plan's file, or the standard axes around the preset."""
     first, _ = only(Deciding, words)
     if first.plan is not None and first.preset is not None:
         raise BadConfig("Both --plan and --preset were given; a plan names its own preset. Leave one out.")

@@ -1,6 +1,6 @@
 """Axes, phase bands and dashed marks, which several kinds of figure share.
 
-`layout.meta` says to whoever shows the picture what controls it wants: `log` names the axes that can be switched
+`layout.meta` lists the controls that a picture wants: `log` names the axes that can be switched
 between linear and logarithmic, `scale` the colour scale that follows the page's theme.
 """
 

@@ -1,7 +1,7 @@
 """Figure -> plotly: one function a kind, in the table `DRAW`.
 
 `draw` gives a plain dict of `data`, `layout` and `frames` with numpy arrays inside: plotly's own schema, without
-importing plotly. What a picture can be asked (log axes, a slider) stands in `layout.meta`; `with_controls` turns it
+importing plotly. The controls of a picture (log axes, a slider) stand in `layout.meta`; `with_controls` turns it
 into plotly's own buttons and slider for a notebook, and the report makes its own. Tables, texts and widgets
 are no plotly pictures: the report draws them itself.
 """

@@ -1,6 +1,6 @@
 """Figures as PNG and SVG, through the extra `png`: kaleido, and a Chrome or Chromium that it can drive.
 
-plotly and kaleido are imported when a picture is asked for, not before.
+plotly and kaleido are imported when a picture is drawn, not before.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Graphs: a circuit as nodes on levels, the embeddings lowest, with edges as strong as their weights.
 
-An edge that raises the metric is orange, one that lowers it blue, as in the diverging scale; strength is told by width
+An edge that raises the metric is orange, one that lowers it blue, as in the diverging scale; width shows strength
 and by the number under the pointer, not by colour alone.
 """
 
@@ -106,7 +106,7 @@ def _midpoints(data: Mapping[str, Any], ends: np.ndarray, weights: np.ndarray, x
 def _nodes(data: Mapping[str, Any], x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     names = [escaped(name) for name in data["nodes"]]
     values = data.get("values")
-    told = "%{text}" + ("" if values is None else "<br>%{customdata:.4~g}")
+    label = "%{text}" + ("" if values is None else "<br>%{customdata:.4~g}")
     trace = {
         "type": "scatter",
         "mode": "markers+text",
@@ -116,7 +116,7 @@ def _nodes(data: Mapping[str, Any], x: np.ndarray, y: np.ndarray) -> dict[str, A
         "textposition": "bottom center",
         "textfont": {"size": 10.5},
         "marker": {"size": 11, "color": MUTED, "line": {"width": 0}},
-        "hovertemplate": f"{told}<extra></extra>",
+        "hovertemplate": f"{label}<extra></extra>",
         "showlegend": False,
     }
     return trace if values is None else trace | {"customdata": np.asarray(values, dtype=np.float64)}

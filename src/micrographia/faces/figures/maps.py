@@ -115,8 +115,8 @@ def colour_scale(data: Mapping[str, Any], *, height: int = 0) -> dict[str, Any]:
     bar: dict[str, Any] = {"thickness": 10, "outlinewidth": 0, "len": 0.9, "tickfont": {"size": 11}}
     bar["exponentformat"] = "power"
     reach = data.get("_reach") or reach_of(data)
-    if height and (told := _along_the_bar(str(data.get("value_label") or ""), reach, height)):
-        bar["title"] = {"text": told, "side": "right", "font": {"size": 11.5}}
+    if height and (label := _along_the_bar(str(data.get("value_label") or ""), reach, height)):
+        bar["title"] = {"text": label, "side": "right", "font": {"size": 11.5}}
     scale = [list(stop) for stop in SCALES["light"][kind]]
     return {"colorscale": scale, "colorbar": bar, "cmin": reach.low, "cmax": reach.high}
 

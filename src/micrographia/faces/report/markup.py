@@ -24,12 +24,12 @@ def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
     >>> tag("p", "a < b", class_="lead")
     '<p class="lead">a &lt; b</p>'
     """
-    said = "".join(
+    written = "".join(
         _attribute(key, value) for key, value in attributes.items() if value is not None and value is not False
     )
     if name in VOID:
-        return Html(f"<{name}{said}>")
-    return Html(f"<{name}{said}>{''.join(escape(child) for child in children)}</{name}>")
+        return Html(f"<{name}{written}>")
+    return Html(f"<{name}{written}>{''.join(escape(child) for child in children)}</{name}>")
 
 
 def _attribute(key: str, value: Any) -> str:

@@ -115,12 +115,12 @@ def _contents(entries: Sequence[tuple[str, str]]) -> Html:
 
 def _short(run: Run) -> Html:
     tally = words.tally([judged.verdict for judged in run.claims])
-    said = summary(run) or ["This run has no results yet."]
+    sentences = summary(run) or ["This run has no results yet."]
     return tag(
         "section",
         tag("h2", "In short", class_="quiet"),
-        tag("p", typeset(said[0]), class_="first"),
-        *(tag("p", typeset(sentence)) for sentence in said[1:]),
+        tag("p", typeset(sentences[0]), class_="first"),
+        *(tag("p", typeset(sentence)) for sentence in sentences[1:]),
         tag("p", escape("Claims: "), tag("a", tally, href="#claims"), ".") if run.claims else "",
         id="short",
     )

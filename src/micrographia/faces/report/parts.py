@@ -8,10 +8,10 @@ from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.report.markup import Html, join, tag, typeset
 from micrographia.faces.sections import Section, flat
-from micrographia.faces.tables import Table, table_of, texts_of
+from micrographia.faces.tables import TextTable, table_of, texts_of
 
 
-def table(content: Table) -> Html:
+def table(content: TextTable) -> Html:
     """A table that scrolls sideways on a narrow screen; numbers stand right, texts left."""
     head = tag(
         "tr",
@@ -21,7 +21,7 @@ def table(content: Table) -> Html:
     return tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll")
 
 
-def _row(content: Table, i: int) -> Html:
+def _row(content: TextTable, i: int) -> Html:
     note = content.notes[i] if content.notes else ""
     below = tag("span", typeset(note), class_="source below") if note else ""
     cells = [
@@ -31,7 +31,7 @@ def _row(content: Table, i: int) -> Html:
     return tag("tr", *cells, class_="strong" if i in content.strong else None)
 
 
-def _side(content: Table, column: int) -> str:
+def _side(content: TextTable, column: int) -> str:
     return "text" if column in content.texts else "number"
 
 
@@ -62,7 +62,7 @@ def claims(judged: Sequence[Judged]) -> Html:
     inner = tag("table", tag("thead", head), tag("tbody", *rows), class_="claims")
     lead = (
         "Every published statement beside what this run measured. A claim is judged at the presets it was made for; "
-        "elsewhere it is not run. One that was not reproduced stays here and says so."
+        "elsewhere it is not run. One that was not reproduced stays here, marked as failed."
     )
     return tag(
         "section",
@@ -144,7 +144,7 @@ def making(run: Run) -> Html:
         tag(
             "div",
             tag("h3", heading),
-            table(Table(("field", "value"), [[key, _exact(value)] for key, value in flat(content)])),
+            table(TextTable(("field", "value"), [[key, _exact(value)] for key, value in flat(content)])),
         )
         for heading, content in (("Config", run.config), ("Provenance", run.provenance))
         if content

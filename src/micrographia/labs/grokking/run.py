@@ -19,8 +19,9 @@ from micrographia.core.store import RunFolder, read_tensors
 from micrographia.labs.grokking.config import Config, preset_of
 from micrographia.labs.grokking.figures.network import of_network, tables
 from micrographia.labs.grokking.figures.training import explorer, of_run, of_training
-from micrographia.labs.grokking.measure import CLAIMS, measure, present_frequencies, used_frequencies
+from micrographia.labs.grokking.measure import CLAIMS, measure
 from micrographia.labs.grokking.network import NetworkTensors, Problem, tensors_of
+from micrographia.labs.grokking.quantities import present_frequencies, used_frequencies
 from micrographia.labs.grokking.task import architecture, make_pairs, vocabulary
 from micrographia.labs.grokking.train import train_network
 from micrographia.labs.grokking.training_curves import phases_of, training_curves
@@ -84,7 +85,7 @@ OPERATIONS = {"add": "addition", "subtract": "subtraction", "multiply": "multipl
 def opening(results: Mapping[str, Any], *, preset: str = "") -> list[str]:
     """Performance, frequencies and algorithm of a network in a sentence each, where there is something to report."""
     m = results["measures"]
-    short = preset == "tiny" and not m["test_accuracy"] >= GENERALISES
+    short = preset == "tiny" and (_unknown(m["test_accuracy"]) or m["test_accuracy"] < GENERALISES)
     performance = f"{TOO_SHORT if short else ''}{_performance(m)}"
     return [performance, *_frequencies(results), *_algorithm(m)]
 
@@ -95,7 +96,7 @@ TOO_SHORT = "The preset tiny checks the installation and is too short to grok; t
 
 def _performance(m: Mapping[str, Any]) -> str:
     train, test = m["train_accuracy"], m["test_accuracy"]
-    if math.isnan(test):
+    if _unknown(test):
         return f"{m['accuracy']:.1%} of all pairs are right; which pairs were trained on is not known."
     if test >= GENERALISES:
         return f"The network generalises: {test:.2%} of unseen pairs are right (test loss {m['test_loss']:.2g} nats)."
@@ -116,9 +117,13 @@ def _frequencies(results: Mapping[str, Any]) -> list[str]:
 
 
 def _algorithm(m: Mapping[str, Any]) -> list[str]:
-    if math.isnan(m.get("trig_loss", math.nan)):
+    if _unknown(m.get("trig_loss")):
         return []
     return [
         f"Their cosines cos(w_k(a+b-c)) explain {m['logit_variance_explained']:.1%} of the logits' variance and alone "
         f"have loss {m['trig_loss']:.2g} nats (network {m['loss']:.2g}, uniform guess {math.log(m['n']):.2g})."
     ]
+
+
+def _unknown(value: float | None) -> bool:
+    return value is None or math.isnan(value)  # None where it was read from a stored Run

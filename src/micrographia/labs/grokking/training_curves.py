@@ -14,7 +14,7 @@ from torch import Tensor
 from micrographia.core.basis import fold
 from micrographia.core.events import Progress, Watch
 from micrographia.core.train_loop import Rows
-from micrographia.labs.grokking import measure
+from micrographia.labs.grokking import quantities
 from micrographia.labs.grokking.network import NetworkTensors
 from micrographia.methods.fourier import cubes, spectra
 from micrographia.methods.phases import find_phases
@@ -54,9 +54,9 @@ def training_curves(
 
 def curves_of(r: NetworkTensors, ks: Sequence[int]) -> dict[str, float]:
     """One number each. Sections 5.1 and 5.2 of the paper."""
-    sizes = measure.weight_size(r)
-    found = measure.performance(r) | measure.excluded_losses(r, ks) | measure.logit_cubes(r, ks)
-    found |= {f"restricted_{name}": x for name, x in measure.restricted_losses(r, ks, ["projection"]).items()}
+    sizes = quantities.weight_size(r)
+    found = quantities.performance(r) | quantities.excluded_losses(r, ks) | quantities.logit_cubes(r, ks)
+    found |= {f"restricted_{name}": x for name, x in quantities.restricted_losses(r, ks, ["projection"]).items()}
     found["gini_embedding"] = spectra.gini(spectra.embedding_spectrum(r.W_E).rows)
     if r.W_L is not None:
         found["gini_neuron_logit"] = spectra.gini(spectra.neuron_logit_spectrum(r.W_L).rows)
@@ -68,10 +68,10 @@ def tables_of(r: NetworkTensors) -> dict[str, Tensor]:
     found = {
         "embedding": spectra.embedding_spectrum(r.W_E).frequencies,
         "cosine_coefficients": cubes.cosine_coefficients(r.logits),
-        "excluded_by_frequency": measure.excluded_by_frequency(r),
+        "excluded_by_frequency": quantities.excluded_by_frequency(r),
         "folded": fold(r.logits),
     }
-    clusters = measure.neuron_frequencies(r)
+    clusters = quantities.neuron_frequencies(r)
     if clusters is None or r.W_L is None:
         return found
     return found | {

@@ -21,8 +21,9 @@ from micrographia.labs.grokking.analysis.source import Source, open_source
 from micrographia.labs.grokking.analysis.split import Split, Wanted, find_split
 from micrographia.labs.grokking.figures.network import of_network, tables
 from micrographia.labs.grokking.figures.training import explorer
-from micrographia.labs.grokking.measure import CLAIMS, measure, present_frequencies, used_frequencies
+from micrographia.labs.grokking.measure import CLAIMS, measure
 from micrographia.labs.grokking.network import Problem, tensors_of
+from micrographia.labs.grokking.quantities import present_frequencies, used_frequencies
 from micrographia.labs.grokking.run import opening, title
 from micrographia.labs.grokking.task import SPLITS, make_pairs
 from micrographia.labs.grokking.training_curves import training_curves

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from micrographia.core.basis import n_frequencies
 from micrographia.core.figures import Figure, bars, heatmap, histogram, table, text
-from micrographia.labs.grokking import measure
+from micrographia.labs.grokking import quantities
 from micrographia.labs.grokking.network import NetworkTensors
 from micrographia.methods.fourier import spectra
 from micrographia.methods.fourier.neurons import NeuronClusters
@@ -137,7 +137,7 @@ def of_network(r: NetworkTensors, ks: Sequence[int], frequencies: Sequence[Mappi
     """What the network itself shows."""
     figures = [_energies(frequencies, len(r.logits)), _components("logits", centred(r.logits))]
     figures.append(_maps("logits", centred(r.logits)[..., :2], ["c = 0", "c = 1"]))
-    clusters = measure.neuron_frequencies(r)
+    clusters = quantities.neuron_frequencies(r)
     if r.neurons is not None and clusters is not None:
         figures += [_fve(clusters), _neuron_maps(r.neurons, clusters), _components("neurons", r.neurons)]
     if r.W_L is not None and clusters is not None and ks:
