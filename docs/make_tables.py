@@ -18,7 +18,7 @@ import make_claims_table as claims  # the script beside this one
 
 from micrographia.faces import words
 from micrographia.labs.catalogue import lab
-from micrographia.labs.ioi.circuit import RANDOM_CIRCUITS
+from micrographia.labs.ioi.circuits import N_RANDOM
 
 DOCS = Path(__file__).parent
 PAGES = (DOCS / "labs" / "ioi.md", DOCS / "when-to-trust-attribution.md")
@@ -142,7 +142,7 @@ def smallest(found: Stored) -> str:
         true, lot = row["faithfulness"], row.get("parts_by_chance")
         lines.append(
             f"- {row['network']}: {row['parts']} of {row['of']} parts, faithfulness {true['value']:.2f} "
-            f"({true['low']:.2f} to {true['high']:.2f}); of {RANDOM_CIRCUITS} random ones the nearest has "
+            f"({true['low']:.2f} to {true['high']:.2f}); of {N_RANDOM} random ones the nearest has "
             f"{row['nearest_random']:.2f}"
             + (f", and parts in random order are as faithful from {lot:g} on" if lot is not None else "")
         )

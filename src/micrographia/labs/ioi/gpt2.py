@@ -75,8 +75,7 @@ def study(config: Config, watch: Watch) -> Findings:
     numbers: dict[str, Any] = behaviour(model, groups) | eight(model)
     watch(Progress("behaviour", 1, 1, "table"))
     numbers |= named_heads(to_logits(model, groups, watch)) | circuit_alone(model, groups, words, draw)
-    if has_circuit(model) and not is_gpt2(config.model):
-        numbers["note"] = NOT_KNOWN
+    numbers |= doubt(config.model, model)
     watch(Progress("patch", 0, 1, "template"))
     found = analyse_behaviour(model, patched_case(model, config.pairs, words, draw), config, draw, cut=False)
     watch(Progress("patch", 1, 1, "template"))
@@ -231,6 +230,11 @@ def by_chance(each: Group, draw: Generator) -> frozenset[Part]:
         drawn = torch.randperm(LAYERS * HEADS_A_LAYER, generator=draw)[:n].tolist()
         found |= {Part(Node(Site("z", i // HEADS_A_LAYER), i % HEADS_A_LAYER), each.roles[position]) for i in drawn}
     return frozenset(found)
+
+
+def doubt(name: str, model: Model) -> dict[str, str]:
+    """A note where the heads of that circuit are there, but nothing shows that they are those."""
+    return {"note": NOT_KNOWN} if has_circuit(model) and not is_gpt2(name) else {}
 
 
 def patched_case(model: LanguageModel, n: int, words: Words, draw: Generator) -> Case:
