@@ -221,18 +221,15 @@ SHARED_NAMES = {  # class name -> the files that may each define one
 MANY_MEANINGS = {  # class name -> how many definitions there are as yet; each of them is to get a name of its own
     # results of methods and labs
     "Judged": 2,
-    "Traced": 2,
     # what is read of a network
     "Lens": 2,
     # data, tasks and their parts
     "Pairs": 2,
-    "Part": 4,
+    "Part": 3,
     "Problem": 2,
     "Table": 3,
     "Task": 2,
     # what a face shows
-    "Output": 2,
-    "Shown": 2,
 }
 
 

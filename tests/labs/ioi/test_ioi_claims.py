@@ -7,6 +7,7 @@ import pytest
 
 from micrographia.core.claims import judge_all, load_claims, over_networks
 from micrographia.labs.ioi import grammar
+from micrographia.labs.ioi.analysis import BehaviourAnalysis
 from micrographia.labs.ioi.estimates import BY_SIZE, KINDS, METHODS, NORM, Correlation
 from micrographia.labs.ioi.grammar import CLASSES, WORDS
 from micrographia.labs.ioi.heads import HeadKind
@@ -22,7 +23,7 @@ def a_behaviour(asymmetry: float = 0.0, split_half: float = 0.0, circuits=None, 
     for name, value in pearson.items():
         kind, _, method = name.partition("__")
         found[kind][method.replace("_", "-")] = Correlation(value, value, 9)
-    return SimpleNamespace(correlations=found, asymmetry=asymmetry, split_half=split_half, circuits=circuits)
+    return BehaviourAnalysis((), {}, asymmetry, split_half, found, {}, {}, [], circuits)
 
 
 def measured(claim: str, analysed, kinds=None):

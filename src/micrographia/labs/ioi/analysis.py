@@ -40,7 +40,7 @@ class BehaviourAnalysis(NamedTuple):
     """One behaviour of one model."""
 
     positions: tuple[str, ...]
-    maps: dict[str, dict[Mode, NDArray[Any]]]
+    maps: dict[str, dict[str, NDArray[Any]]]
     """Kind of Site -> mode -> share of the gap, (row, position); rows by layer and head."""
     asymmetry: float
     """How far denoising and noising differ over heads and positions (`difference`)."""
@@ -55,6 +55,10 @@ class BehaviourAnalysis(NamedTuple):
     direct: list[tuple[str, float]]
     """The parts that write most straight to m on the clean prompts, in logits, the largest first."""
     circuits: Circuits | None
+
+    def r(self, kind: str, method: str) -> float:
+        """Pearson's correlation of a method with exact patching at this kind of Site."""
+        return self.correlations[kind][method].pearson
 
 
 class NetworkAnalysis(NamedTuple):
@@ -74,7 +78,9 @@ def analyse(config: Config, out: str) -> NetworkAnalysis:
         model = load_trained(Path(out), device=device)
         draw = generator(config.seed)
         behaviours = perform(model, n=config.prompts, generator=draw)
-        learned = [name for name, x in behaviours.items() if is_learned(x.accuracy, x.null_accuracy, config.least)]
+        learned: list[Behaviour] = [
+            name for name, x in behaviours.items() if is_learned(x.accuracy, x.null_accuracy, config.least)
+        ]
         cases = {name: case_of(name, config.pairs, draw, model.weights.W_E.device) for name in learned}
         analysed = {name: analyse_behaviour(model, case, config, draw) for name, case in cases.items()}
         kinds = head_kinds(model, cases, config.prompts, draw)

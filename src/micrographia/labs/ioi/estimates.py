@@ -96,8 +96,12 @@ def sampled(model: Model, pairs: Pairs, kind: str, most: int | None, draw: Gener
     """
     begin = first_difference(pairs)
     every = [patch[0] for patch in places(model, f"L*.{kind}", KINDS[kind], ids_of(pairs.clean).shape[1])]
-    can_matter = [p for p in every if p.where.get("pos", p.where.get("query")) >= begin]
-    can_matter = [p for p in can_matter if p.where.get("key", 0) <= p.where.get("query", 0)]
+    wheres: list[tuple[Place, Mapping[str, Any]]] = [(place, place.where) for place in every]
+    can_matter = [
+        place
+        for place, at in wheres
+        if at.get("pos", at.get("query")) >= begin and at.get("key", 0) <= at.get("query", 0)
+    ]
     drawn = torch.randperm(len(can_matter), generator=draw)[:most].sort().values
     return [can_matter[int(i)] for i in drawn]
 

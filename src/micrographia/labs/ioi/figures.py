@@ -14,43 +14,160 @@ from micrographia.labs.ioi.analysis import BehaviourAnalysis, NetworkAnalysis
 from micrographia.labs.ioi.circuits import Circuits
 from micrographia.labs.ioi.grammar import BEHAVIOURS
 
-LEARNED, WHERE, TRUST, HEADS, CIRCUITS = (
-    "Behaviours",
-    "Localisation",
-    "Attribution beside exact patching",
-    "Kinds of head",
-    "Circuits",
-)
+PUBLISHED, LEARNED, WHERE = "The published analysis", "Behaviours", "Localisation"
+TRUST, HEADS, CIRCUITS = "Attribution beside exact patching", "Kinds of head", "Circuits"
 SHOWN = {"ioi": ("z", "resid_pre"), "induction": ("z",)}
 """Behaviour -> the kinds of Site whose effects are drawn."""
-PLACES = "one head at one position at a time"
 SHORT = {**METHODS, "atp-qk": "with QK-fix", "atp-star": "AtP*", "relp": "RelP", "ig": "integrated gradients"}
-Results = Mapping[str, Any]
 Row = Mapping[str, Any]
+Results = Mapping[str, Any]
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "published_circuit": {"what": "what", "value": "value"},
+    "heads_that_denoise": {
+        "head": "head",
+        "position": "position",
+        "brings_back": "restored",
+        "takes_away": "destroyed",
+    },
+    "behaviours": {
+        "behaviour": "behaviour",
+        "count": "analysed",
+        "accuracy": "accuracy",
+        "by_chance": "shuffled answers",
+        "logit_difference": "logit difference",
+        "corrupt": "after the corrupt prompt",
+    },
+    "greater_by_probabilities": {"measure": "measure", "measured": "measured", "by_chance": "shuffled answers"},
+    "denoising_beside_noising": {
+        "behaviour": "behaviour",
+        "differ_by": "denoising and noising",
+        "halves_of_the_prompts": "split half",
+    },
+    "direct_parts": {"part": "part", "logits": "logits"},
+    "head_kinds": {
+        "kind": "kind",
+        "by_looks": "attention criterion",
+        "by_patching": "path-patching criterion",
+        "count": "both of either",
+        "by_chance": "expected by chance",
+        "area": "area under ROC",
+    },
+    "smallest_circuits": {
+        "network": "network",
+        "behaviour": "behaviour",
+        "method": "chosen by",
+        "count": "components",
+        "parts_by_chance": "random order",
+        "faithfulness": "faithfulness",
+        "nearest_random": "nearest random",
+        "incomplete_by": "incompleteness",
+        "idle": "non-minimal",
+    },
+}
+"""Table of results -> its columns: the field of a record and its name for people."""
+COUNTED = {"behaviours": ("learned", "networks"), "head_kinds": ("found_both_ways", "of")}
+COUNTED["smallest_circuits"] = ("parts", "of")
+TABLES: Mapping[str, tuple[str, str, str, str]] = {  # name, title, section, caption; by the table of results
+    "published_circuit": ("published", "The published analysis", PUBLISHED, ""),
+    "heads_that_denoise": (
+        "denoising",
+        "Heads with the largest effect",
+        PUBLISHED,
+        "Shares of the gap in logit difference, one head at one position at a time: restored by denoising, destroyed "
+        "by noising.",
+    ),
+    "behaviours": (
+        "behaviours",
+        "What the networks learned",
+        LEARNED,
+        "On held-out prompts: medians over networks. Shuffled answers: judged by another prompt's answers.",
+    ),
+    "greater_by_probabilities": (
+        "years",
+        "Greater-than by probabilities",
+        LEARNED,
+        "As Hanna et al. (2023, section 2) measure it, where it was learned.",
+    ),
+    "denoising_beside_noising": (
+        "mirrors",
+        "Denoising beside noising",
+        WHERE,
+        "Difference of heads' effects by position, as a share of the larger. Split half: the same between two halves "
+        "of the prompts, denoising both.",
+    ),
+    "direct_parts": (
+        "direct",
+        "Direct logit attribution",
+        WHERE,
+        "The direct effect of each part on the logit difference of ioi; z[2] is head 2.",
+    ),
+    "head_kinds": (
+        "heads",
+        "Heads by two criteria",
+        HEADS,
+        "Attention criterion: where a head attends and what it copies. Path-patching criterion: a direct effect, on "
+        "the path of that kind, of at least a third of the largest. By chance: as many heads drawn at random within "
+        "their layers. Each list begins with the seed of its network.",
+    ),
+    "smallest_circuits": (
+        "smallest",
+        "Smallest faithful circuits",
+        CIRCUITS,
+        "The smallest circuit whose faithfulness is within 0.1 of 1, by the method with the least CMD; outside it, the "
+        "corrupt prompt of each pair.",
+    ),
+}
+CLAIMS = {
+    "behaviours": ("behaviours-learned",),
+    "denoising_beside_noising": ("denoising-is-not-noising",),
+    "head_kinds": ("heads-found-twice",),
+    "smallest_circuits": ("small-circuit",),
+}
+DETAIL = ("greater_by_probabilities", "denoising_beside_noising", "direct_parts", "smallest_circuits")
+"""Tables that a terminal does not print."""
+
+
+def tables(results: Results) -> list[Figure]:
+    """The tables that hold something."""
+    found = []
+    for key, (name, title, group, caption) in TABLES.items():
+        if rows := results.get(key):
+            about = {"caption": caption, "group": group, "claims": CLAIMS.get(key, ()), "essential": key not in DETAIL}
+            found.append(figures.table(name, title, _cells(key, rows), columns=COLUMNS[key], **about))
+    return found
+
+
+def _cells(key: str, rows: Any) -> list[Row]:
+    if isinstance(rows, Mapping):
+        return [{"what": name.replace("_", " "), "value": value} for name, value in rows.items()]
+    some, of = COUNTED.get(key, ("", ""))
+    counts = [
+        {"count": f"{row.get(some)} of {row.get(of)}", "method": SHORT.get(row.get("chosen_by", ""))} for row in rows
+    ]
+    return [{**row, **count} for row, count in zip(rows, counts)]
 
 
 def of_networks(
     networks: Sequence[NetworkAnalysis],
     results: Results,
-    curves: Mapping[int, Mapping[str, Sequence[float]]],
+    curves: Mapping[int, Mapping[str, Any]],
     n_heads: int,
 ) -> list[Figure]:
     """`curves`: the rows of each network's training, by seed."""
-    found = [_behaviours(results["behaviours"]), *_years(results["greater_by_probabilities"]), _training(curves)]
-    found += of_estimates(results)
+    found = [*tables(results), _training(curves), *of_estimates(results)]
     for behaviour in SHOWN:
         for network in [each for each in networks if behaviour in each.analysed][:1]:
             analysed = network.analysed[behaviour]  # type: ignore[index]  # a Behaviour by its name
             found += of_behaviour(behaviour, f"seed {network.seed}", analysed, n_heads, SHOWN[behaviour])
-    return [*found, _head_kinds(results["head_kinds"]), *_circuits(results["circuits"]), *_smallest(results)]
+    return [*found, *_circuits(results["circuits"])]
 
 
 def of_estimates(results: Results) -> list[Figure]:
-    """The tables of any model."""
+    """How far estimates can be trusted, of any model."""
     rows = results["estimates_beside_exact_effects"]
     if not rows:
         return []
-    return [_estimates(rows), _correlations(rows), _trust(results), _asymmetry(results), _direct(results)]
+    return [_estimates(rows), _correlations(rows), _trust(results)]
 
 
 def of_behaviour(
@@ -64,51 +181,7 @@ def of_behaviour(
     return pictures
 
 
-def of_gpt2(results: Results) -> list[Figure]:
-    """The published analysis in figures."""
-    rows = [{"what": name.replace("_", " "), "value": value} for name, value in results["published_circuit"].items()]
-    columns = {"head": "head", "position": "position", "brings_back": "restored", "takes_away": "destroyed"}
-    return [
-        figures.table("published", "The published analysis", rows, group="The published analysis"),
-        figures.table(
-            "denoising",
-            "Heads with the largest effect",
-            results["heads_that_denoise"],
-            columns=columns,
-            caption=f"Shares of the gap in logit difference, {PLACES}: restored by denoising, destroyed by noising.",
-            group=WHERE,
-        ),
-    ]
-
-
-def _behaviours(rows: Sequence[Row]) -> Figure:
-    columns = {
-        "behaviour": "behaviour",
-        "networks_learned": "analysed",
-        "accuracy": "accuracy",
-        "by_chance": "shuffled answers",
-        "logit_difference": "logit difference",
-        "corrupt": "after the corrupt prompt",
-    }
-    cells = [{**row, "networks_learned": f"{row['learned']} of {row['networks']}"} for row in rows]
-    return figures.table(
-        "behaviours",
-        "What the networks learned",
-        cells,
-        columns=columns,
-        caption="On held-out prompts: medians over networks. Shuffled answers: judged by another prompt's answers.",
-        claims=("behaviours-learned",),
-        group=LEARNED,
-    )
-
-
-def _years(rows: Sequence[Row]) -> list[Figure]:
-    about = {"group": LEARNED, "essential": False, "source": "Hanna et al. 2023, section 2"}
-    columns = {"measure": "measure", "measured": "measured", "by_chance": "shuffled answers"}
-    return [figures.table("years", "Greater-than by probabilities", rows, columns=columns, **about)] if rows else []
-
-
-def _training(curves: Mapping[int, Mapping[str, Sequence[float]]]) -> Figure:
+def _training(curves: Mapping[int, Mapping[str, Any]]) -> Figure:
     steps = np.asarray(next(iter(curves.values()))["step"], dtype=np.float64)
     named = {
         f"{behaviour}, seed {seed}": np.asarray(rows[f"{behaviour}_accuracy"], dtype=np.float64)
@@ -232,55 +305,6 @@ def _trust(results: Results) -> Figure:
     )
 
 
-def _asymmetry(results: Results) -> Figure:
-    columns = {"behaviour": "behaviour", "differ_by": "denoising and noising", "halves_of_the_prompts": "split half"}
-    return figures.table(
-        "mirrors",
-        "Denoising beside noising",
-        results["denoising_beside_noising"],
-        columns=columns,
-        caption="Difference of heads' effects by position, as a share of the larger. Split half: the same between two "
-        "halves of the prompts, denoising both.",
-        claims=("denoising-is-not-noising",),
-        group=WHERE,
-        essential=False,
-    )
-
-
-def _direct(results: Results) -> Figure:
-    return figures.table(
-        "direct",
-        "Direct logit attribution",
-        results["direct_parts"],
-        columns={"part": "part", "logits": "logits"},
-        caption="The direct effect of each part on the logit difference of ioi; z[2] is head 2.",
-        group=WHERE,
-        essential=False,
-    )
-
-
-def _head_kinds(rows: Sequence[Row]) -> Figure:
-    columns = {
-        "kind": "kind",
-        "by_looks": "attention criterion",
-        "by_patching": "path-patching criterion",
-        "both": "both of either",
-        "by_chance": "expected by chance",
-        "area": "area under ROC",
-    }
-    return figures.table(
-        "heads",
-        "Heads by two criteria",
-        [{**row, "both": f"{row['found_both_ways']} of {row['of']}"} for row in rows],
-        columns=columns,
-        caption="Attention criterion: where a head attends and what it copies. Path-patching criterion: a direct "
-        "effect, on the path of that kind, of at least a third of the largest. By chance: as many heads drawn at "
-        "random within their layers. Each list begins with the seed of its network.",
-        claims=("heads-found-twice",),
-        group=HEADS,
-    )
-
-
 def _circuits(rows: Sequence[Row]) -> list[Figure]:
     members = {"nodes": "heads and MLPs by position", "edges": "edges"}
     return [
@@ -296,26 +320,6 @@ def _circuits(rows: Sequence[Row]) -> list[Figure]:
         for kind, title in members.items()
         if (some := [row for row in rows if row["members"] == kind])
     ]
-
-
-def _smallest(results: Results) -> list[Figure]:
-    columns = {
-        "network": "network",
-        "behaviour": "behaviour",
-        "chosen": "chosen by",
-        "size": "components",
-        "parts_by_chance": "random order",
-        "faithfulness": "faithfulness",
-        "nearest_random": "nearest random",
-        "incomplete_by": "incompleteness",
-        "idle": "non-minimal",
-    }
-    rows = results["smallest_circuits"]
-    cells = [{**row, "chosen": SHORT[row["chosen_by"]], "size": f"{row['parts']} of {row['of']}"} for row in rows]
-    caption = "The smallest circuit whose faithfulness is within 0.1 of 1, by the method with the least CMD. "
-    caption += f"Outside the circuit: {rows[0]['outside']}." if rows else ""
-    about = {"caption": caption, "claims": ("small-circuit",), "group": CIRCUITS, "essential": False}
-    return [figures.table("smallest", "Smallest faithful circuits", cells, columns=columns, **about)] if rows else []
 
 
 def _ladders(behaviour: str, about: str, found: Circuits) -> Figure:

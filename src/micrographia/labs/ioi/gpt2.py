@@ -85,7 +85,7 @@ def study(config: Config, watch: Watch) -> Findings:
     taken = over_networks([measures({"ioi": found}, {})])
     results["judged_by_network"] = judged_table(taken)
     results["title"] = f"Which components carry a behaviour: {Path(config.model).name}"
-    pictures = [*figures.of_gpt2(results), *figures.of_behaviour("ioi", config.model, found, n_heads)]
+    pictures = [*figures.tables(results), *figures.of_behaviour("ioi", config.model, found, n_heads)]
     pictures += figures.of_estimates(results)
     seeds = {"seed": [config.seed]}
     return Findings(results, pictures, {**taken, **of_estimates(results), **of_gpt2(numbers)}, seeds, opening(numbers))
@@ -196,7 +196,7 @@ def circuit_alone(model: LanguageModel, groups: Sequence[Group], words: Words, d
     for each in groups:
         pairs = each.pairs("abc")
         reference = group(model, each.template, each.order, REFERENCE, words, draw).abc
-        parts = parts_of(model, mlps=False, n_pos=pairs.clean.shape[1])
+        parts = parts_of(model, mlps=False, n_pos=each.clean.shape[1])
         ablation = Ablation("mean", reference)
         score = nodes_alone(model, pairs, metric_of("logit-diff", pairs, model), parts, ablation=ablation)
         circuits = [frozenset(parts), published(each), *(by_chance(each, draw) for _ in range(RANDOM))]

@@ -136,7 +136,8 @@ def eight_prompts(model: LanguageModel) -> Pairs:
             rows.append((clean, corrupt, other, subject))
     columns = list(zip(*rows))
     clean, corrupt = (_tokens(model, texts, prepend_bos=True) for texts in columns[:2])
-    return Pairs(clean, corrupt, *(_ids(model, names, clean.device) for names in columns[2:]))
+    answer, wrong = (_ids(model, names, clean.device) for names in columns[2:])
+    return Pairs(clean, corrupt, answer, wrong)
 
 
 def _filled(template: int, order: str, words: Words, draw: Generator) -> tuple[str, str, str, str, str]:

@@ -24,34 +24,31 @@ Analysed = Mapping[Any, BehaviourAnalysis]
 
 
 def measures(analysed: Analysed, kinds: Mapping[str, HeadKind]) -> Measures:
-    """One network that has learned something: a figure and its null for each claim about trained networks."""
-    size, change, relp, atp = ({site: (site, name) for site in SITES} for name in (BY_SIZE, NORM, "relp", "atp"))
+    """One network that has learned something: each claim about trained networks."""
+    attn = (("attn_out", "relp"), ("attn_out", "atp"))
 
-    def better_by_size(one: str, other: str) -> Measured:
-        """How much better attribution correlates at one kind of Site than at the other; null: the same for the norm."""
-        return _above(analysed, (size[one], size[other]), (change[one], change[other]))
+    def by_size(one: str, other: str) -> Measured:
+        """How much better attribution correlates at one kind of Site; null: the same for the activation norm."""
+        return _above(analysed, *([(one, name), (other, name)] for name in (BY_SIZE, NORM)))
 
-    def relp_gains(site: str) -> Measured:
+    def relp_gain(site: str) -> Measured:
         """How much better RelP correlates than attribution patching; null: its gain at attention outputs."""
-        return _above(analysed, (relp[site], atp[site]), (relp["attn_out"], atp["attn_out"]))
+        return _above(analysed, [(site, "relp"), (site, "atp")], attn)
 
     return {
-        "heads-before-stream": better_by_size("z", "resid_pre"),
-        "neurons-before-mlp-outputs": better_by_size("neurons", "mlp_out"),
-        "values-before-queries": better_by_size("v", "q"),
+        "heads-before-stream": by_size("z", "resid_pre"),
+        "neurons-before-mlp-outputs": by_size("neurons", "mlp_out"),
+        "values-before-queries": by_size("v", "q"),
         "qk-fix-helps-queries": _gain(analysed, "q", "atp-qk"),
         "qk-fix-helps-keys": _gain(analysed, "k", "atp-qk"),
-        "relp-helps-mlp-outputs": relp_gains("mlp_out"),
-        "relp-helps-stream": relp_gains("resid_pre"),
+        "relp-helps-mlp-outputs": relp_gain("mlp_out"),
+        "relp-helps-stream": relp_gain("resid_pre"),
         "denoising-is-not-noising": _asymmetry(analysed),
         "heads-found-twice": _agreement(kinds),
         "small-circuit": _smallest(analysed),
         "attribution-beats-chance": _worst_method(analysed),
         "eap-ig-before-eap": _integrated_edges(analysed),
     }
-
-
-SITES = ("z", "q", "k", "v", "resid_pre", "attn_out", "mlp_out", "neurons")
 
 
 def measures_of(networks: Sequence[NetworkAnalysis], results: Mapping[str, Any]) -> dict[str, Measured]:
@@ -90,15 +87,15 @@ def of_gpt2(found: Mapping[str, Any]) -> dict[str, Measured]:
 Cell = tuple[str, str]  # a kind of Site, and what estimates its effects
 
 
-def _above(analysed: Analysed, pair: tuple[Cell, Cell], control: tuple[Cell, Cell]) -> Measured:
+def _above(analysed: Analysed, pair: Sequence[Cell], control: Sequence[Cell]) -> Measured:
     """Pearson's r of one cell less that of another, above the same difference of a control."""
-    raw, null = _means(analysed, lambda each: [_r(each, one) - _r(each, other) for one, other in (pair, control)])
+    raw, null = _means(analysed, lambda each: [each.r(*one) - each.r(*other) for one, other in (pair, control)])
     return Measured(above_null(raw, null), null, raw)
 
 
 def _gain(analysed: Analysed, site: str, method: str) -> Measured:
     """Pearson's r of a method less that of attribution patching, which is the baseline beside it."""
-    fixed, own = _means(analysed, lambda each: [_r(each, (site, name)) for name in (method, "atp")])
+    fixed, own = _means(analysed, lambda each: [each.r(site, name) for name in (method, "atp")])
     return Measured(fixed - own, own, fixed - own)
 
 
@@ -114,8 +111,7 @@ def _agreement(kinds: Mapping[str, HeadKind]) -> Measured:
 
 def _smallest(analysed: Analysed) -> Measured:
     """The share of candidate parts in the smallest faithful circuit of ioi; null: the same in random orders."""
-    found = analysed["ioi"].circuits if "ioi" in analysed else None
-    if found is None:
+    if "ioi" not in analysed or (found := analysed["ioi"].circuits) is None:
         return UNKNOWN
     smallest = found.smallest
     return Measured(smallest.share, smallest.random_size / smallest.of, smallest.share)
@@ -123,31 +119,26 @@ def _smallest(analysed: Analysed) -> Measured:
 
 def _worst_method(analysed: Analysed) -> Measured:
     """CMD of the worst kind of attribution less that of random orders; beside it exact patching's."""
-    names = (RANDOM, "exact", *METHODS)
-    chance, exact, *estimated = _means(analysed, lambda each: [_cmd(each, "nodes", name) for name in names])
+    chance, exact, *estimated = _cmds(analysed, "nodes", RANDOM, "exact", *METHODS)
     return Measured(max(estimated) - chance, exact - chance, max(estimated) - chance)
 
 
 def _integrated_edges(analysed: Analysed) -> Measured:
     """CMD of EAP less that of EAP-IG; beside it how far EAP is from random orders."""
-    names = ("eap", "eap-ig", RANDOM)
-    plain, integrated, chance = _means(analysed, lambda each: [_cmd(each, "edges", name) for name in names])
+    plain, integrated, chance = _cmds(analysed, "edges", "eap", "eap-ig", RANDOM)
     return Measured(plain - integrated, chance - plain, plain - integrated)
 
 
-def _r(each: BehaviourAnalysis, cell: Cell) -> float:
-    return each.correlations[cell[0]][cell[1]].pearson
+def _cmds(analysed: Analysed, members: str, *methods: str) -> list[float]:
+    known = {name: each for name, each in analysed.items() if each.circuits is not None}
+    return _means(known, lambda each: [getattr(each.circuits, members)[name].cmd for name in methods], len(methods))
 
 
-def _cmd(each: BehaviourAnalysis, members: str, method: str) -> float:
-    return math.nan if each.circuits is None else getattr(each.circuits, members)[method].cmd
-
-
-def _means(analysed: Analysed, figures: Callable[[BehaviourAnalysis], Sequence[float]]) -> list[float]:
-    """Figure by figure, the mean over the behaviours of which all are known."""
-    every = np.array([figures(each) for each in analysed.values()])
+def _means(analysed: Analysed, figures: Callable[[BehaviourAnalysis], Sequence[float]], n: int = 2) -> list[float]:
+    """Each of the n figures: the mean over the behaviours of which all are known."""
+    every = np.array([figures(each) for each in analysed.values()]).reshape(-1, n)
     known = every[~np.isnan(every).any(1)]
-    return (known.mean(0) if len(known) else np.full(every.shape[1], math.nan)).tolist()
+    return (known.mean(0) if len(known) else np.full(n, math.nan)).tolist()
 
 
 def _medians(pairs: Iterable[tuple[float, float]]) -> Measured:

@@ -197,7 +197,7 @@ def _followers(clean: Drawn, corrupt: Drawn, generator: Generator) -> tuple[Tens
     return (fill(drawn.template, drawn.slots)[:, PROMPT_SPAN + 1] for drawn in (clean, corrupt))  # type: ignore[return-value]
 
 
-def _years(clean: Drawn, corrupt: Drawn, generator: Generator) -> tuple[Tensor, Tensor]:
+def _later_years(clean: Drawn, corrupt: Drawn, generator: Generator) -> tuple[Tensor, Tensor]:
     """A later year, and one from 02 to the year itself."""
     year = _slot(clean, "YY") - IDS["00"]
     u, v = torch.rand(2, len(year), generator=generator, dtype=torch.float64)
@@ -208,7 +208,7 @@ ANSWERS: dict[Behaviour, Callable[[Drawn, Drawn, Generator], tuple[Tensor, Tenso
     "ioi": _names,
     "induction": _followers,
     "pronoun": _pronouns,
-    "greater": _years,
+    "greater": _later_years,
 }
 
 
@@ -272,7 +272,8 @@ def as_pairs(drawn: PromptPairs, device: torch.device) -> Pairs:
     read = tokenizer().decode
     texts = tuple((read(clean), read(corrupt)) for clean, corrupt in zip(drawn.clean.tolist(), drawn.corrupt.tolist()))
     tensors = (drawn.clean, drawn.corrupt, drawn.answer, drawn.wrong)
-    return Pairs(*(x.to(device) for x in tensors), texts)
+    clean, corrupt, answer, wrong = (x.to(device) for x in tensors)
+    return Pairs(clean, corrupt, answer, wrong, texts)
 
 
 def positions_of(tokens: Tensor) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class PlantedPart(NamedTuple):
 
     site: Site
     pos: int
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride] (a tuple has a method of that name)
 
 
 class Planted(NamedTuple):
