@@ -81,8 +81,11 @@ def analyse(config: Config, out: str) -> NetworkAnalysis:
         learned: list[Behaviour] = [
             name for name, x in behaviours.items() if is_learned(x.accuracy, x.null_accuracy, config.least)
         ]
-        cases = {name: case_of(name, config.pairs, draw, model.weights.W_E.device) for name in learned}
-        analysed = {name: analyse_behaviour(model, case, config, draw) for name, case in cases.items()}
+        place = model.weights.W_E.device
+        cases: dict[Behaviour, Case] = {name: case_of(name, config.pairs, draw, place) for name in learned}
+        analysed: dict[Behaviour, BehaviourAnalysis] = {}
+        for name, case in cases.items():
+            analysed[name] = analyse_behaviour(model, case, config, draw)
         kinds = head_kinds(model, cases, config.prompts, draw)
         later = years(model, prompt_pairs("greater", config.prompts, draw))
         return NetworkAnalysis(config.seed, behaviours, analysed, kinds, later)
