@@ -27,7 +27,7 @@ def maker(monkeypatch):
 
 
 def test_readmes_program_prints_published_beside_measured(tmp_path, monkeypatch, capsys):
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    program, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(program.strip().splitlines()) <= 12
     assert "quick" in program
     monkeypatch.setenv("MICROGRAPHIA_RUNS", str(tmp_path))

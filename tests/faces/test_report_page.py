@@ -171,7 +171,7 @@ def test_a_figure_that_is_named_like_its_section_has_one_heading(run):
 def test_words_and_tables_can_be_read_without_scripts(page):
     plain = re.sub(r"<script.*?</script>", "", page, flags=re.S)
     for text in (
-        "0.93 (0.88 to 0.95)",
+        '0.93 <span class="limits">(0.88 to 0.95)</span>',
         "of any kind",
         "logit(c) = cos(w c)",
         "The claims",

@@ -249,6 +249,8 @@ def _fits(value: Any, hint: Any) -> bool:
     """Whether a JSON value is what a field of this annotation holds; a whole number is a number too."""
     if get_origin(hint) is Literal:
         return value in get_args(hint)
+    if get_origin(hint) is tuple:  # of any length
+        return isinstance(value, list | tuple) and all(_fits(each, get_args(hint)[0]) for each in value)
     if options := get_args(hint):
         return any(_fits(value, option) for option in options)
     return type(value) in ((int, float) if hint is float else (hint,))
@@ -258,6 +260,8 @@ def _told(hint: Any) -> str:
     """An annotation in JSON's words."""
     if get_origin(hint) is Literal:
         return " or ".join(map(json.dumps, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return f"a list, each entry {_told(get_args(hint)[0])}"
     if options := get_args(hint):
         return " or ".join(map(_told, options))
     return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(hint, "null")

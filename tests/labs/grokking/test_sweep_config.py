@@ -77,14 +77,16 @@ def test_an_unknown_name_is_refused_with_the_nearest_ones(tmp_path):
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        ({"seeds": 3}, "Give a list"),
+        ({"seeds": 3}, "seeds takes a list, each entry a whole number"),
         ({"seeds": []}, "at least one"),
         ({"seeds": [1, 1]}, "twice"),
-        ({"operations": ["divide"]}, "known are add, subtract"),
-        ({"parts": ["none"]}, "known are both"),
-        ({"moduli": ["many"]}, "Values of modulus"),
+        ({"operations": ["divide"]}, '"add" or "subtract"'),
+        ({"parts": ["none"]}, '"both" or "attention"'),
+        ({"moduli": ["many"]}, "moduli takes a list"),
         ({"preset": "huge"}, "known are small, paper"),
-        ({"base": {"lr": "fast"}}, "wrong type"),
+        ({"runner": "ray"}, "known are local"),
+        ({"combine": "all"}, '"one-at-a-time" or "product"'),
+        ({"base": {"lr": "fast"}}, "lr takes a number"),
         ({"base": {"threads": 2}}, "one thread each"),
         ({"base": {"seed": 9}}, "give seeds"),
         (
@@ -113,3 +115,7 @@ def test_the_plan_needs_no_tensor_library():
 
 def test_the_small_base_is_one_of_the_known_ones():
     assert plan_of({}).base == small()
+
+
+def test_a_plan_may_name_the_one_runner():
+    assert plan_of({"runner": "local"}) == plan_of({})

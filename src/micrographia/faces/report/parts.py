@@ -25,10 +25,18 @@ def _row(content: TextTable, i: int) -> Html:
     note = content.notes[i] if content.notes else ""
     below = tag("span", typeset(note), class_="source below") if note else ""
     cells = [
-        tag("td", typeset(cell), below if j == 0 else "", class_=_side(content, j))
+        tag("td", _cell(cell, j in content.texts), below if j == 0 else "", class_=_side(content, j))
         for j, cell in enumerate(content.rows[i])
     ]
     return tag("tr", *cells, class_="strong" if i in content.strong else None)
+
+
+def _cell(text: str, is_text: bool) -> Html:
+    """A cell; where room is short the limits of an interval go below its figure, and neither is broken."""
+    figure, _, limits = text.partition(" (")
+    if is_text or not limits:
+        return typeset(text)
+    return Html(f"{typeset(figure)} {tag('span', typeset(f'({limits}'), class_='limits')}")
 
 
 def _side(content: TextTable, column: int) -> str:

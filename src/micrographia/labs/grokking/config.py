@@ -33,13 +33,13 @@ class Config:
     operation: Operation = "add"
     """add: a+b, subtract: a-b, multiply: a*b, polynomial: a^2+ab+b^2, all mod p."""
     train_fraction: float = 0.3
-    """Share of the pairs that the model sees."""
+    """Fraction of the pairs that the model is trained on."""
     split: Literal["shuffle", "randperm"] = "shuffle"
     """Which pairs: python's random.shuffle, as in the paper's code, or torch.randperm, as in TransformerLens' demo."""
     seed: int = 0
     """Seed of the initial weights, and of the split unless `split_seed` is given."""
     split_seed: int | None = None
-    """Seed of the split alone, to tell the share of weights and data apart."""
+    """Seed of the split alone, to separate the effects of weights and data."""
 
     network: Blocks = field(default_factory=Blocks)
     """The network. The defaults are the paper's mainline: one layer, no norm, no biases in attention."""

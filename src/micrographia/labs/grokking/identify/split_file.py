@@ -41,33 +41,6 @@ def read_mask(path: Path, p: int, *, allow_pickle: bool = False) -> Bool[Tensor,
     return found
 
 
-def mask_among(entries: Mapping[str, Any], p: int, *, names: Sequence[str]) -> Bool[Tensor, "pairs"] | None:
-    """The training pairs in the first of these entries that is there."""
-    name = next((name for name in names if entries.get(name) is not None), None)
-    return None if name is None else as_mask(entries[name], p, name)
-
-
-def as_mask(value: Any, p: int, name: str) -> Bool[Tensor, "pairs"]:
-    """A mask over the p * p rows from a mask, indices or pairs."""
-    array = _numbers(value, name)
-    binary = array.dtype == bool or bool(np.isin(array, (0, 1)).all())
-    if binary and array.shape in ((p * p,), (p, p)):
-        return _useful(torch.from_numpy(array.reshape(-1) != 0), name)
-    rows = array
-    if array.ndim == 2 and array.shape[1] in (2, 3):  # scripts often write the "=" with a and b
-        rows = array[:, 0] * p + array[:, 1]
-        array = array[:, :2]
-    limit = p * p if array.ndim == 1 else p
-    if array.ndim not in (1, 2) or rows.ndim != 1 or array.dtype == bool or not _within(array, limit):
-        raise UnreadableWeights(
-            f"Asked for a split from {name!r} for p = {p}. Found shape {list(array.shape)}, {array.dtype}"
-            f"{f', from {array.min()} to {array.max()}' if array.size else ''}. Give {KINDS}."
-        )
-    mask = torch.zeros(p * p, dtype=torch.bool)
-    mask[torch.from_numpy(rows.astype(np.int64))] = True
-    return _useful(mask, name)
-
-
 def _content(path: Path, allow_pickle: bool) -> Any:
     suffix = path.suffix.lower()
     if suffix in PICKLES:
@@ -80,25 +53,38 @@ def _content(path: Path, allow_pickle: bool) -> Any:
         raise UnreadableWeights(f"Asked for a split from {path.name}. It is no JSON: {error}. Mend it.") from error
 
 
-def _numbers(value: Any, name: str) -> np.ndarray[Any, Any]:
+def mask_among(entries: Mapping[str, Any], p: int, *, names: Sequence[str]) -> Bool[Tensor, "pairs"] | None:
+    """The training pairs in the first of these entries that is there."""
+    name = next((name for name in names if entries.get(name) is not None), None)
+    return None if name is None else as_mask(entries[name], p, name)
+
+
+def as_mask(value: Any, p: int, name: str) -> Bool[Tensor, "pairs"]:
+    """A mask over the p * p rows from a mask, indices or pairs. It marks some pairs, and not all."""
     try:
         array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
     except ValueError as error:  # rows of unequal length
         raise UnreadableWeights(f"Asked for a split from {name!r}. Found no array: {error}. Give {KINDS}.") from error
-    if array.dtype.kind == "f" and (array == np.round(array)).all():
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "biu":
-        raise UnreadableWeights(f"Asked for a split from {name!r}. Found values of {array.dtype}. Give {KINDS}.")
-    return array
-
-
-def _within(array: np.ndarray[Any, Any], limit: int) -> bool:
-    return array.size > 0 and int(array.min()) >= 0 and int(array.max()) < limit
-
-
-def _useful(mask: Tensor, name: str) -> Tensor:
+    rows, mask = _rows(array, p), torch.zeros(p * p, dtype=torch.bool)
+    if rows is not None:
+        mask[torch.from_numpy(rows.astype(np.int64))] = True
     if not 0 < int(mask.sum()) < len(mask):
         raise UnreadableWeights(
-            f"Asked for a split from {name!r}. It marks {int(mask.sum())} of {len(mask)} pairs. Some must be left over."
+            f"Asked for a split from {name!r} for p = {p}. Found shape {list(array.shape)}, {array.dtype}, which marks "
+            f"{int(mask.sum())} of {len(mask)} pairs. Give {KINDS}; some pairs must be left over."
         )
     return mask
+
+
+def _rows(array: np.ndarray[Any, Any], p: int) -> np.ndarray[Any, Any] | None:
+    """The rows that an array marks; None for an array that is no split."""
+    if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and (array != np.round(array)).any()):
+        return None
+    if array.shape in ((p * p,), (p, p)) and np.isin(array, (0, 1)).all():
+        return np.flatnonzero(array)
+    if array.ndim == 0 or array.dtype == bool or array.shape[1:] not in ((), (2,), (3,)):
+        return None
+    pairs = array.ndim == 2
+    columns = array[:, :2] if pairs else array[:, None]  # scripts often write the "=" with a and b
+    inside = (columns >= 0) & (columns < (p if pairs else p * p))
+    return columns @ np.array([p, 1] if pairs else [1]) if inside.all() else None

@@ -1,4 +1,4 @@
-"""Lenses: what each component writes straight to the logits, and what the residual stream would say at each layer.
+"""Lenses: what each component writes straight to the logits, and what the residual stream predicts at each layer.
 
 `direct_logit_attribution` splits the logit of an answer (or a difference of two) into the parts that embeddings, heads,
 MLPs and all biases write, with the final norm's scale held at this run's value: the parts sum to the whole, before any
@@ -42,8 +42,8 @@ class Direct(NamedTuple):
         return [(self.labels[i], float(mean[i])) for i in mean.abs().argsort(descending=True)[:n].tolist()]
 
 
-class Lens(NamedTuple):
-    """What the stream says at each Site: of the answers, and of any token."""
+class LogitLens(NamedTuple):
+    """The prediction of the stream at each Site: for the answers, and its best tokens."""
 
     sites: tuple[Site, ...]
     logit: Float[Tensor, "site prompt at answer"]
@@ -136,7 +136,7 @@ def logit_lens(
     sites: SiteLike | Sequence[SiteLike] = "L*.resid_post",
     at: Sequence[int] = (-1,),
     k: int = 5,
-) -> Lens:
+) -> LogitLens:
     """What `model.unembed` makes of the residual stream at these Sites and positions.
 
     Logits, probabilities and ranks of the answers, and the k best tokens.
@@ -155,7 +155,7 @@ def logit_lens(
         rank = (logits[..., None, :] > own[..., None]).sum(-1)
         rows.append((own, prob.gather(-1, wanted), rank, best.indices, best.values))
     own, prob, rank, top, top_prob = (torch.stack(column) for column in zip(*rows))
-    return Lens(chosen, own, prob, rank, top, top_prob)
+    return LogitLens(chosen, own, prob, rank, top, top_prob)
 
 
 def _directions(model: Model, answer: Tensor, wrong: Tensor | None) -> Float[Tensor, "d_model prompt"]:
