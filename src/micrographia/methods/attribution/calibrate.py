@@ -139,8 +139,8 @@ class Calibration:
         kinds: dict[str, list[str]] = {}
         for each in self.kinds.values():
             kinds.setdefault(trust(each.pearson.value, each.slope), []).append(each.kind)
-        said = "; ".join(f"those of {', '.join(names)} {verdict}" for verdict, names in kinds.items())
-        return f"Checked by {self.n_patches} exact patches ({self.mode}), the estimates rate as follows: {said}."
+        verdicts = "; ".join(f"those of {', '.join(names)} {verdict}" for verdict, names in kinds.items())
+        return f"Checked by {self.n_patches} exact patches ({self.mode}), the estimates rate as follows: {verdicts}."
 
     def figures(self) -> list[Figure]:
         """The table of correlations, the tables of whole Sites, the sentences, and the estimate against the effect."""
@@ -172,19 +172,21 @@ def calibrate(
     """
     chosen = spots(attribution, budget=budget, top=top, generator=generator, begin=_begin(model, pairs))
     groups = [wholes(each.kind, attribution) for each in chosen]
-    asked = [[*each.patches, joint(each.patches), *whole] for each, whole in zip(chosen, groups)]
-    patches = [patch for some in asked for patch in some]
+    requested = [[*each.patches, joint(each.patches), *whole] for each, whole in zip(chosen, groups)]
+    patches = [patch for some in requested for patch in some]
     sides, prompt = sides_of(pairs, attribution.mode), prompts_of(pairs.clean)
     sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
     donor = model.run(sides.donor, keep=sites, edits=edits, logits=metric.readout(prompt)).cache
     values = sweep(model, sides.base, patches, donor, [metric], edits=edits, watch=watch)[..., 0]
-    effects = (values - attribution.base.to(values)).cpu().double().split(list(map(len, asked)))
+    effects = (values - attribution.base.to(values)).cpu().double().split(list(map(len, requested)))
     kinds: dict[str, Checked] = {}
     for each, whole, effect in zip(chosen, groups, effects):
         n = len(each.patches)
         found = _checked(each, effect[: n + 1], attribution.gives, threshold, generator, draws)
-        told = [_whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(whole, effect[n + 1 :])]
-        kinds[each.kind] = found._replace(wholes=tuple(told))
+        joint_effects = [
+            _whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(whole, effect[n + 1 :])
+        ]
+        kinds[each.kind] = found._replace(wholes=tuple(joint_effects))
     flags = [flag for each in kinds.values() for flag in flags_of(each, attribution.mode, attribution.gives)]
     n_idle = sum(each.n_idle for each in chosen)
     return Calibration(
