@@ -116,15 +116,15 @@ class Calibration:
         return [f"{len(self.flags)} flag{'s' * several}; the first: {self.flags[0]}."]
 
     def table(self) -> list[dict[str, Any]]:
-        """How estimate and exact effect agree, a record a kind of Site."""
+        """The agreement of estimate and exact effect, one record per kind of Site."""
         return [calibration_row(each, self.mode) for each in self.kinds.values()]
 
     def wholes(self) -> list[dict[str, Any]]:
-        """Joint effects of whole Sites, and of all Sites of a kind, beside the sums of single effects."""
+        """Joint effects of whole Sites, and of all Sites of a kind, with the sums of single effects."""
         return [whole_row(some, each, self.flags, self.mode) for each in self.kinds.values() for some in each.wholes]
 
     def sentences(self) -> list[str]:
-        """How far to trust each kind of Site; where estimate and exact effect disagree, the largest gap first."""
+        """How far to trust each kind of Site; then the disagreements, the largest gap first."""
         kinds = [sentence(each, self.unit) for each in self.kinds.values()]
         flags = [f"{str(flag)[:1].upper()}{str(flag)[1:]}." for flag in self.flags[:MOST_FLAGS]]
         return [
@@ -135,7 +135,7 @@ class Calibration:
         ]
 
     def summary(self) -> str:
-        """Which kinds of Site are estimated how well, in one sentence."""
+        """The verdicts on all kinds of Site in one sentence."""
         kinds: dict[str, list[str]] = {}
         for each in self.kinds.values():
             kinds.setdefault(trust(each.pearson.value, each.slope), []).append(each.kind)
@@ -143,7 +143,8 @@ class Calibration:
         return f"Checked by {self.n_patches} exact patches ({self.mode}), the estimates rate as follows: {verdicts}."
 
     def figures(self) -> list[Figure]:
-        """The table of correlations, the tables of whole Sites, the sentences, and the estimate against the effect."""
+        """The table of correlations, the tables of whole Sites, the sentences, and a scatter plot of estimate and
+        effect."""
         tables = [calibration_table(self.table()), *whole_tables(self.wholes(), self.unit)]
         return [*tables, *flag_text(self.sentences()), points(list(self.kinds.values()), self.mode, self.metric)]
 
