@@ -143,7 +143,7 @@ def test_the_interval_is_a_bootstrap_over_prompts():
     assert same.low < same.high < 1 + 1e-9
     constant, _ = agreement(x, np.zeros((30, 6)), np.ones(30), generator=seeded(), draws=20)
     assert math.isnan(constant.value)
-    assert trust(constant.value) == "cannot be judged, for nothing varied"
+    assert trust(constant.value) == "cannot be judged, since nothing varied"
 
 
 class TwoWires(LinearModel):
