@@ -219,8 +219,6 @@ SHARED_NAMES = {  # class name -> the files that may each define one
     "Arguments": "faces/cli/*.py",  # a command's flags, read by nobody else
 }
 MANY_MEANINGS = {  # class name -> how many definitions there are as yet; each of them is to get a name of its own
-    "Arguments": 7,
-    "Config": 2,
     "Part": 2,
     "Traced": 2,
 }
