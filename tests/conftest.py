@@ -113,7 +113,6 @@ def _without_checks() -> Iterator[None]:
 
 def pytest_collection_finish() -> None:
     """What is loaded by now stays, so that the collector of garbage need not look through it again and again."""
-    gc.collect()
     gc.freeze()
 
 
