@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from micrographia.core.basis import n_frequencies
+from micrographia.core.basis import draw_others
 from micrographia.core.edits import put
 from micrographia.core.losses import cross_entropy
 from micrographia.labs.grokking.network import NetworkTensors, cyclic, with_attention
@@ -102,9 +102,7 @@ def weights_to_attention(r: NetworkTensors, ks: Sequence[int]) -> dict[str, Any]
 
 def other_frequencies(r: NetworkTensors, ks: Sequence[int], generator: Generator) -> dict[str, Any]:
     """The headline measures for as many other frequencies, drawn at random: the control of those of `ks`."""
-    others = [k for k in range(1, n_frequencies(len(r.logits)) + 1) if k not in ks]
-    order = torch.randperm(len(others), generator=generator).tolist()
-    chosen = sorted(others[i] for i in order[: len(ks)])
+    chosen = draw_others(ks, len(r.logits), len(ks), generator)
     if not chosen:
         return {"frequencies": [], "trig_loss": None, "restricted_projection": None, "largest_other_rise": None}
     loss, without = performance(r)["loss"], excluded_by_frequency(r._replace(train=None))
@@ -112,7 +110,7 @@ def other_frequencies(r: NetworkTensors, ks: Sequence[int], generator: Generator
         "frequencies": chosen,
         "trig_loss": cubes.trig_loss(r.logits, chosen).loss,
         "restricted_projection": restricted.restricted_loss(r.logits, chosen).loss,
-        "largest_other_rise": max(without[k - 1].item() - loss for k in others),
+        "largest_other_rise": max(x - loss for k, x in enumerate(without.tolist(), 1) if k not in ks),
     }
 
 

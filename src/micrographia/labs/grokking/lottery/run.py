@@ -21,12 +21,12 @@ from micrographia.core.store import RunFolder
 from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.tasks import Done
 from micrographia.labs.grokking.config import Config
-from micrographia.labs.grokking.criterion import GENERALISES
 from micrographia.labs.grokking.lottery.config import LotteryConfig
 from micrographia.labs.grokking.lottery.figures import of_lottery
 from micrographia.labs.grokking.lottery.predict import SCORES, Data, causes, curves, scores
 from micrographia.labs.grokking.run import LAB, run
 from micrographia.labs.grokking.sweep.run import MEMBERS, network_at
+from micrographia.methods.fourier.criterion import GENERALISES
 
 SIGNIFICANT = 0.05
 MARKS = (0.75, 0.95)  # areas whose first t0 is in the summary

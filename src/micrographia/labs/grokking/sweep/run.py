@@ -25,12 +25,12 @@ from micrographia.core.store import RunFolder, read_metrics, read_tensors
 from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.tasks import Done
 from micrographia.labs.grokking.config import Config
-from micrographia.labs.grokking.criterion import GENERALISES, FourierVerdict, fourier_algorithm
 from micrographia.labs.grokking.network import NetworkTensors, tensors_of
 from micrographia.labs.grokking.run import LAB, run
 from micrographia.labs.grokking.sweep.config import Member, SweepConfig, members, setting_name, settings
 from micrographia.labs.grokking.sweep.figures import of_sweep
 from micrographia.labs.grokking.task import architecture, make_pairs
+from micrographia.methods.fourier.criterion import GENERALISES, FourierVerdict, fourier_algorithm
 from micrographia.methods.phases import ORDERED
 
 MEMBERS = "members"  # the folder of the networks' own Runs
