@@ -13,10 +13,11 @@ from trained import FRACTION, trained
 
 from micrographia.core.errors import BadConfig, PickleRefused, UnreadableWeights, UserError
 from micrographia.core.events import Note, silent
+from micrographia.core.intervals import rank_z
 from micrographia.core.state_dicts.foreign import Candidate
+from micrographia.core.state_dicts.pair_masks import as_mask, read_mask
 from micrographia.labs.grokking.identify.guess import check
-from micrographia.labs.grokking.identify.split import SplitChoice, Z, find_split, rank_z
-from micrographia.labs.grokking.identify.split_file import as_mask, read_mask
+from micrographia.labs.grokking.identify.split import SplitChoice, Z, find_split
 from micrographia.labs.grokking.task import SPLITS
 
 RECORDED = SplitChoice("shuffle", FRACTION, 0)
@@ -199,7 +200,7 @@ def test_what_is_no_split_is_refused(value):
 
 def test_a_file_that_is_not_there_names_what_else_there_is():
     with pytest.raises(UserError, match="shuffle, randperm, none"):
-        read_mask(__import__("pathlib").Path("shufle"), 13)
+        find(SplitChoice("shufle"), torch.zeros(169))
 
 
 def test_a_file_of_other_things_names_them(tmp_path):

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Note, Watch
-from micrographia.labs.grokking.identify.split_file import TRAIN_NAMES, mask_among, read_mask
+from micrographia.core.intervals import rank_z
+from micrographia.core.state_dicts.pair_masks import TRAIN_NAMES, mask_among, read_mask
 from micrographia.labs.grokking.task import SPLITS
 
 Z = 4.0
@@ -100,33 +101,13 @@ EMPTY = "figures of training and test pairs are left empty."
 HINT = "Give --seed and --train-fraction, or --split FILE."
 
 
-def rank_z(losses: Float[Tensor, "pairs"], chosen: Mask, among: Mask | None = None) -> float:
-    """Mann and Whitney's (1947) rank sum of the chosen losses in standard deviations from its mean; below 0: smaller.
-
-    Midranks for ties, and the exact variance over all choices of as many pairs. 0 where there is nothing to compare.
-    """
-    if among is not None:
-        losses, chosen = losses[among], chosen[among]
-    n, m = len(losses), int(chosen.sum())
-    if m in (0, n):
-        return 0.0
-    ranks = _midranks(losses)
-    variance = m * (n - m) / n * ranks.var().item()
-    return (ranks[chosen].sum().item() - m * ranks.mean().item()) / variance**0.5 if variance else 0.0
-
-
-def _midranks(values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-    """Ranks from 1, equal values sharing their mean."""
-    _, where, counts = values.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts - 1) / 2).double()[where]
-
-
 def _tried(
     given: SplitChoice, recorded: SplitChoice | None, losses: Tensor, extra: Mapping[str, Any], allow_pickle: bool
 ) -> list[Split]:
     p = round(len(losses) ** 0.5)
     if given.split not in (None, *SPLITS):
-        return [_judged("file", read_mask(Path(str(given.split)), p, allow_pickle=allow_pickle), losses)]
+        mask = read_mask(Path(str(given.split)), p, known=(*SPLITS, "none"), allow_pickle=allow_pickle)
+        return [_judged("file", mask, losses)]
     if recorded is not None:  # it completes what is given
         given = recorded._replace(**{name: x for name, x in given._asdict().items() if x is not None})
     split, fraction, seed = given

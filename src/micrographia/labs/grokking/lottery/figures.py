@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from micrographia.core.figures import Figure, bars, heatmap, lines, table
-from micrographia.labs.grokking.lottery.predict import COMBINED, SCORES
+from micrographia.methods.fourier.scores import SCORES
 
 Row = Mapping[str, Any]
-SCORE_TEXTS = {**SCORES, COMBINED: "all scores together, fitted on networks of other initialisations"}
+SCORE_TEXTS = {**SCORES, "combined": "all scores together, fitted on networks of other initialisations"}
 
 
 def of_lottery(found: Mapping[str, Any], n_frequencies: int) -> list[Figure]:

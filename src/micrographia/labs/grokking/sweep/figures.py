@@ -11,7 +11,8 @@ import numpy as np
 
 from micrographia.core import figures
 from micrographia.core.figures import Figure, heatmap, lines, table
-from micrographia.labs.grokking.sweep.config import SweepConfig, varying
+from micrographia.core.plan import varying
+from micrographia.labs.grokking.sweep.config import AXES, SweepConfig
 from micrographia.methods.phases import ORDERED
 
 Row = Mapping[str, Any]
@@ -21,7 +22,7 @@ SEEDS, CHOICES, TABLES = "Over seeds", "Over choices", "Tables"
 def of_sweep(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row]) -> list[Figure]:
     """All figures of a finished sweep."""
     times, *others = (_bars(name, groups, **about) for name, about in BARS.items())
-    numeric = [name for name in varying(plan) if not isinstance(groups[0][name], str)]
+    numeric = [name for name in varying(plan, AXES) if not isinstance(groups[0][name], str)]
     done = [row for row in rows if row["status"] == "finished"]
     return [
         times,
@@ -118,7 +119,7 @@ def along_axis(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row], ax
     With several axes crossed there is a median for each combination of the others, and the seeds are left out.
     """
     label, x = axis.replace("_", " "), sorted({group[axis] for group in groups})
-    others = [name for name in varying(plan) if name != axis]
+    others = [name for name in varying(plan, AXES) if name != axis]
     curves: dict[tuple[Any, ...], dict[Any, Any]] = {}
     for group in groups:
         y, low, high = _interval(group["epochs_to_grok"])

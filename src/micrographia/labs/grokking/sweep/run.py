@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.core import intervals
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch, silent
+from micrographia.core.intervals import median_entry, share, share_entry
 from micrographia.core.lab import Findings, first_line, for_each_network, run_in_folder
+from micrographia.core.plan import Member, members, setting_name, settings
 from micrographia.core.runtime import generator, pick_device, provenance
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder, read_metrics, read_tensors
@@ -27,7 +28,7 @@ from micrographia.core.tasks import Done
 from micrographia.labs.grokking.config import Config
 from micrographia.labs.grokking.network import NetworkTensors, tensors_of
 from micrographia.labs.grokking.run import LAB, run
-from micrographia.labs.grokking.sweep.config import Member, SweepConfig, members, setting_name, settings
+from micrographia.labs.grokking.sweep.config import AXES, SweepConfig
 from micrographia.labs.grokking.sweep.figures import of_sweep
 from micrographia.labs.grokking.task import architecture, make_pairs
 from micrographia.methods.fourier.criterion import GENERALISES, FourierVerdict, fourier_algorithm
@@ -63,14 +64,14 @@ def sweep(
 
 
 def _work(plan: SweepConfig, workers: int | None, folder: RunFolder, watch: Watch) -> Findings:
-    chosen = members(plan)
+    chosen = members(plan, AXES)
     configs = {member.name: member.config for member in chosen}
     done = for_each_network(train_and_measure, configs, folder.path / MEMBERS, workers=workers, watch=watch)
     rows = [row_of(member, done[member.name]) for member in chosen]
-    groups = [
-        group_of(setting_name(plan, each), each, [row for row, member in zip(rows, chosen) if member.setting == each])
-        for each in settings(plan)
-    ]
+    groups = []
+    for each in settings(plan, AXES):
+        own = [row for row, member in zip(rows, chosen) if member.setting == each]
+        groups.append(group_of(setting_name(plan, AXES, each), each, own))
     failures = [{"member": row["member"], "error": row["error"]} for row in rows if row["error"]]
     results = {"members": rows, "groups": groups, "failures": failures, "title": "Grokking: a sweep"}
     opening = sentences(plan, rows, groups)
@@ -146,36 +147,18 @@ def group_of(name: str, setting: Mapping[str, Any], rows: Sequence[Row]) -> Row:
         **setting,
         "networks": len(rows),
         "failed": len(rows) - len(done),
-        "grokked": _count([row["epochs_to_grok"] is not None for row in done]),
-        "fourier": _count([each["shown"] for each in verdicts]),
+        "grokked": share_entry([row["epochs_to_grok"] is not None for row in done]),
+        "fourier": share_entry([each["shown"] for each in verdicts]),
         "null_passes": float(np.mean(nulls)) if nulls else None,
-        **{epochs: _median([row[epochs] for row in done], censored=True) for epochs in EPOCHS},
-        "phases": {p: _median([row["phases"][p] for row in done], censored=True) for p in ORDERED},
-        "n_key_frequencies": _median([len(row["key_frequencies"]) for row in done]),
-        **{measure: _median([row[measure] for row in done]) for measure in MEASURES},
+        **{epochs: median_entry([row[epochs] for row in done], censored=True) for epochs in EPOCHS},
+        "phases": {p: median_entry([row["phases"][p] for row in done], censored=True) for p in ORDERED},
+        "n_key_frequencies": median_entry([len(row["key_frequencies"]) for row in done]),
+        **{measure: median_entry([row[measure] for row in done]) for measure in MEASURES},
     }
-
-
-def _count(held: Sequence[bool]) -> Row:
-    found = intervals.share(sum(held), len(held))
-    return {"count": sum(held), "of": len(held), "low": _finite(found.low), "high": _finite(found.high)}
-
-
-def _median(values: Sequence[float | None], *, censored: bool = False) -> Row:
-    """Median and interval. None is "not within the run" where `censored` (`never` of them), else nothing measured."""
-    known = [float(x) for x in values if x is not None and _known(x)]
-    never = len(values) - len(known) if censored else 0
-    found = intervals.median(known + [math.inf] * never)
-    ends = {"median": _finite(found.estimate), "low": _finite(found.low), "high": _finite(found.high)}
-    return {**ends, "coverage": found.coverage, "n": len(known) + never, "never": never}
 
 
 def _known(x: float | None) -> bool:
     return x is not None and not math.isnan(x)
-
-
-def _finite(x: float) -> float | None:
-    return x if math.isfinite(x) else None
 
 
 def sentences(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row]) -> list[str]:
@@ -198,7 +181,7 @@ def sentences(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row]) -> 
 
 
 def _fraction(held: Sequence[bool]) -> str:
-    found = intervals.share(sum(held), len(held))
+    found = share(sum(held), len(held))
     return f"{sum(held)} of {len(held)} networks" + (f" ({found.low:.0%} to {found.high:.0%})" if held else "")
 
 
