@@ -17,8 +17,9 @@ from micrographia.core.intervals import rank_z
 from micrographia.core.state_dicts.foreign import Candidate
 from micrographia.core.state_dicts.pair_masks import as_mask, read_mask
 from micrographia.labs.grokking.identify.guess import check
-from micrographia.labs.grokking.identify.split import SplitChoice, Z, find_split
+from micrographia.labs.grokking.identify.split import SplitChoice, find_split
 from micrographia.labs.grokking.task import SPLITS
+from micrographia.methods.training_rows import Z
 
 RECORDED = SplitChoice("shuffle", FRACTION, 0)
 
@@ -54,8 +55,8 @@ def test_a_split_of_another_seed_is_not_credible():
 def test_a_wrong_fraction_of_the_right_order_is_not_credible(fraction):
     found, tried = find(SplitChoice("shuffle", fraction, 0), losses_of(trained(31, steps=150)))
     assert found is None
-    assert ("too large" if fraction > FRACTION else "too small") in tried[0].fault
-    assert tried[0].z < -Z  # its ranks alone would have passed
+    assert ("too large" if fraction > FRACTION else "too small") in tried[0].evidence.fault
+    assert tried[0].evidence.z < -Z  # its ranks alone would have passed
 
 
 @given(st.integers(0, 10_000))

@@ -160,13 +160,8 @@ def neuron_directions(r: NetworkTensors, ks: Sequence[int]) -> list[Numbers]:
     """Section 4.2, table 1: the variance of u_k . H along cos(w_k(a+b)), and of v_k . H along sin."""
     if r.neurons is None or r.W_L is None:
         return []
-    rows = []
-    for k in ks:
-        directions = spectra.neuron_logit_directions(r.W_L, k).to(r.neurons)
-        shares = [neurons.fve_of_direction(r.neurons @ direction, k) for direction in directions.T]
-        sine = shares[1].sine if len(shares) > 1 else math.nan
-        rows.append({"k": k, "cosine": shares[0].cosine, "sine": sine})
-    return rows
+    shares = {k: neurons.fve_of_read_out(r.neurons, r.W_L, k) for k in ks}
+    return [{"k": k, "cosine": cosine, "sine": sine} for k, (cosine, sine) in shares.items()]
 
 
 def neuron_frequencies(r: NetworkTensors) -> neurons.NeuronClusters | None:
