@@ -17,7 +17,7 @@ from micrographia.core.edits import put
 from micrographia.core.losses import cross_entropy
 from micrographia.labs.grokking.network import NetworkTensors, cyclic, with_attention
 from micrographia.methods import clock_pizza
-from micrographia.methods.fourier import attention, cubes, excluded, neurons, restricted, spectra, weights
+from micrographia.methods.fourier import attention, cubes, excluded, neurons, restricted, spectra
 from micrographia.methods.fourier.ablations import ablations
 from micrographia.methods.fourier.closed_form import read_algorithm, sentences
 from micrographia.methods.fourier.key_frequencies import find_frequencies
@@ -51,17 +51,10 @@ def quantities(r: NetworkTensors, ks: Sequence[int], generator: Generator) -> di
 
     `generator` draws the triples of the clock-or-pizza measure, the null frequencies and the random subspaces.
     """
-    return _of_algorithm(r, ks, generator) if has_characters(r) else _without_characters(r)
-
-
-def _without_characters(r: NetworkTensors) -> dict[str, Any]:
-    found = {"n": len(r.logits), **performance(r), "squared_weights": weight_size(r)}
-    return {"published_rule": [], "measures": found, "algorithm": [], "replacements": [], "ablations": []}
-
-
-def _of_algorithm(r: NetworkTensors, ks: Sequence[int], generator: Generator) -> dict[str, Any]:
-    parts = {"neurons": r.neurons, "W_L": r.W_L}
-    clusters = neuron_frequencies(r)
+    if not has_characters(r):
+        measures = {"n": len(r.logits), **performance(r), "squared_weights": weight_size(r)}
+        return {"published_rule": [], "measures": measures, "algorithm": [], "replacements": [], "ablations": []}
+    parts, clusters = {"neurons": r.neurons, "W_L": r.W_L}, neuron_frequencies(r)
     measures = measures_of(r, ks, generator)
     cut = ablations(r.logits, ks, **parts, train=r.train, generator=generator)
     return {
@@ -197,10 +190,10 @@ def restricted_losses(r: NetworkTensors, ks: Sequence[int], variants: Sequence[s
 
     projection and quadratic (the one dense one) on all pairs, in training and in test; neurons, as published, in test.
     """
-    found = {name: restricted.restricted_loss(r.logits, ks, r.train, variant=name) for name in variants}
     flat = {}
-    for name, value in found.items():
-        flat |= {name: value.loss, f"{name}_train": value.train_loss, f"{name}_test": value.test_loss}
+    for name in variants:
+        found = restricted.restricted_loss(r.logits, ks, r.train, variant=name)
+        flat |= {name: found.loss, f"{name}_train": found.train_loss, f"{name}_test": found.test_loss}
     if r.neurons is None or r.W_L is None:
         return flat | {"neurons": math.nan, "neurons_all": math.nan}
     by_neurons = restricted.restricted_loss_of_neurons(r.neurons, r.W_L, r.logits, ks, r.train)
@@ -221,7 +214,7 @@ def excluded_by_frequency(r: NetworkTensors) -> Tensor:
 
 def weight_size(r: NetworkTensors) -> Numbers:
     """Section 5.2: the sum of squares of each tensor, and of all."""
-    sizes = weights.squared_weights(r.model.state)
+    sizes = {name: weight.double().square().sum().item() for name, weight in r.model.state.items()}
     return {"total": sum(sizes.values()), **sizes}
 
 

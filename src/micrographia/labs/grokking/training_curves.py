@@ -36,19 +36,16 @@ def training_curves(
     network_at: Callable[[int], NetworkTensors], epochs: Sequence[int], ks: Sequence[int], watch: Watch
 ) -> TrainingCurves:
     """Measure the network of every epoch. Holds one network's activations at a time."""
-    curves: dict[str, list[float]] = {}
-    tables: dict[str, list[np.ndarray]] = {}
+    found: list[tuple[dict[str, float], dict[str, Tensor]]] = []
     for done, epoch in enumerate(epochs, 1):
         r = network_at(epoch)
-        for name, value in curves_of(r, ks).items():
-            curves.setdefault(name, []).append(value)
-        for name, table in tables_of(r).items():
-            tables.setdefault(name, []).append(table.float().numpy())
+        found.append((curves_of(r, ks), tables_of(r)))
         watch(Progress("measure along training", done, len(epochs), "snapshot"))
+    curves, tables = (list(each) for each in zip(*found))
     return TrainingCurves(
         list(epochs),
-        {name: np.array(values) for name, values in curves.items()},
-        {name: np.stack(values) for name, values in tables.items()},
+        {name: np.array([each[name] for each in curves]) for name in curves[0]},
+        {name: torch.stack([each[name].float() for each in tables]).numpy() for name in tables[0]},
     )
 
 

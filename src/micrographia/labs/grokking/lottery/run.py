@@ -15,7 +15,7 @@ import numpy as np
 from micrographia.core.basis import n_frequencies
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch, silent
-from micrographia.core.lab import Findings, first_line, for_each_network, run_in_folder
+from micrographia.core.lab import Findings, columns_of, first_line, for_each_network, run_in_folder
 from micrographia.core.runtime import generator, pick_device, provenance
 from micrographia.core.store import RunFolder
 from micrographia.core.store.checkpoints import snapshots
@@ -75,9 +75,7 @@ def _work(config: LotteryConfig, workers: int | None, folder: RunFolder, watch: 
         shares = {name: parts[own] for name, own in PARTS.items()}
         found["causes"] = {"shared_by_chance": crossed.shared_by_chance(table[0]), **shares}
     results = {**found, "title": "Grokking: the lottery of frequencies"}
-    records = found["curves"]
-    columns = {name: [record[name] for record in records] for name in (records[0] if records else ())}
-    return Findings(results, of_lottery(found, n), metrics=columns, opening=sentences(found))
+    return Findings(results, of_lottery(found, n), metrics=columns_of(found["curves"]), opening=sentences(found))
 
 
 def train_and_score(config: Config, out: str, checkpoints: Sequence[int]) -> Row:
