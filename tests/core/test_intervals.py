@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
 
 from micrographia.core.errors import BadConfig
-from micrographia.core.intervals import clustered_mean, median, share
+from micrographia.core.intervals import clustered_mean, median, median_entry, rank_z, share, share_entry
 
 
 def test_wilsons_interval_of_eight_in_ten_is_the_textbooks():
@@ -79,3 +80,37 @@ def test_one_set_of_draws_serves_every_curve():
     )
     assert mean.shape == low.shape == high.shape == (2, 3, 4)
     assert np.array_equal(low[0], low[1])
+
+
+@given(st.integers(0, 10_000))
+def test_random_splits_are_standard_normal_for_any_values(seed):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(400, generator=generator).exp().double()
+    z = [rank_z(values, torch.rand(400, generator=generator) < 0.3) for _ in range(40)]
+    assert max(map(abs, z)) < 5
+    assert 0.5 < np.std(z) < 1.7
+
+
+def test_ties_do_not_count():
+    values = torch.tensor([1.0, 1.0, 1.0, 1.0])
+    assert rank_z(values, torch.tensor([True, True, False, False])) == 0.0
+    assert rank_z(torch.arange(4.0), torch.tensor([True, True, True, True])) == 0.0
+
+
+def test_the_rank_sum_is_that_of_scipy():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(0, 30, (200,), generator=generator).double()
+    chosen = torch.rand(200, generator=generator) < 0.4
+    expected = mannwhitneyu(
+        values[chosen], values[~chosen], method="asymptotic", use_continuity=False, alternative="less"
+    )
+    p_value = torch.special.ndtr(torch.tensor(rank_z(values, chosen)))
+    assert p_value.item() == pytest.approx(expected.pvalue, rel=1e-3)
+
+
+def test_the_entry_of_a_group_counts_what_never_happened():
+    found = median_entry([10, None, 30.0], censored=True)
+    assert (found["median"], found["high"], found["n"], found["never"]) == (30.0, None, 3, 1)
+    assert median_entry([10, math.nan, 30])["n"] == 2
+    assert share_entry([True, False])["count"] == 1
+    assert share_entry([])["low"] is None
