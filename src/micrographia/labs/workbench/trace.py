@@ -14,11 +14,12 @@ from micrographia.core import figures
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
+from micrographia.core.prompt_files import read_texts
 from micrographia.core.prompts import LanguageModel, shown_token
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens, to_tokens
 from micrographia.labs.workbench.config import Trace
 from micrographia.labs.workbench.findings import Compute, findings, spread
-from micrographia.labs.workbench.prompts import check_length, read_texts
+from micrographia.labs.workbench.prompts import check_length
 from micrographia.methods.tracing import (
     NOISE_STDS,
     Severed,
