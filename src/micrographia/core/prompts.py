@@ -189,7 +189,7 @@ def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:
 def first_difference(pairs: Pairs) -> int:
     """The first position, padding counted, at which some pair's prompts differ; as many as there are where none do.
 
-    In a model that looks back alone, nothing before it can have an effect.
+    In a causal model, nothing before it can have an effect.
     """
     differ = ids_of(pairs.clean) != ids_of(pairs.corrupt)
     for mask in (mask_of(pairs.clean), mask_of(pairs.corrupt)):

@@ -1,13 +1,13 @@
-"""How well estimates agree with what was measured, what may have been missed, and where they part ways for a reason.
+"""How well estimates agree with what was measured, what may have been missed, and where they disagree for a reason.
 
-Places are not drawn alike: the largest estimates are all measured, the rest by lot. Correlations therefore weigh each
+Places are not drawn alike: the largest estimates are all measured, the rest at random. Correlations therefore weigh each
 place by how many it stands for, ranks included, so that they estimate those over all places. Intervals resample
-prompts, the unit over which a finding should hold; they do not cover the lot of places.
+prompts, the unit over which a finding should hold; they do not cover which places were drawn.
 
-A flag says where estimate and effect part ways, and what that says of the mechanism. A place alone: missed (saturation,
-or a gate that the gradient does not see, or sees in part) or overstated. Places together: they do more than the sum of
-what they do alone, or less. Those that were drawn are compared, and each Site patched whole, and all of a kind: a gate
-shows in these whether or not its inputs were drawn.
+A flag marks where estimate and effect disagree, and what that suggests about the mechanism. A place alone: missed
+(saturation, or a gate that the gradient does not see, or sees in part) or overstated. Places together: a joint effect
+larger or smaller than the sum of single effects. Those that were drawn are compared, and each Site patched whole, and
+all of a kind: a gate shows in these whether or not its inputs were drawn.
 Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2024), section 3, for the gates.
 """
 
@@ -29,7 +29,7 @@ CONFIDENCE = 0.95
 FEWEST = 2  # prompts, below which there is no interval
 
 APART = 0.4
-"""Estimate and effect part ways where they differ by more than this share of the larger. Our choice, and made after the
+"""Estimate and effect disagree where they differ by more than this share of the larger. Our choice, and made after the
 fact: it stood at 0.5 until a test of two perfect gates failed, for what two inputs do of which each is enough (or each
 needed) is together exactly half of what they do alone, and rounding decided. On the planted circuits every number from
 0.25 to 0.49 gives the same flags, which a test holds; from 0.5 on only what those gates do less together is lost."""
@@ -43,7 +43,7 @@ PART = 0.1
 UNSEEN = "the gradient does not see it: saturation, a gate, or paths that cancel"
 SEEN_IN_PART = "the gradient sees part of it: saturation, a gate, or paths that cancel"
 TURNED = "the gradient points the other way: a gate, or paths that cancel"
-OVERSTATED = "its gradient says more than is there: saturation, or something else takes over"
+OVERSTATED = "the gradient overstates it: saturation, or another component takes over"
 TOGETHER: Mapping[Mode, Mapping[Kind, str]] = {
     "denoise": {
         "more together": "each needs the other (an AND)",
@@ -76,7 +76,7 @@ class Estimate(NamedTuple):
 class Missed(NamedTuple):
     """How many of the places that were not measured may have an effect above `threshold`.
 
-    `hits` of `drawn` places, taken by lot from `of`, had one; with 95 % confidence at most `share` of the `of` do.
+    `hits` of `drawn` places, drawn at random from `of`, had one; with 95 % confidence at most `share` of the `of` do.
     """
 
     threshold: float
@@ -165,7 +165,7 @@ def _of(values: Float[ndarray, "draw"]) -> Estimate:
 
 
 class Flag(NamedTuple):
-    """Where estimate and effect part ways: means over prompts, in the metric's unit.
+    """Where estimate and effect disagree: means over prompts, in the metric's unit.
 
     "together" flags compare what places do at once with the sum of what they do alone, which stands as `estimate`:
     measured where that was done, else estimated. A place without `where` is a whole Site.
@@ -179,8 +179,8 @@ class Flag(NamedTuple):
 
     def __str__(self) -> str:
         where = ", ".join(map(str, self.patch[:3])) + (", ..." if len(self.patch) > 3 else "")
-        told = "alone they sum to" if self.kind in OR_ELSE else "estimated"
-        return f"{self.kind}: {where}: exact {self.exact:+.3g}, {told} {self.estimate:+.3g}; {self.meaning}"
+        beside = "single effects sum to" if self.kind in OR_ELSE else "estimated"
+        return f"{self.kind}: {where}: exact {self.exact:+.3g}, {beside} {self.estimate:+.3g}; {self.meaning}"
 
 
 class Whole(NamedTuple):
@@ -212,7 +212,7 @@ class Checked(NamedTuple):
 
 
 def flags_of(each: Checked, mode: Mode, gives: str = "effect") -> list[Flag]:
-    """Whether places do otherwise together; then where estimate and effect part ways, the largest gap first."""
+    """Whether places do otherwise together; then where estimate and effect disagree, the largest gap first."""
     return [*_together(each, mode), *(_alone(each) if gives == "effect" else [])]
 
 

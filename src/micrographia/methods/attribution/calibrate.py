@@ -1,8 +1,8 @@
 """calibrate: some estimates checked by exact patching, and a plain sentence on how far to trust the others.
 
 The largest estimates and a random sample of the rest are patched exactly. That gives, per kind of Site, the correlation
-of estimate and effect, a bound on how many large effects are left unseen, and a `Flag` where estimate and effect part
-ways for a reason. One run more for each Site, all its places at once, shows what single places hide, drawn or not.
+of estimate and effect, a bound on how many large effects are left unseen, and a `Flag` where estimate and effect
+disagree for a reason. One run more for each Site, all its places at once, shows what single places hide, drawn or not.
 Source: Kramar et al., "AtP*" (2024), on diagnostics.
 """
 
@@ -65,10 +65,10 @@ EXCLUDED = (
 
 
 class Spots(NamedTuple):
-    """Places of one kind to be measured: the first `n_top` by size of estimate, the others by lot of `n_rest`.
+    """Places of one kind to be measured: the first `n_top` by size of estimate, the others drawn from `n_rest`.
 
     They are numbered within the kind, Site after Site, in the order in which their scores lie. Those that cannot have
-    an effect, in a model that looks back alone, are left out: nothing is learnt from them, and they would flatter the
+    an effect, in a causal model, are left out: nothing is learnt from them, and they would flatter the
     estimates.
     """
 
@@ -163,9 +163,9 @@ def calibrate(
     edits: Sequence[Edit] = (),
     watch: Watch = silent,
 ) -> Calibration:
-    """Patches `budget` places exactly, the `top` largest estimates and the others by lot, evenly over kinds of Site.
+    """Patches `budget` places exactly, the `top` largest estimates and the others at random, evenly over kinds of Site.
 
-    In a model that looks back alone, places that cannot have an effect are left out (`Calibration.n_idle`).
+    In a causal model, places that cannot have an effect are left out (`Calibration.n_idle`).
     `threshold`: the effect, in the metric's unit, that must not be missed; by default a tenth of the largest measured
     of its kind. Cost: `budget` patched runs; for each kind one more with all of those and one with every place; one for
     each Site patched whole; all restarted where they differ (`core.sweep`); and one run that keeps all Sites that were
@@ -195,7 +195,7 @@ def calibrate(
 
 
 def _begin(model: Model, pairs: Pairs) -> int | None:
-    """The first position with an effect, of a model that looks back alone; None where no place is ruled out."""
+    """The first position with an effect, of a causal model; None where no place is ruled out."""
     begin = first_difference(pairs)
     return begin if model.shape.causal and begin < ids_of(pairs.clean).shape[1] else None
 
@@ -258,7 +258,7 @@ def trust(pearson: float, ratio: float = math.nan) -> str:
         return "cannot be judged, for nothing varied"
     if pearson < ROUGH:
         return "are not to be trusted"
-    close = "follow the exact effects closely" if pearson >= CLOSE else "say roughly what to patch, no more"
+    close = "follow the exact effects closely" if pearson >= CLOSE else "show roughly what to patch, no more"
     if math.isnan(ratio) or 1 / SCALE < ratio < SCALE:
         return close
     return f"{close}, though effects are about {ratio:.2g} times what is estimated"
@@ -270,7 +270,7 @@ def spots(
     """Shares `budget` places, `top` of them the largest, evenly among the kinds of Site; what one kind cannot use is
     left. The largest are those whose mean over prompts is largest in size (of scores that are sizes: the mean of their
     sizes). `begin`: where prompts first differ, of a
-    model that looks back alone; None rules no place out. Raises BadConfig.
+    causal model; None rules no place out. Raises BadConfig.
     """
     kinds: dict[str, list[Site]] = {}
     for site in attribution.scores:
