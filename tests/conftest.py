@@ -7,6 +7,7 @@ their sources, they are kept here: else each of the processes that tests start c
 """
 
 import dataclasses
+import gc
 import os
 import random
 import sys
@@ -97,3 +98,13 @@ def _without_checks() -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays, so that the collector of garbage need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # libraries look for leaks at the end

@@ -195,13 +195,21 @@ def test_what_stops_while_it_is_judged_leaves_how_it_stopped(error, status, tmp_
     assert load_run(tmp_path / "run").status == status
 
 
-def test_ctrl_c_in_the_midst_of_an_analysis_leaves_it_interrupted(tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as at a terminal: a shell's background job begins with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_in_the_midst_of_an_analysis_leaves_it_interrupted(tmp_path, ctrl_c):
     """A real signal, not an exception raised by hand."""
 
     def analyse(config, folder, watch) -> Findings:
         assert load_run(folder.path).status == "running"
         os.kill(os.getpid(), signal.SIGINT)
-        threading.Event().wait(60)
+        threading.Event().wait(5)
         raise AssertionError("the signal did not come")
 
     with pytest.raises(KeyboardInterrupt):

@@ -174,7 +174,7 @@ def test_half_written_temporaries_are_removed_on_opening(tmp_path):
 def test_a_resumed_run_says_what_changed_below_it(tmp_path):
     open_run(tmp_path / "run").close()
     with open_run(tmp_path / "run", torch="2.14") as folder:
-        assert folder.notes == ["Bit-identity with a run left alone is lost: torch was 2.13, is 2.14."]
+        assert folder.notes == ["Bit-identity with an uninterrupted run is lost: torch was 2.13, is 2.14."]
         assert folder.provenance["torch"] == "2.13"
 
 

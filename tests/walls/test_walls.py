@@ -219,14 +219,10 @@ SHARED_NAMES = {  # class name -> the files that may each define one
     "Arguments": "faces/cli/*.py",  # a command's flags, read by nobody else
 }
 MANY_MEANINGS = {  # class name -> how many definitions there are as yet; each of them is to get a name of its own
-    # results of methods and labs
+    "Arguments": 7,
+    "Config": 2,
+    "Part": 2,
     "Traced": 2,
-    # data, tasks and their parts
-    "Pairs": 2,
-    "Part": 4,
-    "Problem": 2,
-    "Table": 2,
-    "Task": 2,
 }
 
 

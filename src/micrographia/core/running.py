@@ -1,7 +1,7 @@
-"""A Config carried out in the folder of its Run: begun anew, gone on with, or read where it is finished.
+"""Run a Config in the folder of its Run: start it, resume it, or read it if it is finished.
 
-What a Run stands on is settled here once: the device, the number of threads (kept in the Run and used again on
-resumption) and the provenance. What there is to do is the lab's.
+This fixes the device, the number of threads (stored in the Run and reused on resumption) and the provenance. The work
+itself is the lab's.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ def carry_out(
     """Do the `work` of a Config in its Run's folder, unless it is finished there; the Run.
 
     `config` is a dataclass with `seed`, `device` and `threads` among its fields. `out`: the folder, by default a new
-    one under the runs root; with `resume`, what is there goes on. A busy machine is told.
+    one under the runs root; with `resume`, the Run there is continued. A busy machine gives a Note.
     Raises RunExists, RunLocked, BadConfig (another config is stored there, or no such device), CannotWrite.
     """
     device, threads = str(pick_device(config.device)), config.threads or allowed_cores()

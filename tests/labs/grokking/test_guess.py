@@ -139,7 +139,7 @@ def test_widths_that_contradict_are_shown(tokens, answers, given, found):
 
 def test_a_network_that_reads_two_tokens_is_refused():
     arch = Architecture(d_vocab=8, d_vocab_out=8, n_ctx=2, d_model=4, n_heads=1, d_head=4, d_mlp=4)
-    with pytest.raises(UnreadableWeights, match="reads 2 tokens"):
+    with pytest.raises(UnreadableWeights, match="a row has 2 tokens"):
         guessed(init_weights(arch, Generator().manual_seed(0)))
 
 

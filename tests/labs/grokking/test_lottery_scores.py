@@ -8,7 +8,8 @@ from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
 from micrographia.labs.grokking.lottery.predict import SCORES, scores, waves
-from micrographia.labs.grokking.network import NetworkTensors, Problem, tensors_of
+from micrographia.labs.grokking.network import NetworkTensors, tensors_of
+from micrographia.labs.grokking.task import all_pairs
 
 
 def network_of(n: int, k: int, *, turned: float = 0.0, neurons: int = 8) -> NetworkTensors:
@@ -22,7 +23,7 @@ def network_of(n: int, k: int, *, turned: float = 0.0, neurons: int = 8) -> Netw
     W_E = torch.cos(angle * at)[:, None] * torch.ones(3) + 1e-3 * torch.randn(n, 3, generator=generator)
     logits = (H.double() @ W_L).float()
     arch = Architecture(d_vocab=12, d_vocab_out=12, n_ctx=3, d_model=4, d_head=2, d_mlp=4)
-    network = tensors_of(Transformer(arch, init_weights(arch, generator)), Problem(11, "add", None))
+    network = tensors_of(Transformer(arch, init_weights(arch, generator)), all_pairs(11, "add", None))
     return network._replace(logits=logits, neurons=H, W_L=W_L, pattern=None, W_E=W_E)
 
 

@@ -14,8 +14,7 @@ from micrographia.core.effect_figures import figures_of_maps
 from micrographia.core.effects import columns, effect_maps, largest, record
 from micrographia.core.events import Progress, Watch
 from micrographia.core.lab import Findings
-from micrographia.core.model import Model
-from micrographia.core.prompts import Baselines, metric_of
+from micrographia.core.prompts import Baselines, LanguageModel, metric_of
 from micrographia.core.sites import select
 from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
@@ -34,7 +33,7 @@ TOP_SHARE = 2
 MOST_EXPLAINED = 4
 
 
-def prepare_attribute(question: Attribute, model: Model) -> Compute:
+def prepare_attribute(question: Attribute, model: LanguageModel) -> Compute:
     """Read everything that the question names; what remains is to estimate, and to check."""
     if question.method.startswith("edges"):
         return prepare_edges(question, model)

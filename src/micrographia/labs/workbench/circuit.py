@@ -20,7 +20,7 @@ from micrographia.core.graph_figure import LOGITS_PART, readers_of, strongest_li
 from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import Baselines, Pairs, metric_of
+from micrographia.core.prompts import Baselines, LanguageModel, Pairs, metric_of
 from micrographia.labs.workbench.config import Circuit
 from micrographia.labs.workbench.findings import Compute, baselines_with_gap, findings
 from micrographia.labs.workbench.prompts import read_prompts
@@ -47,7 +47,7 @@ ROWS = {
 Scores = Mapping[Any, float]
 
 
-def prepare_circuit(question: Circuit, model: Model) -> Compute:
+def prepare_circuit(question: Circuit, model: LanguageModel) -> Compute:
     """Read the prompts; what remains is to score, to choose, and to evaluate."""
     prompts = read_prompts(question.prompts, model, [question.metric], "--metric")
     metric = metric_of(question.metric, prompts.pairs, model)
@@ -104,13 +104,15 @@ def find_circuit(
     heads = True if units == "nodes" else None
     scored = edge_attribution(model, pairs, metric, mode="noise", method=method, heads=heads, watch=watch)
     gap = baselines_with_gap(metric, scored.clean, scored.corrupt).gap or 1.0
-    outside, scores = Ablation(ablation), dict[Any, float]()
+    outside = Ablation(ablation)
+    scores: Scores
+    order: list[Any]
     if units == "nodes":
         out = dict(zip(scored.graph.writers, (-scored.of_writers().double().mean(0).cpu() / gap).tolist()))
         scores = {part: out[part.node] for part in parts_of(model)}
         alone = nodes_alone(model, pairs, metric, list(scores), ablation=outside)
     else:
-        scores |= edge_scores(scored.graph, -scored.mean().double().cpu() / gap)
+        scores = edge_scores(scored.graph, -scored.mean().double().cpu() / gap)
         alone = edges_alone(model, pairs, metric, scored.graph, ablation=outside)
     first = greedy_order(scored.graph, scores) if select == "greedy" else []
     order = list(dict.fromkeys([*first, *ranked(scores)]))

@@ -13,8 +13,7 @@ from micrographia.core.effects import COORDINATES, EffectMap, Effects, columns, 
 from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
-from micrographia.core.model import Model
-from micrographia.core.prompts import Baselines, baselines, metrics_of
+from micrographia.core.prompts import Baselines, LanguageModel, baselines, metrics_of
 from micrographia.core.sweep import grids
 from micrographia.core.titles import MODES
 from micrographia.labs.workbench import words
@@ -30,7 +29,7 @@ PAIRED = 4
 Found = tuple[EffectMap, int]
 
 
-def prepare_patch(question: Patch, model: Model) -> Compute:
+def prepare_patch(question: Patch, model: LanguageModel) -> Compute:
     """Read everything that the question names; what remains is to patch."""
     prompts = read_prompts(question.prompts, model, names(question.metrics), "--metrics")
     pairs, metrics = prompts.pairs, metrics_of(names(question.metrics), prompts.pairs, model)

@@ -61,10 +61,10 @@ def prepare_top_k(
                 sizes.append(score[0].numel())
                 best(site, score)
 
-            choices: dict[str, Any] = {"method": question.method, "positions": question.positions, "give": take}
+            choices: dict[str, Any] = {"method": question.method, "positions": question.positions, "on_score": take}
             found = attribute(model, pairs, metric, sites, mode=mode, **choices)
             ends.append(baselines_with_gap(metric, found.clean, found.corrupt))
-            places, estimate = ([each[side] for each in best.found] for side in (0, 1))
+            places, estimate = [place for place, _ in best.found], [score for _, score in best.found]
             exact = list[float]()
             if tried := [(place,) for place in places[: question.verify]]:
                 done = patch(model, pairs, [metric], tried, mode=mode, watch=watch)
@@ -110,7 +110,8 @@ def _verified(held: TopK) -> str:
 
 def _rows(held: Sequence[TopK], gap: float | None, positions: Sequence[str]) -> list[dict[str, Any]]:
     """A row a place among the largest of any direction, the largest first; None for a direction that lacks it."""
-    modes, rows = [each.mode for each in held], dict[str, dict[str, Any]]()
+    modes: list[Mode] = [each.mode for each in held]
+    rows = dict[str, dict[str, Any]]()
     for each in held:
         verb = MODES[each.mode].verb
         exact: list[float | None] = [*each.exact, *[None] * (len(each.places) - len(each.exact))]

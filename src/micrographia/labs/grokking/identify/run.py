@@ -1,15 +1,13 @@
 """Identify a foreign network: read its weights, guess its task, find its split, then the lab's analysis.
 
-Each guess is run on all pairs and reported; where none is credible the analysis goes on and says so. Without a credible
-split what needs it is left empty. The weights are kept in the Run, so that it stands on its own.
+Each guess is run on all pairs and reported; where none is credible the analysis goes on, with a warning. Without a
+credible split what needs it is left empty. The weights are kept in the Run, so that it stands on its own.
 """
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from micrographia.core.claims import Run
 from micrographia.core.config import flat
@@ -26,10 +24,10 @@ from micrographia.labs.grokking.identify.guess import Guess, Guesses, guess
 from micrographia.labs.grokking.identify.source import Source, open_source
 from micrographia.labs.grokking.identify.split import Split, SplitChoice, find_split
 from micrographia.labs.grokking.measure import CLAIMS, measure
-from micrographia.labs.grokking.network import Problem, tensors_of
+from micrographia.labs.grokking.network import tensors_of
 from micrographia.labs.grokking.quantities import present_frequencies, used_frequencies
 from micrographia.labs.grokking.run import LAB, opening, title
-from micrographia.labs.grokking.task import SPLITS, make_pairs
+from micrographia.labs.grokking.task import all_pairs
 from micrographia.labs.grokking.training_curves import training_curves
 from micrographia.methods.phases import NAMES
 
@@ -66,42 +64,18 @@ def analyse(
         operation = operation or (known.operation if known else None)
         draws = generator(SEED)
         guesses = guess(source.candidates, modulus=modulus, operation=operation, generator=draws, watch=watch)
-        given = _completed(SplitChoice(split, train_fraction, seed), source)
+        given, same = SplitChoice(split, train_fraction, seed), known and known.modulus == guesses.best.modulus
         found, tried = find_split(
-            given, guesses.best.losses, extra=source.extra, known=_recorded(source, guesses.best),
+            given, guesses.best.losses, extra=source.extra, recorded=source.recorded if same else None,
             allow_pickle=allow_pickle, watch=watch,
         )  # fmt: skip
         guesses = choose_activation(guesses, found.train if found else None, watch)
         watch(Note(str(guesses.best), "info" if guesses.best.credible else "warning"))
-        config = _config(source, guesses.best, _description(found, given, source))
+        config = _config(source, guesses.best, found.choice if found else SplitChoice())
         about = provenance(SEED, "cpu", config["dtype"], threads) | {"source": str(source.path.absolute())}
         work = partial(_work, source, guesses, found, tried)
         place: dict[str, Any] = {"out": out, "resume": resume, "watch": watch}
         return run_in_folder(config, work, lab=LAB, preset="analysis", about=about, claims=CLAIMS, **place)
-
-
-def _completed(given: SplitChoice, source: Source) -> SplitChoice:
-    """Where only a part of the split was given, the Run that the network is from completes it."""
-    known = source.config
-    if known is None or given == SplitChoice() or given.split not in (None, *SPLITS):
-        return given
-    recorded = SplitChoice(known.split, known.train_fraction, known.effective_split_seed)
-    return SplitChoice(*(own if value is None else value for value, own in zip(given, recorded)))
-
-
-def _recorded(source: Source, best: Guess) -> Tensor | None:
-    """The training pairs of the Run that the network is from."""
-    same = source.config is not None and source.config.modulus == best.modulus
-    return make_pairs(source.config).train if source.config is not None and same else None
-
-
-def _description(split: Split | None, given: SplitChoice, source: Source) -> SplitChoice:
-    """The credible split as it is stored."""
-    if split is None:
-        return SplitChoice()
-    if split.known and source.config is not None:
-        return SplitChoice(source.config.split, source.config.train_fraction, source.config.effective_split_seed)
-    return given._replace(split=split.name) if split.name in SPLITS else SplitChoice(split.name, split.fraction)
 
 
 def _config(source: Source, best: Guess, split: SplitChoice) -> dict[str, Any]:
@@ -130,12 +104,12 @@ def _work(
     weights = best.candidate.weights
     folder.save_snapshot(epoch, weights)
     with settings(folder.config["threads"]):
-        problem = Problem(best.modulus, best.operation, split.train if split else None)
-        network = tensors_of(Transformer(best.candidate.arch, weights), problem)
+        pairs = all_pairs(best.modulus, best.operation, split.train if split else None)
+        network = tensors_of(Transformer(best.candidate.arch, weights), pairs)
         frequencies = present_frequencies(network)
         ks = used_frequencies(network, frequencies)
         curves = training_curves(lambda epoch: network, [epoch], ks, watch)
-        phases = dict.fromkeys(NAMES)  # one network has no training curve
+        phases: dict[str, Any] = dict.fromkeys(NAMES)  # one network has no training curve
         found, measures = measure(network, frequencies, phases=phases, generator=generator(SEED))
     results: dict[str, Any] = {
         "guesses": [{**each.as_json(), "chosen": each is best} for each in guesses.all],

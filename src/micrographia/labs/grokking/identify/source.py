@@ -21,6 +21,7 @@ from micrographia.core.store import find_run, load_run, read_tensors, verify
 from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.training import Layout
 from micrographia.labs.grokking.config import Config, paper
+from micrographia.labs.grokking.identify.split import SplitChoice
 from micrographia.labs.grokking.task import architecture
 
 OURS = "a Run of ours"
@@ -28,9 +29,9 @@ STATE = "state.safetensors"
 
 
 class Source(NamedTuple):
-    """A file of weights with its readings; of one of our Runs `config` and `epoch` too.
+    """A file of weights with its readings; of one of our Runs `config`, `recorded` and `epoch` too.
 
-    `extra` is what the file holds beside the weights, and the weights as they are named there.
+    `recorded` is the split of that Run; `extra` all that the file holds, as it is named there.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class Source(NamedTuple):
     candidates: list[Candidate]
     notes: tuple[str, ...] = ()
     config: Config | None = None
+    recorded: SplitChoice | None = None
     epoch: int | None = None
     extra: Mapping[str, Any] = {}
 
@@ -96,7 +98,8 @@ def _own(file: Path, sha256: str, run: Run, act: str | None) -> Source:
     arch = arch if act is None else _with_act(arch, act)
     candidate = Candidate(arch, weights, {"layout": OURS, "norm": arch.norm, "act": arch.act})
     notes = (f"Reads epoch {int(epoch):,} of the Run {run.path.name} ({run.status}).",)
-    return Source(file, sha256, [candidate], notes, config=config, epoch=int(epoch))
+    recorded = SplitChoice(config.split, config.train_fraction, config.effective_split_seed)
+    return Source(file, sha256, [candidate], notes, config, recorded, int(epoch))
 
 
 def _with_act(arch: Architecture, act: str) -> Architecture:
@@ -111,25 +114,16 @@ def modulus_of(arch: Architecture, given: int | None = None) -> int:
     """p, from the widths of embedding and unembedding together: p + 1 tokens in, p or p + 1 answers out.
 
     Raises UnreadableWeights where the widths contradict each other or the modulus given, and for a network that does
-    not read three tokens.
+    not read rows of three tokens.
     """
-    if arch.n_ctx < 3 or (arch.n_ctx != 3 and not arch.attention):
-        raise UnreadableWeights(
-            f"Asked to analyse a network that reads a, b and '='. Found one that reads {arch.n_ctx} tokens. "
-            "Give one trained on rows of three."
-        )
-    widths = f"the embedding reads {arch.d_vocab} tokens, the unembedding has {arch.d_vocab_out} answers"
-    if given is not None:
-        if given < 3 or arch.d_vocab < given + 1 or arch.d_vocab_out < given:
-            raise UnreadableWeights(
-                f"Asked for modulus {given}. It needs {given + 1} tokens (the residues and '=') and {given} answers. "
-                f"Found: {widths}. Leave --modulus out, or give one that fits."
-            )
-        return given
-    p = arch.d_vocab - 1
-    if arch.d_vocab_out not in (p, p + 1) or p < 3:
-        raise UnreadableWeights(
-            f"Asked for the modulus from the widths: p + 1 tokens (the residues and '=') and p or p + 1 answers. "
-            f"Found: {widths}. Give it with --modulus."
-        )
-    return p
+    p = arch.d_vocab - 1 if given is None else given
+    answers = arch.d_vocab_out in (p, p + 1) if given is None else arch.d_vocab_out >= p and arch.d_vocab > p
+    rows = arch.n_ctx == 3 or (arch.n_ctx > 3 and arch.attention)
+    if p >= 3 and answers and rows:
+        return p
+    asked = "the modulus, from the widths" if given is None else f"modulus {given}"
+    raise UnreadableWeights(
+        f"Asked for {asked}. It needs rows of three tokens (a, b and '='), p + 1 tokens and p or p + 1 answers. Found: "
+        f"a row has {arch.n_ctx} tokens, the embedding reads {arch.d_vocab} tokens, the unembedding has "
+        f"{arch.d_vocab_out} answers. {'Give it with --modulus' if given is None else 'Leave --modulus out'}."
+    )

@@ -25,7 +25,7 @@ Mask = Bool[Tensor, "pairs"]
 
 
 class SplitChoice(NamedTuple):
-    """What a user, or the Run that a network is from, gives of the split."""
+    """How a split is made, as far as a user gives it or the Run that a network is from records it."""
 
     split: str | None = None
     train_fraction: float | None = None
@@ -38,6 +38,7 @@ class Split(NamedTuple):
     name: str
     train: Mask
     z: float
+    choice: SplitChoice
     fault: str = ""
     known: bool = False
     """Recorded by the Run itself, so that it needs no evidence."""
@@ -46,20 +47,21 @@ class Split(NamedTuple):
     def credible(self) -> bool:
         return self.known or not self.fault
 
-    @property
-    def fraction(self) -> float:
-        return self.train.double().mean().item()
-
     def as_json(self) -> dict[str, Any]:
         evidence = {"z": self.z, "credible": self.credible, "fault": self.fault}
-        return {"split": self.name, "train_fraction": self.fraction, **evidence}
+        return {"split": self.name, "train_fraction": fraction_of(self.train), **evidence}
 
     def __str__(self) -> str:
         verdict = "recorded by the Run" if self.known else f"not credible: {self.fault}" if self.fault else "credible"
+        size = f"{int(self.train.sum()):,} pairs ({fraction_of(self.train):.1%})"
         return (
-            f"Split {self.name}, {int(self.train.sum()):,} pairs ({self.fraction:.1%}): the rank sum of their losses "
-            f"lies {self.z:+.1f} standard deviations from that of a random split; {verdict}."
+            f"Split {self.name}, {size}: the rank sum of their losses lies {self.z:+.1f} standard deviations from that "
+            f"of a random split; {verdict}."
         )
+
+
+def fraction_of(train: Mask) -> float:
+    return train.double().mean().item()
 
 
 def find_split(
@@ -67,11 +69,11 @@ def find_split(
     losses: Float[Tensor, "pairs"],
     *,
     extra: Mapping[str, Any],
-    known: Mask | None,
+    recorded: SplitChoice | None,
     allow_pickle: bool,
     watch: Watch,
 ) -> tuple[Split | None, list[Split]]:
-    """The credible split, or None, and all that were tried. `known`: the one that the network's own Run recorded.
+    """The credible split, or None, and all that were tried. `recorded`: that of the Run that the network is from.
 
     `extra` holds what lay beside the weights. Raises BadConfig for half a description, UserError and UnreadableWeights
     for a split file that cannot be read.
@@ -79,10 +81,11 @@ def find_split(
     if given.split == "none":
         watch(Note(f"No split, as requested: {EMPTY}"))
         return None, []
-    if known is not None and given == SplitChoice():
-        tried = [Split("as recorded", known, rank_z(losses, known), known=True)]
+    if recorded is not None and given == SplitChoice():
+        train = SPLITS[str(recorded.split)](len(losses), recorded.train_fraction or 0.0, recorded.seed or 0)
+        tried = [Split("as recorded", train, rank_z(losses, train), recorded, known=True)]
     else:
-        tried = _tried(given, losses, extra, allow_pickle)
+        tried = _tried(given, recorded, losses, extra, allow_pickle)
     for each in tried:
         watch(Note(str(each)))
     best = min((each for each in tried if each.credible), key=lambda each: each.z, default=None)
@@ -118,11 +121,15 @@ def _midranks(values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     return (counts.cumsum(0) - (counts - 1) / 2).double()[where]
 
 
-def _tried(given: SplitChoice, losses: Tensor, extra: Mapping[str, Any], allow_pickle: bool) -> list[Split]:
-    split, fraction, seed = given
+def _tried(
+    given: SplitChoice, recorded: SplitChoice | None, losses: Tensor, extra: Mapping[str, Any], allow_pickle: bool
+) -> list[Split]:
     p = round(len(losses) ** 0.5)
-    if split is not None and split not in SPLITS:
-        return [_judged("file", read_mask(Path(split), p, allow_pickle=allow_pickle), losses)]
+    if given.split not in (None, *SPLITS):
+        return [_judged("file", read_mask(Path(str(given.split)), p, allow_pickle=allow_pickle), losses)]
+    if recorded is not None:  # it completes what is given
+        given = recorded._replace(**{name: x for name, x in given._asdict().items() if x is not None})
+    split, fraction, seed = given
     if fraction is not None and not 0 < fraction < 1:
         raise BadConfig(f"Asked for a train fraction of {fraction}. It lies strictly between 0 and 1. Give such a one.")
     if fraction is not None and seed is not None:
@@ -136,13 +143,13 @@ def _tried(given: SplitChoice, losses: Tensor, extra: Mapping[str, Any], allow_p
 
 def _judged(name: str, train: Mask, losses: Tensor) -> Split:
     z = rank_z(losses, train)
-    return Split(name, train, z, "" if z <= -Z else f"it takes {-Z:.0f} or less")
+    return Split(name, train, z, SplitChoice(name, fraction_of(train)), "" if z <= -Z else f"it takes {-Z:.0f} or less")
 
 
 def _prefix(name: str, losses: Tensor, fraction: float, seed: int) -> Split:
     """A known split, and whether the tenth on either side of its boundary looks like its side."""
     make, n = SPLITS[name], len(losses)
-    found = _judged(name, make(n, fraction, seed), losses)
+    found = _judged(name, make(n, fraction, seed), losses)._replace(choice=SplitChoice(name, fraction, seed))
     if found.fault:
         return found
     train = found.train

@@ -125,7 +125,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     first = f"{n} of {len(rows)} networks grokked and take part. Left out: {out or 'none'}."
     if not curves:
         return [first, "Too few networks grokked to separate initialisations from splits: there is no result."]
-    return [first, *_causes(found["causes"]), _at_start(curves), *(_first_passed(curves, mark) for mark in MARKS)]
+    return [first, *_causes(found["causes"]), _at_start(curves), _first_passed(curves)]
 
 
 def _causes(causes: Row) -> list[str]:
@@ -147,17 +147,21 @@ def _at_start(curves: Sequence[Row]) -> str:
     best = max((row for row in curves if row["t0"] == first), key=lambda row: row["area"])
     verdict = "predict the winners better than chance" if best["p_best"] < SIGNIFICANT else "do not predict the winners"
     return (
-        f"At t0 = {first} the weights {verdict}: the best score, {best['score'].replace('_', ' ')}, ranks a winner "
+        f"At t0 = {first} the weights {verdict}: the best score, {_plain(best['score'])}, ranks a winner "
         f"above another frequency with probability {best['area']:.2f} ({best['low']:.2f} to {best['high']:.2f}; "
         f"winners of other networks {best['null_low']:.2f} to {best['null_high']:.2f}; p = {best['p_best']:.3g} over "
         "all scores)."
     )
 
 
-def _first_passed(curves: Sequence[Row], mark: float) -> str:
-    beyond = [row for row in curves if row["area"] >= mark]
-    if not beyond:
-        return f"No score reaches a probability of {mark:.2f} at any t0."
-    row = min(beyond, key=lambda row: (row["t0"], -row["area"]))
-    score = row["score"].replace("_", " ")
-    return f"A probability of {mark:.2f} is first passed at t0 = {row['t0']}, by {score} ({row['area']:.2f})."
+def _first_passed(curves: Sequence[Row]) -> str:
+    texts = []
+    for mark in MARKS:
+        beyond = [row for row in curves if row["area"] >= mark]
+        row = min(beyond, key=lambda row: (row["t0"], -row["area"]), default=None)
+        texts.append(f"{mark:.2f} " + (f"at t0 = {row['t0']} ({_plain(row['score'])})" if row else "at no t0"))
+    return f"That probability first passes {', '.join(texts)}."
+
+
+def _plain(score: str) -> str:
+    return score.replace("_", " ")

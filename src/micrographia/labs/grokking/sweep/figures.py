@@ -76,14 +76,16 @@ BARS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 GROUPS = "Counts are of finished networks; epochs are medians over seeds, in brackets the ends of their interval."
-GROUP_COLUMNS = (
-    "group", "networks", "failed", "grokked", "epochs_to_grok", "n_key_frequencies", "restricted_loss",
-    "excluded_loss", "fourier",
-)  # fmt: skip
-MEMBER_COLUMNS = (
-    "member", "epochs_to_memorise", "epochs_to_grok", "test_accuracy", "key_frequencies", "restricted_loss",
-    "excluded_loss", "trig_loss", "shown", "reason",
-)  # fmt: skip
+GROUP_COLUMNS = {
+    "group": "setting", "networks": "networks", "failed": "failed", "grokked": "grokked",
+    "epochs_to_grok": "epochs to grok", "n_key_frequencies": "key frequencies", "restricted_loss": "restricted loss",
+    "excluded_loss": "excluded loss", "fourier": "Fourier algorithm",
+}  # fmt: skip
+MEMBER_COLUMNS = {
+    "member": "network", "epochs_to_memorise": "to memorise", "epochs_to_grok": "to grok",
+    "test_accuracy": "test accuracy", "key_frequencies": "key frequencies", "restricted_loss": "restricted loss",
+    "excluded_loss": "excluded loss", "trig_loss": "trig loss", "shown": "Fourier", "reason": "why",
+}  # fmt: skip
 
 
 def _member(row: Row) -> Row:

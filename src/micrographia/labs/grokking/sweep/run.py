@@ -26,7 +26,7 @@ from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.tasks import Done
 from micrographia.labs.grokking.config import Config
 from micrographia.labs.grokking.criterion import GENERALISES, FourierVerdict, fourier_algorithm
-from micrographia.labs.grokking.network import NetworkTensors, Problem, tensors_of
+from micrographia.labs.grokking.network import NetworkTensors, tensors_of
 from micrographia.labs.grokking.run import LAB, run
 from micrographia.labs.grokking.sweep.config import Member, SweepConfig, members, setting_name, settings
 from micrographia.labs.grokking.sweep.figures import of_sweep
@@ -84,8 +84,8 @@ def train_and_measure(config: Config, out: str) -> Row:
 
 def network_at(config: Config, trained: Run, epoch: int) -> NetworkTensors:
     """The network of a Run at one of its snapshots."""
-    problem = Problem(config.modulus, config.operation, make_pairs(config).train)
-    return tensors_of(Transformer(architecture(config), read_tensors(snapshots(trained.path)[epoch])), problem)
+    model = Transformer(architecture(config), read_tensors(snapshots(trained.path)[epoch]))
+    return tensors_of(model, make_pairs(config))
 
 
 def outcome(config: Config, trained: Run) -> Row:
