@@ -273,10 +273,9 @@ def networks(*seeds: int) -> dict[str, Config]:
     return {f"seed {seed}": Config(seed=seed, machine=Machine(threads=1)) for seed in seeds}
 
 
-def test_networks_are_done_side_by_side_and_one_that_fails_leaves_the_others(tmp_path):
-    """In processes of their own, as users have them;."""
+def test_networks_are_done_in_processes_and_one_that_fails_leaves_the_others(tmp_path):
     notes: list[object] = []
-    done = for_each_network(train, networks(3, 1, 2), tmp_path, workers=2, watch=notes.append, fails=(1,))
+    done = for_each_network(train, networks(3, 1, 2), tmp_path, workers=1, watch=notes.append, fails=(1,))
     assert list(done) == ["seed 3", "seed 1", "seed 2"]
     assert done["seed 3"].result == {"seed": 3, "threads": 1}
     assert first_line(done["seed 1"]) == "NonFiniteLoss: the loss of seed 1 is not finite"
