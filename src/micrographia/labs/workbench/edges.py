@@ -52,7 +52,7 @@ def prepare_edges(question: Attribute, model: LanguageModel) -> Compute:
 
     def work(generator: Generator, watch: Watch) -> Findings:
         found = [edge_attribution(model, pairs, metric, mode=mode, watch=watch, **how) for mode in modes]
-        ends = baselines_with_gap(metric, found[0].clean, found[0].corrupt)
+        baseline = baselines_with_gap(metric, found[0].clean, found[0].corrupt)
         checks: dict[Mode, EdgeCheck] = {
             each.mode: check(model, pairs, metric, each, question.verify, generator, watch)
             for each in found
@@ -81,7 +81,7 @@ def prepare_edges(question: Attribute, model: LanguageModel) -> Compute:
             summary=summary if checks else [*summary, words.UNCHECKED],
             figures=figures,
             prompts=prompts,
-            baselines=[ends],
+            baselines=[baseline],
             metrics={name: column for each in found for name, column in each.table().items()},
         )
 

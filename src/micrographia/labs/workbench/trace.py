@@ -81,9 +81,9 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
         watch(Progress("tracing", len(variants), len(variants), "picture"))
         plain = next(iter(traces.values()))
         followed = to_str_tokens(tokenizer, [plain.answer])[0]
-        ends = {"answer": followed, "clean": plain.high, "blurred": plain.low, "noise_std": plain.noise_std}
+        probabilities = {"answer": followed, "clean": plain.high, "blurred": plain.low, "noise_std": plain.noise_std}
         results = {
-            "trace": {**ends, "left_out": LEFT_OUT},
+            "trace": {**probabilities, "left_out": LEFT_OUT},
             "restored": restored(traces, names),
             "tokens": tokens,
             "subject_positions": where,
