@@ -14,7 +14,7 @@ from micrographia.core.sites import Site
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.sweep import Patch, Place, sweep
-from micrographia.labs.ioi.planted.theory import PLANTED
+from micrographia.labs.planted.theory import PLANTED
 from micrographia.methods.attribution.edges import edge_attribution
 from micrographia.methods.paths import Rule, path_patch
 from small import A_FEW, SIZES, small_model

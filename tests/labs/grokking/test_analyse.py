@@ -52,7 +52,7 @@ def file(tmp_path):
 
 @pytest.fixture(scope="module")
 def analysed(tmp_path_factory):
-    """That network's analysis, with what it takes to find the split, and what was told on the way."""
+    """That network's analysis, with what it takes to find the split, and what was reported on the way."""
     folder = tmp_path_factory.mktemp("analysed")
     save_file(as_lens(trained().weights), folder / "theirs.safetensors")
     notes: list[Note] = []
@@ -101,15 +101,15 @@ def test_its_results_hold_no_place_or_date(analysed):
     assert found.provenance["source"] == str(found.path.parent / "theirs.safetensors")
 
 
-def test_every_guess_is_kept_and_told(analysed):
+def test_every_guess_is_kept_and_reported(analysed):
     found, notes = analysed
     guesses = found.results["guesses"]
     assert [each["act"] for each in guesses if each["chosen"]] == ["relu"]
     assert {each["operation"] for each in guesses} == {"add", "subtract", "multiply", "polynomial"}
     assert {each["split"] for each in found.results["splits"]} == {"shuffle", "randperm"}
-    told = " ".join(note.text for note in notes)
-    assert f"{next(each['accuracy'] for each in guesses if each['chosen']):.2%}" in told
-    assert "Split shuffle" in told
+    text = " ".join(note.text for note in notes)
+    assert f"{next(each['accuracy'] for each in guesses if each['chosen']):.2%}" in text
+    assert "Split shuffle" in text
     assert {figure.name for figure in found.figures} >= {"guesses", "splits", "frequencies", "measures"}
 
 
@@ -156,7 +156,7 @@ def test_other_operations_are_analysed_in_their_coordinates(tmp_path, operation)
     assert found.results["measures"]["n"] == {"multiply": 12, "polynomial": 13}[operation]
 
 
-def test_a_network_that_does_none_of_the_tasks_is_analysed_and_said(tmp_path):
+def test_a_network_that_does_none_of_the_tasks_is_analysed_with_a_warning(tmp_path):
     save_file(as_paper(trained(steps=0).weights), tmp_path / "w.safetensors")
     notes: list[Note] = []
     found = analyse(tmp_path / "w.safetensors", out=tmp_path / "out", operation="add", watch=noted(notes))

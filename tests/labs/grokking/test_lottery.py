@@ -89,12 +89,12 @@ def test_an_interrupted_lottery_goes_on_and_ends_as_one_left_alone(fake, tmp_pat
 
 
 def test_what_cannot_be_asked_is_refused():
-    for changes, told in [
+    for changes, expected in [
         ({"init_seeds": (0,)}, "init_seeds"),
         ({"split_seeds": (1, 1)}, "split_seeds"),
         ({"looks": (-1,)}, "looks"),
     ]:
-        with pytest.raises(BadConfig, match=told):
+        with pytest.raises(BadConfig, match=expected):
             config(**changes)
     with pytest.raises(BadConfig, match="no characters"):
         LotteryConfig(base=smallest(operation="polynomial"))

@@ -11,14 +11,14 @@ INITS, SPLITS, K, WINNERS = 6, 4, 15, 3
 INIT, SPLIT = (place.ravel() for place in np.meshgrid(np.arange(INITS), np.arange(SPLITS), indexing="ij"))
 
 
-def data(*, seed: int = 0, told: float = 0.0, by_init: bool = True) -> Data:
-    """Winners drawn for each initialisation (or network); the second score tells them at the second look alone."""
+def data(*, seed: int = 0, effect: float = 0.0, by_init: bool = True) -> Data:
+    """Winners drawn for each initialisation (or network); the second score predicts them at the second t0."""
     rng = np.random.default_rng(seed)
     luck = rng.random((INITS, K))[INIT] if by_init else rng.random((len(INIT), K))
     won = luck.argsort(1).argsort(1) < WINNERS
     scores = rng.normal(size=(2, 2, INITS, K))[:, :, INIT]  # scores at the start are those of the initialisation
-    scores[1, 1] += told * won
-    return Data(INIT, SPLIT, won, [0, 50], ["noise", "telling"], scores)
+    scores[1, 1] += effect * won
+    return Data(INIT, SPLIT, won, [0, 50], ["noise", "predictive"], scores)
 
 
 def drawn(found: Data, permutations: int = 200):
@@ -27,18 +27,18 @@ def drawn(found: Data, permutations: int = 200):
 
 
 def test_a_score_that_predicts_the_winners_is_found_at_its_checkpoint_and_not_before():
-    found = drawn(data(told=5.0))
-    assert list(found) == [(name, t0) for name in ("noise", "telling", COMBINED) for t0 in (0, 50)]
-    row = found["telling", 50]
+    found = drawn(data(effect=5.0))
+    assert list(found) == [(name, t0) for name in ("noise", "predictive", COMBINED) for t0 in (0, 50)]
+    row = found["predictive", 50]
     assert row["area"] > 0.95 > row["null_high"]
     assert max(row["p_value"], row["p_best"]) < 0.02
-    assert found["telling", 0]["p_best"] > 0.05
+    assert found["predictive", 0]["p_best"] > 0.05
     assert row["low"] <= row["area"] <= row["high"]
 
 
 def test_the_combined_score_learns_from_other_initialisations_alone():
-    assert drawn(data(told=5.0))[COMBINED, 50]["area"] > 0.9
-    row = drawn(data(told=0.0, seed=1))[COMBINED, 0]
+    assert drawn(data(effect=5.0))[COMBINED, 50]["area"] > 0.9
+    row = drawn(data(effect=0.0, seed=1))[COMBINED, 0]
     assert row["area"] < row["null_high"] + 0.1, "fitted on its own networks it would predict its own noise"
 
 

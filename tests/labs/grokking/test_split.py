@@ -23,8 +23,8 @@ RECORDED = SplitChoice("shuffle", FRACTION, 0)
 
 
 def losses_of(network):
-    way = Candidate(network.arch, network.weights, {"layout": "ours", "norm": "none"})
-    return check(way, network.modulus, [network.operation])[0].losses
+    candidate = Candidate(network.arch, network.weights, {"layout": "ours", "norm": "none"})
+    return check(candidate, network.modulus, [network.operation])[0].losses
 
 
 def find(given, losses, *, extra=None, recorded=None, watch=silent):
@@ -78,9 +78,11 @@ def test_the_rank_sum_is_that_of_scipy():
     generator = Generator().manual_seed(0)
     losses = torch.randint(0, 30, (200,), generator=generator).double()
     chosen = torch.rand(200, generator=generator) < 0.4
-    told = mannwhitneyu(losses[chosen], losses[~chosen], method="asymptotic", use_continuity=False, alternative="less")
+    expected = mannwhitneyu(
+        losses[chosen], losses[~chosen], method="asymptotic", use_continuity=False, alternative="less"
+    )
     p_value = torch.special.ndtr(torch.tensor(rank_z(losses, chosen)))
-    assert p_value.item() == pytest.approx(told.pvalue, rel=1e-3)
+    assert p_value.item() == pytest.approx(expected.pvalue, rel=1e-3)
 
 
 def test_without_a_description_nothing_is_guessed():

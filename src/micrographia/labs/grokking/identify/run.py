@@ -143,7 +143,4 @@ def _identified(results: dict[str, Any]) -> list[Figure]:
 
 
 NULL = "A split that has nothing to do with the network gives z near 0; -4 or less is credible."
-GUESS_COLUMNS = {
-    name: name
-    for name in ("layout", "norm", "act", "operation", "modulus", "accuracy", "baseline", "balance", "credible")
-}
+GUESS_COLUMNS = ("layout", "norm", "act", "operation", "accuracy", "baseline", "balance", "credible")

@@ -8,7 +8,7 @@ than everything else in a group's median: it is counted, not left out.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,10 +149,10 @@ def group_of(name: str, setting: Mapping[str, Any], rows: Sequence[Row]) -> Row:
         "grokked": _count([row["epochs_to_grok"] is not None for row in done]),
         "fourier": _count([each["shown"] for each in verdicts]),
         "null_passes": float(np.mean(nulls)) if nulls else None,
-        **{epochs: _median(done, lambda row, name=epochs: row[name], censored=True) for epochs in EPOCHS},
-        "phases": {p: _median(done, lambda row, name=p: row["phases"][name], censored=True) for p in ORDERED},
-        "n_key_frequencies": _median(done, lambda row: len(row["key_frequencies"])),
-        **{measure: _median(done, lambda row, name=measure: row[name]) for measure in MEASURES},
+        **{epochs: _median([row[epochs] for row in done], censored=True) for epochs in EPOCHS},
+        "phases": {p: _median([row["phases"][p] for row in done], censored=True) for p in ORDERED},
+        "n_key_frequencies": _median([len(row["key_frequencies"]) for row in done]),
+        **{measure: _median([row[measure] for row in done]) for measure in MEASURES},
     }
 
 
@@ -161,10 +161,10 @@ def _count(held: Sequence[bool]) -> Row:
     return {"count": sum(held), "of": len(held), "low": _finite(found.low), "high": _finite(found.high)}
 
 
-def _median(rows: Sequence[Row], value: Callable[[Row], float | None], *, censored: bool = False) -> Row:
+def _median(values: Sequence[float | None], *, censored: bool = False) -> Row:
     """Median and interval. None is "not within the run" where `censored` (`never` of them), else nothing measured."""
-    known = [float(x) for x in map(value, rows) if x is not None and _known(x)]
-    never = len(rows) - len(known) if censored else 0
+    known = [float(x) for x in values if x is not None and _known(x)]
+    never = len(values) - len(known) if censored else 0
     found = intervals.median(known + [math.inf] * never)
     ends = {"median": _finite(found.estimate), "low": _finite(found.low), "high": _finite(found.high)}
     return {**ends, "coverage": found.coverage, "n": len(known) + never, "never": never}
