@@ -128,7 +128,7 @@ def unfold(table: Shaped[Tensor, "n *rest"]) -> Shaped[Tensor, "n n *rest"]:
 
 
 def pair_energy(x: Float[Tensor, "n n *rest"]) -> Float[Tensor, "*rest"]:
-    """Sum over pairs of the squared distance from the mean over pairs; NaN where `x` is constant but for rounding.
+    """Sum over pairs of the squared distance from the mean over pairs; NaN where `x` is constant up to rounding.
 
     Distances in the precision of `x`, their sum in float64. Fractions of variance divide by it, so a constant has none.
     """

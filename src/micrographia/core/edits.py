@@ -63,7 +63,7 @@ class Edit:
             return value[self._index(value)]
         except IndexError as error:
             raise BadEdit(
-                f"{self.name} at {self.site} asks for {dict(self.region)}, but the activation has axes "
+                f"{self.name} at {self.site} selects {dict(self.region)}, but the activation has axes "
                 f"{self.site.axes} of lengths {tuple(value.shape)}. Choose places that exist."
             ) from error
 
@@ -73,7 +73,7 @@ class Edit:
         if sum(isinstance(i, list | Tensor) for i in chosen) <= 1:
             return tuple(chosen)
         # Several lists mean their product, as one expects of `pos=[1, 2], head=[0, 3]`. Slices become lists too:
-        # torch moves the axes of lists to the front where a slice stands between them.
+        # torch moves the axes of lists to the front where there is a slice between them.
         ranges = (torch.arange(length, device=value.device) for length in value.shape)
         lists = [everywhere[i] for everywhere, i in zip(ranges, chosen) if not isinstance(i, int)]
         grids = iter(torch.meshgrid(*lists, indexing="ij"))
@@ -118,7 +118,7 @@ _REGION = re.compile(r"(?P<site>.+)\[(?P<region>[^\[\]]*[\d)])\]")
 
 
 def place_of(text: SiteLike) -> tuple[Site, dict[str, Index]]:
-    """A Site and the region in brackets behind it, if there is one.
+    """A Site and the region in brackets after it, if there is one.
 
     >>> place_of("L9.z[pos=14, head=6]")[1], place_of("L9.neurons[3]")[1]
     ({'pos': 14, 'head': 6}, {'unit': 3})

@@ -3,7 +3,7 @@
 Writers are the input (the embeddings together), attention heads and MLPs; readers are the q, k and v input of each
 head, the MLPs' inputs and the logits. Every reader reads the sum of the writers before it, so an edge is a writer and a
 later reader. Keys and values have as many readers as the model has key/value heads: under grouped-query attention one
-reader serves a group of heads. In parallel blocks an MLP does not see its own layer's heads.
+reader serves a group of heads. In parallel blocks an MLP does not read its own layer's heads.
 Where a norm follows attention (Gemma 2 and 3, OLMo 2), head outputs do not add up in the residual stream, and the
 attention output is one writer.
 """

@@ -37,8 +37,8 @@ def share(count: int, total: int, *, confidence: float = 0.95) -> Interval:
         raise BadConfig(f"The fraction {count} of {total} was asked for. Give a count between 0 and the total.")
     if total == 0:
         return Interval(math.nan, math.nan, math.nan, confidence)
-    ends = stats.binomtest(count, total).proportion_ci(confidence, method="wilson")
-    return Interval(count / total, float(ends.low), float(ends.high), confidence)
+    bounds = stats.binomtest(count, total).proportion_ci(confidence, method="wilson")
+    return Interval(count / total, float(bounds.low), float(bounds.high), confidence)
 
 
 def median(values: Sequence[float], *, confidence: float = 0.95) -> Interval:

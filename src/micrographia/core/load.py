@@ -1,6 +1,6 @@
-"""load_any: a model from wherever it lies: a Run of ours, a folder, the Hugging Face hub, or a module in hand.
+"""`load_any`: a Model from one of our Runs, a folder, the Hugging Face Hub, or a module that is already loaded.
 
-The front of `core.pretrained.load`, which needs transformers and is imported only where it is needed.
+It imports `core.pretrained.load`, which needs transformers, only where it is needed.
 """
 
 from contextlib import suppress
@@ -28,11 +28,11 @@ def load_any(
     watch: Watch = silent,
     **choices: Any,
 ) -> Model:
-    """The model of this name, with `dtype` and on `device`; None leaves both as they are stored.
+    """The model of this name, with `dtype` and on `device`; None keeps the stored ones.
 
-    A folder that is there comes first, then a Run of that name or unique prefix, then the hub. `choices` are those of
-    `core.pretrained.load.load`, which a Run of ours does without.
-    Raises UnknownModel; BadConfig for a revision of what is not on the hub; MissingExtra without transformers.
+    An existing folder comes first, then a Run with that name or unique prefix, then the Hub. `choices` are those of
+    `core.pretrained.load.load`, which do not apply to a Run.
+    Raises UnknownModel; BadConfig for a revision of a local model; MissingExtra without transformers.
     """
     watch(Progress("load the model", 0, 1, "model"))
     run = None if isinstance(name, nn.Module) else _run_of(Path(name))
@@ -50,7 +50,7 @@ def load_any(
 
 
 def _run_of(name: Path) -> Path | None:
-    """The Run that a name stands for, if any; a folder is only that Run which is in it."""
+    """The Run of this name, if any; a folder counts only if it is itself a Run."""
     if name.is_dir():
         return name if (name / "run.json").is_file() else None
     with suppress(RunNotFound):

@@ -110,8 +110,8 @@ def kl(reference: Float[Tensor, "prompt vocab"], *, pos: int = -1) -> Metric:
     target = _wide(reference).log_softmax(-1)
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        told = _of_rows(target, prompt, x)
-        return (told.exp() * (told - _wide(x).log_softmax(-1))).sum(-1)
+        expected = _of_rows(target, prompt, x)
+        return (expected.exp() * (expected - _wide(x).log_softmax(-1))).sum(-1)
 
     return Metric("KL divergence", "nats", score, None, pos)
 

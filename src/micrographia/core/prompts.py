@@ -246,7 +246,7 @@ class Baselines(NamedTuple):
 
     @property
     def gap(self) -> float | None:
-        """Clean less corrupt, over the prompts; None where rounding alone tells them apart."""
+        """Clean minus corrupt, mean over prompts; None where they differ by rounding only."""
         return gap_of(self.clean, self.corrupt)
 
 
@@ -255,7 +255,7 @@ SAME = 1e-6
 
 
 def gap_of(clean: Float[Tensor, "prompt"], corrupt: Float[Tensor, "prompt"]) -> float | None:
-    """Clean less corrupt, over the prompts; None where rounding alone tells them apart."""
+    """Clean minus corrupt, mean over prompts; None where they differ by rounding only."""
     one, other = (float(values.double().mean()) for values in (clean, corrupt))
     return one - other if abs(one - other) > SAME * max(abs(one), abs(other)) else None
 

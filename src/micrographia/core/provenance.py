@@ -57,12 +57,12 @@ def _commit() -> dict[str, Any]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):  # no git, no checkout, no answer: nothing is known
         return None
-    return told.stdout.strip()
+    return output.stdout.strip()
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,8 +1,8 @@
 """Site: the address of one activation (`L3.mlp_out`), and the table of all kinds of activations.
 
-`AXES` says for each kind which axes its value has; `LAYERLESS` which kinds belong to no layer. A Site prints as
-`L3.mlp_out` or `logits`; a spliced dictionary's latents as `L3.resid_post[sae].latents`. TransformerLens' hook names
-parse too. `select` turns patterns (`L*.resid_pre`, `L-1.z`, `L2:5.*`) into Sites of a model.
+`AXES` gives the axes of each kind's value; `LAYERLESS` are the kinds outside layers. A Site prints as `L3.mlp_out` or
+`logits`; a spliced dictionary's latents as `L3.resid_post[sae].latents`. TransformerLens' hook names parse too.
+`select` turns patterns (`L*.resid_pre`, `L-1.z`, `L2:5.*`) into Sites of a model.
 Axes are always named the same: batch pos head query key d_model d_head neuron latent vocab. In dense algebra a file
 uses suffix letters with a legend at its top; annotations with these names are executed in the tests.
 """

@@ -97,8 +97,8 @@ def _workers(number: int) -> "Iterator[list[_Worker]]":
 
 def _ready(busy: "list[_Worker]") -> "list[_Worker]":
     """The workers that answered, or whose process ended (its end of the pipe closes then); waits for the first."""
-    heard = wait([worker.pipe for worker in busy])
-    return [worker for worker in busy if worker.pipe in heard]
+    ready = wait([worker.pipe for worker in busy])
+    return [worker for worker in busy if worker.pipe in ready]
 
 
 class _Worker:
@@ -120,7 +120,7 @@ class _Worker:
             self._start()
             self.pipe.send(task)
         except Exception as error:  # pickling calls the objects' own code, which may raise anything
-            self._refused = _told(error)
+            self._refused = _description(error)
             self.pipe.send(None)  # the process answers at once, so that the refusal is reported in its turn
 
     def end(self) -> Done:
@@ -129,7 +129,7 @@ class _Worker:
         except (EOFError, OSError):
             result, error = None, _how_it_ended(self.stop())
         except Exception as failure:  # unpickling a result runs its own code, which may raise anything
-            result, error = None, _told(failure)
+            result, error = None, _description(failure)
         return Done(self._task, result, self._refused or error)
 
     def _start(self) -> None:
@@ -168,7 +168,7 @@ def _work(pipe: Connection) -> None:
             except EOFError:
                 return
             except Exception as error:  # unpickling imports the caller's modules, which may raise anything
-                _send(pipe, (None, _told(error)))
+                _send(pipe, (None, _description(error)))
                 continue
             _send(pipe, _answer(task))
 
@@ -184,7 +184,7 @@ def _answer(task: Task | None) -> tuple[Any, str | None]:
     try:
         return (task.function(**task.arguments) if task else None), None
     except Exception as error:  # every failure of a task becomes a report here
-        return None, _told(error)
+        return None, _description(error)
 
 
 def _send(pipe: Connection, answer: tuple[Any, str | None]) -> None:
@@ -193,7 +193,7 @@ def _send(pipe: Connection, answer: tuple[Any, str | None]) -> None:
     except OSError:  # the parent has ended
         os._exit(0)
     except Exception as error:  # a result that cannot be pickled; its own code may raise anything
-        pipe.send((None, _told(error)))
+        pipe.send((None, _description(error)))
 
 
 def _end_with_parent() -> None:
@@ -204,7 +204,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _told(error: BaseException) -> str:
+def _description(error: BaseException) -> str:
     lines = traceback.format_exception(error)
     return f"{type(error).__name__}: {error}\n\n{''.join(lines)}"
 

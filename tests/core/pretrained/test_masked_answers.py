@@ -87,7 +87,7 @@ def test_an_answer_that_the_vocabulary_lacks_is_refused(model):
 
 
 def test_tracing_reads_what_comes_next_and_is_refused(model):
-    with pytest.raises(UserError, match="is bidirectional"):
+    with pytest.raises(UserError, match="attends both ways"):
         trace(model, torch.tensor([[1, 4, 6, 2]]), [1], torch.Generator())
 
 

@@ -154,13 +154,13 @@ def _attend(
 def _rotated(context: HookContext, layer: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     """Queries and keys after rotary, at this run's positions only, without the cached keys of earlier ones."""
     if context.wants("rot_q", layer=layer):
-        seen = context("rot_q", layer, q.transpose(1, 2))
-        q = seen.transpose(1, 2) if context.on_path("rot_q", layer) else q
+        tapped = context("rot_q", layer, q.transpose(1, 2))
+        q = tapped.transpose(1, 2) if context.on_path("rot_q", layer) else q
     if context.wants("rot_k", layer=layer):
         before = k.shape[2] - q.shape[2]
-        seen = context("rot_k", layer, k[:, :, before:].transpose(1, 2))
+        tapped = context("rot_k", layer, k[:, :, before:].transpose(1, 2))
         if context.on_path("rot_k", layer):
-            new = seen.transpose(1, 2)
+            new = tapped.transpose(1, 2)
             k = torch.cat([k[:, :, :before], new], 2) if before else new
     return q, k
 
@@ -195,9 +195,9 @@ def _patterns(context: HookContext, layer: int, scores: Tensor, pattern: Tensor 
     used = _softmax(scores) if pattern is None else pattern
     now = used
     if context.wants("scores", layer=layer):
-        seen = context("scores", layer, scores.view_as(scores))
+        tapped = context("scores", layer, scores.view_as(scores))
         if context.on_path("scores", layer):
-            now = used + (_softmax(seen) - _softmax(scores))
+            now = used + (_softmax(tapped) - _softmax(scores))
     if context.wants("pattern", layer=layer):
         now = context("pattern", layer, now) if context.on_path("pattern", layer) else _beside(context, layer, now)
     return None if now is used or pattern is None else now - used

@@ -174,11 +174,11 @@ def _differs(body: Body, layer: int, name: str, found: Tensor, wanted: Tensor) -
     """Raise UnknownModel where two sides differ, in norm, by more than rounding explains."""
     wanted = wanted.to(found.device)
     allowed = max(8 * torch.finfo(found.dtype).eps, 2e-3)
-    apart = float((found - wanted).double().norm() / wanted.double().norm().clamp(min=1e-12))
-    if not apart <= allowed:
+    difference = float((found - wanted).double().norm() / wanted.double().norm().clamp(min=1e-12))
+    if not difference <= allowed:
         raise UnknownModel(
             f"In layer {layer} of {type(body.module).__name__}, {name} and the parts that {body.family.name}'s row "
-            f"gives for it differ by {apart:.2g} (relative, in norm); rounding explains {allowed:.2g}. {FIX}"
+            f"gives for it differ by {difference:.2g} (relative, in norm); rounding explains {allowed:.2g}. {FIX}"
         )
 
 
@@ -231,7 +231,7 @@ def check_dropout(module: nn.Module) -> None:
             )
         if any(rate > 0 for rate in _rates(part)):
             raise UserError(
-                "The model is in training mode and draws dropout, so that no two runs are alike. Call its `.eval()` "
+                "The model is in training mode and draws dropout, so that no two runs are equal. Call its `.eval()` "
                 "first."
             )
 

@@ -188,7 +188,7 @@ def _sum_hooks(body: Body, context: HookContext, layer: int) -> list[Hook]:
 
 
 def _mid_accessor(body: Body, context: HookContext) -> Accessor:
-    """OPT flattens the residual stream before its MLP; with the norm behind the sum, after it."""
+    """OPT flattens the residual stream before its MLP; in a post-LN model, after it."""
     flat = body.family.flattened_mlp and not body.family.post_ln
     return flattened(context.batch) if flat else PLAIN
 
@@ -225,15 +225,15 @@ def _plain(
     side: Side,
     accessor: Accessor = PLAIN,
 ) -> list[Hook]:
-    """The hook of one Site whose value is a module's input or output, seen through `accessor`."""
+    """The hook of one Site whose value is a module's input or output, tapped through `accessor`."""
     if not context.wants(kind, layer=layer):
         return []
     assert module is not None, f"{body.family.name} lists {kind} but has no module for it"
     stays = context.on_path(kind, layer)
 
     def step(value: Tensor, read: Tensor) -> Tensor:
-        seen = context(kind, layer, accessor.read(value))
-        return accessor.write(value, seen) if stays else value
+        tapped = context(kind, layer, accessor.read(value))
+        return accessor.write(value, tapped) if stays else value
 
     return [Hook(module, side, step)]
 
@@ -261,10 +261,10 @@ def _scale(
 
     def step(value: Tensor, x: Tensor) -> Tensor:
         scale = norm_scale(norm, module, x)
-        seen = context(kind, layer, accessor.read(scale.view_as(scale)))
+        tapped = context(kind, layer, accessor.read(scale.view_as(scale)))
         if not stays:
             return value
-        ratio = scale / accessor.write(scale, seen) - 1
+        ratio = scale / accessor.write(scale, tapped) - 1
         return value + (value if bias is None else value - bias) * ratio
 
     return step
@@ -284,8 +284,8 @@ def _result(body: Body, context: HookContext, layer: int) -> Step:
 
     def step(value: Tensor, z: Tensor) -> Tensor:
         result = results(body, z, layer)
-        seen = context("result", layer, result.view_as(result))
-        return value + (seen - result).sum(-2) if stays else value
+        tapped = context("result", layer, result.view_as(result))
+        return value + (tapped - result).sum(-2) if stays else value
 
     return step
 
@@ -311,9 +311,9 @@ def _mid(context: HookContext, layer: int) -> Step:
 
     def step(value: Tensor, read: Tensor) -> Tensor:
         mid = value + context.memory["resid", layer].to(value.device)
-        seen = context("resid_mid", layer, mid.view_as(mid))
-        context.memory["mid", layer] = seen
-        return value + (seen - mid)
+        tapped = context("resid_mid", layer, mid.view_as(mid))
+        context.memory["mid", layer] = tapped
+        return value + (tapped - mid)
 
     return step
 

@@ -131,20 +131,20 @@ def noted_once(watch: Watch) -> Iterator[None]:
 
     The result of the retries is a model or our error.
     """
-    told = False
+    noted = False
 
     def passes(record: LogRecord) -> bool:
-        nonlocal told
+        nonlocal noted
         if not any(words in record.getMessage() for words in AGAIN):
             return True
-        if not told:
+        if not noted:
             watch(
                 Note(
                     "The Hugging Face Hub does not answer; trying again for up to half a minute. With HF_HUB_OFFLINE=1 "
                     "only the cache is searched."
                 )
             )
-        told = True
+        noted = True
         return False
 
     from huggingface_hub.utils import logging as hub

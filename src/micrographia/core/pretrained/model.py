@@ -79,7 +79,7 @@ class Pretrained:
         self._implementation = Implementation(self.body)
         self._fused = False
         self._probed: set[str] = set()
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
 
     def __repr__(self) -> str:
         return described(self.body.family.name, self.shape, len(self.sites))
@@ -279,8 +279,8 @@ class Pretrained:
         check_dropout(self.module)
 
     def _note_eager(self) -> None:
-        if "eager" not in self._told:
-            self._told.add("eager")
+        if "eager" not in self._noted:
+            self._noted.add("eager")
             self.watch(
                 Note(
                     "Scores and patterns can be edited or differentiated in eager attention only, and kept under "

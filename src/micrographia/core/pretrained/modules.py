@@ -60,7 +60,7 @@ class Body:
         if found is None:
             where = "the model" if layer is None else f"layer {layer}"
             raise UnknownModel(
-                f"The row of {self.family.name} says that {where} has {path!r}; {type(self.module).__name__} has no "
+                f"The row of {self.family.name} expects {path!r} in {where}; {type(self.module).__name__} has no "
                 "such module. Pass a model with a language-modelling head, or correct the row in families.py."
             )
         return found

@@ -127,12 +127,12 @@ def past_cache(body: Body, start: Start, batch: int) -> Any:
     return cache
 
 
-def _joined(behind: Tensor, new: Tensor) -> Tensor:
+def _joined(cached: Tensor, new: Tensor) -> Tensor:
     """Keys or values (row, head, pos, d_head) of all positions: the cached ones for each block of rows, then the
     new.
     """
-    n_behind, n_rows = behind.shape[2], len(behind)
+    n_behind, n_rows = cached.shape[2], len(cached)
     whole = new.new_empty(len(new), new.shape[1], n_behind + new.shape[2], new.shape[3])
-    whole.unflatten(0, (-1, n_rows))[..., :n_behind, :] = behind
+    whole.unflatten(0, (-1, n_rows))[..., :n_behind, :] = cached
     whole[:, :, n_behind:] = new
     return whole

@@ -108,7 +108,7 @@ class LastPosition:
         self.labels = labels.expand(E, N)
         rows_EJN = tokens[..., :-1].transpose(1, 2).expand(E, J, N)
         offset = torch.arange(E * J, device=device).reshape(E, J, 1) * V
-        self.index = (rows_EJN + offset).flatten()  # into the tables, seen as (E*J*V, ...)
+        self.index = (rows_EJN + offset).flatten()  # into the tables, viewed as (E*J*V, ...)
         self.collect = _one_hot_csr(self.index, E * J * V, dtype)  # its transpose: sums rows into the tables
         self.hidden = torch.empty(E, N, M + Z, dtype=dtype, device=device)  # [neurons, z]
         self.d_hidden = torch.empty_like(self.hidden)

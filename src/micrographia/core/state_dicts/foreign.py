@@ -203,19 +203,19 @@ def _gates(candidate: Candidate) -> list[Candidate]:
     return [candidate._replace(choices=before), candidate._replace(weights=moved, choices=after)]
 
 
-def _acts(candidate: Candidate, asked: str | None) -> list[Candidate]:
+def _acts(candidate: Candidate, wanted: str | None) -> list[Candidate]:
     arch = candidate.arch
     if not arch.mlp:
         return [candidate]
     possible = ("swiglu",) if arch.act == "swiglu" else tuple(ACTIVATIONS)
-    if asked is not None and asked not in possible:
+    if wanted is not None and wanted not in possible:
         raise BadConfig(
-            f"Asked for the activation {asked!r}. These weights allow {', '.join(possible)}. Choose of them."
+            f"Asked for the activation {wanted!r}. These weights allow {', '.join(possible)}. Choose of them."
         )
     guessed = possible if arch.act == "swiglu" else GUESSED_ACTS
     return [
         candidate._replace(arch=replace(arch, act=act), choices={**candidate.choices, "act": act})
-        for act in ((asked,) if asked else guessed)
+        for act in ((wanted,) if wanted else guessed)
     ]
 
 

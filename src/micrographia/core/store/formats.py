@@ -2,7 +2,7 @@
 
 JSON holds sorted keys and a schema version; NaN becomes null and is read as None, the infinities become the strings
 "Infinity" and "-Infinity"; every other float survives exactly. Tensors are safetensors without metadata. Tables are
-Parquet without dates. Nothing here unpickles. A file that cannot be read as what it should be raises Corrupt.
+Parquet without dates. Nothing here unpickles. A file that cannot be read in its format raises Corrupt.
 """
 
 import io

@@ -114,11 +114,11 @@ def _start(pid: int) -> str:
         fields = stat.rpartition(")")[2].split()  # the name, in brackets, may contain spaces
         return "" if fields[0] in "ZX" else f"{_boot()}:{fields[19]}"  # field 22 of proc(5): ticks since boot
     if sys.platform == "win32":  # no start time there: a process of this id is taken for the one that was
-        return str(pid) * (str(pid) in _told("tasklist", "/FI", f"PID eq {pid}"))
-    return _told("ps", "-o", "lstart=", "-p", str(pid))
+        return str(pid) * (str(pid) in _output_of("tasklist", "/FI", f"PID eq {pid}"))
+    return _output_of("ps", "-o", "lstart=", "-p", str(pid))
 
 
-def _told(*command: str) -> str:
+def _output_of(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 

@@ -23,8 +23,8 @@ class Base(NamedTuple):
         """Start at `layer` with these rows, all at position `offset`, on the base run's earlier keys and values."""
         if not offset:
             return Start(layer, residual)
-        behind = {i: KeysValues(*(x[:, :offset] for x in past)) for i, past in self.past.items() if i >= layer}
-        return Start(layer, residual, offset, behind)
+        past = {i: KeysValues(*(x[:, :offset] for x in past)) for i, past in self.past.items() if i >= layer}
+        return Start(layer, residual, offset, past)
 
 
 def run_base(

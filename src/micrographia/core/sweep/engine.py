@@ -176,10 +176,10 @@ class _Sweeper(NamedTuple):
         met = [edit for edit in self.edits if edit.site.kind not in BEFORE_LAYERS]
         placed = any(axis in edit.region for edit in met for axis in ("pos", "query")) or not all(map(_is_local, met))
         reusable = self.model.shape.causal and Site("k", 0) in self.model.sites
-        asked = self.logits(self.prompt(1))
-        if self.keep or placed or not reusable or asked == "all":
+        wanted = self.logits(self.prompt(1))
+        if self.keep or placed or not reusable or wanted == "all":
             return 0
-        return min(pos % self.n_pos for pos in _read(asked))
+        return min(pos % self.n_pos for pos in _read(wanted))
 
     def base(self, tasks: Sequence[PatchTask], eager: bool) -> Base:
         """The unpatched run. `eager`: with eager attention, as in runs that edit attention patterns."""
@@ -294,15 +294,15 @@ def _start_residual(base: Base, task: PatchTask, offset: int, frame: Frame) -> T
     return fresh
 
 
-def _read(asked: LogitsAt) -> list[int]:
-    if isinstance(asked, Readout):
-        return [asked.pos]
-    return [-1] if isinstance(asked, str) else list(asked)
+def _read(wanted: LogitsAt) -> list[int]:
+    if isinstance(wanted, Readout):
+        return [wanted.pos]
+    return [-1] if isinstance(wanted, str) else list(wanted)
 
 
-def _from_end(asked: LogitsAt, n_pos: int) -> LogitsAt:
+def _from_end(wanted: LogitsAt, n_pos: int) -> LogitsAt:
     """The same logits with positions counted from the end, so that the start of a run does not matter."""
-    if isinstance(asked, str):
-        return asked
-    places = [pos - n_pos if pos >= 0 else pos for pos in _read(asked)]
-    return Readout(asked.tokens, places[0]) if isinstance(asked, Readout) else places
+    if isinstance(wanted, str):
+        return wanted
+    places = [pos - n_pos if pos >= 0 else pos for pos in _read(wanted)]
+    return Readout(wanted.tokens, places[0]) if isinstance(wanted, Readout) else places

@@ -71,8 +71,8 @@ class Estimate(NamedTuple):
     high: float | None = None
 
     def __str__(self) -> str:
-        ends = "n=1, no interval" if self.low is None or self.high is None else f"{self.low:.2f} to {self.high:.2f}"
-        return f"{self.value:.2f} ({ends})"
+        interval = "n=1, no interval" if self.low is None or self.high is None else f"{self.low:.2f} to {self.high:.2f}"
+        return f"{self.value:.2f} ({interval})"
 
 
 class Missed(NamedTuple):
@@ -217,42 +217,42 @@ class Checked(NamedTuple):
 
 def flags_of(each: Checked, mode: Mode, gives: str = "effect") -> list[Flag]:
     """Flags of joint effects; then flags of single places, the largest gap first."""
-    return [*_together(each, mode), *(_alone(each) if gives == "effect" else [])]
+    return [*_joint_flags(each, mode), *(_single_flags(each) if gives == "effect" else [])]
 
 
-def _alone(each: Checked) -> list[Flag]:
-    estimate, exact = each.estimate.mean(1), each.exact.mean(1)
+def _single_flags(each: Checked) -> list[Flag]:
+    means = zip(each.patches, each.estimate.mean(1).tolist(), each.exact.mean(1).tolist())
     found = []
-    for patch, told, real in zip(each.patches, estimate.tolist(), exact.tolist()):
-        if _apart(told, real, each.missed.threshold):
-            kind, meaning = _parted(told, real)
-            found.append(Flag(kind, patch, told, real, meaning))
+    for patch, estimate, exact in means:
+        if _disagree(estimate, exact, each.missed.threshold):
+            kind, meaning = _error_of(estimate, exact)
+            found.append(Flag(kind, patch, estimate, exact, meaning))
     return sorted(found, key=lambda flag: -abs(flag.exact - flag.estimate))
 
 
-def _parted(told: float, real: float) -> tuple[Kind, str]:
+def _error_of(estimate: float, exact: float) -> tuple[Kind, str]:
     """The kind of error of an estimate, and its meaning; the sign of an estimate near 0 is ignored."""
-    if abs(told) <= PART * abs(real):
+    if abs(estimate) <= PART * abs(exact):
         return "missed", UNSEEN
-    if told * real < 0:
+    if estimate * exact < 0:
         return "missed", TURNED
-    return ("missed", SEEN_IN_PART) if abs(real) > abs(told) else ("overstated", OVERSTATED)
+    return ("missed", SEEN_IN_PART) if abs(exact) > abs(estimate) else ("overstated", OVERSTATED)
 
 
-def _together(each: Checked, mode: Mode) -> list[Flag]:
+def _joint_flags(each: Checked, mode: Mode) -> list[Flag]:
     """Flags Site by Site; then of the sampled places and of the whole kind, unless a narrower flag covers them."""
     if in_series(each.kind):
         return []
     limit = each.missed.threshold
     drawn = Whole(joint(each.patches), float(each.exact.mean(1).sum()), each.together, True)
-    found = [flag for whole in each.wholes if len(whole.patch) == 1 for flag in _at_once(whole, mode, limit)]
+    found = [flag for whole in each.wholes if len(whole.patch) == 1 for flag in _joint_flag(whole, mode, limit)]
     for whole in [drawn, *(whole for whole in each.wholes if len(whole.patch) > 1)]:
-        told = {flag.kind for flag in found}
-        found += [flag for flag in _at_once(whole, mode, limit) if flag.kind not in told]
+        covered = {flag.kind for flag in found}
+        found += [flag for flag in _joint_flag(whole, mode, limit) if flag.kind not in covered]
     return found
 
 
-def _at_once(whole: Whole, mode: Mode, threshold: float) -> list[Flag]:
+def _joint_flag(whole: Whole, mode: Mode, threshold: float) -> list[Flag]:
     """The flag of a joint effect. Places of several Sites may be in series, so a smaller joint effect is expected
     there.
     """
@@ -260,15 +260,15 @@ def _at_once(whole: Whole, mode: Mode, threshold: float) -> list[Flag]:
     several_sites = len({place.site for place in whole.patch}) > 1
     if whole.alone * whole.exact < 0:  # opposite signs match no known gate
         return []
-    if (several_sites and kind == "less together") or not _apart(whole.alone, whole.exact, threshold):
+    if (several_sites and kind == "less together") or not _disagree(whole.alone, whole.exact, threshold):
         return []
     meaning = TOGETHER[mode][kind] + ("" if whole.all_measured else f", {OR_ELSE[kind]}")
     return [Flag(kind, whole.patch, whole.alone, whole.exact, meaning)]
 
 
-def _apart(told: float, real: float, threshold: float) -> bool:
-    larger = max(abs(told), abs(real))
-    return larger > threshold and abs(told - real) > APART * larger
+def _disagree(estimate: float, exact: float, threshold: float) -> bool:
+    larger = max(abs(estimate), abs(exact))
+    return larger > threshold and abs(estimate - exact) > APART * larger
 
 
 def in_series(kind: str) -> bool:

@@ -116,15 +116,15 @@ class Calibration:
         return [f"{len(self.flags)} flag{'s' * several}; the first: {self.flags[0]}."]
 
     def table(self) -> list[dict[str, Any]]:
-        """How estimate and exact effect agree, a record a kind of Site."""
+        """The agreement of estimate and exact effect, one record per kind of Site."""
         return [calibration_row(each, self.mode) for each in self.kinds.values()]
 
     def wholes(self) -> list[dict[str, Any]]:
-        """Joint effects of whole Sites, and of all Sites of a kind, beside the sums of single effects."""
+        """Joint effects of whole Sites, and of all Sites of a kind, with the sums of single effects."""
         return [whole_row(some, each, self.flags, self.mode) for each in self.kinds.values() for some in each.wholes]
 
     def sentences(self) -> list[str]:
-        """How far to trust each kind of Site; where estimate and exact effect disagree, the largest gap first."""
+        """How far to trust each kind of Site; then the disagreements, the largest gap first."""
         kinds = [sentence(each, self.unit) for each in self.kinds.values()]
         flags = [f"{str(flag)[:1].upper()}{str(flag)[1:]}." for flag in self.flags[:MOST_FLAGS]]
         return [
@@ -135,15 +135,16 @@ class Calibration:
         ]
 
     def summary(self) -> str:
-        """Which kinds of Site are estimated how well, in one sentence."""
+        """The verdicts on all kinds of Site in one sentence."""
         kinds: dict[str, list[str]] = {}
         for each in self.kinds.values():
             kinds.setdefault(trust(each.pearson.value, each.slope), []).append(each.kind)
-        said = "; ".join(f"those of {', '.join(names)} {verdict}" for verdict, names in kinds.items())
-        return f"Checked by {self.n_patches} exact patches ({self.mode}), the estimates rate as follows: {said}."
+        verdicts = "; ".join(f"those of {', '.join(names)} {verdict}" for verdict, names in kinds.items())
+        return f"Checked by {self.n_patches} exact patches ({self.mode}), the estimates rate as follows: {verdicts}."
 
     def figures(self) -> list[Figure]:
-        """The table of correlations, the tables of whole Sites, the sentences, and the estimate against the effect."""
+        """The table of correlations, the tables of whole Sites, the sentences, and a scatter plot of estimate and
+        effect."""
         tables = [calibration_table(self.table()), *whole_tables(self.wholes(), self.unit)]
         return [*tables, *flag_text(self.sentences()), points(list(self.kinds.values()), self.mode, self.metric)]
 
@@ -172,19 +173,21 @@ def calibrate(
     """
     chosen = spots(attribution, budget=budget, top=top, generator=generator, begin=_begin(model, pairs))
     groups = [wholes(each.kind, attribution) for each in chosen]
-    asked = [[*each.patches, joint(each.patches), *whole] for each, whole in zip(chosen, groups)]
-    patches = [patch for some in asked for patch in some]
+    requested = [[*each.patches, joint(each.patches), *whole] for each, whole in zip(chosen, groups)]
+    patches = [patch for some in requested for patch in some]
     sides, prompt = sides_of(pairs, attribution.mode), prompts_of(pairs.clean)
     sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
     donor = model.run(sides.donor, keep=sites, edits=edits, logits=metric.readout(prompt)).cache
     values = sweep(model, sides.base, patches, donor, [metric], edits=edits, watch=watch)[..., 0]
-    effects = (values - attribution.base.to(values)).cpu().double().split(list(map(len, asked)))
+    effects = (values - attribution.base.to(values)).cpu().double().split(list(map(len, requested)))
     kinds: dict[str, Checked] = {}
     for each, whole, effect in zip(chosen, groups, effects):
         n = len(each.patches)
         found = _checked(each, effect[: n + 1], attribution.gives, threshold, generator, draws)
-        told = [_whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(whole, effect[n + 1 :])]
-        kinds[each.kind] = found._replace(wholes=tuple(told))
+        joint_effects = [
+            _whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(whole, effect[n + 1 :])
+        ]
+        kinds[each.kind] = found._replace(wholes=tuple(joint_effects))
     flags = [flag for each in kinds.values() for flag in flags_of(each, attribution.mode, attribution.gives)]
     n_idle = sum(each.n_idle for each in chosen)
     return Calibration(

@@ -1,4 +1,4 @@
-"""A check of estimates by exact patches, as Figures: how they agree by kind of Site, whole Sites, flags, every point.
+"""Figures of `calibrate`: correlations by kind of Site, joint effects of whole Sites, flags, and a scatter plot.
 
 `Calibration.figures` gives those of one direction; the tables take the rows of several. Rows are records of plain
 values, as they are stored in a Run.
@@ -18,13 +18,13 @@ from micrographia.methods.attribution.agreement import APART, Checked, Flag, Who
 GROUP = "Calibration"
 WHOLE, FLAGS = "Joint effects of whole Sites", "Where estimate and exact effect disagree"
 FEW = 8
-"""Whole Sites in the first table; all of them stand in a second."""
+"""Whole Sites in the first table; a second table has all of them."""
 IN_SERIES = "in several layers, one behind the other, this is expected"
 Row = Mapping[str, Any]
 
 
 def calibration_row(each: Checked, mode: Mode) -> dict[str, Any]:
-    """How estimate and exact effect of one kind of Site agree."""
+    """The agreement of estimate and exact effect for one kind of Site."""
     row: dict[str, Any] = {"kind": each.kind, "mode": mode, "checked": len(each.patches), "n_top": each.n_top}
     row |= {"pearson": each.pearson._asdict(), "spearman": each.spearman._asdict(), "slope": each.slope}
     return row | {"missed": {**each.missed._asdict(), "most": each.missed.most}, "together": each.together}
@@ -67,7 +67,7 @@ def _bound(missed: Row | None) -> str | None:
 def whole_row(whole: Whole, each: Checked, flags: Sequence[Flag], mode: Mode) -> dict[str, Any]:
     """The effect of patching a whole Site, or all of a kind, beside the sum of single effects.
 
-    `so` says how the two compare, and `meaning` what that suggests, where it suggests anything.
+    `so` is the comparison of the two, and `meaning` the mechanism that it suggests, if any.
     """
     so = _compared(whole, each.missed.threshold)
     flag = next((flag for flag in flags if flag.patch == whole.patch), None)
@@ -78,7 +78,7 @@ def whole_row(whole: Whole, each: Checked, flags: Sequence[Flag], mode: Mode) ->
 
 
 def _compared(whole: Whole, threshold: float) -> str:
-    """Neither more nor less where the two are within what flags call close, or both small."""
+    """The comparison of joint effect and sum: equal where the two are within the tolerance of flags, or both small."""
     larger = max(abs(whole.alone), abs(whole.exact))
     if abs(whole.alone - whole.exact) <= APART * larger:
         return f"alike, within {APART:.0%}"

@@ -41,7 +41,7 @@ def attention_map(weights: Mapping[str, Tensor], residues: Int[Tensor, "n"]) -> 
     float64.
 
     As published: without positions of the operands, biases, or the division by sqrt(d_head). "=" is the last token of
-    the vocabulary and stands last.
+    the vocabulary and comes last.
     Source: Nanda et al. (2023), section 4.
     """
     W_E, W_pos = _get(weights, "embed.W_E").double(), _get(weights, "pos_embed.W_pos").double()
