@@ -28,7 +28,7 @@ from micrographia.core.store import read_tensors, write_tensors
 from micrographia.core.training import AdamW, Layout, fresh_state, train
 from micrographia.labs.grokking.config import Config, paper, quick, tiny
 from micrographia.labs.grokking.measure import measure
-from micrographia.labs.grokking.network import Problem, tensors_of
+from micrographia.labs.grokking.network import tensors_of
 from micrographia.labs.grokking.quantities import present_frequencies
 from micrographia.labs.grokking.task import architecture, make_pairs
 from micrographia.labs.grokking.train import fresh_weights
@@ -51,10 +51,10 @@ def analyse(config: Config, snapshot: Path, *, repeats: int, threads: int) -> di
     """Seconds of each repeat after the first, and of the first; bytes at their peak and before."""
     with settings(threads):
         arch, weights = architecture(config), read_tensors(snapshot)
-        problem = Problem(config.modulus, config.operation, make_pairs(config).train)
+        pairs = make_pairs(config)
 
         def key_frequencies() -> list[int]:
-            network = tensors_of(Transformer(arch, weights), problem)
+            network = tensors_of(Transformer(arch, weights), pairs)
             frequencies = present_frequencies(network)
             results, _ = measure(network, frequencies, phases={}, generator=generator(0))
             return results["key_frequencies"]

@@ -21,7 +21,7 @@ from micrographia.core.config import with_fields
 from micrographia.core.runtime import settings
 from micrographia.core.small.last_position import LastPosition
 from micrographia.core.training import AdamW, fresh_state, train
-from micrographia.labs.grokking.config import paper
+from micrographia.labs.grokking.config import Config, paper
 from micrographia.labs.grokking.task import architecture, make_pairs
 from micrographia.labs.grokking.train import fresh_weights
 
@@ -43,7 +43,7 @@ class Ensemble:
         labels = torch.stack([p.labels[p.train] for p in pairs]).to(device)
         self.device = device
         self.plan = LastPosition(architecture(configs[0]), tokens, labels, members=len(configs))
-        self.optimiser = AdamW(lr=[c.lr for c in configs], weight_decay=[c.weight_decay for c in configs])
+        self.optimiser = AdamW(lr=[c.optim.lr for c in configs], weight_decay=[c.optim.weight_decay for c in configs])
         self.state = fresh_state(torch.cat([fresh_weights(config) for config in configs]).to(device))
 
     def run(self, epochs: int) -> None:

@@ -50,7 +50,7 @@ class Problem:
     @property
     def optimiser(self) -> dict[str, Any]:
         """The choices of AdamW, under the names of `ObviousLoop`."""
-        c = self.config
+        c = self.config.optim
         return {"lr": c.lr, "weight_decay": c.weight_decay, "betas": (c.beta1, c.beta2), "warmup": c.warmup}
 
 

@@ -40,7 +40,7 @@ from micrographia.core.metrics import logit_difference
 from micrographia.core.model import Cache
 from micrographia.core.pretrained import Pretrained, load
 from micrographia.core.runtime import settings
-from micrographia.core.sweep import Grid, grids, sweep
+from micrographia.core.sweep import PatchGrid, grids, sweep
 
 TARGET = 10.0
 TASKS = {"resid_pre": ("L*.resid_pre", ("layer", "pos")), "heads": ("L*.z", ("layer", "pos", "head"))}
@@ -56,7 +56,7 @@ class Task:
         self.model = model
         self.tokens = tokens
         self.at_once = at_once
-        self.grid: Grid = grids(model, pattern, by, N_POS)[0]
+        self.grid: PatchGrid = grids(model, pattern, by, N_POS)[0]
         self.donor: Cache = model.run(tokens["clean"], keep=pattern, logits="last").cache
         self.metric = logit_difference(tokens["right"], tokens["wrong"])
         self.whole = len(self.grid.patches)

@@ -1,8 +1,8 @@
 """Write every table that shows measured numbers: README's, and those of the two pages on the lab `ioi`.
 
 README's are made by `make_claims_table`. A page has its tables between `<!-- table:NAME:begin -->` and
-`<!-- table:NAME:end -->`; they are made from the Run stored as `docs/results/ioi-quick`, so that nobody types a
-measured number. What that Run does not hold is a dash.
+`<!-- table:NAME:end -->`; they are made from the Run stored as `docs/results/ioi-quick` (that of planted circuits from
+`planted-quick`), so that nobody types a measured number. What that Run does not hold is a dash.
 Usage: uv run python docs/make_tables.py [--check]
 """
 
@@ -18,11 +18,11 @@ import make_claims_table as claims  # the script beside this one
 
 from micrographia.faces import words
 from micrographia.labs.catalogue import lab
-from micrographia.labs.ioi.circuit import RANDOM_CIRCUITS
+from micrographia.labs.ioi.circuits import N_RANDOM
 
 DOCS = Path(__file__).parent
 PAGES = (DOCS / "labs" / "ioi.md", DOCS / "when-to-trust-attribution.md")
-STORED = DOCS / "results" / "ioi-quick"
+STORED, PLANTED = DOCS / "results" / "ioi-quick", DOCS / "results" / "planted-quick"
 BLOCK = re.compile(r"(<!-- table:([\w-]+):begin -->\n).*?(<!-- table:\2:end -->)", re.DOTALL)
 METHODS = {
     "exact": "exact",
@@ -32,8 +32,8 @@ METHODS = {
     "ig": "integrated gradients",
     "relp": "RelP",
     "atp-size": "attribution patching (by size)",
-    "change": "size of the change alone (by size)",
-    "random": "chance",
+    "change": "activation norm (by size)",
+    "random": "random order",
     "eap": "EAP",
     "eap-ig": "EAP-IG",
 }
@@ -69,7 +69,7 @@ def networks(found: Stored) -> str:
 
 
 def behaviours(found: Stored) -> str:
-    head = ("behaviour", "learned", "accuracy", "by chance", "logit difference")
+    head = ("behaviour", "learned", "accuracy", "shuffled answers", "logit difference")
     rows = [
         (
             row["behaviour"],
@@ -79,7 +79,7 @@ def behaviours(found: Stored) -> str:
         for row in found.rows("behaviours")
     ]
     years = [
-        f"{row['measure']} {_spread(row['measured'])}, judged by another prompt {_spread(row['by_chance'])}"
+        f"{row['measure']} {_spread(row['measured'])}, shuffled answers {_spread(row['by_chance'])}"
         for row in found.rows("greater_by_probabilities")
     ]
     said = f"\n\nGreater-than by the probabilities of years (Hanna et al. 2023): {'; '.join(years)}." if years else ""
@@ -87,7 +87,7 @@ def behaviours(found: Stored) -> str:
 
 
 def mirrors(found: Stored) -> str:
-    head = ("behaviour", "denoising from noising", "half of the prompts from the other")
+    head = ("behaviour", "denoising and noising", "split half")
     rows = [
         (row["behaviour"], *_spreads(row, "differ_by", "halves_of_the_prompts"))
         for row in found.rows("denoising_beside_noising")
@@ -98,10 +98,10 @@ def mirrors(found: Stored) -> str:
 def heads(found: Stored) -> str:
     head = (
         "kind",
-        "found both ways, of those found either way",
-        "by lot",
-        "agreement in a network",
-        "by lot",
+        "found by both criteria, of those found by either",
+        "expected by chance",
+        "Jaccard in a network",
+        "expected by chance",
         "area under ROC",
     )
     rows = [
@@ -117,7 +117,7 @@ def heads(found: Stored) -> str:
 
 
 def cmd(found: Stored) -> str:
-    """Without the QK-fix, which says of heads and MLPs what attribution patching says."""
+    """Without the QK-fix, which equals attribution patching at heads and MLPs."""
     of_nodes, of_edges = ("exact", "atp", "atp-star", "ig", "relp", "random"), ("eap", "eap-ig", "random")
     columns = [("nodes", way) for way in of_nodes] + [("edges", way) for way in of_edges]
     head = (
@@ -133,7 +133,7 @@ def cmd(found: Stored) -> str:
         for way in of_nodes[:-1]
         if value[name, "nodes", way] >= value[name, "nodes", RANDOM]
     ]
-    return f"{table}\n\nOf heads and MLPs no nearer than chance: {', '.join(worse) or 'none of them'}."
+    return f"{table}\n\nCircuits of heads and MLPs no better than random order: {', '.join(worse) or 'none of them'}."
 
 
 def smallest(found: Stored) -> str:
@@ -141,10 +141,9 @@ def smallest(found: Stored) -> str:
     for row in found.rows("smallest_circuits", behaviour="ioi"):
         true, lot = row["faithfulness"], row.get("parts_by_chance")
         lines.append(
-            f"- {row['network']}: {row['parts']} of {row['of']} parts, faithfulness {true['value']:.2f} "
-            f"({true['low']:.2f} to {true['high']:.2f}); of {RANDOM_CIRCUITS} random ones the nearest has "
-            f"{row['nearest_random']:.2f}"
-            + (f", and parts in random order are as faithful from {lot:g} on" if lot is not None else "")
+            f"- {row['network']}: {row['parts']} of {row['of']} components, faithfulness {true['value']:.2f} "
+            f"({true['low']:.2f} to {true['high']:.2f}); of {N_RANDOM} random ones the nearest has "
+            f"{row['nearest_random']:.2f}" + (f", and random orders need {lot:g}" if lot is not None else "")
         )
     return "\n".join(lines)
 
@@ -194,7 +193,8 @@ def told(found: Stored) -> str:
 
 
 def planted(found: Stored) -> str:
-    rows = found.rows("planted_circuits")
+    """From a Run of its own."""
+    rows = stored(PLANTED).rows("planted_circuits")
     right = sum(row["misses"] == row["theory_says"] for row in rows)
     ways = list(dict.fromkeys(row["method"] for row in rows))
     missed = {(row["circuit"], row["mode"], row["method"]): row["misses"].replace("nothing", "") for row in rows}

@@ -7,6 +7,8 @@ their sources, they are kept here: else each of the processes that tests start c
 """
 
 import dataclasses
+import functools
+import gc
 import os
 import random
 import sys
@@ -45,11 +47,21 @@ def _as_cheaply_as_can_be(*, typechecker: Any) -> Callable[[Any], Any]:
         if any(map(_has_shapes, [each.type for each in fields] or made.__annotations__.values())):
             return in_full(made)
         if isinstance(made, type):
-            made.__init__ = typechecker(made.__init__)
+            made.__init__ = _switched(made.__init__, typechecker(made.__init__))
             return made
-        return typechecker(made)
+        return _switched(made, typechecker(made))
 
     return decorate
+
+
+def _switched(bare: Callable[..., Any], checked: Callable[..., Any]) -> Callable[..., Any]:
+    """Checked, but where the checks are switched off."""
+
+    @functools.wraps(bare)
+    def either(*given: Any, **named: Any) -> Any:
+        return (bare if jaxtyping.config.jaxtyping_disable else checked)(*given, **named)
+
+    return either
 
 
 def _has_shapes(annotation: Any) -> bool:
@@ -97,3 +109,12 @@ def _without_checks() -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays, so that the collector of garbage need not look through it again and again."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # libraries look for leaks at the end

@@ -7,17 +7,19 @@ command line ("logit-diff"; an underscore will do); sites are texts or Sites, se
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from micrographia.core import prompts as core_prompts
 from micrographia.core.claims import Run
 from micrographia.core.edits import Edit
 from micrographia.core.effects import Effects
-from micrographia.core.errors import BadConfig, BadPrompt, RunNotFound
+from micrographia.core.errors import BadConfig, BadPrompt
 from micrographia.core.events import Watch, silent
 from micrographia.core.graph import Node
+from micrographia.core.load import load_any
 from micrographia.core.metrics import Metric
 from micrographia.core.prompts import LanguageModel, PairText
 from micrographia.core.runtime import generator
@@ -26,15 +28,13 @@ from micrographia.core.store import find_run, list_runs, load_run
 from micrographia.core.titles import Mode
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens
 from micrographia.labs.catalogue import run_by_name
-from micrographia.labs.workbench.trace import positions_of
+from micrographia.labs.workbench.circuit import find_circuit
 from micrographia.methods import patching, paths, tracing
 from micrographia.methods.attribution.attribute import attribute as attribution
 from micrographia.methods.attribution.calibrate import Calibration, calibrate
-from micrographia.methods.attribution.edges import edge_attribution
-from micrographia.methods.circuits.ablate import Ablation, edges_alone, nodes_alone
-from micrographia.methods.circuits.evaluate import CircuitEvaluation, evaluate
-from micrographia.methods.circuits.members import edge_scores, parts_of, ranked
-from micrographia.methods.tracing import State, Traced
+from micrographia.methods.circuits.evaluate import CircuitEvaluation
+from micrographia.methods.lens import StreamReading, read_stream
+from micrographia.methods.tracing import State, Traced, positions_of
 
 Pairs = core_prompts.Pairs
 
@@ -42,14 +42,10 @@ Pairs = core_prompts.Pairs
 def load(model: Any, **choices: Any) -> Any:
     """A model: a name on the Hugging Face hub, a folder, a module in hand, or a Run of yours (path or name).
 
-    `choices` are those of `core.pretrained.load`: dtype, device, device_map, revision, tokenizer.
+    `choices` are those of `core.load.load_any` and `core.pretrained.load`: dtype, device, device_map, revision,
+    tokenizer.
     """
-    if isinstance(model, str | Path) and not Path(model).exists():
-        with suppress(RunNotFound):
-            model = find_run(model)
-    from micrographia.core.pretrained.load import load as load_pretrained  # needs transformers
-
-    return load_pretrained(model, **choices)
+    return load_any(model, **choices)
 
 
 Sites = SiteLike | Iterable[SiteLike]
@@ -228,26 +224,37 @@ def circuit(
     `units`: heads and MLPs, or the edges between them. `ablation`: what replaces everything outside. Evaluated on the
     pairs that chose it, which flatters it. Sources: Hanna et al. (2024); Mueller et al., "MIB" (2025).
     """
-    own, nodes = _metric(metric, pairs, model), units == "nodes"
-    heads = True if nodes else None
-    scored = edge_attribution(model, pairs, own, mode="noise", method=method, heads=heads, watch=watch)
-    outside = Ablation(ablation)
-    if nodes:
-        out = dict(zip(scored.graph.writers, (-scored.of_writers().double().mean(0)).tolist()))
-        scores: dict[Any, float] = {part: out[part.node] for part in parts_of(model)}
-        alone = nodes_alone(model, pairs, own, list(scores), ablation=outside)
-    else:
-        scores = dict(edge_scores(scored.graph, -scored.mean().double().cpu()))
-        alone = edges_alone(model, pairs, own, scored.graph, ablation=outside)
-    return evaluate(
-        alone,
-        ranked(scores),
-        generator(seed),
-        faithful=faithful,
-        members=list(scores),
-        ablation=str(outside),
-        watch=watch,
-    )
+    choices: dict[str, Any] = {"units": units, "method": method, "ablation": ablation, "faithful": faithful}
+    found, _, _ = find_circuit(model, pairs, _metric(metric, pairs, model), generator(seed), watch=watch, **choices)
+    return found
+
+
+def lens(
+    model: LanguageModel,
+    text: str,
+    *,
+    corrupt: str | None = None,
+    answer: str | None = None,
+    wrong: str | None = None,
+    n_heads: int = 12,
+    best: int = 5,
+    watch: Watch = silent,
+) -> StreamReading:
+    """Direct effects on the answer's logit (less that of `wrong`), of components, heads and tokens; and the logit lens.
+
+    All at the last position, of one prompt, or of two of as many tokens side by side. `answer`: one token, by default
+    the model's own first choice. Cost: four forward passes and an unembedding at each point of the residual stream.
+    Sources: Elhage et al. (2021); nostalgebraist, "interpreting GPT: the logit lens" (2020).
+    """
+    texts = [text] if corrupt is None else [text, corrupt]
+    rows = [ids_of(model.to_tokens(each)).to(model.weights.W_E.device) for each in texts]
+    named = [single_token(model.tokenizer, each) for each in (answer, wrong) if each is not None]
+    if answer is None:
+        named.insert(0, int(model.run(rows[0], logits="last").logits[0, -1].argmax()))
+    pairs = Pairs(rows[0], rows[-1], torch.tensor(named[:1]))
+    core_prompts.check_aligned(pairs, model.tokenizer)
+    positions = core_prompts.position_names(pairs, model.tokenizer)
+    return read_stream(model, torch.cat(rows), named, positions, n_heads=n_heads, best=best, watch=watch)
 
 
 def run(
@@ -284,7 +291,7 @@ def grok(*, preset: str = "quick", **fields: Any) -> Run:
 
 def analyse(file: Path | str, **choices: Any) -> Run:
     """Identify and analyse a network of modular arithmetic that someone else trained (`micrographia grok analyse`)."""
-    from micrographia.labs.grokking.analysis.run import analyse as identify
+    from micrographia.labs.grokking.identify.run import analyse as identify
 
     return identify(Path(file), **choices)
 

@@ -76,7 +76,7 @@ def test_a_stream_that_is_not_the_sum_of_its_writers_is_refused():
 def test_a_stream_that_is_no_number_is_called_so():
     model = small_model(A_FEW["normed"])
     broken = {name: w * (torch.nan if name == "blocks.0.attn.W_O" else 1) for name, w in model.state.items()}
-    with pytest.raises(UserError, match="no number"):
+    with pytest.raises(UserError, match="contains NaN"):
         check_additive(type(model)(model.arch, broken), some_tokens(model.arch))
 
 

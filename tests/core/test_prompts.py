@@ -68,7 +68,7 @@ def test_tokens_that_do_not_line_up_are_refused_too():
     one, other = torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 4, dtype=torch.long)
     with pytest.raises(BadPrompt, match="3 and 4"):
         check_aligned(Pairs(one, other, torch.zeros(2, dtype=torch.long)))
-    with pytest.raises(BadPrompt, match="2 clean prompts stand against 1"):
+    with pytest.raises(BadPrompt, match="2 clean prompts, 1 corrupt"):
         check_aligned(Pairs(one, one[:1], torch.zeros(2, dtype=torch.long)))
     mask = torch.tensor([[True] * 3, [False, True, True]])
     with pytest.raises(BadPrompt, match="pair 1 have 2 and 3"):
@@ -77,7 +77,7 @@ def test_tokens_that_do_not_line_up_are_refused_too():
 
 def test_as_many_wrong_answers_as_right_ones_are_asked_for(unchecked):
     ids, right = torch.tensor([[0, 1], [0, 2]]), torch.tensor([3, 4])
-    with pytest.raises(BadPrompt, match="2 answers stand against 1 wrong"):
+    with pytest.raises(BadPrompt, match="2 answers and 1 wrong"):
         check_aligned(Pairs(ids, ids, right, right[:1]))
 
 

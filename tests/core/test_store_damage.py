@@ -58,7 +58,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(damage, file, 
     step, notes = resumed_at(run)
     assert step == 20
     assert f"checkpoints/00000030/{file}" in notes[0]
-    assert notes[-1] == "Work goes on from the last good checkpoint, step 20."
+    assert notes[-1] == "Work resumes from the last good checkpoint, step 20."
     assert not (run / "checkpoints/00000030").exists()
     assert verify(run) == []
     assert resumed_at(run) == (20, [])

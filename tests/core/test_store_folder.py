@@ -174,7 +174,7 @@ def test_half_written_temporaries_are_removed_on_opening(tmp_path):
 def test_a_resumed_run_says_what_changed_below_it(tmp_path):
     open_run(tmp_path / "run").close()
     with open_run(tmp_path / "run", torch="2.14") as folder:
-        assert folder.notes == ["Bit-identity with a run left alone is lost: torch was 2.13, is 2.14."]
+        assert folder.notes == ["Bit-identity with an uninterrupted run is lost: torch was 2.13, is 2.14."]
         assert folder.provenance["torch"] == "2.13"
 
 
@@ -403,6 +403,7 @@ CHILD = """
 import sys, torch
 from micrographia.core.store import RunFolder
 head = dict(lab="grokking", preset="tiny", config={"modulus": 7}, provenance={}, resume=True)
+sys.stdin.readline() or sys.exit()
 with RunFolder.open(sys.argv[1], **head) as run:
     found = run.load_checkpoint()
     step = found.step if found else 0
@@ -417,8 +418,11 @@ with RunFolder.open(sys.argv[1], **head) as run:
 
 def test_a_process_killed_while_writing_leaves_a_run_that_goes_on(tmp_path):
     path, last = tmp_path / "run", 0
-    for more in (3, 9):
-        with subprocess.Popen([sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, text=True) as child:
+    words, piped = [sys.executable, "-c", CHILD, str(path)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(words, text=True, **piped) as one, subprocess.Popen(words, text=True, **piped) as other:
+        for child, more in ((one, 3), (other, 9)):  # both load torch before either begins
+            child.stdin.write("begin\n")
+            child.stdin.flush()
             assert child.stdout.readline() == f"opened {last}\n"
             with pytest.raises(RunLocked):
                 RunFolder.open(path, **CHILD_HEAD)
@@ -427,15 +431,16 @@ def test_a_process_killed_while_writing_leaves_a_run_that_goes_on(tmp_path):
                 told = int(child.stdout.readline())
             child.kill()
             told = max([told, *(int(line) for line in child.stdout if line.endswith("\n"))])
-        with RunFolder.open(path, **CHILD_HEAD) as folder:
-            found = folder.load_checkpoint()
-            assert folder.notes == []
-            assert found.step >= told  # what was said to be saved is saved
-            assert found.tensors["w"].tolist() == [float(found.step)] * 1000
-            assert found.rows == {"epoch": list(range(found.step))}
-            assert list(folder.snapshots()) == list(range(1, found.step + 1))
-            for step, snapshot in folder.snapshots().items():
-                assert read_tensors(snapshot)["w"][0] == step
-            last = found.step
-        assert verify(path) == []
-        assert not list(path.rglob(".tmp-*"))
+            child.wait()
+            with RunFolder.open(path, **CHILD_HEAD) as folder:
+                found = folder.load_checkpoint()
+                assert folder.notes == []
+                assert found.step >= told  # what was said to be saved is saved
+                assert found.tensors["w"].tolist() == [float(found.step)] * 1000
+                assert found.rows == {"epoch": list(range(found.step))}
+                assert list(folder.snapshots()) == list(range(1, found.step + 1))
+                for step, snapshot in folder.snapshots().items():
+                    assert read_tensors(snapshot)["w"][0] == step
+                last = found.step
+            assert verify(path) == []
+            assert not list(path.rglob(".tmp-*"))

@@ -72,12 +72,12 @@ def test_tasks_that_fail_are_reported_and_the_others_go_on_until_one_leaves(tmp_
         Task("two", square, {"number": 2}),
         Task("raises", fail, {"text": "at step 7"}),
         Task("killed", kill_me),
-        Task("leaves", leave, {"code": 3}),
         Task("returns a function", unpicklable),
         Task("returns what breaks on arrival", fragile),
         Task("is given a lambda", square, {"number": lambda: 0}),
         Task("is given an object that does not travel", square, {"number": Stubborn()}),
         Task("three", square, {"number": 3}),
+        Task("leaves", leave, {"code": 3}),
     ]
     seen = []
     iterator = run_tasks(tasks, workers=2, watch=seen.append)
@@ -94,7 +94,7 @@ def test_tasks_that_fail_are_reported_and_the_others_go_on_until_one_leaves(tmp_
     assert "RuntimeError: broken on arrival" in done["returns what breaks on arrival"].error
     assert "pickle" in done["is given a lambda"].error
     assert "RuntimeError: not for travelling" in done["is given an object that does not travel"].error
-    assert [done[task.name].result for task in tasks[2:-1]] == [None] * 7
+    assert [name for name, each in done.items() if each.result is not None] == ["two", "three"]
     assert seen == [Progress("tasks", n, len(tasks), "task") for n in range(len(tasks))]
     while not (pid_file.exists() and pid_file.read_text()):
         time.sleep(0.01)
@@ -126,19 +126,36 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_the_processes_end_with_the_one_who_asked_and_save_on_ctrl_c(number, tmp_path):
-    pid_file, script = tmp_path / "pid", tmp_path / "parent.py"
-    script.write_text(PARENT.format(folder=str(Path(__file__).parent), pid_file=str(pid_file)))
-    with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, start_new_session=True) as parent:
-        while not (pid_file.exists() and pid_file.read_text()):
-            assert parent.poll() is None, parent.stderr.read().decode()
-            time.sleep(0.01)
-        if number == signal.SIGINT:  # as the terminal does: to everyone
-            os.killpg(parent.pid, number)
-        else:
-            parent.send_signal(number)
-        parent.wait(timeout=60)
+STOPS = (signal.SIGINT, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory):
+    """A parent with a worker for each signal, and where the worker writes its id; side by side, as each loads torch."""
+    found = {}
+    for number in STOPS:
+        folder = tmp_path_factory.mktemp(number.name)
+        pid_file, script = folder / "pid", folder / "parent.py"
+        script.write_text(PARENT.format(folder=str(Path(__file__).parent), pid_file=str(pid_file)))
+        words = [sys.executable, str(script)]
+        found[number] = subprocess.Popen(words, stderr=subprocess.PIPE, start_new_session=True), pid_file
+    yield found
+    for parent, _ in found.values():
+        parent.kill()
+        parent.communicate()
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_the_processes_end_with_the_one_who_asked_and_save_on_ctrl_c(number, parents):
+    parent, pid_file = parents[number]
+    while not (pid_file.exists() and pid_file.read_text()):
+        assert parent.poll() is None, parent.stderr.read().decode()
+        time.sleep(0.01)
+    if number == signal.SIGINT:  # as the terminal does: to everyone
+        os.killpg(parent.pid, number)
+    else:
+        parent.send_signal(number)
+    parent.wait(timeout=60)
     for _ in range(1000):
         if not alive(int(pid_file.read_text())):
             assert pid_file.with_suffix(".saved").exists() == (number == signal.SIGINT)

@@ -3,6 +3,9 @@
 import json
 import re
 import tomllib
+from contextlib import redirect_stdout
+from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -27,7 +30,7 @@ def maker(monkeypatch):
 
 
 def test_readmes_program_prints_published_beside_measured(tmp_path, monkeypatch, capsys):
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    program, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(program.strip().splitlines()) <= 12
     assert "quick" in program
     monkeypatch.setenv("MICROGRAPHIA_RUNS", str(tmp_path))
@@ -115,29 +118,33 @@ def asked_for(text: str) -> set[tuple[str, ...]]:
 COMMANDS = sorted({words for text in TEXTS.values() for words in asked_for(text) if words != ("COMMAND",)})
 
 
+@cache
+def help_of(command: str) -> str:
+    """What a command prints about itself, in wide lines."""
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(StringIO()) as told:
+        patched.setenv("COLUMNS", "200")
+        assert main([*command.split(), "--help"]) == 0
+    return told.getvalue()
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_and_flag_that_is_told_of_exists(words, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_every_command_and_flag_that_is_told_of_exists(words):
     command, _ = find(words)
     if command is None:
         assert words[0] in ("--help", "--version", "COMMAND"), f"micrographia {' '.join(words)}"
         return
-    assert main([*command.name.split(), "--help"]) == 0
-    told = capsys.readouterr().out
+    told = help_of(command.name)
     for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
         assert re.search(rf"{re.escape(flag)}\b", told), f"{flag} is no flag of {command.name}"
 
 
-def test_a_flag_that_does_not_exist_would_be_noticed(capsys, monkeypatch):
+def test_a_flag_that_does_not_exist_would_be_noticed():
     with pytest.raises(AssertionError, match="--no-such-flag"):
-        test_every_command_and_flag_that_is_told_of_exists(("grok", "--no-such-flag"), capsys, monkeypatch)
+        test_every_command_and_flag_that_is_told_of_exists(("grok", "--no-such-flag"))
 
 
-def test_every_flag_in_a_table_or_sentence_is_some_commands(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    for command in COMMAND_TABLE:
-        main([*command.name.split(), "--help"])
-    told = capsys.readouterr().out
+def test_every_flag_in_a_table_or_sentence_is_some_commands():
+    told = "".join(help_of(command.name) for command in COMMAND_TABLE)
     named = {flag for text in TEXTS.values() for flag in re.findall(r"`(--[a-z][\w.-]*)", text)}
     named = {flag.replace("--base.", "--") for flag in named}  # a base's fields are those of `grok`, as its help says
     assert len(named) > 10

@@ -58,7 +58,9 @@ def some_senders(graph: Graph) -> list[Patch]:
 
 
 @pytest.mark.parametrize(
-    "rule", [Rule(), Rule(receivers="deaf", mlps="free"), Rule(norms="frozen")], ids=["hear", "deaf", "norms held"]
+    "rule",
+    [Rule(), Rule(receivers="independent", mlps="free"), Rule(norms="frozen")],
+    ids=["interacting", "independent", "norms held"],
 )
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_paths_of_a_padded_prompt_are_those_of_the_prompt_alone(kind, rule):

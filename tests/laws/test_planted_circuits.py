@@ -1,6 +1,6 @@
 """Hand-built circuits: every number derived by hand, and every method finds and misses what theory says.
 
-First exact effects and estimates against the numbers in the docstrings of `labs/ioi/planted`, by the textbook's plain
+First exact effects and estimates against the numbers in the docstrings of `labs/planted`, by the textbook's plain
 implementations (`textbook`); then the package's own methods against both.
 """
 
@@ -17,24 +17,12 @@ from micrographia.core.graph import graph_of
 from micrographia.core.prompts import Pairs, metric_of
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Patch, Place, places
-from micrographia.labs.ioi.planted.findings import scores_by
-from micrographia.labs.ioi.planted.found import MATCH, induction_shares
-from micrographia.labs.ioi.planted.hidden import AWAKE, SATURATED, backup_shares
-from micrographia.labs.ioi.planted.planted import GAIN as G
-from micrographia.labs.ioi.planted.planted import Part, Planted, edges
-from micrographia.labs.ioi.planted.theory import (
-    EDGE_WAYS,
-    MODES,
-    PLANTED,
-    WAYS,
-    area,
-    cells,
-    edges_missed_in_theory,
-    flagged_in_theory,
-    missed,
-    missed_in_theory,
-    more_together_in_theory,
-)
+from micrographia.labs.planted.found import MATCH
+from micrographia.labs.planted.hidden import AWAKE, SATURATED
+from micrographia.labs.planted.measure import scores_by
+from micrographia.labs.planted.planted import GAIN as G
+from micrographia.labs.planted.planted import Planted, PlantedPart, edges
+from micrographia.labs.planted.theory import MODES, PLANTED, WAYS, area, cells, missed, missed_in_theory
 from micrographia.methods.attribution import agreement as flags_module
 from micrographia.methods.attribution.agreement import Flag, flags_of
 from micrographia.methods.attribution.attribute import attribute
@@ -43,10 +31,18 @@ from micrographia.methods.attribution.edges import edge_attribution
 from micrographia.methods.circuits.ablate import edges_alone, nodes_alone
 from micrographia.methods.circuits.judge import completeness, faithfulness, minimality
 from micrographia.methods.circuits.members import edge_scores, greedy, head, parts_of, top
-from micrographia.methods.explain import Effects, explain
+from micrographia.methods.explain import PairEffects, explain
 from micrographia.methods.patching import patch
 from micrographia.methods.paths import path_patch
 from micrographia.methods.ranking import areas
+from planted_theory import (
+    EDGE_WAYS,
+    backup_shares,
+    edges_missed_in_theory,
+    flagged_in_theory,
+    induction_shares,
+    more_together_in_theory,
+)
 
 P, Q = induction_shares()
 M = G * (P - Q)
@@ -56,10 +52,10 @@ FAINT = (exp(0.5) - 1) / (exp(0.5) + 4)
 EXACT = {  # (model, role): the mean effect of each of its parts, when denoised; and when noised
     ("chain", "carrier"): ([2 * G], [-2 * G]),
     ("chain", "mover"): ([2 * G], [-2 * G]),
-    ("chain", "speakers"): ([G / 3] * 6, [-G / 3] * 6),  # each speaks in two pairs of six
+    ("chain", "writers"): ([G / 3] * 6, [-G / 3] * 6),  # each writes in two pairs of six
     ("induction", "previous token"): ([M] * 2, [-M] * 2),
     ("induction", "induction"): ([2 * M], [-2 * M]),
-    ("induction", "speakers"): ([M / 3] * 6, [-M / 3] * 6),
+    ("induction", "writers"): ([M / 3] * 6, [-M / 3] * 6),
     ("and", "inputs"): ([0, 0], [-G, -G]),
     ("and", "gate"): ([G], [-G]),
     ("or", "inputs"): ([G, G], [0, 0]),
@@ -86,8 +82,8 @@ ESTIMATED = {  # (model, role, way): likewise; None where it is not derived
     ("chain", "carrier", "ig"): ([2 * G], [-2 * G]),
     ("chain", "carrier", "atp-star"): ([2 * G / 3], [2 * G / 3]),
     ("chain", "mover", "atp-star"): ([4 * G / 3], [4 * G / 3]),
-    ("chain", "speakers", "atp"): ([G / 3] * 6, [-G / 3] * 6),
-    ("chain", "speakers", "atp-star"): ([G / 3] * 6, [G / 3] * 6),
+    ("chain", "writers", "atp"): ([G / 3] * 6, [-G / 3] * 6),
+    ("chain", "writers", "atp-star"): ([G / 3] * 6, [G / 3] * 6),
     ("induction", "previous token", "atp"): (
         [MATCH * Q * (G + M), MATCH * P * (G - M)],
         [-MATCH * P * (G - M), -MATCH * Q * (G + M)],
@@ -300,8 +296,8 @@ def test_the_calibration_flags_what_theory_says(name, mode, generator):
     assert together == more_together_in_theory(name, mode)
 
 
-def alone(flags: Sequence[Flag]) -> dict[str, set[Part]]:
-    told: dict[str, set[Part]] = {}
+def alone(flags: Sequence[Flag]) -> dict[str, set[PlantedPart]]:
+    told: dict[str, set[PlantedPart]] = {}
     for flag in flags:
         if "together" not in flag.kind:
             told.setdefault(flag.kind, set()).add(part_of(flag.patch[0]))
@@ -355,9 +351,9 @@ def test_no_flag_hangs_on_the_exact_share_by_which_numbers_are_apart(name, mode,
     assert flags(0.55) == [flag for flag in told if flag[0] != "less together"]
 
 
-def part_of(place: Place) -> Part:
+def part_of(place: Place) -> PlantedPart:
     where = {**place.where}
-    return Part(place.site, where.pop("pos"), where.pop(textbook.word(place.site)))
+    return PlantedPart(place.site, where.pop("pos"), where.pop(textbook.word(place.site)))
 
 
 PAIRS_IN_WORDS = {  # the two parts of a pair, and what they should be called
@@ -375,7 +371,7 @@ def test_a_gate_is_called_by_its_name(name):
     sides = (here.pairs.clean, here.pairs.corrupt)
     clean, corrupt = (textbook.metric(here.pairs, here.model.run(side).logits).mean() for side in sides)
 
-    def share(mode: str, *chosen: Part) -> float:
+    def share(mode: str, *chosen: PlantedPart) -> float:
         moved = textbook.effect(here.model, here.pairs, mode, *chosen).mean() / (clean - corrupt)
         return float(moved if mode == "denoise" else -moved)
 
@@ -383,7 +379,7 @@ def test_a_gate_is_called_by_its_name(name):
     together = [torch.full((2, 2), share(mode, *parts)) for mode in MODES]
     estimate = [by_the_book(name, "atp", "noise")[site][:, pos, i].mean() for site, pos, i in parts]
     lost = -torch.stack(estimate) / (clean - corrupt)
-    found = explain(Effects([str(part.site) for part in parts], *alone, *together, lost))
+    found = explain(PairEffects([str(part.site) for part in parts], *alone, *together, lost))
     assert [said.reading for said in found if len(said.parts) == 2] == [word]
     if name == "backup":
         assert "self-repair" in found[0].sentence  # the estimate says more than the single ablation
@@ -462,7 +458,7 @@ def test_the_judgement_can_fail():
     assert area(here, weaker) < 1
     decoy = {**scores, site: scores[site].clone()}
     decoy[site][:, pos, head + 1] = 10.0
-    assert missed(here, decoy) == {"carrier", "mover", "speakers"}
+    assert missed(here, decoy) == {"carrier", "mover", "writers"}
     with pytest.raises(AssertionError):
         judge("chain", "atp", "denoise", weaker)
     with pytest.raises(AssertionError):

@@ -101,7 +101,7 @@ def test_what_works_against_the_answer_is_said_so():
 def test_a_part_that_serves_in_one_direction_and_hinders_in_the_other_is_not_said_to_be_against():
     (word,) = explain(PairEffects(("A",), torch.tensor([0.9]), torch.tensor([-0.15])))
     assert word.reading == "both ways"
-    assert "brings back 90" in word.sentence
+    assert "restores 90" in word.sentence
 
 
 @pytest.mark.parametrize("shows", [0.1, 0.6])

@@ -7,7 +7,7 @@ from micrographia.core.errors import UserError
 from micrographia.core.graph import Node
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
-from micrographia.labs.ioi.planted.theory import PLANTED
+from micrographia.labs.planted.theory import PLANTED
 from micrographia.methods.lens import by_source, direct_logit_attribution, logit_lens
 from small import A_FEW, small_model, some_tokens
 from tiny_families import VOCAB, tiny

@@ -14,7 +14,7 @@ from micrographia.core.sites import Site
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.sweep import Patch, Place, sweep
-from micrographia.labs.ioi.planted.theory import PLANTED
+from micrographia.labs.planted.theory import PLANTED
 from micrographia.methods.attribution.edges import edge_attribution
 from micrographia.methods.paths import Rule, path_patch
 from small import A_FEW, SIZES, small_model
@@ -114,7 +114,7 @@ def test_on_a_linear_model_every_path_is_its_edge_score():
         torch.testing.assert_close(found, scores[:, :, j], rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("receivers", ["hear", "deaf"])
+@pytest.mark.parametrize("receivers", ["interacting", "independent"])
 def test_on_a_linear_model_paths_to_readers_of_one_layer_add_up(receivers):
     model, pairs = linear()
     nodes = [Node(Site("v", 2), head) for head in range(3)]
@@ -134,9 +134,9 @@ def test_deaf_receivers_differ_from_hearing_ones_only_where_one_stands_behind_an
         return path_patch(model, pairs, [difference(pairs)], first, nodes, rule=rule).values
 
     side_by_side = [Node(Site("q", 1), 0), Node(Site("v", 1), 2)]
-    torch.testing.assert_close(of(side_by_side, "hear"), of(side_by_side, "deaf"))
+    torch.testing.assert_close(of(side_by_side, "interacting"), of(side_by_side, "independent"))
     in_a_row = [Node(Site("v", 0), 0), Node(Site("v", 1), 2)]
-    assert not torch.allclose(of(in_a_row, "hear"), of(in_a_row, "deaf"))
+    assert not torch.allclose(of(in_a_row, "interacting"), of(in_a_row, "independent"))
 
 
 @pytest.mark.parametrize("mlps", ["frozen", "free"])
@@ -153,7 +153,7 @@ def test_deaf_receivers_are_the_two_runs_of_the_published_recipe(mlps):
     stored = model.run(base, edits=edits, keep=[node.site for node in receivers]).cache
     delivered = [put(node.site, stored[node.site][:, :, node.head], head=node.head) for node in receivers]
     expected = difference(pairs).of_vocabulary(model.run(base, edits=delivered).logits, torch.arange(2))
-    rule = Rule(receivers="deaf", mlps=mlps)
+    rule = Rule(receivers="independent", mlps=mlps)
     found = path_patch(model, pairs, [difference(pairs)], [sender(head)], receivers, rule=rule)
     torch.testing.assert_close(found.values[0, :, 0], expected, rtol=1e-10, atol=1e-12)
     assert (found.values[0, :, 0] - found.base[:, 0]).abs().max() > 1e-3

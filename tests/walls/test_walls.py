@@ -218,19 +218,6 @@ SHARED_NAMES = {  # class name -> the files that may each define one
     "Config": "labs/*/config.py",  # a lab's choices: its module says whose
     "Arguments": "faces/cli/*.py",  # a command's flags, read by nobody else
 }
-MANY_MEANINGS = {  # class name -> how many definitions there are as yet; each of them is to get a name of its own
-    # results of methods and labs
-    "Judged": 2,
-    "Traced": 2,
-    # what is read of a network
-    "Lens": 2,
-    # data, tasks and their parts
-    "Pairs": 2,
-    "Part": 4,
-    "Problem": 2,
-    "Table": 2,
-    "Task": 2,
-}
 
 
 def test_a_class_name_means_one_thing():
@@ -238,10 +225,8 @@ def test_a_class_name_means_one_thing():
         name: [path for path in paths if not PurePosixPath(path).match(SHARED_NAMES.get(name, "-"))]
         for name, paths in walls.public_classes(FILES).items()
     }
-    many = {name: paths for name, paths in where.items() if len(paths) > MANY_MEANINGS.get(name, 1)}
+    many = {name: paths for name, paths in where.items() if len(paths) > 1}
     assert not many, "a public class name occurs once"
-    settled = {name for name in MANY_MEANINGS if len(where.get(name, ())) < 2}
-    assert not settled, "these names mean one thing by now: take them off MANY_MEANINGS"
 
 
 @pytest.mark.parametrize("name", SHARED_NAMES)

@@ -26,7 +26,7 @@ DOORS = {  # library -> the only places that may import it
     "click": ("faces",),
     "plotly": ("faces",),
 }
-LABS = ("grokking", "ioi", "workbench", "othello")
+LABS = ("grokking", "ioi", "planted", "workbench", "othello")
 """Those that there are or are planned; a test holds the list against the folders."""
 LAZY = ("transformers", "tokenizers", "huggingface_hub", "pyarrow")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -3,7 +3,7 @@
 A quantity over pairs is `x[a, b, ...]`, logits are `x[a, b, c]` with the right answer at c = a + b mod n; `Characters`
 carries subtraction and multiplication into these coordinates. What a trigonometric algorithm computes depends on
 s = a + b only, so most measures need the *folded* table (n, ...) alone; only `unfold` is larger than its input.
-Frequencies are k = 1 .. n // 2, with w_k = 2 pi k / n. For even n the last, Nyquist's, has a cosine and no sine.
+Frequencies are k = 1 .. n // 2, with w_k = 2 pi k / n. For even n the last one (Nyquist) has a cosine and no sine.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 3.
 """
 
@@ -20,7 +20,7 @@ from micrographia.core.errors import BadConfig, BadShape
 
 
 def n_frequencies(n: int) -> int:
-    """How many frequencies there are but for the constant: k = 1 .. n // 2."""
+    """The number of frequencies besides the constant: k = 1 .. n // 2."""
     return n // 2
 
 
@@ -46,7 +46,7 @@ def fourier_basis(n: int, dtype: torch.dtype = torch.float64) -> Float[Tensor, "
 
 
 def frequency_rows(k: int, n: int) -> slice:
-    """The rows of `fourier_basis(n)` that belong to frequency k: cosine and sine, or the one cosine of Nyquist's."""
+    """The rows of `fourier_basis(n)` that belong to frequency k: cosine and sine, or the cosine alone at Nyquist."""
     if not 1 <= k <= n_frequencies(n):
         raise BadConfig(f"Frequency {k} of {n} points was asked for; they are 1 to {n_frequencies(n)}.")
     return slice(2 * k - 1, min(2 * k + 1, n))
@@ -60,7 +60,7 @@ def rows_of_frequencies(ks: Sequence[int], n: int) -> Int[Tensor, "rows"]:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Characters:
-    """Where an operation on residues mod p becomes addition mod `order`.
+    """Coordinates in which an operation on residues mod p is addition mod `order`.
 
     `left[i] o right[j] = out[(i + j) mod order]` for all i, j; each tensor gives the residue whose index is i.
     """
@@ -128,9 +128,9 @@ def unfold(table: Shaped[Tensor, "n *rest"]) -> Shaped[Tensor, "n n *rest"]:
 
 
 def pair_energy(x: Float[Tensor, "n n *rest"]) -> Float[Tensor, "*rest"]:
-    """Sum over pairs of the squared distance from the mean over pairs; NaN where `x` is constant but for rounding.
+    """Sum over pairs of the squared distance from the mean over pairs; NaN where `x` is constant up to rounding.
 
-    Distances in the precision of `x`, their sum in float64. Shares of variance are over this, so a constant has none.
+    Distances in the precision of `x`, their sum in float64. Fractions of variance divide by it, so a constant has none.
     """
     n = _pairs(x)
     mean = x.mean(dim=(0, 1))
@@ -148,7 +148,7 @@ def fold_difference(logits: Float[Tensor, "n n n"]) -> Float[Tensor, "n"]:
 
 
 def table_difference(table: Float[Tensor, "n n"]) -> Float[Tensor, "n"]:
-    """Mean over s of `table[s, s - d]`, for each d: what a folded table says of s - c alone. O(n^2)."""
+    """Mean over s of `table[s, s - d]`, for each d: the part of a folded table that depends on s - c alone. O(n^2)."""
     n = _pairs(table)
     index = torch.arange(n, device=table.device)
     return table[index, (index - index[:, None]) % n].mean(dim=1)  # [d, s] -> the column c = s - d
@@ -165,10 +165,10 @@ class CubeCoefficients(NamedTuple):
 
 
 def cube_coefficients(logits: Float[Tensor, "n n n"]) -> CubeCoefficients:
-    """How much of each cube cos(w_k(a + b - c)), the algorithm's logits, and sin(w_k(a + b - c)), is in the logits.
+    """Coefficients of the logits on the cubes cos(w_k(a + b - c)), which the algorithm writes, and sin(w_k(a + b - c)).
 
     v_k = <L, C_k> with |C_k| = 1 over all n^3 entries: n times the Fourier coefficient of `fold_difference`. The trig
-    algorithm leaves the sine cubes empty, so they serve as a null. One pass over the logits, then O(n^2); float64.
+    algorithm does not use the sine cubes, so they serve as a null. One pass over the logits, then O(n^2); float64.
     Source: Nanda et al. (2023), the terms cos(w_k(a + b - c)) of their algorithm, section 3.1; the null is ours.
     """
     n = _pairs(logits)

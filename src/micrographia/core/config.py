@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from micrographia.core.errors import BadConfig
 
@@ -127,52 +127,6 @@ def validate(config: object, checks: Checks) -> None:
         raise BadConfig(f"This config cannot be run: {'; '.join(broken)}. Got {config}.")
 
 
-@runtime_checkable
-class Trains(Protocol):
-    """A Config that trains by AdamW with linear warm-up, on a number of CPU threads that it may leave open."""
-
-    @property
-    def lr(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def beta1(self) -> float: ...
-    @property
-    def beta2(self) -> float: ...
-    @property
-    def eps(self) -> float: ...
-    @property
-    def warmup(self) -> int: ...
-    @property
-    def threads(self) -> int | None: ...
-
-
-def training(config: Trains) -> Checks:
-    """What AdamW and a number of threads must be."""
-    return {
-        "lr must be positive": config.lr > 0,
-        "weight_decay must not be negative": config.weight_decay >= 0,
-        "beta1 and beta2 must lie in [0, 1)": 0 <= config.beta1 < 1 and 0 <= config.beta2 < 1,
-        "eps must be positive": config.eps > 0,
-        "warmup must not be negative": config.warmup >= 0,
-        "threads must be positive": config.threads is None or config.threads >= 1,
-    }
-
-
-def read_fields(path: Path, kind: type[C]) -> C:
-    """The dataclass whose fields the file gives; those left out have their defaults.
-
-    Raises BadConfig for a file that is no JSON object, for fields that `kind` does not have, and for values that are
-    not of a field's kind; whatever `kind` itself refuses is raised as it is.
-    """
-    fields = read_object(path)
-    known = [field.name for field in dataclasses.fields(kind)]  # pyright: ignore[reportArgumentType] (a dataclass)
-    if unknown := sorted(fields.keys() - set(known)):
-        raise BadConfig(f"{path} holds {unknown}. A Config is a JSON object of these fields: {', '.join(known)}.")
-    refuse_misfits(kind, fields)
-    return kind(**fields)
-
-
 def flat(config: Any) -> dict[str, Any]:
     """Every field by name, those of inner dataclasses among them: what is stored, and what flags are called."""
     found: dict[str, Any] = {}
@@ -249,6 +203,8 @@ def _fits(value: Any, hint: Any) -> bool:
     """Whether a JSON value is what a field of this annotation holds; a whole number is a number too."""
     if get_origin(hint) is Literal:
         return value in get_args(hint)
+    if get_origin(hint) is tuple:  # of any length
+        return isinstance(value, list | tuple) and all(_fits(each, get_args(hint)[0]) for each in value)
     if options := get_args(hint):
         return any(_fits(value, option) for option in options)
     return type(value) in ((int, float) if hint is float else (hint,))
@@ -258,6 +214,8 @@ def _told(hint: Any) -> str:
     """An annotation in JSON's words."""
     if get_origin(hint) is Literal:
         return " or ".join(map(json.dumps, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return f"a list, each entry {_told(get_args(hint)[0])}"
     if options := get_args(hint):
         return " or ".join(map(_told, options))
     return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(hint, "null")

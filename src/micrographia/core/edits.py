@@ -1,10 +1,10 @@
-"""Edit: an intervention, as a pure change of one activation.
+"""Edit: an intervention on one activation, as a pure function (put, add, scale, zero, mean, noise, splice ...).
 
 An Edit names a Site, a region of it (chosen batch, pos, head, unit, query or key) and a change of the values there.
-A place as reports print it is read too: "L9.z[pos=14, head=6]", or "L9.z[6]", whose number is the head, or the unit
+Places can be written as reports print them: "L9.z[pos=14, head=6]", or "L9.z[6]", whose number is the head, or the unit
 where there are no heads.
-It never writes into the tensor it is given. Edits at one Site act in the order of the list. Values may be trainable:
-gradients flow through what an edit writes.
+An Edit never writes into the tensor that it is given. Edits at one Site act in the order of the list. Values may be
+trainable: gradients flow through what an edit writes.
 """
 
 import ast
@@ -26,7 +26,7 @@ UNIT_AXES = frozenset({"d_model", "d_head", "neuron", "latent", "vocab", "one"})
 
 @runtime_checkable
 class Dictionary(Protocol):
-    """What can be spliced in: an encoder to latents and a decoder back."""
+    """A dictionary that can be spliced in (an SAE, a transcoder): an encoder to latents and a decoder back."""
 
     def encode(self, activation: Tensor) -> Tensor: ...
 
@@ -53,7 +53,7 @@ class Edit:
         return edited
 
     def inside(self, value: Tensor) -> Tensor:
-        """The values of `value` in the region, axes in their order; an axis where one number was chosen is gone."""
+        """The values of `value` in the region, axes in their order; an axis with a single number is dropped."""
         if value.ndim != len(self.site.axes):
             raise BadEdit(
                 f"{self.name} at {self.site} selects {dict(self.region)} by the axes {self.site.axes}. Found an "
@@ -63,7 +63,7 @@ class Edit:
             return value[self._index(value)]
         except IndexError as error:
             raise BadEdit(
-                f"{self.name} at {self.site} asks for {dict(self.region)}, but the activation has axes "
+                f"{self.name} at {self.site} selects {dict(self.region)}, but the activation has axes "
                 f"{self.site.axes} of lengths {tuple(value.shape)}. Choose places that exist."
             ) from error
 
@@ -72,8 +72,8 @@ class Edit:
         chosen = [slice(None) if i is None else i for i in found]
         if sum(isinstance(i, list | Tensor) for i in chosen) <= 1:
             return tuple(chosen)
-        # Several lists mean their product, as a reader of `pos=[1, 2], head=[0, 3]` expects. Slices become lists too:
-        # torch moves the axes of lists to the front where a slice stands between them.
+        # Several lists mean their product, as one expects of `pos=[1, 2], head=[0, 3]`. Slices become lists too:
+        # torch moves the axes of lists to the front where there is a slice between them.
         ranges = (torch.arange(length, device=value.device) for length in value.shape)
         lists = [everywhere[i] for everywhere, i in zip(ranges, chosen) if not isinstance(i, int)]
         grids = iter(torch.meshgrid(*lists, indexing="ij"))
@@ -118,7 +118,7 @@ _REGION = re.compile(r"(?P<site>.+)\[(?P<region>[^\[\]]*[\d)])\]")
 
 
 def place_of(text: SiteLike) -> tuple[Site, dict[str, Index]]:
-    """A Site and the region in brackets behind it, if there is one.
+    """A Site and the region in brackets after it, if there is one.
 
     >>> place_of("L9.z[pos=14, head=6]")[1], place_of("L9.neurons[3]")[1]
     ({'pos': 14, 'head': 6}, {'unit': 3})
@@ -137,30 +137,30 @@ def place_of(text: SiteLike) -> tuple[Site, dict[str, Index]]:
 
 
 def apply(site: SiteLike, change: Callable[[Tensor], Tensor], **where: Index) -> Edit:
-    """The user's own change: `change` takes a copy of the values of the region and returns new ones of that shape."""
+    """Any other change: `change` takes a copy of the region's values and returns new ones of the same shape."""
     return _edit(site, "apply", lambda old: change(old.clone()), where)
 
 
-def observe(site: SiteLike, see: Callable[[Tensor], None]) -> Edit:
-    """Show the live activation to `see` and go on with the very same tensor.
+def observe(site: SiteLike, callback: Callable[[Tensor], None]) -> Edit:
+    """Call `callback` with the live activation and continue with the same tensor.
 
-    What attribution needs: in a run with `grad`, `see` may register a gradient hook on the tensor, so that a product
-    with the gradient is taken inside the backward pass and nothing is held.
+    For attribution: in a run with `grad`, `callback` may register a gradient hook on the tensor, so that the product
+    with the gradient is taken inside the backward pass and nothing is stored.
     """
 
     def change(value: Tensor) -> Tensor:
-        see(value)
+        callback(value)
         return value
 
     return _edit(site, "observe", change, {})
 
 
-def leaf(site: SiteLike, see: Callable[[Tensor], None] = lambda leaf: None) -> Edit:
-    """Begin the graph here: the activation becomes a leaf that requires a gradient, shown to `see`."""
+def leaf(site: SiteLike, callback: Callable[[Tensor], None] = lambda leaf: None) -> Edit:
+    """Start the autograd graph here: the activation becomes a leaf that requires a gradient, passed to `callback`."""
 
     def change(value: Tensor) -> Tensor:
         begun = value.detach().requires_grad_()
-        see(begun)
+        callback(begun)
         return begun
 
     return _edit(site, "leaf", change, {})
@@ -201,7 +201,7 @@ def zero(site: SiteLike, **where: Index) -> Edit:
 def mean(site: SiteLike, reference: Tensor, **where: Index) -> Edit:
     """Mean-ablate: write the mean over the batch (the first axis) of `reference`, an activation of this Site.
 
-    The region is chosen in the mean first, so that a reference of all positions serves an edit at some of them.
+    The region is selected from the mean first, so a reference with all positions can be used for an edit at some.
     """
     average = reference.mean(0, keepdim=True)
     one_row = 0 if isinstance(where.get("batch"), int) else None  # a number drops its axis, here as in the region

@@ -1,20 +1,20 @@
-"""Every error a user can meet, as one tree.
+"""All errors that this package raises, as one tree.
 
-    MicrographiaError
-    ├── UserError (also ValueError)      what was asked cannot be done as asked
-    │   ├── UnknownSite  BadEdit  BadShape  BadConfig  BadPrompt
-    │   ├── UnknownModel                 a model that cannot be loaded or of no known family
-    │   ├── UnreadableWeights            a state dict of no known layout
-    │   └── PickleRefused                a pickle that nobody allowed
-    ├── StoreError                       files: what was there is still there
-    │   ├── RunExists  RunLocked  RunNotFound
-    │   ├── Corrupt                      a hash, size or schema that does not fit
-    │   └── CannotWrite (also OSError)   full disk, read-only folder
-    ├── NonFiniteLoss                    training stopped; names step and last good checkpoint
-    ├── Interrupted                      stopped by the user; resume goes on
-    └── MissingExtra (also ImportError)  names the extra to install
+MicrographiaError
+├── UserError (also ValueError)      the request cannot be carried out as given
+│   ├── UnknownSite  BadEdit  BadShape  BadConfig  BadPrompt
+│   ├── UnknownModel                 a model that cannot be loaded, or of an unknown family
+│   ├── UnreadableWeights            a state dict in an unknown layout
+│   └── PickleRefused                a pickle that was not allowed
+├── StoreError                       files; existing ones are unchanged
+│   ├── RunExists  RunLocked  RunNotFound
+│   ├── Corrupt                      a hash, size or schema that does not fit
+│   └── CannotWrite (also OSError)   full disk, read-only folder
+├── NonFiniteLoss                    training stopped; names step and last good checkpoint
+├── Interrupted                      stopped by the user; can be resumed
+└── MissingExtra (also ImportError)  names the extra to install
 
-Messages follow one grammar: what was asked, what was found, what to do.
+Messages have three parts: what was requested, what was found, what to do.
 """
 
 
@@ -23,11 +23,11 @@ class MicrographiaError(Exception):
 
 
 class UserError(MicrographiaError, ValueError):
-    """What was asked cannot be done as it was asked."""
+    """The request cannot be carried out as given."""
 
 
 class UnknownSite(UserError):
-    """A text that is no Site, or a Site that this model does not have."""
+    """A text that is not a Site, or a Site that this model does not have."""
 
 
 class BadEdit(UserError):
@@ -35,11 +35,11 @@ class BadEdit(UserError):
 
 
 class BadShape(UserError):
-    """A tensor of another shape than the one stated."""
+    """A tensor with a shape other than the documented one."""
 
 
 class BadConfig(UserError):
-    """A choice outside its range, or two choices that exclude each other."""
+    """An option outside its range, or two options that exclude each other."""
 
 
 class BadPrompt(UserError):
@@ -47,11 +47,11 @@ class BadPrompt(UserError):
 
 
 class UnknownModel(UserError):
-    """A model that is not to be had, or of a family that nobody described yet."""
+    """A model that cannot be loaded, or whose family has no row in `core.pretrained.families`."""
 
 
 class UnreadableWeights(UserError):
-    """A file of weights in no layout that is known here."""
+    """A file of weights in an unknown layout."""
 
 
 class PickleRefused(UserError):
@@ -59,7 +59,7 @@ class PickleRefused(UserError):
 
 
 class StoreError(MicrographiaError):
-    """Something about files. What was there before is still there."""
+    """An error in reading or writing files. Existing files are unchanged."""
 
 
 class RunExists(StoreError):
@@ -75,7 +75,7 @@ class RunNotFound(StoreError):
 
 
 class Corrupt(StoreError):
-    """A file that was altered, cut short, or written by an unknown version."""
+    """A file that was altered, truncated, or written by an unknown version."""
 
 
 class CannotWrite(StoreError, OSError):

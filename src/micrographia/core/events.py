@@ -1,7 +1,7 @@
-"""What long work tells while it runs.
+"""Progress reports and notes of long computations.
 
-Core, methods and labs never print: they hand events to a `Watch`, and a face draws them. Two kinds are enough:
-how far a stage has come, and a sentence that the user should read.
+Core, methods and labs never print: they pass events to a `Watch`, and a face displays them. There are two kinds:
+the progress of a stage, and a sentence for the user.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A sentence for the user: where work goes on, what could not be kept, what was guessed."""
+    """A sentence for the user: where work resumes, what could not be kept, what was guessed."""
 
     text: str
     level: Literal["info", "warning"] = "info"
@@ -33,4 +33,4 @@ Watch = Callable[[Event], None]
 
 
 def silent(event: Event) -> None:
-    """The Watch that shows nothing."""
+    """A Watch that ignores every event."""

@@ -1,10 +1,10 @@
-"""The graph of a model: what writes to the residual stream, what reads from it, and which writer a reader can see.
+"""The computational graph of a model: writers to the residual stream, readers from it, and the edges between them.
 
 Writers are the input (the embeddings together), attention heads and MLPs; readers are the q, k and v input of each
 head, the MLPs' inputs and the logits. Every reader reads the sum of the writers before it, so an edge is a writer and a
 later reader. Keys and values have as many readers as the model has key/value heads: under grouped-query attention one
-reader serves a group of heads. In parallel blocks an MLP does not see its own layer's heads.
-Where a norm stands behind attention (Gemma 2 and 3, OLMo 2), heads do not add up in the residual stream, and the
+reader serves a group of heads. In parallel blocks an MLP does not read its own layer's heads.
+Where a norm follows attention (Gemma 2 and 3, OLMo 2), head outputs do not add up in the residual stream, and the
 attention output is one writer.
 """
 
@@ -28,7 +28,7 @@ INPUT = Site("resid_pre", 0)
 LOGITS = Site("logits")
 ATTENTION_READERS = ("q", "k", "v")
 ROUNDING = 0.05
-"""Writers may miss the residual stream by this share of its norm, which covers bfloat16 over a deep model."""
+"""Writers may differ from the residual stream by this fraction of its norm, enough for bfloat16 in a deep model."""
 
 
 class Node(NamedTuple):
@@ -46,15 +46,15 @@ class Node(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Node":
-        """Read what `str` writes."""
+        """Parse what `str` writes."""
         match = re.fullmatch(r"(.+?)(?:\[(\d+)\])?", text)
         if match is None:
-            raise UnknownSite("Asked for a part of the model, but found an empty name. Write for instance L9.z[6].")
+            raise UnknownSite("Asked for a component, but found an empty name. Write for instance L9.z[6].")
         return cls(Site.parse(match[1]), int(match[2]) if match[2] else None)
 
 
 class Edge(NamedTuple):
-    """What `writer` says to `reader`."""
+    """The direct connection from `writer` to `reader` through the residual stream."""
 
     writer: Node
     reader: Node
@@ -65,7 +65,7 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Writers and readers in the order of a run; reader j sees the first `seen[j]` writers."""
+    """Writers and readers in the order of a run; reader j reads the first `seen[j]` writers."""
 
     writers: tuple[Node, ...]
     readers: tuple[Node, ...]
@@ -75,7 +75,7 @@ class Graph:
 
     @cached_property
     def legal(self) -> Bool[Tensor, "writer reader"]:
-        """Which edges there are."""
+        """Mask of the edges that exist: the writer comes before the reader."""
         return torch.arange(len(self.writers))[:, None] < torch.tensor(self.seen)
 
     @cached_property
@@ -88,7 +88,7 @@ class Graph:
         return {node: i for i, node in enumerate(self.writers)}, {node: i for i, node in enumerate(self.readers)}
 
     def place(self, edge: Edge) -> tuple[int, int]:
-        """Row and column of an edge. Raises UserError for one that is not there, naming the reason."""
+        """Row and column of an edge. Raises UserError, with the reason, for one that does not exist."""
         rows, columns = self._places
         if edge.writer not in rows or edge.reader not in columns:
             raise UserError(
@@ -96,7 +96,7 @@ class Graph:
             )
         i, j = rows[edge.writer], columns[edge.reader]
         if i >= self.seen[j]:
-            raise UserError(f"Asked for the edge {edge}, but {edge.reader} reads before {edge.writer} writes. Turn it.")
+            raise UserError(f"Asked for the edge {edge}, but {edge.reader} reads before {edge.writer} writes. Swap.")
         return i, j
 
     def mask(self, edges: Sequence[Edge] | frozenset[Edge]) -> Bool[Tensor, "writer reader"]:
@@ -111,11 +111,11 @@ class Graph:
         return frozenset(Edge(self.writers[i], self.readers[j]) for i, j in (mask & self.legal).nonzero().tolist())
 
     def inlets(self, writer: Node) -> tuple[Node, ...]:
-        """The readers by which this writer itself reads; none for the input."""
+        """The readers of this writer (q, k and v of a head, the input of an MLP); none for the input."""
         return self._inlets[writer]
 
     def outlets(self, reader: Node) -> tuple[Node, ...]:
-        """The writers that read by this reader: one, or under grouped-query attention a group; none for the logits."""
+        """The writers that use this reader: one, or a group under grouped-query attention; none for the logits."""
         return self._outlets[reader]
 
     @cached_property
@@ -140,8 +140,8 @@ class Graph:
 def graph_of(model: Model, *, heads: bool | None = None) -> Graph:
     """The graph of this model. `heads`: each head is a writer; None: where heads add up in the residual stream.
 
-    A graph with `heads` of a model with norms behind attention serves linear estimates only.
-    Raises UserError for a model without attention, whose first MLP has no skip.
+    With `heads`, the graph of a model with norms after attention is valid for linear estimates only.
+    Raises UserError for a model without attention, whose first MLP has no skip connection.
     """
     sites, shape = set(model.sites), model.shape
     if Site("z", 0) not in sites:
@@ -163,14 +163,14 @@ def graph_of(model: Model, *, heads: bool | None = None) -> Graph:
 
 
 def normed_behind(model: Model) -> bool:
-    """Whether a norm stands behind attention, so that heads do not add up."""
+    """Whether a norm follows attention, so that head outputs do not add up."""
     return Site("attn_raw", 0) in model.sites
 
 
 def check_additive(model: Model, inputs: Inputs) -> None:
     """Raise UserError unless the input and what the layers write add up to the residual stream, on the first prompt.
 
-    One forward pass of one prompt. It fails where each sum is normalised, as in BERT.
+    One forward pass of one prompt. Fails where each sum is normalised, as in BERT.
     """
     last = model.shape.n_layers - 1
     writers = [site for site in model.sites if site.kind in ("attn_out", "mlp_out")]
@@ -180,18 +180,18 @@ def check_additive(model: Model, inputs: Inputs) -> None:
     gap = float((total - cache[end].double()).norm() / cache[end].double().norm())
     if math.isnan(gap):
         raise UserError(
-            "Parts of this model were to be compared, but its residual stream holds what is no number. Look at its "
+            "Asked to separate the components of this model, but its residual stream contains NaN. Check its "
             "logits; of padded prompts in float64, transformers' eager attention makes NaN: use float32 or sdpa there."
         )
     if not gap < ROUNDING:
         raise UserError(
-            f"The parts of this model were to be told apart by what they add to the residual stream, but they miss it "
+            f"Asked to separate the components of this model by what they add to the residual stream, but they miss it "
             f"by {gap:.0%}: it is normalised or scaled on the way. Patch Sites instead."
         )
 
 
 def check_heads(graph: Graph, model: Model) -> None:
-    """Raise BadConfig for a graph whose heads do not add up, where an exact run is asked for."""
+    """Raise BadConfig for a graph whose head outputs do not add up, which an exact run cannot use."""
     if normed_behind(model) and any(node.site.kind == "z" for node in graph.writers):
         raise BadConfig(
             "An exact run by edges was asked for with heads as writers, but a norm behind attention mixes them. "

@@ -1,10 +1,11 @@
-"""A graph's edges as a picture shows them: between whole parts, on levels from the input to the logits.
+"""A graph's edges as a picture shows them: between components, on levels from the input to the logits.
 
-A head reads by its query, key and value, each of them a reader of its own; for the eye they are one part, so edges into
-them are summed. What is drawn is the data of a Figure of kind "graph"; title, caption and group are the lab's.
+A head reads by its query, key and value, each of them a reader of its own; for the eye they are one component, so edges
+into them are summed. What is drawn is the data of a Figure of kind "graph"; title, caption and group are the caller's.
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from jaxtyping import Float
@@ -15,6 +16,8 @@ from micrographia.core.graph import INPUT, LOGITS, Edge, Graph, Node
 Link = tuple[Node, Node]
 """A part, and the part that reads what it writes."""
 LOGITS_PART = Node(LOGITS)
+DRAWN = 60
+"""Links in a picture."""
 TOP = 1e6
 """The level of the logits, above every layer."""
 
@@ -38,6 +41,15 @@ def links_between_parts(
         for part in parts[edge.reader]:
             links[edge.writer, part] = links.get((edge.writer, part), 0.0) + rows[i][j] / len(parts[edge.reader])
     return {link: links[link] for link in sorted(links, key=lambda link: -abs(links[link]))}
+
+
+def strongest_links(
+    graph: Graph, values: Float[Tensor, "writer reader"], weight_label: str, edges: Iterable[Edge] | None = None
+) -> tuple[dict[str, Any], int, int]:
+    """The `DRAWN` strongest links of these edges as a Figure's data, how many those are, and of how many."""
+    links = links_between_parts(graph, values, edges)
+    largest = dict(islice(links.items(), DRAWN))
+    return drawn(largest, weight_label), len(largest), len(links)
 
 
 def drawn(links: Mapping[Link, float], weight_label: str) -> dict[str, Any]:

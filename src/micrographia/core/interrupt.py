@@ -1,8 +1,8 @@
-"""Stopping between two steps, not in the middle of one.
+"""Stop between two steps on Ctrl-C, not in the middle of one.
 
 A step updates tensors in place, so an exception inside it would leave a state that no resumed run could reach. Inside
-`interruptible`, Ctrl-C (and SIGTERM) only ask; the loop looks at `asked` where it may stop. A second Ctrl-C stops at
-once, and the work goes on from the last checkpoint.
+`interruptible`, Ctrl-C (and SIGTERM) set `asked`, which the loop checks where it may stop. A second Ctrl-C stops at
+once; the work then resumes from the last checkpoint.
 """
 
 import signal
@@ -15,7 +15,7 @@ from types import FrameType
 
 @dataclass(slots=True)
 class Request:
-    """Whether somebody asked to stop."""
+    """Whether a stop was requested."""
 
     asked: bool = False
 

@@ -1,8 +1,8 @@
-"""How sure a count, a median or a mean is, from a handful of seeds.
+"""Confidence intervals for a fraction, a median or a mean over a few seeds.
 
-Shares carry Wilson's interval, medians the exact one of order statistics, in which a value that was not reached within
-the time of observation counts as later than all others (infinity) instead of being dropped. Means over networks that
-share something (an initialisation) are resampled by that, not network by network.
+Fractions have Wilson's interval, medians the exact interval of order statistics, in which an event that did not happen
+within the observation counts as later than all others (infinity) instead of being dropped. Means over networks that
+share something (an initialisation) use a cluster bootstrap.
 """
 
 import math
@@ -20,7 +20,7 @@ from micrographia.core.errors import BadConfig
 
 
 class Interval(NamedTuple):
-    """An estimate and the ends of its interval; `coverage` is what the interval really covers."""
+    """An estimate and the bounds of its interval; `coverage` is its actual coverage."""
 
     estimate: float
     low: float
@@ -29,24 +29,24 @@ class Interval(NamedTuple):
 
 
 def share(count: int, total: int, *, confidence: float = 0.95) -> Interval:
-    """`count` of `total`, with Wilson's interval; NaN of nothing.
+    """The fraction `count` / `total`, with Wilson's interval; NaN for a total of 0.
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
     """
     if not 0 <= count <= total:
-        raise BadConfig(f"A share of {count} in {total} was asked for. Give a count between 0 and the total.")
+        raise BadConfig(f"The fraction {count} of {total} was asked for. Give a count between 0 and the total.")
     if total == 0:
         return Interval(math.nan, math.nan, math.nan, confidence)
-    ends = stats.binomtest(count, total).proportion_ci(confidence, method="wilson")
-    return Interval(count / total, float(ends.low), float(ends.high), confidence)
+    bounds = stats.binomtest(count, total).proportion_ci(confidence, method="wilson")
+    return Interval(count / total, float(bounds.low), float(bounds.high), confidence)
 
 
 def median(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
     """The median, between two order statistics that cover it with at least `confidence`, whatever the distribution.
 
-    Infinity stands for "not within the observation": it takes part in the order. Fewer than six values cannot reach
-    95 %; then the ends are the least and the greatest value, and `coverage` says how little that is. NaN of nothing.
-    Source: Conover, "Practical Nonparametric Statistics", section 3.2.
+    Infinity means "not within the observation" and takes part in the order. With fewer than six values
+    95 % is out of reach: the bounds are the smallest and the largest value, and `coverage` is lower. NaN without
+    values. Source: Conover, "Practical Nonparametric Statistics", section 3.2.
     """
     x = np.sort(np.asarray(values, dtype=np.float64))
     if np.isnan(x).any():
@@ -54,7 +54,7 @@ def median(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
     n = len(x)
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0.0)
-    cover = 1 - 2 * stats.binom.cdf(np.arange(max(1, n // 2)), n, 0.5)  # by how many values are left out at each end
+    cover = 1 - 2 * stats.binom.cdf(np.arange(max(1, n // 2)), n, 0.5)  # by the number of values left out at each side
     out = int(np.flatnonzero(cover >= confidence).max(initial=0))
     middle = float(x[n // 2]) if n % 2 else _between(x[n // 2 - 1], x[n // 2])
     return Interval(middle, float(x[out]), float(x[n - 1 - out]), max(0.0, float(cover[out])))
@@ -68,7 +68,7 @@ def clustered_mean(
     draws: int = 2000,
     confidence: float = 0.95,
 ) -> tuple[Float[ndarray, "*curves"], Float[ndarray, "*curves"], Float[ndarray, "*curves"]]:
-    """Mean over the last axis, and the percentile bootstrap's ends when whole clusters are drawn with replacement.
+    """Mean over the last axis, with percentile bootstrap bounds from whole clusters drawn with replacement.
 
     One set of draws for all curves. With few clusters (below ten) such intervals are somewhat narrow.
     Source: Davison and Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.

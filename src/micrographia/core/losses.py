@@ -1,4 +1,4 @@
-"""What is read off logits: cross-entropy and accuracy. What a prompt's answer is worth is in `metrics`.
+"""Cross-entropy and accuracy of logits. Metrics of one prompt's answer are in `metrics`.
 
 `cross_entropy` takes a float64 log-softmax; `stable_cross_entropy` gives the same loss and gradient from float32
 arithmetic, by never subtracting nearly equal numbers: float32's usual log-softmax is quantised at 1.2e-7, which turns
@@ -18,7 +18,7 @@ def cross_entropy(logits: Float[Tensor, "*batch vocab"], labels: Int[Tensor, "*b
 
 
 def accuracy(logits: Float[Tensor, "*batch vocab"], labels: Int[Tensor, "*batch"]) -> float:
-    """Share of rows whose largest logit is the label's. Not a number for no rows."""
+    """Fraction of rows whose largest logit is the label's; NaN for no rows."""
     return (logits.argmax(-1) == labels).double().mean().item()
 
 

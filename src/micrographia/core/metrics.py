@@ -1,9 +1,9 @@
 """Metrics of next-token logits at one position: a number per prompt.
 
-A `Metric` says which columns of the vocabulary it reads, so that a run computes no others, and how they make a number.
-All but `rank` can be differentiated. Patching, attribution and circuits take any of them, and the user's own. Logits of
-a narrower dtype are widened to float32 first: of two bfloat16 numbers the difference would keep a digit or two.
-Rows of a batch may be many patches of few prompts: `prompt` tells each row's prompt.
+A `Metric` names the columns of the vocabulary it reads, so that a run computes no others, and the function of them. All
+but `rank` are differentiable. Patching, attribution and circuits take any of them, and the user's own. Logits of a
+narrower dtype are converted to float32 first: the difference of two bfloat16 numbers keeps a digit or two.
+Rows of a batch may be many patches of few prompts: `prompt` is the prompt number of each row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,11 +36,11 @@ class Metric:
     pos: int = -1
 
     def readout(self, prompt: Int[Tensor, "row"]) -> LogitsAt:
-        """What a run of these rows has to compute."""
+        """The logits that a run of these rows has to compute."""
         return [self.pos] if self.columns is None else Readout(self.columns[prompt], self.pos)
 
     def __call__(self, logits: Float[Tensor, "row at column"], prompt: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
-        """The metric of each row, from the logits that `readout` asked for."""
+        """The metric of each row, from the logits of `readout`."""
         if logits.shape[1] != 1 or len(logits) != len(prompt):
             raise BadShape(
                 f"{self.name} reads one position of {len(prompt)} rows. Found logits of shape {tuple(logits.shape)}; "
@@ -65,12 +65,12 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _of_rows(each: Tensor, prompt: Tensor, like: Tensor) -> Tensor:
-    """What belongs to each row's prompt, where the logits are (of a model spread over devices, on its last one)."""
+    """The entries of each row's prompt, on the device of the logits (the last one of a model spread over devices)."""
     return each.to(like.device)[prompt.to(like.device)]
 
 
 def logit_difference(answer: Int[Tensor, "prompt"], wrong: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
-    """Logit of the answer less that of the wrong one: linear in the logits, so negative parts show too.
+    """Logit of the answer minus that of the wrong answer: linear in the logits, so negative contributions show too.
 
     Source: Wang et al., "Interpretability in the wild" (2022), section 2.
     """
@@ -83,7 +83,7 @@ def logit_difference(answer: Int[Tensor, "prompt"], wrong: Int[Tensor, "prompt"]
 
 
 def logit(answer: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
-    """Logit of the answer, as it is."""
+    """Logit of the answer."""
     return Metric("logit", "logits", lambda x, prompt: _wide(x[:, 0]), answer[:, None], pos)
 
 
@@ -97,7 +97,7 @@ def log_prob(answer: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
 
 
 def prob(answer: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
-    """Probability of the answer. It hardly sees what lowers an answer that is unlikely anyway."""
+    """Probability of the answer. Insensitive to what lowers an answer that is already unlikely."""
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
         return _wide(x).softmax(-1).gather(-1, _of_rows(answer[:, None], prompt, x))[:, 0]
@@ -110,14 +110,14 @@ def kl(reference: Float[Tensor, "prompt vocab"], *, pos: int = -1) -> Metric:
     target = _wide(reference).log_softmax(-1)
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        told = _of_rows(target, prompt, x)
-        return (told.exp() * (told - _wide(x).log_softmax(-1))).sum(-1)
+        expected = _of_rows(target, prompt, x)
+        return (expected.exp() * (expected - _wide(x).log_softmax(-1))).sum(-1)
 
     return Metric("KL divergence", "nats", score, None, pos)
 
 
 def rank(answer: Int[Tensor, "prompt"], *, pos: int = -1) -> Metric:
-    """How many tokens have a larger logit than the answer. No gradient."""
+    """The number of tokens with a larger logit than the answer. No gradient."""
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
         own = x.gather(-1, _of_rows(answer[:, None], prompt, x))
@@ -134,10 +134,10 @@ PAIRED: Mapping[str, Callable[[Tensor, Tensor, Tensor, int], Metric]] = {
     "kl": lambda answer, wrong, reference, pos: kl(reference, pos=pos),
     "rank": lambda answer, wrong, reference, pos: rank(answer, pos=pos),
 }
-"""The metrics by name, from answers and wrong answers (prompt,), the clean run's logits where they are read (prompt,
-vocab), and that position."""
+"""The metrics by name, from answers and wrong answers (prompt,), the clean run's logits at the position that is read
+(prompt, vocab), and that position."""
 
 
 def prompts(n: int, device: torch.device | None = None) -> Int[Tensor, "row"]:
-    """The prompt of each row where every prompt has one: 0 .. n - 1."""
+    """The prompt of each row where every prompt has one row: 0 .. n - 1."""
     return torch.arange(n, device=device)

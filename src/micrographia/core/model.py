@@ -1,8 +1,7 @@
-"""Model: the protocol of everything that can be put under the microscope; Output, Cache, and the Tap between.
+"""Model: the protocol that every studied model satisfies; Output, Cache, and the Tap that observes a forward pass.
 
-A Model runs inputs, keeps the activations that were asked for, applies edits, and gives logits. The Tap is how a
-forward pass meets an observer: at each Site it hands over the value and takes back the value to go on with. There are
-no hooks to leave behind.
+`model.run(inputs, keep=sites, edits=edits)` gives logits and a Cache of the kept activations. At each Site the forward
+pass calls the Tap with the value and continues with the value it returns. No hooks remain after a run.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from micrographia.core.tokens import Inputs, Tokenizer
 
 
 class Readout(NamedTuple):
-    """Only these logits of each row: those of `tokens` (batch, answer) at one position, as (batch, 1, answer).
+    """A selection of logits: those of `tokens` (batch, answer) at one position, as (batch, 1, answer).
 
     A metric that reads two answers then costs two columns of the unembedding instead of the whole vocabulary.
     """
@@ -34,7 +33,7 @@ LogitsAt = Literal["all", "last"] | Sequence[int] | Readout
 
 
 class Cache(Mapping[Site, Tensor]):
-    """What a run kept, by Site or its text: the value after edits. Read-only: the mapping; by contract the tensors."""
+    """The activations that a run kept, after edits, by Site or its text. Treat the tensors as read-only too."""
 
     def __init__(self, values: Mapping[Site, Tensor]) -> None:
         self._values = dict(values)
@@ -64,7 +63,7 @@ class Cache(Mapping[Site, Tensor]):
 
 
 class Output(NamedTuple):
-    """What a run gives: logits (batch, chosen positions, vocab), and the Cache. `logits, cache = model.run(...)`.
+    """The result of a run: logits (batch, selected positions, vocab) and the Cache. `logits, cache = model.run(...)`.
 
     A run that stopped early has no logits: `maybe_logits` is None, and `logits` raises.
     """
@@ -90,7 +89,7 @@ class Output(NamedTuple):
 class KeysValues(NamedTuple):
     """Keys as attention compares them (after rotary) and values, each (rows, offset, kv head, d_head).
 
-    Of fewer rows than the batch has, a divisor of it, they are those of every block of so many rows.
+    With fewer rows than the batch (a divisor of its size), each block of that many rows shares them.
     """
 
     keys: Tensor
@@ -98,9 +97,9 @@ class KeysValues(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a run begins instead of at the tokens: with the residual stream entering `layer`.
+    """A start of the run other than the tokens: the residual stream entering `layer`.
 
-    With `offset`, the run computes the positions from `offset` on alone: `residual` is (batch, pos - offset, d_model),
+    With `offset`, the run computes only the positions from `offset` on: `residual` is (batch, pos - offset, d_model),
     the activations have as many positions, and `past` gives keys and values of the positions before, for every layer
     from `layer` on. Position arguments (of edits, of `logits`) then count from `offset`. The inputs stay whole.
     """
@@ -113,7 +112,7 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelShape:
-    """The sizes that methods need to know."""
+    """The sizes of a model."""
 
     n_layers: int
     d_model: int
@@ -125,11 +124,11 @@ class ModelShape:
     d_vocab_out: int
     n_ctx: int
     causal: bool = True
-    """Positions see those before them alone, so that their keys and values can be reused."""
+    """Attention is causal, so the keys and values of earlier positions can be reused."""
 
 
 def described(kind: str, shape: ModelShape, n_sites: int) -> str:
-    """A Model in one line, for people."""
+    """One line that describes a Model."""
     return (
         f"{kind}({shape.n_layers} layers of {shape.n_heads} heads, d_model {shape.d_model}, "
         f"{shape.d_mlp} neurons a layer, {shape.d_vocab} tokens, {n_sites} sites)"
@@ -138,7 +137,7 @@ def described(kind: str, shape: ModelShape, n_sites: int) -> str:
 
 @runtime_checkable
 class Model(Protocol):
-    """What is studied."""
+    """A model that can be run, observed and edited."""
 
     @property
     def shape(self) -> ModelShape: ...
@@ -158,7 +157,9 @@ class Model(Protocol):
 
     @property
     def fused(self) -> "Model":
-        """This model by faster kernels where it has any: equal to rounding, not bit for bit. Shares everything."""
+        """This model with faster kernels where there are any: equal to rounding, not bit for bit. Shares all
+        weights.
+        """
         ...
 
     def run(
@@ -172,16 +173,16 @@ class Model(Protocol):
         start: Start | None = None,
         stop: int | Site | None = None,
     ) -> Output:
-        """`stop`: leave before this layer, or at this Site once it was kept and edited; None goes to the logits."""
+        """`stop`: stop before this layer, or at this Site once it was kept and edited; None runs to the logits."""
         ...
 
     def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
-        """The logits that this residual stream would give: the final norm and the unembedding (the logit lens)."""
+        """The logits of this residual stream: the final norm and the unembedding (the logit lens)."""
         ...
 
 
 class Stopped(Exception):
-    """The run has what it came for; `value` is what it takes along."""
+    """Ends a run early; `value` is the activation at its end."""
 
     def __init__(self, value: Tensor | None = None) -> None:
         super().__init__()
@@ -189,10 +190,10 @@ class Stopped(Exception):
 
 
 class Tap:
-    """Meets a forward pass at its Sites: applies the edits, keeps what was asked for, leaves where the run ends.
+    """Observes a forward pass at its Sites: applies edits, keeps the selected activations, stops where the run ends.
 
-    `tap(kind, layer, value)` returns the value to go on with. `changes` tells a pass that a value which it computes
-    only beside its path (a head's `result`) must be computed on it.
+    `tap(kind, layer, value)` returns the value to continue with. `changes` is True where a value that is usually
+    computed off the path (a head's `result`) must be computed on it.
     """
 
     def __init__(
@@ -234,7 +235,7 @@ class Tap:
         assert edit.dictionary is not None
         latents = edit.dictionary.encode(value)
         error = value - edit.dictionary.decode(latents)
-        # An alias: the error was made from these latents too, and a gradient at the Site must not count that.
+        # An alias: the error was computed from these latents too, and a gradient at the Site must not include that.
         latents = self._at(edit.site.within(edit.name, "latents"), latents.view_as(latents))
         error = self._at(edit.site.within(edit.name, "error"), error)
         return edit.dictionary.decode(latents) + error
@@ -260,13 +261,13 @@ def run_tapped(
     grad: bool,
     end: Site | None = None,
 ) -> Output:
-    """Run `forward` with a Tap made for these Sites and edits: the part of `Model.run` that all models share.
+    """Run `forward` with a Tap for these Sites and edits: the part of `Model.run` that all models share.
 
-    `end` is the Site where the run leaves, if it does.
+    `end` is the Site where the run stops, if it does.
     """
     for edit in edits:
         if not isinstance(edit, Edit):
-            raise BadEdit(f"Edits were asked for, but {edit!r} is none. Make one, such as zero({str(edit)!r}).")
+            raise BadEdit(f"Edits were asked for, but {edit!r} is not an Edit. Make one, such as zero({str(edit)!r}).")
         select(sites, edit.site)
     tap = Tap(select(sites, keep), edits, detach=not grad, end=end)
     try:
@@ -277,7 +278,7 @@ def run_tapped(
 
 
 def span(model: Model, start: Start | None, stop: int | Site | None) -> range:
-    """The layers of a run. Raises UserError where there are no such layers, UnknownSite for an end that is none."""
+    """The layers of a run. Raises UserError for layers that do not exist, UnknownSite for an unknown end."""
     n_layers = model.shape.n_layers
     first = start.layer if start else 0
     last = n_layers if stop is None else stop

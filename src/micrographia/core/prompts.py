@@ -1,7 +1,7 @@
-"""Pairs: a clean and a corrupt prompt of the same shape, and the answers that tell them apart.
+"""Pairs: clean and corrupt prompts of the same shape, with their answers; metrics and baselines of the two runs.
 
-What patching, attribution and circuits compare. Clean and corrupt prompt of a pair must line up token by token, since
-an activation is carried over position by position; pairs of several lengths are padded on the left together.
+Patching, attribution and circuits take `Pairs`. The two prompts of a pair must line up token by token, since
+activations are patched position by position; pairs of different lengths are padded on the left together.
 """
 
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ from micrographia.core.tokens import (
 
 
 class LanguageModel(Model, Protocol):
-    """A Model that reads text the way it is used to, with its own special tokens."""
+    """A Model that tokenizes text as usual, with its own special tokens."""
 
     def to_tokens(self, texts: str | Sequence[str], *, prepend_bos: bool | None = None) -> Inputs: ...
 
 
 class PairText(NamedTuple):
-    """One pair as text. `answer` belongs to the clean prompt; `wrong` is the one that the corrupt prompt calls for."""
+    """One pair as text. `answer` belongs to the clean prompt; `wrong` is the answer to the corrupt prompt."""
 
     clean: str
     corrupt: str
@@ -64,7 +64,7 @@ class Pairs:
         return self.corrupt if mode == "denoise" else self.clean
 
     def donor(self, mode: Mode) -> Inputs:
-        """The prompts whose values are written into the others."""
+        """The prompts whose activations are written into the base run."""
         return self.clean if mode == "denoise" else self.corrupt
 
     def rows(self, rows: Int[Tensor, "row"] | slice) -> "Pairs":
@@ -81,12 +81,12 @@ class Pairs:
 
 
 def from_texts(model: LanguageModel, rows: Sequence[PairText], *, first_token: bool = False) -> Pairs:
-    """Read pairs of texts with the model's own tokenizer, onto the device of its weights.
+    """Pairs of texts, tokenized with the model's own tokenizer, on the device of its weights.
 
-    `first_token` scores the first token of an answer that is several. Pairs of different lengths give padded Batches.
-    Answers are read behind the last token, of a model that attends both ways (BERT) at the token that it has to fill.
-    Raises BadPrompt for no pairs, for a pair whose prompts do not line up (both shown, token by token), for an answer
-    that is not one token, where only some pairs have a wrong answer, and where there is no one place to fill.
+    `first_token` scores the first token of an answer of several tokens. Pairs of different lengths give padded Batches.
+    Answers are read at the last token, of a bidirectional model (BERT) at its mask token. Raises BadPrompt for no
+    pairs, for a pair whose prompts do not line up (both shown, token by token), for an answer that is not one token,
+    where only some pairs have a wrong answer, and without a single common mask position.
     """
     rows = [PairText(*row) for row in rows]
     if not rows:
@@ -111,7 +111,7 @@ def from_texts(model: LanguageModel, rows: Sequence[PairText], *, first_token: b
 
 
 def _place_to_fill(tokenizer: Tokenizer | None, *sides: Int[Tensor, "prompt pos"]) -> int:
-    """Where every prompt has its one mask token, counted from the end."""
+    """The position of the mask token, the same in every prompt, counted from the end."""
     mask = getattr(tokenizer, "mask", None)
     if mask is None:
         raise BadPrompt(
@@ -121,14 +121,14 @@ def _place_to_fill(tokenizer: Tokenizer | None, *sides: Int[Tensor, "prompt pos"
     if any(len(places) != 1 or places != found[0] for places in found):
         shown = tokenizer.decode([mask]) if tokenizer is not None else mask
         raise BadPrompt(
-            f"This model attends both ways and fills a masked token, so that its answer is read there. Found {shown!r} "
+            f"This model is bidirectional and fills a masked token, so its answer is read there. Found {shown!r} "
             f"at {found[:4]}, counted from the end. Write {shown} once in every prompt, as many tokens before the end."
         )
     return found[0][0]
 
 
 def position_names(pairs: Pairs, tokenizer: Tokenizer | None) -> list[str]:
-    """A name for each position: its number with the token, both where the sides differ, "…" where prompts do.
+    """A name for each position: its number and token, both tokens where the sides differ, "…" where prompts differ.
 
     Without a tokenizer the numbers alone.
     """
@@ -139,7 +139,7 @@ def position_names(pairs: Pairs, tokenizer: Tokenizer | None) -> list[str]:
 
 
 def _token_columns(inputs: Inputs, tokenizer: Tokenizer | None) -> list[set[str]]:
-    """The different tokens at each position; padding counts as one of its own."""
+    """The different tokens at each position; padding counts as a token."""
     ids, mask = ids_of(inputs), mask_of(inputs)
     rows = [to_str_tokens(tokenizer, row) for row in ids]
     if mask is not None:
@@ -155,27 +155,25 @@ def _token_name(clean: set[str], corrupt: set[str]) -> str:
 
 
 def shown_token(text: str) -> str:
-    """A token as it can be seen: without spaces around it, line breaks by their code."""
+    """A token in readable form: without surrounding spaces, line breaks escaped."""
     return text.strip() or repr(text)[1:-1] or "(padding)"
 
 
 def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:
     """Raise BadPrompt unless both sides have the same shape and padding and there are as many answers as pairs.
 
-    The tokens of the first pair that is off are shown side by side where there is a tokenizer.
+    With a tokenizer, the tokens of the first misaligned pair are shown side by side.
     """
     clean, corrupt = ids_of(pairs.clean), ids_of(pairs.corrupt)
     if not len(clean):
         raise BadPrompt("Asked to compare prompts, but no pair was given. Give at least one.")
     if len(clean) != len(corrupt) or len(pairs.answer) != len(clean):
         raise BadPrompt(
-            f"{len(clean)} clean prompts stand against {len(corrupt)} corrupt ones and {len(pairs.answer)} answers. "
-            "Give as many of each."
+            f"Found {len(clean)} clean prompts, {len(corrupt)} corrupt prompts and {len(pairs.answer)} answers. "
+            "Give equally many."
         )
     if pairs.wrong is not None and len(pairs.wrong) != len(pairs.answer):
-        raise BadPrompt(
-            f"{len(pairs.answer)} answers stand against {len(pairs.wrong)} wrong ones. Give as many of each."
-        )
+        raise BadPrompt(f"Found {len(pairs.answer)} answers and {len(pairs.wrong)} wrong answers. Give equally many.")
     left, right = (mask_of(side) for side in (pairs.clean, pairs.corrupt))
     lengths = [
         [ids.shape[1]] * len(ids) if mask is None else mask.sum(1).tolist()
@@ -187,9 +185,9 @@ def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:
 
 
 def first_difference(pairs: Pairs) -> int:
-    """The first position, padding counted, at which some pair's prompts differ; as many as there are where none do.
+    """The first position, padding included, at which some pair's prompts differ; the length where none do.
 
-    In a model that looks back alone, nothing before it can have an effect.
+    In a causal model, nothing before it can have an effect.
     """
     differ = ids_of(pairs.clean) != ids_of(pairs.corrupt)
     for mask in (mask_of(pairs.clean), mask_of(pairs.corrupt)):
@@ -208,7 +206,7 @@ def _misaligned(i: int, clean: list[int], corrupt: list[int], tokenizer: Tokeniz
     shown = f":\n{aligned(tokenizer, clean, corrupt)}\n" if tokenizer is not None else ". "
     return (
         f"Clean and corrupt prompt must have as many tokens; those of pair {i} have {len(clean)} and "
-        f"{len(corrupt)}{shown}Reword one of them, so that what differs takes the same number of tokens."
+        f"{len(corrupt)}{shown}Reword one of them, so that the difference has the same number of tokens."
     )
 
 
@@ -223,15 +221,15 @@ NEED_REFERENCE = frozenset({"kl"})
 
 
 def metric_of(name: str, pairs: Pairs, model: Model) -> Metric:
-    """The metric of this name (see `answers.PAIRED`) for these pairs.
+    """The metric of this name (see `metrics.PAIRED`) for these pairs.
 
-    Cost: nothing, but for "kl", which runs the clean prompts once for its reference.
+    Cost: none, except for "kl", which runs the clean prompts once for its reference.
     """
     if name not in PAIRED:
         near = ", ".join(get_close_matches(name, PAIRED)) or ", ".join(PAIRED)
         raise UserError(f"Asked for the metric {name!r}, which is not known. Nearest: {near}.")
     if name in NEED_WRONG and pairs.wrong is None:
-        raise BadPrompt(f"The metric {name!r} compares two answers, but the pairs name no wrong one. Give one to each.")
+        raise BadPrompt(f"The metric {name!r} compares two answers, but the pairs have no wrong one. Give one to each.")
     reference = pairs.answer
     if name in NEED_REFERENCE:
         logits = model.run(pairs.clean, logits=[pairs.pos]).logits
@@ -240,7 +238,7 @@ def metric_of(name: str, pairs: Pairs, model: Model) -> Metric:
 
 
 class Baselines(NamedTuple):
-    """A metric of the clean and of the corrupt prompts."""
+    """A metric in the clean and in the corrupt run."""
 
     metric: Metric
     clean: Float[Tensor, "prompt"]
@@ -248,16 +246,16 @@ class Baselines(NamedTuple):
 
     @property
     def gap(self) -> float | None:
-        """Clean less corrupt, over the prompts; None where rounding alone tells them apart."""
+        """Clean minus corrupt, mean over prompts; None where they differ by rounding only."""
         return gap_of(self.clean, self.corrupt)
 
 
 SAME = 1e-6
-"""Baselines closer than this share of their size are the same number in float32."""
+"""Baselines closer than this fraction of their size are equal in float32."""
 
 
 def gap_of(clean: Float[Tensor, "prompt"], corrupt: Float[Tensor, "prompt"]) -> float | None:
-    """Clean less corrupt, over the prompts; None where rounding alone tells them apart."""
+    """Clean minus corrupt, mean over prompts; None where they differ by rounding only."""
     one, other = (float(values.double().mean()) for values in (clean, corrupt))
     return one - other if abs(one - other) > SAME * max(abs(one), abs(other)) else None
 

@@ -1,4 +1,4 @@
-"""What a result stood on: versions, code, machine. No dates and no names of people or hosts."""
+"""The provenance of a result: versions, code, machine. No dates and no names of people or hosts."""
 
 import importlib.metadata
 import platform
@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-# What may change the bits of a result when it changes. Threads are not among them: the Run's own count is reused.
+# A change of these may change a result bit for bit. Threads are not listed: a Run's own count is reused.
 BITWISE = ("version", "commit", "torch", "device", "device_name", "dtype")
 
 
 def provenance(seed: int | None, device: str | torch.device, dtype: str | torch.dtype, threads: int) -> dict[str, Any]:
-    """Seed, device, precision and threads of a piece of work, with the versions and the machine below it."""
+    """Seed, device, precision and threads of a computation, with software versions and the machine."""
     device = torch.device(device)
     return {
         "seed": seed,
@@ -33,7 +33,7 @@ def provenance(seed: int | None, device: str | torch.device, dtype: str | torch.
 
 
 def changed_since(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Each entry of two provenances whose change may change the bits of a result, as "torch was 2.11, is 2.13"."""
+    """The differences of two provenances that may change a result bit for bit, as "torch was 2.11, is 2.13"."""
     both = [name for name in BITWISE if name in then and name in now]
     return [f"{name} was {then[name]}, is {now[name]}" for name in both if then[name] != now[name]]
 
@@ -57,12 +57,12 @@ def _commit() -> dict[str, Any]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):  # no git, no checkout, no answer: nothing is known
         return None
-    return told.stdout.strip()
+    return output.stdout.strip()
 
 
 def _device_name(device: torch.device) -> str:

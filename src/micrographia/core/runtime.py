@@ -1,8 +1,8 @@
-"""The only place that picks device, dtype, threads and generators.
+"""Device, dtype, threads and generators: the only place that chooses them.
 
-The thread count follows from what the process may use, never from the load of the moment, so that two runs of one
-Config on one machine are alike to the bit. `settings` makes torch reproducible for the length of a `with` block.
-What a run stood on is told by `provenance`.
+The thread count follows from the cores that the process may use, never from the current load, so that two runs of one
+Config on one machine are bit-identical. `settings` makes torch reproducible for the length of a `with` block.
+`provenance` records what a run used.
 """
 
 import ctypes
@@ -58,10 +58,10 @@ def _quota(folder: Path) -> Iterator[float]:
 
 
 def busy_warning(threads: int) -> str | None:
-    """A sentence when others keep so busy the cores this process may use that `threads` do not find room; else None.
+    """A warning when other processes leave too little of this process's cores for `threads` threads; else None.
 
-    Samples the kernel's counters for 0.2 s (Linux; elsewhere the load average of a minute). Changes nothing: a busy
-    neighbour makes two-thread torch several times slower, and only the user can decide what to do.
+    Samples the kernel's counters for 0.2 s (Linux; elsewhere the load average of a minute). Changes nothing: other load
+    makes two-thread torch several times slower, and only the user can decide what to do.
     """
     cores = _affinity()  # a quota is not shared with others, the cores are
     others = _busy_with_others()
@@ -70,7 +70,7 @@ def busy_warning(threads: int) -> str | None:
     used = f"{threads} thread{'' if threads == 1 else 's'}"
     return (
         f"Other work keeps about {others:.1f} of {cores} cores busy, and this run uses {used}: it may be "
-        "several times slower. The thread count stays, so that the run can be repeated to the bit."
+        "several times slower. The thread count is kept, so that the run is reproducible bit for bit."
     )
 
 
@@ -99,10 +99,10 @@ def _busy_seconds() -> float:
 
 @contextmanager
 def settings(threads: int, device: str | torch.device = "cpu") -> Iterator[None]:
-    """Torch made reproducible and quick for the block; as it was before on the way out, exceptions included.
+    """Make torch reproducible and fast inside the block; settings are restored on exit, also after an exception.
 
-    `threads` threads, deterministic algorithms (a warning where there is none), no TF32, and denormals flushed to
-    zero: strong weight decay turns unused weights into denormals, which slow a CPU step 3 to 8 times. On CUDA,
+    `threads` threads, deterministic algorithms (a warning where there is none), no TF32, and denormals flushed to zero:
+    strong weight decay turns unused weights into denormals, which slow a CPU step 3 to 8 times. On CUDA,
     CUBLAS_WORKSPACE_CONFIG is set unless the user did; it counts from the first CUDA matrix product of the process on.
     """
     old_threads, old_flush = torch.get_num_threads(), flushes_denormals()
@@ -130,7 +130,7 @@ def settings(threads: int, device: str | torch.device = "cpu") -> Iterator[None]
 
 
 def flushes_denormals() -> bool:
-    """Whether this thread flushes denormals to zero. Torch has no getter, so a product of a denormal tells."""
+    """Whether this thread flushes denormals to zero. Torch has no getter, so this multiplies a denormal."""
     return (torch.full((1,), 1e-40) * 1.0).view(torch.int32).item() == 0
 
 
@@ -142,16 +142,16 @@ def _restore_variable(name: str, value: str | None) -> None:
 
 
 def _set_threads(threads: int, *, flush: bool) -> None:
-    """Thread count and denormals. The latter is a state of each thread, taken over from its maker: so make them anew.
+    """Set thread count and flushing of denormals. The latter is a per-thread state, inherited: so recreate the threads.
 
-    Without this, a pool of threads made earlier goes on with denormals as they were, and half a product is flushed.
+    Otherwise a thread pool created earlier keeps its old setting, and only half of a product is flushed.
     """
     torch.set_num_threads(threads)
     torch.set_flush_denormal(flush)
     for library in _openmp_libraries():
         pause = getattr(ctypes.CDLL(library), "omp_pause_resource_all", None)  # OpenMP 5.0, section 3.2.44
         if pause is not None:
-            pause(1)  # omp_pause_soft: the pool ends, and the next parallel region makes another
+            pause(1)  # omp_pause_soft: the pool ends, and the next parallel region creates a new one
 
 
 def _openmp_libraries() -> list[str]:
@@ -167,7 +167,7 @@ def _openmp_libraries() -> list[str]:
 def pick_device(name: str = "auto") -> torch.device:
     """The device of this name. "auto" is CUDA where there is one, else the CPU (never MPS, which has no float64).
 
-    Raises BadConfig for a name torch does not know and for a device that is not there.
+    Raises BadConfig for an unknown name and for a device that does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -190,15 +190,15 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """A generator that begins at `seed`. Two devices, and two kinds of device, give different numbers."""
+    """A generator seeded with `seed`. Different kinds of device give different numbers."""
     return torch.Generator(device=device).manual_seed(seed)
 
 
 def batch_generator(seed: int, step: int) -> torch.Generator:
     """The CPU generator of the batch at `step`: a pure function of `(seed, step)`.
 
-    Torch's CPU generator begins from the lowest 32 bits of its seed alone. They are a permutation of `step` keyed by
-    `seed`, so that no two of 2**32 steps draw alike. The permutation is murmur3's finaliser (Appleby, 2011).
+    Torch's CPU generator uses only the lowest 32 bits of its seed. They are a permutation of `step` keyed by `seed`, so
+    that no two of 2**32 steps draw the same numbers. The permutation is murmur3's finaliser (Appleby, 2011).
     """
     digest = hashlib.sha256(str(seed).encode()).digest()
     before, after = (int.from_bytes(digest[i : i + 4], "little") for i in (0, 4))

@@ -1,8 +1,8 @@
-"""Site: the address of one activation, and the table of what exists.
+"""Site: the address of one activation (`L3.mlp_out`), and the table of all kinds of activations.
 
-`AXES` says for each kind which axes its value has; `LAYERLESS` which kinds belong to no layer. A Site prints as
-`L3.mlp_out` or `logits`; a spliced dictionary's latents as `L3.resid_post[sae].latents`. TransformerLens' hook names
-parse too. `select` turns patterns (`L*.resid_pre`, `L-1.z`, `L2:5.*`) into Sites of a model.
+`AXES` gives the axes of each kind's value; `LAYERLESS` are the kinds outside layers. A Site prints as `L3.mlp_out` or
+`logits`; a spliced dictionary's latents as `L3.resid_post[sae].latents`. TransformerLens' hook names parse too.
+`select` turns patterns (`L*.resid_pre`, `L-1.z`, `L2:5.*`) into Sites of a model.
 Axes are always named the same: batch pos head query key d_model d_head neuron latent vocab. In dense algebra a file
 uses suffix letters with a legend at its top; annotations with these names are executed in the tests.
 """
@@ -25,7 +25,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "embed": RESIDUAL,
     "pos_embed": RESIDUAL,
     "resid_pre": RESIDUAL,
-    "attn_norm_scale": SCALE,  # what the norm divides by
+    "attn_norm_scale": SCALE,  # the divisor of the norm
     "attn_norm": RESIDUAL,  # the normalised residual that attention reads, gain and bias applied
     "q": HEADS,  # q and k before rotary, rot_q and rot_k after
     "k": HEADS,
@@ -36,13 +36,13 @@ AXES: dict[str, tuple[str, ...]] = {
     "pattern": PAIRS,
     "z": HEADS,
     "result": ("batch", "pos", "head", "d_model"),
-    "attn_raw": RESIDUAL,  # before the norm that some families put behind a sublayer (Gemma 2 and 3, OLMo 2)
+    "attn_raw": RESIDUAL,  # before the norm that some families have after a sublayer (Gemma 2 and 3, OLMo 2)
     "attn_out": RESIDUAL,  # what is added to the residual stream
     "resid_mid": RESIDUAL,
     "mlp_norm_scale": SCALE,
     "mlp_norm": RESIDUAL,
-    "mlp_pre": NEURONS,  # what the activation function reads: in a gated MLP the gate's side
-    "mlp_up": NEURONS,  # the other side of a gated MLP
+    "mlp_pre": NEURONS,  # the input of the activation function: in a gated MLP the gate branch
+    "mlp_up": NEURONS,  # the linear branch of a gated MLP
     "neurons": NEURONS,
     "mlp_raw": RESIDUAL,  # as attn_raw
     "mlp_out": RESIDUAL,
@@ -53,7 +53,7 @@ AXES: dict[str, tuple[str, ...]] = {
 }
 LAYERLESS = frozenset({"embed", "pos_embed", "final_norm_scale", "final_norm", "logits"})
 PARTS = ("latents", "error")
-LATENTS = ("batch", "pos", "latent")  # a dictionary reads heads side by side; its error has the axes of its Site
+LATENTS = ("batch", "pos", "latent")  # a dictionary reads concatenated heads; its error has the axes of its Site
 
 LENS_NAMES: dict[str, str] = {  # TransformerLens' name within a block -> our kind
     "hook_resid_pre": "resid_pre",
@@ -108,7 +108,7 @@ class Site:
 
     def __post_init__(self) -> None:
         if self.kind not in AXES:
-            raise UnknownSite(f"{self.kind!r} is no kind of site. Nearest kinds: {_nearest(self.kind)}.")
+            raise UnknownSite(f"{self.kind!r} is not a kind of site. Nearest kinds: {_nearest(self.kind)}.")
         if (self.layer is None) != (self.kind in LAYERLESS):
             raise UnknownSite(
                 f"{self.kind!r} {'needs a' if self.layer is None else 'has no'} layer. Found {self.layer}."
@@ -141,8 +141,8 @@ class Site:
         match = _OWN.fullmatch(text)
         if match is None and _is_pattern(text):
             raise UnknownSite(
-                f"{text!r} is a pattern, where one site was asked for. `select(model.sites, {text!r})` gives the sites "
-                "that it fits: take each by itself."
+                f"{text!r} is a pattern, but one site was asked for. `select(model.sites, {text!r})` gives the sites "
+                "that it matches: use them one at a time."
             )
         if match is None or match["kind"] not in AXES:
             raise UnknownSite(
@@ -160,10 +160,11 @@ def as_site(site: SiteLike) -> Site:
 
 
 def select(sites: Sequence[Site], wanted: SiteLike | Iterable[SiteLike]) -> tuple[Site, ...]:
-    """The Sites, of `sites`, that `wanted` names: Sites, their texts, or patterns over layers and kinds.
+    """The members of `sites` that `wanted` names: Sites, their texts, or patterns over layers and kinds.
 
     `L*.z` is every layer, `L-1.z` the last, `L2:5.z` layers 2 to 4, `L-2:.z` the last two, `L0.*` every kind of a
-    layer. The order is that of `wanted`, then of `sites`; each comes once. Raises UnknownSite when a name fits nothing.
+    layer. The order is that of `wanted`, then of `sites`; each comes once. Raises UnknownSite when a name matches
+    nothing.
 
     >>> here = [Site("z", 0), Site("z", 1), Site("logits")]
     >>> [str(site) for site in select(here, "L*.z")]
@@ -188,7 +189,7 @@ def _matching(sites: Sequence[Site], name: SiteLike) -> list[Site]:
     hits = [s for s in sites if match and s.layer in layers and fnmatchcase(s.kind, match["kind"])]
     if not hits:
         kinds = ", ".join(dict.fromkeys(site.kind for site in sites))
-        raise UnknownSite(f"The pattern {name!r} fits no site of this model. Its kinds are {kinds}.")
+        raise UnknownSite(f"The pattern {name!r} matches no site of this model. Its kinds are {kinds}.")
     return hits
 
 

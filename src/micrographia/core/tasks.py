@@ -1,10 +1,9 @@
-"""Units of work and their runners: many runs at once, each in a process of its own.
+"""Run many tasks at once, each in its own process.
 
 The local runner keeps a few spawned processes with one thread each. A task that fails, or whose process is killed, is
-reported, and the others go on. When the one who asked stops, by Ctrl-C or death, the processes end too; what they had
-committed stays. Results travel as pickles between the processes of this machine alone: paths, numbers and dicts.
-A script that calls `run_tasks` needs the usual `if __name__ == "__main__":`. Another runner would enter through this
-door.
+reported, and the others continue. When the parent process stops, by Ctrl-C or otherwise, the workers end too; what they
+had committed is kept. Results are pickled between processes of this machine only: paths, numbers and dicts.
+A script that calls `run_tasks` needs the usual `if __name__ == "__main__":`. Another runner would be added here.
 """
 
 import multiprocessing
@@ -31,7 +30,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`function(**arguments)`, where the function stands at the top of a module and the arguments can be pickled."""
+    """`function(**arguments)`, with a function at the top level of a module and arguments that can be pickled."""
 
     name: str
     function: Callable[..., Any]
@@ -50,10 +49,10 @@ class Done:
 def run_tasks(
     tasks: Sequence[Task], *, runner: str = "local", workers: int | None = None, watch: Watch = silent
 ) -> Iterator[Done]:
-    """Run tasks side by side and give each as it ends, in any order.
+    """Run tasks in parallel and yield each as it ends, in any order.
 
     `workers` processes (by default the cores this process may use), each with one thread. Leaving the iterator ends
-    them. Raises BadConfig for a runner or a number of workers that cannot be.
+    them. Raises BadConfig for an unknown runner or an invalid number of workers.
     """
     if runner not in RUNNERS:
         raise BadConfig(f"Asked for runner {runner!r}; known are {', '.join(RUNNERS)}. Choose one of these.")
@@ -98,12 +97,12 @@ def _workers(number: int) -> "Iterator[list[_Worker]]":
 
 def _ready(busy: "list[_Worker]") -> "list[_Worker]":
     """The workers that answered, or whose process ended (its end of the pipe closes then); waits for the first."""
-    heard = wait([worker.pipe for worker in busy])
-    return [worker for worker in busy if worker.pipe in heard]
+    ready = wait([worker.pipe for worker in busy])
+    return [worker for worker in busy if worker.pipe in ready]
 
 
 class _Worker:
-    """A process that does one task after the other; another takes its place when it dies."""
+    """A process that runs one task after the other; a new one replaces it when it dies."""
 
     pipe: Connection
     _process: BaseProcess | None = None
@@ -116,12 +115,12 @@ class _Worker:
             self._start()
         try:
             self.pipe.send(task)
-        except OSError:  # it died while idle: its successor takes the task
+        except OSError:  # it died while idle: its replacement takes the task
             self.stop()
             self._start()
             self.pipe.send(task)
         except Exception as error:  # pickling calls the objects' own code, which may raise anything
-            self._refused = _told(error)
+            self._refused = _description(error)
             self.pipe.send(None)  # the process answers at once, so that the refusal is reported in its turn
 
     def end(self) -> Done:
@@ -130,7 +129,7 @@ class _Worker:
         except (EOFError, OSError):
             result, error = None, _how_it_ended(self.stop())
         except Exception as failure:  # unpickling a result runs its own code, which may raise anything
-            result, error = None, _told(failure)
+            result, error = None, _description(failure)
         return Done(self._task, result, self._refused or error)
 
     def _start(self) -> None:
@@ -142,7 +141,7 @@ class _Worker:
         theirs.close()
 
     def ask_to_stop(self) -> None:
-        """A task that listens to SIGTERM may save what it has; any other ends at once."""
+        """Send SIGTERM: a task that handles it may save its state; any other ends at once."""
         if self._process:
             self._process.terminate()
 
@@ -159,7 +158,7 @@ class _Worker:
 
 
 def _work(pipe: Connection) -> None:
-    """The life of a worker: receive, do, answer, until there is nobody to work for."""
+    """The loop of a worker: receive a task, run it, send the result, until the parent ends."""
     _leave_interrupts_to_the_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with settings(threads=1):
@@ -169,13 +168,13 @@ def _work(pipe: Connection) -> None:
             except EOFError:
                 return
             except Exception as error:  # unpickling imports the caller's modules, which may raise anything
-                _send(pipe, (None, _told(error)))
+                _send(pipe, (None, _description(error)))
                 continue
             _send(pipe, _answer(task))
 
 
 def _leave_interrupts_to_the_parent() -> None:
-    """Ctrl-C reaches the whole group. The one who asked passes it on, once, as SIGTERM, so that a task can save."""
+    """Ctrl-C reaches the whole process group. The parent passes it on, once, as SIGTERM, so that a task can save."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):  # blocked too, as a task may set a handler of its own
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -184,28 +183,28 @@ def _leave_interrupts_to_the_parent() -> None:
 def _answer(task: Task | None) -> tuple[Any, str | None]:
     try:
         return (task.function(**task.arguments) if task else None), None
-    except Exception as error:  # the door where every failure of a task becomes a report
-        return None, _told(error)
+    except Exception as error:  # every failure of a task becomes a report here
+        return None, _description(error)
 
 
 def _send(pipe: Connection, answer: tuple[Any, str | None]) -> None:
     try:
         pipe.send(answer)
-    except OSError:  # nobody listens any more
+    except OSError:  # the parent has ended
         os._exit(0)
     except Exception as error:  # a result that cannot be pickled; its own code may raise anything
-        pipe.send((None, _told(error)))
+        pipe.send((None, _description(error)))
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would hold the lock of its Run for nobody."""
+    """End with the parent: an orphaned worker would keep the lock of its Run."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker is always started by another process"
     wait([parent.sentinel])
     os._exit(1)
 
 
-def _told(error: BaseException) -> str:
+def _description(error: BaseException) -> str:
     lines = traceback.format_exception(error)
     return f"{type(error).__name__}: {error}\n\n{''.join(lines)}"
 

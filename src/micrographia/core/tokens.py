@@ -1,8 +1,8 @@
-"""Between text and token ids: batches, the tokenizers a model may have, and what methods ask of them.
+"""Text and token ids: padded batches, the Tokenizer protocol, and the small word-level `Vocabulary`.
 
-A `Tokenizer` is anything that encodes and decodes; `Vocabulary` is the small one of our own labs, words in, words out.
-`core/pretrained` wraps those of Hugging Face. Prompts of several lengths are padded on the left, so that the last
-position of every row is its last token. Errors show what the tokenizer made of a text.
+A `Tokenizer` is anything that encodes and decodes; `Vocabulary` is the word-level one of our own labs.
+`core/pretrained` wraps those of Hugging Face. Prompts of different lengths are padded on the left, so that the last
+position of every row is its last token. Errors show the tokens of the text.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ Inputs = Tensor | Batch
 
 
 def ids_of(inputs: Inputs) -> Int[Tensor, "batch pos"]:
-    """The ids alone. Raises UserError for what is no tensor of them, such as a text."""
+    """The ids without the mask. Raises UserError for anything but a tensor of ids, such as a text."""
     ids = inputs.ids if isinstance(inputs, Batch) else inputs
     if not isinstance(ids, Tensor):
         raise UserError(
@@ -41,7 +41,7 @@ def ids_of(inputs: Inputs) -> Int[Tensor, "batch pos"]:
 
 
 def mask_of(inputs: Inputs) -> Bool[Tensor, "batch pos"] | None:
-    """Where there are tokens; None when nothing is padded. Raises BadPrompt for padding that is not on the left."""
+    """True at tokens; None when nothing is padded. Raises BadPrompt for padding that is not on the left."""
     if not isinstance(inputs, Batch) or inputs.mask is None:
         return None
     mask = inputs.mask.bool()
@@ -71,7 +71,7 @@ class Tokenizer(Protocol):
     def pad(self) -> int | None: ...
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text alone, without any special token."""
+        """The ids of a text, without special tokens."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
@@ -79,7 +79,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """A tokenizer by words: ids are places in `words`, text is split at white space.
+    """A word-level tokenizer: ids are indices into `words`, text is split at white space.
 
     >>> small = Vocabulary(("<bos>", "Mary", "sees", "John"), bos=0)
     >>> small.encode(" John sees Mary")
@@ -94,11 +94,11 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if len(set(self.words)) != len(self.words):
             twice = sorted({word for word in self.words if self.words.count(word) > 1})
-            raise UserError(f"A vocabulary was asked for in which {', '.join(twice[:5])} stand twice. Name each once.")
+            raise UserError(f"A vocabulary was given in which {', '.join(twice[:5])} stand twice. Name each once.")
         object.__setattr__(self, "_ids", {word: i for i, word in enumerate(self.words)})
 
     def encode(self, text: str) -> list[int]:
-        """Raises BadPrompt for a word that is not there, naming the nearest."""
+        """Raises BadPrompt for an unknown word, naming the nearest."""
         words = text.split()
         if unknown := [word for word in words if word not in self._ids]:
             near = [match for word in unknown for match in get_close_matches(word, self.words, n=2)]
@@ -113,14 +113,14 @@ class Vocabulary:
 def to_tokens(
     tokenizer: Tokenizer | None, texts: str | Sequence[str], *, prepend_bos: bool | None = None
 ) -> Tensor | Batch:
-    """Ids (batch, pos) of one text or several; a Batch, padded on the left, where their lengths differ.
+    """Ids (batch, pos) of one or several texts; a Batch, padded on the left, where their lengths differ.
 
     `prepend_bos`: None puts the beginning-of-sequence token first where the tokenizer has one; never twice.
     """
     rows = [_row(_needed(tokenizer), text, prepend_bos) for text in ([texts] if isinstance(texts, str) else texts)]
     longest = max(map(len, rows), default=0)
     if not longest or not all(rows):
-        raise BadPrompt(f"Asked to run on {texts!r}, of which one at least holds no token. Give texts.")
+        raise BadPrompt(f"Asked to run on {texts!r}, at least one of which has no token. Give texts.")
     if all(len(row) == longest for row in rows):
         return torch.tensor(rows)
     pad = _needed(tokenizer).pad
@@ -156,7 +156,7 @@ def single_token(tokenizer: Tokenizer | None, text: str, *, first: bool = False)
     if found[0] == getattr(tokenizer, "unk", None) and text.strip() != to_str_tokens(tokenizer, found[:1])[0].strip():
         raise BadPrompt(
             f"The answer {text!r} is not in this tokenizer's vocabulary, which reads it as "
-            f"{to_str_tokens(tokenizer, found[:1])[0]!r}. Choose a word that it knows."
+            f"{to_str_tokens(tokenizer, found[:1])[0]!r}. Choose a word of its vocabulary."
         )
     return found[0]
 
@@ -171,5 +171,5 @@ def aligned(tokenizer: Tokenizer, clean: Sequence[int], corrupt: Sequence[int]) 
 
 def _needed(tokenizer: Tokenizer | None) -> Tokenizer:
     if tokenizer is None:
-        raise UserError("Asked to read text, but this model has no tokenizer. Pass token ids, or a tokenizer.")
+        raise UserError("Asked to tokenize text, but this model has no tokenizer. Pass token ids, or a tokenizer.")
     return tokenizer

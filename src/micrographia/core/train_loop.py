@@ -1,8 +1,8 @@
-"""A training written down as it goes, in the folder of its Run: a row a step, snapshots, checkpoints.
+"""The training loop with metrics, snapshots and checkpoints, in the folder of a Run.
 
-Everything falls on steps: a run killed at any instant and resumed writes the same rows and snapshots as one left alone.
-The loss in row s is that of the weights before step s, on the batch of step s; what the last row holds there is for
-`measure` to say. One member is trained; `training` knows the steps, this file what is kept between them.
+All of it happens between steps: a run killed at any instant and resumed writes the same rows and snapshots as an
+uninterrupted one. The loss in row s is that of the weights before step s, on the batch of step s; in the last row it
+comes from `measure`. One model is trained; the steps themselves are in `training`.
 """
 
 import math
@@ -21,26 +21,26 @@ Rows = dict[str, list[float]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """What is written down of a training, and when."""
+    """What is recorded during training, and when."""
 
     steps: int
-    """How many steps there are."""
+    """The number of steps."""
     loss: str
-    """The column of the loss that a step started from."""
+    """The column of the loss before each step."""
     measured: tuple[str, ...]
     """The columns that `measure` fills."""
     measure: Callable[[State], Mapping[str, float]]
-    """What is measured every `measure_every` steps and at the end; columns that it leaves out are NaN."""
+    """Called every `measure_every` steps and at the end; columns that it leaves out are NaN."""
     measure_every: int
     checkpoint_every: int
     snapshots: Collection[int]
-    """The steps after which the weights are kept."""
+    """The steps after which a snapshot of the weights is saved."""
     unit: str = "step"
-    """What a step is called; the first column, which counts them, bears its name."""
+    """The name of a step, and of the first column, which counts them."""
     shown: Mapping[str, str] = field(default_factory=dict)
-    """The columns whose newest figures stand beside the progress bar, by the names they have there."""
+    """The columns whose latest values are shown beside the progress bar, by their names there."""
     advice: str = "Lower lr."
-    """What to do when the loss becomes NaN or infinite."""
+    """Advice for when the loss becomes NaN or infinite."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -58,9 +58,10 @@ def train_recorded(
     device: str,
     watch: Watch,
 ) -> Rows:
-    """Train to the end, from the newest good checkpoint if there is one, else from `fresh`; give the rows of all steps.
+    """Train to the end, from the newest good checkpoint if there is one, else from `fresh`; return the rows of all
+    steps.
 
-    Beside the steps it costs one checkpoint (three times the weights) at a time on disk and the rows in memory. Raises
+    Cost besides the steps: one checkpoint (three times the weights) at a time on disk, and the rows in memory. Raises
     Interrupted (saved, resumable) and NonFiniteLoss (naming the last good checkpoint).
     """
     state, rows, saved = _begin(record, folder, fresh, device, watch)
@@ -76,7 +77,7 @@ def train_recorded(
                 if request.asked and now.step < record.steps:
                     recorder.save(now)
                     stopped = f"{record.unit} {now.step} of {record.steps}"
-                    raise Interrupted(f"Stopped by request at {stopped}; all is saved. Resume to go on.")
+                    raise Interrupted(f"Stopped by request at {stopped}; everything is saved. Resume to continue.")
     except NonFiniteLoss as error:
         at = recorder.saved
         good = f"The last good checkpoint is that of {record.unit} {at}" if at else "No checkpoint is yet"
@@ -87,7 +88,7 @@ def train_recorded(
 def _begin(
     record: Record, folder: RunFolder, fresh: Callable[[], Flat], device: str, watch: Watch
 ) -> tuple[State, Rows, int]:
-    """The State to go on from, the rows before it, and the step that is saved."""
+    """The State to continue from, the rows before it, and the last saved step."""
     checkpoint = folder.load_checkpoint()
     for note in folder.notes:
         watch(Note(note, "warning"))
@@ -101,7 +102,7 @@ def _begin(
 
 
 class _Recorder:
-    """What is written down between two steps."""
+    """Records between two steps: rows, snapshots, checkpoints."""
 
     def __init__(self, record: Record, layout: Layout, folder: RunFolder, rows: Rows, saved: int) -> None:
         self.record, self.layout, self.folder = record, layout, folder
@@ -110,7 +111,7 @@ class _Recorder:
         self._snapshots = frozenset(record.snapshots)
 
     def look(self, state: State) -> None:
-        """Open the row of this step; measure, snapshot and checkpoint where they fall due."""
+        """Open the row of this step; measure, save a snapshot and a checkpoint when due."""
         record, step, end = self.record, state.step, state.step == self.record.steps
         row = dict.fromkeys(record.columns, math.nan) | {record.unit: step}
         if step % record.measure_every == 0 or end:
@@ -123,7 +124,9 @@ class _Recorder:
             self.save(state)
 
     def save(self, state: State) -> None:
-        """Commit the state and the rows since the last commit; the newest row, unless the last, waits for its loss."""
+        """Commit the state and the rows since the last commit; the newest row, unless it is the last, is still missing
+        its loss.
+        """
         if state.step == self.saved:
             return
         stop = len(self.rows[self.record.unit]) - (state.step < self.record.steps)
@@ -138,5 +141,5 @@ class _Recorder:
 
 
 def _newest(column: list[float]) -> float:
-    """The last figure that was measured."""
+    """The latest measured value."""
     return next((x for x in reversed(column) if not math.isnan(x)), math.nan)

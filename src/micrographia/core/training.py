@@ -1,8 +1,8 @@
-"""One training loop, for one model or many at once.
+"""The training loop (AdamW), for one model or many at once.
 
-A `State` is all that a step reads and writes: weights and AdamW's two moments, each (member, parameter), and the step.
-An `Objective` gives every member's loss and gradient; `train` takes the steps. What to record, keep or save is for the
-caller between two steps, so that a run stopped anywhere and resumed from a State takes the very same steps.
+A `State` is everything that a step reads and writes: weights and AdamW's two moments, each (member, parameter), and the
+step. An `Objective` gives every member's loss and gradient; `train` takes the steps. The caller records and saves
+between two steps, so a run stopped anywhere and resumed from a State takes exactly the same steps.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ Flat = Float[Tensor, "member parameter"]
 
 
 class Layout:
-    """How named weights lie in one flat row per member, in the order of `shapes`."""
+    """The layout of named weights in one flat row per member, in the order of `shapes`."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.shapes = dict(shapes)
@@ -66,14 +66,14 @@ class LossAndGradient(NamedTuple):
 
 
 Objective = Callable[[Flat, int], LossAndGradient]
-"""(weights, step) -> loss and gradient of every member. The batch may depend on the step and on nothing else."""
+"""(weights, step) -> loss and gradient of every member. The batch may depend on the step only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), on all parameters alike.
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), on all parameters.
 
-    Each choice is a number, or one per member. `warmup`: the rate rises linearly from 0 at the first step.
+    Each setting is one number, or one per member. `warmup`: the rate rises linearly from 0 at the first step.
     """
 
     lr: float | Sequence[float] = 1e-3
@@ -104,10 +104,10 @@ class AdamW:
 
 
 def train(state: State, objective: Objective, optimiser: AdamW, *, steps: int) -> Iterator[tuple[State, Tensor]]:
-    """Take steps until `steps` are done, yielding after each the State and the loss (member,) that it started from.
+    """Take steps until `steps` are done, yielding after each the State and the loss (member,) before the step.
 
-    The tensors of a State are updated in place: copy what is to be kept. Raises NonFiniteLoss, before the update, when
-    a member's loss or gradient is NaN or infinite.
+    The tensors of a State are updated in place: copy what you keep. Raises NonFiniteLoss, before the update, when a
+    member's loss or gradient is NaN or infinite.
     """
     while state.step < steps:
         loss, gradient = objective(state.weights, state.step)

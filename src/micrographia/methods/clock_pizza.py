@@ -1,7 +1,7 @@
-"""Clock or pizza? Three numbers that tell two algorithms for addition mod n apart.
+"""Clock or pizza? Three measures that distinguish two algorithms for addition mod n.
 
-The clock multiplies waves of a and b and knows a + b alone; the pizza adds the two embeddings first, so that its
-gradients are alike in both and its logits shrink with some differences a - b. Logits are `logits[a, b, c]` with the
+The clock multiplies waves of a and b and depends on a + b only; the pizza adds the two embeddings first, so its
+gradients are the same in both and its logits shrink for some differences a - b. Logits are `logits[a, b, c]` with the
 right answer at c = a + b mod n, embeddings are rows in the same cyclic order (`core.basis.Characters`).
 Source: Zhong, Liu, Tegmark and Andreas, "The Clock and the Pizza" (2023), section 4; defaults as in its notebook.
 """
@@ -29,8 +29,8 @@ def gradient_symmetricity(
     """Mean cosine between the gradients of logit c in the embedding of a and in that of b, over triples (a, b, c).
 
     1 for a network that adds the embeddings first (pizza), lower for the clock: 0.99 and 0.33 in the paper's examples.
-    Without `triples`, 100 different ones are drawn from all n^3 with `generator`. One forward and one backward pass.
-    NaN if a gradient vanishes.
+    Without `triples`, 100 distinct ones are drawn from all n^3 with `generator`. One forward and one backward pass. NaN
+    if a gradient vanishes.
     Source: Zhong et al. (2023), definition 4.1.
     """
     n = W_E.shape[0]
@@ -51,11 +51,11 @@ def random_triples(n: int, count: int, *, generator: torch.Generator | None = No
 
 
 def distance_irrelevance(logits: Float[Tensor, "n n n"]) -> float:
-    """How little the correct logit depends on d = a - b: its deviation at fixed d, in the mean over d, as a share.
+    """Independence of the correct logit from d = a - b: its deviation at fixed d, averaged over d, as a fraction.
 
-    1 if the difference says nothing (clock), 0 if it says all (pizza): 0.85 and 0.17 in the paper's examples. Standard
-    deviations are those of a population, at fixed d over a: for odd n the same as over s = a + b, and for even n, where
-    two pairs share s and d, defined all the same. NaN for a constant.
+    1 if the logit does not depend on d (clock), 0 if it depends on d only (pizza): 0.85 and 0.17 in the paper's
+    examples. Standard deviations are those of a population, at fixed d over a: for odd n the same as over s = a + b,
+    and for even n, where two pairs share s and d, defined all the same. NaN for a constant.
     Source: Zhong et al. (2023), definition 4.2.
     """
     n = logits.shape[0]

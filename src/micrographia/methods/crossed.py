@@ -1,9 +1,9 @@
-"""What two crossed causes (initialisation and split) each decide about a network's choice.
+"""Variance components of a network's choices by two crossed factors (initialisation and split).
 
-Networks stand in a table of rows (initialisations) and columns (splits), some cells of which may be empty; each chose
-some of the candidates. Two networks of one row share the one cause, two of one column the other, the rest neither: how
-many choices they share tells the causes' shares of the variance. Permutations respect the table, because networks of
-one row are no independent witnesses.
+Networks form a table of rows (initialisations) and columns (splits), some cells of which may be empty; each chose some
+of the candidates. Two networks of one row share one factor, two of one column the other, all others neither: the
+numbers of shared choices give each factor's fraction of the variance. Permutations respect the table, because networks
+of one row are not independent.
 """
 
 import math
@@ -17,17 +17,17 @@ from torch import Generator
 
 
 class Shares(NamedTuple):
-    """Mean number of choices that two networks share, by kind of pair, and what follows from it.
+    """Mean number of choices that two networks share, by kind of pair, and the resulting fractions of variance.
 
-    `row` and `column` are shares of the variance of being chosen, within candidates; `rest` is what neither cause alone
-    decides: their interaction and chance. They are unbiased, so they may come out slightly below 0.
+    `row` and `column` are fractions of the variance of being chosen, within candidates; `rest` is the remainder:
+    interaction and chance. They are unbiased, so they may be slightly below 0.
     """
 
     same_row: float
     same_column: float
     neither: float
     size: float
-    """Mean number of choices of a network: what two identical networks would share."""
+    """Mean number of choices of a network, which two identical networks would share."""
     row: float
     column: float
     rest: float
@@ -39,10 +39,10 @@ def shares(
     column: Int[ndarray, "n"],
     weight: tuple[ndarray, ndarray] | None = None,
 ) -> Shares:
-    """Shares of variance by the method of moments; NaN where there is no such pair.
+    """Fractions of variance by the method of moments; NaN where there is no such pair.
 
     With Y the indicator of being chosen, E[Y Y'] over pairs of networks is the mean number of shared choices, and
-    share(row) = (same row - neither) / (own size - neither). `weight`: how often each row and each column counts.
+    share(row) = (same row - neither) / (own size - neither). `weight`: the multiplicity of each row and each column.
     Source: the variance components of a two-way random design (Searle, Casella and McCulloch 1992, section 4.3), with
     pairs in place of mean squares so that empty cells do no harm.
     """
@@ -51,12 +51,12 @@ def shares(
     r, c = of_row[row], of_column[column]
     same_row, same_column = row[:, None] == row, column[:, None] == column
     both_rows, both_columns = np.where(same_row, r, r[:, None] * r), np.where(same_column, c, c[:, None] * c)
-    pairs = both_rows * both_columns  # a row drawn twice is one row, so that no network is a pair with itself
+    pairs = both_rows * both_columns  # a row drawn twice is one row, so that no network is paired with itself
     in_row = _mean(shared, pairs * (same_row & ~same_column))
     in_column = _mean(shared, pairs * (same_column & ~same_row))
     neither = _mean(shared, pairs * ~(same_row | same_column))
     size = _mean(shared, pairs * (same_row & same_column))
-    own = size - neither or math.nan  # no choice is a network's own where all are alike
+    own = size - neither or math.nan  # NaN where all networks chose the same
     of_rows, of_columns = (in_row - neither) / own, (in_column - neither) / own
     return Shares(in_row, in_column, neither, size, of_rows, of_columns, 1 - of_rows - of_columns)
 
@@ -69,7 +69,7 @@ def share_intervals(
     generator: Generator,
     draws: int = 1000,
 ) -> tuple[Shares, Shares]:
-    """Ends of 95 % intervals of every entry, when rows and columns are drawn with replacement independently.
+    """95 % bootstrap intervals of every entry, with rows and columns drawn independently with replacement.
 
     Source: Owen, "The pigeonhole bootstrap" (2007).
     """
@@ -91,9 +91,9 @@ def share_null(
     generator: Generator,
     draws: int = 1000,
 ) -> Float[ndarray, "draws 2"]:
-    """Shares of row and of column when that cause says nothing: choices dealt anew within each column, each row.
+    """The null of each factor's fraction: choices permuted within each column (for rows) or row (for columns).
 
-    So the one cause is tested with the other left as it is.
+    So each factor is tested with the other one kept.
     """
     of_rows = [shares(chosen[_shuffled(column, generator)], row, column).row for _ in range(draws)]
     of_columns = [shares(chosen[_shuffled(row, generator)], row, column).column for _ in range(draws)]
@@ -103,9 +103,9 @@ def share_null(
 def partners(
     row: Int[ndarray, "n"], column: Int[ndarray, "n"], *, generator: Generator, draws: int = 2000
 ) -> Int[ndarray, "draws n"]:
-    """For each network the one whose choice it is given when rows and columns are permuted; -1 for an empty cell.
+    """For each network the one whose choices it gets when rows and columns are permuted; -1 for an empty cell.
 
-    Whole rows and whole columns change places, so what networks of one row or column have in common stays so.
+    Whole rows and whole columns are permuted, so networks of one row or column stay together.
     """
     n_rows, n_columns = int(row.max()) + 1, int(column.max()) + 1
     table = np.full((n_rows, n_columns), -1)
@@ -132,7 +132,7 @@ def _mean_over(pairwise: Float[ndarray, "*curves n n"], partner: Int[ndarray, "n
 
 
 def _shuffled(within: ndarray, generator: Generator) -> ndarray:
-    """An order of the networks that stays within the classes of `within`."""
+    """A random permutation of the networks within the classes of `within`."""
     order = np.arange(len(within))
     for name in np.unique(within):
         members = np.flatnonzero(within == name)
@@ -146,7 +146,7 @@ def _mean(values: ndarray, weight: ndarray) -> float:
 
 
 def _ends(values: ndarray) -> tuple[float, float]:
-    """The middle 95 % of what could be computed: a draw of one row only has no pairs to compare."""
+    """The middle 95 % of the finite values: a draw of a single row has no pairs to compare."""
     known = values[~np.isnan(values)]
     if not len(known):
         return math.nan, math.nan

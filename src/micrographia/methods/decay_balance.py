@@ -1,10 +1,9 @@
-"""Whether a network rests where AdamW rests: each weight's gradient pulling against its decay.
+"""Whether a network is at a fixed point of AdamW: each weight's gradient balances its decay.
 
-Decoupled decay takes the same share of every weight at every step, and Adam makes every step about equally long
-whatever the gradient's size; so a network trained to rest has a gradient whose signs are those of the weights,
-reversed. Run with another activation or norm than it was trained with, a network does not rest, however well it still
-answers. Source: the fixed points of AdamW, Xie and Li, "Implicit bias of AdamW" (2024); reading the architecture off
-them is ours.
+Decoupled decay removes the same fraction of every weight at every step, and Adam's step size hardly depends on the
+gradient's size; so at a fixed point the gradient has the opposite sign of the weights. A network run with another
+activation or norm than in training is not at a fixed point, however accurate it still is. Source: the fixed points of
+AdamW, Xie and Li, "Implicit bias of AdamW" (2024); inferring the architecture from them is ours.
 """
 
 from collections.abc import Mapping
@@ -26,12 +25,13 @@ def decay_balance(
     tokens: Int[Tensor, "batch pos"],
     labels: Int[Tensor, "batch"],
 ) -> float:
-    """sum of -sign(g) w over sum of |w|, g the gradient of the mean loss at the last position: 1 at rest, 0 by chance.
+    """sum of -sign(g) w over sum of |w|, g the gradient of the mean loss at the last position: 1 at a fixed point, 0 by
+    chance.
 
     One forward and backward pass in chunks. Raises BadShape for no rows.
     """
     if not len(tokens):
-        raise BadShape("The balance of gradient and decay was asked for over no rows. Give some that were trained on.")
+        raise BadShape("The balance of gradient and decay was asked for over no rows. Give training rows.")
     leaves = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
     for rows, answers in zip(tokens.split(CHUNK), labels.split(CHUNK)):
         logits = forward(arch, leaves, rows, last=True)

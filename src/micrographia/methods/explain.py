@@ -1,9 +1,10 @@
-"""What a patching result says, in words: sufficient or necessary, AND or OR, backup.
+"""Verbal interpretation of patching results: sufficient or necessary, AND or OR gates, backup.
 
-Denoising finds a cross-section that is *sufficient* to bring a behaviour back, noising one that is *necessary* to it.
-Two parts of which each is needed (AND) show under noising, and alone not under denoising; two of which either will do
-(OR) show under denoising, and alone not under noising. A part that takes over when another is gone (a backup) hides the
-other from single ablations. Pure functions of numbers: no model is run here.
+Denoising finds components that are *sufficient* to restore a behaviour, noising those that are *necessary* for it. Two
+components that are both needed (AND) have an effect under noising, but not under denoising one at a time; two of which
+either suffices (OR) have an effect under denoising, but not under noising one at a time. A component that takes over
+when another is ablated (a backup) hides the other from single ablations. Pure functions of numbers: no model is run
+here.
 Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2024, 2404.15255), sections 2 and 3.
 """
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from micrographia.core.errors import BadShape
 
 SHOWS = 0.1
-"""Of the gap between the runs: an effect below it counts as none. Our choice; the caller may pass another."""
+"""The fraction of the gap between the runs below which an effect counts as none. Our choice; pass another if needed."""
 
 Sufficiency = Literal[
     "sufficient and necessary", "sufficient", "necessary", "works against", "both ways", "not seen alone"
@@ -27,11 +28,11 @@ Gate = Literal["AND", "OR", "backup", "redundant"]
 
 
 class PairEffects(NamedTuple):
-    """Shares of the gap between clean and corrupt run, by part.
+    """Effects as fractions of the gap between clean and corrupt run, by component.
 
-    `denoise`: how much of it the part brings back, written from the clean run into the corrupt one. `noise`: how much
-    is lost when the part of the corrupt run is written into the clean one. `joint_*`: the same for two parts at once,
-    NaN where that was not measured. `estimate`: what attribution says of `noise`.
+    `denoise`: the fraction restored by patching the component from the clean run into the corrupt one. `noise`: the
+    fraction lost by patching it from the corrupt run into the clean one. `joint_*`: the same for two components at
+    once, NaN where not measured. `estimate`: the attribution score for `noise`.
     """
 
     names: Sequence[str]
@@ -43,7 +44,7 @@ class PairEffects(NamedTuple):
 
 
 class Word(NamedTuple):
-    """One part, or two of them, and what the numbers say."""
+    """The interpretation of one component, or of two."""
 
     parts: tuple[str, ...]
     reading: Sufficiency | Gate
@@ -51,7 +52,7 @@ class Word(NamedTuple):
 
 
 def percent(share: float, places: int = 0) -> str:
-    """A share as it is written, with no minus before a zero.
+    """A fraction as a percentage, without a minus sign before zero.
 
     >>> percent(-0.45), percent(-0.0004, 1)
     ('-45%', '0.0%')
@@ -61,9 +62,10 @@ def percent(share: float, places: int = 0) -> str:
 
 
 def explain(effects: PairEffects, *, shows: float = SHOWS) -> list[Word]:
-    """A sentence for each part, then one for each pair that looks like a gate or a backup.
+    """A sentence for each component, then one for each pair that looks like a gate or a backup.
 
-    `shows`: from which share of the gap on an effect counts. Raises BadShape where the numbers do not fit the names.
+    `shows`: the fraction of the gap from which an effect counts. Raises BadShape where the numbers do not fit the
+    names.
     """
     _check(effects)
     singles = [_single(effects, i, shows) for i in range(len(effects.names))]
@@ -77,7 +79,7 @@ def _single(effects: PairEffects, i: int, shows: float) -> Word:
     if min(d, n) <= -shows:
         reading = "both ways" if max(d, n) >= shows else "works against"
     name = effects.names[i]
-    numbers = f"Denoising {name} brings back {percent(d)} of the gap, noising it loses {percent(n)}"
+    numbers = f"Denoising {name} restores {percent(d)} of the gap, noising it loses {percent(n)}"
     return Word((name,), reading, f"{numbers}: {SENTENCES[reading]}{_doubt(effects, i, n, shows)}")
 
 
@@ -88,32 +90,31 @@ SINGLE: Mapping[tuple[bool, bool], Sufficiency] = {  # (denoising shows, noising
     (False, False): "not seen alone",
 }
 SENTENCES: Mapping[str, str] = {
-    "sufficient and necessary": "that much of what distinguishes the prompts passes here, and the answer "
+    "sufficient and necessary": "that much of the difference between the prompts is carried here, and the answer "
     "depends on it to that extent.",
-    "sufficient": "it is enough by itself to that extent, but the answer survives without it, so something else "
+    "sufficient": "it is sufficient to that extent, but the answer survives without it, so something else "
     "carries it too (as in an OR).",
-    "necessary": "the answer needs it, but it does not suffice by itself, so something else is needed too (as in an "
-    "AND).",
+    "necessary": "the answer needs it, but it is not sufficient, so something else is needed too (as in an AND).",
     "works against": "it pushes the answer away from the clean one.",
-    "both ways": "it serves the answer in one of the two and works against it in the other, so that what it does "
-    "depends on what else is there.",
-    "not seen alone": "by itself it makes hardly any difference. That does not show that it plays no part: another may "
-    "stand in for it (OR, backup) or be missing (AND).",
+    "both ways": "it supports the answer in one direction and works against it in the other, so its effect "
+    "depends on the other components.",
+    "not seen alone": "alone it has hardly any effect. That does not show that it plays no part: another component may "
+    "replace it (OR, backup) or be missing (AND).",
 }
 
 
 def _doubt(effects: PairEffects, i: int, n: float, shows: float) -> str:
-    """Where the estimate says more than the exact ablation: something makes up for the loss."""
+    """A remark where the estimate exceeds the exact ablation: something compensates for the loss."""
     if effects.estimate is None or effects.estimate[i].item() - n < shows:
         return ""
     return (
-        f" The linear estimate of the loss is {percent(effects.estimate[i].item())}: more than is lost, as where a "
-        "later part makes up for it (self-repair) or an effect saturates."
+        f" The linear estimate of the loss is {percent(effects.estimate[i].item())}: more than is lost, as when a "
+        "later component compensates (self-repair) or an effect saturates."
     )
 
 
 class _Numbers(NamedTuple):
-    """Two parts: alone under denoising, alone under noising, and both at once (None: not measured)."""
+    """Two components: each under denoising, each under noising, and both at once (None: not measured)."""
 
     d: tuple[float, float]
     n: tuple[float, float]
@@ -123,23 +124,23 @@ class _Numbers(NamedTuple):
 
     @property
     def together(self) -> float:
-        """What both at once lose, as a number; NaN where it was not measured."""
+        """The loss from noising both at once; NaN where not measured."""
         return math.nan if self.both_n is None else self.both_n
 
     def is_and(self) -> bool:
-        """Each is missed alone, neither suffices alone; together they do, if that was measured."""
+        """Each is necessary, neither is sufficient; together they are, if that was measured."""
         apart = min(self.n) >= self.shows and max(self.d) < self.shows
         return apart and (self.both_d is None or self.both_d >= self.shows)
 
     def is_redundant(self) -> bool:
-        """Together they are missed, and by more than the sum of what is missed alone."""
+        """The joint loss is an effect, and larger than the sum of the single losses."""
         return self.both_n is not None and self.both_n - sum(max(n, 0.0) for n in self.n) >= self.shows
 
     def is_or(self) -> bool:
         return self.is_redundant() and max(self.n) < self.shows <= min(self.d)
 
     def is_backup(self) -> bool:
-        """One carries the answer, and the other suffices little or not at all unless the first is gone."""
+        """One carries the answer, and the other has little or no effect unless the first is ablated."""
         return self.is_redundant() and min(self.d) < self.shows <= max(self.d)
 
 
@@ -173,14 +174,14 @@ def _and(names: tuple[str, str], found: _Numbers) -> str:
     both = "" if found.both_d is None else f", both together {percent(found.both_d)}"
     return (
         f"{names[0]} and {names[1]} look like an AND: noising either loses {percent(found.n[0])} and "
-        f"{percent(found.n[1])}, while denoising them one at a time brings back {percent(found.d[0])} and "
+        f"{percent(found.n[1])}, while denoising them one at a time restores {percent(found.d[0])} and "
         f"{percent(found.d[1])}{both}."
     )
 
 
 def _or(names: tuple[str, str], found: _Numbers) -> str:
     return (
-        f"{names[0]} and {names[1]} look like an OR: denoising either brings back {percent(found.d[0])} and "
+        f"{names[0]} and {names[1]} look like an OR: denoising either restores {percent(found.d[0])} and "
         f"{percent(found.d[1])}, noising one at a time loses {percent(found.n[0])} and {percent(found.n[1])}, both "
         f"together {percent(found.together)}."
     )
@@ -189,14 +190,14 @@ def _or(names: tuple[str, str], found: _Numbers) -> str:
 def _backup(names: tuple[str, str], found: _Numbers) -> str:
     return (
         f"{names[1]} looks like a backup of {names[0]}: noising one at a time loses at most {percent(max(found.n))}, "
-        f"both together {percent(found.together)}, and denoising {names[1]} alone brings back only "
+        f"both together {percent(found.together)}, and denoising {names[1]} alone restores only "
         f"{percent(min(found.d))}. Ablating one part at a time understates both (self-repair)."
     )
 
 
 def _redundant(names: tuple[str, str], found: _Numbers) -> str:
     return (
-        f"{names[0]} and {names[1]} stand in for each other in part: noising both loses {percent(found.together)}, "
+        f"{names[0]} and {names[1]} are partly redundant: noising both loses {percent(found.together)}, "
         f"more than the {percent(found.n[0])} and {percent(found.n[1])} that are lost one at a time."
     )
 
@@ -220,4 +221,4 @@ def _check(effects: PairEffects) -> None:
     square = (effects.joint_denoise, effects.joint_noise)
     shapes = [tuple(x.shape) for x in flat if x is not None] + [tuple(x.shape) for x in square if x is not None]
     if any(shape not in ((n,), (n, n)) for shape in shapes):
-        raise BadShape(f"{n} parts were named, but their effects have shapes {shapes}. Give one number for each part.")
+        raise BadShape(f"{n} parts were named, but their effects have shapes {shapes}. Give one number per name.")

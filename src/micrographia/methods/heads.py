@@ -1,8 +1,8 @@
-"""What attention heads look like by their behaviour: where they attend, and whether they copy what they attend to.
+"""Head scores: attention to previous, duplicate and induction tokens, and whether a head copies what it attends to.
 
-Scores are (layer, head) tensors, on any Model. A head that attends evenly is the null of every attention score
-(`evenly`); the same scores on an untrained model are another. A name such as "induction head" is a claim about
-behaviour on these inputs alone: what a head does for the output is for patching to tell.
+Scores are (layer, head) tensors, on any Model. Uniform attention is the null of every attention score (`evenly`); the
+same scores on an untrained model are another. A name such as "induction head" is a claim about behaviour on these
+inputs only: the effect of a head on the output needs patching.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from micrographia.core.model import Model, Start
 from micrographia.core.sites import Site
 
 COPIED = 5
-"""A token counts as copied when it is among this many largest logits (Wang et al. 2022, section 3.1)."""
+"""A token counts as copied when its logit is among this many largest (Wang et al. 2022, section 3.1)."""
 
 
 class RepeatScores(NamedTuple):
-    """Mean attention from the words of the second copy of a repeated span: to where, tells the kind."""
+    """Mean attention from the words of the second copy of a repeated span, by target."""
 
     previous: Float[Tensor, "layer head"]
     """One position back: previous-token heads (Elhage et al. 2021)."""
@@ -34,7 +34,7 @@ class RepeatScores(NamedTuple):
 def repeated_spans(
     n: int, span: int, words: Int[Tensor, "word"], generator: Generator, *, bos: int | None = None
 ) -> Int[Tensor, "n pos"]:
-    """n rows of `span` random different words and the same again, after `bos` where there is one.
+    """n rows of `span` distinct random words, repeated once, after `bos` where there is one.
 
     Raises UserError for a span of more words than there are.
     """
@@ -49,9 +49,9 @@ def repeated_spans(
 
 
 def repeat_scores(model: Model, tokens: Int[Tensor, "n pos"], span: int) -> RepeatScores:
-    """Where heads attend from the second of two copies, each of `span` words and the last 2 * span of the row.
+    """The attention of heads from the second of two copies of `span` words, the last 2 * span of the row.
 
-    One forward pass; holds one layer-by-layer set of patterns, (n, head, pos, pos) each.
+    One forward pass; stores the patterns of all layers, (n, head, pos, pos) each.
     Source: Olsson et al., "In-context learning and induction heads" (2022), on head activation evaluators.
     """
     patterns = model.run(tokens, keep=_patterns(model), logits="last").cache
@@ -74,18 +74,18 @@ def attention(
 
 
 def evenly(queries: Int[Tensor, "n"]) -> float:
-    """Mean attention that any one key gets from a causal head that attends evenly: 1 / (query + 1)."""
+    """Mean attention to any one key under uniform causal attention: 1 / (query + 1)."""
     return (1 / (queries.double() + 1)).mean().item()
 
 
 def copy_scores(
     model: Model, tokens: Int[Tensor, "n pos"], at: Int[Tensor, "n"], *, sign: int = 1, top: int = COPIED
 ) -> Float[Tensor, "layer head"]:
-    """Share of rows in which a head that attends to position `at` alone puts its token among the `top` logits.
+    """Fraction of rows in which a head attending only to position `at` puts its token among the `top` logits.
 
-    The head's value and output maps are applied to the residual stream after the first layer (heads of the first
-    layer: to the embedding, which is all they can read), and what comes out is read by the final norm and the
-    unembedding. `sign` -1 asks whether the head pushes the token away. Chance is `top` / vocabulary.
+    The head's value and output maps are applied to the residual stream after the first layer (heads of the first layer:
+    to the embedding, their only input), followed by the final norm and the unembedding. `sign` -1 tests whether the
+    head suppresses the token (negative copying). Chance is `top` / vocabulary.
     One forward pass, one layer for each layer, and a readout of n rows for each head.
     Source: Wang et al. (2022), section 3.1; that heads of the first layer read the embedding is ours.
     """
@@ -106,10 +106,10 @@ def copy_scores(
 
 
 def copying_eigenvalues(model: Model) -> Float[Tensor, "layer head"]:
-    """Sum of the eigenvalues of W_E W_V W_O W_U over the sum of their sizes: 1 copies, -1 pushes away, 0 neither.
+    """Sum of the eigenvalues of W_E W_V W_O W_U over the sum of their sizes: 1 copies, -1 suppresses, 0 neither.
 
-    The matrix is (vocab, vocab) of rank d_head at most, so its eigenvalues are those of W_O W_U W_E W_V. Norms and
-    MLPs are left out. Two products over the vocabulary and a small eigenproblem for each head.
+    The matrix is (vocab, vocab) of rank d_head at most, so its eigenvalues are those of W_O W_U W_E W_V. Norms and MLPs
+    are left out. Two products over the vocabulary and a small eigenproblem for each head.
     Source: Elhage et al., "A mathematical framework for transformer circuits" (2021), on copying and eigenvalues.
     """
     shape, weights = model.shape, model.weights

@@ -1,7 +1,8 @@
-"""Activation patching: put one run's activations into another and see what becomes of the answer. Exact.
+"""Activation patching, exact: write one run's activations into another and measure the change of the metric.
 
-"denoise" writes into the corrupt run: what brings the answer back is *sufficient* for it there. "noise" writes into the
-clean run: what loses the answer is *necessary*. They are no mirror images; `patch_both` gives both.
+"denoise" writes clean activations into the corrupt run: what restores the answer is *sufficient*. "noise" writes
+corrupt activations into the clean run: what loses the answer is *necessary*. The two are not symmetric; `patch_both`
+gives both.
 Sources: Vig et al. (2020); Zhang and Nanda, "Towards best practices of activation patching" (2023, 2309.16042);
 Heimersheim and Nanda, "How to use and interpret activation patching" (2024, 2404.15255).
 """
@@ -27,11 +28,11 @@ from micrographia.core.tokens import Inputs, ids_of, mask_of
 
 Replace = Literal["other", "zero", "noise", "mean", "resample"]
 ZERO_GAP = 1e-6
-"""Gaps below this share of the metric's size are rounding."""
+"""Gaps below this fraction of the metric's size are rounding."""
 
 
 class Patched(NamedTuple):
-    """The metrics of every patch, and those of both runs without one, in the metrics' own units."""
+    """The metrics of every patch, and the clean and corrupt baselines, in the metrics' units."""
 
     mode: Mode
     replace: Replace
@@ -41,22 +42,22 @@ class Patched(NamedTuple):
     corrupt: Float[Tensor, "prompt metric"]
     metrics: tuple[str, ...]
     source: str
-    """Where the values that were written came from, as a phrase."""
+    """The source of the written values, as a phrase."""
 
     def normalised(self) -> Float[Tensor, "patch prompt metric"]:
         """(value - corrupt) / (clean - corrupt) of each prompt: 1 is the clean run, 0 the corrupt one.
 
-        Raises UserError for a prompt whose two runs score alike.
+        Raises UserError for a prompt whose two runs have the same metric.
         """
         return (self.values - self.corrupt) / self._gap(self.clean, self.corrupt)
 
     def recovered(self) -> Float[Tensor, "patch metric"]:
-        """The same of the means over prompts, which one prompt with a small gap does not upset."""
+        """The same for the means over prompts, which are robust to single prompts with a small gap."""
         clean, corrupt = self.clean.mean(0, keepdim=True), self.corrupt.mean(0, keepdim=True)
         return ((self.values.mean(1, keepdim=True) - corrupt) / self._gap(clean, corrupt))[:, 0]
 
     def effects(self) -> Float[Tensor, "patch prompt metric"]:
-        """How far each patch moved the metric from that of the run it was written into."""
+        """The change of the metric by each patch, from the run it was written into."""
         return self.values - (self.corrupt if self.mode == "denoise" else self.clean)
 
     def _gap(self, clean: Float[Tensor, "row metric"], corrupt: Float[Tensor, "row metric"]) -> Tensor:
@@ -66,9 +67,9 @@ class Patched(NamedTuple):
             row, metric = flat.nonzero()[0].tolist()
             whose = f"prompt {row}" if len(clean) > 1 else "these prompts"
             raise UserError(
-                f"Asked for the {self.metrics[metric]} as a share of the way from corrupt to clean, but for {whose} "
+                f"Asked for the {self.metrics[metric]} as a fraction of the clean-corrupt gap, but for {whose} "
                 f"it is {clean[row, metric].item():.6g} clean and {corrupt[row, metric].item():.6g} corrupt, which "
-                "leaves no way to share. Choose prompts that the answer tells apart, or read the plain values."
+                "is no gap, so recovery is undefined. Choose prompts with different answers, or use the plain values."
             )
         return gap
 
@@ -87,7 +88,7 @@ def patch_sites(
 ) -> list[Effects]:
     """The effect of patching every place of these Sites by itself; Effects in each metric, from one sweep.
 
-    `by` names the axes that tell places apart ("pos", "head", "unit", "query", "key"); what it leaves out is patched
+    `by` names the axes along which places are separate ("pos", "head", "unit", "query", "key"); other axes are patched
     whole. Each layer is patched by itself, or, with `together`, all layers of a kind at once. `choices` are those of
     `patch`, as are cost, memory and errors; BadConfig for an axis that a Site lacks.
     """
@@ -110,7 +111,7 @@ def patch_sites(
 def _by_site(
     grid: PatchGrid, changes: Float[Tensor, "patch prompt"]
 ) -> Iterator[tuple[Site, Float[Tensor, "prompt *axes"]]]:
-    """The changes at each Site of a grid; of one whose layers are patched together under its first Site."""
+    """The changes at each Site of a grid; layers that are patched together are listed under the first Site."""
     table = grid.table(changes).movedim(-1, 0)
     if "layer" not in grid.axes:
         yield grid.patches[0][0].site, table
@@ -143,12 +144,12 @@ def patch(
 ) -> Patched:
     """Each patch of `patches` by itself, over all pairs.
 
-    What is written: "other", the other run of the pair; else what `core.sweep.donors.replacement` makes of the prompts
-    of `reference`, or, without one, of the clean and corrupt prompts of the pairs. `edits` hold in every run.
+    The written values: "other", the other run of the pair; otherwise `core.sweep.donors.replacement` of the prompts of
+    `reference`, by default of the clean and corrupt prompts of the pairs. `edits` apply to every run.
     Cost: two forward passes, a third over the reference, then that of `core.sweep`. Memory: the patched Sites, once
     (twice where the pairs are the reference).
-    Errors: BadPrompt for pairs that do not line up; UserError for no patches or metrics, and for a reference that
-    nothing reads; those of `sweep` and `replacement`.
+    Errors: BadPrompt for pairs that do not line up; UserError for no patches or metrics, and for an unused reference;
+    those of `sweep` and `replacement`.
     """
     check_aligned(pairs, model.tokenizer)
     if reference is not None and replace in ("other", "zero"):
@@ -156,7 +157,7 @@ def patch(
             f"Replacement by {replace!r} was asked for with reference prompts, which only 'mean', 'resample' and "
             "'noise' read. Leave one out."
         )
-    runs = model if plan == "strict" else model.fused  # ends and donors as the sweep itself computes
+    runs = model if plan == "strict" else model.fused  # baselines and donors as the sweep itself computes them
     sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
     sides = {"clean": pairs.clean, "corrupt": pairs.corrupt}
     other = "clean" if mode == "denoise" else "corrupt"
@@ -224,7 +225,7 @@ def patch_both(
 def _measured(
     model: Model, inputs: Inputs, keep: Sequence[Site], edits: Sequence[Edit], reading: MetricSet, plan: Plan
 ) -> tuple[Float[Tensor, "prompt metric"], Cache]:
-    """The metrics of an unpatched run and what it kept; "strict" reads them off whole logits, as its sweep does."""
+    """The metrics and the cache of an unpatched run; "strict" uses the full logits, as its sweep does."""
     rows = prompts(len(ids_of(inputs)), ids_of(inputs).device)
     whole = plan == "strict"
     run = model.run(inputs, keep=keep, edits=edits, logits="all" if whole else reading.logits(rows))
@@ -241,7 +242,7 @@ def _replaced(
     sites: Sequence[Site],
     edits: Sequence[Edit],
 ) -> tuple[Donor, str]:
-    """The donor and where it came from."""
+    """The donor and its source."""
     n_prompts, n_pos = ids_of(pairs.clean).shape
     if replace == "zero":
         kept = next(cache for cache in caches.values() if len(cache))

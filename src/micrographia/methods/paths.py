@@ -1,8 +1,8 @@
-"""Path patching, exact: what a sender says directly to chosen receivers, everything else as in the base run.
+"""Path patching, exact: the direct effect of senders on chosen receivers, everything else as in the base run.
 
-The sender's message is what its own sublayer adds to the residual stream when the sender takes its value from the other
-run, less what it adds in the base run. Receivers (q, k and v inputs of heads, MLPs' inputs, the logits) read the stream
-plus the message; whatever follows them is computed anew, and nobody else hears the message.
+The sender's contribution is the change of its sublayer's output to the residual stream when the sender takes its value
+from the other run. It is added to the input of the receivers (q, k and v inputs of heads, MLP inputs, the logits) and
+of no other reader; everything after the receivers is recomputed.
 Sources: Wang et al., "Interpretability in the wild" (2022), section 3.1 and appendix B; Goldowsky-Dill et al.,
 "Localizing model behavior with path patching" (2023), section 3.
 """
@@ -38,31 +38,35 @@ MLP = frozenset({"mlp_norm_scale", "mlp_norm", "mlp_pre", "mlp_up", "neurons", "
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
-    """What a path is.
+    """The definition of a path.
 
     >>> print(Rule(mlps="free"))
-    receivers hear each other; MLPs between sender and receiver pass the message on; norms free
+    receivers see each other's changes; MLPs between sender and receiver are recomputed; norms free
     """
 
-    receivers: Literal["hear", "deaf"] = "hear"
-    """`hear`: a receiver also hears what earlier receivers change, so that edges are patched (Goldowsky-Dill et al.).
-    `deaf`: its input is that of the base run plus the message, whatever the others do (Wang et al.)."""
+    receivers: Literal["interacting", "independent"] = "interacting"
+    """`interacting`: a receiver also sees the changes of earlier receivers, so that edges are patched (Goldowsky-Dill
+    et al.). `independent`: its input is that of the base run plus the contribution, whatever the other receivers do
+    (Wang et al.)."""
     mlps: Literal["frozen", "free"] = "frozen"
-    """`free`: MLPs between sender and receiver pass the message on, as Wang et al. count paths between heads. MLPs that
-    are receivers do not."""
+    """`free`: MLPs between sender and receiver are recomputed, so paths through them count, as in Wang et al. for paths
+    between heads; MLPs that are receivers are excluded. `frozen`: they keep their base value."""
     norms: Literal["free", "frozen"] = "free"
-    """`frozen`: receivers divide by the base run's scale, at the norms before attention, MLP and logits. Messages then
-    act linearly on q, k, v and the logits, unless the model also norms queries and keys (Qwen 3, Gemma 3, OLMo 2) or
-    caps logits (Gemma 2); norms behind a sublayer are never held."""
+    """`frozen`: receivers divide by the base run's scale, at the norms before attention, MLP and logits. Contributions
+    then act linearly on q, k, v and the logits, unless the model also norms queries and keys (Qwen 3, Gemma 3, OLMo 2)
+    or caps logits (Gemma 2); norms after a sublayer are never frozen."""
 
     def __str__(self) -> str:
-        hearing = "hear each other" if self.receivers == "hear" else "do not hear each other"
-        passing = "pass the message on" if self.mlps == "free" else "are held"
-        return f"receivers {hearing}; MLPs between sender and receiver {passing}; norms {self.norms}"
+        receivers = "see" if self.receivers == "interacting" else "do not see"
+        mlps = "recomputed" if self.mlps == "free" else "frozen"
+        return (
+            f"receivers {receivers} each other's changes; MLPs between sender and receiver are {mlps}; "
+            f"norms {self.norms}"
+        )
 
 
 class Paths(NamedTuple):
-    """The metrics with each sender's message delivered."""
+    """The metrics with each sender's contribution added to the receivers' inputs."""
 
     mode: Mode
     rule: Rule
@@ -94,16 +98,16 @@ def path_patch(
     tokens_at_once: int = AT_ONCE,
     watch: Watch = silent,
 ) -> Paths:
-    """Deliver each sender's message to all receivers. `denoise`: the base is the corrupt run.
+    """The direct effect of each sender on the metrics through all receivers. `denoise`: the base is the corrupt run.
 
-    A sender is a Patch: any Places (a head of `z`, a neuron at one position, an embedding ...); of several, each
-    sends its own direct message. Receivers are readers of `core.graph` (`Node(Site("q", 9), 6)`, `Node(LOGITS)`); those
-    before a sender hear nothing. Keys and values are received per key/value head. `donors`: where senders take their
-    values from instead of the other run.
+    A sender is a Patch: any Places (a head of `z`, a neuron at one position, an embedding ...); with several Places,
+    each has its own direct contribution. Receivers are readers of `core.graph` (`Node(Site("q", 9), 6)`,
+    `Node(LOGITS)`); those before a sender are unaffected. Keys and values are received per key/value head. `donors`:
+    the source of the senders' values instead of the other run.
     Cost: a run of one layer per sender, then per sender two runs of each layer that has receivers and one of the layers
-    behind the first of those (one more of each layer with `mlps="free"`); all senders that fit `tokens_at_once` go
+    after the first of those (one more of each layer with `mlps="free"`); all senders that fit `tokens_at_once` run
     together.
-    Errors: UserError for no sender, no receiver, a receiver that is none, and models whose residual stream is no sum.
+    Errors: UserError for no sender, no receiver, an unknown receiver, and models whose residual stream is not a sum.
     """
     rule = rule or Rule()
     check_aligned(pairs, model.tokenizer)
@@ -118,15 +122,15 @@ def path_patch(
     here = model.run(base, keep=_kept(model, sites, rule), logits=reading.logits(rows))
     given = donors or [there.cache]
     check_donors(senders, given)
-    post = _Post(model, base, here.cache, tuple(receivers), rule, reading)
+    run = _PathRun(model, base, here.cache, tuple(receivers), rule, reading)
     at_once = max(1, tokens_at_once // ids_of(base).numel())
     found: list[Tensor] = []
     for first in range(0, len(senders), at_once):
         some = senders[first : first + at_once]
-        found.append(post.deliver([post.messages(patch, given) for patch in some]))
+        found.append(run.metrics([run.contributions(patch, given) for patch in some]))
         watch(Progress("path patching", first + len(some), len(senders), "sender"))
-    ends = (reading(there.logits, rows), reading(here.logits, rows))
-    clean, corrupt = ends if mode == "denoise" else ends[::-1]
+    baselines = (reading(there.logits, rows), reading(here.logits, rows))
+    clean, corrupt = baselines if mode == "denoise" else baselines[::-1]
     return Paths(mode, rule, senders, tuple(receivers), torch.cat(found), clean, corrupt)
 
 
@@ -148,7 +152,7 @@ def _kept(model: Model, sites: Sequence[Site], rule: Rule) -> list[Site]:
     return list(dict.fromkeys([*(site for site in model.sites if site.kind in kinds), *sites]))
 
 
-class _Message(NamedTuple):
+class _Contribution(NamedTuple):
     """`change` of the residual stream from moment `after` on: 3 l is before layer l, 3 l + 1 before its MLP."""
 
     after: int
@@ -156,8 +160,8 @@ class _Message(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Post:
-    """Takes messages and delivers them: what all senders share."""
+class _PathRun:
+    """The base run and the receivers, shared by all senders: computes contributions and the patched metrics."""
 
     model: Model
     inputs: Inputs
@@ -170,8 +174,8 @@ class _Post:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", frozenset(self.model.sites))
 
-    def messages(self, patch: Patch, donors: Sequence[Donor]) -> list[_Message]:
-        """What the places of a sender say, those of one sublayer together."""
+    def contributions(self, patch: Patch, donors: Sequence[Donor]) -> list[_Contribution]:
+        """The direct contributions of a sender's places, those of one sublayer together."""
         groups: dict[tuple[int, Site], list[Write]] = {}
         for place in patch:
             groups.setdefault(_way_out(place.site), []).append(Write(0, place))
@@ -182,34 +186,32 @@ class _Post:
             start = None if out == INPUT else Start(layer, self.base[Site("resid_pre", layer)])
             edits = as_edits(writes, frame)
             new = self.model.run(self.inputs, keep=out, edits=edits, start=start, stop=layer + 1).cache[out]
-            found.append(_Message(after, new - self.base[out]))
+            found.append(_Contribution(after, new - self.base[out]))
         return found
 
-    def deliver(self, senders: Sequence[list[_Message]]) -> Float[Tensor, "sender prompt metric"]:
-        """Run the layers from the first receiver on, each sender's rows hearing its messages."""
+    def metrics(self, senders: Sequence[list[_Contribution]]) -> Float[Tensor, "sender prompt metric"]:
+        """Run the layers from the first receiver on, with each sender's contribution in the receivers' inputs."""
         n, n_layers = len(senders), self.model.shape.n_layers
         inputs = repeated(self.inputs, n)
         first = min((node.site.layer for node in self.receivers if node.site.layer is not None), default=n_layers)
-        passed = self._passed_on(senders, inputs)
+        through = self._through_mlps(senders, inputs)
         stream = self._entering(first, n)
         for layer in range(first, n_layers):
-            heard = [self._heard(senders, 3 * layer + half) + passed[layer] for half in (0, 1)]
-            stream = stream + self._layer(inputs, layer, stream, heard[0], heard[1], n).total
+            added = [self._added(senders, 3 * layer + half) + through[layer] for half in (0, 1)]
+            stream = stream + self._layer(inputs, layer, stream, added[0], added[1], n).total
         scales = {}
         if Node(LOGITS) in self.receivers:
-            own = stream if self.rule.receivers == "hear" else self._entering(n_layers, n)
-            stream = own + self._heard(senders, 3 * n_layers) + passed[n_layers]
+            own = stream if self.rule.receivers == "interacting" else self._entering(n_layers, n)
+            stream = own + self._added(senders, 3 * n_layers) + through[n_layers]
             scales = self._scales("final_norm_scale", None, n)
         rows = prompts(len(ids_of(self.inputs)), stream.device).repeat(n)
         logits = run_end(self.model, inputs, stream, self.reading.logits(rows), scales)
         return self.reading(logits, rows).unflatten(0, (n, -1))
 
-    def _layer(
-        self, inputs: Inputs, layer: int, stream: Tensor, heard: Tensor, heard_inside: Tensor, n: int
-    ) -> Written:
-        """One layer whose receivers hear: `heard` before it, `heard_inside` by an MLP behind its attention."""
+    def _layer(self, inputs: Inputs, layer: int, stream: Tensor, before: Tensor, inside: Tensor, n: int) -> Written:
+        """One layer whose receivers read the stream plus `before`, or `inside` for an MLP after its attention."""
         here = [node for node in self.receivers if node.site.layer == layer]
-        own = stream if self.rule.receivers == "hear" else self._entering(layer, n)
+        own = stream if self.rule.receivers == "interacting" else self._entering(layer, n)
         between = Site("resid_mid", layer) in self.sites
         has_mlp = any(node.site.kind == "mlp_pre" for node in here)
         kinds = [kind for kind in "qkv" if any(node.site.kind == kind for node in here)]
@@ -218,51 +220,48 @@ class _Post:
         if kinds:
             scales = self._scales("attn_norm_scale", layer, n)
             scales |= self._scales("mlp_norm_scale", layer, n) if "neurons" in kinds else {}
-            for kind, value in read(self.model, layer, kinds, own + heard, scales).items():
-                ears = [node.head for node in here if node.site.kind == kind and node.head is not None]
-                where = {"head": ears} if ears else {}
-                edits.append(put(Site(kind, layer), value[:, :, ears] if ears else value, **where))
+            for kind, value in read(self.model, layer, kinds, own + before, scales).items():
+                heads = [node.head for node in here if node.site.kind == kind and node.head is not None]
+                where = {"head": heads} if heads else {}
+                edits.append(put(Site(kind, layer), value[:, :, heads] if heads else value, **where))
         if not (has_mlp and between):
             return run_layer(self.model, inputs, layer, stream, edits)
         edits += [put(site, scale) for site, scale in self._scales("mlp_norm_scale", layer, n).items()]
-        deaf = self.rule.receivers == "deaf"
+        independent = self.rule.receivers == "independent"
         middle = self._expanded(Site("resid_mid", layer), n)
         return run_layer(
-            self.model, inputs, layer, stream, edits, lambda mid, z: (middle if deaf else mid) + heard_inside
+            self.model, inputs, layer, stream, edits, lambda mid, z: (middle if independent else mid) + inside
         )
 
-    def _passed_on(self, senders: Sequence[list[_Message]], inputs: Inputs) -> list[Tensor | float]:
-        """What MLPs have added to the messages, at the entry of each layer."""
+    def _through_mlps(self, senders: Sequence[list[_Contribution]], inputs: Inputs) -> list[Tensor | float]:
+        """The contributions through intermediate MLPs, at the input of each layer."""
         n, n_layers = len(senders), self.model.shape.n_layers
         nothing: list[Tensor | float] = [0.0] * (n_layers + 1)
         if self.rule.mlps == "frozen":
             return nothing
-        begin = min(message.after for messages in senders for message in messages)
-        passed = nothing
+        begin = min(part.after for parts in senders for part in parts)
+        through = nothing
         for layer in range(n_layers):
-            passed[layer + 1] = passed[layer]
+            through[layer + 1] = through[layer]
             out = Site("mlp_out", layer)
             if 3 * layer + 1 < begin or out not in self.sites or Node(Site("mlp_pre", layer)) in self.receivers:
                 continue
             between = Site("resid_mid", layer) in self.sites
-            heard = self._heard(senders, 3 * layer + between) + passed[layer]
+            added = self._added(senders, 3 * layer + between) + through[layer]
             base = self._entering(layer, n)
             if between:
-                middle = self._expanded(Site("resid_mid", layer), n) + heard
+                middle = self._expanded(Site("resid_mid", layer), n) + added
                 new = run_layer(self.model, inputs, layer, base, [put(Site("resid_mid", layer), middle)]).mlp_out
             else:
-                new = run_layer(self.model, inputs, layer, base + heard).mlp_out
+                new = run_layer(self.model, inputs, layer, base + added).mlp_out
             assert new is not None
-            passed[layer + 1] = passed[layer] + new - self._expanded(out, n)
-        return passed
+            through[layer + 1] = through[layer] + new - self._expanded(out, n)
+        return through
 
-    def _heard(self, senders: Sequence[list[_Message]], moment: int) -> Tensor:
-        """All that was said up to this moment, (sender and prompt, pos, d_model)."""
-        silence = torch.zeros_like(self.base[INPUT])
-        said = [
-            sum((message.change for message in messages if message.after <= moment), silence) for messages in senders
-        ]
-        return torch.cat(said)
+    def _added(self, senders: Sequence[list[_Contribution]], moment: int) -> Tensor:
+        """The sum of contributions up to this moment, (sender and prompt, pos, d_model)."""
+        zero = torch.zeros_like(self.base[INPUT])
+        return torch.cat([sum((part.change for part in parts if part.after <= moment), zero) for parts in senders])
 
     def _entering(self, layer: int, n: int) -> Tensor:
         last = layer == self.model.shape.n_layers
@@ -277,15 +276,15 @@ class _Post:
 
 
 def _way_out(site: Site) -> tuple[int, Site]:
-    """The moment at which a change at this Site is in the residual stream, and the Site where it is seen.
+    """The moment from which a change at this Site is in the residual stream, and the Site where it enters.
 
-    Raises UserError for a Site that has no way there of its own.
+    Raises UserError for a Site without its own output to the residual stream.
     """
     if site.kind in FRONT or site == INPUT:
         return 0, INPUT
     if site.layer is None or site.kind == "resid_post":
         raise UserError(
-            f"Asked for what {site} says, but it writes to no later reader of its own. Send from an embedding, from a "
+            f"Asked for paths from {site}, which writes to no later reader of its own. Send from an embedding, from a "
             "part of attention or an MLP, or from resid_pre or resid_mid."
         )
     layer = site.layer

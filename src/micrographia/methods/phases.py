@@ -1,9 +1,9 @@
-"""Where the phases of grokking begin and end, by change points on the measures along training, not by eye.
+"""The phases of grokking, from change points of the measures over training instead of by eye.
 
-A loss l is looked at as exp(-l), the (geometric mean) probability of the right answer: it goes from about 0 to about
-1 once, whatever the length of the run, where the logarithm of a loss falls for as long as one trains. Each step is a
-*ramp*, level - line - level, found by least squares over all pairs of ends; it counts if it beats "no change" in
-description length and passes 1/2. Intervals within a run are profile likelihood.
+A loss l is transformed to exp(-l), the (geometric mean) probability of the right answer: it goes from about 0 to about
+1 once, whatever the length of the run, while the logarithm of a loss falls as long as training continues. Each step is
+a *ramp*, level - line - level, fitted by least squares over all pairs of knots; it counts if it beats "no change" in
+description length and passes 1/2. Intervals within a run are profile likelihood intervals.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 5.2 and figure
 7, where the three phases are drawn by eye; the change points are ours.
 """
@@ -18,11 +18,11 @@ from jaxtyping import Bool, Float, Int
 from micrographia.core.errors import BadShape
 
 EASE = 1e-3
-"""Misfits smaller than this, in probability or in shares of the range of squared weights, are no evidence."""
+"""Misfits smaller than this, in probability or as a fraction of the range of squared weights, are no evidence."""
 TINY = 1e-300
-"""Losses that underflowed to 0 count as this much where a logarithm is taken."""
+"""The value of losses that underflowed to 0, where a logarithm is taken."""
 CONFIDENT = 3.84
-"""Of chi^2 with one degree of freedom 95 % lie below."""
+"""The 95 % quantile of chi^2 with one degree of freedom."""
 SETTLED = 0.5
 """The weights have settled when they fall at less than half the speed of cleanup."""
 POINTS = 100
@@ -34,7 +34,7 @@ NAMES = ("memorised", "circuit", "circuit_formed", "cleanup", "settled")
 
 
 class Boundary(NamedTuple):
-    """When something happened, and from when to when it may have: about 95 % within this run. All None: it did not."""
+    """The time of an event with its interval, about 95 % within this run. All None: it did not happen."""
 
     epoch: float | None
     low: float | None
@@ -48,7 +48,7 @@ class Phases(NamedTuple):
     """The boundaries, in epochs. `order` of the paper: memorised, circuit, cleanup, settled."""
 
     memorised: Boundary
-    """The training loss has fallen; where the circuit forms, the excluded loss has turned from falling to rising."""
+    """The training loss has fallen; where a circuit forms, the excluded loss has turned from falling to rising."""
     circuit: Boundary
     """The restricted loss is half-way down: the key frequencies alone solve the task."""
     circuit_formed: Boundary
@@ -87,14 +87,14 @@ def find_phases(
 ) -> Phases:
     """The boundaries of one run from its measures; NaN where a measure was not taken. About a tenth of a second.
 
-    Epochs may be spaced in any way, so measures of every epoch and of few snapshots can stand in one call.
+    Epochs may be spaced in any way, so measures of every epoch and of few snapshots can be combined in one call.
 
     - memorised: the end of the ramp of exp(-train loss). Where a circuit forms, the paper's border is where the
-      excluded loss turns from falling to rising; given `excluded_loss`, that is taken.
+    excluded loss turns from falling to rising; given `excluded_loss`, that is used.
     - circuit, cleanup: the middle of the ramp of exp(-restricted loss), exp(-test loss).
     - circuit_formed: the beginning of the ramp of exp(-test loss).
     - settled: of two knots in the squared weights from memorisation on, slow - fast - slow, the second. None unless a
-      cleanup was found, the fast part falls, and the part after it falls at less than half its speed.
+    cleanup was found, the fast part falls, and the part after it falls at less than half its speed.
     """
     epochs = np.asarray(epochs, dtype=float)
     for curve in (train_loss, test_loss, restricted_loss, squared_weights, excluded_loss):
@@ -122,7 +122,9 @@ def find_phases(
 
 
 class Combined(NamedTuple):
-    """A boundary over runs. `coverage`: how sure the interval holds the median of all such runs; NaN without runs."""
+    """A boundary over runs. `coverage`: the confidence that the interval contains the median of all runs; NaN without
+    runs.
+    """
 
     median: float | None
     low: float | None
@@ -135,8 +137,8 @@ class Combined(NamedTuple):
 def combine(phases: Sequence[Phases]) -> dict[str, Combined]:
     """Median over the runs in which a boundary was found, and an interval for it between order statistics.
 
-    The interval makes no assumption on the distribution: it is the narrowest symmetric one that covers the median at
-    95 % or more, and with fewer than six runs, where none does, the range. Its coverage is said.
+    The interval makes no assumption on the distribution: it is the narrowest symmetric one that covers the median at 95
+    % or more, and with fewer than six runs, where none does, the range. Its coverage is given.
     """
     return {name: _combined([getattr(one, name).epoch for one in phases]) for name in NAMES}
 
@@ -163,9 +165,9 @@ class _Ramp(NamedTuple):
 
 
 def _ramp(x: Curve, y: Curve) -> _Ramp | None:
-    """Level - line - level with the least squares; None if a constant does as well, or if it does not pass 1/2.
+    """The least-squares ramp, level - line - level; None if a constant is as good, or if it does not pass 1/2.
 
-    All pairs of measured epochs are tried as ends. O(T^3), T at most some 200.
+    All pairs of measured epochs are tried as knots. O(T^3), T at most about 200.
     """
     n = len(x)
     if n < 6:
@@ -195,7 +197,7 @@ def _ramp(x: Curve, y: Curve) -> _Ramp | None:
 def _turn(x: Curve, y: Curve, before: Boundary) -> Boundary:
     """Where a falling curve begins to rise: the split of the best fit "never rising, then never falling".
 
-    Looked for before the given boundary. Unimodal regression by two isotonic ones; no shape is assumed.
+    Only before the given boundary. Unimodal regression by two isotonic ones; no shape is assumed.
     """
     part = x <= before.epoch
     x, y = x[part], y[part]
@@ -214,7 +216,7 @@ def _turn(x: Curve, y: Curve, before: Boundary) -> Boundary:
 def _settled(x: Curve, y: Curve, *, after: float) -> Boundary:
     """The second knot of the best broken line with two.
 
-    None if one knot or none do as well, or unless it falls between them and at less than half that speed after them.
+    None if one knot or none is as good, or unless it falls between them and at less than half that speed after them.
     """
     part = x >= after
     x, y = x[part], y[part]
@@ -274,9 +276,9 @@ def _broken_line(x: Curve, y: Curve, knots: Sequence[int]) -> Curve:
 
 
 def _places(count: int) -> float:
-    """What it costs, in units of -2 log likelihood, to say at which of so many places something is.
+    """The cost, in units of -2 log likelihood, of the position of a change point among `count` places.
 
-    A scan over places finds chance fits that the Bayesian criterion's log n for a place would let pass.
+    A scan over places finds chance fits that the log n of the Bayesian criterion would accept.
     """
     return 2 * math.log(count)
 
@@ -284,8 +286,8 @@ def _places(count: int) -> float:
 def _likely(misfit: Places, residuals: Curve) -> Bool[np.ndarray, "places"]:
     """The positions that the profile likelihood does not reject at 95 %.
 
-    Residuals of neighbouring epochs go together (the shape is an idealisation), so that n of them count as
-    n (1 - r) / (1 + r), with r their correlation at lag 1.
+    Residuals of neighbouring epochs are correlated (the shape is an idealisation), so n of them count as n (1 - r) / (1
+    + r), with r their correlation at lag 1.
     """
     n = len(residuals)
     energy = (residuals**2).sum()
@@ -322,7 +324,7 @@ def _points(epochs: Curve, values: Curve) -> tuple[Float[np.ndarray, "P"], Float
     order = np.argsort(epochs[known], kind="stable")
     x, y = epochs[known][order].astype(float), values[known][order].astype(float)
     if len(x) <= POINTS:
-        bins = x  # equal epochs go together
+        bins = x  # equal epochs share a bin
     else:
         edges = np.union1d(np.linspace(x[0], x[-1], POINTS), np.geomspace(x[0] + 1, x[-1] + 1, POINTS) - 1)
         bins = np.searchsorted(edges, x, side="right")

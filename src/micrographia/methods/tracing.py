@@ -7,16 +7,20 @@ Source: Meng et al., "Locating and editing factual associations in GPT" (2022, R
 with it (`experiments/causal_trace.py`), whose defaults are ours: 3 standard deviations, 10 draws, windows of 10 layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from micrographia.core import figures
 from micrographia.core.edits import add
+from micrographia.core.effects import Effects
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.events import Watch, silent
+from micrographia.core.figures import Figure
 from micrographia.core.metrics import prob
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
@@ -48,6 +52,27 @@ class Traced(NamedTuple):
     def indirect_effect(self) -> Float[Tensor, "layer pos"]:
         """The probability that restoring brings back, above all noise (section 2.1)."""
         return self.values - self.low
+
+    @property
+    def effects(self) -> Effects:
+        """The same as Effects, a draw of noise in the place of a prompt; the mean of the blurred runs is the base."""
+        sites = [Site(self.state, layer) for layer in range(len(self.samples))]
+        clean, corrupt = (torch.full_like(self.samples[0, 0], value) for value in (self.high, self.low))
+        return Effects(
+            mode="denoise",
+            method="exact",
+            scores={site: (draws - self.low).T for site, draws in zip(sites, self.samples)},
+            axes=dict.fromkeys(sites, ("pos",)),
+            clean=clean,
+            corrupt=corrupt,
+            metric="probability",
+            unit="probability",
+            source="the undisturbed run",
+        )
+
+    def figures(self, positions: Sequence[str] = ()) -> list[Figure]:
+        """The picture of tokens by layers. `positions` names the positions; without names they are numbered."""
+        return [trace_map("trace", "Probability of the answer when a state is restored", {"": self}, positions)]
 
 
 def trace(
@@ -154,3 +179,71 @@ def _checked(ids: Tensor, subject: Sequence[int], n_samples: int, window: int) -
     if n_samples < 1 or window < 1:
         raise UserError(f"{n_samples} draws and windows of {window} layers were asked for. Give at least 1 of each.")
     return sorted({pos % n_pos for pos in subject})
+
+
+def positions_of(subject: str, prompt: str, tokens: Sequence[str]) -> list[int]:
+    """The positions of the tokens that hold the subject, where it first occurs in the prompt. Raises BadPrompt."""
+    begin = prompt.index(subject)
+    end, at, found = begin + len(subject), 0, []
+    for i, token in enumerate(tokens):
+        first = prompt.find(token.strip(), at) if token.strip() else -1
+        if first < 0:  # a special token, or half a letter
+            continue
+        last = first + len(token.strip())
+        if first < end and last > begin:
+            found.append(i)
+        at = last
+    if not found:
+        raise BadPrompt(
+            f"The subject {subject!r} was not found among the tokens {' | '.join(tokens)}. Copy it from the prompt."
+        )
+    return list(range(found[0], found[-1] + 1))
+
+
+def trace_map(
+    name: str, title: str, traces: Mapping[str, Traced], positions: Sequence[str] = (), caption: str = ""
+) -> Figure:
+    """Tokens downward, layers across, a panel a trace, one scale for all."""
+    z = np.stack([each.values.T.flip(0).cpu().numpy() for each in traces.values()])
+    names = positions or [f"{i}{'*' * (i in next(iter(traces.values())).subject)}" for i in range(z.shape[1])]
+    if len(names) != z.shape[1]:
+        raise UserError(f"{len(names)} names were given for the {z.shape[1]} positions of the trace. Give one to each.")
+    meaning = "Tokens with a star were blurred. The higher the probability, the more of the answer is restored here."
+    return figures.heatmap(
+        name,
+        title,
+        z,
+        x=[str(i) for i in range(z.shape[2])],
+        y=list(reversed(names)),
+        panels=list(traces),
+        value="probability",
+        x_label="layer",
+        source="Meng et al. (2022), figure 1",
+        caption=f"{meaning} {caption}".strip(),
+        group="In pictures",
+    )
+
+
+def last_subject_token(traces: Mapping[str, Traced]) -> Figure:
+    """The indirect effect along the layers at the last token of the subject, a curve a trace."""
+    last = max(next(iter(traces.values())).subject)
+    effects = torch.stack([each.indirect_effect()[:, last] for each in traces.values()]).cpu().numpy()
+    severed = any(each.severed for each in traces.values())
+    return figures.lines(
+        "last-subject-token",
+        "Indirect effect at the last token of the subject",
+        np.arange(effects.shape[1]),
+        effects,
+        names=list(traces),
+        x_label="layer",
+        y_label="probability restored",
+        source="Meng et al. (2022), figure 3",
+        caption=THROUGH if severed else "The probability that restoring one state brings back, layer by layer.",
+        group="In pictures",
+    )
+
+
+THROUGH = (
+    "Where the curve with one kind of sublayer held lies below that of a single state, the state works through "
+    "sublayers of that kind in the layers above."
+)

@@ -3,12 +3,12 @@
 import logging
 
 from micrographia.core.events import Note
-from micrographia.core.pretrained.load import CLIENT, told_once
+from micrographia.core.pretrained.load import CLIENT, noted_once
 
 
 def test_new_tries_are_one_note_and_other_warnings_pass(caplog):
     notes, client = [], logging.getLogger(CLIENT)
-    with caplog.at_level(logging.WARNING), told_once(notes.append):
+    with caplog.at_level(logging.WARNING), noted_once(notes.append):
         for i in range(5):
             client.warning("'[Errno -2] Name or service not known' thrown while requesting HEAD https://x/config.json")
             client.warning(f"Retrying in {2**i}s [Retry {i + 1}/5].")
@@ -20,7 +20,7 @@ def test_new_tries_are_one_note_and_other_warnings_pass(caplog):
 
 def test_afterwards_the_client_speaks_for_itself_again(caplog):
     client = logging.getLogger(CLIENT)
-    with told_once(lambda event: None):
+    with noted_once(lambda event: None):
         pass
     client.warning("Retrying in 1s [Retry 1/5].")
     assert len(caplog.records) == 1

@@ -244,7 +244,7 @@ def test_bad_input_is_refused_with_what_to_do(unchecked):
         model.run(ids, start=Start(1, torch.zeros(2, 3, 32)))
     with pytest.raises(UserError, match="keys and values"):
         model.run(ids, start=Start(1, torch.zeros(2, 3, 32), 4))
-    with pytest.raises(UserError, match="attends both ways"):
+    with pytest.raises(UserError, match="is bidirectional"):
         zoo.model("bert").run(ids, start=Start(1, torch.zeros(2, 3, 32), 4))
     with pytest.raises(UserError, match="positions"):
         model.run(ids, logits=[40])

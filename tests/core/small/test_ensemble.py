@@ -115,5 +115,5 @@ def test_data_of_another_number_of_members_are_refused():
     weights = init_ensemble(ARCH, generators())
     objective = PlainObjective(ARCH, *data_of(3))
     for call in (objective, objective.evaluate):
-        with pytest.raises(BadShape, match="3 members met weights of 2"):
+        with pytest.raises(BadShape, match="3 members and weights of 2"):
             call(weights)

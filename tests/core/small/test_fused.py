@@ -62,5 +62,5 @@ def test_a_later_word_changes_nothing_before_it():
 def test_a_model_without_attention_is_refused():
     arch = dataclasses.replace(A_FEW["plain"], attention=False)
     assert not supports(arch)
-    with pytest.raises(BadConfig, match="does not attend"):
+    with pytest.raises(BadConfig, match="has no attention"):
         fused_forward(arch, {}, some_tokens(arch))

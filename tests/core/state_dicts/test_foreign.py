@@ -331,7 +331,7 @@ def test_the_expected_layouts_are_spelt_out():
     assert "attn.W_V [head, d_head, d_model]" in text
     assert "attn.W_V [head, d_model, d_head]" in text
     assert "attn.W_O [d_model, head*d_head]" in text
-    assert "blocks.0.mlp.W_in is not there" in text
+    assert "blocks.0.mlp.W_in is missing" in text
 
 
 def test_what_scripts_write_beside_the_weights_is_left_aside():

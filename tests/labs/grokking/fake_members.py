@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from micrographia.core.claims import Run
@@ -32,6 +33,12 @@ class FakeRuns:
         self.broken: set[str] = set()
         self.stopped: set[str] = set()
         self.stop_after: int | None = None
+
+    def stand_in(self, monkeypatch: pytest.MonkeyPatch, room: str) -> "FakeRuns":
+        """In place of the real ones in a room of the lab, "sweep" or "lottery"."""
+        monkeypatch.setattr(f"micrographia.labs.grokking.{room}.run.run", self.run)
+        monkeypatch.setattr("micrographia.core.lab.run_tasks", self.run_tasks)
+        return self
 
     def run(self, config: Config, *, out: Path, resume: bool) -> Run:
         with RunFolder.open(

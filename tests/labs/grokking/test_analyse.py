@@ -14,8 +14,8 @@ from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig, Corrupt, PickleRefused, RunExists, UnreadableWeights, UserError
 from micrographia.core.events import Note
 from micrographia.core.store import RunFolder, load_run, read_json, read_metrics, read_tensors, verify
-from micrographia.labs.grokking.analysis.run import analyse
 from micrographia.labs.grokking.config import Config, tiny
+from micrographia.labs.grokking.identify.run import analyse
 from micrographia.labs.grokking.run import run
 
 SMALL = {"modulus": 11, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 24}
@@ -32,7 +32,7 @@ def smallest(**changes) -> Config:
 def one_thread():
     """More are slower at this size, and the tests share their machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("micrographia.labs.grokking.analysis.run.allowed_cores", lambda: 1)
+        patch.setattr("micrographia.labs.grokking.identify.run.allowed_cores", lambda: 1)
         yield
 
 
@@ -52,7 +52,7 @@ def file(tmp_path):
 
 @pytest.fixture(scope="module")
 def analysed(tmp_path_factory):
-    """That network's analysis, with what it takes to find the split, and what was told on the way."""
+    """That network's analysis, with what it takes to find the split, and what was reported on the way."""
     folder = tmp_path_factory.mktemp("analysed")
     save_file(as_lens(trained().weights), folder / "theirs.safetensors")
     notes: list[Note] = []
@@ -101,16 +101,16 @@ def test_its_results_hold_no_place_or_date(analysed):
     assert found.provenance["source"] == str(found.path.parent / "theirs.safetensors")
 
 
-def test_every_guess_is_kept_and_told(analysed):
+def test_every_guess_is_kept_and_reported(analysed):
     found, notes = analysed
     guesses = found.results["guesses"]
     assert [each["act"] for each in guesses if each["chosen"]] == ["relu"]
     assert {each["operation"] for each in guesses} == {"add", "subtract", "multiply", "polynomial"}
     assert {each["split"] for each in found.results["splits"]} == {"shuffle", "randperm"}
-    told = " ".join(note.text for note in notes)
-    assert f"{next(each['accuracy'] for each in guesses if each['chosen']):.2%}" in told
-    assert "Split shuffle" in told
-    assert "does add mod 13" in found.results["summary"][0]
+    text = " ".join(note.text for note in notes)
+    assert f"{next(each['accuracy'] for each in guesses if each['chosen']):.2%}" in text
+    assert "Split shuffle" in text
+    assert {figure.name for figure in found.figures} >= {"guesses", "splits", "frequencies", "measures"}
 
 
 def test_its_measures_are_of_the_training_pairs(analysed):
@@ -135,7 +135,8 @@ def test_a_split_that_is_not_credible_is_as_none(file, tmp_path):
     found = analyse(file, out=tmp_path / "out", split="shuffle", seed=7, train_fraction=FRACTION, watch=noted(notes))
     assert found.config["split"] is None
     assert found.results["measures"]["test_loss"] is None
-    assert any(note.level == "warning" and "No split is credible" in note.text for note in notes)
+    assert [each["credible"] for each in found.results["splits"]] == [False]
+    assert any(note.level == "warning" for note in notes)
 
 
 def test_a_split_from_a_file_is_used(file, tmp_path):
@@ -155,14 +156,14 @@ def test_other_operations_are_analysed_in_their_coordinates(tmp_path, operation)
     assert found.results["measures"]["n"] == {"multiply": 12, "polynomial": 13}[operation]
 
 
-def test_a_network_that_does_none_of_the_tasks_is_analysed_and_said(tmp_path):
+def test_a_network_that_does_none_of_the_tasks_is_analysed_with_a_warning(tmp_path):
     save_file(as_paper(trained(steps=0).weights), tmp_path / "w.safetensors")
     notes: list[Note] = []
     found = analyse(tmp_path / "w.safetensors", out=tmp_path / "out", operation="add", watch=noted(notes))
     assert found.config["operation"] == "add"
     assert not found.config["credible"]
-    assert "No guess is credible" in found.results["summary"][0]
-    assert any(note.level == "warning" and "No guess is credible" in note.text for note in notes)
+    assert not any(guess["credible"] for guess in found.results["guesses"])
+    assert any(note.level == "warning" and note.text == found.summary[0] for note in notes)
 
 
 def test_the_same_file_gives_the_same_bytes(file, tmp_path):

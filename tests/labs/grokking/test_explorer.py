@@ -50,10 +50,14 @@ def ask_the_page(n, logits, pairs, sets):
         "counts_train": np.bincount(sums, minlength=n).tolist(),
         "sets": [list(each) for each in sets],
     }
-    script = Path(__file__).with_name("explorer_in_node.js")
+    return in_node("explorer_in_node.js", question)
+
+
+def in_node(script, question):
     with resources.as_file(resources.files("micrographia.labs.grokking") / "explorer.js") as file:
+        command = [NODE, Path(__file__).with_name(script), file]
         done = subprocess.run(
-            [NODE, script, file], input=json.dumps(question), capture_output=True, text=True, check=True, timeout=60
+            command, input=json.dumps(question), capture_output=True, text=True, check=True, timeout=60
         )
     return json.loads(done.stdout)
 
@@ -129,6 +133,21 @@ def test_the_page_gives_the_energy_to_the_frequencies_that_hold_it():
     shares = ask_the_page(n, logits, pairs, [])["energies"]
     assert sum(shares) == pytest.approx(1)
     assert sorted(np.argsort(shares)[-2:] + 1) == [2, 3]
+
+
+@needs_node
+def test_the_panel_follows_the_set_that_is_chosen():
+    n, keys = 11, [2, 3]
+    logits = [fake_logits(n, keys, progress=step, rng=np.random.default_rng(0)) for step in (0.2, 0.9)]
+    folded = np.stack([fold(each) for each in logits]).astype(np.float32)
+    page = in_node("explorer_panel_in_node.js", {"modulus": n, "folded": folded.ravel().tolist(), "keys": keys})
+    assert (page["chips"], page["label"], page["disabled"]) == (5, "epoch 1", ["train", "test"])
+    first, repainted, *_, emptied, whole = (each["your set"] for each in page["plotted"])
+    dense = [[dense_restricted(each, ks, slice(None)) for each in logits] for ks in (keys, [], range(1, 6))]
+    assert first == repainted == pytest.approx(dense[0], rel=1e-4)
+    assert emptied == pytest.approx(dense[1], rel=1e-4)
+    assert whole == page["plotted"][-1]["all frequencies"] == pytest.approx(dense[2], rel=1e-4)
+    assert str(whole[-1]) in page["text"]
 
 
 @needs_node

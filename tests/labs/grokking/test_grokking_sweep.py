@@ -1,4 +1,4 @@
-"""Sweeps: rows, groups and figures say what happened, and nothing is run twice."""
+"""Sweeps: rows, groups and figures hold what happened, and nothing is run twice."""
 
 import math
 
@@ -9,10 +9,8 @@ from micrographia.core.errors import BadConfig, Interrupted, RunExists
 from micrographia.core.events import Note
 from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.faces.figures.draw import DRAW, draw
-from micrographia.labs.grokking import members as members_room
 from micrographia.labs.grokking.sweep.config import SweepConfig
-from micrographia.labs.grokking.sweep.rows import group_of, milestones
-from micrographia.labs.grokking.sweep.run import sweep
+from micrographia.labs.grokking.sweep.run import group_of, milestones, sweep
 
 
 def plan(**changes) -> SweepConfig:
@@ -22,10 +20,7 @@ def plan(**changes) -> SweepConfig:
 
 @pytest.fixture
 def fake(monkeypatch):
-    runs = FakeRuns()
-    monkeypatch.setattr(members_room, "run", runs.run)
-    monkeypatch.setattr(members_room, "run_tasks", runs.run_tasks)
-    return runs
+    return FakeRuns().stand_in(monkeypatch, "sweep")
 
 
 def test_a_sweep_has_a_row_for_each_network_and_a_group_for_each_setting(fake, tmp_path):
@@ -49,20 +44,19 @@ def test_a_network_that_never_groks_is_counted_not_dropped(fake, tmp_path):
     assert (group["epochs_to_grok"]["median"], group["epochs_to_grok"]["never"]) == (None, 2)
     assert group["epochs_to_grok"]["low"] == 20
     assert group["epochs_to_memorise"]["median"] == 10
-    assert any("1 of 3 networks" in sentence for sentence in run.results["summary"])
-    assert any("2 of 3 never grokked" in sentence for sentence in run.results["summary"])
+    assert any("1 of 3 networks" in sentence for sentence in run.summary)
 
 
 def test_a_failed_member_stands_in_the_table_and_ends_nothing(fake, tmp_path):
     fake.broken = {"base_seed-1"}
-    told = []
-    run = sweep(plan(), out=tmp_path / "sweep", watch=told.append)
+    events = []
+    run = sweep(plan(), out=tmp_path / "sweep", watch=events.append)
     row = run.results["members"][1]
     assert (row["status"], row["error"]) == ("failed", "NonFiniteLoss: The loss is NaN at step 7.")
     (group,) = run.results["groups"]
     assert (group["failed"], group["grokked"]["of"]) == (1, 2)
     assert run.results["failures"] == [{"member": "base_seed-1", "error": row["error"]}]
-    assert any(isinstance(event, Note) and "base_seed-1 failed" in event.text for event in told)
+    assert any(isinstance(event, Note) and "base_seed-1 failed" in event.text for event in events)
     assert math.isnan(read_metrics(run.path)["epochs_to_grok"][1])
     for figure in run.figures:
         if figure.kind in DRAW:
@@ -78,7 +72,7 @@ def test_a_sweep_whose_members_all_failed_is_still_a_run(fake, tmp_path):
 
 def test_an_interrupted_sweep_goes_on_where_it_was(fake, tmp_path):
     fake.stop_after = 2
-    with pytest.raises(Interrupted, match="2 of 3 members are finished"):
+    with pytest.raises(Interrupted, match="2 of 3 networks are finished"):
         sweep(plan(), out=tmp_path / "sweep")
     assert load_run(tmp_path / "sweep").status == "interrupted"
     with pytest.raises(RunExists):
@@ -92,9 +86,9 @@ def test_an_interrupted_sweep_goes_on_where_it_was(fake, tmp_path):
     assert len(fake.begun) == 3
 
 
-def test_a_member_that_was_told_to_stop_is_no_failure(fake, tmp_path):
+def test_a_member_that_was_stopped_is_no_failure(fake, tmp_path):
     fake.stopped = {"base_seed-1"}
-    with pytest.raises(Interrupted, match="2 of 3 members are finished"):
+    with pytest.raises(Interrupted, match="2 of 3 networks are finished"):
         sweep(plan(), out=tmp_path / "sweep")
     fake.stopped = set()
     assert sweep(plan(), out=tmp_path / "sweep", resume=True).results["failures"] == []

@@ -1,4 +1,4 @@
-"""The task, the layout and the activation of a network are told from what it answers, and doubt is said."""
+"""The task, the layout and the activation of a network are found from its answers, and doubt is reported."""
 
 import pytest
 import torch
@@ -10,28 +10,32 @@ from micrographia.core.events import Note, silent
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.weights import init_weights
 from micrographia.core.state_dicts.foreign import candidates, variants
-from micrographia.labs.grokking.analysis.guess import Guesses, check, guess
-from micrographia.labs.grokking.analysis.rest import ALIKE, CLEAR, learnt, settle
-from micrographia.labs.grokking.analysis.source import modulus_of
+from micrographia.labs.grokking.identify.activation import CLEAR, choose_activation, learnt, rivals
+from micrographia.labs.grokking.identify.guess import Guesses, check, guess
+from micrographia.labs.grokking.identify.source import modulus_of
 
 
-def ways_of(state, act=None):
-    return [way for found in candidates(state) for way in variants(found, act=act)]
+def candidates_of(state, act=None):
+    return [each for found in candidates(state) for each in variants(found, act=act)]
 
 
 def guessed(state, *, modulus=None, operation=None, act=None, watch=silent) -> Guesses:
     return guess(
-        ways_of(state, act), modulus=modulus, operation=operation, generator=Generator().manual_seed(0), watch=watch
+        candidates_of(state, act),
+        modulus=modulus,
+        operation=operation,
+        generator=Generator().manual_seed(0),
+        watch=watch,
     )
 
 
 @pytest.mark.parametrize("operation", ["add", "subtract", "multiply", "polynomial"])
 @pytest.mark.parametrize("layout", [as_paper, as_lens])
-def test_the_operation_of_a_network_that_only_memorised_is_told(operation, layout):
+def test_the_operation_of_a_network_that_only_memorised_is_found(operation, layout):
     best = guessed(layout(trained(operation=operation).weights)).best
     assert (best.operation, best.modulus, best.credible) == (operation, 13, True)
     assert best.accuracy < 0.75  # half of the pairs were seen
-    assert best.way.choices["norm"] == "none"
+    assert best.candidate.choices["norm"] == "none"
 
 
 def test_the_modulus_follows_from_both_widths():
@@ -40,34 +44,36 @@ def test_the_modulus_follows_from_both_widths():
 
 
 @pytest.mark.parametrize("act", ["relu", "gelu"])
-def test_the_activation_is_told_without_the_split(act):
+def test_the_activation_is_found_without_the_split(act):
     found = guessed(as_paper(trained(act=act).weights))
-    assert len(found.rivals(ALIKE)) > 1  # accuracy alone leaves a choice
+    assert len(rivals(found)) > 1  # accuracy alone leaves a choice
     notes: list[Note] = []
-    guesses = settle(found, None, notes.append)
-    assert guesses.best.way.choices["act"] == act
+    guesses = choose_activation(found, None, notes.append)
+    assert guesses.best.candidate.choices["act"] == act
     balances = [each.balance for each in guesses.all if each.balance is not None]
-    assert len(balances) == len(found.rivals(ALIKE))
+    assert len(balances) == len(rivals(found))
     assert guesses.best.balance == max(balances)
     assert guesses.best.balance - sorted(balances)[-2] >= CLEAR
     assert all(note.level == "info" for note in notes)
 
 
 @pytest.mark.parametrize("act", ["relu", "gelu"])
-def test_the_activation_is_told_by_rest_on_the_training_pairs(act):
+def test_the_activation_is_found_by_the_balance_on_the_training_pairs(act):
     network = trained(act=act)
-    three = [check(way, 13, ["add"])[0] for way in ways_of(as_paper(network.weights))]
+    three = [check(each, 13, ["add"])[0] for each in candidates_of(as_paper(network.weights))]
     alike = [each._replace(accuracy=0.5) for each in three]
     for first in alike:
-        assert settle(Guesses(first, alike), network.train, silent).best.way.choices["act"] == act
+        assert choose_activation(Guesses(first, alike), network.train, silent).best.candidate.choices["act"] == act
 
 
-def test_activations_that_cannot_be_told_apart_are_said():
+def test_activations_that_cannot_be_separated_are_reported():
     best = guessed(as_paper(trained().weights), act="relu").best
-    twin = best._replace(way=best.way._replace(choices={**best.way.choices, "act": "the same by another name"}))
+    twin = best._replace(
+        candidate=best.candidate._replace(choices={**best.candidate.choices, "act": "the same by another name"})
+    )
     notes: list[Note] = []
-    kept = settle(Guesses(best, [best, twin]), None, notes.append)
-    assert kept.best.way is best.way
+    kept = choose_activation(Guesses(best, [best, twin]), None, notes.append)
+    assert kept.best.candidate is best.candidate
     assert notes[-1].level == "warning"
     assert "--act" in notes[-1].text
 
@@ -88,7 +94,7 @@ def test_a_network_of_another_task_is_not_credible():
     assert not guessed(as_paper(weights)).best.credible
 
 
-def test_every_guess_is_told_with_its_accuracy():
+def test_every_guess_is_reported_with_its_accuracy():
     notes: list[Note] = []
     guesses = guessed(as_paper(trained().weights), watch=notes.append)
     text = " ".join(note.text for note in notes)
@@ -100,40 +106,40 @@ def test_every_guess_is_told_with_its_accuracy():
 
 def test_what_is_given_is_not_guessed():
     guesses = guessed(as_paper(trained().weights), operation="subtract", act="gelu_new")
-    assert {(each.operation, each.way.choices["act"]) for each in guesses.all} == {("subtract", "gelu_new")}
+    assert {(each.operation, each.candidate.choices["act"]) for each in guesses.all} == {("subtract", "gelu_new")}
     assert not guesses.best.credible
 
 
-def test_hopeless_ways_are_sorted_out_on_a_sample(monkeypatch):
-    monkeypatch.setattr("micrographia.labs.grokking.analysis.guess.SAMPLE", 60)
-    [right] = [way for way in ways_of(as_paper(trained().weights)) if way.arch.act == "relu"]
+def test_hopeless_readings_are_sorted_out_on_a_sample(monkeypatch):
+    monkeypatch.setattr("micrographia.labs.grokking.identify.guess.SAMPLE", 60)
+    [right] = [each for each in candidates_of(as_paper(trained().weights)) if each.arch.act == "relu"]
     wrong = right._replace(weights={name: torch.zeros_like(x) for name, x in right.weights.items()})
     notes: list[Note] = []
     guesses = guess(
         [wrong, right], modulus=None, operation="add", generator=Generator().manual_seed(0), watch=notes.append
     )
-    assert guesses.best.way is right
+    assert guesses.best.candidate is right
     assert sorted(each.pairs for each in guesses.all) == [60, 169]
     assert "not pursued" in notes[0].text
 
 
 @pytest.mark.parametrize(
-    ("tokens", "answers", "asked", "found"),
+    ("tokens", "answers", "given", "found"),
     [(8, 7, None, 7), (8, 8, None, 7), (9, 9, 7, 7), (8, 6, None, None), (8, 9, None, None), (8, 8, 8, None)],
 )
-def test_widths_that_contradict_are_shown(tokens, answers, asked, found):
+def test_widths_that_contradict_are_shown(tokens, answers, given, found):
     arch = Architecture(d_vocab=tokens, d_vocab_out=answers, n_ctx=3, d_model=4, n_heads=1, d_head=4, d_mlp=4)
-    way = candidates(init_weights(arch, Generator().manual_seed(0)))[-1]
+    each = candidates(init_weights(arch, Generator().manual_seed(0)))[-1]
     if found is not None:
-        assert modulus_of(way, asked) == found
+        assert modulus_of(each.arch, given) == found
         return
-    with pytest.raises(UnreadableWeights, match=f"reads {tokens} tokens, the unembedding tells {answers} answers"):
-        modulus_of(way, asked)
+    with pytest.raises(UnreadableWeights, match=f"reads {tokens} tokens, the unembedding has {answers} answers"):
+        modulus_of(each.arch, given)
 
 
 def test_a_network_that_reads_two_tokens_is_refused():
     arch = Architecture(d_vocab=8, d_vocab_out=8, n_ctx=2, d_model=4, n_heads=1, d_head=4, d_mlp=4)
-    with pytest.raises(UnreadableWeights, match="reads 2 tokens"):
+    with pytest.raises(UnreadableWeights, match="a row has 2 tokens"):
         guessed(init_weights(arch, Generator().manual_seed(0)))
 
 
@@ -147,7 +153,7 @@ def test_multiplication_needs_a_prime():
         guessed(weights, operation="divide")
 
 
-def test_pairs_that_were_learnt_are_told_by_their_losses():
+def test_pairs_that_were_learnt_are_found_by_their_losses():
     network = trained()
     [found] = [
         each for each in guessed(as_paper(network.weights), act="relu", operation="add").all if each.pairs == 169

@@ -1,51 +1,52 @@
-"""The lottery's statistics on contests whose causes are known."""
+"""The lottery's statistics on data whose causes are known."""
 
 import numpy as np
 import pytest
 import torch
 
-from micrographia.labs.grokking.lottery.chance import COMBINED, Contest, causes, curves, decided
+from micrographia.labs.grokking.lottery.predict import COMBINED, Data, causes, curves
 from micrographia.methods import crossed, ranking
 
 INITS, SPLITS, K, WINNERS = 6, 4, 15, 3
 INIT, SPLIT = (place.ravel() for place in np.meshgrid(np.arange(INITS), np.arange(SPLITS), indexing="ij"))
 
 
-def contest(*, seed: int = 0, told: float = 0.0, by_init: bool = True) -> Contest:
-    """Winners drawn for each initialisation (or network); the second score tells them at the second look alone."""
+def data(*, seed: int = 0, effect: float = 0.0, by_init: bool = True) -> Data:
+    """Winners drawn for each initialisation (or network); the second score predicts them at the second t0."""
     rng = np.random.default_rng(seed)
     luck = rng.random((INITS, K))[INIT] if by_init else rng.random((len(INIT), K))
     won = luck.argsort(1).argsort(1) < WINNERS
     scores = rng.normal(size=(2, 2, INITS, K))[:, :, INIT]  # scores at the start are those of the initialisation
-    scores[1, 1] += told * won
-    return Contest(INIT, SPLIT, won, [0, 50], ["noise", "telling"], scores)
+    scores[1, 1] += effect * won
+    return Data(INIT, SPLIT, won, [0, 50], ["noise", "predictive"], scores)
 
 
-def drawn(found: Contest, permutations: int = 200):
-    return curves(found, generator=torch.Generator().manual_seed(0), permutations=permutations, resamples=200)
+def drawn(found: Data, permutations: int = 200):
+    rows = curves(found, generator=torch.Generator().manual_seed(0), permutations=permutations, resamples=200)
+    return {(row["score"], row["t0"]): row for row in rows}
 
 
-def test_a_score_that_tells_the_winners_is_found_at_its_look_and_not_before():
-    found = drawn(contest(told=5.0))
-    assert found.names == ["noise", "telling", COMBINED]
-    assert found.area.shape == found.low.shape == found.null_high.shape == found.p_value.shape == (3, 2)
-    assert found.area[1, 1] > 0.95 > found.null_high[1, 1]
-    assert max(found.p_value[1, 1], found.p_best[1]) < 0.02
-    assert found.p_best[0] > 0.05
-    assert found.low[1, 1] <= found.area[1, 1] <= found.high[1, 1]
+def test_a_score_that_predicts_the_winners_is_found_at_its_checkpoint_and_not_before():
+    found = drawn(data(effect=5.0))
+    assert list(found) == [(name, t0) for name in ("noise", "predictive", COMBINED) for t0 in (0, 50)]
+    row = found["predictive", 50]
+    assert row["area"] > 0.95 > row["null_high"]
+    assert max(row["p_value"], row["p_best"]) < 0.02
+    assert found["predictive", 0]["p_best"] > 0.05
+    assert row["low"] <= row["area"] <= row["high"]
 
 
 def test_the_combined_score_learns_from_other_initialisations_alone():
-    assert drawn(contest(told=5.0)).area[2, 1] > 0.9
-    nothing = drawn(contest(told=0.0, seed=1))
-    assert nothing.area[2, 0] < nothing.null_high[2, 0] + 0.1, "fitted on its own networks it would tell its own noise"
+    assert drawn(data(effect=5.0))[COMBINED, 50]["area"] > 0.9
+    row = drawn(data(effect=0.0, seed=1))[COMBINED, 0]
+    assert row["area"] < row["null_high"] + 0.1, "fitted on its own networks it would predict its own noise"
 
 
 def test_networks_of_one_initialisation_are_no_independent_witnesses():
     """Winners and scores both belong to the initialisation and have nothing else in common: few false alarms."""
     p_values = []
     for seed in range(40):
-        found = contest(seed=seed)
+        found = data(seed=seed)
         pairwise = ranking.areas(found.scores[0, 0], found.won)
         dealt = crossed.partners(INIT, SPLIT, generator=torch.Generator().manual_seed(seed), draws=100)
         null = crossed.permuted_means(pairwise, dealt)
@@ -56,17 +57,8 @@ def test_networks_of_one_initialisation_are_no_independent_witnesses():
 
 @pytest.mark.parametrize("by_init", [True, False])
 def test_the_share_of_the_initialisation_is_all_where_it_decides_and_nothing_where_each_network_does(by_init):
-    found = causes(
-        contest(by_init=by_init), generator=torch.Generator().manual_seed(0), permutations=100, resamples=100
-    )
+    found = causes(data(by_init=by_init), generator=torch.Generator().manual_seed(0), permutations=100, resamples=100)
     assert found["init"]["value"] == pytest.approx(1.0 if by_init else 0.0, abs=0.15)
     assert (found["init"]["p_value"] < 0.02) == by_init
     assert found["winners"]["value"] == WINNERS
     assert found["shared_by_chance"] == pytest.approx(WINNERS**2 / K)
-
-
-def test_one_initialisation_decides_nothing():
-    whole = contest()
-    part = Contest(*(x[INIT == 0] for x in whole[:3]), whole.looks, whole.names, whole.scores[:, :, INIT == 0])
-    assert decided(whole)
-    assert not decided(part)

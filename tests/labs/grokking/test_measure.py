@@ -21,7 +21,7 @@ from micrographia.labs.grokking.measure import (
     published_sets,
     same_before_training,
 )
-from micrographia.labs.grokking.network import Problem, tensors_of
+from micrographia.labs.grokking.network import tensors_of
 from micrographia.labs.grokking.quantities import present_frequencies
 from micrographia.labs.grokking.run import opening
 from micrographia.labs.grokking.task import architecture, make_pairs
@@ -37,8 +37,7 @@ def network(seed=0, **changes):
     small = {"modulus": 11, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 24}
     config = with_fields(tiny(), **{**small, **changes})
     arch = architecture(config)
-    problem = Problem(config.modulus, config.operation, make_pairs(config).train)
-    return tensors_of(Transformer(arch, init_weights(arch, torch.Generator().manual_seed(seed))), problem)
+    return tensors_of(Transformer(arch, init_weights(arch, torch.Generator().manual_seed(seed))), make_pairs(config))
 
 
 def measured(r, start=None, frequencies=None):
@@ -161,7 +160,7 @@ def test_the_sentences_of_claims_hold_whatever_was_measured(value):
 @pytest.mark.parametrize("known", [True, False])
 def test_a_summary_is_three_sentences_at_most(operation, known):
     r = network(operation=operation)
-    r = r if known else tensors_of(r.model, r.problem._replace(train=None))
+    r = r if known else tensors_of(r.model, r.pairs._replace(train=None))
     assert 2 <= len(opening(measured(r)[0], preset="tiny")) <= 3
 
 

@@ -14,25 +14,27 @@ from trained import FRACTION, trained
 from micrographia.core.errors import BadConfig, PickleRefused, UnreadableWeights, UserError
 from micrographia.core.events import Note, silent
 from micrographia.core.state_dicts.foreign import Candidate
-from micrographia.labs.grokking.analysis.guess import check
-from micrographia.labs.grokking.analysis.split import Wanted, Z, find_split, rank_z
-from micrographia.labs.grokking.analysis.split_file import as_mask, read_mask
+from micrographia.labs.grokking.identify.guess import check
+from micrographia.labs.grokking.identify.split import SplitChoice, Z, find_split, rank_z
+from micrographia.labs.grokking.identify.split_file import as_mask, read_mask
 from micrographia.labs.grokking.task import SPLITS
+
+RECORDED = SplitChoice("shuffle", FRACTION, 0)
 
 
 def losses_of(network):
-    way = Candidate(network.arch, network.weights, {"layout": "ours", "norm": "none"})
-    return check(way, network.modulus, [network.operation])[0].losses
+    candidate = Candidate(network.arch, network.weights, {"layout": "ours", "norm": "none"})
+    return check(candidate, network.modulus, [network.operation])[0].losses
 
 
-def find(wanted, losses, *, aside=None, known=None, watch=silent):
-    return find_split(wanted, losses, aside=aside or {}, known=known, allow_pickle=False, watch=watch)
+def find(given, losses, *, extra=None, recorded=None, watch=silent):
+    return find_split(given, losses, extra=extra or {}, recorded=recorded, allow_pickle=False, watch=watch)
 
 
 @pytest.mark.parametrize(("name", "seed"), [("shuffle", 0), ("randperm", 3)])
 def test_of_the_two_known_splits_the_credible_one_is_named(name, seed):
     network = trained(split=name, seed=seed)
-    found, tried = find(Wanted(None, FRACTION, seed), losses_of(network))
+    found, tried = find(SplitChoice(None, FRACTION, seed), losses_of(network))
     assert found is not None
     assert found.name == name
     assert torch.equal(found.train, network.train)
@@ -41,15 +43,15 @@ def test_of_the_two_known_splits_the_credible_one_is_named(name, seed):
 
 def test_a_split_of_another_seed_is_not_credible():
     notes: list[Note] = []
-    found, tried = find(Wanted("shuffle", FRACTION, 1), losses_of(trained()), watch=notes.append)
+    found, tried = find(SplitChoice("shuffle", FRACTION, 1), losses_of(trained()), watch=notes.append)
     assert found is None
     assert not tried[0].credible
-    assert any("No split is credible" in note.text and note.level == "warning" for note in notes)
+    assert any(note.level == "warning" for note in notes)
 
 
 @pytest.mark.parametrize("fraction", [0.4, 0.6])
 def test_a_wrong_fraction_of_the_right_order_is_not_credible(fraction):
-    found, tried = find(Wanted("shuffle", fraction, 0), losses_of(trained(31, steps=150)))
+    found, tried = find(SplitChoice("shuffle", fraction, 0), losses_of(trained(31, steps=150)))
     assert found is None
     assert ("too large" if fraction > FRACTION else "too small") in tried[0].fault
     assert tried[0].z < -Z  # its ranks alone would have passed
@@ -76,48 +78,50 @@ def test_the_rank_sum_is_that_of_scipy():
     generator = Generator().manual_seed(0)
     losses = torch.randint(0, 30, (200,), generator=generator).double()
     chosen = torch.rand(200, generator=generator) < 0.4
-    told = mannwhitneyu(losses[chosen], losses[~chosen], method="asymptotic", use_continuity=False, alternative="less")
+    expected = mannwhitneyu(
+        losses[chosen], losses[~chosen], method="asymptotic", use_continuity=False, alternative="less"
+    )
     p_value = torch.special.ndtr(torch.tensor(rank_z(losses, chosen)))
-    assert p_value.item() == pytest.approx(told.pvalue, rel=1e-3)
+    assert p_value.item() == pytest.approx(expected.pvalue, rel=1e-3)
 
 
 def test_without_a_description_nothing_is_guessed():
     notes: list[Note] = []
-    assert find(Wanted(), losses_of(trained()), watch=notes.append) == (None, [])
-    assert "not known" in notes[-1].text
+    assert find(SplitChoice(), losses_of(trained()), watch=notes.append) == (None, [])
     assert notes[-1].level == "info"
 
 
 def test_none_asks_for_none_even_where_it_is_recorded():
     network = trained()
-    assert find(Wanted("none"), losses_of(network), known=network.train) == (None, [])
+    assert find(SplitChoice("none"), losses_of(network), recorded=RECORDED) == (None, [])
 
 
 def test_a_recorded_split_needs_no_evidence():
     untrained = trained(steps=0)
-    found, _ = find(Wanted(), losses_of(untrained), known=untrained.train)
+    found, _ = find(SplitChoice(), losses_of(untrained), recorded=RECORDED)
     assert found is not None
     assert found.known
+    assert torch.equal(found.train, untrained.train)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "lacks"),
+    ("given", "lacks"),
     [
-        (Wanted("shuffle"), "--train-fraction and --seed"),
-        (Wanted("shuffle", 0.3), "--seed"),
-        (Wanted("randperm", None, 0), "--train-fraction"),
-        (Wanted("randperm", 1.5, 0), "strictly between"),
+        (SplitChoice("shuffle"), "--train-fraction and --seed"),
+        (SplitChoice("shuffle", 0.3), "--seed"),
+        (SplitChoice("randperm", None, 0), "--train-fraction"),
+        (SplitChoice("randperm", 1.5, 0), "strictly between"),
     ],
 )
-def test_half_a_description_is_refused(wanted, lacks):
+def test_half_a_description_is_refused(given, lacks):
     with pytest.raises(BadConfig, match=lacks):
-        find(wanted, losses_of(trained()))
+        find(given, losses_of(trained()))
 
 
 def test_a_split_beside_the_weights_is_tried():
     network = trained()
     indices = network.train.nonzero()[:, 0]
-    found, _ = find(Wanted(), losses_of(network), aside={"train_indices": indices})
+    found, _ = find(SplitChoice(), losses_of(network), extra={"train_indices": indices})
     assert found is not None
     assert torch.equal(found.train, network.train)
 
@@ -159,10 +163,10 @@ def test_a_split_is_read_from_any_file(tmp_path, place, form):
 
 def test_a_file_is_believed_only_when_it_is_credible(tmp_path):
     network = trained()
-    good = find(Wanted(str(written(tmp_path, "json indices", network.train))), losses_of(network))[0]
+    good = find(SplitChoice(str(written(tmp_path, "json indices", network.train))), losses_of(network))[0]
     assert good is not None
     assert good.name == "file"
-    assert find(Wanted(str(written(tmp_path, "json indices", ~network.train))), losses_of(network))[0] is None
+    assert find(SplitChoice(str(written(tmp_path, "json indices", ~network.train))), losses_of(network))[0] is None
 
 
 def test_a_pickled_split_needs_the_flag(tmp_path):
@@ -178,6 +182,7 @@ def test_a_pickled_split_needs_the_flag(tmp_path):
     [
         [0, 1, 169],
         [[0, 13]],
+        5,
         [[[0]]],
         [0.5, 1.5],
         ["a", "b"],

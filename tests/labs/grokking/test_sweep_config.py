@@ -1,4 +1,4 @@
-"""Plans: which networks a sweep consists of, and what a file may say."""
+"""Plans: which networks a sweep consists of, and what a file may hold."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import pytest
 
 from micrographia.core.config import flat
 from micrographia.core.errors import BadConfig
+from micrographia.labs.grokking.lottery.config import LotteryConfig
 from micrographia.labs.grokking.sweep.config import SweepConfig, members, plan_of, read_plan, settings, small, varying
 
 
@@ -75,16 +76,18 @@ def test_an_unknown_name_is_refused_with_the_nearest_ones(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
-        ({"seeds": 3}, "Give a list"),
+        ({"seeds": 3}, "seeds takes a list, each entry a whole number"),
         ({"seeds": []}, "at least one"),
         ({"seeds": [1, 1]}, "twice"),
-        ({"operations": ["divide"]}, "known are add, subtract"),
-        ({"parts": ["none"]}, "known are both"),
-        ({"moduli": ["many"]}, "Values of modulus"),
+        ({"operations": ["divide"]}, '"add" or "subtract"'),
+        ({"parts": ["none"]}, '"both" or "attention"'),
+        ({"moduli": ["many"]}, "moduli takes a list"),
         ({"preset": "huge"}, "known are small, paper"),
-        ({"base": {"lr": "fast"}}, "wrong type"),
+        ({"runner": "ray"}, "known are local"),
+        ({"combine": "all"}, '"one-at-a-time" or "product"'),
+        ({"base": {"lr": "fast"}}, "lr takes a number"),
         ({"base": {"threads": 2}}, "one thread each"),
         ({"base": {"seed": 9}}, "give seeds"),
         (
@@ -94,8 +97,8 @@ def test_an_unknown_name_is_refused_with_the_nearest_ones(tmp_path):
         ({"train_fractions": [1.5]}, "train_fraction must lie strictly"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_runs(table, told):
-    with pytest.raises(BadConfig, match=told):
+def test_what_cannot_be_is_refused_before_anything_runs(table, message):
+    with pytest.raises(BadConfig, match=message):
         plan_of(table)
 
 
@@ -107,9 +110,20 @@ def test_the_plan_needs_no_tensor_library():
         "SweepConfig(); LotteryConfig();"
         "import json; print(json.dumps([name for name in ('torch', 'numpy', 'scipy') if name in sys.modules]))"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert json.loads(told.stdout) == []
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert json.loads(done.stdout) == []
 
 
 def test_the_small_base_is_one_of_the_known_ones():
     assert plan_of({}).base == small()
+
+
+def test_a_plan_may_name_the_one_runner():
+    assert plan_of({"runner": "local"}) == plan_of({})
+
+
+@pytest.mark.parametrize(("config", "name"), [(SweepConfig(), "sweep-small"), (LotteryConfig(), "lottery-small")])
+def test_runs_that_are_stored_go_on(config, name):
+    """The stored form of the defaults is that of the Runs kept with the documentation, which name their runner."""
+    run = json.loads((Path(__file__).parents[3] / "docs" / "results" / name / "run.json").read_text(encoding="utf-8"))
+    assert json.loads(json.dumps(config.stored)) == run["config"]

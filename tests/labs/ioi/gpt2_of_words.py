@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from micrographia.labs.ioi.published.prompts import EIGHT, NAMES, OBJECTS, PLACES, TEMPLATES
+from micrographia.labs.ioi.gpt2_prompts import EIGHT, NAMES, OBJECTS, PLACES, TEMPLATES
 
 
 def vocabulary() -> list[str]:

@@ -10,28 +10,27 @@ import sys
 
 import pytest
 
+from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig
 from micrographia.core.runtime import generator
 from micrographia.labs.ioi.config import (
     FREE,
-    LEARNING,
     LONGEST_PROMPT,
     PRESETS,
-    TRAINING,
     Config,
     paper,
     preset_of,
     quick,
     tiny,
 )
+from micrographia.labs.ioi.grammar import BEHAVIOURS
 from micrographia.labs.ioi.task import prompt_pairs
-from micrographia.labs.ioi.templates import BEHAVIOURS
 
 
 @pytest.mark.parametrize("make", PRESETS.values(), ids=PRESETS)
 def test_a_config_survives_json_and_is_a_value(make):
     config = make()
-    again = Config(**json.loads(json.dumps(dataclasses.asdict(config))))
+    again = with_fields(quick(), **json.loads(json.dumps(flat(config))))
     assert again == config
     assert hash(again) == hash(config)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -50,12 +49,12 @@ def test_a_preset_keeps_its_name_whatever_is_free(make):
     training = {"plan": "plain", "eval_every": 9, "snapshots": 11, "checkpoint_every": 13, "seeds": 5}
     assert free.keys() | training.keys() == set(FREE)
     free |= {} if make().model else training
-    assert preset_of(make()) == preset_of(dataclasses.replace(make(), **free)) == make.__name__
+    assert preset_of(make()) == preset_of(with_fields(make(), **free)) == make.__name__
 
 
 def test_any_other_choice_makes_it_custom():
-    assert preset_of(dataclasses.replace(quick(), lr=1e-3)) == "custom"
-    assert preset_of(dataclasses.replace(quick(), model="gpt2-medium", seeds=1)) == "custom"
+    assert preset_of(with_fields(quick(), lr=1e-3)) == "custom"
+    assert preset_of(with_fields(quick(), model="gpt2-medium", seeds=1)) == "custom"
 
 
 @pytest.mark.parametrize(
@@ -74,30 +73,40 @@ def test_any_other_choice_makes_it_custom():
         {"model": "gpt2", "seeds": 2},
         {"model": "gpt2", "seeds": 1, "lr": 1e-4},
         {"model": "gpt2", "seeds": 1, "norm": "rmsnorm"},
+        {"attention": False},
+        {"mlp": False},
     ],
     ids=str,
 )
 def test_a_choice_out_of_range_is_refused_by_name(choice):
     with pytest.raises(BadConfig, match="|".join(choice)):
-        Config(**choice)
+        with_fields(Config(), **choice)
 
 
-def test_what_trains_a_network_is_refused_by_name_beside_a_model_that_is_there():
+def test_what_trains_a_network_is_refused_by_name_beside_a_pretrained_model():
     with pytest.raises(BadConfig, match="not trained: leave out d_model, steps"):
-        Config(model="gpt2", seeds=1, steps=10, d_model=8)
-    assert not set(TRAINING) & {*FREE, "prompts", "pairs", "places", "least", "model"}
-    assert {field.name for field in dataclasses.fields(Config)} == {
-        *TRAINING, *FREE, "prompts", "pairs", "places", "least", "model",
-    }  # fmt: skip
+        with_fields(Config(), model="gpt2", seeds=1, steps=10, d_model=8)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(flat(Config()).keys() - {*FREE, "model", "prompts", "pairs", "places", "seeds"})
+)
+def test_every_choice_about_training_is_refused_beside_a_model(name):
+    value = flat(Config())[name]
+    others = {"act": "relu", "norm": "none", "positions": "learned", "plan": "plain"}
+    other = others.get(
+        name, not value if isinstance(value, bool) else value * 0.5 if isinstance(value, float) else 2 * value
+    )
+    with pytest.raises(BadConfig, match=f"pretrained model is not trained: leave out {name}"):
+        with_fields(paper(), **{name: other})
 
 
 @pytest.mark.parametrize(
     "choice", [{"least": 0.5}, {"plan": "plain"}, {"eval_every": 9}, {"snapshots": 3}, {"checkpoint_every": 9}], ids=str
 )
-def test_what_follows_a_training_is_refused_beside_a_model_that_is_there(choice):
-    assert choice.keys() <= set(LEARNING)
+def test_what_follows_a_training_is_refused_beside_a_pretrained_model(choice):
     with pytest.raises(BadConfig, match=f"leave out {next(iter(choice))}"):
-        dataclasses.replace(paper(), **choice)
+        with_fields(paper(), **choice)
 
 
 @pytest.mark.parametrize(

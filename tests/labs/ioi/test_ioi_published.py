@@ -1,17 +1,16 @@
 """The published analysis of GPT-2 small, on a miniature of its shape with random weights: machinery, not findings."""
 
-import dataclasses
-
 import gpt2_of_words
 import pytest
 import torch
 
+from micrographia.core.config import with_fields
 from micrographia.core.errors import BadConfig, BadPrompt
 from micrographia.core.pretrained.load import load
 from micrographia.core.runtime import generator
 from micrographia.core.tokens import ids_of
+from micrographia.labs.ioi import gpt2, gpt2_prompts
 from micrographia.labs.ioi.config import paper, preset_of
-from micrographia.labs.ioi.published import circuit, prompts, study
 from micrographia.labs.ioi.run import run
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -29,8 +28,12 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def groups(model):
-    words, draw = prompts.usable(model), generator(0)
-    return [prompts.group(model, template, order, 3, words, draw) for template in (0, 6) for order in prompts.ORDERS]
+    words, draw = gpt2_prompts.usable(model), generator(0)
+    return [
+        gpt2_prompts.group(model, template, order, 3, words, draw)
+        for template in (0, 6)
+        for order in gpt2_prompts.ORDERS
+    ]
 
 
 def text_of(model, row):
@@ -38,8 +41,8 @@ def text_of(model, row):
 
 
 def test_there_are_fifteen_templates_in_two_orders():
-    assert len(prompts.TEMPLATES) == 15
-    assert all(text.count("[B]") == 2 and text.count("[A]") == 2 for text in prompts.TEMPLATES)
+    assert len(gpt2_prompts.TEMPLATES) == 15
+    assert all(text.count("[B]") == 2 and text.count("[A]") == 2 for text in gpt2_prompts.TEMPLATES)
 
 
 def test_every_prompt_holds_io_once_and_s_twice_and_asks_for_io(groups):
@@ -65,7 +68,7 @@ def test_the_orders_exchange_the_names_of_the_first_clause(groups):
 
 
 def test_the_eight_prompts_come_in_pairs_that_exchange_their_answers(model):
-    pairs = prompts.eight_prompts(model)
+    pairs = gpt2_prompts.eight_prompts(model)
     assert len(pairs) == 8
     assert (ids_of(pairs.clean)[:, 0] == 0).all()
     assert torch.equal(ids_of(pairs.clean)[0::2], ids_of(pairs.corrupt)[1::2])
@@ -74,23 +77,23 @@ def test_the_eight_prompts_come_in_pairs_that_exchange_their_answers(model):
 
 
 def test_the_circuit_has_26_heads_at_the_positions_of_their_roles(groups):
-    parts = circuit.published(groups[0])
+    parts = gpt2.published(groups[0])
     assert len(parts) == 26
     at_end = {(p.node.site.layer, p.node.head) for p in parts if p.pos == groups[0].roles["END"]}
-    assert at_end == {h for role in circuit.HEADS for h in circuit.HEADS[role] if circuit.WHERE[role] == "END"}
+    assert at_end == {h for role in gpt2.HEADS for h in gpt2.HEADS[role] if gpt2.WHERE[role] == "END"}
     assert {p.pos for p in parts} == {groups[0].roles[name] for name in ("END", "S2", "S1+1")}
 
 
 def test_random_circuits_are_as_large_and_other(groups):
-    drawn = circuit.by_chance(groups[0], generator(0))
+    drawn = gpt2.by_chance(groups[0], generator(0))
     assert len(drawn) == 26
-    assert drawn != circuit.published(groups[0])
+    assert drawn != gpt2.published(groups[0])
 
 
 def test_a_model_that_knows_no_names_is_refused(tmp_path):
     few = ["<bos>", "<pad>", "Mary", "John", "store", "drink"]
     with pytest.raises(BadPrompt, match="three names"):
-        prompts.usable(load(str(gpt2_of_words.save(tmp_path / "few", n_layer=1, n_head=2, words=few))))
+        gpt2_prompts.usable(load(str(gpt2_of_words.save(tmp_path / "few", n_layer=1, n_head=2, words=few))))
 
 
 def test_a_model_without_a_tokenizer_is_refused(tmp_path):
@@ -98,13 +101,13 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path):
 
     bare = miniature.save_gpt2(tmp_path / "bare", tokenizer=False)
     with pytest.raises(BadConfig, match="no tokenizer"):
-        study.loaded(dataclasses.replace(paper(), model=str(bare)), lambda event: None)
+        gpt2.loaded(with_fields(paper(), model=str(bare)), lambda event: None)
 
 
 def test_a_model_of_another_shape_is_studied_without_the_published_heads(tmp_path):
     other = load(str(gpt2_of_words.save(tmp_path / "other", n_layer=2, n_head=2)))
-    assert not circuit.has_it(other)
-    assert "2 layers of 2" in study.alone(other, [], None, generator(0))["note"]
+    assert not gpt2.has_circuit(other)
+    assert "2 layers of 2" in gpt2.circuit_alone(other, [], None, generator(0))["note"]
 
 
 def test_eight_prompts_that_a_tokenizer_cannot_line_up_are_left_out(tmp_path):
@@ -112,35 +115,35 @@ def test_eight_prompts_that_a_tokenizer_cannot_line_up_are_left_out(tmp_path):
     words = [word for word in gpt2_of_words.vocabulary() if word not in ("Dan", "Sid")]
     unknown = load(str(gpt2_of_words.save(tmp_path / "names", n_layer=1, n_head=2, words=words)))
     nothing = {"eight_prompts": None}
-    assert study.eight(unknown) == nothing
+    assert gpt2.eight(unknown) == nothing
     longer = [("When {0} and {1} went to the shops, {S} gave the bag to", ("John", "Mary"))]
     longer += [("{0} and {1} went, {S} gave to", ("Tom", "James"))]
     known = load(str(gpt2_of_words.save(tmp_path / "known", n_layer=1, n_head=2)))
-    assert study.eight(known) != nothing
+    assert gpt2.eight(known) != nothing
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prompts, "EIGHT", tuple(longer))
-        assert study.eight(known) == nothing
+        patch.setattr(gpt2_prompts, "EIGHT", tuple(longer))
+        assert gpt2.eight(known) == nothing
 
 
 def test_a_model_of_the_same_shape_that_is_not_gpt2_by_name_says_so(model, monkeypatch):
     """The heads of another model of 12 layers of 12 are not those that the paper names."""
-    assert "need not do the same" in study.doubt("another-model-of-this-shape", model)["note"]
-    assert study.doubt("gpt2", model) == {}
-    monkeypatch.setattr(circuit, "has_it", lambda model: False)  # then no circuit was judged
-    assert study.doubt("another-model", model) == {}
+    assert "need not do the same" in gpt2.doubt("another-model-of-this-shape", model)["note"]
+    assert gpt2.doubt("gpt2", model) == {}
+    monkeypatch.setattr(gpt2, "has_circuit", lambda model: False)  # then no circuit was judged
+    assert gpt2.doubt("another-model", model) == {}
 
 
 def test_the_whole_analysis_runs_and_is_judged_at_paper(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "TEMPLATES", prompts.TEMPLATES[:2])
-    monkeypatch.setattr(circuit, "RANDOM", 1)
+    monkeypatch.setattr(gpt2, "TEMPLATES", gpt2_prompts.TEMPLATES[:2])
+    monkeypatch.setattr(gpt2, "RANDOM", 1)
     assert folder.name == "gpt2"
-    config = dataclasses.replace(paper(), model=str(folder), prompts=8, pairs=2, places=6, threads=1)
+    config = with_fields(paper(), model=str(folder), prompts=8, pairs=2, places=6, threads=1)
     found = run(config, out=tmp_path / "run")
     assert found.status == "finished"
     numbers = found.results["published_circuit"]
     assert {"logit_difference", "preferred", "faithfulness", "eight_prompts", "most_for"} <= set(numbers)
     assert len(numbers["most_for"]) == 5
-    assert {figure.kind for figure in found.figures} == {"heatmap", "scatter", "bars"}
+    assert {figure.kind for figure in found.figures} == {"heatmap", "scatter", "bars", "table", "text"}
     measured = {judged.claim.id: judged.measured for judged in found.claims}
     assert measured["gpt2-circuit"] == numbers["faithfulness"]
     assert all(judged.verdict == "not run" for judged in found.claims)  # other choices than the preset's
@@ -150,7 +153,7 @@ def test_the_whole_analysis_runs_and_is_judged_at_paper(folder, tmp_path, monkey
     assert one["low"] == one["median"] == one["high"]  # of one network
     assert numbers["heads"] == 26
     assert "note" not in numbers
-    assert any("The 26 published heads" in sentence for sentence in found.results["summary"])
+    assert found.results["title"].endswith(": gpt2")
 
 
 @pytest.mark.parametrize(
@@ -166,4 +169,4 @@ def test_the_whole_analysis_runs_and_is_judged_at_paper(folder, tmp_path, monkey
     ],
 )
 def test_claims_about_gpt2_are_judged_wherever_its_weights_lie(name, preset):
-    assert preset_of(dataclasses.replace(paper(), model=name)) == preset
+    assert preset_of(with_fields(paper(), model=name)) == preset

@@ -6,10 +6,8 @@ from torch import Generator
 
 from micrographia.core.errors import BadConfig
 from micrographia.labs.ioi.config import LONGEST_PROMPT
-from micrographia.labs.ioi.grammar import IDS, WORDS
+from micrographia.labs.ioi.grammar import BEHAVIOURS, BOS, IDS, NAMES, PARTS, TEMPLATES, WORDS
 from micrographia.labs.ioi.task import CORRUPTIONS, ROLES, prompt_pairs
-from micrographia.labs.ioi.templates import BEHAVIOURS, TEMPLATES
-from micrographia.labs.ioi.words import BOS, NAMES, PARTS
 
 N = 300
 ALL = [(behaviour, name) for behaviour, named in CORRUPTIONS.items() for name in named]

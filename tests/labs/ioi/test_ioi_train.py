@@ -1,6 +1,5 @@
 """A training is a function of its config: stopped and resumed, or on either plan, it writes what it writes alone."""
 
-import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -8,28 +7,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from micrographia.core.errors import Interrupted, MicrographiaError, NonFiniteLoss
+from micrographia.core.config import flat, with_fields
+from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Note, Progress, silent
+from micrographia.core.lab import for_each_network, raise_failed
 from micrographia.core.runtime import settings
 from micrographia.core.small.trained import load_trained
 from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder, load_run, read_metrics, read_tensors
 from micrographia.core.store.checkpoints import snapshots
-from micrographia.core.tasks import Done, Task
 from micrographia.labs.ioi.config import Config, tiny
-from micrographia.labs.ioi.grammar import WORDS
-from micrographia.labs.ioi.seeds import raise_if_failed, train_seed, train_seeds
-from micrographia.labs.ioi.templates import BEHAVIOURS
-from micrographia.labs.ioi.train import architecture, network_at, snapshot_steps, train_network
+from micrographia.labs.ioi.grammar import BEHAVIOURS, WORDS
+from micrographia.labs.ioi.train import architecture, snapshot_steps, train, train_network
 
 
 def smallest(**changes) -> Config:
     small = {"rows": 4, "steps": 24, "eval_every": 8, "checkpoint_every": 8, "prompts": 4, "seeds": 1}
-    return dataclasses.replace(tiny(), **{**small, **changes})
+    return with_fields(tiny(), **{**small, **changes})
 
 
 def folder_of(path: Path, config: Config, *, resume: bool = False) -> RunFolder:
-    stored = dataclasses.asdict(config)
+    stored = flat(config)
     return RunFolder.open(path, lab="ioi", preset="custom", config=stored, provenance={"threads": 1}, resume=resume)
 
 
@@ -81,9 +79,9 @@ def test_the_run_opens_as_a_model_with_its_words(whole):
     model = load_trained(whole[0])
     assert model.tokenizer is not None
     assert model.tokenizer.encode("When Mary and John") == [WORDS.index(w) for w in ["When", "Mary", "and", "John"]]
-    with folder_of(whole[0], smallest(), resume=True) as folder:
-        assert torch.equal(network_at(smallest(), folder).weights.W_E, model.weights.W_E)
-        assert not torch.equal(network_at(smallest(), folder, 0).weights.W_E, model.weights.W_E)
+    kept = weights(whole[0])
+    assert torch.equal(kept[max(kept)]["embed.W_E"], model.weights.W_E)
+    assert not torch.equal(kept[0]["embed.W_E"], model.weights.W_E)
 
 
 @pytest.mark.parametrize("at", [8, 13])
@@ -132,25 +130,16 @@ def test_a_loss_that_explodes_names_the_step_and_the_last_good_checkpoint(tmp_pa
 def test_a_seed_is_a_finished_run_of_its_own(tmp_path):
     out = tmp_path / "seed"
     config = smallest(seed=3)
-    assert train_seed(config, str(out)) == str(out)
+    assert train(config, str(out)) == str(out)
     done = load_run(out)
     assert (done.status, done.lab, done.config["seed"]) == ("finished", "ioi", 3)
     assert {f"{behaviour}_accuracy" for behaviour in BEHAVIOURS} <= set(done.results)
     assert len(read_metrics(out)["step"]) == 25
-    assert train_seed(config, str(out)) == str(out)  # not trained again
+    assert train(config, str(out)) == str(out)  # not trained again
 
 
-def test_seeds_train_in_processes_and_are_what_they_are_alone(whole, tmp_path):
-    found = train_seeds(smallest(seeds=2), tmp_path, workers=1)
-    assert list(found) == [0, 1]
-    assert same(weights(found[0]), weights(whole[0]))
-    assert not same(weights(found[1]), weights(whole[0]))
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [("Interrupted: asked", Interrupted), ("NonFiniteLoss: at 3", NonFiniteLoss), ("OSError: x", MicrographiaError)],
-)
-def test_a_workers_failure_keeps_its_kind(text, kind):
-    with pytest.raises(kind, match="seed 4: "):
-        raise_if_failed(Done(Task("seed 4", print), error=f"{text}\nTraceback ..."))
+def test_networks_train_in_processes_and_are_what_they_are_alone(whole, tmp_path):
+    configs = {f"seed-{seed}": smallest(seed=seed) for seed in (0, 1)}
+    raise_failed(for_each_network(train, configs, tmp_path, workers=1))
+    assert same(weights(tmp_path / "seed-0"), weights(whole[0]))
+    assert not same(weights(tmp_path / "seed-1"), weights(whole[0]))

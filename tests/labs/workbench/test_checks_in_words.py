@@ -1,4 +1,4 @@
-"""What the exact check of an attribution hands on: whole Sites at once, and the strongest places without a table."""
+"""What the exact check of an attribution finds: whole Sites at once, and the strongest places without a table."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def by_place(done):
     return {row["place"]: row for row in done.results["places"]}
 
 
-def test_whole_sites_are_told_beside_the_sum_of_their_places(trained, tmp_path):
+def test_whole_sites_stand_beside_the_sum_of_their_places(trained, tmp_path):
     asked = Attribute(target=target(trained), prompts=INLINE, sites="L*.z, L*.resid_pre", verify=500, mode="denoise")
     done = run(asked, out=tmp_path / "a")
     rows = {row["what"]: row for row in done.results["wholes"]}

@@ -6,7 +6,7 @@ import pytest
 
 from micrographia.core.errors import BadPrompt
 from micrographia.core.prompts import PairText
-from micrographia.labs.workbench.prompt_file import read_pairs, read_texts
+from micrographia.labs.workbench.prompts import read_pairs, read_texts
 
 ROWS = [
     {"clean": "Mary, and John", "corrupt": "John, and Mary", "answer": " Mary", "wrong": " John"},

@@ -16,8 +16,8 @@ from micrographia.labs.workbench.config import (
     Prompts,
     Target,
     Trace,
-    axes_of,
     kind_of,
+    modes_of,
     names,
     read_question,
     stored,
@@ -62,9 +62,9 @@ def test_names_are_parted_by_commas():
     assert names(" L*.z ,L5.mlp_out,, ") == ("L*.z", "L5.mlp_out")
 
 
-def test_each_layer_is_a_place_of_its_own_unless_they_go_together():
-    assert axes_of(Patch(target=TARGET, prompts=PROMPTS, by="head,pos")) == ("layer", "head", "pos")
-    assert axes_of(Patch(target=TARGET, prompts=PROMPTS, by="pos", together=True)) == ("pos",)
+@pytest.mark.parametrize(("mode", "modes"), [("noise", ("noise",)), ("both", ("denoise", "noise"))])
+def test_both_stands_for_two_directions(mode, modes):
+    assert modes_of(Patch(target=TARGET, prompts=PROMPTS, mode=mode)) == modes
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_each_layer_is_a_place_of_its_own_unless_they_go_together():
         (lambda: Target(model="gpt2", threads=0), "threads"),
         (lambda: read_question({"question": "guess"}), "'guess'"),
         (lambda: read_question({"question": "patch", "model": "gpt2", "site": "x"}), "site"),
-        (lambda: read_question({"question": "trace", "model": "gpt2"}), "prompt, subject"),
+        (lambda: read_question({"question": "trace", "model": "gpt2"}), "trace lacks prompt"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(make, says):

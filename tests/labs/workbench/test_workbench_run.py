@@ -7,17 +7,16 @@ import pytest
 import torch
 
 from micrographia.core.edits import put
+from micrographia.core.effects import effect_map, largest
 from micrographia.core.errors import BadConfig, BadPrompt, RunExists, UserError
-from micrographia.core.metrics import kl, logit, logit_difference, prob
+from micrographia.core.metrics import logit_difference
 from micrographia.core.prompts import PairText, from_texts
 from micrographia.core.small.trained import load_trained
 from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.labs.workbench import edges, words
 from micrographia.labs.workbench.config import Attribute, Circuit, Patch, Prompts, Target, Trace, stored
-from micrographia.labs.workbench.effects import grid, strongest
-from micrographia.labs.workbench.prompts import Ends
 from micrographia.labs.workbench.run import run
-from micrographia.labs.workbench.trace import positions_of
+from micrographia.methods.tracing import positions_of
 from miniature import CLEAN, CORRUPT, pairs_file
 
 INLINE = Prompts(clean=CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John")
@@ -83,8 +82,8 @@ def test_the_results_say_what_was_asked_and_read(patched):
     assert (done.lab, done.preset, done.status, done.claims) == ("workbench", "patch", "finished", ())
     assert done.results["n_prompts"] == 2
     assert done.results["prompts"][0]["corrupt_tokens"][10] == "Mary"
-    assert "2 prompt pairs" in done.results["summary"][0]
-    assert any("Noising" in sentence for sentence in done.results["explanation"])
+    assert (done.results["title"], done.results["subtitle"]) == ("Patching trained", "2 prompt pairs, float32")
+    assert set(words.explanation(("denoise", "noise"))) <= set(done.results["explanation"])
     assert {"rank, denoise", "rank, noise"} <= done.results["other_metrics"][0].keys()
     assert not verify(done.path)
 
@@ -113,52 +112,16 @@ def test_prompts_without_a_gap_are_refused(trained, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-ONE = torch.zeros(1, dtype=torch.long)
-METRICS = {
-    "difference": logit_difference(ONE, ONE),
-    "logit": logit(ONE),
-    "prob": prob(ONE),
-    "kl": kl(torch.zeros(1, 2)),
-}
-
-
-def ends_of(metric, clean, corrupt):
-    return Ends(METRICS[metric], torch.tensor([clean]), torch.tensor([corrupt]))
-
-
-@pytest.mark.parametrize(
-    ("metric", "clean", "corrupt", "says"),
-    [("difference", 1.0, 2.0, ["do not stand above"]), ("difference", -1.0, -2.0, ["prefers the wrong answer"]),
-     ("difference", -2.0, -1.95, ["do not stand above", "prefers the wrong answer", "tiny"]),
-     ("logit", -3.0, -3.05, ["tiny, below 0.1 logits"]), ("prob", 0.012, 0.005, ["tiny, below 0.01 probability"]),
-     ("kl", 0.5, 0.0, ["do not stand below"])],
-)  # fmt: skip
-def test_a_gap_that_means_nothing_is_warned_of(metric, clean, corrupt, says):
-    ends = ends_of(metric, clean, corrupt)
-    found = words.doubts(ends)
-    assert len(found) == len(says)
-    assert all(text in told for text, told in zip(says, found))
-    assert words.opening(ends, 1)[1].startswith("Warning")
-
-
-@pytest.mark.parametrize(
-    ("metric", "clean", "corrupt"),
-    [("difference", 2.0, -1.0), ("logit", -3.0, -5.0), ("prob", 0.4, 0.1), ("kl", 0.0, 2.0)],
-)
-def test_a_gap_that_means_something_is_not(metric, clean, corrupt):
-    assert words.opening(ends_of(metric, clean, corrupt), 1) == [words.baselines(ends_of(metric, clean, corrupt), 1)]
-
-
 def test_where_the_gap_means_nothing_no_place_is_explained(trained, tmp_path):
     """Of a question and the same with its prompts swapped, one at least has the gap the wrong way round."""
     sides = (CLEAN, CORRUPT), (CORRUPT, CLEAN)
     asked = [Prompts(clean=one, corrupt=other, answer="Mary", wrong="John") for one, other in sides]
     runs = [run(Patch(target=target(trained), prompts=p), out=tmp_path / f"r{i}") for i, p in enumerate(asked)]
-    warned = [any(said.startswith("Warning") for said in done.results["summary"]) for done in runs]
-    assert any(warned)
-    for done, bad in zip(runs, warned):
-        assert any("of the gap, noising it" in said for said in done.results["explanation"]) is not bad
-        assert (words.NOT_EXPLAINED in done.results["explanation"]) is bad
+    shown = [words.NOT_EXPLAINED not in done.results["explanation"] for done in runs]
+    assert not all(shown)
+    for done, explained in zip(runs, shown):
+        own = len(done.results["explanation"]) - len(words.explanation(("denoise", "noise")))
+        assert own >= 4 if explained else own == 1  # a sentence for each of the four strongest places at least
 
 
 @pytest.mark.parametrize(("kind", "option"), [(Patch, "--metrics"), (Attribute, "--metric"), (Circuit, "--metric")])
@@ -189,16 +152,16 @@ def test_an_interrupted_question_begins_anew(trained, tmp_path):
 def test_every_grid_has_its_picture(trained, tmp_path, sites, by, kind):
     question = Patch(target=target(trained), prompts=INLINE, sites=sites, by=by, mode="denoise")
     done = run(question, out=tmp_path / "r")
-    assert done.figures[0].kind == kind
+    assert next(figure for figure in done.figures if figure.group == "In pictures").kind == kind
 
 
-def test_replacing_by_a_reference_is_said(gpt2, tmp_path):
+def test_the_summary_names_the_reference_of_a_replacement(gpt2, tmp_path):
     (tmp_path / "reference.txt").write_text(f"{CLEAN}\n{CORRUPT}\n", encoding="utf-8")
     question = Patch(
         target=target(gpt2), prompts=INLINE, replace="mean", reference=str(tmp_path / "reference.txt"), by="layer"
     )
     done = run(question, out=tmp_path / "r")
-    assert any("mean" in sentence and "defines what was asked" in sentence for sentence in done.results["summary"])
+    assert "the mean over 2 reference prompts" in done.results["summary"][-1]
 
 
 def test_attribution_is_checked_exactly(trained, tmp_path):
@@ -222,7 +185,7 @@ def test_attribution_is_checked_exactly(trained, tmp_path):
 def test_without_a_check_the_summary_says_so(gpt2, tmp_path):
     question = Attribute(target=target(gpt2), prompts=INLINE, sites="L*.neurons", verify=0, method="relp")
     done = run(question, out=tmp_path / "r")
-    assert "Nothing was checked" in done.results["summary"][-1]
+    assert done.results["summary"][-1] == words.UNCHECKED
     assert done.results["calibration"] == []
 
 
@@ -235,13 +198,12 @@ def test_edges_become_a_graph_and_are_checked(trained, tmp_path):
     assert len(read_metrics(done.path)["writer"]) == done.results["method"]["places"]
 
 
-def test_a_circuit_that_leaves_nothing_out_says_that_it_is_the_whole_model(trained, tmp_path):
+def test_a_circuit_that_leaves_nothing_out_is_compared_with_nothing(trained, tmp_path):
     asked = {"target": target(trained), "prompts": INLINE, "null": 2, "minimal": False}
-    told = run(Circuit(**asked, n=500), out=tmp_path / "n").results["summary"][-1]
-    assert "is the whole model" in told
-    assert "smaller n" in told
-    small = run(Circuit(**asked, n=1), out=tmp_path / "one").results["summary"]
-    assert not any("whole model" in sentence for sentence in small)
+    whole, small = (run(Circuit(**asked, n=n), out=tmp_path / str(n)).results for n in (500, 1))
+    assert whole["circuit"]["members"] == whole["circuit"]["of"]
+    assert "smaller n" in whole["summary"][-1]
+    assert len(small["summary"]) == len(whole["summary"]) + 2  # alone, at random, with members removed
 
 
 def test_a_trace_follows_the_models_own_answer(gpt2, tmp_path):
@@ -259,12 +221,11 @@ def test_a_trace_follows_the_models_own_answer(gpt2, tmp_path):
     assert any("*" in name for name in figures["trace"].data["y_names"])
 
 
-def test_a_trace_says_what_there_is_to_say_of_its_blur(gpt2, tmp_path):
+def test_a_blur_that_does_little_is_reported(gpt2, tmp_path):
     twice = Trace(target=target(gpt2), prompt=f"{CLEAN} Mary", subject="Mary", samples=2, window=8, noise=1e-6)
     done = run(twice, out=tmp_path / "r")
-    assert any("stands in the prompt" in sentence for sentence in done.results["summary"])
-    assert "there is little to bring back" in done.results["summary"][-1]
-    assert "A window spans all layers" in next(f for f in done.figures if f.name == "trace").caption
+    assert len(done.results["summary"]) == 3  # the blur, that the subject occurs twice, and that the blur does little
+    assert "--window" in next(figure for figure in done.figures if figure.name == "trace").caption
 
 
 def test_a_subject_is_found_where_it_stands_first_also_in_parts_of_words():
@@ -279,8 +240,8 @@ def test_a_subject_is_found_where_it_stands_first_also_in_parts_of_words():
 
 def test_the_strongest_places_leave_out_what_does_nothing():
     raw = {"denoise": np.array([[0.0, -2.0, 1.0, 1e-9]])}
-    only = grid("z", ("layer",), (4,), (3, 4, 5, 6), raw, gap=-2.0)
-    assert [only.name(flat) for _, flat in strongest([only], 10)] == ["L4.z", "L5.z"]
+    only = effect_map("z", ("layer",), (4,), (3, 4, 5, 6), raw, gap=-2.0)
+    assert [only.name(flat) for _, flat in largest([only], 10)] == ["L4.z", "L5.z"]
     assert only.shares["denoise"].tolist() == [0.0, 1.0, -0.5, -5e-10]
 
 
@@ -292,8 +253,10 @@ def test_a_circuit_is_judged_beside_its_ablation_and_random_ones(trained, tmp_pa
     assert (found["members"], found["ablation"]) == (4, "zeros")
     gap = found["score_of_the_model"] - found["score_of_nothing"]
     assert found["faithfulness"] == pytest.approx((found["score_alone"] - found["score_of_nothing"]) / gap, rel=1e-3)
-    assert "zeros" in " ".join(done.results["summary"])
-    assert [figure.kind for figure in done.figures] == ["graph", "lines", "bars"]
+    pictures = [figure for figure in done.figures if figure.group == "In pictures"]
+    assert [figure.kind for figure in pictures] == ["graph", "lines", "bars"]
+    (table,) = [figure for figure in done.figures if figure.name == "circuit"]
+    assert dict(map(tuple, table.data["rows"]))["metric of the circuit alone"] == found["score_alone"]
     assert sum(read_metrics(done.path)["chosen"]) == 4
 
 
@@ -321,4 +284,43 @@ def test_of_many_edges_the_strongest_of_each_mode_are_written_out(trained, tmp_p
     assert few["places"] == every[:5]
     for verb in ("restored", "destroyed"):
         largest = max(abs(row[verb]) for row in every)
-        assert any(f"{verb} {row[verb]:.1%}" in " ".join(few["summary"]) for row in every if abs(row[verb]) == largest)
+        assert any(row["place"] in " ".join(few["summary"]) for row in every if abs(row[verb]) == largest)
+
+
+def test_the_tables_hold_what_the_results_hold(patched):
+    _, done = patched
+    tables = {figure.name: figure for figure in done.figures if figure.kind == "table"}
+    assert tables.keys() == {"baselines", "top", "other-metrics", "prompts", "tokens"}
+    assert [name for name, figure in tables.items() if figure.essential] == ["baselines", "top"]
+    assert tables["top"].data["columns"] == ["place", "token", "restored", "change", "SD", "destroyed", "change", "SD"]
+    first = done.results["top"][0]
+    assert tables["top"].data["rows"][0][2:5] == [first["restored"], first["denoise_change"], first["denoise_sd"]]
+    assert tables["baselines"].data["rows"][0][:3] == [
+        "logit difference",
+        "logits",
+        done.results["baselines"][0]["clean"],
+    ]
+    assert tables["tokens"].data["highlight"] == [10]
+    names = [figure.name for figure in done.figures]
+    assert names.index("top") < names.index("explanation") < names.index("z") < names.index("prompts")
+
+
+def test_edges_are_drawn_in_both_directions(trained, tmp_path):
+    question = Attribute(target=target(trained), prompts=INLINE, method="edges", verify=0)
+    graphs = [figure for figure in run(question, out=tmp_path / "r").figures if figure.kind == "graph"]
+    assert [figure.name for figure in graphs] == ["edges-denoise", "edges-noise"]
+
+
+def test_places_patched_in_both_directions_are_explained_beside_their_estimate(gpt2, tmp_path):
+    explained = []
+    for i, swapped in enumerate((False, True)):
+        sides = (CORRUPT, CLEAN) if swapped else (CLEAN, CORRUPT)
+        prompts = Prompts(clean=sides[0], corrupt=sides[1], answer="Mary", wrong="John")
+        question = Attribute(target=target(gpt2), prompts=prompts, sites="L*.resid_pre", metric="log-prob", verify=100)
+        done = run(question, out=tmp_path / str(i))
+        explained.append(len(done.results["explanation"]) > len(words.explanation(("denoise", "noise"))))
+        calibration = {each["mode"]: each for each in done.results["calibration"]}
+        assert calibration["denoise"]["missed"]["of"] + calibration["denoise"]["n_top"] == 2 * 5  # before: all the same
+        (flags,) = [figure for figure in done.figures if figure.name == "flags"]
+        assert flags.data["paragraphs"] == done.results["flags"]
+    assert any(explained)

@@ -274,7 +274,7 @@ def test_a_score_can_be_handed_on_instead_of_kept():
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
     order: list[Site] = []
     found = attribution_patching(
-        model, pairs, metric_of(pairs), "L*.neurons", give=lambda site, score: order.append(site)
+        model, pairs, metric_of(pairs), "L*.neurons", on_score=lambda site, score: order.append(site)
     )
     assert not found.scores
     assert order == [Site("neurons", 1), Site("neurons", 0)]  # as the backward pass comes by

@@ -94,5 +94,5 @@ def test_the_default_is_what_is_used(monkeypatch):
 
 def test_what_meets_all_pairs_at_once_is_not_grouped():
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
-    with pytest.raises(UserError, match="meets all pairs at once"):
+    with pytest.raises(UserError, match="needs all pairs at once"):
         attribute(model, pairs, metric_of(pairs), SITES, prompts_at_once=1, edits=[zero("L0.mlp_out")])

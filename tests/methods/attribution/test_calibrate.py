@@ -143,7 +143,7 @@ def test_the_interval_is_a_bootstrap_over_prompts():
     assert same.low < same.high < 1 + 1e-9
     constant, _ = agreement(x, np.zeros((30, 6)), np.ones(30), generator=seeded(), draws=20)
     assert math.isnan(constant.value)
-    assert trust(constant.value) == "cannot be judged, for nothing varied"
+    assert trust(constant.value) == "cannot be judged, since nothing varied"
 
 
 class TwoWires(LinearModel):
@@ -279,7 +279,7 @@ def test_the_slope_is_the_effect_per_estimate_and_is_said_where_it_is_far_from_o
     x = np.array([[1.0, 3.0], [0.0, 0.0], [-1.0, -1.0]])
     assert slope(x, 2.2 * x + 1, np.array([1.0, 5.0, 2.0])) == pytest.approx(2.2)
     assert math.isnan(slope(np.ones((3, 2)), x, np.ones(3)))
-    assert trust(0.97, 2.16) == "follow the exact effects closely, though effects are about 2.2 times what is estimated"
+    assert trust(0.97, 2.16) == "follow the exact effects closely, though effects are about 2.2 times the estimates"
     assert "0.5 times" in trust(0.7, 0.5)
     for pearson, ratio in [(0.97, 1.1), (0.97, 0.9), (0.97, math.nan), (0.3, 3.0)]:
         assert "times" not in trust(pearson, ratio)

@@ -10,8 +10,8 @@ from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.graph import Node, graph_of
 from micrographia.core.metrics import logit_difference
 from micrographia.core.sites import Site
-from micrographia.labs.ioi.planted.planted import GAIN
-from micrographia.labs.ioi.planted.theory import PLANTED
+from micrographia.labs.planted.planted import GAIN
+from micrographia.labs.planted.theory import PLANTED
 from micrographia.methods.attribution.edges import edge_attribution
 from micrographia.methods.circuits.ablate import edges_alone, nodes_alone
 from micrographia.methods.circuits.judge import (

@@ -10,7 +10,7 @@ from micrographia.methods.fourier import ablations as table
 from micrographia.methods.fourier.ablations import NeuronCuts, ablations, key_components, without
 from micrographia.methods.fourier.excluded import excluded_loss
 from micrographia.methods.fourier.losses import losses
-from micrographia.methods.fourier.replacements import Row, Table
+from micrographia.methods.fourier.replacements import ReplacementTable, Row
 from micrographia.methods.fourier.spectra import two_d_coefficients
 
 N, M, KEYS = 11, 30, [2, 5]
@@ -53,7 +53,7 @@ def test_key_directions_are_kept_alone_or_taken_out():
 
 def test_taking_the_key_directions_out_leaves_w_l_nothing_to_read_at_the_key_frequencies():
     neurons, W_L, logits = network()
-    cut = NeuronCuts(Table(logits, None), neurons, W_L)
+    cut = NeuronCuts(ReplacementTable(logits, None), neurons, W_L)
     key_rows = fourier_basis(N)[rows_of_frequencies(KEYS, N)]
     written = (neurons @ W_L - cut.through(cut.space(KEYS))) @ key_rows.T
     assert written.abs().max() < 1e-9
@@ -61,7 +61,7 @@ def test_taking_the_key_directions_out_leaves_w_l_nothing_to_read_at_the_key_fre
 
 def test_controls_beside_the_key_directions_change_nothing_at_the_key_frequencies():
     neurons, W_L, logits = network()
-    cut = NeuronCuts(Table(logits, None), neurons, W_L)
+    cut = NeuronCuts(ReplacementTable(logits, None), neurons, W_L)
     space = cut.space([1, 3], beside=cut.space(KEYS))
     assert space.shape == (M, 4)
     torch.testing.assert_close(space.T @ space, torch.eye(4, dtype=torch.float64))
@@ -91,7 +91,7 @@ def test_dependent_directions_count_once():
     neurons, W_L, logits = network()
     flat = W_L.clone()
     flat[:] = W_L[0]
-    cut = NeuronCuts(Table(logits, None), neurons, flat)
+    cut = NeuronCuts(ReplacementTable(logits, None), neurons, flat)
     assert cut.space(KEYS).shape == (M, 1)
 
 

@@ -104,7 +104,7 @@ def test_the_words_name_frequencies_neurons_and_what_is_left_out():
     n = 11
     neurons = draw(n, n, 4)
     said = " ".join(sentences(read_algorithm(draw(n, n, n), [2, 5], neurons=neurons, W_L=draw(4, n)), "11"))
-    for part in ("k = 2, 5", "c = a + b mod 11", "Of 4 neurons", "of the logits' variance", "the rest goes round"):
+    for part in ("k = 2, 5", "c = a + b mod 11", "Of 4 neurons", "of the logits' variance", "the rest bypasses"):
         assert part in said
     assert "neurons, these" not in " ".join(sentences(read_algorithm(draw(n, n, n), [2]), "11"))
 

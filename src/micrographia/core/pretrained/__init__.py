@@ -1,6 +1,6 @@
-"""Any unmodified Hugging Face model as a Model: the only place that knows transformers and the Hub.
+"""Any unmodified Hugging Face model as a Model: the only package that uses transformers and the Hub.
 
-`load` finds a model, `Pretrained` runs it under the microscope, `families` is the table of what is where in each.
+`load` loads a model, `Pretrained` runs, observes and edits it, `families` is the table of module paths.
 """
 
 from micrographia.core.pretrained.load import load

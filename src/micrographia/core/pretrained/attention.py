@@ -1,11 +1,11 @@
-"""Inside attention: rotated queries and keys, scores and patterns.
+"""Attention internals of Hugging Face models: rotated queries and keys, scores and patterns as Sites.
 
-transformers looks its attention function up by name. For a run that asks for these Sites, the name is that of a
-function of ours that calls the very one which would have been called, and so gives the same bits; its mask function
-is registered with it, for without one the model would silently attend to what comes after. Where the pattern is
-edited or differentiated the run attends eagerly. A family with an attention of its own has that method wrapped.
-Scores are after scaling, soft cap and mask; a pair that may not attend has the lowest number of the dtype, as in the
-models. A kept pattern of a row that may attend to nothing (a padded query) is uniform.
+transformers looks its attention function up by name. A run that keeps or edits these Sites registers a wrapper of the
+original function under a new name, so the output is bit-identical; the mask function is registered with it, since
+without one the model would silently attend to later positions. A run that edits or differentiates the pattern uses
+eager attention. In a family with its own attention method, that method is wrapped.
+Scores are after scaling, soft cap and mask; a masked pair has the lowest number of the dtype, as in the models. A kept
+pattern of a fully masked row (a padded query) is uniform.
 Suffixes: B batch, H head, Q query, K key, E d_head.
 """
 
@@ -26,7 +26,7 @@ INSIDE = ("rot_q", "rot_k", "scores", "pattern")
 
 
 class Implementation:
-    """The attention implementation that a model's configuration names, and how a run names another for its length."""
+    """The attention implementation in a model's configuration, which a run may replace until it ends."""
 
     def __init__(self, body: Body) -> None:
         configs = [getattr(module, "config", None) for module in body.module.modules()]
@@ -39,7 +39,7 @@ class Implementation:
 
     @property
     def own(self) -> str:
-        """The user's own choice, also while a run has named another."""
+        """The user's choice, also while a run uses another."""
         named = self._before[0][self._own] if self._before else self._configs[self._own]._attn_implementation
         return named or "eager"
 
@@ -64,7 +64,7 @@ def _names_attention(config: Any) -> bool:
 
 
 def needs_eager(context: HookContext, implementation: str) -> bool:
-    """Whether this run must leave the implementation for eager attention."""
+    """Whether this run needs eager attention in place of the configured implementation."""
     kinds = ("scores", "pattern")
     edited = any(context.edits(*kinds, layer=i) for i in context.layers)
     kept = any(context.wants(*kinds, layer=i) for i in context.layers)
@@ -73,7 +73,7 @@ def needs_eager(context: HookContext, implementation: str) -> bool:
 
 @contextmanager
 def attending(body: Body, implementation: Implementation, context: HookContext, *, eager: bool) -> Iterator[None]:
-    """Have attention hand its insides to the run's context, with the implementation as it was afterwards."""
+    """Pass attention internals to the run's context; the implementation is restored afterwards."""
     name = "eager" if eager else implementation.own
     wanted = [i for i in context.layers if i is not None and context.wants(*INSIDE, layer=i)]
     if not wanted and not implementation.is_renamed:
@@ -90,7 +90,7 @@ def attending(body: Body, implementation: Implementation, context: HookContext, 
 
 
 def _registered(name: str) -> str:
-    """The name of our function around the implementation `name`, registered with its mask function at first use."""
+    """The name of our wrapper of the implementation `name`, registered with its mask function at first use."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -152,15 +152,15 @@ def _attend(
 
 
 def _rotated(context: HookContext, layer: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys after rotary, of this run's positions: keys of earlier ones are behind them no more."""
+    """Queries and keys after rotary, at this run's positions only, without the cached keys of earlier ones."""
     if context.wants("rot_q", layer=layer):
-        seen = context("rot_q", layer, q.transpose(1, 2))
-        q = seen.transpose(1, 2) if context.on_path("rot_q", layer) else q
+        tapped = context("rot_q", layer, q.transpose(1, 2))
+        q = tapped.transpose(1, 2) if context.on_path("rot_q", layer) else q
     if context.wants("rot_k", layer=layer):
         before = k.shape[2] - q.shape[2]
-        seen = context("rot_k", layer, k[:, :, before:].transpose(1, 2))
+        tapped = context("rot_k", layer, k[:, :, before:].transpose(1, 2))
         if context.on_path("rot_k", layer):
-            new = seen.transpose(1, 2)
+            new = tapped.transpose(1, 2)
             k = torch.cat([k[:, :, :before], new], 2) if before else new
     return q, k
 
@@ -179,7 +179,7 @@ def _for_each_head(x_BKKE: Tensor, n_heads: int) -> Tensor:
 
 
 def _allowed(mask: Tensor | None, q: Tensor, k: Tensor, causal: bool) -> Tensor | None:
-    """Which pairs may attend: of a mask of either kind, or, without one, causally, as sdpa then does."""
+    """Which pairs may attend, from a boolean or additive mask; causal without one, as in sdpa."""
     if mask is not None:
         return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min
     if not causal or q.shape[2] == 1:
@@ -188,16 +188,16 @@ def _allowed(mask: Tensor | None, q: Tensor, k: Tensor, causal: bool) -> Tensor 
 
 
 def _patterns(context: HookContext, layer: int, scores: Tensor, pattern: Tensor | None) -> Tensor | None:
-    """Hand scores and pattern to the Tap; the change of the pattern that it made, None for none.
+    """Pass scores and pattern to the Tap; return its change of the pattern, None for no change.
 
-    `pattern` is the one attention itself used: what the Tap gives back unchanged is then on the path already.
+    `pattern` is the one that attention itself used: unchanged, it is already on the path.
     """
     used = _softmax(scores) if pattern is None else pattern
     now = used
     if context.wants("scores", layer=layer):
-        seen = context("scores", layer, scores.view_as(scores))
+        tapped = context("scores", layer, scores.view_as(scores))
         if context.on_path("scores", layer):
-            now = used + (_softmax(seen) - _softmax(scores))
+            now = used + (_softmax(tapped) - _softmax(scores))
     if context.wants("pattern", layer=layer):
         now = context("pattern", layer, now) if context.on_path("pattern", layer) else _beside(context, layer, now)
     return None if now is used or pattern is None else now - used
@@ -209,14 +209,14 @@ def _beside(context: HookContext, layer: int, pattern: Tensor) -> Tensor:
 
 
 def _softmax(scores: Tensor) -> Tensor:
-    """In float32 at least, as the models take it."""
+    """Softmax in float32 at least, as in the models."""
     wide = torch.promote_types(scores.dtype, torch.float32)
     return scores.softmax(-1, dtype=wide).to(scores.dtype)
 
 
 @contextmanager
 def _wrapped_methods(body: Body, context: HookContext, layers: list[int]) -> Iterator[None]:
-    """Wrap the attention method of each of these layers' modules, and put back what was there."""
+    """Wrap the attention method of these layers' modules, and restore it afterwards."""
     name = body.family.eager_method
     before: list[tuple[nn.Module, Any]] = []
     try:

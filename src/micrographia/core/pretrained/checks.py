@@ -1,9 +1,9 @@
-"""What can be run as it is and what cannot, with the reason; and whether the family's row fits the model.
+"""Checks of a Hugging Face model: that it can be run as it is, and that its family's row fits.
 
-The row is held against a probe of one token, at the first run that asks for a kind of Site. Every Site of the kind must
-be reached exactly once, with the shape that its axes promise; heads must add up to the attention output, writers to the
-residual stream, a pattern's row to one. What does not fit is named with what was found, before any result stands on it.
-Cost: one forward pass of one token for each new set of kinds.
+The row is compared with a probe run of one token, the first time that a kind of Site is used. Every Site of the kind
+must be reached exactly once, with the shape of its axes; heads must add up to the attention output, writers to the
+residual stream, a pattern's row to one. A mismatch raises an error before there is any result. Cost: one forward pass
+of one token for each new set of kinds.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -47,18 +47,18 @@ class Probe(Tap):
 
 
 def needed_for(body: Body, kinds: Iterable[str]) -> tuple[Site, ...]:
-    """The Sites that a probe of these kinds looks at: they and those that they are computed from."""
+    """The Sites that a probe of these kinds needs: these and the ones they are computed from."""
     asked = frozenset(kinds)
     wanted = asked.union(*(group for group in GROUPS if asked & group))
-    wanted -= {"result"} - asked  # large, and not to be had of quantised weights
+    wanted -= {"result"} - asked  # large, and unavailable for quantised weights
     return tuple(site for site in body.sites if site.kind in wanted)
 
 
 def check(body: Body, sites: Iterable[Site], found: Mapping[Site, list[Tensor]], *, sums: bool = True) -> None:
-    """Hold what a probe found against what the Sites promise. Raises UnknownModel.
+    """Compare a probe's activations with what the Sites require. Raises UnknownModel.
 
-    Without `sums` only how often and in which shape each was reached: a model with hooks of the user's own may compute
-    something else than its family.
+    Without `sums`, check only how often and in which shape each was reached: a model with the user's hooks may compute
+    something other than its family.
     """
     for site in sites:
         _check_reached(body, site, found.get(site, []))
@@ -67,7 +67,7 @@ def check(body: Body, sites: Iterable[Site], found: Mapping[Site, list[Tensor]],
     whole = {site.kind: value[0] for site, value in found.items() if site.layer is None}
     last: Tensor | None = None
     for layer in range(body.shape.n_layers):
-        own = device_of(body.layers[layer])  # hooks meet what enters a layer before it is brought there
+        own = device_of(body.layers[layer])  # hooks see a layer's input before it is moved to its device
         at = {site.kind: value[0].to(own) for site, value in found.items() if site.layer == layer}
         for test in (_check_heads, _check_stream, _check_attention, _check_norms):
             test(body, layer, at)
@@ -91,7 +91,7 @@ def _check_norms(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
 
 
 def _check_norm(body: Body, layer: int, kind: str, at: Mapping[str, Tensor], x: Tensor) -> None:
-    """The norm of what it should read, by its scale, gain and bias."""
+    """The norm's output must follow from its input, scale, gain and bias."""
     path = getattr(body.family, kind)
     module = body.part(path, None if kind == "final_norm" else layer)
     x = x.to(at[kind].device)
@@ -116,10 +116,10 @@ def _check_attention(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
 
 def _check_reached(body: Body, site: Site, found: list[Tensor]) -> None:
     if len(found) != 1:
-        hint = " Its attention does not ask for the function that the config names." if site.kind in PAIRS else ""
+        hint = " Its attention does not use the function that the config names." if site.kind in PAIRS else ""
         raise UnknownModel(
-            f"{site} was asked for; a probe of {type(body.module).__name__} reached it {len(found)} times, where the "
-            f"row of {body.family.name} says once.{hint} {FIX}"
+            f"{site} was asked for; a probe of {type(body.module).__name__} reached it {len(found)} times, but the "
+            f"row of {body.family.name} expects once.{hint} {FIX}"
         )
     wanted = shape_of(body, site)
     if tuple(found[0].shape) != wanted:
@@ -139,20 +139,20 @@ def shape_of(body: Body, site: Site) -> tuple[int, ...]:
 
 
 def _check_heads(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
-    """z W_O + b is what attention gives, before a norm that stands behind it."""
+    """z W_O + b must be the attention output, before any norm that follows it."""
     given = "attn_raw" if Site("attn_raw", layer) in body.sites else "attn_out"
     if not {"z", given} <= at.keys():
         return
     try:
         added = results(body, at["z"].flatten(-2), layer).sum(-2)
-    except UserError:  # quantised: there is no matrix to multiply with, and nothing to hold it against
+    except UserError:  # quantised: there is no matrix to multiply with
         return
     bias = bias_of(body.part(body.family.o, layer))
     _differs(body, layer, "z W_O + b", at[given], added if bias is None else added + bias)
 
 
 def _check_stream(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
-    """What is written adds up to the residual stream; behind a norm, where the family's norms stand behind the sums."""
+    """What layers write must add up to the residual stream (in a post-LN family, after the norm of each sum)."""
     if not {"resid_pre", "attn_out", "mlp_out", "resid_post"} <= at.keys():
         return
     if body.family.parallel:
@@ -171,26 +171,26 @@ def _normed(norm: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _differs(body: Body, layer: int, name: str, found: Tensor, wanted: Tensor) -> None:
-    """Raises UnknownModel where two sides are further apart, in norm, than rounding explains."""
+    """Raise UnknownModel where two sides differ, in norm, by more than rounding explains."""
     wanted = wanted.to(found.device)
     allowed = max(8 * torch.finfo(found.dtype).eps, 2e-3)
-    apart = float((found - wanted).double().norm() / wanted.double().norm().clamp(min=1e-12))
-    if not apart <= allowed:
+    difference = float((found - wanted).double().norm() / wanted.double().norm().clamp(min=1e-12))
+    if not difference <= allowed:
         raise UnknownModel(
-            f"In layer {layer} of {type(body.module).__name__}, {name} and what the row of {body.family.name} says it "
-            f"is made of are {apart:.2g} apart (relative, in norm); rounding explains {allowed:.2g}. {FIX}"
+            f"In layer {layer} of {type(body.module).__name__}, {name} and the parts that {body.family.name}'s row "
+            f"gives for it differ by {difference:.2g} (relative, in norm); rounding explains {allowed:.2g}. {FIX}"
         )
 
 
 def examined(module: nn.Module, watch: Watch) -> nn.Module:
-    """The module that runs will call: the one given, or the one under `torch.compile`, which hooks can reach.
+    """The module that runs will call: the given one, or the one inside `torch.compile`, which hooks can reach.
 
-    Quantised modules and modules spread over devices are taken. Raises UserError for what was compiled in place (hooks
-    set afterwards are ignored there without a word) and for weights that are not on a device.
+    Quantised modules and modules spread over devices are accepted. Raises UserError for a module compiled in place
+    (which silently ignores hooks set afterwards) and for weights that are not on a device.
     """
     under = getattr(module, "_orig_mod", None)
     if isinstance(under, nn.Module):
-        watch(Note("The compiled graph is not used under the microscope: the module that it was made from is run."))
+        watch(Note("The compiled graph is not used: runs call the module that it was made from."))
         module = under
     for name, part in module.named_modules():
         if _is_compiled(part):
@@ -216,10 +216,10 @@ def _was_optimised(forward: object) -> bool:
 
 
 def check_dropout(module: nn.Module) -> None:
-    """Raises UserError for a module that draws, or that computes a part of itself again behind our back.
+    """Raise UserError for a module that draws dropout, or that recomputes parts of itself (gradient checkpointing).
 
     Kept values and repeated runs would not agree; a layer under gradient checkpointing drops the keys it is given, and
-    runs anew without our hooks.
+    is recomputed without our hooks.
     """
     for part in module.modules():
         if not part.training:
@@ -231,13 +231,13 @@ def check_dropout(module: nn.Module) -> None:
             )
         if any(rate > 0 for rate in _rates(part)):
             raise UserError(
-                "The model is in training mode and draws dropout, so that no two runs are alike. Call its `.eval()` "
+                "The model is in training mode and draws dropout, so that no two runs are equal. Call its `.eval()` "
                 "first."
             )
 
 
 RATES = ("dropout", "attention_dropout", "activation_dropout", "layerdrop")
-"""What models call the share that they drop themselves, without a module for it."""
+"""Attributes that hold the rate of dropout that is not a module of its own."""
 
 
 def _rates(part: nn.Module) -> list[float]:
@@ -247,10 +247,10 @@ def _rates(part: nn.Module) -> list[float]:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether there are hooks of anybody's, which may change what the module computes."""
+    """Whether the module has any hooks, which may change what it computes."""
     return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module's parameters are."""
+    """The device of a module's parameters."""
     return next(module.parameters()).device

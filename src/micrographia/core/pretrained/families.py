@@ -1,9 +1,9 @@
-"""Where each family keeps its parts: one row per architecture, data only.
+"""The module paths of each Hugging Face architecture: one row per family, data only.
 
-A row gives the dotted paths of modules and the few facts that differ: how q, k and v are fused, which norms there are
-and where, what is scaled or capped. `FAMILIES` is keyed by `config.model_type`; `family_of` finds the row of a model
-and applies what its configuration changes (`when`). A new family is a new row: copy the nearest, correct the paths,
-and let the probe of `checks` tell what does not fit.
+A row gives the dotted paths of modules and the few facts that differ: how q, k and v are fused, where the norms are,
+what is scaled or capped. `FAMILIES` is keyed by `config.model_type`; `family_of` finds the row of a model and applies
+what its configuration changes (`when`). A new family is a new row: copy the nearest, correct the paths, and run it; the
+probe of `checks` reports what does not fit.
 Read from the modelling files of transformers 5.23.
 """
 
@@ -18,12 +18,12 @@ Layout = Literal["heads", "heads_first", "flat", "interleaved"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """Where a value is the output of the module at `path` (within a layer), and how it lies in it.
+class Location:
+    """A value that is the output of the module at `path` (within a layer), and its layout in that output.
 
     `flat`: (batch, pos, head * d_head), as `share` of a fused output if named; `heads`: (batch, pos, head, d_head);
     `heads_first`: (batch, head, pos, d_head); `interleaved`: (batch, pos, head, 3, d_head) flattened, `share` of 3.
-    `weight` is the path of the projection where a norm stands behind it.
+    `weight` is the path of the projection where a norm follows it.
     """
 
     path: str
@@ -37,11 +37,11 @@ class Part:
 
 
 class QKV(NamedTuple):
-    """Where queries, keys and values are."""
+    """The places of queries, keys and values."""
 
-    q: Part
-    k: Part
-    v: Part
+    q: Location
+    k: Location
+    v: Location
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,28 +69,28 @@ class Family:
     head: str
     pos_embed: str = ""
     embed_projection: str = ""
-    """Stands behind the embedding in models whose embedding is narrower than the residual stream."""
+    """The projection after the embedding, in models whose embedding is narrower than the residual stream."""
     head_projection: str = ""
     unembedding: tuple[str, ...] = ()
-    """What turns the last residual stream into logits, module by module, where more than norm and head do (BERT)."""
+    """The modules from the last residual stream to the logits, where there are more than norm and head (BERT)."""
 
     attn: str
-    """The module that attends, and that an attention function is told."""
+    """The attention module, which is also passed to the attention function."""
     mlp: str = ""
-    """The module of the whole MLP, needed where no norm stands before it."""
+    """The module of the whole MLP, needed where no norm precedes it."""
     qkv: QKV
     o: str
     act: str
     down: str
-    up: Part
-    """What a neuron reads; in a gated MLP the linear side."""
-    gate: Part | None = None
+    up: Location
+    """The input of the neurons; in a gated MLP the linear branch."""
+    gate: Location | None = None
     attn_norm: str = ""
     mlp_norm: str = ""
     attn_post_norm: str = ""
     mlp_post_norm: str = ""
     post_ln: bool = False
-    """The norms stand behind the sums, so that the residual stream is what they give (Vaswani et al. 2017)."""
+    """Post-LN: the norms follow the sums, so the residual stream is their output (Vaswani et al. 2017)."""
 
     norm: Norm = LAYER_NORM
     rotary: bool = False
@@ -100,29 +100,29 @@ class Family:
     flattened_mlp: bool = False
     """The MLP works on (batch * pos, ...)."""
     tuple_layers: bool = False
-    """A layer returns a tuple, as families did before transformers 5."""
+    """A layer returns a tuple, as before transformers 5."""
     transposed: bool = False
     """Weights are (in, out), as in GPT-2's Conv1D."""
     pos_offset: int = 0
     """The row of the position table where positions begin."""
     pos_after: str = ""
-    """The config's name of the row before that one, where it says so. Position ids are then rows of the table."""
+    """The config's name of the row before that one, if any. Position ids are then rows of the table."""
     final_softcap: str = ""
     """The config's name of the cap on logits."""
     eager_method: str = ""
-    """The method of the attention module that attends when eager, where no attention function is looked up."""
+    """The attention module's eager method, where no attention function is looked up."""
     eager_scaling: str = ""
-    """The attribute by which that method scales the scores; "" where it does not."""
+    """The attribute with that method's scale of the scores; "" for none."""
     eager_mask: str = ""
-    """The buffer of that module with the pairs that may attend, (1, 1, n_ctx, n_ctx), where masks do not say it all."""
+    """The module's buffer of the pairs that may attend, (1, 1, n_ctx, n_ctx), where masks are incomplete."""
     eager_heads_first: bool = False
-    """Whether that method gives (batch, head, pos, d_head), not (batch, pos, head, d_head)."""
+    """Whether that method returns (batch, head, pos, d_head), not (batch, pos, head, d_head)."""
     when: tuple[tuple[str, Any, Mapping[str, Any]], ...] = field(default=(), compare=False)
-    """Where the config's attribute has this value, these fields are others."""
+    """Fields that differ where the config's attribute has this value."""
 
     @property
     def after_layers(self) -> tuple[str, ...]:
-        """The modules that turn the last residual stream into logits; "" for one that this family has not."""
+        """The modules from the last residual stream to the logits; "" for one that this family lacks."""
         return self.unembedding or (self.final_norm, self.head_projection, self.head)
 
     @property
@@ -132,17 +132,17 @@ class Family:
 
 
 def _separate(attn: str, q: str = "q_proj", k: str = "k_proj", v: str = "v_proj") -> QKV:
-    return QKV(*(Part(path=f"{attn}.{name}") for name in (q, k, v)))
+    return QKV(*(Location(path=f"{attn}.{name}") for name in (q, k, v)))
 
 
 def _normed(layout: Layout) -> QKV:
-    """q and k as they are behind their own norms."""
-    q, k = (Part(path=f"self_attn.{name}_norm", layout=layout, weight=f"self_attn.{name}_proj") for name in "qk")
-    return QKV(q, k, Part(path="self_attn.v_proj"))
+    """q and k after their own norms."""
+    q, k = (Location(path=f"self_attn.{name}_norm", layout=layout, weight=f"self_attn.{name}_proj") for name in "qk")
+    return QKV(q, k, Location(path="self_attn.v_proj"))
 
 
 def _fused(path: str, layout: Layout = "flat") -> QKV:
-    return QKV(*(Part(path=path, layout=layout, share=name) for name in SHARES))
+    return QKV(*(Location(path=path, layout=layout, share=name) for name in SHARES))
 
 
 GPT2 = Family(
@@ -156,7 +156,7 @@ GPT2 = Family(
     qkv=_fused("attn.c_attn"),
     o="attn.c_proj",
     act="mlp.act",
-    up=Part(path="mlp.c_fc"),
+    up=Location(path="mlp.c_fc"),
     down="mlp.c_proj",
     attn_norm="ln_1",
     mlp_norm="ln_2",
@@ -194,7 +194,7 @@ GPT_NEOX = Family(
     qkv=_fused("attention.query_key_value", "interleaved"),
     o="attention.dense",
     act="mlp.act",
-    up=Part(path="mlp.dense_h_to_4h"),
+    up=Location(path="mlp.dense_h_to_4h"),
     down="mlp.dense_4h_to_h",
     attn_norm="input_layernorm",
     mlp_norm="post_attention_layernorm",
@@ -213,8 +213,8 @@ LLAMA = Family(
     qkv=_separate("self_attn"),
     o="self_attn.o_proj",
     act="mlp.act_fn",
-    gate=Part(path="mlp.gate_proj"),
-    up=Part(path="mlp.up_proj"),
+    gate=Location(path="mlp.gate_proj"),
+    up=Location(path="mlp.up_proj"),
     down="mlp.down_proj",
     attn_norm="input_layernorm",
     mlp_norm="post_attention_layernorm",
@@ -239,8 +239,8 @@ PHI3 = replace(
     name="Phi-3",
     qkv=_fused("self_attn.qkv_proj"),
     act="mlp.activation_fn",
-    gate=Part(path="mlp.gate_up_proj", share="gate"),
-    up=Part(path="mlp.gate_up_proj", share="up"),
+    gate=Location(path="mlp.gate_up_proj", share="gate"),
+    up=Location(path="mlp.gate_up_proj", share="up"),
 )
 
 GEMMA2 = replace(
@@ -277,7 +277,7 @@ OPT = Family(
     qkv=_separate("self_attn"),
     o="self_attn.out_proj",
     act="activation_fn",
-    up=Part(path="fc1"),
+    up=Location(path="fc1"),
     down="fc2",
     attn_norm="self_attn_layer_norm",
     mlp_norm="final_layer_norm",
@@ -310,7 +310,7 @@ BERT = Family(
     qkv=_separate("attention.self", "query", "key", "value"),
     o="attention.output.dense",
     act="intermediate.intermediate_act_fn",
-    up=Part(path="intermediate.dense"),
+    up=Location(path="intermediate.dense"),
     down="output.dense",
     attn_post_norm="attention.output.LayerNorm",
     mlp_post_norm="output.LayerNorm",
@@ -343,7 +343,7 @@ DISTILBERT = replace(
     qkv=_separate("attention", "q_lin", "k_lin", "v_lin"),
     o="attention.out_lin",
     act="ffn.activation",
-    up=Part(path="ffn.lin1"),
+    up=Location(path="ffn.lin1"),
     down="ffn.lin2",
     attn_post_norm="sa_layer_norm",
     mlp_post_norm="output_layer_norm",
@@ -370,18 +370,18 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def family_of(config: Any) -> Family:
-    """The row of this model's configuration, with what the configuration changes. Raises UnknownModel."""
+    """The row for this model's configuration, with the configuration's changes. Raises UnknownModel."""
     found = FAMILIES.get(getattr(config, "model_type", ""))
     if found is None:
         raise UnknownModel(
-            f"A model of type {getattr(config, 'model_type', None)!r} was given; described are "
+            f"A model of type {getattr(config, 'model_type', None)!r} was given; supported are "
             f"{', '.join(FAMILIES)}. Add a row to FAMILIES in micrographia/core/pretrained/families.py: copy the "
-            "nearest one, correct the paths of its modules, and run it; what does not fit is named by the first run."
+            "nearest one, correct the paths of its modules, and run it; the first run reports what does not fit."
         )
     if found.encoder and getattr(config, "is_decoder", False):
         raise UnknownModel(
-            f"A {found.name} model was given that is set to decode (is_decoder); its row describes the encoder, which "
-            "attends both ways. Load it with is_decoder=False, or describe the decoder in a row of its own."
+            f"A {found.name} model was given with is_decoder set; its row describes the encoder, which is "
+            "bidirectional. Load it with is_decoder=False, or add a row for the decoder."
         )
     for attribute, value, changes in found.when:
         if getattr(config, attribute) == value:

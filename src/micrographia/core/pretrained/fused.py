@@ -1,7 +1,7 @@
-"""Activation functions that a model writes out step by step, as one kernel of torch.
+"""Activation functions that a model computes step by step, replaced by one torch kernel.
 
-GPT-2's GELU goes over the neurons eight times and keeps six tensors of their size for its backward pass; torch's kernel
-goes over them once and keeps one. The same function (Hendrycks and Gimpel 2016, section 2), equal to rounding.
+GPT-2's GELU makes eight passes over the neurons and keeps six tensors of their size for its backward pass; torch's
+kernel makes one pass and keeps one. The same function (Hendrycks and Gimpel 2016, section 2), equal to rounding.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from micrographia.core.pretrained.hooks import HookContext
 from micrographia.core.pretrained.modules import Body
 
 FUSED = {name: partial(F.gelu, approximate="tanh") for name in ("NewGELUActivation", "FastGELUActivation")}
-"""By the name of the module's class: what computes the same."""
+"""The equivalent kernel, by the name of the module's class."""
 
 
 @contextmanager
 def fused_activations(body: Body, context: HookContext, *, active: bool) -> Iterator[None]:
-    """Have the activations compute by these kernels in this run, and as they did when it is over."""
+    """Use these kernels for the activations in this run only."""
     modules: list[Any] = [body.find(body.family.act, layer) for layer in range(body.shape.n_layers)] if active else []
     replaced = {id(module): module for module in modules if type(module).__name__ in FUSED}
     before = {key: vars(module).get("forward") for key, module in replaced.items()}

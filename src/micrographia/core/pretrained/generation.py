@@ -1,4 +1,4 @@
-"""What generating under edits needs besides runs: the choice of tokens, and which edits act where."""
+"""Generation under edits: sampling of tokens, and which edits act at which positions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ PLACES = frozenset({"pos", "query", "key"})
 
 
 def names_positions(edit: Edit) -> bool:
-    """Whether the edit chooses positions, which then are those of the prompt."""
+    """Whether the edit selects positions, which are then those of the prompt."""
     return bool(PLACES & set(edit.region))
 
 
@@ -23,7 +23,7 @@ def check_generation(
     body: Body, edits: Sequence[Edit], length: int, temperature: float, generator: Generator | None
 ) -> None:
     if body.family.encoder:
-        raise UserError(f"Text was to be generated; {body.family.name} is an encoder and goes on with nothing.")
+        raise UserError(f"Text was to be generated; {body.family.name} is an encoder and cannot generate.")
     if length > body.shape.n_ctx:
         raise UserError(
             f"Prompt and new tokens would be {length} long; this model reads {body.shape.n_ctx}. Ask for fewer."

@@ -1,9 +1,9 @@
-"""How one run meets the modules: hooks that are there for its length only, and only for what it asked for.
+"""PyTorch hooks of one run: installed for its Sites only, and always removed when it ends.
 
-A `HookContext` carries the run's Tap to the places where its Sites are. Hooks act for the run they were made for alone:
-runs within runs (an edit that runs the model) do not meet each other's, and a hook of the user's is never touched. A
-value that is only kept is read beside the path; one that is edited, or differentiated, goes on in the path, as the
-tensor that the Tap gave back.
+A `HookContext` connects the run's Tap with the modules of its Sites. Hooks act for their own run only: nested runs (an
+edit that runs the model) do not trigger each other's hooks, and the user's hooks are never touched. A value that is
+only kept is read off the path; one that is edited or differentiated is replaced on the path by the tensor that the Tap
+returns.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ from micrographia.core.pretrained.weights import results
 from micrographia.core.sites import Site
 
 Step = Callable[[Tensor, Tensor], Tensor]
-"""Takes the tensor at a place, and the first input of the module; gives the tensor to go on with."""
+"""(tensor at a place, first input of the module) -> the tensor to continue with."""
 
 Side = Literal["in", "out"]
 
@@ -37,7 +37,7 @@ class Hook(NamedTuple):
 
 
 class HookContext:
-    """The Tap of one run, what it wants where, and what the run remembers between two hooks."""
+    """The Tap of one run, the Sites that it keeps or edits, and values stored between two hooks."""
 
     def __init__(
         self, body: Body, tap: Tap, kept: Iterable[Site], edited: Iterable[Site], *, grad: bool, batch: int
@@ -52,7 +52,7 @@ class HookContext:
         self.memory: dict[tuple[str, int | None], Tensor] = {}
 
     def __call__(self, kind: str, layer: int | None, value: Tensor) -> Tensor:
-        """Hand a value to the Tap. Whatever an edit runs meanwhile does not meet this run's hooks."""
+        """Pass a value to the Tap. Runs that an edit starts meanwhile do not trigger this run's hooks."""
         token = _CURRENT.set(None)
         try:
             return self._tap(kind, layer, value)
@@ -66,7 +66,7 @@ class HookContext:
         return any((kind, layer) in self._edited for kind in kinds)
 
     def on_path(self, kind: str, layer: int | None) -> bool:
-        """Whether the run must go on with what the Tap gives back."""
+        """Whether the run must continue with the value that the Tap returns."""
         return self.edits(kind, layer=layer) or (self.grad and self.wants(kind, layer=layer))
 
     def is_active(self) -> bool:
@@ -74,13 +74,13 @@ class HookContext:
 
 
 def current_context() -> HookContext | None:
-    """The context of the run that is under way, None outside of runs."""
+    """The context of the current run, None outside of runs."""
     return _CURRENT.get()
 
 
 @contextmanager
 def installed_hooks(context: HookContext, hooks: Sequence[Hook]) -> Iterator[None]:
-    """Install the hooks and make the context current; both end here, also when an exception passes."""
+    """Install the hooks and make the context current; both are undone on exit, also after an exception."""
     handles: list[Any] = []
     token = _CURRENT.set(context)
     try:
@@ -126,7 +126,7 @@ def _through(steps: Sequence[Step], value: Tensor, read: Tensor) -> Tensor:
 
 
 def hooks_for(body: Body, context: HookContext, layers: range, *, from_tokens: bool, to_logits: bool) -> list[Hook]:
-    """The hooks that this run needs in these layers, before them and behind them."""
+    """The hooks that this run needs in these layers, before them and after them."""
     found = _embedding_hooks(body, context) if from_tokens else []
     for layer in (layer for layer in layers if layer in context.layers):
         found += _attention_hooks(body, context, layer)
@@ -188,7 +188,7 @@ def _sum_hooks(body: Body, context: HookContext, layer: int) -> list[Hook]:
 
 
 def _mid_accessor(body: Body, context: HookContext) -> Accessor:
-    """OPT flattens the residual stream before its MLP; with the norm behind the sum, after it."""
+    """OPT flattens the residual stream before its MLP; in a post-LN model, after it."""
     flat = body.family.flattened_mlp and not body.family.post_ln
     return flattened(context.batch) if flat else PLAIN
 
@@ -225,15 +225,15 @@ def _plain(
     side: Side,
     accessor: Accessor = PLAIN,
 ) -> list[Hook]:
-    """The hook of one Site whose value is a module's input or output, seen through `accessor`."""
+    """The hook of one Site whose value is a module's input or output, tapped through `accessor`."""
     if not context.wants(kind, layer=layer):
         return []
     assert module is not None, f"{body.family.name} lists {kind} but has no module for it"
     stays = context.on_path(kind, layer)
 
     def step(value: Tensor, read: Tensor) -> Tensor:
-        seen = context(kind, layer, accessor.read(value))
-        return accessor.write(value, seen) if stays else value
+        tapped = context(kind, layer, accessor.read(value))
+        return accessor.write(value, tapped) if stays else value
 
     return [Hook(module, side, step)]
 
@@ -251,27 +251,27 @@ def _norm_hooks(
 def _scale(
     norm: Norm, module: nn.Module, context: HookContext, kind: str, layer: int | None, accessor: Accessor
 ) -> Step:
-    """The scale, computed beside; another one divides what the module gave: bias + (y - bias) * scale / new.
+    """The scale, computed off the path; a changed one rescales the module's output: bias + (y - bias) * scale / new.
 
-    The ratio's numerator is the scale as a function of x, its denominator what the Tap gave back: an untouched scale
-    then changes neither value nor gradient, a frozen one takes its gradient away.
+    The ratio's numerator is the scale as a function of x, its denominator the Tap's value: an unchanged scale then
+    changes neither value nor gradient, a frozen one removes its gradient.
     """
     stays = context.on_path(kind, layer)
     bias: Any = getattr(module, "bias", None) if norm.kind == "layernorm" else None
 
     def step(value: Tensor, x: Tensor) -> Tensor:
         scale = norm_scale(norm, module, x)
-        seen = context(kind, layer, accessor.read(scale.view_as(scale)))
+        tapped = context(kind, layer, accessor.read(scale.view_as(scale)))
         if not stays:
             return value
-        ratio = scale / accessor.write(scale, seen) - 1
+        ratio = scale / accessor.write(scale, tapped) - 1
         return value + (value if bias is None else value - bias) * ratio
 
     return step
 
 
 def norm_scale(norm: Norm, module: nn.Module, x: Tensor) -> Tensor:
-    """What the norm divides by, (..., 1), in the dtype of x; computed in float32 at least, as the norms do."""
+    """The divisor of the norm, (..., 1), in the dtype of x; computed in float32 at least, as in the norms."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     if norm.kind == "layernorm":
         wide = wide - wide.mean(-1, keepdim=True)
@@ -279,13 +279,13 @@ def norm_scale(norm: Norm, module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _result(body: Body, context: HookContext, layer: int) -> Step:
-    """Each head's part of the attention output, beside the path; an edit adds what it changed."""
+    """Each head's part of the attention output, computed off the path; an edit adds its change."""
     stays = context.on_path("result", layer)
 
     def step(value: Tensor, z: Tensor) -> Tensor:
         result = results(body, z, layer)
-        seen = context("result", layer, result.view_as(result))
-        return value + (seen - result).sum(-2) if stays else value
+        tapped = context("result", layer, result.view_as(result))
+        return value + (tapped - result).sum(-2) if stays else value
 
     return step
 
@@ -303,17 +303,17 @@ def _remember(context: HookContext, name: str, layer: int) -> Step:
 
 
 def _mid(context: HookContext, layer: int) -> Step:
-    """An edit of resid_mid: what it changes is added to attention's output, whence it reaches the skip.
+    """An edit of resid_mid: its change is added to attention's output, through which it reaches the skip connection.
 
-    The stream that the layer sums itself is out of reach, so the skip is right to one rounding; the MLP's norm is
-    handed the edited value itself (`_recall`).
+    The layer computes the sum itself, out of reach of hooks, so the skip connection is exact to one rounding; the MLP's
+    norm gets the edited value itself (`_recall`).
     """
 
     def step(value: Tensor, read: Tensor) -> Tensor:
         mid = value + context.memory["resid", layer].to(value.device)
-        seen = context("resid_mid", layer, mid.view_as(mid))
-        context.memory["mid", layer] = seen
-        return value + (seen - mid)
+        tapped = context("resid_mid", layer, mid.view_as(mid))
+        context.memory["mid", layer] = tapped
+        return value + (tapped - mid)
 
     return step
 

@@ -1,6 +1,6 @@
-"""load: a model by its Hub id, from a folder, or already in hand.
+"""`load`: a Model from a Hugging Face Hub id, a folder, a Run, or a module that is already loaded.
 
-Nothing is converted and no code from the Hub is run. What the Hub answers becomes an error that says what to do.
+Nothing is converted and no code from the Hub is run. Errors of the Hub become errors that say what to do.
 """
 
 from collections.abc import Collection, Iterator
@@ -23,7 +23,7 @@ from micrographia.core.tokens import Tokenizer
 RUN_FILE = "run.json"
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 CLIENT = "huggingface_hub.utils._http"
-"""The logger that tells of every request that failed and of every new try."""
+"""The logger of failed requests and retries."""
 AGAIN = ("thrown while requesting", "Retrying in")
 
 
@@ -37,21 +37,20 @@ def load(
     tokenizer: Any = None,
     watch: Watch = silent,
 ) -> Pretrained | Transformer:
-    """A model to put under the microscope: a Hub id, a local folder, or a module already in hand.
+    """Load a Model: from a Hub id, a local folder, or a module that is already loaded.
 
-    A module in hand is taken as it is, with its dtype, device, attention implementation and mode. From the Hub or a
+    A loaded module is used as it is, with its dtype, device, attention implementation and mode. From the Hub or a
     folder, `dtype` None means that of the file; `device_map` needs accelerate. `tokenizer` is a Hub id, a folder, a
     Hugging Face tokenizer or a `core.tokens.Tokenizer`; None finds the model's own, if it has one. A folder of one of
-    our own Runs gives the model that it trained, with its own words. `watch` is told what a user should know of later
-    runs.
-    Errors: UnknownModel for what is not there, not allowed or of no known family; UserError for settings that a module
-    in hand already has, that a Run knows nothing of, or that exclude each other.
+    our own Runs gives the model that it trained, with its vocabulary. `watch` gets Notes on later runs.
+    Errors: UnknownModel for a model that does not exist, needs permission or has no known family; UserError for
+    settings that a loaded module already has, that do not apply to a Run, or that exclude each other.
     """
     if isinstance(model, nn.Module):
         given = {"dtype": dtype, "device": device, "device_map": device_map, "revision": revision}
         if set_anyway := [name for name, value in given.items() if value is not None]:
             raise UserError(
-                f"{', '.join(set_anyway)} was asked for a module that is already in hand and stays as it is. "
+                f"{', '.join(set_anyway)} was asked for, but a module that is already loaded stays as it is. "
                 "Convert or move the module yourself, or pass its Hub id."
             )
         return Pretrained(model, as_tokenizer(tokenizer), watch=watch)
@@ -70,8 +69,8 @@ def _from_run(
 
     if set_anyway:
         raise UserError(
-            f"{', '.join(set_anyway)} was asked for, of the network of the Run {run}: it is one file with words of its "
-            "own. Leave that out; dtype and device may be chosen."
+            f"{', '.join(set_anyway)} was asked for, of the network of the Run {run}: it is one file with its own "
+            "vocabulary. Leave that out; dtype and device may be chosen."
         )
     return load_trained(run, dtype=_dtype_named(dtype), device=None if device is None else str(device))
 
@@ -89,7 +88,7 @@ def _dtype_named(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def _means_a_folder(model: str | Path) -> bool:
-    """A Path, what begins like one, or more or other parts than a Hub id's "owner/name"."""
+    """Whether this is a Path, begins like one, or does not have the form "owner/name" of a Hub id."""
     if isinstance(model, Path):
         return True
     first, *rest = model.split("/")
@@ -110,7 +109,7 @@ def _from_hub(
     if device is not None and device_map is not None:
         raise UserError(f"Both device {device} and device_map {device_map} were asked for. Choose one.")
     where = {"revision": revision, "trust_remote_code": False}
-    with _explained(name, revision), told_once(watch):
+    with _explained(name, revision), noted_once(watch):
         config = AutoConfig.from_pretrained(name, **where)
         family: Family = family_of(config)
         kind = AutoModelForMaskedLM if family.encoder else AutoModelForCausalLM
@@ -127,25 +126,25 @@ def _from_hub(
 
 
 @contextmanager
-def told_once(watch: Watch) -> Iterator[None]:
-    """Within it, `watch` gets one Note for all new tries of the Hub's client; whatever else it says passes.
+def noted_once(watch: Watch) -> Iterator[None]:
+    """Give `watch` one Note for all retries of the Hub's client; its other messages pass through.
 
-    How the tries end is told by a model or by our error.
+    The result of the retries is a model or our error.
     """
-    told = False
+    noted = False
 
     def passes(record: LogRecord) -> bool:
-        nonlocal told
+        nonlocal noted
         if not any(words in record.getMessage() for words in AGAIN):
             return True
-        if not told:
+        if not noted:
             watch(
                 Note(
                     "The Hugging Face Hub does not answer; trying again for up to half a minute. With HF_HUB_OFFLINE=1 "
-                    "only what is in the cache is looked for."
+                    "only the cache is searched."
                 )
             )
-        told = True
+        noted = True
         return False
 
     from huggingface_hub.utils import logging as hub
@@ -159,7 +158,7 @@ def told_once(watch: Watch) -> Iterator[None]:
 
 
 def _check_whole(name: str, module: nn.Module, missing: Collection[str]) -> None:
-    """Raises UnknownModel where weights are not in the files: transformers draws them at random."""
+    """Raise UnknownModel where weights are missing from the files: transformers would initialise them at random."""
     if lacking := [each for each, _ in module.named_parameters() if each in missing]:
         raise UnknownModel(
             f"The model {name!r} was asked for; its files lack {len(lacking)} of its weights, such as {lacking[0]}; "
@@ -168,8 +167,9 @@ def _check_whole(name: str, module: nn.Module, missing: Collection[str]) -> None
 
 
 def _own_tokenizer(name: str, where: dict[str, Any], watch: Watch) -> Tokenizer | None:
-    """The tokenizer that lies with the model; None for a folder without, where transformers would make one up, and, as
-    `watch` is told, for a model of the Hub without one."""
+    """The model's own tokenizer; None for a folder without one, where transformers would invent one, and, with a Note
+    to `watch`, for a model of the Hub without one.
+    """
     from transformers import AutoTokenizer
 
     folder = Path(name)
@@ -185,7 +185,7 @@ def _own_tokenizer(name: str, where: dict[str, Any], watch: Watch) -> Tokenizer 
 
 @contextmanager
 def _explained(name: str, revision: str | None) -> Iterator[None]:
-    """Say what to do about an answer of the Hub, or of a folder."""
+    """Turn an error of the Hub, or of a folder, into one that says what to do."""
     from huggingface_hub import errors as hub
 
     try:

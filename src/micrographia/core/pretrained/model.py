@@ -1,9 +1,8 @@
-"""Pretrained: an unmodified Hugging Face model under the microscope.
+"""Pretrained: any unmodified Hugging Face model as a Model (run, keep, edit, generate).
 
-A run calls the model itself, with hooks for its length only. With no edit its logits are those of the bare module, bit
-for bit, whatever is kept (same inputs, batch and attention implementation; "all" logits). What a module computes inside
-is kept beside its path; an edit there adds the difference that it makes, so that an edit which changes nothing changes
-no bit.
+Hooks are installed for one forward pass and always removed. Without edits the logits equal those of the bare module,
+bit for bit, whatever is kept (same inputs, batch and attention implementation; "all" logits). A module's internal
+values are computed off its path; an edit there adds its difference, so an edit that changes nothing is bit-exact too.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,7 +51,7 @@ from micrographia.core.tokens import Inputs, Tokenizer, ids_of, mask_of, single_
 
 
 class Pass(NamedTuple):
-    """One call of the model: what it runs on, from where to where, behind which known positions."""
+    """One call of the model: its inputs, its first and last layer, and the cached positions before it."""
 
     ids: Tensor
     mask: Tensor | None = None
@@ -80,7 +79,7 @@ class Pretrained:
         self._implementation = Implementation(self.body)
         self._fused = False
         self._probed: set[str] = set()
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
 
     def __repr__(self) -> str:
         return described(self.body.family.name, self.shape, len(self.sites))
@@ -99,7 +98,7 @@ class Pretrained:
 
     @property
     def fused(self) -> "Pretrained":
-        """See `Model`. The same module; activation functions that it writes out run as one kernel in such runs."""
+        """See `Model`. The same module; its activation functions run as one kernel."""
         model = copy(self)
         model._fused = True
         return model
@@ -118,9 +117,9 @@ class Pretrained:
         """Run tokens, keep Sites, apply edits; see `Model`. One pass of the model, or of the layers asked for.
 
         With `grad` the parameters are frozen for the run: gradients begin at edits with trainable tensors or at
-        `leaf`. Sites inside attention that are edited or differentiated switch the run to eager attention, and `watch`
-        is told once. A kind of Site that is asked for the first time is probed with one token first (`checks`).
-        Errors: UserError for tokens outside the vocabulary or too many, layers that are not there, a model that draws
+        `leaf`. Sites inside attention that are edited or differentiated switch the run to eager attention, with one
+        Note to `watch`. The first use of a kind of Site is preceded by a probe run of one token (`checks`).
+        Errors: UserError for tokens outside the vocabulary or too many, layers that do not exist, a model that draws
         dropout; UnknownSite; BadEdit; UnknownModel where the family's row does not fit.
         """
         ids, mask = ids_of(inputs).to(self.device), mask_of(inputs)
@@ -145,7 +144,7 @@ class Pretrained:
             )
 
     def _probe(self, ids: Tensor, kinds: set[str]) -> None:
-        """Hold the family's row against the model, once for each kind."""
+        """Check the family's row against the model, once for each kind of Site."""
         if new := kinds - self._probed:
             sites = needed_for(self.body, new)
             probe = Probe()
@@ -166,7 +165,7 @@ class Pretrained:
         sites = hooks_for(body, context, layers, from_tokens=start is None, to_logits=to_logits)
         eager = needs_eager(context, self._implementation.own)
         if eager:
-            self._tell_of_eager()
+            self._note_eager()
         with ExitStack() as scopes:
             scopes.enter_context(started(body, start))
             scopes.enter_context(fused_activations(body, context, active=self._fused))
@@ -203,14 +202,14 @@ class Pretrained:
         generator: Generator | None = None,
         stop_at: Sequence[int] | None = None,
     ) -> Int[Tensor, "batch pos"]:
-        """The prompts and what the model goes on with, one token at a time, under edits.
+        """The prompts with the model's continuation, one token at a time, under edits.
 
-        An edit that names positions (`pos`, `query`, `key`) acts on the prompt; one that names none acts on every
-        position, generated ones too. Temperature 0 takes the likeliest token; else tokens are drawn from `generator`.
+        An edit with positions (`pos`, `query`, `key`) acts on the prompt; one without acts on every position, generated
+        ones too. Temperature 0 takes the most likely token; otherwise tokens are drawn with `generator`.
         A row ends with a token of `stop_at` (None: the model's own end of text), which is then repeated to its end.
         Cost: one pass over the prompt, then one of a single position per token; keys and values are kept.
-        Errors: as `run`; UserError for an encoder, a draw without generator, and edits of rotated keys, which the kept
-        keys do not hold (edit `k`).
+        Errors: as `run`; UserError for an encoder, a draw without generator, and edits of rotated keys, which would not
+        reach the cached keys (edit `k`).
         """
         ids, mask = ids_of(inputs).to(self.device), mask_of(inputs)
         self._check(ids, None, None, "last")
@@ -232,7 +231,7 @@ class Pretrained:
         return ids
 
     def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
-        """The logits that this residual stream would give: what follows the last layer, run on it (the logit lens)."""
+        """The logits of this residual stream: the modules after the last layer, run on it (the logit lens)."""
         body, family = self.body, self.body.family
         with torch.set_grad_enabled(torch.is_grad_enabled() and residual.requires_grad):
             for path in family.after_layers:
@@ -243,8 +242,8 @@ class Pretrained:
     def to_tokens(self, texts: str | Sequence[str], *, prepend_bos: bool | None = None) -> Inputs:
         """Ids (batch, pos), padded on the left where lengths differ.
 
-        `prepend_bos` None puts the special tokens that the tokenizer puts by itself (GPT-2 none, Llama a first one,
-        BERT one at either end); True or False puts a first one or none. Never twice.
+        `prepend_bos` None adds the tokenizer's usual special tokens (GPT-2 none, Llama one at the start, BERT one at
+        each end); True or False adds one at the start or none. Never twice.
         """
         if prepend_bos is None and isinstance(self.tokenizer, HubTokenizer):
             return to_tokens(self.tokenizer.as_usual, texts, prepend_bos=False)
@@ -260,7 +259,7 @@ class Pretrained:
 
     @property
     def device(self) -> torch.device:
-        """Where the tokens go: the embedding's device."""
+        """The device of the embedding, where tokens go."""
         return device_of(self.body.part(self.body.family.embed))
 
     def _check(self, ids: Tensor, start: Start | None, stop: int | Site | None, logits: LogitsAt) -> None:
@@ -279,21 +278,21 @@ class Pretrained:
         check_readout(logits, ids.shape[1] - (start.offset if start else 0))
         check_dropout(self.module)
 
-    def _tell_of_eager(self) -> None:
-        if "eager" not in self._told:
-            self._told.add("eager")
+    def _note_eager(self) -> None:
+        if "eager" not in self._noted:
+            self._noted.add("eager")
             self.watch(
                 Note(
-                    "Scores and patterns can be edited or differentiated in eager attention only, and kept beside "
-                    f"eager or sdpa: such runs leave {self._implementation.own!r} for eager, and their logits differ "
-                    "from the others' by rounding."
+                    "Scores and patterns can be edited or differentiated in eager attention only, and kept under "
+                    f"eager or sdpa: such runs switch from {self._implementation.own!r} to eager; their logits differ "
+                    "by rounding from those of other runs."
                 )
             )
 
 
 @contextmanager
 def _frozen(module: nn.Module, grad: bool) -> Iterator[None]:
-    """No parameter takes part in the graph: a backward pass then computes gradients of activations alone."""
+    """Exclude all parameters from the graph, so that a backward pass computes gradients of activations only."""
     trainable = [p for p in module.parameters() if p.requires_grad] if grad else []
     try:
         for parameter in trainable:

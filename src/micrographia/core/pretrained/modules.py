@@ -1,4 +1,4 @@
-"""The parts of a model at hand, found by its family's row: modules, sizes and Sites.
+"""The modules, sizes and Sites of a Hugging Face model, found by its family's row.
 
 A `Body` is made once per model and holds no tensor of its own.
 """
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from micrographia.core.errors import UnknownModel
 from micrographia.core.model import ModelShape
-from micrographia.core.pretrained.families import Family, Part
+from micrographia.core.pretrained.families import Family, Location
 from micrographia.core.sites import Site
 
 MLP_KINDS = ("mlp_norm_scale", "mlp_norm", "mlp_pre", "mlp_up", "neurons", "mlp_raw", "mlp_out")
 
 
 class SiteList(tuple[Site, ...]):
-    """The Sites in their order, asked for by name in constant time."""
+    """The Sites in order, with membership tests in constant time."""
 
     @cached_property
     def _set(self) -> frozenset[Site]:
@@ -31,7 +31,7 @@ class SiteList(tuple[Site, ...]):
 
 
 class Accessor(NamedTuple):
-    """How a Site's value is seen in a module's tensor, and how another is put in its place."""
+    """How to read a Site's value in a module's tensor, and how to replace it."""
 
     read: Callable[[Tensor], Tensor]
     write: Callable[[Tensor, Tensor], Tensor]
@@ -55,12 +55,12 @@ class Body:
         return found
 
     def part(self, path: str, layer: int | None = None) -> nn.Module:
-        """The module at this path. Raises UnknownModel where the row of the family is wrong about it."""
+        """The module at this path. Raises UnknownModel where the family's row is wrong about it."""
         found = self.find(path, layer)
         if found is None:
             where = "the model" if layer is None else f"layer {layer}"
             raise UnknownModel(
-                f"The row of {self.family.name} says that {where} has {path!r}; {type(self.module).__name__} has no "
+                f"The row of {self.family.name} expects {path!r} in {where}; {type(self.module).__name__} has no "
                 "such module. Pass a model with a language-modelling head, or correct the row in families.py."
             )
         return found
@@ -70,7 +70,7 @@ class Body:
         found = self.find(self.family.layers)
         if not isinstance(found, nn.ModuleList):
             raise UnknownModel(
-                f"{type(self.module).__name__} has no layers at {self.family.layers!r}, where {self.family.name} keeps "
+                f"{type(self.module).__name__} has no layers at {self.family.layers!r}, where {self.family.name} has "
                 "them. Pass the model with its language-modelling head (such as AutoModelForCausalLM gives), and not "
                 "what wraps it (of PEFT: the module that `merge_and_unload()` gives)."
             )
@@ -78,7 +78,7 @@ class Body:
 
     @cached_property
     def attention_layers(self) -> dict[int, int]:
-        """id of the module that attends -> its layer."""
+        """id of an attention module -> its layer."""
         return {id(self.part(self.family.attn, i)): i for i in range(len(self.layers))}
 
     @cached_property
@@ -102,7 +102,7 @@ class Body:
 
     @property
     def _n_ctx(self) -> int:
-        """The rows of the position table that positions take, or what the config says."""
+        """The usable rows of the position table, or the config's number."""
         table = self.find(self.family.pos_embed)
         rows: int = getattr(table, "num_embeddings", 0)
         return rows - self.family.pos_offset if rows else self.config.max_position_embeddings
@@ -118,7 +118,7 @@ class Body:
         found += [Site(kind) for kind in ("final_norm_scale", "final_norm") if final]
         return SiteList([*found, Site("logits")])
 
-    def heads(self, part: Part, name: str) -> Accessor:
+    def heads(self, part: Location, name: str) -> Accessor:
         """q, k or v as (batch, pos, head, d_head) in the output of their module."""
         shape = self.shape
         n_heads = shape.n_heads if name == "q" else shape.n_kv_heads
@@ -131,7 +131,7 @@ class Body:
         split = Accessor(lambda x: x.unflatten(-1, (n_heads, shape.d_head)), lambda x, new: new.flatten(-2))
         return _within(self.share(part), split) if part.share else split
 
-    def share(self, part: Part) -> slice:
+    def share(self, part: Location) -> slice:
         """Which of a fused output's last axis this part is."""
         shape = self.shape
         q, kv, f = shape.n_heads * shape.d_head, shape.n_kv_heads * shape.d_head, shape.d_mlp
@@ -160,7 +160,7 @@ def layer_kinds(family: Family) -> list[str]:
 
 
 def width_in(linear: nn.Module) -> int:
-    """How many numbers a projection reads."""
+    """The input width of a projection."""
     return int(getattr(linear, "in_features", None) or getattr(linear, "nx"))  # noqa: B009  (GPT-2's Conv1D)
 
 

@@ -1,7 +1,7 @@
-"""Running a part of an unmodified model: from a layer on, up to a layer, behind positions that are known.
+"""Partial runs of an unmodified model: from a layer on, up to a layer, after positions with cached keys and values.
 
-The model runs as it is; the layers before the first are bypassed for the length of the run, and the run is left by an
-exception before what is not needed. Masks, positions and rotary tables are thus the model's own.
+The model runs as it is; the layers before the first are bypassed during the run, and an exception ends the run where
+nothing more is needed. Masks, positions and rotary tables are thus the model's own.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from micrographia.core.sites import Site
 
 @contextmanager
 def started(body: Body, start: Start | None) -> Iterator[None]:
-    """Have the layers before the first pass their input on, the last of them the residual stream that was put in."""
+    """Bypass the layers before the first; the last of them outputs the given residual stream."""
     if start is None or start.layer == 0:
         yield
         return
@@ -46,7 +46,7 @@ def _passing(body: Body, residual: Tensor | None) -> Callable[..., Any]:
 
 
 def span_hooks(body: Body, start: Start | None, stop: int | Site | None) -> tuple[list[Hook], list[Hook]]:
-    """What must happen before the Sites are read (the residual put in at layer 0), and after (leaving at `stop`)."""
+    """Hooks before the Sites are read (inserting the residual stream at layer 0), and after (stopping at `stop`)."""
     residual = None if start is None or start.layer else start.residual
     entry = [] if residual is None else [Hook(body.layers[0], "in", lambda value, read: residual.to(value.device))]
     if stop is None or isinstance(stop, Site):
@@ -62,7 +62,7 @@ def _leave(value: Tensor, read: Tensor) -> Tensor:
 
 
 def leaving_with(read: Callable[[Tensor], Tensor]) -> Step:
-    """Leave the run, taking along what `read` makes of the value."""
+    """Stop the run and return `read(value)`."""
 
     def step(value: Tensor, read_in: Tensor) -> Tensor:
         raise Stopped(read(value))
@@ -71,10 +71,10 @@ def leaving_with(read: Callable[[Tensor], Tensor]) -> Step:
 
 
 def check_start(body: Body, start: Start, batch: int, length: int) -> None:
-    """Raises BadShape for a residual stream of another shape, UserError for keys and values that are missing."""
+    """Raise BadShape for a residual stream of the wrong shape, UserError for missing keys and values."""
     wanted = (batch, length - start.offset, body.shape.d_model)
     if not 0 <= start.offset < length:
-        raise UserError(f"A start behind {start.offset} positions was asked for; there are {length}. Leave one to run.")
+        raise UserError(f"A start after {start.offset} positions was asked for; there are {length}. Leave some.")
     if tuple(start.residual.shape) != wanted:
         raise BadShape(
             f"A start at layer {start.layer} needs a residual stream (batch, pos - offset, d_model) of {wanted}. "
@@ -84,15 +84,15 @@ def check_start(body: Body, start: Start, batch: int, length: int) -> None:
         return
     if body.family.encoder:
         raise UserError(
-            f"A start behind {start.offset} positions was asked for; {body.family.name} attends both ways, so earlier "
+            f"A start after {start.offset} positions was asked for; {body.family.name} is bidirectional, so earlier "
             "positions depend on later ones. Start with offset 0."
         )
     if missing := [layer for layer in range(start.layer, len(body.layers)) if layer not in start.past]:
-        raise UserError(f"A start behind {start.offset} positions needs keys and values of layers {missing} in `past`.")
+        raise UserError(f"A start after {start.offset} positions needs keys and values of layers {missing} in `past`.")
 
 
 def placeholder(body: Body, start: Start | None) -> Tensor | None:
-    """What to run on in place of tokens whose embeddings would be computed for nothing: any stream of that shape."""
+    """Input embeddings of the right shape, in place of tokens that need not be embedded."""
     if start is None or start.layer == 0 or body.find(body.family.embed_projection) is not None:
         return None
     return start.residual
@@ -104,7 +104,7 @@ def past_cache(body: Body, start: Start, batch: int) -> Any:
     from transformers.cache_utils import DynamicLayer
 
     class Behind(DynamicLayer):
-        """A layer whose positions behind are shared by blocks of rows: laid out once, when the new ones come."""
+        """A cache layer whose earlier positions are shared by blocks of rows, expanded once when new ones arrive."""
 
         def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
             assert self.keys is not None
@@ -127,10 +127,12 @@ def past_cache(body: Body, start: Start, batch: int) -> Any:
     return cache
 
 
-def _joined(behind: Tensor, new: Tensor) -> Tensor:
-    """Keys or values (row, head, pos, d_head) of all positions: those behind, for each block of rows, then the new."""
-    n_behind, n_rows = behind.shape[2], len(behind)
+def _joined(cached: Tensor, new: Tensor) -> Tensor:
+    """Keys or values (row, head, pos, d_head) of all positions: the cached ones for each block of rows, then the
+    new.
+    """
+    n_behind, n_rows = cached.shape[2], len(cached)
     whole = new.new_empty(len(new), new.shape[1], n_behind + new.shape[2], new.shape[3])
-    whole.unflatten(0, (-1, n_rows))[..., :n_behind, :] = behind
+    whole.unflatten(0, (-1, n_rows))[..., :n_behind, :] = cached
     whole[:, :, n_behind:] = new
     return whole

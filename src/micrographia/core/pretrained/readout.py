@@ -1,9 +1,8 @@
-"""Only the logits that a run was asked for: at some positions, or a few tokens' columns at one.
+"""Compute only the requested logits: at some positions, or the columns of a few tokens at one position.
 
-Positions are chosen before the unembedding, so that a metric at the last position does not pay for the others; a
-Readout multiplies with the rows of its tokens alone and leaves the model before its unembedding. Both agree with the
-whole logits up to rounding: bit-equality is promised for "all" only, since a matrix product of another shape rounds
-differently.
+Positions are selected before the unembedding, so a metric at the last position does not pay for the others; a Readout
+multiplies with the rows of its tokens only and stops the model before its unembedding. Both agree with the full logits
+up to rounding: bit-equality is promised for "all" only, since a matrix product of another shape rounds differently.
 """
 
 from typing import Any
@@ -18,7 +17,7 @@ from micrographia.core.pretrained.partial_run import leaving_with
 
 
 def readout_hooks(body: Body, logits: LogitsAt) -> list[Hook]:
-    """What happens at the unembedding."""
+    """The hooks at the unembedding."""
     head = body.part(body.family.head)
     if isinstance(logits, Readout) and type(head) is nn.Linear and not head._forward_hooks:  # of the user's own
         return [Hook(head, "in", leaving_with(lambda hidden: columns(body, head, hidden, logits)))]
@@ -29,14 +28,14 @@ def readout_hooks(body: Body, logits: LogitsAt) -> list[Hook]:
 
 
 def logits_to_keep(body: Body, logits: LogitsAt, length: int) -> dict[str, Any]:
-    """The argument by which decoders choose positions themselves."""
+    """The argument with which decoders select positions themselves."""
     if body.family.encoder or logits == "all" or isinstance(logits, Readout):
         return {}
     return {"logits_to_keep": 1 if logits == "last" else torch.tensor([pos % length for pos in logits])}
 
 
 def selected(logits: Tensor, wanted: LogitsAt) -> Tensor:
-    """What was asked for, of logits at all positions."""
+    """The requested part of logits at all positions."""
     if isinstance(wanted, Readout):
         return logits[:, wanted.pos].gather(-1, wanted.tokens.to(logits.device))[:, None]
     return logits if wanted == "all" else logits[:, _positions(wanted)]
@@ -52,7 +51,7 @@ def columns(body: Body, head: nn.Linear, hidden: Tensor, wanted: Readout) -> Ten
 
 
 def capped(body: Body, logits: Tensor) -> Tensor:
-    """The cap that Gemma 2 puts on logits."""
+    """Gemma 2's soft cap of the logits."""
     cap = getattr(body.config, body.family.final_softcap, None) if body.family.final_softcap else None
     return logits if cap is None else torch.tanh(logits / cap) * cap
 

@@ -1,4 +1,4 @@
-"""Hugging Face tokenizers as ours."""
+"""Hugging Face tokenizers as `core.tokens.Tokenizer`s."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from micrographia.core.tokens import Tokenizer
 
 
 class HubTokenizer:
-    """A Hugging Face tokenizer. `bos` is its first special token ([CLS] in BERT), be it put by itself or not."""
+    """A Hugging Face tokenizer. `bos` is its first special token ([CLS] in BERT), whether added by default or not."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -24,12 +24,12 @@ class HubTokenizer:
 
     @property
     def unk(self) -> int | None:
-        """What words that it does not know become, where there are such."""
+        """The token for unknown words, if there is one."""
         return self.inner.unk_token_id
 
     @property
     def mask(self) -> int | None:
-        """The token that a model which attends both ways has to fill."""
+        """The mask token, which a bidirectional model has to fill."""
         return self.inner.mask_token_id
 
     def encode(self, text: str) -> list[int]:
@@ -44,7 +44,7 @@ class HubTokenizer:
 
 
 class AsUsual(HubTokenizer):
-    """The same, with the special tokens that it puts by itself; one at the beginning never twice."""
+    """The same, with its usual special tokens; one at the beginning never twice."""
 
     def encode(self, text: str) -> list[int]:
         ids = self.inner.encode(text, add_special_tokens=True)

@@ -1,8 +1,8 @@
 """The weights of a Hugging Face model under the names that all families share, as `x @ W`, as views.
 
-Nothing is folded or converted: gains stay apart from matrices, keys and values have as many heads as the model has,
-and a view shares its memory with the parameter. Only Gemma's gains are computed (1 + weight). `W_E` is the table as
-it is stored; the embedding is `embed_scale` times it.
+Nothing is folded or converted: gains are separate from matrices, keys and values have the model's own number of heads,
+and a view shares its memory with the parameter. Only Gemma's gains are computed (1 + weight). `W_E` is the table as it
+is stored; the embedding is `embed_scale` times it.
 Suffixes: H head, K key and value head, E d_head, D d_model, M neuron, V vocab.
 """
 
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from micrographia.core.errors import UserError
-from micrographia.core.pretrained.families import Part
+from micrographia.core.pretrained.families import Location
 from micrographia.core.pretrained.modules import Body
 
 
@@ -60,7 +60,7 @@ class PretrainedWeights:
         gate = family.gate
         self.W_gate = per_layer(lambda i: None if gate is None else _matrix(body, gate, i))
         self.b_gate = per_layer(lambda i: None if gate is None else _vector(body, gate, i))
-        # Attention compares score_scale * q . k of the Sites q and k, capped to cap * tanh(score / cap) where capped.
+        # The score is score_scale * q . k of the Sites q and k, capped to cap * tanh(score / cap) where capped.
         self.score_scale = per_layer(lambda i: getattr(body.part(family.attn, i), "scaling", 1.0))
         self.score_cap = per_layer(lambda i: getattr(body.config, "attn_logit_softcapping", None))
         self.W_out = per_layer(lambda i: matrix_of(body, body.part(family.down, i)))
@@ -102,10 +102,11 @@ class PretrainedWeights:
         return bias_of(self._body.find(self._body.family.final_norm))
 
     def final_readout(self, direction: Float[Tensor, "d_out *n"]) -> Float[Tensor, "d_model *n"]:
-        """What reads `direction`, of the final norm's output, off the residual stream before division by the scale.
+        """The residual-stream direction that reads `direction` of the final norm's output, before division by the
+        scale.
 
-        gain * direction, less its mean for LayerNorm. The norm's bias adds `final_norm_b @ direction` in any case. The
-        cap that Gemma 2 puts on logits comes after. Raises UserError where more than a norm stands between (BERT).
+        gain * direction, minus its mean for LayerNorm. The norm's bias always adds `final_norm_b @ direction`. Gemma
+        2's cap of the logits comes after. Raises UserError where there is more than a norm in between (BERT).
         """
         body = self._body
         if body.family.encoder:
@@ -130,7 +131,7 @@ def output_weight(body: Body, layer: int) -> Float[Tensor, "head d_head d_model"
 def results(
     body: Body, z: Float[Tensor, "batch pos head_d_head"], layer: int
 ) -> Float[Tensor, "batch pos head d_model"]:
-    """What each head adds to the attention output: z W_O, head by head."""
+    """The contribution of each head to the attention output: z W_O, head by head."""
     shape = body.shape
     W_O = output_weight(body, layer)
     return torch.einsum("bphe,hed->bphd", z.unflatten(-1, (shape.n_heads, shape.d_head)), W_O)
@@ -154,7 +155,7 @@ def gain_of(body: Body, module: nn.Module | None) -> Tensor | None:
     return found.detach() + offset if offset else found.detach()
 
 
-def _heads_in(body: Body, part: Part, name: str, layer: int) -> Tensor:
+def _heads_in(body: Body, part: Location, name: str, layer: int) -> Tensor:
     """(head, d_model, d_head) of a projection to heads."""
     weight = matrix_of(body, body.part(part.projection, layer))
     n_heads = body.shape.n_heads if name == "q" else body.shape.n_kv_heads
@@ -163,7 +164,7 @@ def _heads_in(body: Body, part: Part, name: str, layer: int) -> Tensor:
     return weight[:, body.share(part)].unflatten(1, (n_heads, body.shape.d_head)).transpose(0, 1)
 
 
-def _heads_bias(body: Body, part: Part, name: str, layer: int) -> Tensor | None:
+def _heads_bias(body: Body, part: Location, name: str, layer: int) -> Tensor | None:
     bias = bias_of(body.part(part.projection, layer))
     if bias is None:
         return None
@@ -173,11 +174,11 @@ def _heads_bias(body: Body, part: Part, name: str, layer: int) -> Tensor | None:
     return bias[body.share(part)].unflatten(0, (n_heads, body.shape.d_head))
 
 
-def _matrix(body: Body, part: Part, layer: int) -> Tensor:
+def _matrix(body: Body, part: Location, layer: int) -> Tensor:
     return matrix_of(body, body.part(part.path, layer))[:, body.share(part)]
 
 
-def _vector(body: Body, part: Part, layer: int) -> Tensor | None:
+def _vector(body: Body, part: Location, layer: int) -> Tensor | None:
     bias = bias_of(body.part(part.path, layer))
     return None if bias is None else bias[body.share(part)]
 

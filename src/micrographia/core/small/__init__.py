@@ -1,1 +1,1 @@
-"""Our own small transformer: what it is, how it runs, how it is trained and read back."""
+"""Our own small transformer: architecture, forward pass, training objectives, and loading from a Run."""

@@ -1,7 +1,7 @@
-"""Architecture: what kind of small transformer, as a value; from it follow the name and shape of every weight.
+"""Architecture: the hyper-parameters of a small transformer; they determine the name and shape of every weight.
 
-Names and shapes of the weights are TransformerLens'. What is computed with them is `transformer`'s page, how they are
-drawn and read `weights`'.
+Names and shapes of the weights are TransformerLens'. The forward pass is in `transformer`, initialisation and views are
+in `weights`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,9 @@ from micrographia.core.model import ModelShape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture(Blocks):
-    """What kind of small transformer, with the sizes that its task sets. The defaults are the grokking mainline's."""
+    """A kind of small transformer, with the sizes that its task requires. Defaults are those of the grokking
+    mainline.
+    """
 
     d_vocab: int
     d_vocab_out: int
@@ -23,7 +25,7 @@ class Architecture(Blocks):
     def __post_init__(self) -> None:
         super(Architecture, self).__post_init__()
         if self.tied and self.d_vocab_out > self.d_vocab:
-            raise BadConfig(f"Tied: {self.d_vocab_out} outputs need as many inputs. Found {self.d_vocab}.")
+            raise BadConfig(f"Tied weights: {self.d_vocab_out} outputs need as many inputs. Found {self.d_vocab}.")
 
     @property
     def shape(self) -> ModelShape:

@@ -1,8 +1,8 @@
-"""Many models of one architecture in one program: the plain objective with a leading member axis.
+"""Train many models of one architecture at once: the plain objective with a leading member axis.
 
-Members differ in weights, data and hyper-parameters; member k does what the same model does alone (1e-9 in float64
-after 100 steps). On an accelerator all members share each kernel; on a CPU this costs per member what one model costs.
-The faster objective for models read at their last position is `last_position.LastPosition`.
+Members differ in weights, data and hyper-parameters; member k trains as the same model does alone (within 1e-9 in
+float64 after 100 steps). On an accelerator all members share each kernel; on a CPU this costs per member what one model
+costs. The faster objective for models read at their last position is `last_position.LastPosition`.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class PlainObjective:
     """Mean cross-entropy at the last position, by the plain forward and autograd, full batch.
 
     `tokens` (member or 1, batch, pos), `labels` (member or 1, batch); a leading 1 shares the data among all members.
-    The loss is taken in float64. Cost per member: three forwards over all positions.
+    The loss is computed in float64. Cost per member: three forwards over all positions.
     """
 
     def __init__(
@@ -69,5 +69,5 @@ class PlainObjective:
     def _check(self, weights: Flat) -> None:
         if len(self.tokens) not in (1, len(weights)):
             raise BadShape(
-                f"Data of {len(self.tokens)} members met weights of {len(weights)}. Give data for one or all."
+                f"Found data of {len(self.tokens)} members and weights of {len(weights)}. Give data for one or all."
             )

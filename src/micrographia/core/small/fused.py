@@ -1,8 +1,8 @@
-"""The transformer's logits at every position, without Sites: the plan for training on sequences.
+"""The fused forward pass: logits at every position, without Sites, for training on sequences.
 
 The same function of weights and tokens as `transformer.forward`, by torch's fused norm and attention and one product
 for queries, keys and values. Its logits and gradients agree with the plain plan's to 1e-10 in float64 and 1e-4 in
-float32; bits are promised within a plan only. Suffixes as in `transformer`.
+float32; bit-equality holds within one plan only. Suffixes as in `transformer`.
 """
 
 from contextlib import nullcontext
@@ -20,7 +20,7 @@ from micrographia.core.small.weights import Weights, unembedding
 
 
 def supports(arch: Architecture) -> bool:
-    """Every architecture that attends."""
+    """Whether the architecture has attention."""
     return arch.attention
 
 
@@ -32,7 +32,7 @@ def fused_forward(
     On an accelerator attention is computed unfused, since its fused backward pass is not deterministic there.
     """
     if not supports(arch):
-        raise BadConfig("The fused plan was asked for, but this model does not attend. Use the plain forward.")
+        raise BadConfig("The fused plan was asked for, but this model has no attention. Use the plain forward.")
     x_BPD = weights["embed.W_E"][tokens]
     if arch.positions == "learned":
         x_BPD = x_BPD + weights["pos_embed.W_pos"][: tokens.shape[1]]

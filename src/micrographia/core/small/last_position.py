@@ -1,9 +1,9 @@
-"""The fast plan: one block without norms, read at its last position, where the last token never changes.
+"""The fast training plan: one block without norms, read at its last position, with a constant last token.
 
-Such a model asks one query; keys and values are functions of (token, position), so both are tables of a few hundred
-rows instead of products over every row; and W_O W_in, W_out W_U, W_O W_U are merged once a step. A training step of
-the grokking mainline then costs 3.2 GFLOP instead of 14.6. Gradients of the heavy part are written by hand into
-buffers made once; the small part (tables and merged matrices) is left to autograd.
+Such a model has one query; keys and values are functions of (token, position), so both are tables of a few hundred rows
+instead of products over every row; and W_O W_in, W_out W_U, W_O W_U are merged once per step. A training step of the
+grokking mainline then costs 3.2 GFLOP instead of 14.6. Gradients of the heavy part are written by hand into buffers
+made once; the small part (tables and merged matrices) is left to autograd.
 It agrees with the plain forward to 1e-10 in float64 and 1e-4 in float32 (loss and gradients); bits differ.
 Suffixes: E member, N row, J operand position, V vocab, H head, A d_head, Z = H*A, D d_model, M neuron, C output.
 """
@@ -35,7 +35,7 @@ def supports(arch: Architecture) -> bool:
 
 
 class Merged(NamedTuple):
-    """What the heavy part reads: small functions of the weights. J counts the operands; `last` is the final token."""
+    """Tables and merged matrices, small functions of the weights. J counts the operands; `last` is the final token."""
 
     scores_EJVH: Tensor
     values_EJVZ: Tensor
@@ -108,7 +108,7 @@ class LastPosition:
         self.labels = labels.expand(E, N)
         rows_EJN = tokens[..., :-1].transpose(1, 2).expand(E, J, N)
         offset = torch.arange(E * J, device=device).reshape(E, J, 1) * V
-        self.index = (rows_EJN + offset).flatten()  # into the tables, seen as (E*J*V, ...)
+        self.index = (rows_EJN + offset).flatten()  # into the tables, viewed as (E*J*V, ...)
         self.collect = _one_hot_csr(self.index, E * J * V, dtype)  # its transpose: sums rows into the tables
         self.hidden = torch.empty(E, N, M + Z, dtype=dtype, device=device)  # [neurons, z]
         self.d_hidden = torch.empty_like(self.hidden)
@@ -196,7 +196,7 @@ class LastPosition:
 
 
 def _check_data(arch: Architecture, tokens: Tensor, labels: Tensor, members: int) -> None:
-    """Gathering from flat tables would read a neighbour's row for what does not fit, without a word."""
+    """Check shapes and ranges: an index out of range would silently read another member's row of the flat tables."""
     data, _, pos = tokens.shape
     if tokens.shape[:2] != labels.shape or data not in (1, members) or pos != arch.n_ctx:
         raise BadShape(

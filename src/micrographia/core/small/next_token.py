@@ -1,6 +1,6 @@
-"""Training on sequences: the tokens of every row are predicted from those before them.
+"""The next-token objective: training on sequences.
 
-An objective for `training.train`, of one model or several; each member has batches of its own, a pure function of the
+An objective for `training.train`, of one model or several; each member has its own batches, a pure function of the
 step. The loss is a float32 cross-entropy in nats, enough while it is far above 1e-6.
 """
 
@@ -18,11 +18,11 @@ from micrographia.core.small.fused import fused_forward
 from micrographia.core.small.transformer import forward
 from micrographia.core.training import Flat, Layout, LossAndGradient
 
-IGNORED = -100  # torch's mark of a target that does not count
+IGNORED = -100  # torch's mark of a target that is not scored
 
 
 class Text(NamedTuple):
-    """Rows of tokens, and which of them are predicted; None: all. The first of a row never is."""
+    """Rows of tokens, and the mask of those that are predicted; None: all. The first of a row never is."""
 
     tokens: Int[Tensor, "batch pos"]
     scored: Bool[Tensor, "batch pos"] | None = None
@@ -36,7 +36,7 @@ class NextToken:
     """Mean cross-entropy of the scored tokens, by autograd, one member after the other.
 
     `batches` has one entry per member. Plan "fused" is `fused.fused_forward`, "plain" is `transformer.forward`.
-    Cost per member: three passes over the batch, and its logits held twice.
+    Cost per member: three passes over the batch, and its logits stored twice.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class NextToken:
 
     def __call__(self, weights: Flat, step: int = 0) -> LossAndGradient:
         if len(weights) != len(self.batches):
-            raise BadShape(f"Batches of {len(self.batches)} members met weights of {len(weights)}. Give as many.")
+            raise BadShape(f"Batches of {len(self.batches)} members do not fit {len(weights)} members' weights.")
         each = [self._of_one(weights[k], batch(step)) for k, batch in enumerate(self.batches)]
         loss, gradient = zip(*each)
         return LossAndGradient(torch.stack(loss), torch.stack(gradient))

@@ -1,7 +1,7 @@
-"""A small transformer that one of our own Runs trained, as a Model again.
+"""Load the small transformer of one of our own Runs as a Model.
 
-The Run's `model.json` says architecture and vocabulary; its snapshots hold the weights. So every instrument and every
-command takes a Run where it takes a model of Hugging Face, with no network connection.
+The Run's `model.json` holds architecture and vocabulary, its snapshots the weights. So every method and every command
+accepts a Run in place of a Hugging Face model, offline.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ NAME = "model.json"
 
 
 def describe_model(folder: RunFolder, arch: Architecture, vocabulary: Vocabulary | None = None) -> None:
-    """Write down, in the Run, what its snapshots are snapshots of."""
+    """Store architecture and vocabulary in the Run, beside its snapshots."""
     words = None
     if vocabulary is not None:
         words = {"words": list(vocabulary.words), "bos": vocabulary.bos, "pad": vocabulary.pad}
@@ -32,7 +32,7 @@ def load_trained(
 ) -> Transformer:
     """The network of a Run (a folder or a unique prefix) after `step` steps, by default its newest snapshot.
 
-    Raises RunNotFound, Corrupt, and UnknownModel for a Run that holds no model or has no such snapshot.
+    Raises RunNotFound, Corrupt, and UnknownModel for a Run without a model or without this snapshot.
     """
     path = find_run(run)
     kept = snapshots(path)

@@ -1,8 +1,8 @@
-"""A small decoder on one page: every position, every Site, no state but its weights.
+"""The small transformer: a decoder with every Site, and no state but its weights.
 
 `forward` is a pure function of weights and tokens (so `torch.func` may run many at once); `Transformer` binds weights
-to the Model protocol. What weights there are says `architecture`; `weights` draws and views them. The
-faster plan for one layer read at its last position lives in `last_position`.
+to the Model protocol. `architecture` defines the weights; `weights` initialises and views them. The faster plan for one
+layer read at its last position is in `last_position`.
 Suffixes: B batch, P pos, Q query, K key, H head, E d_head, D d_model, M neuron, V vocab.
 """
 
@@ -56,9 +56,10 @@ def forward(
     last: bool = False,
     readout: LogitsAt = "all",
 ) -> Float[Tensor, "batch at vocab"]:
-    """Logits at the positions and tokens of `readout`. Raises Stopped before layer `stop`, as the Tap does at its end.
+    """Logits at the positions and tokens of `readout`. Raises Stopped before layer `stop`, as the Tap does at the end
+    of a run.
 
-    With `last`, what follows the last layer's attention is computed at the last position alone, and so are its Sites.
+    With `last`, everything after the last layer's attention, Sites included, is computed at the last position only.
     Cost: one pass; about 2 FLOPs per weight and position.
     """
     x = _embed(arch, weights, tokens, tap) if start is None else start.residual
@@ -69,7 +70,7 @@ def forward(
             x = tap("resid_mid", i, x[:, -1:] if last and i == arch.n_layers - 1 else x)
         if arch.mlp:
             y = tap("mlp_out", i, _mlp(arch, weights, i, x, tap))
-            x = x + y if arch.attention or i else y  # the concatenated operands have another width: no skip
+            x = x + y if arch.attention or i else y  # the concatenated operands have another width: no skip connection
         x = tap("resid_post", i, x)
     if stop is not None:
         raise Stopped
@@ -89,7 +90,7 @@ def _unembed(arch: Architecture, weights: Weights, x: Tensor) -> Tensor:
 
 
 def _read(logits: Tensor, readout: LogitsAt) -> Tensor:
-    """What was asked for, of logits that are whole."""
+    """The requested part of the full logits."""
     if isinstance(readout, Readout):
         return logits[:, readout.pos].gather(-1, readout.tokens)[:, None]
     return _positions(logits, readout)
@@ -112,7 +113,9 @@ def _embed(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Te
 
 
 def _attention(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap, start: Start | None) -> Tensor:
-    """Causal multi-head attention (Vaswani et al. 2017, section 3.2); behind an offset, also to the keys before it."""
+    """Causal multi-head attention (Vaswani et al. 2017, section 3.2); with an offset, also to the cached keys before
+    it.
+    """
     block = f"blocks.{i}.attn."
     x = _norm(arch, weights, f"blocks.{i}.ln1", x, tap, "attn_norm", i)
     q, k, v = (
@@ -134,7 +137,7 @@ def _attention(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap
     out = z_BPHE.flatten(2) @ W_O.flatten(0, 1)
     if tap.changes("result", i):
         out = tap("result", i, torch.einsum("bphe,hed->bphd", z_BPHE, W_O)).sum(2)
-    elif tap.keeps("result", i):  # beside the path, so that keeping it changes no bit of the output
+    elif tap.keeps("result", i):  # off the path, so that keeping it changes no bit of the output
         tap("result", i, torch.einsum("bphe,hed->bphd", z_BPHE, W_O))
     return out + weights[f"{block}b_O"] if arch.attn_bias else out
 
@@ -180,7 +183,7 @@ def rotate(x_BPHE: Float[Tensor, "batch pos head d_head"], offset: int = 0) -> F
 
 
 class Transformer:
-    """A small transformer as a Model. Holds its architecture and weights; a run leaves nothing behind."""
+    """A small transformer as a Model: architecture and weights, no other state."""
 
     def __init__(self, arch: Architecture, weights: Weights, tokenizer: Tokenizer | None = None) -> None:
         wanted = arch.weight_shapes()
@@ -202,7 +205,7 @@ class Transformer:
 
     @property
     def fused(self) -> "Transformer":
-        """See `Model`: itself, as its products are torch's own."""
+        """See `Model`: the model itself, which has no faster kernels."""
         return self
 
     @property
@@ -240,10 +243,10 @@ class Transformer:
         start: Start | None = None,
         stop: int | Site | None = None,
     ) -> Output:
-        """Run tokens, keep Sites, apply edits. Only the logits asked for are computed, unless their Site is kept or
+        """Run tokens, keep Sites, apply edits. Only the requested logits are computed, unless their Site is kept or
         edited; "all" and a selection of positions agree up to rounding.
 
-        Errors: UserError for tokens outside the vocabulary or too long, padding, and layers that are not there;
+        Errors: UserError for tokens outside the vocabulary or too long, padding, and layers that do not exist;
         UnknownSite; BadEdit.
         """
         ids = ids_of(inputs)
@@ -276,7 +279,7 @@ class Transformer:
         return single_token(self.tokenizer, text, first=first)
 
     def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
-        """The logits that this residual stream would give: the final norm and the unembedding (the logit lens)."""
+        """The logits of this residual stream: the final norm and the unembedding (the logit lens)."""
         x = _norm(self.arch, self.state, "ln_final", residual, SILENT, "final_norm", None)
         return _unembed(self.arch, self.state, x)
 

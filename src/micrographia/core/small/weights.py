@@ -1,7 +1,7 @@
-"""The small transformer's weights: drawn afresh, and viewed under the names that all families share.
+"""The small transformer's weights: initialisation, and views under the names that all families share.
 
-Weights are a mapping of name to tensor, named and shaped as `Architecture.weight_shapes` says; every product is
-`x @ W`. Views share the weights' memory. Suffixes: H head, E d_head, D d_model.
+Weights are a mapping of name to tensor, named and shaped as `Architecture.weight_shapes` says; every product is `x @
+W`. Views share the weights' memory. Suffixes: H head, E d_head, D d_model.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ def init_weights(
 ) -> dict[str, Tensor]:
     """Fresh weights: normal draws / sqrt(d_model) (the unembedding: / sqrt(d_vocab)), biases 0, gains 1.
 
-    Order and layout of the draws are those of the code published with Nanda et al. (2023), where every matrix is
-    (out, in): a CPU generator seeded s then gives the very weights that `torch.manual_seed(s)` gives there. W_out is
+    Order and layout of the draws are those of the code published with Nanda et al. (2023), where every matrix is (out,
+    in): a CPU generator with seed s then gives exactly the weights that `torch.manual_seed(s)` gives there. W_out is
     scaled by d_model too, not by d_mlp, as published.
     """
     weights: dict[str, Tensor] = {}
@@ -39,7 +39,7 @@ def init_weights(
 
 
 def _draw(leaf: str, shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """Draw in the published layout, return in ours."""
+    """Draw in the published layout, return our layout."""
     if leaf in ("W_K", "W_Q", "W_V"):
         H, D, E = shape
         return torch.randn(H, E, D, generator=generator).transpose(1, 2)
@@ -52,7 +52,7 @@ def _draw(leaf: str, shape: tuple[int, ...], generator: Generator) -> Tensor:
 
 
 def unembedding(arch: Architecture, weights: Weights) -> Float[Tensor, "d_model vocab"]:
-    """W_U; of a tied model the embedding's own weights, as many of them as there are outputs."""
+    """W_U; with tied weights, the first `d_vocab_out` rows of the embedding, transposed."""
     return weights["embed.W_E"][: arch.d_vocab_out].T if arch.tied else weights["unembed.W_U"]
 
 
@@ -84,16 +84,17 @@ class WeightViews:
         for name, norm in (("attn_norm", "ln1"), ("mlp_norm", "ln2")):
             for letter in "wb":
                 setattr(self, f"{name}_{letter}", LayerWeights(weights, f"blocks.{{}}.{norm}.{letter}"))
-        self.score_scale = [arch.d_head**-0.5] * arch.n_layers  # attention compares score_scale * q . k, without a cap
+        self.score_scale = [arch.d_head**-0.5] * arch.n_layers  # the score is score_scale * q . k, without a cap
         self.score_cap: list[float | None] = [None] * arch.n_layers
         self.final_norm_w = weights.get("ln_final.w")
         self.final_norm_b = weights.get("ln_final.b")
         self._centred = arch.norm == "layernorm"
 
     def final_readout(self, direction: Float[Tensor, "d_model *n"]) -> Float[Tensor, "d_model *n"]:
-        """What reads `direction`, of the final norm's output, off the residual stream before division by the scale.
+        """The residual-stream direction that reads `direction` of the final norm's output, before division by the
+        scale.
 
-        gain * direction, less its mean for LayerNorm. The norm's bias adds `final_norm_b @ direction` in any case.
+        gain * direction, minus its mean for LayerNorm. The norm's bias always adds `final_norm_b @ direction`.
         """
         w = self.final_norm_w
         gain = direction if w is None else direction * w.reshape(-1, *[1] * (direction.ndim - 1))

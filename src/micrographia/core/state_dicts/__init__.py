@@ -1,1 +1,1 @@
-"""Weights from elsewhere: read from files, their layout recognised, turned into ours."""
+"""Read other people's checkpoints: load the file, recognise its layout, convert it to ours."""

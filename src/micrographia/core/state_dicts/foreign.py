@@ -1,8 +1,8 @@
-"""State dicts that others wrote, as networks of ours: an Architecture with its weights.
+"""Other people's state dicts as our small transformers: an Architecture with its weights.
 
-All weights of a file are held against each known layout together. A file that fits several, and what no weight tells
-(the activation, norms without weights), gives several networks: `candidates` and `variants` list them, and the caller
-runs each to see which one works. Nothing here knows what the network was trained to do.
+All weights of a file are compared with each known layout together. A file that fits several layouts, and properties
+that no weight shows (the activation, norms without weights), give several networks: `candidates` and `variants` list
+them, and the caller runs each to see which one works. The network's task is not needed here.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import ACTIVATIONS
 from micrographia.core.state_dicts.layouts import LAYOUTS, LENS, Misfit, expected, few, found_in, named, turn
 
-GUESSED_ACTS = ("relu", "gelu", "silu")  # gelu_new is so near to gelu that accuracies cannot tell them apart
+GUESSED_ACTS = ("relu", "gelu", "silu")  # gelu_new is so near to gelu that accuracies cannot distinguish them
 
 
 class Candidate(NamedTuple):
-    """One way to read a file. `choices`: in what another way might differ, and how this one has it."""
+    """One reading of a file. `choices`: the ambiguous properties, and their values in this reading."""
 
     arch: Architecture
     weights: dict[str, Tensor]
@@ -32,7 +32,7 @@ class Candidate(NamedTuple):
 def candidates(tensors: Mapping[str, Tensor]) -> list[Candidate]:
     """One network for each layout that all weights fit together. Copies them, in float32, or float64 where any is.
 
-    Names may have any prefix, and no module at all when there is one layer. Raises UnreadableWeights, which names the
+    Names may have any prefix, and no module name when there is one layer. Raises UnreadableWeights, which lists the
     keys and shapes found and those expected, when nothing fits.
     """
     misfits: dict[str, str] = {}
@@ -62,11 +62,11 @@ def variants(candidate: Candidate, *, act: str | None = None) -> list[Candidate]
 
 
 def _whole(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights, if they can be a transformer's at all. Raises Misfit."""
+    """The weights, if they can belong to a transformer. Raises Misfit."""
     attention = any(".attn." in name for name in weights)
     needed = ["embed.W_E", "blocks.0.attn.W_Q" if attention else "blocks.0.mlp.W_in"]
     if lacking := [name for name in needed if name not in weights]:
-        raise Misfit(f"{few(lacking)} is not there")
+        raise Misfit(f"{few(lacking)} is missing")
     return weights
 
 
@@ -101,7 +101,7 @@ def _fit(found: Mapping[str, Tensor], layout: str, notes: tuple[str, ...]) -> Ca
 
 
 def _without_empty_biases(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Biases of attention and unembedding that are zero throughout: TransformerLens writes them in any case."""
+    """Drop all-zero biases of attention and unembedding, which TransformerLens always writes."""
     groups = {"attention": (".b_Q", ".b_K", ".b_V", ".b_O"), "unembedding": (".b_U",)}
     notes, empty = [], set()
     for what, endings in groups.items():
@@ -113,12 +113,12 @@ def _without_empty_biases(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor]
 
 
 def _architecture(weights: Mapping[str, Tensor]) -> Architecture:
-    """What kind of transformer has weights of these names and sizes. Raises Misfit."""
+    """The Architecture with weights of these names and sizes. Raises Misfit."""
     leaves = {name.rpartition(".")[2] for name in weights}
     attention, mlp = "blocks.0.attn.W_Q" in weights, "blocks.0.mlp.W_in" in weights
     vocab, d_model = weights["embed.W_E"].shape
     sizes: dict[str, int] = {}
-    n_ctx = len(weights["pos_embed.W_pos"]) if "pos_embed.W_pos" in weights else 3  # rotary: no weight tells
+    n_ctx = len(weights["pos_embed.W_pos"]) if "pos_embed.W_pos" in weights else 3  # rotary: no weight shows it
     if attention:
         sizes["n_heads"], _, sizes["d_head"] = weights["blocks.0.attn.W_Q"].shape
     if mlp:
@@ -147,16 +147,16 @@ def _architecture(weights: Mapping[str, Tensor]) -> Architecture:
 
 
 def _answers(weights: Mapping[str, Tensor]) -> int:
-    """How many answers are told apart; without an unembedding of its own (tied), as many as there are tokens."""
+    """The number of output classes; with tied weights, the number of tokens."""
     if "unembed.W_U" in weights:
         return weights["unembed.W_U"].shape[1]
     return len(weights.get("unembed.b_U", weights["embed.W_E"]))
 
 
 def _published_norms(candidate: Candidate) -> list[Candidate]:
-    """Norms of the published code: never called as released. Called, they divide by the unbiased deviation + 1e-4.
+    """Norms of the published code, never called as released. If called, they divide by the unbiased deviation + 1e-4.
 
-    The gain takes the difference from our LayerNorm up to the epsilon, sqrt((d - 1) / d).
+    The gain absorbs the difference from our LayerNorm up to the epsilon, sqrt((d - 1) / d).
     """
     arch, weights = candidate.arch, candidate.weights
     bare = {name: weight for name, weight in weights.items() if not _is_norm(name)}
@@ -173,7 +173,7 @@ def _is_norm(name: str) -> bool:
 
 
 def _norms(candidate: Candidate) -> list[Candidate]:
-    """TransformerLens folds a norm's weights away (LNPre, RMSPre): then only a run can tell whether there is one."""
+    """TransformerLens folds a norm's weights (LNPre, RMSPre): then only a run shows whether there is a norm."""
     arch, choices = candidate.arch, candidate.choices
     if "norm" in choices or arch.norm != "none" or choices["layout"] != LENS:
         return [candidate._replace(choices={"norm": arch.norm, **choices})]
@@ -189,7 +189,7 @@ def _norms(candidate: Candidate) -> list[Candidate]:
 
 
 def _gates(candidate: Candidate) -> list[Candidate]:
-    """TransformerLens adds b_in behind the gate; here that is the same as a part of b_out."""
+    """TransformerLens adds b_in after the gate; here that is the same as a part of b_out."""
     gated = candidate.arch.act == "swiglu" and candidate.arch.mlp_bias
     inner = {name: w for name, w in candidate.weights.items() if name.endswith(".b_in")}
     if not gated or not any(w.any() for w in inner.values()):
@@ -203,19 +203,19 @@ def _gates(candidate: Candidate) -> list[Candidate]:
     return [candidate._replace(choices=before), candidate._replace(weights=moved, choices=after)]
 
 
-def _acts(candidate: Candidate, asked: str | None) -> list[Candidate]:
+def _acts(candidate: Candidate, wanted: str | None) -> list[Candidate]:
     arch = candidate.arch
     if not arch.mlp:
         return [candidate]
     possible = ("swiglu",) if arch.act == "swiglu" else tuple(ACTIVATIONS)
-    if asked is not None and asked not in possible:
+    if wanted is not None and wanted not in possible:
         raise BadConfig(
-            f"Asked for the activation {asked!r}. These weights allow {', '.join(possible)}. Choose of them."
+            f"Asked for the activation {wanted!r}. These weights allow {', '.join(possible)}. Choose of them."
         )
     guessed = possible if arch.act == "swiglu" else GUESSED_ACTS
     return [
         candidate._replace(arch=replace(arch, act=act), choices={**candidate.choices, "act": act})
-        for act in ((asked,) if asked else guessed)
+        for act in ((wanted,) if wanted else guessed)
     ]
 
 
@@ -229,5 +229,5 @@ def _unreadable(tensors: Mapping[str, Tensor], misfits: Mapping[str, str]) -> Un
     return UnreadableWeights(
         f"Asked to read the weights of a small transformer. Found these keys and shapes:\n{found_in(tensors)}\n"
         f"{reasons}\nExpected, for layers i = 0, 1 .., one of\n{layouts}\n"
-        "Rename and turn them so, or train with a layout that is known."
+        "Rename and transpose them accordingly, or train with a known layout."
     )

@@ -1,8 +1,8 @@
-"""How others write a transformer's weights down: names and the order of axes.
+"""Known layouts of transformer checkpoints: weight names and the order of axes.
 
-A layout is a table from a weight's last name to its axes there and here. Known are the code published with Nanda et
-al. (2023), "Progress measures for grokking via mechanistic interpretability", and TransformerLens, whose names and
-shapes are ours.
+A layout is a table from a weight's last name to its axes there and here. Known are those of the code published with
+Nanda et al. (2023), "Progress measures for grokking via mechanistic interpretability", and TransformerLens, whose names
+and shapes are ours.
 """
 
 import re
@@ -26,7 +26,7 @@ PARTS_OF_NORM = {"w": "w", "b": "b", "w_ln": "w", "b_ln": "b"}
 BUFFERS = frozenset({"mask", "IGNORE", "rotary_sin", "rotary_cos"})
 
 PAPER, LENS = "the paper's code", "TransformerLens"
-# Axes there -> axes here. "vocab" counts what the embedding reads, "answers" what the unembedding tells apart.
+# Axes there -> axes here. "vocab" is the input size of the embedding, "answers" the output size of the unembedding.
 _SHARED = {
     "W_pos": "n_ctx d_model -> n_ctx d_model",
     "b_in": "d_mlp -> d_mlp",
@@ -61,11 +61,11 @@ LISTED = 20
 
 
 class Misfit(Exception):
-    """Why a layout cannot be that of a file."""
+    """The reason why a file does not have a layout."""
 
 
 def our_name(key: str) -> str | None:
-    """The name that a weight has here, told by its last words; None for what is not known.
+    """Our name of a weight, from its last words; None for an unknown one.
 
     >>> our_name("model.blocks.1.attn.W_Q"), our_name("W_E"), our_name("blocks.0.attn.mask")
     ('blocks.1.attn.W_Q', 'embed.W_E', None)
@@ -80,9 +80,9 @@ def our_name(key: str) -> str | None:
 
 
 def named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a file under our names, their axes untouched; buffers and what is no weight left out.
+    """The weights of a file under our names, their axes untouched; buffers and other entries are left out.
 
-    Raises Misfit for two weights of one name, and for weights that have no place here.
+    Raises Misfit for two weights of one name, and for weights without a counterpart here.
     """
     found: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
@@ -138,6 +138,6 @@ def _words(key: str) -> list[str]:
 
 
 def _looks_like_a_weight(key: str, tensor: Tensor) -> bool:
-    """Whether leaving it out might change what the network computes. Bare names are what scripts write down beside."""
+    """Whether leaving it out might change the network's output. Bare names are usually other data of a script."""
     leaf = _words(key)[-1]
     return tensor.is_floating_point() and leaf not in BUFFERS and (leaf != key or key[:2] in ("W_", "b_"))

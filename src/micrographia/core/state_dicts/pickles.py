@@ -1,8 +1,8 @@
-"""Reading a pickle of tensors without running what is in it.
+"""Read a pickle of tensors without running its code.
 
-A pickle names functions and has them called. Here only those that build tensors, arrays and plain containers are
-called; whatever else a file names (a config class, an optimiser, the shell) becomes an `Inert` object that ignores
-everything it is given. So files of projects whose classes are not installed can be read too.
+A pickle names functions to call. Here only those that build tensors, arrays and plain containers are called; anything
+else a file names (a config class, an optimiser, the shell) becomes an `Inert` object that ignores everything. So files
+of projects whose classes are not installed can be read too.
 """
 
 import pickle
@@ -15,7 +15,7 @@ import torch
 from micrographia.core.errors import PickleRefused, UnreadableWeights
 
 SUFFIXES = (".pth", ".pt")
-# What builds data and does nothing else. Torch itself turns the names of its storage classes into storages.
+# Functions that only build data. Torch itself turns the names of its storage classes into storages.
 HARMLESS = frozenset(
     {
         ("collections", "OrderedDict"),
@@ -33,7 +33,7 @@ HARMLESS = frozenset(
 
 
 class Inert:
-    """Stands for an object of a class that is not built here; takes whatever a pickle hands it, keeps nothing."""
+    """A placeholder for an object whose class is not built here; accepts any data from a pickle and keeps none."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> "Inert":
         return super().__new__(cls)
@@ -58,7 +58,7 @@ class Inert:
 
 
 class Careful(pickle.Unpickler):
-    """An unpickler to whom every name that is not in `HARMLESS` means `Inert`."""
+    """An unpickler that reads every name outside `HARMLESS` as `Inert`."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         if (module_name, global_name) in HARMLESS:
@@ -71,7 +71,7 @@ class Careful(pickle.Unpickler):
 
 
 def load_pickle(path: Path, *, allowed: bool) -> Any:
-    """What `torch.save` wrote to `path`. Objects of classes that are not plain data come back as `Inert`.
+    """Load a file of `torch.save`. Objects of classes that are not plain data come back as `Inert`.
 
     Raises PickleRefused unless `allowed`, UnreadableWeights for a file that torch cannot read.
     """
@@ -84,7 +84,7 @@ def load_pickle(path: Path, *, allowed: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # it holds more than tensors
         pass
-    except Exception as error:  # whatever torch raises over a damaged file
+    except Exception as error:  # torch raises various errors for a damaged file
         raise _unreadable(path, error) from error
     careful: Any = types.SimpleNamespace(
         Unpickler=Careful, load=_load, UnpicklingError=pickle.UnpicklingError, __name__="pickle"

@@ -1,7 +1,7 @@
-"""Files of named tensors that others wrote: safetensors, npz, and pickles where the user allows the file.
+"""Read files of named tensors: safetensors, npz, and pickles that the user allows.
 
-A file may wrap its weights in a mapping (`model`, `state_dict` ...) or hold many sets, one an epoch: then the last is
-taken and said. What lies beside the weights is handed on, since it may tell what the network was trained on.
+A file may wrap its weights in a mapping (`model`, `state_dict` ...) or hold many sets, one per epoch: then the last is
+used, with a note. Other entries are returned too, since they may describe the training task.
 """
 
 import zipfile
@@ -18,13 +18,13 @@ from micrographia.core.state_dicts.pickles import SUFFIXES as PICKLES
 from micrographia.core.state_dicts.pickles import load_pickle
 from micrographia.core.store import read_tensors
 
-# Entries under which training scripts keep one set of weights, or one an epoch.
+# Entries under which training scripts store one set of weights, or one per epoch.
 ONE = ("state_dict", "model_state_dict", "model", "net", "weights", "params")
 MANY = ("state_dicts", "model_checkpoints", "checkpoints")
 
 
 class StateDict(NamedTuple):
-    """`tensors`: everything numeric among the weights; `aside`: the entries of the file beside them."""
+    """`tensors`: everything numeric among the weights; `aside`: the other entries of the file."""
 
     tensors: dict[str, Tensor]
     aside: dict[str, Any]
@@ -34,8 +34,8 @@ class StateDict(NamedTuple):
 def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
     """The named tensors of a file, on the CPU, as they are. Reads it once.
 
-    Raises UserError for a file that is not there, PickleRefused for a pickle that was not allowed, Corrupt or
-    UnreadableWeights for what cannot be read.
+    Raises UserError for a missing file, PickleRefused for a pickle that was not allowed, Corrupt or UnreadableWeights
+    for a file that cannot be read.
     """
     if not path.is_file():
         raise UserError(f"Asked to read weights from {path}. Found no such file. Give a file of weights, or a Run.")
@@ -69,7 +69,7 @@ READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {".safetensors": read_
 
 
 def _unwrap(content: Any, path: Path) -> StateDict:
-    """Go down to the mapping that holds the weights."""
+    """Descend to the mapping that holds the weights."""
     aside: dict[str, Any] = {}
     notes: list[str] = []
     while (inner := _inner(content, path, notes)) is not None:
@@ -105,7 +105,7 @@ def _is_many(content: Any) -> bool:
 
 def _last(many: Any, path: Path, notes: list[str]) -> Mapping[str, Any]:
     key = max(many) if isinstance(many, Mapping) else len(many) - 1
-    notes.append(f"{path.name} holds {len(many)} sets of weights; the last ({key}) is taken.")
+    notes.append(f"{path.name} holds {len(many)} sets of weights; the last ({key}) is used.")
     return many[key]
 
 
@@ -117,7 +117,7 @@ def _flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _tensors(found: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What is numeric, as tensors."""
+    """The numeric entries, as tensors."""
     arrays = {name: value for name, value in found.items() if isinstance(value, Tensor | np.ndarray)}
     numeric = {name: x for name, x in arrays.items() if isinstance(x, Tensor) or x.dtype.kind in "biuf"}
     return {name: x.detach() if isinstance(x, Tensor) else torch.from_numpy(x.copy()) for name, x in numeric.items()}

@@ -1,6 +1,6 @@
-"""The only hand that writes files. `atomic` is the door to the disk, `folder` the writer's handle on a Run.
+"""The store: the only code that writes files. `atomic` does the writing, `folder` is the handle on a Run.
 
-Here are the names that other rooms use.
+This module exports the names that other packages use.
 """
 
 from micrographia.core.store.atomic import write_bytes

@@ -1,8 +1,8 @@
-"""The only door to the disk: a file is there whole, as it was or as it should be, and never in between.
+"""Atomic writes: a file is complete, either the old or the new version, and never in between.
 
 A file is written under a temporary name in its own folder, flushed to the disk, renamed over the old one, and the
-folder is flushed too. A folder of files is committed by one rename in the same way. The underscored primitives are
-the only calls that change the disk, so that a test can stop the world at each of them in turn.
+folder is flushed too. A folder of files is committed by one rename in the same way. The underscored primitives are the
+only calls that change the disk, so that a test can simulate a crash at each of them in turn.
 Temporary names begin with `.tmp-`; a killed process may leave some behind, and `clean` removes them.
 """
 
@@ -21,7 +21,7 @@ _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
-    """Put `data` at `path`, or leave what is there. The folder is made where it lacks.
+    """Write `data` to `path`, or leave the file unchanged. Missing folders are created.
 
     Raises CannotWrite, which names the path, the reason and what to do, when the disk is full or read-only.
     """
@@ -35,7 +35,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Put a new folder with these files at `path`, committed by one rename. Nothing may be at `path` yet."""
+    """Write a new folder with these files at `path`, committed by one rename. `path` must not exist yet."""
     with explained(path):
         _make_parents(path.parent)
         with _temporary(path) as draft:
@@ -49,13 +49,13 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def overwrite(descriptor: int, data: bytes) -> None:
-    """Put `data` into an open file in place of what it held: for the lock, which means nothing when it is not whole."""
+    """Overwrite the content of an open file: for the lock, which is ignored when incomplete."""
     os.ftruncate(descriptor, 0)
     _write(descriptor, data)
 
 
 def remove(path: Path) -> None:
-    """Take a file or a folder away. A folder goes by one rename first, so it is never seen half empty."""
+    """Remove a file or a folder. A folder is renamed first, so it is never visible half empty."""
     with explained(path):
         if path.is_dir() and not path.is_symlink():
             draft = _temporary_name(path)
@@ -68,13 +68,13 @@ def remove(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and what lacks above it."""
+    """Make a folder and its missing parents."""
     with explained(path):
         _make_parents(path)
 
 
 def clean(root: Path) -> None:
-    """Remove every temporary file and folder below `root`: a process that was killed left them half written."""
+    """Remove every temporary file and folder below `root`, left half written by a killed process."""
     with explained(root):
         for draft in sorted(root.rglob(f"{TEMPORARY}*")):
             if draft.is_dir() and not draft.is_symlink():
@@ -85,7 +85,7 @@ def clean(root: Path) -> None:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn an error of the system into CannotWrite: what was asked, what was found, what to do."""
+    """Turn a system error into CannotWrite: what was requested, what was found, what to do."""
     try:
         yield
     except CannotWrite:
@@ -102,7 +102,7 @@ def _advice(number: int | None) -> str:
         return f"{kept} Free some space, or choose a folder on another disk (--out or $MICROGRAPHIA_RUNS)."
     if number in _CLOSED:
         return f"{kept} Choose a folder you may write to (--out or $MICROGRAPHIA_RUNS)."
-    return f"{kept} Look at the disk and the path, then try again."
+    return f"{kept} Check the disk and the path, then try again."
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def _temporary(path: Path) -> Iterator[Path]:
     try:
         yield draft
     except BaseException:
-        with suppress(OSError):  # the first error is the one to tell; `clean` comes by later
+        with suppress(OSError):  # the first error is the one to report; `clean` runs later
             _remove_tree(draft)
         raise
 
@@ -139,7 +139,7 @@ def _make_parents(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there, and a rename is durable by itself
+    if os.name == "nt":  # a folder cannot be opened there, and a rename is durable without it
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -1,8 +1,9 @@
-"""Checkpoints: what a run needs to go on, and the rows of metrics since the one before.
+"""Checkpoints: the state that a run needs to resume, and the metric rows since the previous checkpoint.
 
 `checkpoints/<step>/` holds `state.safetensors`, `state.json`, `rows.parquet` and a manifest that also names the
-checkpoint before and the snapshots saved since. It is committed by one rename. All rows stay, states of the last two.
-A checkpoint is good when its own files, the rows of all before and their snapshots are as they were written.
+previous checkpoint and the snapshots saved since. It is committed by one rename. All rows are kept, and the states of
+the last two.
+A checkpoint is good when its own files, the rows of all earlier ones and their snapshots are unchanged.
 """
 
 import math
@@ -51,12 +52,12 @@ def snapshot_place(root: Path, step: int) -> Path:
 
 
 def steps(root: Path) -> list[int]:
-    """Steps of the checkpoints that are there, damaged or not, rising."""
+    """Steps of the existing checkpoints, damaged or not, in ascending order."""
     return sorted(int(path.name) for path in (root / FOLDER).glob("*") if path.is_dir() and path.name.isdecimal())
 
 
 def snapshots(root: Path) -> dict[int, Path]:
-    """Snapshots that are there, by step, rising."""
+    """The existing snapshots by step, in ascending order."""
     paths = sorted((root / SNAPSHOTS).glob("*.safetensors"))
     return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
@@ -70,7 +71,7 @@ def write(
     rows: Mapping[str, Column],
     vouched: set[str],
 ) -> None:
-    """Commit a checkpoint. `vouched` names the snapshots that an earlier one answers for; the rest are added to it."""
+    """Commit a checkpoint. `vouched` names the snapshots listed by earlier ones; the rest are listed in this one."""
     files = {
         STATE: tensors_bytes(tensors),
         NUMBERS: json_bytes({"step": step, "numbers": pack(numbers, name="numbers", arrays={})}),
@@ -96,9 +97,9 @@ def prune(root: Path, keep: int = STATES_KEPT) -> None:
 
 
 def drop_after(root: Path, step: int | None) -> None:
-    """Remove checkpoints and snapshots later than `step`, or all: their rows and weights will be computed again."""
+    """Remove checkpoints and snapshots later than `step`, or all: their rows and weights will be recomputed."""
     last = -1 if step is None else step
-    for later in reversed([each for each in steps(root) if each > last]):  # the newest first: what is left is a chain
+    for later in reversed([each for each in steps(root) if each > last]):  # the newest first: the rest is a chain
         atomic.remove(place(root, later))
     for later, path in snapshots(root).items():
         if later > last:
@@ -106,20 +107,20 @@ def drop_after(root: Path, step: int | None) -> None:
 
 
 def vouched_snapshots(root: Path) -> set[str]:
-    """Names of the snapshots that the checkpoints answer for."""
+    """Names of the snapshots that the checkpoints list."""
     return {name for step in steps(root) for name in _listed(place(root, step))["snapshots"]}
 
 
 def newest_good(root: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest good checkpoint, and sentences about what was found damaged on the way. Reads and hashes it all."""
+    """The newest good checkpoint, and sentences about any damage found. Reads and hashes everything."""
     chain, found = survey(root)
     notes = [f"{problem.file} is {problem.what}." for problem in found]
     for step in reversed(chain):
         damage = _check_state(root, step)
         if damage is None:
-            notes += [f"Work goes on from the last good checkpoint, step {step}."] if notes else []
+            notes += [f"Work resumes from the last good checkpoint, step {step}."] if notes else []
             return _load(root, step, chain), notes
-        if damage.what != "missing" or step == steps(root)[-1]:  # older states are dropped as a matter of course
+        if damage.what != "missing" or step == steps(root)[-1]:  # older states are dropped as usual
             notes.append(f"{damage.file} is {damage.what}.")
     if notes:
         notes.append("No good checkpoint is left, so the run starts afresh.")
@@ -127,7 +128,7 @@ def newest_good(root: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def survey(root: Path) -> tuple[list[int], list[Problem]]:
-    """The steps whose rows and snapshots are whole, with all before them; and what breaks the chain after them."""
+    """The steps whose rows and snapshots, and all earlier ones, are intact; and the problems that break the chain."""
     chain: list[int] = []
     for step in steps(root):
         problems = _check_link(root, step, chain[-1] if chain else None)
@@ -138,7 +139,7 @@ def survey(root: Path) -> tuple[list[int], list[Problem]]:
 
 
 def problems(root: Path) -> list[Problem]:
-    """Everything that is wrong with the checkpoints of a Run and the snapshots they answer for."""
+    """All problems of a Run's checkpoints and of the snapshots that they list."""
     chain, found = survey(root)
     states = {step: _check_state(root, step) for step in chain}
     newest = steps(root)[-1:]
@@ -146,7 +147,7 @@ def problems(root: Path) -> list[Problem]:
 
 
 def rows_until(root: Path, chain: Sequence[int]) -> Rows:
-    """The metric rows of these checkpoints, one after the other. A column that some lack is NaN there."""
+    """The metric rows of these checkpoints, concatenated. A column that some lack is NaN there."""
     rows: Rows = {}
     length = 0
     for step in chain:

@@ -1,8 +1,8 @@
-"""Values in JSON that come back exactly: what `formats.plain` would flatten is tagged instead.
+"""Exact JSON round trips: values that `formats.plain` would flatten are tagged instead.
 
 A non-finite float becomes `{"$float": "nan"}`, a tuple `{"$tuple": [...]}`, a numeric array `{"$array": name}` with the
-array itself handed out beside it, an array of strings `{"$strings": [dtype, shape, values]}`. Figures and the numbers
-of checkpoints are kept so.
+array itself returned separately, an array of strings `{"$strings": [dtype, shape, values]}`. Figures and the numbers of
+checkpoints are stored this way.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""RunFolder: the writer's handle on a Run, from its first file to its last.
+"""RunFolder: the writer's handle on a Run, from creation to `finish`.
 
-`run.json` alone says what state the Run is in. Whatever is written before it says "finished" does not count yet and is
-written again by the next `finish`; so the Run changes state by one rename, as each checkpoint does.
+`run.json` alone defines the state of the Run. Files written before its status is "finished" are provisional and are
+rewritten by the next `finish`; so the Run changes state by one rename, as each checkpoint does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ METRICS, RESULTS = "metrics.parquet", "results.json"
 
 
 class RunFolder:
-    """A Run that is being written. Holds its lock; use it as a context manager, or `close` it.
+    """A Run that is being written, with its lock; use it as a context manager, or `close` it.
 
-    `config` is the stored one: `threads`, where it was left open, is the count the Run was begun with.
+    `config` is the stored one: `threads`, if left open, is the count with which the Run was started.
     `notes` are sentences for the user: damaged checkpoints, and why a resumed Run may lose bit-identity.
     """
 
@@ -52,10 +52,10 @@ class RunFolder:
         provenance: Mapping[str, Any],
         resume: bool,
     ) -> "RunFolder":
-        """Create a Run at `path`, or go on with the one there, and lock it.
+        """Create a Run at `path`, or resume the one there, and lock it.
 
-        With `resume`, an absent or empty folder, or one where a run was killed before its first commit, is begun
-        afresh; a finished Run is returned as it is, with status "finished". A `threads` of None is filled in from
+        With `resume`, an absent or empty folder, or one where a run was killed before its first commit, is started
+        anew; a finished Run is returned as it is, with status "finished". A `threads` of None is filled in from
         `provenance` when the Run is created, and from the Run when it is resumed.
         Raises RunExists (a Run without `resume`, or a folder of other things), RunLocked, BadConfig (a Run of another
         lab or with another config), Corrupt (its `run.json` is damaged), CannotWrite.
@@ -65,7 +65,7 @@ class RunFolder:
         atomic.make_folder(path)
         held = _lock_unless_finished(path)
         try:
-            _refuse_occupied(path, resume)  # another may have been quicker
+            _refuse_occupied(path, resume)  # another process may have been faster
             if held:
                 atomic.clean(path)
             if (path / RUN).exists():
@@ -96,7 +96,7 @@ class RunFolder:
             return folder
         changed = changed_since(record["provenance"], plain(provenance))
         if changed:
-            folder.notes.append(f"Bit-identity with a run left alone is lost: {'; '.join(changed)}.")
+            folder.notes.append(f"Bit-identity with an uninterrupted run is lost: {'; '.join(changed)}.")
         record["resumed"].append({"at": _now(), "changed": changed})
         folder._record = {**record, "status": "running"}
         write_bytes(path / RUN, json_bytes(folder._record))
@@ -127,13 +127,13 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Release the lock. Nothing is lost: everything was written when its call returned."""
+        """Release the lock. Nothing is lost: every call writes before it returns."""
         if self._lock:
             self._lock.release()
         self._lock = None
 
     def set_status(self, status: Status) -> None:
-        """Record that the Run is running, was interrupted or failed. "finished" is `finish`'s to say."""
+        """Record that the Run is running, was interrupted or failed. "finished" is set by `finish`."""
         if status == self.status:
             return
         self._refuse_finished()
@@ -143,14 +143,14 @@ class RunFolder:
         write_bytes(self.path / RUN, json_bytes(self._record))
 
     def save_snapshot(self, step: int, weights: Mapping[str, Tensor]) -> Path:
-        """Keep the weights at `step` for good. Save it before the checkpoint of the same step, which answers for it."""
+        """Keep the weights at `step` permanently. Save it before the checkpoint of the same step, which lists it."""
         self._refuse_finished()
         path = checkpoints.snapshot_place(self.path, step)
         write_tensors(path, weights)
         return path
 
     def snapshots(self) -> dict[int, Path]:
-        """The snapshots kept so far, by step, rising."""
+        """The snapshots so far by step, in ascending order."""
         return checkpoints.snapshots(self.path)
 
     def save_checkpoint(
@@ -174,8 +174,8 @@ class RunFolder:
     def load_checkpoint(self) -> Checkpoint | None:
         """The newest good checkpoint, with all rows up to it; None where the run must start afresh.
 
-        Every hash is checked before use; `notes` tells what was found damaged. What is later than the checkpoint
-        returned (damaged checkpoints, snapshots that will be saved again) is removed.
+        Every hash is checked before use; `notes` lists any damage. Everything later than the returned checkpoint
+        (damaged checkpoints, snapshots that will be saved again) is removed.
         """
         self._refuse_finished()
         found, notes = checkpoints.newest_good(self.path)
@@ -191,12 +191,12 @@ class RunFolder:
         figures: Sequence[Figure],
         metrics: Mapping[str, Column],
     ) -> None:
-        """Write everything a finished Run has, then its manifest, and last the status: one rename finishes the Run."""
+        """Write the files of a finished Run, then its manifest, and last the status: one rename finishes the Run."""
         self._refuse_finished()
         files = {METRICS: table_bytes(metrics), **claims_files(claims), **figures_files(figures)}
         for name, data in {**files, RESULTS: json_bytes(results)}.items():
             write_bytes(self.path / name, data)
-        checkpoints.prune(self.path, keep=1)  # so that an interruption leaves no trace among the weights
+        checkpoints.prune(self.path, keep=1)  # so that an interruption leaves no trace in the weights
         record = {**self._record, "status": "finished"}
         listed = manifest.entries(self.path, [name for name in all_files(self.path) if name != RUN])
         listed[RUN] = manifest.entry(json_bytes(record))
@@ -205,7 +205,7 @@ class RunFolder:
         self._record = record
 
     def add_file(self, name: str, text: str | bytes) -> Path:
-        """Put a further file, such as the report, into the Run, in place of one of that name; see `add_file`."""
+        """Add a file, such as the report, to the Run, replacing one of that name; see `add_file`."""
         return _add_file(self.path, name, text, finished=self.status == "finished")
 
     def _refuse_finished(self) -> None:
@@ -214,10 +214,10 @@ class RunFolder:
 
 
 def add_file(run: Path | str, name: str, text: str | bytes) -> Path:
-    """Put a further file, such as a report drawn anew, into a Run on disk, in place of one of that name.
+    """Add a file, such as a new report, to a Run on disk, replacing one of that name.
 
-    The manifest of a finished Run names it from then on. Raises RunLocked, CannotWrite, and UserError for the name of
-    a file that the Run itself keeps.
+    The manifest of a finished Run then includes it. Raises RunLocked, CannotWrite, and UserError for the name of a file
+    that the Run itself keeps.
     """
     run = Path(run).absolute()
     record = read_run(run)
@@ -246,7 +246,7 @@ def _add_file(run: Path, name: str, text: str | bytes, *, finished: bool) -> Pat
 
 
 def _lock_unless_finished(path: Path) -> Lock | None:
-    """The lock; None for a finished Run that cannot be locked, on a read-only disk for instance: it is only read."""
+    """The lock; None for a finished Run that cannot be locked, for instance on a read-only disk, and is only read."""
     finished = (path / RUN).exists() and read_run(path)["status"] == "finished"
     with suppress(*([CannotWrite, RunLocked] if finished else [])):
         return Lock.take(path)
@@ -260,7 +260,7 @@ def _refuse_occupied(path: Path, resume: bool) -> None:
         return
     if path.exists() and not path.is_dir():
         raise RunExists(f"Asked for a Run in {path}, which is a file. Choose another folder.")
-    # Before its first commit a run leaves only its lock and temporaries; anything else is somebody's.
+    # Before its first commit a run leaves only its lock and temporary files; anything else belongs to the user.
     foreign = [each.name for each in (path.iterdir() if path.exists() else ()) if not _ours(each.name)]
     if foreign:
         raise RunExists(

@@ -2,7 +2,7 @@
 
 JSON holds sorted keys and a schema version; NaN becomes null and is read as None, the infinities become the strings
 "Infinity" and "-Infinity"; every other float survives exactly. Tensors are safetensors without metadata. Tables are
-Parquet without dates. Nothing here unpickles. A file that cannot be read as what it should be raises Corrupt.
+Parquet without dates. Nothing here unpickles. A file that cannot be read in its format raises Corrupt.
 """
 
 import io
@@ -24,7 +24,7 @@ from micrographia.core.errors import BadShape, Corrupt, UserError
 from micrographia.core.store.atomic import write_bytes
 
 SCHEMA = 1
-# What json, safetensors and pyarrow (whose own errors derive from these) raise over bytes that make no sense.
+# The errors of json, safetensors and pyarrow (its own derive from these) for invalid bytes.
 _DAMAGE = (ValueError, TypeError, LookupError, OSError, RuntimeError, safetensors.SafetensorError)
 Column = Sequence[Any] | NDArray[Any]
 
@@ -85,7 +85,7 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def json_bytes(obj: Mapping[str, Any]) -> bytes:
-    """What `write_json` writes."""
+    """The bytes that `write_json` writes."""
     if "schema" in obj:
         raise UserError("Asked to write an object with an entry 'schema'; that name is the file's own. Rename it.")
     text = json.dumps(plain({**obj, "schema": SCHEMA}), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
@@ -110,18 +110,18 @@ def plain(obj: Any) -> Any:
 
 
 def tensors_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """What `write_tensors` writes. Cloned, because safetensors refuses tensors that share their memory."""
+    """The bytes that `write_tensors` writes. Cloned, because safetensors refuses tensors that share memory."""
     own = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     return safetensors.torch.save(own)
 
 
 def arrays_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """What `write_tensors` would write for these arrays."""
+    """The bytes that `write_tensors` would write for these arrays."""
     return safetensors.numpy.save({name: np.array(arrays[name], order="C") for name in sorted(arrays)})
 
 
 def table_bytes(columns: Mapping[str, Column]) -> bytes:
-    """What `write_table` writes."""
+    """The bytes that `write_table` writes."""
     import pyarrow  # heavy, and many commands need no table
     import pyarrow.parquet as parquet
 
@@ -173,12 +173,12 @@ def _array(column: Any) -> NDArray[Any]:
 
 @contextmanager
 def whole(path: Path) -> Iterator[None]:
-    """Turn what readers raise over a damaged file into Corrupt: what was asked, what was found, what to do."""
+    """Turn readers' errors for a damaged file into Corrupt: what was requested, what was found, what to do."""
     try:
         yield
     except (PermissionError, IsADirectoryError):
         raise
     except FileNotFoundError as error:
-        raise Corrupt(f"Asked for {path}, which is missing. `micrographia verify` tells what else is.") from error
+        raise Corrupt(f"Asked for {path}, which is missing. `micrographia verify` lists all problems.") from error
     except _DAMAGE as error:
         raise Corrupt(f"Cannot read {path}: {error}. It was altered or cut short; restore it or run again.") from error

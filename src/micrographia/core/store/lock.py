@@ -1,7 +1,7 @@
-"""One writer a Run: the file `.lock` names the process that writes.
+"""One writer per Run: the file `.lock` names the process that writes.
 
-It holds process id, start time and host. The lock of a dead process, or of one whose id was given away again, is
-taken over. Where the system has flock, it decides between two that come at the same instant, on one host or over NFS.
+It holds process id, start time and host. The lock of a dead process, or of one whose id was reused, is taken over.
+Where the system has flock, it decides between two simultaneous attempts, on one host or over NFS.
 """
 
 import contextlib
@@ -46,20 +46,20 @@ class Lock:
         return cls(path, descriptor)
 
     def release(self) -> None:
-        """Give the folder free. The file goes first, while it is still ours."""
-        with contextlib.suppress(OSError):  # on Windows an open file stays; its owner is dead soon enough
+        """Release the folder. The file is removed first, while the lock is still ours."""
+        with contextlib.suppress(OSError):  # on Windows an open file remains; its owner ends soon
             self.path.unlink(missing_ok=True)
         os.close(self.descriptor)
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a live process, this one included, says that it writes to `folder`."""
+    """Whether a live process, this one included, holds the lock of `folder`."""
     owner = _owner(folder / NAME)
     return owner is not None and _lives(owner)
 
 
 def _open(path: Path) -> int:
-    """A locked descriptor of the file that is at `path` now; its last owner may have removed another just before."""
+    """A locked descriptor of the file now at `path`; the last owner may just have removed an earlier one."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         if sys.platform == "win32":
@@ -100,25 +100,25 @@ def _me() -> dict[str, Any]:
 
 
 def _lives(owner: dict[str, Any]) -> bool:
-    """On another host nobody can tell from here, so it is taken to live."""
+    """Whether the owner is alive. A process on another host cannot be checked, so it counts as alive."""
     return owner["host"] != platform.node() or _start(owner["pid"]) == owner["start"] != ""
 
 
 def _start(pid: int) -> str:
-    """When a process began, in the system's own words; empty when there is none with this id."""
+    """The start time of a process as the system reports it; empty when there is none with this id."""
     if sys.platform == "linux":
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
         except (FileNotFoundError, ProcessLookupError):
             return ""
-        fields = stat.rpartition(")")[2].split()  # the name, in brackets, may hold blanks
+        fields = stat.rpartition(")")[2].split()  # the name, in brackets, may contain spaces
         return "" if fields[0] in "ZX" else f"{_boot()}:{fields[19]}"  # field 22 of proc(5): ticks since boot
     if sys.platform == "win32":  # no start time there: a process of this id is taken for the one that was
-        return str(pid) * (str(pid) in _told("tasklist", "/FI", f"PID eq {pid}"))
-    return _told("ps", "-o", "lstart=", "-p", str(pid))
+        return str(pid) * (str(pid) in _output_of("tasklist", "/FI", f"PID eq {pid}"))
+    return _output_of("ps", "-o", "lstart=", "-p", str(pid))
 
 
-def _told(*command: str) -> str:
+def _output_of(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 

@@ -1,7 +1,7 @@
-"""Hashes of files: what was written, and whether it is still there as it was.
+"""Manifests: hashes of the files that were written, and checks that they are unchanged.
 
-A manifest names each file of a folder with its length and SHA-256. A file on its way into a finished Run stands under
-`arriving` until both it and the manifest are written, so that at no instant a whole folder looks damaged.
+A manifest names each file of a folder with its length and SHA-256. A file being added to a finished Run is listed under
+`arriving` until both it and the manifest are written, so that an intact folder never looks damaged.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ Entry = Mapping[str, Any]
 
 
 class Problem(NamedTuple):
-    """A file, as a path inside its Run, and what is wrong with it."""
+    """A file, as a path inside its Run, and its problem."""
 
     file: str
     what: str
@@ -29,12 +29,12 @@ def entry(data: bytes) -> dict[str, Any]:
 
 
 def entries(root: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Length and hash of files that are on disk; each is read once."""
+    """Length and hash of files on disk; each is read once."""
     return {name: entry((root / name).read_bytes()) for name in names}
 
 
 def check(root: Path, name: str, *expected: Entry) -> Problem | None:
-    """What is wrong with `root / name`, which should be as one of `expected`; None when it is."""
+    """The problem of `root / name`, which should match one of `expected`; None when it does."""
     path = root / name
     if not path.is_file():
         return Problem(name, "missing")
@@ -46,7 +46,7 @@ def check(root: Path, name: str, *expected: Entry) -> Problem | None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A manifest, refused as Corrupt unless it is byte for byte as it would be written."""
+    """A manifest; raises Corrupt unless it is byte for byte as it would be written."""
     manifest = read_json(path)
     lists = [manifest.get("files"), manifest.get("arriving", {}), manifest.get("snapshots", {})]
     if path.read_bytes() != json_bytes(manifest) or not all(map(_is_list, lists)):
@@ -62,7 +62,7 @@ def _is_list(files: Any) -> bool:
 
 
 def settled(root: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest with each arriving file entered if it has arrived, and forgotten if not."""
+    """The manifest with each arriving file added if it is complete, and dropped if not."""
     arriving = manifest.get("arriving", {})
     arrived = {name: new for name, new in arriving.items() if check(root, name, new) is None}
     return {"files": {**manifest["files"], **arrived}}

@@ -1,4 +1,4 @@
-"""Claims and Figures as files, and back.
+"""Write and read the claims and Figures of a Run.
 
 `claims.json` holds every field of each claim. `figures.json` holds the figures without their arrays, and
 `figures.safetensors` the arrays under "<figure>.<entry>", so that a Figure read back equals the one written.
@@ -21,7 +21,7 @@ _FIGURE_FIELDS = tuple(field.name for field in dataclasses.fields(Figure))
 
 
 def claims_files(claims: Sequence[Judged]) -> dict[str, bytes]:
-    """The file of claims: the fields of `Judged.as_json`, and those that say when a claim is judged."""
+    """The file of claims: the fields of `Judged.as_json`, and the conditions under which a claim is judged."""
     return {CLAIMS: json_bytes({"claims": [_judged_record(judged) for judged in claims]})}
 
 
@@ -73,5 +73,5 @@ def _figure(record: Mapping[str, Any], arrays: Arrays) -> Figure:
 
 
 def _as_widget(fields: dict[str, Any]) -> dict[str, Any]:
-    """A figure of a kind that there was until version 0.1.0, as the widget that it is now."""
+    """A figure of a kind that existed until version 0.1.0, as a widget."""
     return {**fields, "kind": "widget", "data": {"asset": "micrographia.labs.grokking:explorer.js", **fields["data"]}}

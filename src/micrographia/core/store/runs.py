@@ -1,4 +1,4 @@
-"""Reading Runs: where they are, which one is meant, and what is in it."""
+"""Find, list and load Runs."""
 
 import dataclasses
 import hashlib
@@ -21,12 +21,12 @@ from micrographia.core.store.verify import RUN, read_run
 
 
 def runs_root() -> Path:
-    """Where Runs go: `$MICROGRAPHIA_RUNS`, else `runs` in the working folder."""
+    """The folder of Runs: `$MICROGRAPHIA_RUNS`, else `runs` in the working folder."""
     return Path(os.environ.get("MICROGRAPHIA_RUNS") or "runs").absolute()
 
 
 def new_run_path(lab: str, config: Any) -> Path:
-    """`<root>/<lab>/<time>-<hash of the config>`, not yet there. `config` is a mapping or a dataclass."""
+    """A new path `<root>/<lab>/<time>-<hash of the config>`. `config` is a mapping or a dataclass."""
     fields: Mapping[str, Any] = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config  # type: ignore[arg-type]  # an instance
     code = hashlib.sha256(json_bytes({"config": fields})).hexdigest()[:8]
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{code}"
@@ -37,7 +37,7 @@ def new_run_path(lab: str, config: Any) -> Path:
 
 
 def load_run(path: Path | str) -> Run:
-    """The Run at `path`, finished or not. One that says "running" while no live process holds it is "interrupted".
+    """The Run at `path`, finished or not. A status of "running" without a live process is read as "interrupted".
 
     Raises RunNotFound, and Corrupt for files that cannot be read; `verify` checks their hashes.
     """
@@ -67,7 +67,7 @@ def read_metrics(path: Path | str) -> dict[str, NDArray[Any]]:
 def list_runs(root: Path | None = None) -> list[Path]:
     """`root` (else `runs_root()`) if it is a Run, and those below it, two folders deep, newest first.
 
-    A Run's parts that are Runs themselves (a sweep's members) are not listed beside it.
+    Runs inside a Run (a sweep's members) are not listed separately.
     """
     top = root or runs_root()
     inside = [path.parent for pattern in (RUN, f"*/{RUN}", f"*/*/{RUN}") for path in top.glob(pattern)]
@@ -100,5 +100,5 @@ def find_run(text: str | Path, root: Path | None = None) -> Path:
 def _created(path: Path) -> str:
     try:
         return str(read_run(path)["created"])
-    except Corrupt:  # still listed, last: `verify` says what is wrong with it
+    except Corrupt:  # still listed, last: `verify` reports its problems
         return ""

@@ -1,7 +1,7 @@
-"""Whether a Run on disk is still what was written: missing, altered and extra files.
+"""Verify a Run on disk: missing, altered and extra files.
 
-A finished Run is held against its manifest, which names every file but itself and the lock. Of an unfinished one, the
-checkpoints and the snapshots they answer for are checked.
+A finished Run is compared with its manifest, which lists every file but itself and the lock. Of an unfinished one, the
+checkpoints and the snapshots they list are checked.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ STATUSES = ("running", "interrupted", "finished", "failed")
 
 
 def verify(path: Path | str) -> list[Problem]:
-    """What is wrong with the Run at `path`; nothing, when the list is empty. Reads every file once."""
+    """The problems of the Run at `path`; an empty list when it is intact. Reads every file once."""
     path = Path(path)
     if not (path / RUN).is_file() and not (path / manifest.NAME).is_file():
         raise RunNotFound(f"Asked to verify {path}, which holds no {RUN}. Give the folder of a Run.")

@@ -1,7 +1,7 @@
-"""The exact engine: patched runs that restart where they differ, many at once, read only where a metric looks.
+"""The exact patching engine: patched runs that restart where they differ, in batches, with only the logits needed.
 
-`places` says what is written where, `donors` which values, `plan` which patches go together, and `engine` runs them.
-Here are the names that other rooms use.
+`places` defines what is written where, `donors` the values, `plan` which patches run together, and `engine` runs them.
+This module exports the names that other packages use.
 """
 
 from micrographia.core.sweep.donors import Reference, Replacement, replacement

@@ -1,4 +1,4 @@
-"""The unpatched run, kept as far as restarts need it: residual streams, keys and values."""
+"""The unpatched run, with what restarts need: residual streams, keys and values."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,30 +13,36 @@ from micrographia.core.tokens import Inputs
 
 
 class Base(NamedTuple):
-    """`residual[layer]` (prompt, pos, d_model) enters that layer; `cache` is what the caller asked to keep."""
+    """`residual[layer]` (prompt, pos, d_model) enters that layer; `cache` holds the Sites that the caller keeps."""
 
     residual: dict[int, Tensor]
     past: dict[int, KeysValues]
     cache: Cache
 
     def start(self, layer: int, residual: Tensor, offset: int) -> Start:
-        """Begin at `layer` with these rows, all of them at `offset`, behind the base run's keys and values."""
+        """Start at `layer` with these rows, all at position `offset`, on the base run's earlier keys and values."""
         if not offset:
             return Start(layer, residual)
-        behind = {i: KeysValues(*(x[:, :offset] for x in past)) for i, past in self.past.items() if i >= layer}
-        return Start(layer, residual, offset, behind)
+        past = {i: KeysValues(*(x[:, :offset] for x in past)) for i, past in self.past.items() if i >= layer}
+        return Start(layer, residual, offset, past)
 
 
 def run_base(
-    model: Model, inputs: Inputs, joins: Sequence[int], *, reuse: bool, keep: Sequence[Site], edits: Sequence[Edit]
+    model: Model,
+    inputs: Inputs,
+    start_layers: Sequence[int],
+    *,
+    reuse: bool,
+    keep: Sequence[Site],
+    edits: Sequence[Edit],
 ) -> Base:
-    """Run the prompts once. Keeps the residual stream at each layer of `joins`, `keep`, and with `reuse` the keys and
-    values from the first of them on. One forward pass without logits.
+    """Run the prompts once. Keeps the residual stream at each of `start_layers`, the Sites of `keep`, and with `reuse`
+    the keys and values from the first start layer on. One forward pass without logits.
     """
     n_layers = model.shape.n_layers
-    streams = {layer: _entering(layer) for layer in joins if layer >= 0}
+    streams = {layer: _entering(layer) for layer in start_layers if layer >= 0}
     first = min(streams, default=n_layers)
-    pasts = {i: compared(model, i) for i in range(first, n_layers)} if reuse else {}
+    pasts = {i: key_value_sites(model, i) for i in range(first, n_layers)} if reuse else {}
     wanted = dict.fromkeys([*streams.values(), *(site for pair in pasts.values() for site in pair), *keep])
     late = any(site.layer is None and site.kind not in BEFORE_LAYERS for site in wanted)
     stop = None if late else max((site.layer + 1 for site in wanted if site.layer is not None), default=0)
@@ -48,8 +54,8 @@ def run_base(
     )
 
 
-def compared(model: Model, layer: int) -> tuple[Site, Site]:
-    """Where the keys are as attention compares them, and the values."""
+def key_value_sites(model: Model, layer: int) -> tuple[Site, Site]:
+    """The Sites of the keys as attention uses them (after rotary), and of the values."""
     return Site("rot_k" if Site("rot_k", layer) in model.sites else "k", layer), Site("v", layer)
 
 
@@ -58,7 +64,7 @@ def _entering(layer: int) -> Site:
 
 
 def _reached(edits: Sequence[Edit], stop: int | None) -> list[Edit]:
-    """The edits that a run up to this layer meets."""
+    """The edits that a run up to this layer reaches."""
     return [
         e
         for e in edits

@@ -1,7 +1,7 @@
-"""Values to write that are no other run's: zeros, or what a reference set gives: its mean, a resample, noise.
+"""Replacement values for patching: zeros, or the mean, a resample or Gaussian noise of a reference set.
 
-The choice defines the question that a patch asks (Zhang and Nanda 2023; Miller et al. 2024): zero and noise leave what
-the model is used to, the mean keeps what all prompts share, a resample stays within it.
+The choice changes the meaning of a patch (Zhang and Nanda 2023; Miller et al. 2024): zeros and noise are
+off-distribution, the mean keeps what all prompts share, a resample stays on-distribution.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ Replacement = Literal["zero", "mean", "resample", "noise"]
 
 
 class Reference(NamedTuple):
-    """Activations to take values from, by Site: (row, ...). `mask` (row, pos) is False where a row is padding."""
+    """Reference activations by Site: (row, ...). `mask` (row, pos) is False at padding."""
 
     values: Donor
     mask: Bool[Tensor, "row pos"] | None = None
@@ -30,10 +30,10 @@ def replacement(
 ) -> dict[Site, Tensor]:
     """A donor for `n_prompts` prompts of `n_pos` positions.
 
-    "zero": zeros. "mean": over the rows at the same position; over all positions where the length is another.
-    "resample": for each prompt one row, drawn with `generator`, the same at every Site. "noise": normal draws with the
-    mean and standard deviation of each unit over rows and positions.
-    Errors: UserError for draws without a generator, and for lengths or Sites for which the choice makes no sense.
+    "zero": zeros. "mean": over the rows at the same position; over all positions where the length differs. "resample":
+    for each prompt one row, drawn with `generator`, the same at every Site. "noise": Gaussian draws with the mean and
+    standard deviation of each unit over rows and positions.
+    Errors: UserError for draws without a generator, and for lengths or Sites that do not fit the choice.
     """
     if replace in ("resample", "noise") and generator is None:
         raise UserError(f"{replace} draws at random and was given no generator. Pass one, such as torch.Generator().")
@@ -62,17 +62,17 @@ class _Request(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """The reference is as long as the prompts."""
+        """Whether the reference is as long as the prompts."""
         axis = self.site.axes.index("pos") if "pos" in self.site.axes else self.site.axes.index("query")
         return self.value.shape[axis] == self.n_pos
 
     @property
     def wide(self) -> Tensor:
-        """The values in float32 at least, in which sums and squares neither overflow nor lose their digits."""
+        """The values in float32 at least, so that sums and squares neither overflow nor lose digits."""
         return self.value.to(torch.promote_types(self.value.dtype, torch.float32))
 
     def refuse(self, why: str) -> UserError:
-        return UserError(f"{self.site} cannot be replaced so: {why}. Choose another replacement or reference.")
+        return UserError(f"{self.site} cannot be replaced in this way: {why}. Choose another replacement or reference.")
 
     def weight(self) -> Tensor:
         """1 for tokens and 0 for padding, as (row, pos, 1, ...)."""

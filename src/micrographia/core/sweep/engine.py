@@ -1,13 +1,13 @@
-"""Patched runs, exact: `runs` gives their outputs, `sweep` their metrics.
+"""Exact patched runs: `sweep` gives the metrics of many patches, `runs` their outputs.
 
 The base run is run once. A patch restarts at the first layer it touches, from the base run's residual stream, and at
-the first position it changes, on the base run's keys and values; many patches go as one wave through the layers, each
-joining at its own. Of the last layer only what stands before the heads' output is computed where no logit is read, and
-of the logits only those that are.
+the first position it changes, on the base run's keys and values; many patches go through the layers as one batch, each
+joining at its own layer. At positions where no logit is read, the last layer is computed only up to the heads' output;
+only the logits that are read are computed.
 
 Two plans. "strict" runs one patch at a time at full length from its layer on: bit-equal to `model.run` with the same
-edits and the same batch of prompts. "fast" batches patches and positions: sums are taken in other orders, so results
-agree with "strict" to about 1e-4 of their scale in float32 and 1e-10 in float64 (tested), not bit for bit.
+edits and the same batch of prompts. "fast" batches patches and positions: the order of sums differs, so results agree
+with "strict" to about 1e-4 of their scale in float32 and 1e-10 in float64 (tested), not bit for bit.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,18 +24,18 @@ from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, LogitsAt, Model, Output, Readout, Start
 from micrographia.core.sites import Site, SiteLike, select
 from micrographia.core.sweep.base import Base, run_base
-from micrographia.core.sweep.last_layer import is_of_keys, is_separable, keys_behind
+from micrographia.core.sweep.last_layer import earlier_keys, feeds_keys, is_separable
 from micrographia.core.sweep.metric_set import MetricSet
 from micrographia.core.sweep.places import Donor, Patch
-from micrographia.core.sweep.plan import Task, chunks, task_of
+from micrographia.core.sweep.plan import PatchTask, chunks, patch_task
 from micrographia.core.sweep.writing import BEFORE_LAYERS, Frame, Write, as_edits, check_donors, layer_of, write_into
 from micrographia.core.tokens import Inputs, ids_of, rows_of
 
 Plan = Literal["fast", "strict"]
 AT_ONCE = {"cpu": 768, "cuda": 65_536}
-"""Tokens (rows x positions) of a wave. On two cores more of them are not faster, only larger; the other number is a
-guess for GPT-2 XL on an accelerator, not measured."""
-AT_LEAST = 256  # below that a wave costs about the same for fewer tokens
+"""Tokens (rows x positions) of a batch. On two cores more are not faster, only larger; the CUDA number is a guess for
+GPT-2 XL, not measured."""
+AT_LEAST = 256  # below that a batch costs about the same for fewer tokens
 
 
 def sweep(
@@ -52,12 +52,12 @@ def sweep(
 ) -> Float[Tensor, "patch prompt metric"]:
     """Each metric of each prompt under each patch of the run of `inputs`, in the metrics' own units.
 
-    `edits` hold in every run, the base run too (for instance a spliced dictionary, whose latents are then patched);
-    but for splices, zeros and projections they cost the reuse of earlier positions.
+    `edits` apply to every run, the base run too (for instance a spliced dictionary, whose latents are then patched);
+    except for splices, zeros and projections they prevent the reuse of earlier positions.
     Cost: one base run, then for a patch at layer l and position p about (L - l) (T - p) / (L T) of a forward pass.
-    Memory: the base run's residual streams, keys and values; one wave of `tokens_at_once` tokens.
+    Memory: the base run's residual streams, keys and values; one batch of `tokens_at_once` tokens.
     Errors: UserError for empty selections and missing donors, BadEdit for places or shapes that do not fit. Where CUDA
-    runs out of memory, waves are halved and a Note says so.
+    runs out of memory, batches are halved and a Note says so.
     """
     reading = MetricSet(metrics, ids_of(inputs).shape[1])
     everything = plan == "strict"
@@ -96,10 +96,10 @@ def runs(
     tokens_at_once: int | None = None,
     watch: Watch = silent,
 ) -> Iterator[tuple[list[int], Output]]:
-    """The patched runs, a wave at a time: which patches, and their Output, whose rows are patch-major (patch, prompt).
+    """The patched runs, a batch at a time: which patches, and their Output, whose rows are patch-major (patch, prompt).
 
-    `logits` tells what to compute for rows of these prompts, positions counted in the whole prompt. Kept Sites hold
-    every position, but keeping any makes "fast" compute every position too.
+    `logits` gives the logits to compute for rows of these prompts, with positions counted in the whole prompt. Kept
+    Sites hold every position, but keeping any makes "fast" compute every position too.
     """
     n_prompts, n_pos = ids_of(inputs).shape
     donors = [donors] if isinstance(donors, Mapping) else list(donors)
@@ -110,39 +110,41 @@ def runs(
     chosen = model if plan == "strict" else model.fused
     sweeper = _Sweeper(chosen, inputs, donors, select(model.sites, keep), list(edits), logits)
     tasks = sweeper.tasks(patches, plan)
-    inner = [task.inner for task in tasks] if plan == "strict" else [False]
-    bases = {inside: sweeper.base(tasks, inside) for inside in set(inner)}
+    edits_attention = [task.edits_attention for task in tasks] if plan == "strict" else [False]
+    bases = {eager: sweeper.base(tasks, eager) for eager in set(edits_attention)}
     at_once = tokens_at_once or AT_ONCE.get(ids_of(inputs).device.type, AT_ONCE["cuda"])
-    waves = _waves(tasks, n_prompts, n_pos, at_once, plan)
+    batches = _batches(tasks, n_prompts, n_pos, at_once, plan)
     done = 0
-    while waves:
-        wave = waves.pop(0)
+    while batches:
+        batch = batches.pop(0)
         try:
-            output = sweeper.run(bases[wave[0].inner and plan == "strict"], wave)
+            output = sweeper.run(bases[batch[0].edits_attention and plan == "strict"], batch)
         except torch.OutOfMemoryError as error:
-            if len(wave) == 1:
+            if len(batch) == 1:
                 raise UserError(
                     f"A single patch of {n_prompts} prompts with {n_pos} tokens does not fit into memory. "
                     "Give fewer prompts at a time."
                 ) from error
             torch.cuda.empty_cache()
-            at_once = len(wave) // 2 * n_prompts * (n_pos - min(task.first for task in wave))
-            watch(Note(f"Out of memory with {len(wave)} patches at once; going on with {at_once} tokens.", "warning"))
-            waves = _waves([*wave, *(task for later in waves for task in later)], n_prompts, n_pos, at_once, plan)
+            at_once = len(batch) // 2 * n_prompts * (n_pos - min(task.first for task in batch))
+            watch(Note(f"Out of memory with {len(batch)} patches at once; going on with {at_once} tokens.", "warning"))
+            batches = _batches(
+                [*batch, *(task for later in batches for task in later)], n_prompts, n_pos, at_once, plan
+            )
             continue
-        done += len(wave)
+        done += len(batch)
         watch(Progress("patching", done, len(patches), "patch"))
-        yield [task.number for task in wave], output
+        yield [task.number for task in batch], output
 
 
-def _waves(tasks: Sequence[Task], n_prompts: int, n_pos: int, at_once: int, plan: Plan) -> list[list[Task]]:
+def _batches(tasks: Sequence[PatchTask], n_prompts: int, n_pos: int, at_once: int, plan: Plan) -> list[list[PatchTask]]:
     if plan == "strict":
         return [[task] for task in tasks]
     return list(chunks(tasks, n_prompts, n_pos, at_once=at_once, at_least=min(AT_LEAST, at_once)))
 
 
 class _Sweeper(NamedTuple):
-    """What all waves of one sweep share."""
+    """The shared state of all batches of one sweep."""
 
     model: Model
     inputs: Inputs
@@ -162,66 +164,70 @@ class _Sweeper(NamedTuple):
     def prompt(self, n_patches: int) -> Int[Tensor, "row"]:
         return prompts(self.n_prompts, ids_of(self.inputs).device).repeat(n_patches)
 
-    def tasks(self, patches: Sequence[Patch], plan: Plan) -> list[Task]:
+    def tasks(self, patches: Sequence[Patch], plan: Plan) -> list[PatchTask]:
         n_layers = self.model.shape.n_layers
         limit = 0 if plan == "strict" else self._last_start()
         edited = frozenset(edit.site for edit in self.edits)
         held = edited | {Site("resid_post", i) for i in range(n_layers)} if self.keep or plan == "strict" else edited
-        return [task_of(i, patch, n_layers, limit, self.n_pos, held) for i, patch in enumerate(patches)]
+        return [patch_task(i, patch, n_layers, limit, self.n_pos, held) for i, patch in enumerate(patches)]
 
     def _last_start(self) -> int:
-        """The position before which a run must begin: what is read has to be computed; 0 where nothing is reused."""
+        """The latest position at which a run may begin, so that all read positions are computed; 0 without reuse."""
         met = [edit for edit in self.edits if edit.site.kind not in BEFORE_LAYERS]
         placed = any(axis in edit.region for edit in met for axis in ("pos", "query")) or not all(map(_is_local, met))
         reusable = self.model.shape.causal and Site("k", 0) in self.model.sites
-        asked = self.logits(self.prompt(1))
-        if self.keep or placed or not reusable or asked == "all":
+        wanted = self.logits(self.prompt(1))
+        if self.keep or placed or not reusable or wanted == "all":
             return 0
-        return min(pos % self.n_pos for pos in _read(asked))
+        return min(pos % self.n_pos for pos in _read(wanted))
 
-    def base(self, tasks: Sequence[Task], inside: bool) -> Base:
-        """The unpatched run. `inside`: as a run that edits attention patterns goes, which leaves sdpa for eager."""
-        joins = sorted({task.join for task in tasks})
+    def base(self, tasks: Sequence[PatchTask], eager: bool) -> Base:
+        """The unpatched run. `eager`: with eager attention, as in runs that edit attention patterns."""
+        start_layers = sorted({task.start_layer for task in tasks})
         reuse = any(task.first for task in tasks)
-        edits = [*self.edits, observe(Site("pattern", 0), lambda pattern: None)] if inside else self.edits
-        return run_base(self.model, self.inputs, joins, reuse=reuse, keep=self.keep, edits=edits)
+        edits = [*self.edits, observe(Site("pattern", 0), lambda pattern: None)] if eager else self.edits
+        return run_base(self.model, self.inputs, start_layers, reuse=reuse, keep=self.keep, edits=edits)
 
-    def run(self, base: Base, wave: list[Task]) -> Output:
-        """Take the patches of a wave, which are sorted by the layer where they join, through the layers."""
-        offset = min(task.first for task in wave)
+    def run(self, base: Base, batch: list[PatchTask]) -> Output:
+        """Run the patches of a batch, sorted by their first layer, through the layers."""
+        offset = min(task.first for task in batch)
         frame = Frame(self.donors, self.n_prompts, offset)
-        joins = sorted({task.join for task in wave})
+        start_layers = sorted({task.start_layer for task in batch})
         last, read = self.model.shape.n_layers - 1, self._last_start()
-        apart = (
+        split_last_layer = (
             offset < read
-            and joins[-1] <= last
-            and is_separable([p for task in wave for p in task.later], self.edits, last, read)
+            and start_layers[-1] <= last
+            and is_separable([p for task in batch for p in task.later], self.edits, last, read)
         )
-        if apart:
-            joins = sorted({*joins, last})
+        if split_last_layer:
+            start_layers = sorted({*start_layers, last})
         residual: Tensor | None = None
         kept: dict[Site, Tensor] = {}
         output = Output(None, Cache({}))
-        for layer, stop in zip(joins, [*joins[1:], None]):
-            active = [task for task in wave if task.join <= layer]
-            arriving = [_arrive(base, task, offset, frame) for task in active if task.join == layer and layer >= 0]
+        for layer, stop in zip(start_layers, [*start_layers[1:], None]):
+            active = [task for task in batch if task.start_layer <= layer]
+            arriving = [
+                _start_residual(base, task, offset, frame)
+                for task in active
+                if task.start_layer == layer and layer >= 0
+            ]
             residual = torch.cat([*([] if residual is None else [residual]), *arriving]) if arriving else residual
-            if apart and layer == last:
+            if split_last_layer and layer == last:
                 assert residual is not None
-                output = self._last_leg(base, active, residual, frame, read)
+                output = self._last_layer(base, active, residual, frame, read)
                 break
-            output = self._leg(base, active, layer, stop, residual, frame)
+            output = self._segment(base, active, layer, stop, residual, frame)
             kept |= {
-                site: self._all_rows(base, site, output.cache[site], len(wave)) for site in self._kept(layer, stop)
+                site: self._all_rows(base, site, output.cache[site], len(batch)) for site in self._kept(layer, stop)
             }
             residual = output.cache.get(Site("resid_post", stop - 1)) if stop is not None else None
-        missed = {site: base.cache[site].repeat(len(wave), *[1] * (base.cache[site].ndim - 1)) for site in self.keep}
+        missed = {site: base.cache[site].repeat(len(batch), *[1] * (base.cache[site].ndim - 1)) for site in self.keep}
         return Output(output.maybe_logits, Cache({site: kept.get(site, missed[site]) for site in self.keep}))
 
-    def _leg(
-        self, base: Base, active: list[Task], layer: int, stop: int | None, residual: Tensor | None, frame: Frame
+    def _segment(
+        self, base: Base, active: list[PatchTask], layer: int, stop: int | None, residual: Tensor | None, frame: Frame
     ) -> Output:
-        """From one joining to the next, or to the logits."""
+        """Run from one start layer to the next, or to the logits."""
         prompt = self.prompt(len(active))
         writes = [Write(row, place) for row, task in enumerate(active) for place in task.later]
         writes = [write for write in writes if self._within(write.place.site, layer, stop)]
@@ -235,13 +241,13 @@ class _Sweeper(NamedTuple):
             stop=stop,
         )
 
-    def _last_leg(self, base: Base, active: list[Task], residual: Tensor, frame: Frame, read: int) -> Output:
-        """Through the last layer: keys and values at every position, the rest from the first that is read on."""
+    def _last_layer(self, base: Base, active: list[PatchTask], residual: Tensor, frame: Frame, read: int) -> Output:
+        """Run the last layer: keys and values at every position, the rest from the first position that is read on."""
         layer, prompt = self.model.shape.n_layers - 1, self.prompt(len(active))
         rows, start = rows_of(self.inputs, prompt), base.start(layer, residual, frame.offset)
         writes = [Write(row, place) for row, task in enumerate(active) for place in task.later]
-        writes = [write for write in writes if is_of_keys(write.place.site, layer)]
-        past = keys_behind(self.model, rows, start, as_edits(writes, frame), read)
+        writes = [write for write in writes if feeds_keys(write.place.site, layer)]
+        past = earlier_keys(self.model, rows, start, as_edits(writes, frame), read)
         start = Start(layer, residual[:, read - frame.offset :], read, {layer: past})
         return self.model.run(rows, logits=_from_end(self.logits(prompt), self.n_pos), start=start)
 
@@ -253,7 +259,7 @@ class _Sweeper(NamedTuple):
         return [site for site in self.keep if self._within(site, layer, stop)]
 
     def _all_rows(self, base: Base, site: Site, value: Tensor, n_patches: int) -> Tensor:
-        """The value with that of the base run for the patches that had not joined yet."""
+        """The value, with that of the base run for the patches that have not started yet."""
         missing = n_patches - len(value) // self.n_prompts
         return torch.cat([value, *[base.cache[site]] * missing]) if missing else value
 
@@ -262,7 +268,7 @@ LOCAL = frozenset({"zero", "project_out"})
 
 
 def _is_local(edit: Edit) -> bool:
-    """It does at each position what it would do were there no other; what a function or a tensor does is not known."""
+    """Whether the edit acts on each position separately; of functions and tensors this is unknown."""
     return edit.dictionary is not None or edit.name in LOCAL
 
 
@@ -281,22 +287,22 @@ def _check_edits(edits: Sequence[Edit], plan: Plan) -> None:
             )
 
 
-def _arrive(base: Base, task: Task, offset: int, frame: Frame) -> Tensor:
-    fresh = base.residual[task.join][:, offset:].clone()
+def _start_residual(base: Base, task: PatchTask, offset: int, frame: Frame) -> Tensor:
+    fresh = base.residual[task.start_layer][:, offset:].clone()
     for place in task.entry:
         fresh = write_into(fresh, place.site, [Write(0, place)], frame)
     return fresh
 
 
-def _read(asked: LogitsAt) -> list[int]:
-    if isinstance(asked, Readout):
-        return [asked.pos]
-    return [-1] if isinstance(asked, str) else list(asked)
+def _read(wanted: LogitsAt) -> list[int]:
+    if isinstance(wanted, Readout):
+        return [wanted.pos]
+    return [-1] if isinstance(wanted, str) else list(wanted)
 
 
-def _from_end(asked: LogitsAt, n_pos: int) -> LogitsAt:
-    """The same logits, positions counted from the end, so that it does not matter where a run begins."""
-    if isinstance(asked, str):
-        return asked
-    places = [pos - n_pos if pos >= 0 else pos for pos in _read(asked)]
-    return Readout(asked.tokens, places[0]) if isinstance(asked, Readout) else places
+def _from_end(wanted: LogitsAt, n_pos: int) -> LogitsAt:
+    """The same logits with positions counted from the end, so that the start of a run does not matter."""
+    if isinstance(wanted, str):
+        return wanted
+    places = [pos - n_pos if pos >= 0 else pos for pos in _read(wanted)]
+    return Readout(wanted.tokens, places[0]) if isinstance(wanted, Readout) else places

@@ -1,4 +1,4 @@
-"""What several metrics read of one run: the union of their columns, or the whole vocabulary where one needs it."""
+"""Several metrics of one run: the union of their columns, or the whole vocabulary where one needs it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from micrographia.core.model import LogitsAt, Readout
 
 @dataclass(frozen=True)
 class MetricSet:
-    """Several metrics, read off one run of prompts that are `n_pos` long."""
+    """Several metrics of one run of prompts that are `n_pos` long."""
 
     metrics: Sequence[Metric]
     n_pos: int
@@ -26,24 +26,24 @@ class MetricSet:
 
     @cached_property
     def places(self) -> list[int]:
-        """The positions that are read, each once, counted from the end."""
+        """The distinct positions that are read, counted from the end."""
         return list(dict.fromkeys(_from_end(metric.pos, self.n_pos) for metric in self.metrics))
 
     @cached_property
     def columns(self) -> Int[Tensor, "prompt column"] | None:
-        """All columns side by side; None where a metric needs the vocabulary or several positions are read."""
+        """All columns concatenated; None where a metric needs the vocabulary or several positions are read."""
         found = [metric.columns for metric in self.metrics if metric.columns is not None]
         whole = len(found) < len(self.metrics) or len(self.places) > 1
         return None if whole else torch.cat(found, 1)
 
     def logits(self, prompt: Int[Tensor, "row"]) -> LogitsAt:
-        """What a run of these rows has to compute."""
+        """The logits that a run of these rows has to compute."""
         return self.places if self.columns is None else Readout(_of(self.columns, prompt), self.places[0])
 
     def __call__(
         self, logits: Float[Tensor, "row at column"], prompt: Int[Tensor, "row"]
     ) -> Float[Tensor, "row metric"]:
-        """Every metric of each row, from the logits that `logits` asked for."""
+        """Every metric of each row, from the logits of `logits`."""
         if self.columns is None:
             seen = [logits[:, self.places.index(_from_end(metric.pos, self.n_pos))] for metric in self.metrics]
             parts = [
@@ -58,12 +58,12 @@ class MetricSet:
     def of_vocabulary(
         self, logits: Float[Tensor, "row pos vocab"], prompt: Int[Tensor, "row"]
     ) -> Float[Tensor, "row metric"]:
-        """Every metric of each row, from whole logits."""
+        """Every metric of each row, from full logits."""
         return torch.stack([metric.of_vocabulary(logits, prompt) for metric in self.metrics], -1)
 
 
 def _of(columns: Tensor, prompt: Tensor) -> Tensor:
-    """The columns of each row's prompt, which may lie on another device than the prompts' numbers."""
+    """The columns of each row's prompt, possibly on another device than `prompt`."""
     return columns[prompt.to(columns.device)]
 
 

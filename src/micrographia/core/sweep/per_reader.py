@@ -1,10 +1,10 @@
-"""Runs in which readers see different residual streams: a layer at a time, as path patching and edge circuits need.
+"""Runs in which readers have different residual inputs, layer by layer: for path patching and edge circuits.
 
-A model reads its one residual stream everywhere. Here a layer is run in two steps: the readers that should see another
-stream are read from it (`read`), then the layer runs with what they gave in place (`run_layer`). Both are runs of the
-model itself, so nothing is assumed of its norms and projections. What reads is position by position, so `read` takes
-rows of one token each.
-Cost: `read` computes a layer up to what it reads and then leaves it, once per distinct stream.
+In a model all readers share one residual stream. Here a layer is run in two steps: the readers with another input are
+computed from it (`read`), then the layer runs with their values in place (`run_layer`). Both are runs of the model
+itself, so nothing is assumed about its norms and projections. Readers act position by position, so `read` takes rows of
+one token each.
+Cost: `read` runs a layer up to the requested values, once per distinct input.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +21,14 @@ from micrographia.core.sites import Site
 from micrographia.core.tokens import Inputs, ids_of, rows_of
 
 AT_ONCE = 16_384
-"""Tokens that are read at once."""
+"""Tokens that are processed at once."""
 
 Scales = Mapping[Site, Tensor]
-"""Norms' scales to hold, by Site: (row, pos, 1). None are held where it is empty."""
+"""Frozen scales of norms, by Site: (row, pos, 1). Empty: none is frozen."""
 
 
 class Written(NamedTuple):
-    """What a layer adds to the residual stream, and its heads' outputs. `mlp_out` is None in a layer without an MLP."""
+    """The outputs of a layer: to the residual stream, and of its heads. `mlp_out` is None in a layer without an MLP."""
 
     z: Float[Tensor, "row pos head d_head"]
     attn_out: Float[Tensor, "row pos d_model"]
@@ -46,11 +46,11 @@ def repeated(inputs: Inputs, times: int) -> Inputs:
 
 
 class _Enough(Exception):
-    """A run has what it came for."""
+    """Ends a run that has all the activations it needs."""
 
 
 class _Seen:
-    """Takes activations of a run and leaves it with the last of them."""
+    """Collects activations of a run and ends it after the last of them."""
 
     def __init__(self, kinds: Sequence[str]) -> None:
         self._left = set(kinds)
@@ -73,9 +73,9 @@ def read(
     residual: Float[Tensor, "*rows d_model"],
     scales: Scales | None = None,
 ) -> dict[str, Tensor]:
-    """What readers of these kinds ("q", "k", "v", "neurons") make of a residual stream: kind -> (*rows, ...).
+    """The values of readers of these kinds ("q", "k", "v", "neurons") for a residual stream: kind -> (*rows, ...).
 
-    For "neurons" it is what the MLP of a parallel block makes of the stream that enters the layer.
+    "neurons" are those of a parallel block's MLP, which reads the stream entering the layer.
     """
     rows = residual.flatten(0, -2)[:, None]
     held = {site: scale.flatten(0, -2)[:, None] for site, scale in (scales or {}).items()}
@@ -101,9 +101,9 @@ def run_layer(
     edits: Sequence[Edit] = (),
     middle: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Written:
-    """Run one layer on `residual`, with these edits (what readers of other streams gave).
+    """Run one layer on `residual`, with these edits (the values of readers with other inputs).
 
-    `middle` makes, of the stream between attention and MLP and of this layer's z, the stream that the MLP reads.
+    `middle` maps the stream between attention and MLP, and this layer's z, to the stream that the MLP reads.
     """
     live: list[Tensor] = []
     if middle is not None:

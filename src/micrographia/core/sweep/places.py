@@ -1,7 +1,8 @@
-"""What a sweep writes and where: Place, Patch, Donor, and grids of patches.
+"""The targets of patching: Place, Patch, Donor, and grids of patches.
 
-A `Place` is a Site and chosen positions, heads, units, queries or keys of it. A `Patch` is what one patched run
-writes; a `PatchGrid` is one patch per cell of a table such as layer x pos x head, with the way back to that table.
+A `Place` is a Site with selected positions, heads, units, queries or keys. A `Patch` is the list of Places that one
+patched run writes; a `PatchGrid` has one patch per cell of a table such as layer x pos x head, and maps values back to
+that table.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,12 +22,12 @@ KV_KINDS = frozenset({"k", "v", "rot_k"})
 
 
 class Place(NamedTuple):
-    """Where one value goes. An axis that `where` does not name is taken whole; several lists mean their product."""
+    """A region of a Site. An axis that `where` does not name is taken whole; several lists mean their product."""
 
     site: Site
     where: Mapping[str, int | tuple[int, ...]] = MappingProxyType({})
     donor: int = 0
-    """Which of the donors it takes its value from."""
+    """The index of the donor of its value."""
 
     def __str__(self) -> str:
         inside = ", ".join(f"{axis}={value}" for axis, value in self.where.items())
@@ -34,21 +35,21 @@ class Place(NamedTuple):
 
 
 Patch = tuple[Place, ...]
-"""Written together, in one run."""
+"""Places written together, in one run."""
 
 Donor = Mapping[Site, Tensor]
-"""Values to write, by Site: (prompt or 1, ...) with the Site's axes. Another run's Cache, zeros, a mean, a resample."""
+"""Values to write, by Site: (prompt or 1, ...) with the Site's axes. The Cache of another run, zeros, a mean ..."""
 
 
 class PatchGrid(NamedTuple):
-    """One patch per cell. `axes` and `lengths` say how the cells lie, the last axis running fastest."""
+    """One patch per cell. `axes` and `lengths` give the shape of the table, the last axis running fastest."""
 
     kind: str
     patches: list[Patch]
     axes: tuple[str, ...]
     lengths: tuple[int, ...]
     layers: tuple[int, ...]
-    """The layers along the axis "layer", if it is one; else those that every patch takes together."""
+    """The layers along the axis "layer" if there is one; else those that every patch covers together."""
 
     def table(self, values: Shaped[Tensor, "patch *rest"]) -> Shaped[Tensor, "*cells"]:
         """Values of the patches, (patch, ...), as (*lengths, ...)."""
@@ -56,7 +57,7 @@ class PatchGrid(NamedTuple):
 
 
 def words_of(site: Site) -> tuple[str, ...]:
-    """The words by which `where` names the axes of a Site; the first is the batch."""
+    """The names of a Site's axes in `where`; the first is the batch."""
     return tuple("unit" if axis in UNIT_AXES else axis for axis in site.axes)
 
 
@@ -70,8 +71,8 @@ def grids(
 ) -> list[PatchGrid]:
     """A grid per kind of Site in the selection: one patch for each layer, position, head ... that `by` names.
 
-    Axes that `by` leaves out are patched whole; without "layer", all layers of a kind go together. A kind that lacks
-    an axis of `by` is refused. `n_latents` is the size of a spliced dictionary, if the selection holds one.
+    Axes that `by` leaves out are patched whole; without "layer", all layers of a kind are patched together. A kind that
+    lacks an axis of `by` raises BadConfig. `n_latents` is the size of a spliced dictionary, if the selection has one.
     """
     chosen = select(model.sites, sites)
     if not chosen:
@@ -120,18 +121,18 @@ def _length(shape: ModelShape, site: Site, axis: str, n_pos: int, n_latents: int
     }
     size = sizes[site.axes[-1]]
     if size is None:
-        raise BadConfig(f"Asked for every latent of {site}, but not told how many there are. Pass n_latents.")
+        raise BadConfig(f"Asked for every latent of {site}, but their number is unknown. Pass n_latents.")
     return size
 
 
 def first_position(place: Place, n_pos: int) -> int:
-    """The first position that this write can change."""
+    """The first position that this Place can change."""
     at = place.where.get("pos", place.where.get("query", 0))
     listed = (at,) if isinstance(at, int) else at
     return min((i + n_pos if i < 0 else i for i in listed), default=0)
 
 
 def cells_of(places: Sequence[Place], axes: Sequence[str]) -> list[list[tuple[int, ...]]]:
-    """For each place the product of its choices along these axes."""
+    """For each place, the product of its selections along these axes."""
     chosen = [[place.where[axis] for axis in axes] for place in places]
     return [list(product(*((at,) if isinstance(at, int) else at for at in row))) for row in chosen]

@@ -1,7 +1,6 @@
-"""Writing donors' values into an activation whose rows are patch-major: (patch, prompt) flattened.
+"""Write donors' values into an activation whose rows are patch-major: (patch, prompt) flattened.
 
-All places of a Site are written together, by index tensors, so that a thousand patches cost one copy and not a
-thousand.
+All places of a Site are written together, by index tensors, so that a thousand patches cost one copy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ class Write(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What every write of a run shares. Activations begin at position `offset`; donors at position 0."""
+    """The context of all writes of a run. Activations begin at position `offset`, donors at position 0."""
 
     donors: Sequence[Donor]
     n_prompts: int
@@ -34,7 +33,7 @@ class Frame(NamedTuple):
 
 
 def check_donors(patches: Sequence[Patch], donors: Sequence[Donor]) -> None:
-    """Raise UserError where a patch writes nothing, or what no donor has."""
+    """Raise UserError where a patch writes nothing, or a Site that its donor lacks."""
     for i, patch in enumerate(patches):
         if not patch:
             raise UserError(f"Patch {i} writes nothing. Give it at least one Place.")
@@ -60,13 +59,13 @@ def _writer(site: Site, writes: Sequence[Write], frame: Frame) -> Callable[[Tens
 
 
 def write_into(fresh: Tensor, site: Site, writes: Sequence[Write], frame: Frame) -> Tensor:
-    """Write into `fresh` (row, ...), which nobody else holds, and return it."""
+    """Write in place into `fresh` (row, ...), a tensor with no other owner, and return it."""
     blocks = fresh.unflatten(0, (-1, frame.n_prompts))
     groups: dict[tuple[int, tuple[str, ...]], list[Write]] = {}
     for write in writes:
         axes = tuple(word for word in words_of(site) if word in write.place.where)
         if len(axes) != len(write.place.where):
-            raise BadEdit(f"{write.place} chooses by axes that {site} lacks; it has {', '.join(words_of(site)[1:])}.")
+            raise BadEdit(f"{write.place} selects by axes that {site} lacks; it has {', '.join(words_of(site)[1:])}.")
         groups.setdefault((write.place.donor, axes), []).append(write)
     for (donor, axes), group in groups.items():
         _write_group(blocks, site, axes, group, frame, frame.donors[donor][site])
@@ -119,7 +118,7 @@ def _inside(place: Place, at: int, shift: int, length: int) -> int:
 
 
 def by_layer(patch: Patch, n_layers: int) -> Mapping[int, list[Place]]:
-    """The places of a patch by layer: -1 what comes before the layers, `n_layers` what comes after."""
+    """The places of a patch by layer: -1 before the layers, `n_layers` after them."""
     found: dict[int, list[Place]] = {}
     for place in patch:
         found.setdefault(layer_of(place.site, n_layers), []).append(place)

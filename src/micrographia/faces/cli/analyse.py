@@ -41,7 +41,7 @@ def main(words: Sequence[str]) -> int:
     choices = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
     file, output = choices.pop("file"), choices.pop("output")
     from micrographia.core.store import new_run_path
-    from micrographia.labs.grokking.analysis.run import analyse
+    from micrographia.labs.grokking.identify.run import analyse
 
     def make(out: Path, watch: Watch) -> Run:
         return analyse(file, out=out, resume=output.resume, watch=watch, **choices)

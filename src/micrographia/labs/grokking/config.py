@@ -10,16 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from micrographia.core.config import (
-    Blocks,
-    Machine,
-    Optimiser,
-    Schedule,
-    nearest_preset,
-    positive,
-    validate,
-    with_fields,
-)
+from micrographia.core.config import Blocks, Machine, Optimiser, Schedule, nearest_preset, validate, with_fields
 
 Operation = Literal["add", "subtract", "multiply", "polynomial"]
 
@@ -33,13 +24,13 @@ class Config:
     operation: Operation = "add"
     """add: a+b, subtract: a-b, multiply: a*b, polynomial: a^2+ab+b^2, all mod p."""
     train_fraction: float = 0.3
-    """Share of the pairs that the model sees."""
+    """Fraction of the pairs that the model is trained on."""
     split: Literal["shuffle", "randperm"] = "shuffle"
     """Which pairs: python's random.shuffle, as in the paper's code, or torch.randperm, as in TransformerLens' demo."""
     seed: int = 0
     """Seed of the initial weights, and of the split unless `split_seed` is given."""
     split_seed: int | None = None
-    """Seed of the split alone, to tell the share of weights and data apart."""
+    """Seed of the split alone, to separate the effects of weights and data."""
 
     network: Blocks = field(default_factory=Blocks)
     """The network. The defaults are the paper's mainline: one layer, no norm, no biases in attention."""
@@ -58,13 +49,14 @@ class Config:
     """Where to train and measure."""
 
     def __post_init__(self) -> None:
-        own = {
+        checks = {
             "modulus must be at least 3": self.modulus >= 3,
             "train_fraction must lie strictly between 0 and 1": 0 < self.train_fraction < 1,
             "train_fraction must give at least one pair": self.train_fraction * self.modulus**2 >= 1,
             "multiply needs a prime modulus": self.operation != "multiply" or is_prime(self.modulus),
+            "epochs must be positive": self.epochs >= 1,
         }
-        validate(self, {**own, **positive(self, ("epochs",))})
+        validate(self, checks)
 
     @property
     def effective_split_seed(self) -> int:
@@ -94,20 +86,9 @@ def quick() -> Config:
 
 def tiny() -> Config:
     """Same machinery, seconds on a CPU; it need not grok, so its claims are *not run*."""
-    return with_fields(
-        quick(),
-        modulus=29,
-        train_fraction=0.6,
-        d_model=32,
-        n_heads=2,
-        d_head=16,
-        d_mlp=64,
-        epochs=150,
-        eval_every=5,
-        snapshots=12,
-        checkpoint_every=25,
-        threads=1,
-    )
+    small = {"modulus": 29, "train_fraction": 0.6, "d_model": 32, "n_heads": 2, "d_head": 16, "d_mlp": 64}
+    short = {"epochs": 150, "eval_every": 5, "snapshots": 12, "checkpoint_every": 25}
+    return with_fields(quick(), **small, **short, threads=1)
 
 
 PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}
@@ -119,17 +100,12 @@ def preset_of(config: Config) -> str:
     "paper-short" is the paper's run stopped early, at 20,000 epochs or later: by then its set of key frequencies has
     settled, so claims about sets are judged there too.
     """
-    if _nearest(config) == "paper" or config.epochs < SETTLED:
-        return _nearest(config)
-    stopped_early = _nearest(dataclasses.replace(config, epochs=paper().epochs)) == "paper"
-    return "paper-short" if stopped_early and config.epochs < paper().epochs else _nearest(config)
+    whole = dataclasses.replace(config, epochs=paper().epochs)
+    early = SETTLED <= config.epochs < whole.epochs and nearest_preset(whole, PRESETS, FREE) == "paper"
+    return "paper-short" if early else nearest_preset(config, PRESETS, FREE)
 
 
-SETTLED = 20_000
-
-
-def _nearest(config: Config) -> str:
-    return nearest_preset(config, PRESETS, FREE)
+SETTLED = 20_000  # epochs
 
 
 def is_prime(n: int) -> bool:

@@ -23,21 +23,21 @@ GENERALISES = 0.99
 ENOUGH = 0.9
 """Least share of the loss that the key cosines alone recover; what is left recovers 1 - ENOUGH at most."""
 CHANCE = 0.05
-"""Greatest share of random frequency sets that may recover ENOUGH."""
+"""Greatest fraction of random frequency sets that may recover ENOUGH."""
 SETS = 200
 
 
-class Shown(NamedTuple):
-    """`shown` is None where the question cannot be put. Shares are NaN where they could not be taken."""
+class FourierVerdict(NamedTuple):
+    """`shown` is None where the question does not arise. Shares are NaN where they were not measured."""
 
     shown: bool | None
     reason: str
-    closed_form: float
+    closed_form: float = math.nan
     """Share of the loss recovered by the key cosines alone."""
-    rest: float
+    rest: float = math.nan
     """Share recovered by the logits without the cosines of all present frequencies; below 0: worse than a guess."""
-    null: float
-    """Share of random sets of as many other frequencies whose cosines recover ENOUGH."""
+    null: float = math.nan
+    """Fraction of random sets of as many other frequencies whose cosines recover ENOUGH."""
 
 
 def fourier_algorithm(
@@ -47,17 +47,17 @@ def fourier_algorithm(
     *,
     test_accuracy: float | None,
     generator: Generator,
-) -> Shown:
-    """Put the criterion to a network's logits in cyclic coordinates. `present`: key frequencies and overtones.
+) -> FourierVerdict:
+    """Apply the criterion to a network's logits in cyclic coordinates. `present`: key frequencies and overtones.
 
     Two dense passes over the logits, and O(n^2) for the null's random sets.
     """
     if test_accuracy is None:
-        return _not(None, "the split is not known, so nobody can say whether it generalises")
+        return FourierVerdict(None, "the split is not known, so whether it generalises is not known")
     if test_accuracy < GENERALISES:
-        return _not(False, f"it does not generalise: its test accuracy is {test_accuracy:.3f}")
+        return FourierVerdict(False, f"it does not generalise: its test accuracy is {test_accuracy:.3f}")
     if not keys:
-        return _not(False, "it generalises, but no frequency of its logits stands out")
+        return FourierVerdict(False, "it generalises, but no frequency of its logits stands out")
     uniform, loss = math.log(len(logits)), losses(logits).loss
     waves = _waves(logits)
     closed_form = _recovered(waves, [keys], uniform, loss)[0]
@@ -67,24 +67,20 @@ def fourier_algorithm(
     if others:
         sets = [_draw(others, len(keys), generator) for _ in range(SETS)]
         null = sum(share >= ENOUGH for share in _recovered(waves, sets, uniform, loss)) / SETS
-    return Shown(*_verdict(closed_form, rest, null), closed_form, rest, null)
+    return FourierVerdict(*_verdict(closed_form, rest, null), closed_form, rest, null)
 
 
 def _verdict(closed_form: float, rest: float, null: float) -> tuple[bool, str]:
     """The answer and its reason: a kind, and after the colon the figure."""
     if closed_form < ENOUGH:
-        return False, f"its key cosines alone do not do the work: they recover {_percent(closed_form)} of the loss"
+        return False, f"its key cosines alone do not do the work: they recover {closed_form:.0%} of the loss"
     if rest > 1 - ENOUGH:
-        return False, f"its logits do the work without them too: they still recover {_percent(rest)} of the loss"
+        return False, f"its logits do the work without them too: they still recover {rest:.0%} of the loss"
     if math.isnan(null):
         return False, "every frequency is in use: cosines would describe any function of a+b-c as well"
     if null > CHANCE:
-        return False, f"other frequencies would do as well: {_percent(null)} of random sets"
-    return True, f"its key cosines alone do the work: they recover {_percent(closed_form)} of the loss"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+        return False, f"other frequencies would do as well: {null:.0%} of random sets"
+    return True, f"its key cosines alone do the work: they recover {closed_form:.0%} of the loss"
 
 
 def _waves(logits: Tensor) -> Float[Tensor, "n_frequencies n"]:
@@ -105,7 +101,3 @@ def _recovered(waves: Tensor, sets: Sequence[Sequence[int]], uniform: float, los
 def _draw(others: Sequence[int], size: int, generator: Generator) -> list[int]:
     """As many of the other frequencies, all of them where they are fewer."""
     return [others[i] for i in torch.randperm(len(others), generator=generator)[:size].tolist()]
-
-
-def _not(shown: bool | None, reason: str) -> Shown:
-    return Shown(shown, reason, math.nan, math.nan, math.nan)

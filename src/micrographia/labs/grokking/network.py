@@ -17,23 +17,15 @@ from micrographia.core.model import Tap
 from micrographia.core.sites import Site
 from micrographia.core.small.transformer import Transformer, forward
 from micrographia.core.small.weights import unembedding
-from micrographia.labs.grokking.task import all_rows
-
-
-class Problem(NamedTuple):
-    """The operation, and which pairs were trained on (None: not known)."""
-
-    modulus: int
-    operation: str
-    train: Bool[Tensor, "pairs"] | None
+from micrographia.labs.grokking.task import AllPairs
 
 
 class NetworkTensors(NamedTuple):
     """n is the order of the group: p, or p - 1 for multiplication. Without an MLP or attention its parts are None."""
 
     model: Transformer
-    problem: Problem
-    """Its `train` is in the order of the task's rows."""
+    pairs: AllPairs
+    """In the order of the task's rows, zeros of a product included; all else is in cyclic order."""
     logits: Float[Tensor, "n n n"]
     train: Bool[Tensor, "n n"] | None
     neurons: Float[Tensor, "n n m"] | None
@@ -42,27 +34,25 @@ class NetworkTensors(NamedTuple):
     """Attention of the last position in the first layer, to a, b and "="; b too in the order of a's residues."""
     W_E: Float[Tensor, "n d_model"]
     answers: Float[Tensor, "pairs p"]
-    """Logits of the p residues at all p * p pairs, in the order of the task's rows; zeros of a product included."""
-    labels: Int[Tensor, "pairs"]
+    """Logits of the p residues, in the order of `pairs`."""
 
 
-def cyclic(problem: Problem) -> Characters:
-    """The coordinates of the problem; for an operation without any, those of addition, which then claim nothing."""
-    found = characters(problem.operation, problem.modulus) or characters("add", problem.modulus)
+def cyclic(pairs: AllPairs) -> Characters:
+    """The coordinates of the operation; where it has none those of addition, which then claim nothing."""
+    found = characters(pairs.operation, pairs.modulus) or characters("add", pairs.modulus)
     assert found is not None
     return found
 
 
-def tensors_of(model: Transformer, problem: Problem) -> NetworkTensors:
+def tensors_of(model: Transformer, pairs: AllPairs) -> NetworkTensors:
     """Run all pairs and keep what the measures need. One forward; about 0.25 GB at p = 113."""
-    arch, layers, order = model.arch, range(model.arch.n_layers), cyclic(problem)
-    tokens, labels = all_rows(problem.modulus, problem.operation)
+    arch, layers, order = model.arch, range(model.arch.n_layers), cyclic(pairs)
     keep = [Site("neurons", i) for i in layers if arch.mlp] + ([Site("pattern", 0)] if arch.attention else [])
     normed = arch.norm != "none"
     tap = Tap([*keep, *([Site("final_norm_scale")] if normed else [])])
-    logits = _last_logits(model, tokens, tap)
+    logits = _last_logits(model, pairs, tap)
     cache = tap.finish()
-    square = (problem.modulus, problem.modulus)
+    square = (pairs.modulus, pairs.modulus)
     neurons = None
     if arch.mlp:
         flat = torch.cat([cache[Site("neurons", i)][:, -1] for i in layers], 1)
@@ -75,21 +65,20 @@ def tensors_of(model: Transformer, problem: Problem) -> NetworkTensors:
         pattern = by_tokens[order.left[:, None], order.left]
     return NetworkTensors(
         model=model,
-        problem=problem,
+        pairs=pairs,
         logits=to_cyclic(logits, order),
-        train=None if problem.train is None else pairs_to_cyclic(problem.train.unflatten(0, square), order),
+        train=None if pairs.train is None else pairs_to_cyclic(pairs.train.unflatten(0, square), order),
         neurons=neurons,
         W_L=neuron_to_logits(model, order.out) if arch.mlp else None,
         pattern=pattern,
         W_E=model.state["embed.W_E"][order.left],
-        answers=logits[:, : problem.modulus],
-        labels=labels,
+        answers=logits[:, : pairs.modulus],
     )
 
 
 def with_attention(r: NetworkTensors, pattern: Float[Tensor, "n n head key"]) -> Float[Tensor, "n n n"]:
     """Cyclic logits with another attention of the last position in the first layer. One forward."""
-    p, order = r.problem.modulus, cyclic(r.problem)
+    p, order = r.pairs.modulus, cyclic(r.pairs)
     rows = torch.zeros(p, p, *pattern.shape[2:], dtype=pattern.dtype)
     rows[order.left[:, None], order.left] = pattern
 
@@ -98,13 +87,12 @@ def with_attention(r: NetworkTensors, pattern: Float[Tensor, "n n head key"]) ->
         new[:, :, -1] = rows.flatten(0, 1).to(old)
         return new
 
-    tokens, _ = all_rows(p, r.problem.operation)
-    return to_cyclic(_last_logits(r.model, tokens, Tap((), (apply("L0.pattern", change),))), order)
+    return to_cyclic(_last_logits(r.model, r.pairs, Tap((), (apply("L0.pattern", change),))), order)
 
 
 @torch.no_grad()
-def _last_logits(model: Transformer, tokens: Tensor, tap: Tap) -> Float[Tensor, "pairs vocab"]:
-    return forward(model.arch, model.state, tokens, tap=tap, last=True)[:, -1]
+def _last_logits(model: Transformer, pairs: AllPairs, tap: Tap) -> Float[Tensor, "pairs vocab"]:
+    return forward(model.arch, model.state, pairs.tokens, tap=tap, last=True)[:, -1]
 
 
 def neuron_to_logits(model: Transformer, out: Int[Tensor, "n"]) -> Float[Tensor, "m n"]:

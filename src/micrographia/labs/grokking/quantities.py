@@ -29,7 +29,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 def has_characters(r: NetworkTensors) -> bool:
     """Whether the operation is an addition in other coordinates: else no Fourier circuit is looked for."""
-    return r.problem.operation != "polynomial"
+    return r.pairs.operation != "polynomial"
 
 
 def present_frequencies(r: NetworkTensors) -> list[dict[str, Any]]:
@@ -118,9 +118,10 @@ def other_frequencies(r: NetworkTensors, ks: Sequence[int], generator: Generator
 
 def performance(r: NetworkTensors) -> Numbers:
     """Section 3: losses and accuracies on all pairs, those in training and the others; "=" is no answer here."""
-    figures = {"loss": cross_entropy(r.answers, r.labels), "accuracy": (r.answers.argmax(-1) == r.labels).double()}
-    parts = {"": torch.ones_like(r.labels, dtype=torch.bool)}
-    parts |= {} if r.problem.train is None else {"train_": r.problem.train, "test_": ~r.problem.train}
+    labels, train = r.pairs.labels, r.pairs.train
+    figures = {"loss": cross_entropy(r.answers, labels), "accuracy": (r.answers.argmax(-1) == labels).double()}
+    parts = {"": torch.ones_like(labels, dtype=torch.bool)}
+    parts |= {} if train is None else {"train_": train, "test_": ~train}
     unknown = dict.fromkeys((f"{part}{name}" for part in ("train_", "test_") for name in figures), math.nan)
     return unknown | {
         f"{part}{name}": x[rows].mean().item() for part, rows in parts.items() for name, x in figures.items()
@@ -233,7 +234,7 @@ def weight_size(r: NetworkTensors) -> Numbers:
 
 def clock_or_pizza(r: NetworkTensors, generator: Generator) -> Numbers:
     """Zhong et al. (2023): gradient symmetricity, distance irrelevance, circularity: pizza 1, 0, 1; clock low, 1, 1."""
-    modulus, out = r.problem.modulus, cyclic(r.problem).out
+    modulus, out = r.pairs.modulus, cyclic(r.pairs).out
 
     def logit_function(E_a: Tensor, E_b: Tensor) -> Tensor:
         tokens = torch.tensor([[0, 0, modulus]]).expand(len(E_a), 3)

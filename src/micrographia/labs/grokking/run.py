@@ -18,9 +18,9 @@ from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder, read_tensors
 from micrographia.labs.grokking.config import Config, preset_of
 from micrographia.labs.grokking.figures.network import of_network, tables
-from micrographia.labs.grokking.figures.training import explorer, of_run, of_training
+from micrographia.labs.grokking.figures.training import explorer, of_progress, of_run, of_snapshots
 from micrographia.labs.grokking.measure import CLAIMS, measure
-from micrographia.labs.grokking.network import NetworkTensors, Problem, tensors_of
+from micrographia.labs.grokking.network import NetworkTensors, tensors_of
 from micrographia.labs.grokking.quantities import present_frequencies, used_frequencies
 from micrographia.labs.grokking.task import architecture, make_pairs, vocabulary
 from micrographia.labs.grokking.train import train_network
@@ -42,13 +42,13 @@ def run(config: Config, *, out: Path | None = None, resume: bool = False, watch:
 
 
 def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
-    arch, problem = architecture(config), Problem(config.modulus, config.operation, make_pairs(config).train)
+    arch, pairs = architecture(config), make_pairs(config)
     describe_model(folder, arch, vocabulary(config))
     rows = train_network(config, folder, watch)
     snapshots = folder.snapshots()
 
     def network_at(epoch: int) -> NetworkTensors:
-        return tensors_of(Transformer(arch, read_tensors(snapshots[epoch])), problem)
+        return tensors_of(Transformer(arch, read_tensors(snapshots[epoch])), pairs)
 
     watch(Progress("find the frequencies", 0, 1, "network"))
     network = network_at(config.epochs)
@@ -66,8 +66,9 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     figures = [
         *of_run(rows, phases),
         *tables(results),
-        *of_training(curves, ks, phases),
+        *of_snapshots(curves, ks),
         *of_network(network, ks, frequencies),
+        *of_progress(curves, ks, phases),
         explorer(curves, ks, {**{epoch: network_at(epoch) for epoch in memorised}, config.epochs: network}),
     ]
     results["title"] = title(config.operation, config.modulus)

@@ -26,12 +26,14 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Pairs(NamedTuple):
-    """All p * p rows. `train` marks those that the model sees."""
+class AllPairs(NamedTuple):
+    """All p * p rows of an operation. `train` marks those that a network was trained on (None: not known)."""
 
+    modulus: int
+    operation: str
     tokens: Int[Tensor, "pairs 3"]
     labels: Int[Tensor, "pairs"]
-    train: Bool[Tensor, "pairs"]
+    train: Bool[Tensor, "pairs"] | None
 
 
 def all_rows(modulus: int, operation: str) -> tuple[Int[Tensor, "pairs 3"], Int[Tensor, "pairs"]]:
@@ -58,10 +60,14 @@ def randperm_split(n_pairs: int, fraction: float, seed: int) -> Bool[Tensor, "pa
 SPLITS: dict[str, Callable[[int, float, int], Tensor]] = {"shuffle": shuffle_split, "randperm": randperm_split}
 
 
-def make_pairs(config: Config) -> Pairs:
-    tokens, labels = all_rows(config.modulus, config.operation)
-    train = SPLITS[config.split](len(tokens), config.train_fraction, config.effective_split_seed)
-    return Pairs(tokens, labels, train)
+def all_pairs(modulus: int, operation: str, train: Bool[Tensor, "pairs"] | None) -> AllPairs:
+    return AllPairs(modulus, operation, *all_rows(modulus, operation), train)
+
+
+def make_pairs(config: Config) -> AllPairs:
+    """The pairs of a config with its split."""
+    train = SPLITS[config.split](config.modulus**2, config.train_fraction, config.effective_split_seed)
+    return all_pairs(config.modulus, config.operation, train)
 
 
 def architecture(config: Config) -> Architecture:

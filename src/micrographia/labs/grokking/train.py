@@ -19,7 +19,7 @@ from micrographia.core.store import RunFolder
 from micrographia.core.train_loop import Record, Rows, train_recorded
 from micrographia.core.training import AdamW, Flat, LossAndGradient, State
 from micrographia.labs.grokking.config import Config
-from micrographia.labs.grokking.task import Pairs, architecture, make_pairs
+from micrographia.labs.grokking.task import AllPairs, architecture, make_pairs
 
 
 class Plan(Protocol):
@@ -30,7 +30,7 @@ class Plan(Protocol):
     def evaluate(self, weights: Flat) -> tuple[Tensor, list[float]]: ...
 
 
-def make_plan(config: Config, pairs: Pairs, rows: Tensor) -> Plan:
+def make_plan(config: Config, pairs: AllPairs, rows: Tensor) -> Plan:
     """The plan that `config.plan` asks for, over the rows marked."""
     arch = architecture(config)
     tokens, labels = (part[rows][None].to(config.machine.device) for part in (pairs.tokens, pairs.labels))

@@ -7,10 +7,10 @@ With `out`, a Run that was interrupted there goes on.
 import sys
 from functools import partial
 
-from micrographia.core.config import read_fields
+from micrographia.core.config import read_config
 from micrographia.core.lab import run_words
-from micrographia.labs.ioi.config import Config
+from micrographia.labs.ioi.config import quick
 from micrographia.labs.ioi.run import run
 
 if __name__ == "__main__":
-    print(run_words(sys.argv[1:], partial(read_fields, kind=Config), run))
+    print(run_words(sys.argv[1:], partial(read_config, default=quick()), run))

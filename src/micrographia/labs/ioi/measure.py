@@ -1,147 +1,150 @@
-"""What is measured of one behaviour of one model, in the order in which the question is asked. Any Model will do.
+"""What each claim is judged by, beside its null: first within one network, then over networks.
 
-Which parts carry the answer, exactly (1) and by estimate (2); who speaks to the logits and to whom (3); which set of
-parts does it alone (4). m is the metric, the logit difference; clean and corrupt prompts are Pairs. An effect is a
-change of m from the run that is patched; a share is of the gap between clean and corrupt m.
+Both sides of a difference are of the same behaviours of the same network. Where the null is the same figure for a
+control, it is subtracted as far as it is above zero (`above_null`): what a control shows as well is no evidence, and a
+control that does badly lends none. What could not be measured is NaN, and its claim fails at its preset.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Generator, Tensor
+import numpy as np
 
-from micrographia.core.graph import LOGITS, Node, graph_of
-from micrographia.core.metrics import Metric
-from micrographia.core.model import Model
-from micrographia.core.prompts import Pairs, first_difference
-from micrographia.core.sites import Site
-from micrographia.core.sweep import Donor, Patch, Place, grids
-from micrographia.core.tokens import ids_of
-from micrographia.labs.ioi.spots import HELD, METHODS, cell, places_of, scores_at
-from micrographia.methods.attribution.edges import EdgeAttribution
-from micrographia.methods.attribution.estimate import Mode
-from micrographia.methods.circuits.ablate import Ablation, Alone, nodes_alone
-from micrographia.methods.circuits.judge import Areas, areas
-from micrographia.methods.circuits.members import Member, Part, edge_scores, greedy_order, parts_of, ranked
-from micrographia.methods.lens import direct_logit_attribution
-from micrographia.methods.patching import patch, patch_both
-from micrographia.methods.paths import path_patch
+from micrographia.core.claims import Measured, Measures, above_null, over_networks
+from micrographia.labs.ioi.analysis import BehaviourAnalysis, NetworkAnalysis
+from micrographia.labs.ioi.circuits import RANDOM
+from micrographia.labs.ioi.estimates import BY_SIZE, METHODS, NORM
+from micrographia.labs.ioi.heads import HeadKind
 
-Shares = dict[str, Float[Tensor, "row pos"]]
-MAPS = {"z": ("layer", "pos", "head"), "mlp_out": ("layer", "pos"), "resid_pre": ("layer", "pos")}
+CLAIMS = Path(__file__).with_name("claims.toml")
+Analysed = Mapping[Any, BehaviourAnalysis]
+"""The behaviours of one model."""
 
 
-def maps(model: Model, pairs: Pairs, m: Metric, kinds: Iterable[str] = tuple(MAPS)) -> dict[str, Shares]:
-    """(1) The share of the gap that each place brings back (denoise) or takes away (noise), rows by layer and head."""
-    found: dict[str, Shares] = {}
-    for kind in kinds:
-        (grid,) = grids(model, f"L*.{kind}", MAPS[kind], ids_of(pairs.clean).shape[1])
-        both = patch_both(model, pairs, [m], grid.patches)
-        shares = {"denoise": both.denoise.recovered()[:, 0], "noise": 1 - both.noise.recovered()[:, 0]}
-        tables = {mode: grid.table(share) for mode, share in shares.items()}
-        found[kind] = {mode: x.mT.flatten(0, 1) if x.ndim == 3 else x for mode, x in tables.items()}
-    return found
+def measures(analysed: Analysed, kinds: Mapping[str, HeadKind]) -> Measures:
+    """One network that has learned something: each claim about trained networks."""
+    attn = (("attn_out", "relp"), ("attn_out", "atp"))
+
+    def by_size(one: str, other: str) -> Measured:
+        """How much better attribution correlates at one kind of Site; null: the same for the activation norm."""
+        return _above(analysed, *([(one, name), (other, name)] for name in (BY_SIZE, NORM)))
+
+    def relp_gain(site: str) -> Measured:
+        """How much better RelP correlates than attribution patching; null: its gain at attention outputs."""
+        return _above(analysed, [(site, "relp"), (site, "atp")], attn)
+
+    return {
+        "heads-before-stream": by_size("z", "resid_pre"),
+        "neurons-before-mlp-outputs": by_size("neurons", "mlp_out"),
+        "values-before-queries": by_size("v", "q"),
+        "qk-fix-helps-queries": _gain(analysed, "q", "atp-qk"),
+        "qk-fix-helps-keys": _gain(analysed, "k", "atp-qk"),
+        "relp-helps-mlp-outputs": relp_gain("mlp_out"),
+        "relp-helps-stream": relp_gain("resid_pre"),
+        "denoising-is-not-noising": _asymmetry(analysed),
+        "heads-found-twice": _agreement(kinds),
+        "small-circuit": _smallest(analysed),
+        "attribution-beats-chance": _worst_method(analysed),
+        "eap-ig-before-eap": _integrated_edges(analysed),
+    }
 
 
-class Kind(NamedTuple):
-    """(2) Places of one kind of Site: their exact effects, estimates by method, and the size of what is written."""
-
-    places: list[Place]
-    exact: Float[Tensor, "place prompt"]
-    estimates: dict[str, Float[Tensor, "place prompt"]]
-    change: Float[Tensor, "place prompt"]
-    """How far the activation itself moves: what an estimate must beat to have learned something from the gradient."""
-
-
-def estimates(
-    model: Model, pairs: Pairs, m: Metric, kinds: Iterable[str], *, mode: Mode, most: int, generator: Generator
-) -> dict[str, Kind]:
-    """(2) Every estimate beside the exact effect, at all places of a kind, or at `most` of them by lot."""
-    chosen = {kind: places_of(model, pairs, kind, most, generator) for kind in kinds}
-    sites = sorted({place.site for found in chosen.values() for place in found})
-    scores = {name: scores_at(model, pairs, m, sites, mode, name) for name in METHODS}
-    into, other = (pairs.corrupt, pairs.clean) if mode == "denoise" else (pairs.clean, pairs.corrupt)
-    here, there = (model.run(side, keep=sites, logits="last").cache for side in (into, other))
-    flat = [place for found in chosen.values() for place in found]
-    exact = patch(model, pairs, [m], [(place,) for place in flat], mode=mode).effects()[..., 0]
-    found = {}
-    for (kind, own), effect in zip(chosen.items(), exact.split([len(own) for own in chosen.values()])):
-        moved = torch.stack([cell(there[p.site] - here[p.site], p).reshape(len(pairs), -1).norm(dim=1) for p in own])
-        told = {
-            name: torch.stack([cell(score[p.site], p) for p in own])
-            for name, score in scores.items()
-            if kind not in HELD.get(name, ())
-        }
-        found[kind] = Kind(own, effect, told, moved)
-    return found
+def measures_of(networks: Sequence[NetworkAnalysis], results: Mapping[str, Any]) -> dict[str, Measured]:
+    """Every claim about trained networks, over those that learned something; from the tables where those hold it."""
+    each = over_networks([measures(one.analysed, one.kinds) for one in networks if one.analysed])
+    rows = results["behaviours"]
+    learned = sum(row["learned"] for row in rows) / sum(row["networks"] for row in rows)
+    null = max((row["by_chance"]["median"] for row in rows if row["by_chance"]), default=None)
+    return {"behaviours-learned": Measured(learned, null), **each, **of_estimates(results)}
 
 
-def heads_of(model: Model) -> list[Node]:
-    """Every head, in the order of a run."""
-    return [Node(Site("z", i), head) for i in range(model.shape.n_layers) for head in range(model.shape.n_heads)]
+def of_estimates(results: Mapping[str, Any]) -> dict[str, Measured]:
+    """The correlations that were published for GPT-2 small; null: that of the activation norm."""
+    rows = results["estimates_beside_exact_effects"]
+    medians = {(row["site"], row["method"]): row["pearson"]["median"] for row in rows if row["pearson"]}
+    return {
+        f"gpt2-{method}-{name}": Measured(medians.get((site, method)), medians.get((site, NORM)))
+        for method in ("atp", "relp")
+        for name, site in {"stream": "resid_pre", "attention-outputs": "attn_out", "mlp-outputs": "mlp_out"}.items()
+    }
 
 
-def spoken(
-    model: Model, pairs: Pairs, m: Metric, receivers: Sequence[Node], *, donor: Donor | None = None
-) -> Float[Tensor, "layer head"]:
-    """(3) How much m falls when what each head says directly to these receivers is the corrupt run's, or donor's."""
-    senders: list[Patch] = [(Place(node.site, {"head": node.head or 0}),) for node in heads_of(model)]
-    given = None if donor is None else [donor]
-    effects = path_patch(model, pairs, [m], senders, receivers, mode="noise", donors=given).effects()[..., 0]
-    return -effects.mean(1).unflatten(0, (model.shape.n_layers, -1))
+def of_gpt2(found: Mapping[str, Any]) -> dict[str, Measured]:
+    """The published analysis on GPT-2 small: a figure beside the same for ABC prompts or random heads."""
+    names = {
+        "gpt2-logit-difference": ("logit_difference", "abc_logit_difference"),
+        "gpt2-prefers-io": ("preferred", "abc_preferred"),
+        "gpt2-eight-prompts": ("eight_prompts", ""),
+        "gpt2-circuit": ("faithfulness", "random_faithfulness"),
+        "gpt2-name-movers": ("most_for", "most_for_by_chance"),
+        "gpt2-negative-name-movers": ("most_against", "most_against_by_chance"),
+    }
+    return {claim: Measured(found.get(name), found.get(null)) for claim, (name, null) in names.items()}
 
 
-def readers(model: Model, kinds: str, *, after: int = 0) -> list[Node]:
-    """(3) The q, k, v inputs, as named, of all heads from layer `after` on."""
-    return [node for node in graph_of(model).readers if node.site.kind in kinds and (node.site.layer or 0) >= after]
+Cell = tuple[str, str]  # a kind of Site, and what estimates its effects
 
 
-TO_LOGITS = [Node(LOGITS)]
-TOLD = 12
+def _above(analysed: Analysed, pair: Sequence[Cell], control: Sequence[Cell]) -> Measured:
+    """Pearson's r of one cell less that of another, above the same difference of a control."""
+    raw, null = _means(analysed, lambda each: [each.r(*one) - each.r(*other) for one, other in (pair, control)])
+    return Measured(above_null(raw, null), null, raw)
 
 
-def direct(model: Model, pairs: Pairs) -> list[tuple[str, float]]:
-    """(3) The parts that write most straight to m on the clean prompts, in logits, the largest first."""
-    return direct_logit_attribution(model, pairs.clean, pairs.answer, pairs.wrong).top(TOLD)
+def _gain(analysed: Analysed, site: str, method: str) -> Measured:
+    """Pearson's r of a method less that of attribution patching, which is the baseline beside it."""
+    fixed, own = _means(analysed, lambda each: [each.r(site, name) for name in (method, "atp")])
+    return Measured(fixed - own, own, fixed - own)
 
 
-def part_scores(parts: Sequence[Part], found: Mapping[str, Kind]) -> dict[str, dict[Part, float]]:
-    """(4) How much each of these helps, by every method: its effect when noised, turned round."""
-    scores = {name: dict.fromkeys(parts, 0.0) for name in ("exact", *METHODS)}
-    for kind in found.values():
-        for name, values in {"exact": kind.exact, **kind.estimates}.items():
-            for place, value in zip(kind.places, values.mean(1).tolist()):
-                part = Part(Node(place.site, place.where.get("head")), place.where["pos"])  # type: ignore[arg-type]  # single cells
-                if part in scores[name]:
-                    scores[name][part] = -value
-    return scores
+def _asymmetry(analysed: Analysed) -> Measured:
+    """How far denoising and noising differ, less how far halves of the prompts do: the median over behaviours."""
+    return _medians([(each.asymmetry, each.split_half) for each in analysed.values()])
 
 
-def universe(model: Model, *sides: Pairs) -> tuple[Part, ...]:
-    """(4) What circuits are cut from: heads and MLPs by position, where they can reach the answer.
-
-    None before the first word that differs; in the last layer, which speaks to its own position alone, the last one.
-    """
-    begin, n_pos = min(map(first_difference, sides)), ids_of(sides[0].clean).shape[1]
-    early = range(begin, n_pos)
-    late = {model.shape.n_layers - 1: range(n_pos - 1, n_pos)}
-    return tuple(
-        part for part in parts_of(model, n_pos=n_pos) if part.pos in late.get(part.node.site.layer or 0, early)
-    )
+def _agreement(kinds: Mapping[str, HeadKind]) -> Measured:
+    """Jaccard's of the two criteria, less its expectation: the median over the kinds that either finds."""
+    return _medians([(kind.agreement, kind.agreement_by_chance) for kind in kinds.values() if kind.either])
 
 
-def node_game(model: Model, pairs: Pairs, m: Metric, parts: Sequence[Part], ablation: Ablation) -> Alone:
-    """(4) m of the circuit alone, everything outside ablated."""
-    return nodes_alone(model, pairs, m, parts, ablation=ablation)
+def _smallest(analysed: Analysed) -> Measured:
+    """The share of candidate parts in the smallest faithful circuit of ioi; null: the same in random orders."""
+    if "ioi" not in analysed or (found := analysed["ioi"].circuits) is None:
+        return UNKNOWN
+    smallest = found.smallest
+    return Measured(smallest.share, smallest.random_size / smallest.of, smallest.share)
 
 
-def ladder(alone: Alone, scores: Mapping[Member, float]) -> tuple[Areas, Areas]:
-    """(4) Faithfulness of the largest scores by size (for CMD) and of the most helpful (for CPR)."""
-    return areas(alone, ranked(scores)), areas(alone, ranked(scores, signed=True))
+def _worst_method(analysed: Analysed) -> Measured:
+    """CMD of the worst kind of attribution less that of random orders; beside it exact patching's."""
+    chance, exact, *estimated = _cmds(analysed, "nodes", RANDOM, "exact", *METHODS)
+    return Measured(max(estimated) - chance, exact - chance, max(estimated) - chance)
 
 
-def edge_ladder(alone: Alone, found: EdgeAttribution) -> Areas:
-    """(4) The same of edges, which grow greedily from the logits backward."""
-    return areas(alone, greedy_order(found.graph, edge_scores(found.graph, found.mean())))
+def _integrated_edges(analysed: Analysed) -> Measured:
+    """CMD of EAP less that of EAP-IG; beside it how far EAP is from random orders."""
+    plain, integrated, chance = _cmds(analysed, "edges", "eap", "eap-ig", RANDOM)
+    return Measured(plain - integrated, chance - plain, plain - integrated)
+
+
+def _cmds(analysed: Analysed, members: str, *methods: str) -> list[float]:
+    known = {name: each for name, each in analysed.items() if each.circuits is not None}
+    return _means(known, lambda each: [getattr(each.circuits, members)[name].cmd for name in methods], len(methods))
+
+
+def _means(analysed: Analysed, figures: Callable[[BehaviourAnalysis], Sequence[float]], n: int = 2) -> list[float]:
+    """Each of the n figures: the mean over the behaviours of which all are known."""
+    every = np.array([figures(each) for each in analysed.values()]).reshape(-1, n)
+    known = every[~np.isnan(every).any(1)]
+    return (known.mean(0) if len(known) else np.full(n, math.nan)).tolist()
+
+
+def _medians(pairs: Iterable[tuple[float, float]]) -> Measured:
+    """The medians of (figure, null), and of their difference."""
+    rows = np.array([(raw - null, null, raw) for raw, null in pairs])
+    return Measured(*np.median(rows, axis=0).tolist()) if len(rows) else UNKNOWN
+
+
+UNKNOWN = Measured(math.nan, math.nan, math.nan)

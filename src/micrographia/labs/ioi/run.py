@@ -1,33 +1,27 @@
-"""Config -> Run: train or load, take apart, judge, store. The lab's only orchestrator.
+"""Config -> Run: train or load, analyse, judge, store. The lab's only orchestrator.
 
 Networks are trained side by side, each in a folder of its own from which it can be resumed; what follows is computed
 anew from them.
 """
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from micrographia.core.claims import Run
-from micrographia.core.errors import Interrupted, MicrographiaError
-from micrographia.core.events import Progress, Watch, silent
-from micrographia.core.figures import Figure
-from micrographia.core.running import carry_out
-from micrographia.core.runtime import allowed_cores, settings
+from micrographia.core.config import with_fields
+from micrographia.core.events import Watch, silent
+from micrographia.core.lab import Findings, for_each_network, raise_failed, run_lab
 from micrographia.core.store import RunFolder, read_metrics
-from micrographia.core.tasks import Task, run_tasks
+from micrographia.labs.ioi.analysis import analyse
 from micrographia.labs.ioi.config import Config, preset_of
-from micrographia.labs.ioi.figures.of_networks import of_networks
-from micrographia.labs.ioi.findings import results_of
-from micrographia.labs.ioi.judge import judge_all
-from micrographia.labs.ioi.network import Network, take_apart
-from micrographia.labs.ioi.planted.findings import findings
-from micrographia.labs.ioi.published.study import study_published
-from micrographia.labs.ioi.seeds import LAB, raise_if_failed, stoppable, train_seeds
-from micrographia.labs.ioi.sentences import summary
+from micrographia.labs.ioi.figures import of_networks
+from micrographia.labs.ioi.measure import CLAIMS, measures_of
+from micrographia.labs.ioi.tables import judged_table, tables
+from micrographia.labs.ioi.task import is_learned
+from micrographia.labs.ioi.train import LAB, train
 
-Found = tuple[dict[str, Any], list[Figure]]
+NETWORKS = "networks"
 
 
 def run(config: Config, *, out: Path | None = None, resume: bool = False, watch: Watch = silent) -> Run:
@@ -37,49 +31,57 @@ def run(config: Config, *, out: Path | None = None, resume: bool = False, watch:
     Raises RunExists, RunLocked, BadConfig, UnknownModel, MissingExtra, NonFiniteLoss, Interrupted, CannotWrite.
     """
     preset = preset_of(config)
-    return carry_out(config, _answer, lab=LAB, preset=preset, dtype="float32", out=out, resume=resume, watch=watch)
+    work = _pretrained if config.model else _trained
+    return run_lab(config, work, lab=LAB, preset=preset, claims=CLAIMS, out=out, resume=resume, watch=watch)
 
 
-def _answer(config: Config, folder: RunFolder, watch: Watch) -> None:
-    try:
-        results, figures = _published(config, watch) if config.model else _trained(config, folder, watch)
-    except (MicrographiaError, KeyboardInterrupt) as error:
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        folder.set_status("interrupted" if stopped else "failed")
-        raise
-    results = {"config": folder.config, **results}
-    claims = judge_all(results, preset=preset_of(config), config=folder.config)
-    results["claims"] = [judged.as_json() for judged in claims]
-    undecided = [each.claim.id for each in claims if each.undecided and each.verdict != "not run"]
-    results["summary"] = summary(results, undecided)
-    folder.finish(results, claims, figures, {"seed": list(range(config.seed, config.seed + config.seeds))})
+def _pretrained(config: Config, folder: RunFolder, watch: Watch) -> Findings:
+    from micrographia.labs.ioi.gpt2 import study
+
+    return study(config, watch)
 
 
-def _trained(config: Config, folder: RunFolder, watch: Watch) -> Found:
-    workers = config.threads
-    places = train_seeds(config, folder.path, workers=workers, watch=watch)
-    networks = take_all_apart(config, places, workers, watch)
-    watch(Progress("planted circuits", 0, 1, "table"))
-    planted = list(findings())
-    watch(Progress("planted circuits", 1, 1, "table"))
-    courses = {seed: read_metrics(place) for seed, place in places.items()}
-    return results_of(networks, planted), of_networks(networks, courses, config.n_heads)
+def _trained(config: Config, folder: RunFolder, watch: Watch) -> Findings:
+    place = folder.path / NETWORKS
+    configs = {
+        f"seed-{seed}": with_fields(config, seed=seed, seeds=1, threads=1)
+        for seed in range(config.seed, config.seed + config.seeds)
+    }
+    workers = config.machine.threads
+    raise_failed(for_each_network(train, configs, place, workers=workers, watch=watch))
+    done = for_each_network(analyse, configs, place, workers=workers, watch=watch)
+    raise_failed(done)
+    networks = [each.result for each in done.values()]
+    results = tables(networks)
+    measures = measures_of(networks, results)
+    results |= {
+        "judged_by_network": judged_table(measures),
+        "title": "Which components carry a behaviour: networks trained from scratch",
+    }
+    curves = {config.seed: read_metrics(place / name) for name, config in configs.items()}
+    figures = of_networks(networks, results, curves, config.network.n_heads)
+    seeds = {"seed": [each.seed for each in networks]}
+    return Findings(
+        results, figures, measures, seeds, opening(results, config.least), [MODELS.format(seed=config.seed)]
+    )
 
 
-def take_all_apart(config: Config, places: dict[int, Path], workers: int | None, watch: Watch) -> Sequence[Network]:
-    """Every network, in a process each, in the order of the seeds."""
-    tasks = [
-        Task(f"seed {seed}", take_apart, {"config": config, "seed": seed, "run": str(place)})
-        for seed, place in places.items()
+MODELS = "Each network is a Run of its own, as in `micrographia patch --model RUN/networks/seed-{seed} ...`."
+ENOUGH = 0.5
+"""The accuracy below which a behaviour is not called learned, whatever `least` lets through."""
+
+
+def opening(results: Mapping[str, Any], least: float) -> list[str]:
+    """Which behaviours were learned; where `least` lets others through, that they are analysed nonetheless."""
+    rows = results["behaviours"]
+    counts = ", ".join(f"{row['behaviour']} {row['learned']}" for row in rows)
+    if least >= ENOUGH:
+        return [f"Networks (of {rows[0]['networks']}, trained from scratch) that learned each behaviour: {counts}."]
+    poor = [
+        row["behaviour"] for row in rows if not is_learned(_median(row, "accuracy"), _median(row, "by_chance"), ENOUGH)
     ]
-    found = {}
-    with stoppable(), closing(run_tasks(tasks, workers=workers, watch=watch)) as ending:
-        for done in ending:
-            raise_if_failed(done)
-            found[done.result.seed] = done.result
-    return [found[seed] for seed in places]
+    return [f"Not learned, and analysed all the same, to exercise the machinery: {', '.join(poor)}."] if poor else []
 
 
-def _published(config: Config, watch: Watch) -> Found:
-    with settings(config.threads or allowed_cores(), config.device):
-        return study_published(config, watch)
+def _median(row: Mapping[str, Any], field: str) -> float:
+    return row[field]["median"] if row[field] else 0.0

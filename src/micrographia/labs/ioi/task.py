@@ -1,4 +1,4 @@
-"""Prompt pairs from the grammar: clean and corrupt of one length and aligned, their answers, the roles of positions.
+"""The task: prompt pairs from the grammar, their answers and roles, and how well a model does on them.
 
 A corruption changes one thing and keeps the sentence one of the language (symmetric token replacement; Zhang and Nanda
 2023, "Towards best practices of activation patching"):
@@ -9,18 +9,38 @@ greater    first: the year becomes 01, after which every answer is right (Hanna 
 By default every prompt holds a pair of words that training never showed together.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from micrographia.core.errors import BadConfig
-from micrographia.labs.ioi.grammar import IDS, WORDS, YEARS, draw_slots, fill, table, word_ids
-from micrographia.labs.ioi.templates import PROMPT_SPAN, SLOTS, TEMPLATES, Behaviour, Template
-from micrographia.labs.ioi.words import BOS, NAMES, PARTS
+from micrographia.core.model import Model
+from micrographia.core.prompts import Pairs
+from micrographia.labs.ioi.grammar import (
+    BEHAVIOURS,
+    BOS,
+    CLASSES,
+    IDS,
+    NAMES,
+    PARTS,
+    PROMPT_SPAN,
+    SLOTS,
+    TEMPLATES,
+    WORDS,
+    YEARS,
+    Behaviour,
+    Template,
+    draw_slots,
+    fill,
+    table,
+    tokenizer,
+    word_ids,
+)
 
 
 class PromptPairs(NamedTuple):
@@ -177,7 +197,7 @@ def _followers(clean: Drawn, corrupt: Drawn, generator: Generator) -> tuple[Tens
     return (fill(drawn.template, drawn.slots)[:, PROMPT_SPAN + 1] for drawn in (clean, corrupt))  # type: ignore[return-value]
 
 
-def _years(clean: Drawn, corrupt: Drawn, generator: Generator) -> tuple[Tensor, Tensor]:
+def _later_years(clean: Drawn, corrupt: Drawn, generator: Generator) -> tuple[Tensor, Tensor]:
     """A later year, and one from 02 to the year itself."""
     year = _slot(clean, "YY") - IDS["00"]
     u, v = torch.rand(2, len(year), generator=generator, dtype=torch.float64)
@@ -188,7 +208,7 @@ ANSWERS: dict[Behaviour, Callable[[Drawn, Drawn, Generator], tuple[Tensor, Tenso
     "ioi": _names,
     "induction": _followers,
     "pronoun": _pronouns,
-    "greater": _years,
+    "greater": _later_years,
 }
 
 
@@ -222,3 +242,157 @@ ROLES: dict[Behaviour, Callable[[Template], dict[str, int]]] = {
     "pronoun": _pronoun_roles,
     "greater": _greater_roles,
 }
+
+
+FRAME: dict[Behaviour, int] = {"ioi": 0, "induction": PROMPT_SPAN, "pronoun": 0, "greater": 0}
+"""The wording of each behaviour: its first one; induction has one alone."""
+KIND_OF = {word: kind for kind, members in CLASSES.items() for word in members}
+
+
+class Case(NamedTuple):
+    """`positions` names each position: the word that stands there in every pair, or what kind of word does."""
+
+    behaviour: Behaviour
+    pairs: Pairs
+    """Effects and estimates are taken on these."""
+    others: Pairs
+    """Circuits are judged on these."""
+    positions: tuple[str, ...]
+
+
+def case_of(behaviour: Behaviour, n: int, generator: Generator, device: torch.device) -> Case:
+    """n pairs to score on and as many to judge on."""
+    drawn = prompt_pairs(behaviour, 2 * n, generator, frame=FRAME[behaviour])
+    whole = as_pairs(drawn, device)
+    return Case(behaviour, whole.rows(slice(0, n)), whole.rows(slice(n, None)), positions_of(drawn.clean))
+
+
+def as_pairs(drawn: PromptPairs, device: torch.device) -> Pairs:
+    """Prompt pairs of the grammar as every method takes them."""
+    read = tokenizer().decode
+    texts = tuple((read(clean), read(corrupt)) for clean, corrupt in zip(drawn.clean.tolist(), drawn.corrupt.tolist()))
+    tensors = (drawn.clean, drawn.corrupt, drawn.answer, drawn.wrong)
+    clean, corrupt, answer, wrong = (x.to(device) for x in tensors)
+    return Pairs(clean, corrupt, answer, wrong, texts)
+
+
+def positions_of(tokens: Tensor) -> tuple[str, ...]:
+    """Names of the positions of prompts of one wording; of several words of a kind, each with its number.
+
+    >>> positions_of(torch.tensor([[1, 2], [1, 4]]))
+    ('0 Mary', '1 name')
+    """
+    columns = [sorted({WORDS[i] for i in column}) for column in tokens.T.tolist()]
+    names = [column[0] if len(column) == 1 else _kind(column) for column in columns]
+    varied = Counter(name for name, column in zip(names, columns) if len(column) > 1)
+    seen: Counter[str] = Counter()
+    found = []
+    for i, (name, column) in enumerate(zip(names, columns)):
+        seen[name] += 1
+        numbered = len(column) > 1 and varied[name] > 1
+        found.append(f"{i} {name} {seen[name]}" if numbered else f"{i} {name}")
+    return tuple(found)
+
+
+def _kind(column: list[str]) -> str:
+    kinds = {KIND_OF.get(word, "word") for word in column}
+    return kinds.pop() if len(kinds) == 1 else "word"
+
+
+class Performance(NamedTuple):
+    """Means over prompts. Logit differences are of the right answer less the wrong one, in logits."""
+
+    accuracy: float
+    """Share of prompts whose largest logit, of all words, is a right answer's."""
+    preferred: float
+    """Share of prompts whose right answer has a larger logit than the wrong one; half is chance."""
+    logit_difference: float
+    corrupt_logit_difference: float
+    """Of the same two answers after the corrupt prompt."""
+    null_accuracy: float
+    """Judged by another prompt's answers: what knowing the kind of word that comes, and nothing else, gives."""
+    prompts: int
+
+
+class Years(NamedTuple):
+    """Greater-than has many right answers, so it is measured by probabilities too."""
+
+    probability_difference: float
+    """Probability of all later years less that of all others (Hanna et al. 2023, section 2)."""
+    cutoff_sharpness: float
+    """Probability of the next year less that of the year before (Hanna et al. 2023, section 2)."""
+    null_probability_difference: float
+    null_cutoff_sharpness: float
+
+
+HALFWAY = 0.5
+"""How far from the shuffled-answer baseline to 1 an accuracy must come to show a rule of this prompt. Our choice."""
+
+
+def is_learned(accuracy: float, null: float, least: float) -> bool:
+    """Whether a behaviour counts as learned: `least` is reached, and half of what the baseline leaves. With 0 all do.
+
+    >>> [is_learned(accuracy, 0.7, 0.8) for accuracy in (0.75, 0.82, 0.9)]
+    [False, False, True]
+    """
+    return least == 0 or accuracy >= max(least, null + HALFWAY * (1 - null))
+
+
+def perform(
+    model: Model, *, n: int, generator: Generator, held_out: bool = True, behaviours: Sequence[Behaviour] = BEHAVIOURS
+) -> dict[Behaviour, Performance]:
+    """Every behaviour on n prompts, held out of training or not. Two forward passes over n prompts each."""
+    return {
+        behaviour: performance(model, prompt_pairs(behaviour, n, generator, held_out=held_out))
+        for behaviour in behaviours
+    }
+
+
+def performance(model: Model, pairs: PromptPairs) -> Performance:
+    """One behaviour, on these pairs. Two forward passes."""
+    clean, corrupt = last_logits(model, pairs.clean), last_logits(model, pairs.corrupt)
+    difference = _difference(clean, pairs)
+    return Performance(
+        accuracy=_hits(clean, pairs.answers),
+        preferred=(difference > 0).double().mean().item(),
+        logit_difference=difference.mean().item(),
+        corrupt_logit_difference=_difference(corrupt, pairs).mean().item(),
+        null_accuracy=_hits(clean, _another(pairs).answers),
+        prompts=len(pairs.clean),
+    )
+
+
+def years(model: Model, pairs: PromptPairs) -> Years:
+    """How sharply the model tells later years from earlier ones, on pairs of `greater`. One forward pass."""
+    probabilities = last_logits(model, pairs.clean).double().softmax(-1)
+    return Years(*_years(probabilities, pairs), *_years(probabilities, _another(pairs)))
+
+
+def last_logits(model: Model, tokens: Tensor) -> Float[Tensor, "n word"]:
+    """Logits of the next word, on the CPU."""
+    device = model.weights.W_E.device
+    logits = model.run(tokens.to(device), logits="last").logits
+    return logits[:, -1].cpu()
+
+
+def _hits(logits: Tensor, answers: Tensor) -> float:
+    return answers.gather(1, logits.argmax(1)[:, None]).double().mean().item()
+
+
+def _difference(logits: Tensor, pairs: PromptPairs) -> Float[Tensor, "n"]:
+    return (logits.gather(1, pairs.answer[:, None]) - logits.gather(1, pairs.wrong[:, None]))[:, 0]
+
+
+def _another(pairs: PromptPairs) -> PromptPairs:
+    """Every prompt moved by one row: what the logits of these rows are judged by in the null."""
+    moved = {name: getattr(pairs, name).roll(1, 0) for name in ("clean", "answer", "wrong", "answers")}
+    return pairs._replace(**moved, roles={role: at.roll(1, 0) for role, at in pairs.roles.items()})
+
+
+def _years(probabilities: Tensor, pairs: PromptPairs) -> tuple[float, float]:
+    numbers = word_ids("number")
+    year = pairs.clean.gather(1, pairs.roles["YY"][:, None])
+    later = (probabilities * pairs.answers).sum(1)
+    others = probabilities[:, numbers].sum(1) - later
+    sharp = probabilities.gather(1, year + 1) - probabilities.gather(1, year - 1)
+    return (later - others).mean().item(), sharp.mean().item()

@@ -1,265 +1,190 @@
-"""Circuit: the parts that carry a behaviour, and how much of it they carry when everything else is ablated.
+"""Circuit: the components that carry a behaviour, and how much of it they carry when everything else is ablated.
 
-Members are ranked by edge attribution (nodes by the edges out of them), and judged exactly: faithfulness along a ladder
-of sizes with its areas, completeness, minimality, and circuits of the same size drawn at random. They are judged on the
-prompts that chose them, which flatters them; other prompts of the same kind, asked anew, tell by how much.
+Members are ranked by edge attribution (nodes by the edges out of them), and evaluated exactly (`circuits.evaluate`), on
+the prompts that chose them, which flatters them: other prompts of the same kind show by how much.
 Sources: Wang et al. (2022), section 4; Hanna et al. (2024); Mueller et al. (2025) for the areas.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
-from torch import Generator, Tensor
+from torch import Generator
 
+from micrographia.core import figures
+from micrographia.core.config import flat
 from micrographia.core.errors import UserError
-from micrographia.core.events import Progress, Watch
+from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.graph import Edge
-from micrographia.core.graph_figure import LOGITS_PART, drawn, links_between_parts, readers_of
+from micrographia.core.graph_figure import LOGITS_PART, readers_of, strongest_links
+from micrographia.core.lab import Findings
+from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import metric_of
-from micrographia.labs.workbench import words
-from micrographia.labs.workbench.answer import Answer, Work, head_of
+from micrographia.core.prompts import Baselines, Pairs, metric_of
 from micrographia.labs.workbench.config import Circuit
-from micrographia.labs.workbench.prompts import Ends, read_prompts, refuse_no_gap, refuse_no_wrong
+from micrographia.labs.workbench.findings import Compute, baselines_with_gap, findings
+from micrographia.labs.workbench.prompts import read_prompts
 from micrographia.methods.attribution.edges import EdgeAttribution, edge_attribution
-from micrographia.methods.circuits.ablate import Ablation, Alone, edges_alone, nodes_alone
-from micrographia.methods.circuits.judge import (
-    Areas,
-    Faithfulness,
-    Null,
-    areas,
-    completeness,
-    faithfulness,
-    minimality,
-    random_null,
-    subsets,
-    worst_subset,
-)
-from micrographia.methods.circuits.members import Part, above, edge_scores, greedy_order, parts_of, ranked
+from micrographia.methods.circuits.ablate import Ablation, edges_alone, nodes_alone
+from micrographia.methods.circuits.evaluate import FAITHFUL, CircuitEvaluation, Step, evaluate, ladder
+from micrographia.methods.circuits.members import above, edge_scores, greedy_order, parts_of, ranked
+from micrographia.methods.explain import percent
 
-SETS = 8  # taken out of circuit and model alike, for completeness
-TRIED = 16  # sizes between two rungs of the ladder
-DRAWN, TOP = 60, 30
-
-
-class Judged(NamedTuple):
-    """A chosen circuit and everything that was measured of it."""
-
-    chosen: list[Any]
-    found: Faithfulness
-    along: Areas
-    signed: Areas
-    gap_of_worst: float
-    gap_of_random: float
-    adds: Mapping[Any, float]
-    null: Null
+MOST_MEMBERS = 30
+GROUP = "The circuit"
+ROWS = {
+    "faithfulness": "faithfulness, 1 is the whole model",
+    "null_faithfulness": "faithfulness of random circuits of that size",
+    "null_p_value": "p-value against random circuits",
+    "score_of_the_model": "metric of the model",
+    "score_alone": "metric of the circuit alone",
+    "score_of_nothing": "metric with all members ablated",
+    "incompleteness_random_sets": "incompleteness, random sets removed",
+    "incompleteness_worst_set": "incompleteness, worst set found",
+    "cpr": "CPR, area under faithfulness (more is better)",
+    "cmd": "CMD, area between it and 1 (less is better)",
+}
+Scores = Mapping[Any, float]
 
 
-def ask_circuit(question: Circuit, model: Model) -> Work:
-    """Read the prompts; what remains is to score, to choose, and to judge."""
-    asked = read_prompts(question.prompts, model)
-    refuse_no_wrong(question.prompts, asked.pairs, [question.metric], "--metric")
-    metric = metric_of(question.metric, asked.pairs, model)
-    ablation = Ablation(question.ablation)
+def prepare_circuit(question: Circuit, model: Model) -> Compute:
+    """Read the prompts; what remains is to score, to choose, and to evaluate."""
+    prompts = read_prompts(question.prompts, model, [question.metric], "--metric")
+    metric = metric_of(question.metric, prompts.pairs, model)
+    choices = {name: value for name, value in flat(question).items() if name in CHOICES}
 
-    def work(generator: Generator, watch: Watch) -> Answer:
-        heads = True if question.units == "nodes" else None
-        scored = edge_attribution(
-            model, asked.pairs, metric, mode="noise", method=question.method, heads=heads, watch=watch
+    def work(generator: Generator, watch: Watch) -> Findings:
+        found, scores, scored = find_circuit(model, prompts.pairs, metric, generator, watch=watch, **choices)
+        rows = [{"member": str(each), "score": scores[each], "adds": found.adds.get(each)} for each in found.members]
+        results = {"circuit": found.table(), "members": sorted(rows, key=lambda row: -abs(row["score"]))}
+        return findings(
+            question,
+            model,
+            results,
+            summary=_summary(question, found, metric.unit),
+            figures=[*_tables(results, metric.unit), _graph(found, scored), *found.figures("In pictures")],
+            prompts=prompts,
+            baselines=[Baselines(metric, scored.clean.cpu(), scored.corrupt.cpu())],
+            metrics={
+                "member": list(map(str, scores)),
+                "score": list(scores.values()),
+                "chosen": [each in set(found.members) for each in scores],
+            },
         )
-        ends = Ends(metric, scored.clean.cpu(), scored.corrupt.cpu())
-        refuse_no_gap(ends)
-        gap = ends.gap or 1.0
-        if question.units == "nodes":
-            scores: Mapping[Any, float] = _of_parts(parts_of(model), scored, gap)
-            alone = nodes_alone(model, asked.pairs, metric, list(scores), ablation=ablation)
-        else:
-            scores = edge_scores(scored.graph, -scored.mean().double().cpu() / gap)
-            alone = edges_alone(model, asked.pairs, metric, scored.graph, ablation=ablation)
-        _refuse_nothing(question, scores)
-        greedy = greedy_order(scored.graph, scores) if question.select == "greedy" else None
-        judged = _judge(question, alone, scores, greedy or ranked(scores), generator, watch)
-        rows = [{"member": str(each), "score": scores[each], "adds": judged.adds.get(each)} for each in judged.chosen]
-        results = {
-            "question": "circuit",
-            "summary": words.of_circuit(question, ends, judged, str(ablation), len(scores), len(asked.texts)),
-            **head_of(asked, [ends], model, question.target.model),
-            "circuit": _told(judged, str(ablation), len(scores), generator),
-            "members": sorted(rows, key=lambda row: -abs(row["score"])),
-        }
-        return Answer(results, _figures(question, judged, scored, scores, gap), _table(scores, judged))
 
     return work
 
 
-def _of_parts(universe: Sequence[Part], scored: EdgeAttribution, gap: float) -> dict[Part, float]:
-    """What each head and MLP is worth: the edges out of it together, as a share of the gap that its loss would cost."""
-    out = -scored.of_writers().double().mean(0).cpu() / gap
-    place = {node: i for i, node in enumerate(scored.graph.writers)}
-    return {part: float(out[place[part.node]]) for part in universe}
+CHOICES = ("units", "method", "ablation", "select", "n", "threshold", "faithful", "minimal", "null")
 
 
-def _refuse_nothing(question: Circuit, scores: Mapping[Any, float]) -> None:
-    """Raise UserError where no score reaches the threshold."""
-    largest = max(scores, key=lambda each: abs(scores[each]))
-    if question.threshold is not None and abs(scores[largest]) < question.threshold:
-        raise UserError(
-            f"Asked for the {question.units} whose score is at least {question.threshold:g} of the gap, but the "
-            f"largest, that of {largest}, is {scores[largest]:.3g}. Choose a lower threshold, or a number (n)."
-        )
-
-
-def _judge(
-    question: Circuit,
-    alone: Alone,
-    scores: Mapping[Any, float],
-    order: list[Any],
+def find_circuit(
+    model: Model,
+    pairs: Pairs,
+    metric: Metric,
     generator: Generator,
-    watch: Watch,
-) -> Judged:
-    steps = ("ladder", "size", "completeness", "minimality", "null")
+    *,
+    units: Literal["nodes", "edges"] = "nodes",
+    method: Literal["eap", "eap-ig"] = "eap",
+    ablation: Literal["other", "zero", "mean"] = "other",
+    select: Literal["top", "greedy"] = "top",
+    n: int | None = None,
+    threshold: float | None = None,
+    faithful: float = FAITHFUL,
+    minimal: bool = True,
+    null: int = 50,
+    watch: Watch = silent,
+) -> tuple[CircuitEvaluation[Any], Scores, EdgeAttribution]:
+    """A circuit with its evaluation, the scores that it was chosen by, and the edge attribution that they come from.
 
-    def at(step: str) -> None:
-        watch(Progress("judge the circuit", steps.index(step), len(steps), "measure"))
-
-    at("ladder")
-    everything = list(scores)
-    first = frozenset(order)
-    order = [*order, *(each for each in ranked(scores) if each not in first)]
-    along, signed = areas(alone, order), areas(alone, ranked(scores, signed=True))
-    at("size")
-    chosen = choose(question, alone, scores, order, along)
-    circuit = frozenset(chosen)
-    at("completeness")
-    random = completeness(alone, circuit, everything, subsets(circuit, SETS, generator))
-    worst = completeness(alone, circuit, everything, [worst_subset(alone, circuit, everything, generator)])
-    at("minimality")
-    adds = minimality(alone, circuit, everything) if question.minimal else {}
-    at("null")
-    null = random_null(alone, circuit, everything, generator, draws=question.null)
-    found = faithfulness(alone, [circuit], everything)
-    watch(Progress("judge the circuit", len(steps), len(steps), "measure"))
-    return Judged(chosen, found, along, signed, worst.worst, float(random.gaps.mean()), adds, null)
-
-
-def choose(question: Circuit, alone: Alone, scores: Mapping[Any, float], order: list[Any], along: Areas) -> list[Any]:
-    """The members, by number, by threshold, or as few of the order as are faithful enough."""
-    if question.threshold is not None:
-        kept = above(scores, question.threshold)
-        return [each for each in order if each in kept]
-    if question.n is not None:
-        return order[: question.n]
-    slack = 1 - question.faithful  # whichever way: what carries far more than the model is not faithful to it
-    enough = [size for size, f in zip(along.sizes, _floats(along.faithfulness.values)) if abs(1 - f) <= slack]
-    if not enough:
-        return order
-    below = max((size for size in along.sizes if size < enough[0]), default=0)
-    sizes = np.unique(np.linspace(below + 1, enough[0], TRIED).round().astype(int)).tolist()
-    tried = faithfulness(alone, [frozenset(order[:size]) for size in sizes], order)
-    faithful = (size for size, f in zip(sizes, _floats(tried.values)) if abs(1 - f) <= slack)
-    return order[: next(faithful, enough[0])]  # in another batch rounding may put the rung itself just below
-
-
-def _floats(values: Tensor) -> list[float]:
-    return values.double().cpu().tolist()
-
-
-def _told(judged: Judged, ablation: str, n_members: int, generator: Generator) -> dict[str, Any]:
-    """The figures of the circuit by name; `ablation` goes with them, because it defines the question."""
-    low, high = judged.found.interval(generator)[0].tolist()
-    value = float(judged.found.values[0])
-    interval = {"value": value} if np.isnan(low) else {"value": value, "low": low, "high": high}
-    return {
-        "ablation": ablation,
-        "members": len(judged.chosen),
-        "of": n_members,
-        "faithfulness": value if np.isnan(low) else interval,
-        "score_alone": float(judged.found.scores[0].mean()),
-        "score_of_the_model": float(judged.found.model.mean()),
-        "score_of_nothing": float(judged.found.empty.mean()),
-        "incompleteness_random_sets": judged.gap_of_random,
-        "incompleteness_worst_set": judged.gap_of_worst,
-        "null_faithfulness": {
-            "median": float(judged.null.values.median()),
-            "low": judged.null.low,
-            "high": judged.null.high,
-        },
-        "null_p_value": judged.null.at_least,
-        "cpr": judged.signed.cpr,
-        "cmd": judged.along.cmd,
-    }
-
-
-def _figures(
-    question: Circuit, judged: Judged, scored: EdgeAttribution, scores: Mapping[Any, float], gap: float
-) -> list[Figure]:
-    ladder = Figure(
-        name="faithfulness",
-        kind="lines",
-        group="In pictures",
-        title="How much of the behaviour circuits of each size carry",
-        source="Mueller et al. (2025), section 3.1",
-        caption=f"Members by their score; 1 is the whole model, 0 all replaced by {Ablation(question.ablation)}. Above "
-        "1, what was left out works against the behaviour.",
-        data={
-            "x": np.array([judged.along.sizes, judged.signed.sizes]),
-            "y": np.array([_floats(judged.along.faithfulness.values), _floats(judged.signed.faithfulness.values)]),
-            "names": ["by size of score", "the most helpful first"],
-            "x_label": "members kept",
-            "y_label": "faithfulness",
-            "log_x": True,
-            "marks": [{"name": "the circuit", "x": len(judged.chosen)}],
-        },
+    The choices are the fields of the question `Circuit`. A score estimates the share of the gap that the loss of a
+    member would cost; of a node, by the edges out of it together. Raises UserError where prompts have no gap, and where
+    no score reaches the threshold.
+    """
+    heads = True if units == "nodes" else None
+    scored = edge_attribution(model, pairs, metric, mode="noise", method=method, heads=heads, watch=watch)
+    gap = baselines_with_gap(metric, scored.clean, scored.corrupt).gap or 1.0
+    outside, scores = Ablation(ablation), dict[Any, float]()
+    if units == "nodes":
+        out = dict(zip(scored.graph.writers, (-scored.of_writers().double().mean(0).cpu() / gap).tolist()))
+        scores = {part: out[part.node] for part in parts_of(model)}
+        alone = nodes_alone(model, pairs, metric, list(scores), ablation=outside)
+    else:
+        scores |= edge_scores(scored.graph, -scored.mean().double().cpu() / gap)
+        alone = edges_alone(model, pairs, metric, scored.graph, ablation=outside)
+    first = greedy_order(scored.graph, scores) if select == "greedy" else []
+    order = list(dict.fromkeys([*first, *ranked(scores)]))
+    circuit = None if n is None else order[:n]
+    if threshold is not None:
+        circuit = _above(threshold, scores, order)
+    minimality: list[Step] = ["minimality"] if minimal else []
+    found = evaluate(
+        alone,
+        order,
+        generator,
+        circuit=circuit,
+        members=list(scores),
+        along=ladder(alone, order, ranked(scores, signed=True)),
+        faithful=faithful,
+        steps=["subsets", "worst", *minimality, "null", "interval"],
+        n_null=null,
+        ablation=str(outside),
+        watch=watch,
     )
-    figures = [_graph(judged, scored, gap), ladder]
-    if judged.adds:
-        names = sorted(judged.adds, key=lambda each: -judged.adds[each])[:TOP]
-        figures.append(
-            Figure(
-                name="minimality",
-                kind="bars",
-                group="In pictures",
-                title="What each member adds",
-                caption="By what share of the behaviour the circuit changes, whichever way, when this member alone is "
-                "left out of it; of several that do the same work, none may seem to add anything.",
-                data={
-                    "y": np.array([[judged.adds[each] for each in names]]),
-                    "names": [str(each) for each in names],
-                    "x_label": "member",
-                    "y_label": "share of the behaviour",
-                },
-            )
-        )
-    return figures
+    return found, scores, scored
 
 
-def _graph(judged: Judged, scored: EdgeAttribution, gap: float) -> Figure:
+def _above(threshold: float, scores: Scores, order: Sequence[Any]) -> list[Any]:
+    if kept := above(scores, threshold):
+        return [each for each in order if each in kept]
+    largest = max(scores, key=lambda each: abs(scores[each]))
+    raise UserError(
+        f"Asked for the members whose score is at least {threshold:g} of the gap, but the largest, that of {largest}, "
+        f"is {scores[largest]:.3g}. Choose a lower threshold, or a number (n)."
+    )
+
+
+def _summary(question: Circuit, found: CircuitEvaluation[Any], unit: str) -> list[str]:
+    """The size of the circuit, its faithfulness, and that of circuits of its size drawn at random."""
+    size, of, null = len(found.members), f"{found.of:,} {question.units}", found.null
+    if size == found.of:
+        every = f"All {of} were kept: this circuit is the whole model, and nothing was found."
+        if question.n is not None or question.threshold is not None:
+            return [f"{every} Choose a {'smaller n' if question.n is not None else 'higher threshold'}."]
+        near = f"No smaller circuit tried comes within {1 - question.faithful:.0%} of the behaviour alone"
+        return [f"{every} {near}. Ask for a lower share (faithful), a number (n), or another ablation."]
+    assert null is not None
+    median, low, high = (percent(float(x), 1) for x in (null.values.median(), null.low, null.high))
+    return [
+        f"{size:,} of {of} carry {percent(found.faithfulness, 1)} of the behaviour alone, with everything else "
+        f"replaced by {found.ablation}, on the prompts that chose them.",
+        f"Random circuits of that size carry {median} ({low} to {high}; p = {null.at_least:.2g} that one is as "
+        f"faithful, over {len(null.values)} draws).",
+        f"With the same members removed from both, circuit and model differ by {found.incomplete_mean:.3g} {unit} over "
+        f"random sets, and by {found.incomplete_worst:.3g} for the worst set found.",
+    ]
+
+
+def _tables(results: Mapping[str, Any], unit: str) -> list[Figure]:
+    found, members = results["circuit"], results["members"]
+    size = ["members", f"{found['members']:,} of {found['of']:,}"]
+    rows = [size, *([name, found[key]] for key, name in ROWS.items() if found[key] is not None)]
+    caption = f"Everything else is replaced by {found['ablation']}, which defines what is measured. In {unit}."
+    more = f" The strongest {MOST_MEMBERS} of {len(members)}." if len(members) > MOST_MEMBERS else ""
+    about = f"Estimated share of the gap, and the change, up or down, when this member alone is left out.{more}"
+    whole = figures.table("circuit", GROUP, rows, columns=["what", "value"], caption=caption, group=GROUP)
+    return [whole, figures.table("members", "Its members", members[:MOST_MEMBERS], caption=about, group="Its members")]
+
+
+def _graph(found: CircuitEvaluation[Any], scored: EdgeAttribution) -> Figure:
     """The circuit's own edges; of a circuit of nodes, the strongest estimated edges between its members."""
     graph = scored.graph
-    edges = [each for each in judged.chosen if isinstance(each, Edge)]
+    edges = [each for each in found.members if isinstance(each, Edge)]
     if not edges:
-        inside, parts = {each.node for each in judged.chosen} | {graph.writers[0], LOGITS_PART}, readers_of(graph)
+        inside, parts = {each.node for each in found.members} | {graph.writers[0], LOGITS_PART}, readers_of(graph)
         edges = [edge for edge in graph.edges if edge.writer in inside and inside.intersection(parts[edge.reader])]
-    links = links_between_parts(graph, -scored.mean() / gap, edges)
-    largest = dict(islice(links.items(), DRAWN))
-    rest = "" if len(largest) == len(links) else f" The {len(largest)} strongest of {len(links)}."
-    return Figure(
-        name="circuit",
-        kind="graph",
-        group="In pictures",
-        title="The circuit",
-        caption="Edges by their estimated share of the gap: orange raises the metric, blue lowers it." + rest,
-        data=drawn(largest, "estimated share of the gap"),
-    )
-
-
-def _table(scores: Mapping[Any, float], judged: Judged) -> dict[str, list[Any]]:
-    inside = set(judged.chosen)
-    return {
-        "member": [str(each) for each in scores],
-        "score": list(scores.values()),
-        "chosen": [each in inside for each in scores],
-    }
+    label = "estimated share of the gap"
+    data, n, of = strongest_links(graph, -scored.mean() / (scored.gap or 1.0), label, edges)
+    caption = "Edges by their estimated share of the gap: orange raises the metric, blue lowers it."
+    caption += "" if n == of else f" The {n} strongest of {of}."
+    return figures.graph("circuit-graph", GROUP, data, caption=caption, group="In pictures")

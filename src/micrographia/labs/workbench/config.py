@@ -1,4 +1,4 @@
-"""The questions that can be asked of a model, each with all its choices. No tensor library is imported here.
+"""The questions that can be put to a model, each with all its choices. Imports no tensor library.
 
 A question is one of the classes in `QUESTIONS`; `Target` and `Prompts` are the parts that they share. Lists of names
 are texts with commas between, as they are typed on a command line.
@@ -7,12 +7,13 @@ are texts with commas between, as they are typed on a command line.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
-from micrographia.core.config import refuse_misfits
+from micrographia.core.config import flat, hints_of, refuse_misfits
 from micrographia.core.errors import BadConfig
+from micrographia.core.titles import MODES, Mode
 
-Mode = Literal["denoise", "noise", "both"]
+Modes = Literal["denoise", "noise", "both"]
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 
 
@@ -34,8 +35,7 @@ class Target:
     """Seed of everything that is drawn: noise, resamples, random checks, bootstraps."""
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise BadConfig(f"threads must be positive. Got {self.threads}.")
+        check(self.threads is None or self.threads >= 1, f"threads must be positive, not {self.threads}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,14 +56,11 @@ class Prompts:
     """Score the first token of an answer that is several."""
 
     def __post_init__(self) -> None:
-        inline = [name for name in ("clean", "corrupt", "answer") if getattr(self, name) is not None]
-        if self.prompts is None and len(inline) < 3:
-            lacking = sorted({"clean", "corrupt", "answer"} - set(inline))
-            raise BadConfig(
-                f"Prompts are needed: give clean, corrupt and answer, or a file (prompts). Missing: {lacking}."
-            )
-        if self.prompts is not None and (inline or self.wrong is not None):
-            raise BadConfig(f"Prompts were given twice: in the file {self.prompts} and as texts. Leave one out.")
+        missing = [name for name in ("clean", "corrupt", "answer") if getattr(self, name) is None]
+        needed = "Prompts are needed: give clean, corrupt and answer, or a file (prompts). Missing:"
+        check(self.prompts is not None or not missing, f"{needed} {', '.join(missing)}.")
+        once = self.prompts is None or (len(missing) == 3 and self.wrong is None)
+        check(once, f"Prompts were given twice: in the file {self.prompts} and as texts. Leave one out.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +77,7 @@ class Patch:
     """Patch the same place in all chosen layers at once."""
     metrics: str = "logit-diff"
     """Which figures, with commas between: logit-diff, logit, log-prob, prob, kl, rank. The first is shown."""
-    mode: Mode = "both"
+    mode: Modes = "both"
     """denoise: the clean value into the corrupt run; noise: the corrupt value into the clean run."""
     replace: Literal["other", "zero", "noise", "mean", "resample"] = "other"
     """What is put there: the other run's value, zero, or the mean of, a resample of or noise like the reference."""
@@ -90,11 +87,11 @@ class Patch:
     """fast: many patches a batch; strict: bit-equal to one run after another."""
 
     def __post_init__(self) -> None:
-        _refuse_empty(self, "sites", "by", "metrics")
-        _refuse_unknown(self, "by", AXES)
-        _refuse_unknown(self, "metrics", METRICS)
-        of_use = self.replace not in ("other", "zero")
-        _refuse_idle(self, "reference", of_use, f"replace {self.replace} reads none; mean, resample and noise do")
+        listed(self, "sites", None)
+        listed(self, "by", AXES)
+        listed(self, "metrics", METRICS)
+        if self.replace in ("other", "zero"):
+            unused(self, f"replace {self.replace} reads none; mean, resample and noise do", "reference")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +106,7 @@ class Attribute:
     """What the effect is measured in."""
     method: Literal["atp", "atp-qk", "atp-star", "ig", "ig-activation", "relp", "edges", "edges-ig"] = "atp"
     """Attribution patching; with the QK-fix; AtP*; integrated gradients along the input or each Site; RelP; edges."""
-    mode: Mode = "both"
+    mode: Modes = "both"
     """denoise: what the clean value would do to the corrupt run; noise: the corrupt value to the clean run."""
     steps: int = 5
     """Points on the path of integrated gradients."""
@@ -123,17 +120,17 @@ class Attribute:
     """Hold only so many scores, the largest: for a model with too many places for a table. 0 holds all of them."""
 
     def __post_init__(self) -> None:
-        _refuse_empty(self, "sites")
-        _refuse_less(self, steps=1, verify=0, top=1, strongest=0)
-        edges, on_a_path = self.method.startswith("edges"), "ig" in self.method.split("-")
-        _refuse_idle(self, "steps", on_a_path, f"method {self.method} walks no path; ig, ig-activation and edges-ig do")
-        for name in ("sites", "positions"):
-            _refuse_idle(self, name, not edges, f"method {self.method} scores all edges between parts")
-        if self.strongest and self.method not in ONCE:
-            raise BadConfig(
-                f"Only the {self.strongest} strongest places were asked for by {self.method}, which comes to its "
-                f"scores in several passes and must hold all. Take {', '.join(ONCE)}, or leave `strongest` out."
-            )
+        listed(self, "sites", None)
+        at_least(self, steps=1, verify=0, top=1, strongest=0)
+        if "ig" not in self.method.split("-"):
+            unused(self, f"method {self.method} walks no path; ig, ig-activation and edges-ig do", "steps")
+        if self.method.startswith("edges"):
+            unused(self, f"method {self.method} scores all edges between components", "sites", "positions")
+        check(
+            not self.strongest or self.method in ONCE,
+            f"Only the {self.strongest} strongest places were requested of {self.method}, which comes to its scores in "
+            f"several passes and must hold all. Take {', '.join(ONCE)}, or leave `strongest` out.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,14 +158,12 @@ class Trace:
     """A FILE of subjects that says how far embeddings spread; by default the subject's own tokens."""
 
     def __post_init__(self) -> None:
-        _refuse_less(self, samples=1, window=1)
-        _refuse_idle(self, "first_token", self.answer is not None, "no answer is named, of which to take the first")
-        if self.noise <= 0:
-            raise BadConfig(f"noise must be positive. Got {self.noise}.")
-        if not self.subject.strip() or self.subject.strip() not in self.prompt:
-            raise BadConfig(
-                f"The words {self.subject!r} do not stand in the prompt {self.prompt!r}. Copy them from it."
-            )
+        at_least(self, samples=1, window=1)
+        if self.answer is None:
+            unused(self, NO_ANSWER, "first_token")
+        check(self.noise > 0, f"noise must be positive, not {self.noise}.")
+        found = bool(self.subject.strip()) and self.subject.strip() in self.prompt
+        check(found, f"The words {self.subject!r} do not stand in the prompt {self.prompt!r}. Copy them from it.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,15 +194,15 @@ class Circuit:
     """Circuits of the same size drawn at random, to compare with."""
 
     def __post_init__(self) -> None:
-        _refuse_less(self, null=1, **({} if self.n is None else {"n": 1}))
-        if not 0 < self.faithful <= 1:
-            raise BadConfig(f"faithful must lie in (0, 1]. Got {self.faithful}.")
-        if self.n is not None and self.threshold is not None:
-            raise BadConfig("The size of the circuit was given twice, as n and as threshold. Leave one out.")
-        by_share = self.n is None and self.threshold is None
-        _refuse_idle(self, "faithful", by_share, "the size of the circuit is given by n or threshold")
-        if self.select == "greedy" and (self.units != "edges" or self.threshold is not None):
-            raise BadConfig("Greedy selection grows edges from the logits: take units edges, and n or faithful.")
+        at_least(self, null=1, **({} if self.n is None else {"n": 1}))
+        sizes = [name for name in ("n", "threshold") if getattr(self, name) is not None]
+        check(len(sizes) < 2, "The size of the circuit was given twice, as n and as threshold. Leave one out.")
+        check(0 < self.faithful <= 1, f"faithful must lie in (0, 1], not {self.faithful}.")
+        if sizes:
+            unused(self, f"the size of the circuit is given by {sizes[0]}", "faithful")
+        able = self.units == "edges" and self.threshold is None
+        edges = "Greedy selection grows edges from the logits: take units edges, and n or faithful."
+        check(self.select == "top" or able, edges)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,11 +226,11 @@ class Lens:
     """How many tokens, the likeliest first, are told of each layer."""
 
     def __post_init__(self) -> None:
-        _refuse_less(self, heads=1, best=1)
-        if not self.prompt.strip() or (self.corrupt is not None and not self.corrupt.strip()):
-            raise BadConfig("A lens on an empty prompt was asked for. Give it a text.")
-        named = self.answer is not None or self.wrong is not None
-        _refuse_idle(self, "first_token", named, "no answer is named, of which to take the first")
+        at_least(self, heads=1, best=1)
+        texts = (self.prompt, self.prompt if self.corrupt is None else self.corrupt)
+        check(all(text.strip() for text in texts), "A lens on an empty prompt was requested. Give it a text.")
+        if self.answer is None and self.wrong is None:
+            unused(self, NO_ANSWER, "first_token")
 
 
 Question = Patch | Attribute | Trace | Circuit | Lens
@@ -246,22 +241,16 @@ QUESTIONS: Mapping[str, type[Question]] = {
     "circuit": Circuit,
     "lens": Lens,
 }
-
-MODES: Mapping[Mode, tuple[Literal["denoise", "noise"], ...]] = {
-    "denoise": ("denoise",),
-    "noise": ("noise",),
-    "both": ("denoise", "noise"),
-}
 AXES = ("layer", "pos", "head", "unit", "query", "key")
 ONCE = ("atp", "atp-qk", "relp")
 """Methods of attribution that make each score once, so that it need not be held."""
 METRICS = ("logit-diff", "logit", "log-prob", "prob", "kl", "rank")
+NO_ANSWER = "no answer is named, of which to take the first token"
 
 
-def axes_of(question: Patch) -> tuple[str, ...]:
-    """The axes that tell the places of a patch apart."""
-    chosen = tuple(axis for axis in names(question.by) if axis != "layer")
-    return chosen if question.together else ("layer", *chosen)
+def modes_of(question: Patch | Attribute) -> tuple[Mode, ...]:
+    """The directions that a question takes."""
+    return tuple(mode for mode in MODES if question.mode in (mode, "both"))
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -280,9 +269,7 @@ def kind_of(question: Question) -> str:
 
 def stored(question: Question) -> dict[str, Any]:
     """The question as JSON's own types, one level deep, with its kind."""
-    parts = dataclasses.asdict(question)
-    flat = {**parts.pop("target"), **parts.pop("prompts", {}), **parts}
-    return {"question": kind_of(question), **flat}
+    return {"question": kind_of(question), **flat(question)}
 
 
 def read_question(config: Mapping[str, Any]) -> Question:
@@ -290,51 +277,49 @@ def read_question(config: Mapping[str, Any]) -> Question:
     chosen = dict(config)
     name = chosen.pop("question", None)
     if name not in QUESTIONS:
-        raise BadConfig(f"Asked the question {name!r}; known are {', '.join(QUESTIONS)}. Choose one of these.")
-    kind = QUESTIONS[name]
-    inner = {part.name: PARTS[part.name] for part in dataclasses.fields(kind) if part.name in PARTS}
-    known = {one.name for one in dataclasses.fields(kind)} - inner.keys()
-    known |= {one.name for part in inner.values() for one in dataclasses.fields(part)}
-    if unknown := chosen.keys() - known:
-        raise BadConfig(f"{name} has no choice {sorted(unknown)}. It has {', '.join(sorted(known))}.")
-    made = {
-        part: _made(of, {one.name: chosen.pop(one.name) for one in dataclasses.fields(of) if one.name in chosen})
-        for part, of in inner.items()
-    }
-    return _made(kind, {**made, **chosen})
-
-
-PARTS: Mapping[str, type] = {"target": Target, "prompts": Prompts}
+        raise BadConfig(f"There is no question {name!r}; known are {', '.join(QUESTIONS)}. Choose one of these.")
+    choices = hints_of(QUESTIONS[name])
+    if unknown := chosen.keys() - choices.keys():
+        raise BadConfig(f"{name} has no choice {sorted(unknown)}. It has {', '.join(sorted(choices))}.")
+    return _made(QUESTIONS[name], chosen)
 
 
 def _made(kind: type, choices: Mapping[str, Any]) -> Any:
-    required = [one.name for one in dataclasses.fields(kind) if one.default is dataclasses.MISSING]
-    if lacking := [name for name in required if name not in choices]:
-        raise BadConfig(f"{kind.__name__.lower()} lacks {', '.join(lacking)}. Give a value to each.")
-    refuse_misfits(kind, choices)
-    return kind(**choices)
+    """A dataclass from the choices that are its own, and those of its inner dataclasses."""
+    hints, own = get_type_hints(kind), dict[str, Any]()
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            own[field.name] = _made(hints[field.name], choices)
+        elif field.name in choices:
+            own[field.name] = choices[field.name]
+        elif field.default is dataclasses.MISSING:
+            raise BadConfig(f"{kind.__name__.lower()} lacks {field.name}. Give it a value.")
+    refuse_misfits(kind, {name: value for name, value in own.items() if name in choices})
+    return kind(**own)
 
 
-def _refuse_empty(question: Any, *fields: str) -> None:
-    for name in fields:
-        if not names(getattr(question, name)):
-            raise BadConfig(f"{name} is empty. Name at least one.")
+def check(holds: bool, sentence: str) -> None:
+    """Raise BadConfig with a sentence that says what does not hold, and what to do."""
+    if not holds:
+        raise BadConfig(sentence)
 
 
-def _refuse_unknown(question: Any, name: str, known: tuple[str, ...]) -> None:
-    if unknown := [each for each in names(getattr(question, name)) if each not in known]:
-        raise BadConfig(f"{name} holds {', '.join(map(repr, unknown))}; known are {', '.join(known)}.")
+def listed(question: Any, field: str, known: tuple[str, ...] | None) -> None:
+    """A list of names must hold one at least, and only those that are known."""
+    found = names(getattr(question, field))
+    check(bool(found), f"{field} is empty. Name at least one.")
+    unknown = ", ".join(repr(name) for name in found if known and name not in known)
+    check(not unknown, f"{field} holds {unknown}; known are {', '.join(known or ())}.")
 
 
-def _refuse_less(question: Any, **least: int) -> None:
-    for name, bound in least.items():
-        if getattr(question, name) < bound:
-            raise BadConfig(f"{name} must be at least {bound}. Got {getattr(question, name)}.")
+def at_least(question: Any, **bounds: int) -> None:
+    for field, bound in bounds.items():
+        check(getattr(question, field) >= bound, f"{field} must be at least {bound}, not {getattr(question, field)}.")
 
 
-def _refuse_idle(question: Any, name: str, of_use: bool, why: str) -> None:
-    """A choice that would have no effect is told, not passed over."""
-    default = next(one.default for one in dataclasses.fields(question) if one.name == name)
-    found = getattr(question, name)
-    if not of_use and found != default:
-        raise BadConfig(f"{name} was set to {found!r}, but {why}. Leave {name} out, or choose otherwise.")
+def unused(question: Any, why: str, *fields: str) -> None:
+    """A choice that would have no effect is an error, not passed over."""
+    for field in dataclasses.fields(question):
+        value = getattr(question, field.name)
+        same = field.name not in fields or value == field.default
+        check(same, f"{field.name} was set to {value!r}, but {why}. Leave {field.name} out, or choose otherwise.")

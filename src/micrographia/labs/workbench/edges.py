@@ -1,7 +1,6 @@
-"""Edges: what each part of the model says to each later part, estimated at once, and checked by exact path patching."""
+"""Edges: the effect of each component on each later one, estimated at once, and checked by exact path patching."""
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,30 +9,29 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from micrographia.core.events import Progress, Watch, silent
-from micrographia.core.figures import Figure
-from micrographia.core.graph import Edge, Graph, Node
-from micrographia.core.graph_figure import drawn, links_between_parts
+from micrographia.core.graph import Edge
+from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import metric_of
+from micrographia.core.prompts import Pairs, metric_of
 from micrographia.core.sweep import Place
+from micrographia.core.titles import METHODS, MODES
 from micrographia.labs.workbench import words
-from micrographia.labs.workbench.answer import MOST_PLACES, Answer, Work, head_of
-from micrographia.labs.workbench.config import MODES, Attribute
-from micrographia.labs.workbench.effects import SIGNS, VERBS
-from micrographia.labs.workbench.figures import CHECKED, PANELS
-from micrographia.labs.workbench.prompts import Asked, Ends, read_prompts, refuse_no_gap, refuse_no_wrong
+from micrographia.labs.workbench.config import Attribute, modes_of
+from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings
+from micrographia.labs.workbench.prompts import read_prompts
 from micrographia.methods.attribution.agreement import Estimate, agreement, slope
+from micrographia.methods.attribution.calibrate import trust
+from micrographia.methods.attribution.check_figures import against_exact, calibration_table
 from micrographia.methods.attribution.edges import EdgeAttribution, edge_attribution
 from micrographia.methods.paths import path_patch
 
-METHODS = {"edges": ("eap", "edge attribution"), "edges-ig": ("eap-ig", "edge attribution with integrated gradients")}
-DRAWN = 60  # edges in the picture
-DRAWS = 1000  # of the bootstrap
+DRAWS = 1000
+"""Of the bootstrap."""
 
 
-class Check(NamedTuple):
-    """Some edges measured by path patching: means over prompts are compared, in the metric's unit."""
+class EdgeCheck(NamedTuple):
+    """Some edges measured by path patching, in the metric's unit; the first `n_top` are the largest estimates."""
 
     edges: list[Edge]
     estimate: NDArray[Any]
@@ -42,49 +40,55 @@ class Check(NamedTuple):
     pearson: Estimate
     spearman: Estimate
     slope: float
-    """Effect per estimate."""
+    """Exact effect per estimate, by means over prompts."""
 
 
-def ask_edges(question: Attribute, model: Model) -> Work:
+def prepare_edges(question: Attribute, model: Model) -> Compute:
     """Read the prompts; what remains is to score every edge, and to check some."""
-    asked = read_prompts(question.prompts, model)
-    refuse_no_wrong(question.prompts, asked.pairs, [question.metric], "--metric")
-    metric = metric_of(question.metric, asked.pairs, model)
-    method, title = METHODS[question.method]
+    prompts = read_prompts(question.prompts, model, [question.metric], "--metric")
+    pairs, modes = prompts.pairs, modes_of(question)
+    metric = metric_of(question.metric, pairs, model)
+    how: dict[str, Any] = {"method": question.method.replace("edges", "eap"), "steps": question.steps}
 
-    def work(generator: Generator, watch: Watch) -> Answer:
-        found = [
-            edge_attribution(model, asked.pairs, metric, mode=mode, method=method, steps=question.steps, watch=watch)  # type: ignore[arg-type]  # a name of METHODS
-            for mode in MODES[question.mode]
-        ]
-        ends = Ends(metric, found[0].clean.cpu(), found[0].corrupt.cpu())
-        refuse_no_gap(ends)
-        checks = {
-            each.mode: check(model, asked, metric, each, question.verify, generator, watch)
-            for each in found
-            if question.verify
-        }
-        rows = _rows(found, ends)
+    def work(generator: Generator, watch: Watch) -> Findings:
+        found = [edge_attribution(model, pairs, metric, mode=mode, watch=watch, **how) for mode in modes]
+        ends = baselines_with_gap(metric, found[0].clean, found[0].corrupt)
+        some = found if question.verify else []
+        checks = {each.mode: check(model, pairs, metric, each, question.verify, generator, watch) for each in some}
+        rows, title, n_edges = _rows(found), METHODS[question.method], len(found[0].graph.edges)
         results = {
-            "question": "attribute",
-            "summary": words.of_edges(ends, rows, title, len(found[0].graph.edges), len(asked.texts), checks),
-            **head_of(asked, [ends], model, question.target.model),
-            "method": {"name": title, "places": len(found[0].graph.edges)},
-            "explanation": words.explanation(MODES[question.mode]),
+            "method": {"name": title, "places": n_edges},
+            "explanation": words.explanation(modes),
             "top": rows[: question.top],
-            "calibration": [_told(mode, each) for mode, each in checks.items()],
+            "calibration": [_check_row(mode, each) for mode, each in checks.items()],
             "places": rows[:MOST_PLACES],
         }
-        pictures = [*of_checks(checks, metric.name), *(graph_figure(each, ends.gap) for each in found)]
-        return Answer(results, pictures, _table(found, ends))
+        summary = [f"By {title}, the effects of all {n_edges:,} edges are estimated at once."]
+        summary += [*words.strongest_estimates(rows), *(_agreement(mode, each) for mode, each in checks.items())]
+        figures = [figure for each in found for figure in each.figures()]
+        figures += [calibration_table(results["calibration"])] if checks else []
+        figures += [
+            against_exact(mode, each.exact, each.estimate, list(map(str, each.edges)), metric.name)
+            for mode, each in checks.items()
+        ]
+        return findings(
+            question,
+            model,
+            results,
+            summary=summary if checks else [*summary, words.UNCHECKED],
+            figures=figures,
+            prompts=prompts,
+            baselines=[ends],
+            metrics={name: column for each in found for name, column in each.table().items()},
+        )
 
     return work
 
 
 def check(
-    model: Model, asked: Asked, metric: Metric, found: EdgeAttribution, budget: int, generator: Generator, watch: Watch
-) -> Check:
-    """Patch half of `budget` among the largest edges and half by lot, exactly, each by itself."""
+    model: Model, pairs: Pairs, metric: Metric, found: EdgeAttribution, budget: int, generator: Generator, watch: Watch
+) -> EdgeCheck:
+    """Patch half of `budget` among the largest edges and half at random, exactly, each by itself."""
     graph, score = found.graph, found.mean().cpu()
     order = score[graph.legal].abs().argsort(descending=True)
     n_top = min(budget - budget // 2, len(order))
@@ -94,10 +98,11 @@ def check(
     readers = list(dict.fromkeys(edge.reader for edge in chosen))
     for i, reader in enumerate(readers):
         watch(Progress("check edges", i, len(readers), "reader"))
-        here = [edge for edge in chosen if edge.reader == reader]
-        senders = [(sender(edge.writer),) for edge in here]
-        effects = path_patch(model, asked.pairs, [metric], senders, [reader], mode=found.mode, watch=silent).effects()
-        exact |= dict(zip(here, effects[..., 0].double().cpu().numpy()))
+        into = [edge for edge in chosen if edge.reader == reader]
+        writers = [edge.writer for edge in into]
+        senders = [(Place(node.site, {} if node.head is None else {"head": node.head}),) for node in writers]
+        effects = path_patch(model, pairs, [metric], senders, [reader], mode=found.mode, watch=silent).effects()
+        exact |= dict(zip(into, effects[..., 0].double().cpu().numpy()))
     watch(Progress("check edges", len(readers), len(readers), "reader"))
     values = found.values.double().cpu().numpy()
     estimate = np.stack([values[(slice(None), *graph.place(edge))] for edge in chosen])
@@ -105,85 +110,36 @@ def check(
     weight = np.ones(len(chosen))
     weight[n_top:] = (len(order) - n_top) / max(len(chosen) - n_top, 1)
     pearson, spearman = agreement(estimate, measured, weight, generator=generator, draws=DRAWS)
-    return Check(chosen, estimate, measured, n_top, pearson, spearman, slope(estimate, measured, weight))
+    return EdgeCheck(chosen, estimate, measured, n_top, pearson, spearman, slope(estimate, measured, weight))
 
 
-def sender(node: Node) -> Place:
-    """The place from which a writer speaks."""
-    return Place(node.site, {} if node.head is None else {"head": node.head})
+def _agreement(mode: str, each: EdgeCheck) -> str:
+    return (
+        f"Checked ({mode}) on {len(each.edges)} edges, {each.n_top} of them the largest, by exact path patching: the "
+        f"estimates {trust(each.pearson.value, each.slope)} (Pearson {each.pearson}, Spearman {each.spearman})."
+    )
 
 
-def _rows(found: Sequence[EdgeAttribution], ends: Ends) -> list[dict[str, Any]]:
-    """The strongest edges of any mode, the strongest first, with their effects in each: a large model has millions."""
+def _check_row(mode: str, each: EdgeCheck) -> dict[str, Any]:
+    about = {"kind": "edges", "mode": mode, "checked": len(each.edges), "n_top": each.n_top, "slope": each.slope}
+    return {**about, "pearson": each.pearson._asdict(), "spearman": each.spearman._asdict()}
+
+
+def _rows(found: Sequence[EdgeAttribution]) -> list[dict[str, Any]]:
+    """The strongest edges of any direction, the largest first, with both effects: a large model has millions."""
     graph = found[0].graph
     values = {each.mode: each.values.double().cpu().numpy() for each in found}
     sizes = [each.mean()[graph.legal].abs().cpu() for each in found]
-    largest = torch.cat([size.argsort(descending=True, stable=True)[:MOST_PLACES] for size in sizes]).unique()
-    rows = [_row(graph.edges[i], graph, values, ends) for i in largest.tolist()]
+    best = torch.cat([size.argsort(descending=True, stable=True)[:MOST_PLACES] for size in sizes]).unique()
+    rows = [_row(graph.edges[i], graph.place(graph.edges[i]), values, found[0].gap) for i in best.tolist()]
     return sorted(rows, key=lambda row: -max(abs(row[f"{mode}_change"]) for mode in values))
 
 
-def _row(edge: Edge, graph: Graph, values: Mapping[str, NDArray[Any]], ends: Ends) -> dict[str, Any]:
+def _row(edge: Edge, at: tuple[int, int], values: Mapping[Any, NDArray[Any]], gap: float | None) -> dict[str, Any]:
     row: dict[str, Any] = {"place": str(edge), "part": str(edge), "token": None}
     for mode, scores in values.items():
-        effect = scores[(slice(None), *graph.place(edge))]
-        row[VERBS[mode]] = SIGNS[mode] * float(effect.mean()) / ends.gap if ends.gap else None
+        effect = scores[(slice(None), *at)]
+        row[MODES[mode].verb] = MODES[mode].sign * float(effect.mean()) / gap if gap else None
         row[f"{mode}_change"] = float(effect.mean())
         row[f"{mode}_sd"] = float(effect.std(ddof=1)) if len(effect) > 1 else None
     return row
-
-
-def _table(found: Sequence[EdgeAttribution], ends: Ends) -> dict[str, Any]:
-    graph = found[0].graph
-    table: dict[str, Any] = {
-        "writer": [str(edge.writer) for edge in graph.edges],
-        "reader": [str(edge.reader) for edge in graph.edges],
-    }
-    for each in found:
-        mean = each.mean()[graph.legal].double().cpu().numpy()
-        table[f"{each.mode}_change"] = mean
-        table[f"{each.mode}_share"] = SIGNS[each.mode] * mean / (ends.gap or np.nan)
-    return table
-
-
-def _told(mode: str, each: Check) -> dict[str, Any]:
-    named = {name: getattr(each, name)._asdict() for name in ("pearson", "spearman")}
-    counts = {"checked": len(each.edges), "n_top": each.n_top}
-    return {"kind": "edges", "mode": mode, **counts, "slope": each.slope, **named}
-
-
-def of_checks(checks: Mapping[str, Check], metric: str) -> list[Figure]:
-    """The estimate beside the exact effect of every edge that was checked; a picture a mode."""
-    return [
-        Figure(
-            name=f"calibration-{mode}",
-            kind="scatter",
-            group=CHECKED,
-            title=f"The estimate beside the exact effect: {PANELS[mode]}",
-            caption="Each point is an edge that was patched exactly. On the dashed line the estimate is the effect.",
-            data={
-                "x": each.exact.mean(1),
-                "y": each.estimate.mean(1),
-                "names": [str(edge) for edge in each.edges],
-                "x_label": f"exact change of {metric}",
-                "y_label": f"estimated change of {metric}",
-                "diagonal": True,
-            },
-        )
-        for mode, each in checks.items()
-    ]
-
-
-def graph_figure(found: EdgeAttribution, gap: float | None) -> Figure:
-    """The strongest edges between parts, those into q, k and v of a head taken together."""
-    links = links_between_parts(found.graph, found.mean() * SIGNS[found.mode] / (gap or 1.0))
-    largest = dict(islice(links.items(), DRAWN))
-    return Figure(
-        name=f"edges-{found.mode}",
-        kind="graph",
-        group="In pictures",
-        title=f"The {len(largest)} strongest edges: {PANELS[found.mode]}",
-        caption=f"Orange edges would have {VERBS[found.mode]} part of the gap, blue ones work against it. Edges into a "
-        "head's query, key and value are taken together; where heads share keys, each takes an equal part.",
-        data=drawn(largest, "share of the gap" if gap else "change of the metric"),
-    )

@@ -1,56 +1,56 @@
-"""What was asked about, as tokens: the prompt pairs read, their positions named, and the metric at both ends.
+"""Prompt pairs of a question: as texts or from a file, read with the model's tokenizer and checked.
 
-Everything that a user can have got wrong about prompts is found here, before any Run is begun.
+Files are JSON (a list of objects), JSONL (an object a line) or CSV (a head with the columns' names). A reference is a
+list of texts: a text file of one a line, JSON strings, or any of the above, whose clean prompts are taken. Everything
+that can be wrong about prompts is found here, before any Run is begun.
 """
 
-from collections.abc import Sequence
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtyping import Float
-from torch import Tensor
-
-from micrographia.core.errors import BadPrompt, UserError
-from micrographia.core.metrics import Metric
+from micrographia.core.errors import BadPrompt
 from micrographia.core.model import Model
-from micrographia.core.prompts import NEED_WRONG, LanguageModel, Pairs, PairText, from_texts
-from micrographia.core.tokens import Batch, Inputs, Tokenizer, ids_of, mask_of, to_str_tokens
+from micrographia.core.prompts import NEED_WRONG, LanguageModel, Pairs, PairText, from_texts, position_names
+from micrographia.core.tokens import Batch, Inputs, ids_of, to_str_tokens
 from micrographia.labs.workbench.config import Prompts
-from micrographia.labs.workbench.prompt_file import read_pairs, read_texts
 
-SAME = 1e-6  # ends closer than this share of their size are the same number in float32
+COLUMNS = ("clean", "corrupt", "answer", "wrong")
+NEEDED = COLUMNS[:3]
 
 
-class Asked(NamedTuple):
+class PromptSet(NamedTuple):
     """The pairs, their texts, and a name for each position."""
 
     pairs: Pairs
     texts: list[PairText]
     positions: list[str]
 
-    @property
-    def n_pos(self) -> int:
-        return ids_of(self.pairs.clean).shape[1]
+    def rows(self, model: Model) -> list[dict[str, Any]]:
+        """The pairs for the results: texts, answers, and the tokens of both prompts."""
+        sides = (ids_of(self.pairs.clean), ids_of(self.pairs.corrupt))
+        tokens = ([to_str_tokens(model.tokenizer, row) for row in side] for side in sides)
+        return [
+            {**text._asdict(), "clean_tokens": clean, "corrupt_tokens": corrupt}
+            for text, clean, corrupt in zip(self.texts, *tokens)
+        ]
 
 
-def read_prompts(prompts: Prompts, model: LanguageModel) -> Asked:
-    """The pairs of the Config. Raises BadPrompt, and UserError for a model without a tokenizer."""
-    texts = _texts(prompts)
+def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str], option: str) -> PromptSet:
+    """The pairs of a question, for these metrics, which are chosen by `option`.
+
+    Raises BadPrompt, also where a metric compares two answers and there is one; UserError without a tokenizer.
+    """
+    if prompts.prompts is not None:
+        texts = read_pairs(prompts.prompts)
+    else:
+        texts = [PairText(str(prompts.clean), str(prompts.corrupt), str(prompts.answer), prompts.wrong)]
     pairs = from_texts(model, texts, first_token=prompts.first_token)
     check_length(pairs.clean, model)
-    return Asked(pairs, texts, position_names(pairs, model))
-
-
-def _texts(prompts: Prompts) -> list[PairText]:
-    if prompts.prompts is not None:
-        return read_pairs(prompts.prompts)
-    assert prompts.clean is not None
-    assert prompts.corrupt is not None
-    assert prompts.answer is not None
-    return [PairText(prompts.clean, prompts.corrupt, prompts.answer, prompts.wrong)]
-
-
-def refuse_no_wrong(prompts: Prompts, pairs: Pairs, metrics: Sequence[str], option: str) -> None:
-    """Raise BadPrompt where a metric compares two answers and there is one. `option`: how the metric is chosen."""
     needy = [name for name in metrics if name in NEED_WRONG]
     if needy and pairs.wrong is None:
         give = "Give --wrong" if prompts.prompts is None else f"Give every pair in {prompts.prompts} a wrong one"
@@ -58,6 +58,7 @@ def refuse_no_wrong(prompts: Prompts, pairs: Pairs, metrics: Sequence[str], opti
             f"The metric {needy[0]} compares two answers, but the prompts name no wrong one. {give}, or choose "
             f"{option} logit."
         )
+    return PromptSet(pairs, texts, position_names(pairs, model.tokenizer))
 
 
 def check_length(inputs: Inputs, model: Model) -> None:
@@ -81,84 +82,87 @@ def reference_inputs(file: str | None, model: LanguageModel) -> Inputs | None:
     return found.to(device)
 
 
-def position_names(pairs: Pairs, model: Model) -> list[str]:
-    """A name for each position: its number with the token, both tokens where the sides differ, "…" where prompts do."""
-    clean, corrupt = (_token_columns(side, model.tokenizer) for side in (pairs.clean, pairs.corrupt))
-    return [f"{i} {_name(left, right)}" for i, (left, right) in enumerate(zip(clean, corrupt))]
+def read_pairs(path: Path | str) -> list[PairText]:
+    """The prompt pairs of a file, in its order. Raises BadPrompt, naming row and column, for what cannot be read."""
+    found = _records(Path(path))
+    if not found:
+        raise BadPrompt(f"Asked for the prompts in {path}, which holds none. Write at least one pair.")
+    return [_pair(row, f"row {i + 1} of {path}") for i, row in enumerate(found)]
 
 
-def _token_columns(inputs: Inputs, tokenizer: Tokenizer | None) -> list[set[str]]:
-    """The different tokens at each position; padding counts as one of its own."""
-    ids, mask = ids_of(inputs), mask_of(inputs)
-    rows = [to_str_tokens(tokenizer, row) for row in ids]
-    if mask is not None:
-        rows = [[text if there else "" for text, there in zip(row, seen)] for row, seen in zip(rows, mask.tolist())]
-    return [set(column) for column in zip(*rows)]
-
-
-def _name(left: set[str], right: set[str]) -> str:
-    if len(left) > 1 or len(right) > 1:
-        return "…"
-    (one,), (other,) = left, right
-    return shown_token(one) if one == other else f"{shown_token(one)} / {shown_token(other)}"
-
-
-def shown_token(text: str) -> str:
-    """A token as it can be seen: without spaces around it, line breaks by their code."""
-    return text.strip() or repr(text)[1:-1] or "(padding)"
-
-
-def told(asked: Asked, model: Model) -> list[dict[str, Any]]:
-    """The pairs as they stand in the results: texts, answers, and what the tokenizer made of them."""
-    sides = zip(ids_of(asked.pairs.clean), ids_of(asked.pairs.corrupt))
-    return [
-        {
-            "clean": text.clean,
-            "corrupt": text.corrupt,
-            "answer": text.answer,
-            "wrong": text.wrong,
-            "clean_tokens": to_str_tokens(model.tokenizer, clean),
-            "corrupt_tokens": to_str_tokens(model.tokenizer, corrupt),
-        }
-        for text, (clean, corrupt) in zip(asked.texts, sides)
-    ]
-
-
-class Ends(NamedTuple):
-    """A metric of the clean and the corrupt run, per prompt."""
-
-    metric: Metric
-    clean: Float[Tensor, "prompt"]
-    corrupt: Float[Tensor, "prompt"]
-
-    @property
-    def gap(self) -> float | None:
-        """Clean less corrupt, over the prompts; None where rounding alone tells them apart."""
-        clean, corrupt = self.clean.double().mean(), self.corrupt.double().mean()
-        gap = float(clean - corrupt)
-        return gap if abs(gap) > SAME * max(abs(float(clean)), abs(float(corrupt))) else None
-
-    def told(self) -> dict[str, Any]:
-        """A row of the table of baselines."""
-        return {
-            "metric": self.metric.name,
-            "clean": float(self.clean.mean()),
-            "clean_sd": spread(self.clean),
-            "corrupt": float(self.corrupt.mean()),
-            "corrupt_sd": spread(self.corrupt),
-            "unit": self.metric.unit,
-        }
-
-
-def refuse_no_gap(ends: Ends) -> None:
-    """Raise UserError where nothing can be restored or destroyed."""
-    if ends.gap is None:
-        raise UserError(
-            f"Clean and corrupt prompts give the same {ends.metric.name} ({float(ends.clean.mean()):.4g} on average): "
-            "there is no gap to restore or to destroy. Choose prompts or a metric that tell them apart."
+def read_texts(path: Path | str) -> list[str]:
+    """The texts of a reference file, in its order."""
+    place = Path(path)
+    if place.suffix.lower() not in READERS:
+        found: list[Any] = [line for line in _text(place).splitlines() if line.strip()]
+    else:
+        found = _records(place)
+    texts = [row.get("clean") or row.get("text") if isinstance(row, Mapping) else row for row in found]
+    if not texts or not all(isinstance(text, str) and text for text in texts):
+        raise BadPrompt(
+            f"Asked for the texts in {path}; found {len(texts)} rows that are not all texts. Write one a line, a JSON "
+            "list of strings, or objects with `text` or `clean`."
         )
+    return [str(text) for text in texts]
 
 
-def spread(values: Float[Tensor, "prompt"]) -> float | None:
-    """The standard deviation over prompts; None for one prompt."""
-    return float(values.double().std()) if len(values) > 1 else None
+def _pair(row: Any, where: str) -> PairText:
+    if not isinstance(row, Mapping):
+        raise BadPrompt(f"{where} is {row!r}. Write an object with {', '.join(COLUMNS)}.")
+    if unknown := [str(key) for key in row if key not in COLUMNS]:
+        near = [match for key in unknown for match in get_close_matches(key.lower(), COLUMNS, n=1)]
+        hint = f"Did you mean {', '.join(near)}?" if near else f"Known are {', '.join(COLUMNS)}."
+        raise BadPrompt(f"{where} has the column {', '.join(map(repr, unknown))}. {hint}")
+    lacking = [key for key in NEEDED if not isinstance(row.get(key), str) or not row[key]]
+    if lacking:
+        raise BadPrompt(f"{where} lacks {', '.join(lacking)}. Each pair needs clean, corrupt and answer.")
+    if not isinstance(row.get("wrong"), str | None):
+        raise BadPrompt(f"{where} has the wrong answer {row['wrong']!r}. Write a text, or leave it out.")
+    return PairText(row["clean"], row["corrupt"], row["answer"], row.get("wrong") or None)
+
+
+def _records(path: Path) -> list[Any]:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise BadPrompt(f"Asked for the prompts in {path}, whose kind is not known. Give {', '.join(READERS)}.")
+    text = _text(path)
+    try:
+        return reader(text)
+    except (ValueError, csv.Error) as error:
+        raise BadPrompt(f"Asked for the prompts in {path}, which is no {path.suffix[1:].upper()}: {error}.") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadPrompt(
+            f"Asked for the prompts in {path}, which cannot be read: {error}. Is the name right?"
+        ) from error
+
+
+def _json(text: str) -> list[Any]:
+    found = json.loads(text)
+    if not isinstance(found, list):
+        raise ValueError(f"it holds a {type(found).__name__}, not a list")
+    return found
+
+
+def _jsonl(text: str) -> list[Any]:
+    found = []
+    for i, line in enumerate(text.splitlines(), start=1):
+        try:
+            found += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise ValueError(f"line {i}: {getattr(error, 'msg', error)}") from error
+    return found
+
+
+def _csv(text: str) -> Sequence[Any]:
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    if any(None in row for row in rows):
+        raise ValueError("a row has more columns than the head; put texts with commas between quotes")
+    return rows
+
+
+READERS = {".json": _json, ".jsonl": _jsonl, ".csv": _csv}

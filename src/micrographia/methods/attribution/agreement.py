@@ -1,13 +1,14 @@
-"""How well estimates agree with what was measured, what may have been missed, and where they part ways for a reason.
+"""Agreement of attribution with exact patching: correlations, a bound on missed effects, and flags of disagreement.
 
-Places are not drawn alike: the largest estimates are all measured, the rest by lot. Correlations therefore weigh each
-place by how many it stands for, ranks included, so that they estimate those over all places. Intervals resample
-prompts, the unit over which a finding should hold; they do not cover the lot of places.
+The sample of places is stratified: the largest estimates are all measured, the rest sampled at random. Correlations
+therefore weight each place by the number of places it represents, ranks included, so that they estimate the correlation
+over all places. Intervals resample prompts, the unit over which a finding should generalise; they do not cover the
+sampling of places.
 
-A flag says where estimate and effect part ways, and what that says of the mechanism. A place alone: missed (saturation,
-or a gate that the gradient does not see, or sees in part) or overstated. Places together: they do more than the sum of
-what they do alone, or less. Those that were drawn are compared, and each Site patched whole, and all of a kind: a gate
-shows in these whether or not its inputs were drawn.
+A flag is a disagreement of estimate and exact effect, with the mechanism that it suggests. A single place: missed
+(saturation, or a gate that the gradient misses, entirely or in part) or overstated. A set of places: the joint effect
+is larger or smaller than the sum of single effects. The sampled places are compared, each Site patched whole, and all
+Sites of a kind: a gate shows in these whether or not its inputs were sampled.
 Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2024), section 3, for the gates.
 """
 
@@ -26,35 +27,36 @@ from micrographia.core.sweep import Patch
 from micrographia.core.titles import Mode
 
 CONFIDENCE = 0.95
-FEWEST = 2  # prompts, below which there is no interval
+FEWEST = 2  # prompts; with fewer there is no interval
 
 APART = 0.4
-"""Estimate and effect part ways where they differ by more than this share of the larger. Our choice, and made after the
-fact: it stood at 0.5 until a test of two perfect gates failed, for what two inputs do of which each is enough (or each
-needed) is together exactly half of what they do alone, and rounding decided. On the planted circuits every number from
-0.25 to 0.49 gives the same flags, which a test holds; from 0.5 on only what those gates do less together is lost."""
+"""Estimate and effect disagree where they differ by more than this fraction of the larger. Our choice, made after the
+fact: it was 0.5 until a test of two perfect gates failed, since the joint effect of two inputs of which each is
+sufficient (or each necessary) is exactly half of the sum of their single effects, and rounding decided. On the planted
+circuits every number from 0.25 to 0.49 gives the same flags, as a test checks; from 0.5 on only the "less together"
+flags of those gates are lost."""
 STREAM = frozenset({"embed", "pos_embed", "resid_pre", "resid_mid", "resid_post"})
-"""One stream at several layers: patched whole it is the other run, and its places lie behind each other."""
+"""One stream at several layers: patched whole it is the other run, and its places are in series."""
 
 Kind = Literal["missed", "overstated", "more together", "less together"]
 
 PART = 0.1
-"""An estimate of the effect's sign and of more than this share of it sees part of it. Our choice."""
-UNSEEN = "the gradient does not see it: saturation, a gate, or paths that cancel"
-SEEN_IN_PART = "the gradient sees part of it: saturation, a gate, or paths that cancel"
-TURNED = "the gradient points the other way: a gate, or paths that cancel"
-OVERSTATED = "its gradient says more than is there: saturation, or something else takes over"
+"""An estimate with the effect's sign and more than this fraction of its size captures part of it. Our choice."""
+UNSEEN = "the gradient misses it: saturation, a gate, or paths that cancel"
+SEEN_IN_PART = "the gradient captures part of it: saturation, a gate, or paths that cancel"
+TURNED = "the gradient has the opposite sign: a gate, or paths that cancel"
+OVERSTATED = "the gradient overstates it: saturation, or self-repair"
 TOGETHER: Mapping[Mode, Mapping[Kind, str]] = {
     "denoise": {
         "more together": "each needs the other (an AND)",
-        "less together": "each is enough alone (an OR)",
+        "less together": "each is sufficient alone (an OR)",
     },
     "noise": {
-        "more together": "each covers for the other (an OR, a backup), so that alone they look idle",
-        "less together": "each is needed alone (an AND)",
+        "more together": "each compensates for the other (an OR, a backup), so single effects are small",
+        "less together": "each is necessary alone (an AND)",
     },
 }
-"""What a flag says of the mechanism, after Heimersheim and Nanda (2024), section 3."""
+"""The mechanism that a flag suggests, after Heimersheim and Nanda (2024), section 3."""
 OR_ELSE: Mapping[Kind, str] = {
     "more together": "or estimates are too small where nothing was patched alone",
     "less together": "or estimates are too large where nothing was patched alone",
@@ -69,14 +71,15 @@ class Estimate(NamedTuple):
     high: float | None = None
 
     def __str__(self) -> str:
-        ends = "n=1, no interval" if self.low is None or self.high is None else f"{self.low:.2f} to {self.high:.2f}"
-        return f"{self.value:.2f} ({ends})"
+        interval = "n=1, no interval" if self.low is None or self.high is None else f"{self.low:.2f} to {self.high:.2f}"
+        return f"{self.value:.2f} ({interval})"
 
 
 class Missed(NamedTuple):
-    """How many of the places that were not measured may have an effect above `threshold`.
+    """A bound on the number of unmeasured places with an effect above `threshold`.
 
-    `hits` of `drawn` places, taken by lot from `of`, had one; with 95 % confidence at most `share` of the `of` do.
+    `hits` of `drawn` places, sampled at random from `of`, had one; with 95 % confidence at most a fraction `share` of
+    the `of` do.
     """
 
     threshold: float
@@ -92,12 +95,12 @@ class Missed(NamedTuple):
 
 
 def missed(hits: int, drawn: int, of: int, threshold: float) -> Missed:
-    """The exact upper bound of a share from draws without replacement, 1 where nothing was drawn.
+    """The exact upper bound of a fraction from sampling without replacement, 1 without a sample.
 
     The largest number of hits in `of` places for which `drawn` of them would still show as few as `hits` with a
     probability of 5 %: the hypergeometric form of the bound of Clopper and Pearson (1934). The bound of AtP* (Kramar et
-    al. 2024) draws subsets and patches each together; this one patches places singly, and so says nothing
-    about effects that only several places have together.
+    al. 2024) samples subsets and patches each jointly; this one patches single places, so it does not cover effects
+    that only several places have jointly.
     """
     if not of:
         return Missed(threshold, hits, drawn, of, 0.0)
@@ -109,7 +112,7 @@ def missed(hits: int, drawn: int, of: int, threshold: float) -> Missed:
 def correlation(
     x: Float[ndarray, "draw place"], y: Float[ndarray, "draw place"], weight: Float[ndarray, "place"]
 ) -> Float[ndarray, "draw"]:
-    """Pearson's, with weights; NaN where x or y is constant."""
+    """Weighted Pearson correlation; NaN where x or y is constant."""
     share = weight / weight.sum()
     varied = (np.ptp(x, axis=-1) > 0) & (np.ptp(y, axis=-1) > 0)
     x, y = (values - (values * share).sum(-1, keepdims=True) for values in (x, y))
@@ -128,10 +131,10 @@ def slope(
 
 
 def ranks(x: Float[ndarray, "draw place"], weight: Float[ndarray, "place"]) -> Float[ndarray, "draw place"]:
-    """Ranks from 1 among all the places that these stand for; equal values share the mean of theirs. NaN among NaNs."""
+    """Ranks from 1 among all the places that these represent; ties get their mean rank. NaN among NaNs."""
     known = np.nan_to_num(x)
     in_order = weight[known.argsort(-1)]
-    before = np.pad(in_order.cumsum(-1), [(0, 0), (1, 0)])  # of the lowest so many, how many places they stand for
+    before = np.pad(in_order.cumsum(-1), [(0, 0), (1, 0)])  # the number of places that the lowest ones represent
     first, last = (stats.rankdata(known, method=side, axis=-1).astype(int) for side in ("min", "max"))
     middle = (np.take_along_axis(before, first - 1, -1) + np.take_along_axis(before, last, -1) + 1) / 2
     return np.where(np.isnan(x).any(-1, keepdims=True), np.nan, middle)
@@ -145,16 +148,16 @@ def agreement(
     generator: Generator,
     draws: int,
 ) -> tuple[Estimate, Estimate]:
-    """Pearson's and Spearman's correlation of the means over prompts, each with its interval."""
+    """Pearson and Spearman correlation of the means over prompts, each with its interval."""
     n = estimate.shape[1]
     drawn = torch.randint(n, (draws if n >= FEWEST else 0, n), generator=generator).tolist()
-    share = np.array([np.bincount(rows, minlength=n) / n for rows in [range(n), *drawn]])  # the pairs as they are first
+    share = np.array([np.bincount(rows, minlength=n) / n for rows in [range(n), *drawn]])  # the original pairs first
     x, y = share @ estimate.T, share @ exact.T
     return _of(correlation(x, y, weight)), _of(correlation(ranks(x, weight), ranks(y, weight), weight))
 
 
 def _of(values: Float[ndarray, "draw"]) -> Estimate:
-    """The first value, and percentiles of those of the others that exist."""
+    """The first value, with percentiles of the finite others."""
     value, spread = float(values[0]), values[1:][~np.isnan(values[1:])]
     if len(values) == 1:
         return Estimate(value)
@@ -165,10 +168,10 @@ def _of(values: Float[ndarray, "draw"]) -> Estimate:
 
 
 class Flag(NamedTuple):
-    """Where estimate and effect part ways: means over prompts, in the metric's unit.
+    """A disagreement of estimate and exact effect: means over prompts, in the metric's unit.
 
-    "together" flags compare what places do at once with the sum of what they do alone, which stands as `estimate`:
-    measured where that was done, else estimated. A place without `where` is a whole Site.
+    "together" flags compare the joint effect of places (`exact`) with the sum of their single effects (`estimate`),
+    measured where available, else estimated. A place without `where` is a whole Site.
     """
 
     kind: Kind
@@ -179,12 +182,12 @@ class Flag(NamedTuple):
 
     def __str__(self) -> str:
         where = ", ".join(map(str, self.patch[:3])) + (", ..." if len(self.patch) > 3 else "")
-        told = "alone they sum to" if self.kind in OR_ELSE else "estimated"
-        return f"{self.kind}: {where}: exact {self.exact:+.3g}, {told} {self.estimate:+.3g}; {self.meaning}"
+        label = "sum of single effects" if self.kind in OR_ELSE else "estimated"
+        return f"{self.kind}: {where}: exact {self.exact:+.3g}, {label} {self.estimate:+.3g}; {self.meaning}"
 
 
 class Whole(NamedTuple):
-    """Places patched at once: the mean effect, and the sum of what they do alone as far as that is known."""
+    """Places patched jointly: the mean effect, and the sum of single effects, measured where known."""
 
     patch: Patch
     alone: float
@@ -193,7 +196,7 @@ class Whole(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """One kind of Site: what was estimated and what was measured, and how they agree."""
+    """The check of one kind of Site: estimates, exact effects, and their agreement."""
 
     kind: str
     patches: list[Patch]
@@ -203,66 +206,69 @@ class Checked(NamedTuple):
     pearson: Estimate
     spearman: Estimate
     slope: float
-    """Effect per estimate, which a correlation does not see; NaN where scores are sizes."""
+    """Effect per estimate, which a correlation does not show; NaN where scores are sizes."""
     missed: Missed
     together: float
-    """The mean effect of patching all these places at once."""
+    """The mean effect of patching all these places jointly."""
     wholes: tuple[Whole, ...] = ()
-    """Each Site patched whole, and all of the kind; none for the residual stream, and where scores are sizes."""
+    """Joint effects of each Site, and of all Sites of the kind; none for the residual stream or where scores are
+    sizes."""
 
 
 def flags_of(each: Checked, mode: Mode, gives: str = "effect") -> list[Flag]:
-    """Whether places do otherwise together; then where estimate and effect part ways, the largest gap first."""
-    return [*_together(each, mode), *(_alone(each) if gives == "effect" else [])]
+    """Flags of joint effects; then flags of single places, the largest gap first."""
+    return [*_joint_flags(each, mode), *(_single_flags(each) if gives == "effect" else [])]
 
 
-def _alone(each: Checked) -> list[Flag]:
-    estimate, exact = each.estimate.mean(1), each.exact.mean(1)
+def _single_flags(each: Checked) -> list[Flag]:
+    means = zip(each.patches, each.estimate.mean(1).tolist(), each.exact.mean(1).tolist())
     found = []
-    for patch, told, real in zip(each.patches, estimate.tolist(), exact.tolist()):
-        if _apart(told, real, each.missed.threshold):
-            kind, meaning = _parted(told, real)
-            found.append(Flag(kind, patch, told, real, meaning))
+    for patch, estimate, exact in means:
+        if _disagree(estimate, exact, each.missed.threshold):
+            kind, meaning = _error_of(estimate, exact)
+            found.append(Flag(kind, patch, estimate, exact, meaning))
     return sorted(found, key=lambda flag: -abs(flag.exact - flag.estimate))
 
 
-def _parted(told: float, real: float) -> tuple[Kind, str]:
-    """Which way an estimate fails, and what that says; an estimate of about 0 has no sign to speak of."""
-    if abs(told) <= PART * abs(real):
+def _error_of(estimate: float, exact: float) -> tuple[Kind, str]:
+    """The kind of error of an estimate, and its meaning; the sign of an estimate near 0 is ignored."""
+    if abs(estimate) <= PART * abs(exact):
         return "missed", UNSEEN
-    if told * real < 0:
+    if estimate * exact < 0:
         return "missed", TURNED
-    return ("missed", SEEN_IN_PART) if abs(real) > abs(told) else ("overstated", OVERSTATED)
+    return ("missed", SEEN_IN_PART) if abs(exact) > abs(estimate) else ("overstated", OVERSTATED)
 
 
-def _together(each: Checked, mode: Mode) -> list[Flag]:
-    """Site by Site; then what was drawn, and the whole kind, if no narrower flag says the same."""
+def _joint_flags(each: Checked, mode: Mode) -> list[Flag]:
+    """Flags Site by Site; then of the sampled places and of the whole kind, unless a narrower flag covers them."""
     if in_series(each.kind):
         return []
     limit = each.missed.threshold
     drawn = Whole(joint(each.patches), float(each.exact.mean(1).sum()), each.together, True)
-    found = [flag for whole in each.wholes if len(whole.patch) == 1 for flag in _at_once(whole, mode, limit)]
+    found = [flag for whole in each.wholes if len(whole.patch) == 1 for flag in _joint_flag(whole, mode, limit)]
     for whole in [drawn, *(whole for whole in each.wholes if len(whole.patch) > 1)]:
-        told = {flag.kind for flag in found}
-        found += [flag for flag in _at_once(whole, mode, limit) if flag.kind not in told]
+        covered = {flag.kind for flag in found}
+        found += [flag for flag in _joint_flag(whole, mode, limit) if flag.kind not in covered]
     return found
 
 
-def _at_once(whole: Whole, mode: Mode, threshold: float) -> list[Flag]:
-    """Places of several Sites may lie behind each other, and then do less together as a matter of course."""
+def _joint_flag(whole: Whole, mode: Mode, threshold: float) -> list[Flag]:
+    """The flag of a joint effect. Places of several Sites may be in series, so a smaller joint effect is expected
+    there.
+    """
     kind: Kind = "more together" if abs(whole.exact) > abs(whole.alone) else "less together"
     several_sites = len({place.site for place in whole.patch}) > 1
-    if whole.alone * whole.exact < 0:  # the other way round is no gate that theory knows
+    if whole.alone * whole.exact < 0:  # opposite signs match no known gate
         return []
-    if (several_sites and kind == "less together") or not _apart(whole.alone, whole.exact, threshold):
+    if (several_sites and kind == "less together") or not _disagree(whole.alone, whole.exact, threshold):
         return []
     meaning = TOGETHER[mode][kind] + ("" if whole.all_measured else f", {OR_ELSE[kind]}")
     return [Flag(kind, whole.patch, whole.alone, whole.exact, meaning)]
 
 
-def _apart(told: float, real: float, threshold: float) -> bool:
-    larger = max(abs(told), abs(real))
-    return larger > threshold and abs(told - real) > APART * larger
+def _disagree(estimate: float, exact: float, threshold: float) -> bool:
+    larger = max(abs(estimate), abs(exact))
+    return larger > threshold and abs(estimate - exact) > APART * larger
 
 
 def in_series(kind: str) -> bool:
@@ -270,5 +276,5 @@ def in_series(kind: str) -> bool:
 
 
 def joint(patches: Sequence[Patch]) -> Patch:
-    """All of them in one run."""
+    """All patches in one run."""
     return tuple(place for patch in patches for place in patch)

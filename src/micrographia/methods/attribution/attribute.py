@@ -1,10 +1,9 @@
-"""attribute: any of the estimates by its name, in one call; `strongest`, the few places of largest score.
+"""`attribute`: attribution by any method, by name; `strongest`: the top-k places by score.
 
-`METHODS` is the table of what there is. Pairs are attributed some at a time, so that the graph of one group is all that
-is held at once. Prompts do not meet, so scores are the same to rounding. On a CPU the default takes as many pairs as
-hold about `GRAPH` of saved activations; for small models that is all of them. A group reads every weight once, so that
-small groups are slow: GPT-2 small takes three tenths longer at 60 tokens a group than at 120, which hold half as much
-again.
+`METHODS` is the table of methods. Pairs are processed in groups, so that only one group's graph is in memory. Prompts
+are independent, so scores are the same to rounding. On a CPU a group has by default about `GRAPH` bytes of saved
+activations; for small models that is all pairs. Each group reads every weight once, so small groups are slow: GPT-2
+small takes 30 % longer with 60 tokens per group than with 120, which need half as much memory again.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -32,11 +31,13 @@ from micrographia.methods.attribution.readers import place
 from micrographia.methods.attribution.relp import relevance_patching
 
 GRAPH = 104 * 2**20  # bytes; GPT-2 small: 123 tokens
-FEWEST = 32  # tokens in a group: with fewer, reading the weights takes longer than to compute with them
+FEWEST = 32  # tokens in a group: with fewer, reading the weights takes longer than the computation
 
 
 class Method(NamedTuple):
-    """An estimate: what it costs in passes over the model, and what it does. Its name is in `core.titles.METHODS`."""
+    """An attribution method: its cost in passes over the model, and its function. Titles are in
+    `core.titles.METHODS`.
+    """
 
     passes: str
     run: Callable[..., Effects]
@@ -69,19 +70,19 @@ def attribute(
 ) -> Effects:
     """Estimates, for every place of these Sites, the change of the metric if that place alone were patched.
 
-    In the metric's unit, per prompt. `choices` go to the method, whose docstring tells cost, memory and source. The
-    model runs by its fused kernels, where it has any. Pairs go through `prompts_at_once` at a time, by default as many
-    as keep the graph small (`at_once`); all of them where `edits` are made, which may name rows, or where `give` takes
-    scores as they come. Raises UserError for an unknown method, or groups together with `give` or `edits`; BadPrompt
-    for pairs that do not line up. Where CUDA runs out of memory, groups are halved and a Note says so.
+    In the metric's unit, per prompt. `choices` go to the method, whose docstring gives cost, memory and source. The
+    model runs with its fused kernels, where it has any. Pairs are processed `prompts_at_once` at a time, by default as
+    many as keep the graph small (`at_once`); all at once with `edits`, which may name rows, or with `on_score`.
+    Raises UserError for an unknown method, or groups together with `on_score` or `edits`; BadPrompt for pairs that do
+    not line up. Where CUDA runs out of memory, groups are halved and a Note says so.
     """
     if method not in METHODS:
         raise UserError(f"Attribution by {method!r} was asked for; there are {', '.join(METHODS)}. Choose one.")
     check_aligned(pairs, model.tokenizer)
-    whole = [name for name in ("edits", "give") if choices.get(name)]
+    whole = [name for name in ("edits", "on_score") if choices.get(name)]
     if whole and prompts_at_once is not None:
         raise UserError(
-            f"Groups of {prompts_at_once} pairs were asked for with {whole[0]!r}, which meets all pairs at once. Leave "
+            f"Groups of {prompts_at_once} pairs were asked for with {whole[0]!r}, which needs all pairs at once. Leave "
             "one out."
         )
     n_at_once = len(pairs) if whole else prompts_at_once or at_once(model.shape, pairs.clean)
@@ -105,7 +106,7 @@ def attribute(
 
 
 def at_once(shape: ModelShape, inputs: Inputs) -> int:
-    """How many pairs a group has by default: all on a GPU."""
+    """The default number of pairs in a group: all on a GPU."""
     ids = ids_of(inputs)
     if ids.device.type != "cpu":
         return len(ids)
@@ -114,14 +115,14 @@ def at_once(shape: ModelShape, inputs: Inputs) -> int:
 
 
 def saved_bytes(shape: ModelShape) -> int:
-    """What the graph saves for a token, and readers hold, about: an activation function with or without a gate, two
-    norms, queries, keys, values and outputs, in float32.
+    """About the bytes per token that the graph saves and readers hold: an activation function with or without a gate,
+    two norms, queries, keys, values and outputs, in float32.
     """
     return 4 * shape.n_layers * (3 * shape.d_mlp + 12 * shape.d_model)
 
 
 def in_groups(explain: Callable[[Pairs, Metric], Effects], pairs: Pairs, metric: Metric, n_at_once: int) -> Effects:
-    """One attribution of all pairs, from groups of at most so many, as even as can be."""
+    """One attribution of all pairs, from groups of at most `n_at_once`, as even as possible."""
     if n_at_once >= len(pairs):
         return explain(pairs, metric)
     rows = torch.arange(len(pairs), device=ids_of(pairs.clean).device)
@@ -130,7 +131,7 @@ def in_groups(explain: Callable[[Pairs, Metric], Effects], pairs: Pairs, metric:
 
 
 def joined(parts: list[Effects]) -> Effects:
-    """One after the other along the prompts."""
+    """Concatenate along the prompts."""
     first = parts[0]
     scores = {site: torch.cat([part.scores.pop(site) for part in parts]) for site in list(first.scores)}
     clean, corrupt = (torch.cat([getattr(part, side) for part in parts]) for side in ("clean", "corrupt"))
@@ -138,7 +139,7 @@ def joined(parts: list[Effects]) -> Effects:
 
 
 def metric_of_rows(metric: Metric, rows: Tensor) -> Metric:
-    """The metric of these prompts alone, numbered anew."""
+    """The metric of these prompts only, renumbered from 0."""
     columns = None if metric.columns is None else metric.columns[rows.to(metric.columns.device)]
 
     def score(logits: Tensor, prompt: Tensor) -> Tensor:
@@ -148,9 +149,10 @@ def metric_of_rows(metric: Metric, rows: Tensor) -> Metric:
 
 
 class Best:
-    """Takes scores Site by Site and keeps the `k` places whose mean over prompts is largest in size.
+    """Takes scores Site by Site and keeps the top `k` places by absolute mean over prompts.
 
-    For sweeps too large to keep, such as all neurons of a large model: scores go by as the backward pass makes them.
+    For sweeps too large to store, such as all neurons of a large model: scores are used as the backward pass makes
+    them.
     """
 
     def __init__(self, k: int) -> None:
@@ -168,7 +170,7 @@ class Best:
 
     @property
     def found(self) -> list[tuple[Place, float]]:
-        """The places with their mean scores, the largest first."""
+        """The top places with their mean scores, largest first."""
         return [(where, value) for value, where in self._found]
 
 
@@ -183,9 +185,9 @@ def strongest(
 ) -> list[tuple[Place, float]]:
     """The `k` places with the largest scores, mean over prompts, in the metric's unit; no other score is kept.
 
-    `choices` are those of `attribute`; the method must be one that takes its scores once: "atp", "atp-qk" or "relp".
-    Cost and memory are the method's, less the scores.
+    `choices` are those of `attribute`; the method must produce its scores once: "atp", "atp-qk" or "relp". Cost and
+    memory are the method's, without the scores.
     """
     best = Best(k)
-    attribute(model, pairs, metric, sites, give=best, **choices)
+    attribute(model, pairs, metric, sites, on_score=best, **choices)
     return best.found

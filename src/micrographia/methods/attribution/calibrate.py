@@ -1,15 +1,15 @@
-"""calibrate: some estimates checked by exact patching, and a plain sentence on how far to trust the others.
+"""`calibrate`: check a sample of attribution scores by exact patching, and summarise how far to trust the rest.
 
 The largest estimates and a random sample of the rest are patched exactly. That gives, per kind of Site, the correlation
-of estimate and effect, a bound on how many large effects are left unseen, and a `Flag` where estimate and effect part
-ways for a reason. One run more for each Site, all its places at once, shows what single places hide, drawn or not.
-Source: Kramar et al., "AtP*" (2024), on diagnostics.
+of estimate and effect, a bound on the number of missed large effects, and a `Flag` for each disagreement that suggests
+a mechanism. One more run per Site, with all its places patched jointly, shows effects that single places hide, sampled
+or not. Source: Kramar et al., "AtP*" (2024), on diagnostics.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,11 +19,13 @@ from micrographia.core.edits import Edit
 from micrographia.core.effects import Effects
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch, silent
+from micrographia.core.figures import Figure
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, first_difference
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Patch, Place, sweep
+from micrographia.core.titles import MODES, Mode
 from micrographia.core.tokens import ids_of
 from micrographia.methods.attribution.agreement import (
     Checked,
@@ -36,25 +38,37 @@ from micrographia.methods.attribution.agreement import (
     missed,
     slope,
 )
+from micrographia.methods.attribution.check_figures import (
+    calibration_row,
+    calibration_table,
+    flag_text,
+    points,
+    whole_row,
+    whole_tables,
+)
 from micrographia.methods.attribution.estimate import sides_of
 from micrographia.methods.attribution.passes import prompts_of
 from micrographia.methods.attribution.readers import cell_axes, place
 
 LARGE = 0.1
-"""An effect counts as large from this share of the largest that was measured. Our choice."""
+"""An effect counts as large from this fraction of the largest measured one. Our choice."""
 CLOSE, ROUGH = 0.9, 0.6
-"""Pearson's correlation from which estimates are called close, and rough. Our choice."""
+"""Pearson correlations from which estimates are called close, and rough. Our choice."""
 SCALE = 1.25
-"""Where estimates are rough at least, it is said when effects are this many times what is estimated or more, or this
-part of it or less (1 in 1.25): a correlation does not see that. Our choice."""
+"""Where estimates are at least rough, a ratio of effects to estimates of this much or more (or its inverse or less) is
+reported: a correlation does not show it. Our choice."""
+MOST_FLAGS = 8
+EXCLUDED = (
+    "{n:,} places cannot have an effect, before the prompts differ or where a query would attend to a later key; they "
+    "were neither sampled nor counted."
+)
 
 
 class Spots(NamedTuple):
-    """Places of one kind to be measured: the first `n_top` by size of estimate, the others by lot of `n_rest`.
+    """The sample of places of one kind to measure: the `n_top` largest estimates, and others at random from `n_rest`.
 
-    They are numbered within the kind, Site after Site, in the order in which their scores lie. Those that cannot have
-    an effect, in a model that looks back alone, are left out: nothing is learnt from them, and they would flatter the
-    estimates.
+    Places are numbered within the kind, Site after Site, in the order of their scores. Those that cannot have an
+    effect, in a causal model, are excluded: they are uninformative and would inflate the agreement.
     """
 
     kind: str
@@ -63,13 +77,13 @@ class Spots(NamedTuple):
     n_top: int
     n_rest: int
     able: Mapping[Site, int]
-    """How many places of each Site can have an effect."""
+    """The number of places of each Site that can have an effect."""
     n_idle: int
-    """How many of the kind cannot."""
+    """The number of places of the kind that cannot have an effect."""
 
     @property
     def weight(self) -> Float[Tensor, "place"]:
-        """How many places of the kind each stands for."""
+        """The number of places of the kind that each represents."""
         weight = torch.ones(len(self.patches), dtype=torch.float64)
         weight[self.n_top :] = self.n_rest / max(1, len(self.patches) - self.n_top)
         return weight
@@ -77,10 +91,10 @@ class Spots(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Calibration:
-    """What the check found. `n_patches` is how many patched runs it took.
+    """The result of the check. `n_patches` is the number of patched runs.
 
-    `n_idle` places cannot have an effect (before the prompts differ, or where a query would look ahead); they were
-    neither drawn nor counted.
+    `n_idle` places cannot have an effect (before the prompts differ, or where a query would attend to a later key);
+    they were neither sampled nor counted.
     """
 
     kinds: dict[str, Checked]
@@ -89,6 +103,8 @@ class Calibration:
     n_prompts: int
     n_patches: int
     n_idle: int
+    mode: Mode = "denoise"
+    metric: str = "metric"
 
     def __str__(self) -> str:
         return " ".join([*(sentence(each, self.unit) for each in self.kinds.values()), *self._warning()])
@@ -98,6 +114,39 @@ class Calibration:
             return []
         several = len(self.flags) > 1
         return [f"{len(self.flags)} flag{'s' * several}; the first: {self.flags[0]}."]
+
+    def table(self) -> list[dict[str, Any]]:
+        """The agreement of estimate and exact effect, one record per kind of Site."""
+        return [calibration_row(each, self.mode) for each in self.kinds.values()]
+
+    def wholes(self) -> list[dict[str, Any]]:
+        """Joint effects of whole Sites, and of all Sites of a kind, with the sums of single effects."""
+        return [whole_row(some, each, self.flags, self.mode) for each in self.kinds.values() for some in each.wholes]
+
+    def sentences(self) -> list[str]:
+        """How far to trust each kind of Site; then the disagreements, the largest gap first."""
+        kinds = [sentence(each, self.unit) for each in self.kinds.values()]
+        flags = [f"{str(flag)[:1].upper()}{str(flag)[1:]}." for flag in self.flags[:MOST_FLAGS]]
+        return [
+            f"{MODES[self.mode].panel.capitalize()}.",
+            *kinds,
+            *([EXCLUDED.format(n=self.n_idle)] * bool(self.n_idle)),
+            *flags,
+        ]
+
+    def summary(self) -> str:
+        """The verdicts on all kinds of Site in one sentence."""
+        kinds: dict[str, list[str]] = {}
+        for each in self.kinds.values():
+            kinds.setdefault(trust(each.pearson.value, each.slope), []).append(each.kind)
+        verdicts = "; ".join(f"those of {', '.join(names)} {verdict}" for verdict, names in kinds.items())
+        return f"Checked by {self.n_patches} exact patches ({self.mode}), the estimates rate as follows: {verdicts}."
+
+    def figures(self) -> list[Figure]:
+        """The table of correlations, the tables of whole Sites, the sentences, and a scatter plot of estimate and
+        effect."""
+        tables = [calibration_table(self.table()), *whole_tables(self.wholes(), self.unit)]
+        return [*tables, *flag_text(self.sentences()), points(list(self.kinds.values()), self.mode, self.metric)]
 
 
 def calibrate(
@@ -114,43 +163,46 @@ def calibrate(
     edits: Sequence[Edit] = (),
     watch: Watch = silent,
 ) -> Calibration:
-    """Patches `budget` places exactly, the `top` largest estimates and the others by lot, evenly over kinds of Site.
+    """Patch `budget` places exactly: the `top` largest estimates and others at random, evenly over kinds of Site.
 
-    In a model that looks back alone, places that cannot have an effect are left out (`Calibration.n_idle`).
-    `threshold`: the effect, in the metric's unit, that must not be missed; by default a tenth of the largest measured
-    of its kind. Cost: `budget` patched runs; for each kind one more with all of those and one with every place; one for
-    each Site patched whole; all restarted where they differ (`core.sweep`); and one run that keeps all Sites that were
-    attributed. `generator` draws places and the bootstrap's prompts. Errors: BadConfig for a budget below the number of
-    kinds.
+    In a causal model, places that cannot have an effect are excluded (`Calibration.n_idle`). `threshold`: the effect,
+    in the metric's unit, that must not be missed; by default a tenth of the largest measured of its kind. Cost:
+    `budget` patched runs; for each kind one more with all of those and one with every place; one for each Site patched
+    whole; all restarted where they differ (`core.sweep`); and one run that keeps all attributed Sites. `generator`
+    samples places and the bootstrap's prompts. Errors: BadConfig for a budget below the number of kinds.
     """
     chosen = spots(attribution, budget=budget, top=top, generator=generator, begin=_begin(model, pairs))
     groups = [wholes(each.kind, attribution) for each in chosen]
-    asked = [[*each.patches, joint(each.patches), *whole] for each, whole in zip(chosen, groups)]
-    patches = [patch for some in asked for patch in some]
+    requested = [[*each.patches, joint(each.patches), *whole] for each, whole in zip(chosen, groups)]
+    patches = [patch for some in requested for patch in some]
     sides, prompt = sides_of(pairs, attribution.mode), prompts_of(pairs.clean)
     sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
     donor = model.run(sides.donor, keep=sites, edits=edits, logits=metric.readout(prompt)).cache
     values = sweep(model, sides.base, patches, donor, [metric], edits=edits, watch=watch)[..., 0]
-    effects = (values - attribution.base.to(values)).cpu().double().split(list(map(len, asked)))
+    effects = (values - attribution.base.to(values)).cpu().double().split(list(map(len, requested)))
     kinds: dict[str, Checked] = {}
     for each, whole, effect in zip(chosen, groups, effects):
         n = len(each.patches)
         found = _checked(each, effect[: n + 1], attribution.gives, threshold, generator, draws)
-        told = [_whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(whole, effect[n + 1 :])]
-        kinds[each.kind] = found._replace(wholes=tuple(told))
+        joint_effects = [
+            _whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(whole, effect[n + 1 :])
+        ]
+        kinds[each.kind] = found._replace(wholes=tuple(joint_effects))
     flags = [flag for each in kinds.values() for flag in flags_of(each, attribution.mode, attribution.gives)]
     n_idle = sum(each.n_idle for each in chosen)
-    return Calibration(kinds, tuple(flags), metric.unit, len(pairs), len(patches), n_idle)
+    return Calibration(
+        kinds, tuple(flags), metric.unit, len(pairs), len(patches), n_idle, attribution.mode, metric.name
+    )
 
 
 def _begin(model: Model, pairs: Pairs) -> int | None:
-    """The first position with an effect, of a model that looks back alone; None where no place is ruled out."""
+    """The first position that can have an effect in a causal model; None where no place is excluded."""
     begin = first_difference(pairs)
     return begin if model.shape.causal and begin < ids_of(pairs.clean).shape[1] else None
 
 
 def wholes(kind: str, attribution: Effects) -> list[Patch]:
-    """Each Site of a kind that has several places, whole; and all Sites together."""
+    """Each Site of a kind with several places, patched whole; and all Sites together."""
     if attribution.gives == "size" or in_series(kind):
         return []
     sites = [site for site in attribution.scores if kind_of(site) == kind]
@@ -159,7 +211,7 @@ def wholes(kind: str, attribution: Effects) -> list[Patch]:
 
 
 def _whole(patch: Patch, attribution: Effects, each: Spots, exact: Tensor, at_once: Tensor) -> Whole:
-    """The sum of all estimates, with what was measured in place of what was estimated."""
+    """The joint effect, and the sum of all single effects: measured where known, else estimated."""
     sites = [place.site for place in patch]
     scores = [attribution.scores[site].double().flatten(1) for site in sites]
     measured = [i for i, (place,) in enumerate(each.patches) if place.site in sites]
@@ -185,41 +237,40 @@ def _checked(
 
 
 def sentence(each: Checked, unit: str) -> str:
-    """How far to trust the estimates of this kind, in plain words."""
+    """A sentence on how far to trust the estimates of this kind."""
     n_drawn = len(each.patches) - each.n_top
     words = (
-        f"{each.kind}: the estimates {trust(each.pearson.value, each.slope)} (Pearson {each.pearson}; of ranks "
+        f"{each.kind}: the estimates {trust(each.pearson.value, each.slope)} (Pearson {each.pearson}; Spearman "
         f"{each.spearman.value:.2f}; {len(each.patches)} places patched)."
     )
     if not each.missed.of:
         return f"{words} Every place was patched."
     if not n_drawn:
-        return f"{words} None of the other {each.missed.of} places was patched, so nothing is known about them."
+        return f"{words} None of the other {each.missed.of} was patched, so nothing is known about them."
     return (
-        f"{words} Of the other {each.missed.of} places {n_drawn} were drawn and {each.missed.hits} had an effect above "
-        f"{each.missed.threshold:.3g} {unit}; with 95 % confidence at most {each.missed.most} have."
+        f"{words} Of the other {each.missed.of} places {n_drawn} were sampled, and {each.missed.hits} had an effect "
+        f"above {each.missed.threshold:.3g} {unit}; with 95 % confidence at most {each.missed.most} have."
     )
 
 
 def trust(pearson: float, ratio: float = math.nan) -> str:
-    """What may be made of estimates, in words. `ratio`: effect per estimate, said where it is far from 1 (`SCALE`)."""
+    """A verdict on the estimates. `ratio`: effect per estimate, reported where it is far from 1 (`SCALE`)."""
     if math.isnan(pearson):
-        return "cannot be judged, for nothing varied"
+        return "cannot be judged, since nothing varied"
     if pearson < ROUGH:
         return "are not to be trusted"
-    close = "follow the exact effects closely" if pearson >= CLOSE else "say roughly what to patch, no more"
+    close = "follow the exact effects closely" if pearson >= CLOSE else "only suggest what to patch"
     if math.isnan(ratio) or 1 / SCALE < ratio < SCALE:
         return close
-    return f"{close}, though effects are about {ratio:.2g} times what is estimated"
+    return f"{close}, though effects are about {ratio:.2g} times the estimates"
 
 
 def spots(
     attribution: Effects, *, budget: int, top: int, generator: Generator, begin: int | None = None
 ) -> list[Spots]:
-    """Shares `budget` places, `top` of them the largest, evenly among the kinds of Site; what one kind cannot use is
-    left. The largest are those whose mean over prompts is largest in size (of scores that are sizes: the mean of their
-    sizes). `begin`: where prompts first differ, of a
-    model that looks back alone; None rules no place out. Raises BadConfig.
+    """Distribute `budget` places, `top` of them the largest, evenly over the kinds of Site; an unused part of a kind is
+    dropped. Largest means largest absolute mean over prompts (of scores that are sizes: the mean of their sizes).
+    `begin`: where prompts first differ, in a causal model; None excludes no place. Raises BadConfig.
     """
     kinds: dict[str, list[Site]] = {}
     for site in attribution.scores:
@@ -262,7 +313,9 @@ def _of_kind(
 
 
 def able(site: Site, score: Float[Tensor, "prompt ..."], begin: int | None) -> Bool[Tensor, "..."]:
-    """Which cells of a score can have an effect: none before `begin`, none where a query would look ahead."""
+    """Which cells of a score can have an effect: none before `begin`, none where a query would attend to a later
+    key.
+    """
     shape = score.shape[1:]
     found = torch.ones(shape, dtype=torch.bool)
     if begin is None or not shape:

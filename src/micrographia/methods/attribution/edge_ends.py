@@ -1,9 +1,9 @@
-"""The two ends of an edge: what a writer writes, the gradient where a reader reads, and where they meet.
+"""Edge scores: the difference of each writer's output times the gradient at each reader's residual input.
 
-A run gives gradients at q, k, v and at what the MLP's activation reads; each layer is then read once more, token by
-token, to go back from there through projection and norm, exactly and in every family. Writers and readers meet as
-vectors of d_model for a few positions at a time: 2 d_model FLOPs for an edge and a token, where projecting each reader
-to the heads' spaces would take 2 d_model d_head; no (batch, pos, head, d_model) tensor is held.
+A run gives gradients at q, k, v and at the input of the MLP's activation; each layer is then run once more, token by
+token, to backpropagate from there through projection and norm, exactly and in every family. Writers and readers are
+multiplied as vectors of d_model for a few positions at a time: 2 d_model FLOPs per edge and token, where projecting
+each reader to the heads' spaces would take 2 d_model d_head; no (batch, pos, head, d_model) tensor is stored.
 Suffixes: p prompt, t pos, r row (a prompt's position), h head, e d_head, d d_model, g reader.
 """
 
@@ -21,10 +21,10 @@ from micrographia.core.sites import Site
 from micrographia.core.tokens import Inputs, ids_of
 
 HELD = 2**24
-"""Numbers of the writers' and readers' d_model vectors that are held at once."""
+"""The number of entries of the writers' and readers' d_model vectors that are held at once."""
 STRAIGHT, ROUNDINGS = 1e-3, 6
-"""Going back through the weights may miss the whole by this share, or so many roundings of the dtype, before something
-else is taken to stand between."""
+"""Tolerances, as a fraction of the whole and in roundings of the dtype, of backpropagation through the weights alone;
+beyond them something else (a norm) is in between."""
 
 
 class Slope(NamedTuple):
@@ -55,7 +55,7 @@ def meet(
     difference: dict[Site, Tensor],
     base: dict[Site, Tensor],
 ) -> Float[Tensor, "prompt writer reader"]:
-    """Every difference against every gradient, some positions at a time."""
+    """Every writer's difference times every reader's gradient, a few positions at a time."""
     stream = slope.values[INPUT]
     n_prompts, n_pos, d_model = stream.shape
     wide = torch.promote_types(stream.dtype, torch.float32)
@@ -97,7 +97,7 @@ def _behind_norm(
 ) -> Float[Tensor, "prompt head pos d_model"]:
     """The derivative of the RMSNorm behind attention, y = gain x / r: gain / r (delta - x (x . delta) / (d_model r^2)).
 
-    1 / r is read off the run itself, as the factor between gain x and y, so that the norm's epsilon is in it.
+    1 / r is taken from the run itself, as the factor between gain x and y, so it includes the norm's epsilon.
     """
     x, y = (base[Site(kind, layer)][:, None, at] for kind in ("attn_raw", "attn_out"))
     gain = model.weights.attn_post_norm_w[layer]
@@ -111,7 +111,7 @@ def _read(
 ) -> list[Float[Tensor, "prompt reader pos d_model"]]:
     """Gradients at the residual input of this layer's readers: q, k and v heads, then the MLP, in the graph's order.
 
-    The layer runs on rows of one token each, which is all that projections and norms see; then back to its input.
+    The layer runs on rows of one token each, since projections and norms act per token; then back to its input.
     """
     sites = set(model.sites)
 
@@ -144,8 +144,8 @@ def _heads(
 ) -> Float[Tensor, "head row one d_model"]:
     """The gradient of each head of q, k or v at the residual stream, head by head.
 
-    Where the Site is a plain projection, a head's gradient passes its own columns alone. Whether it is shows in the
-    sum over heads, which goes back through whatever stands there (a norm of q and k, in Qwen3).
+    Where the Site is a plain projection, a head's gradient passes through its own columns only. This is checked on the
+    sum over heads, which is backpropagated through all that is there (a norm of q and k, in Qwen3).
     """
     gradient = rows(slope.gradients[site])
     norm = Site("attn_norm", site.layer)

@@ -10,21 +10,25 @@ k / n; ours their middles, (k - 1/2) / n, whose error falls with n^2.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from micrographia.core import figures
 from micrographia.core.edits import leaf, observe, put
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.figures import Figure
 from micrographia.core.graph import INPUT, Edge, Graph, check_additive, graph_of
+from micrographia.core.graph_figure import strongest_links
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import Pairs, check_aligned
+from micrographia.core.prompts import Pairs, check_aligned, gap_of
 from micrographia.core.sites import Site
-from micrographia.core.titles import Mode
+from micrographia.core.titles import MODES, Mode
 from micrographia.core.tokens import Inputs, rows_of
 from micrographia.methods.attribution.edge_ends import Slope, gradient_sites, meet, value_sites
 
@@ -54,6 +58,37 @@ class EdgeAttribution(NamedTuple):
         rows = self.mean().tolist()
         scored = [(edge, rows[i][j]) for edge, (i, j) in ((edge, self.graph.place(edge)) for edge in self.graph.edges)]
         return sorted(scored, key=lambda pair: -abs(pair[1]))[:n]
+
+    @property
+    def gap(self) -> float | None:
+        """Clean less corrupt, over the prompts; None where rounding alone tells them apart."""
+        return gap_of(self.clean, self.corrupt)
+
+    def table(self) -> dict[str, Any]:
+        """A row an edge, as columns: writer, reader, change of the metric and share of the gap, means over prompts."""
+        mean = self.mean()[self.graph.legal].double().cpu().numpy()
+        return {
+            "writer": [str(edge.writer) for edge in self.graph.edges],
+            "reader": [str(edge.reader) for edge in self.graph.edges],
+            f"{self.mode}_change": mean,
+            f"{self.mode}_share": MODES[self.mode].sign * mean / (self.gap or np.nan),
+        }
+
+    def figures(self) -> list[Figure]:
+        """The strongest edges between components, those into query, key and value of a head summed."""
+        label = "share of the gap" if self.gap else "change of the metric"
+        data, n, _ = strongest_links(self.graph, self.mean() * MODES[self.mode].sign / (self.gap or 1.0), label)
+        return [
+            figures.graph(
+                f"edges-{self.mode}",
+                f"The {n} strongest edges: {MODES[self.mode].panel}",
+                data,
+                caption=f"Orange edges would have {MODES[self.mode].verb} part of the gap, blue ones work against it. "
+                "Edges into a head's query, key and value are summed; where heads share keys, each takes an equal "
+                "part.",
+                group="In pictures",
+            )
+        ]
 
 
 def edge_attribution(

@@ -1,7 +1,7 @@
-"""What an attribution needs and gives: the Sites to score, and its scores as Effects.
+"""Shared by all attribution methods: the Sites to score, and scores as Effects.
 
-`mode` says which run is explained. "denoise" puts the clean run's values into the corrupt one, "noise" the corrupt
-run's into the clean one; a score estimates by how much the metric would change if that place alone were patched so.
+`mode` is the direction of patching: "denoise" puts the clean run's values into the corrupt run, "noise" the corrupt
+run's into the clean one; a score estimates the change of the metric if that place alone were patched in this way.
 Source of the two modes: Heimersheim and Nanda, "How to use and interpret activation patching" (2024), section 2.
 """
 
@@ -34,7 +34,7 @@ def estimated(
     notes: Sequence[str] = (),
     gives: Literal["effect", "size"] = "effect",
 ) -> Effects:
-    """Scores by Site as Effects. `summed`: over positions, whose axes are gone.
+    """Scores by Site as Effects. `summed`: over positions, whose axes are dropped.
 
     Scores: residual kinds (prompt, pos); q, k, v, z, result (prompt, pos, head); neurons and latents (prompt, pos,
     unit); scores and pattern (prompt, head, query, key).

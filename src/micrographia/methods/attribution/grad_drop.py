@@ -1,11 +1,11 @@
 """AtP*: the QK-fix and GradDrop together.
 
-A place whose direct effect cancels against what later layers make of it gets an estimate near zero, and a small error
-of the gradient decides its rank. GradDrop asks again with the gradient through one layer's attention and MLP blocked
-(the residual stream stays open), for each layer in turn, and averages the absolute values: what cancels in one picture
-shows in another. No run is repeated; only the backward pass is.
-Source: Kramar et al., "AtP*" (2024), GradDrop: c(n) = 1 / (L - 1) sum_l |score with layer l's gradient dropped|,
-where the term of a place's own layer is zero.
+A place whose direct effect cancels against its effect through later layers gets an estimate near zero, and a small
+error of the gradient decides its rank. GradDrop repeats the estimate with the gradient through one layer's attention
+and MLP blocked (the residual stream stays open), for each layer in turn, and averages the absolute values: effects that
+cancel in one pass show in another. Only the backward pass is repeated.
+Source: Kramar et al., "AtP*" (2024), GradDrop: c(n) = 1 / (L - 1) sum_l |score with layer l's gradient dropped|, where
+the term of a place's own layer is zero.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,11 +39,11 @@ def atp_star(
     positions: Positions = "each",
     edits: Sequence[Edit] = (),
 ) -> Effects:
-    """How much each place matters, by AtP*: the mean size of its estimates with a layer's gradient dropped.
+    """AtP* scores: the mean absolute estimate of each place over dropped layers.
 
-    In the metric's unit. The size is the paper's; the sign is that of the estimate with nothing dropped, so a score is
-    not an estimate of the exact effect but ranks as the paper does, per prompt. Two forwards and n_layers + 1
-    backwards, all of one graph, which is held throughout with one tensor per Site.
+    In the metric's unit. The size is the paper's; the sign is that of the estimate with nothing dropped, so a score
+    ranks places as in the paper, per prompt, but does not estimate the exact effect. Two forwards and n_layers + 1
+    backwards, all of one graph, which is kept throughout with one tensor per Site.
     Source: Kramar et al. (2024).
     """
     wanted = chosen_sites(model, sites)
@@ -76,7 +76,7 @@ def atp_star(
 
 
 def blocks(model: Model, dropped: list[int]) -> list[Edit]:
-    """Stops the gradient at what each layer's attention and MLP add, whenever that layer is in `dropped`."""
+    """Edits that stop the gradient through each layer's attention and MLP outputs while that layer is in `dropped`."""
     return [_block(site, dropped) for site in model.sites if site.kind in BRANCHES]
 
 
@@ -84,8 +84,8 @@ def _block(site: Site, dropped: list[int]) -> Edit:
     def stop(gradient: Tensor) -> Tensor | None:
         return torch.zeros_like(gradient) if site.layer in dropped else None
 
-    def meet(value: Tensor) -> None:
-        if value.requires_grad:  # not before the graph begins
+    def on_base(value: Tensor) -> None:
+        if value.requires_grad:  # only where the graph has begun
             value.register_hook(stop)
 
-    return observe(site, meet)
+    return observe(site, on_base)

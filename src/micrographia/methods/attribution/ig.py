@@ -1,9 +1,9 @@
 """Integrated gradients: the gradient averaged along a path from the base to the donor, instead of at the base alone.
 
-Two paths. "input" walks the embeddings on a straight line and reads all Sites at once; the scores of the embedding sum
-to the whole change of the metric as the steps grow (completeness). "activation" walks each Site's own activation, with
-everything before it as in the base; there the scores of a Site sum to the effect of patching it whole. Which helps
-depends on the kind of Site: the input path is known to make neurons, keys and patterns worse.
+Two paths. "input" interpolates the embeddings and scores all Sites at once; the scores of the embedding sum to the
+total change of the metric as the number of steps grows (completeness). "activation" interpolates each Site's own
+activation, with everything before it as in the base; there the scores of a Site sum to the effect of patching it whole.
+Which is better depends on the kind of Site: the input path is known to be worse for neurons, keys and patterns.
 Source: Sundararajan et al., "Axiomatic attribution for deep networks" (2017); Hanna et al., "Have faith in
 faithfulness" (2024), EAP-IG, whose rule is the right endpoint; the midpoint converges faster and is the default here.
 """
@@ -32,7 +32,7 @@ from micrographia.methods.attribution.passes import (
     scalar_of,
     value_of,
 )
-from micrographia.methods.attribution.readers import Positions, ScoreOptions, difference, hook, own, tapped_at
+from micrographia.methods.attribution.readers import Positions, ScoreOptions, detached_copy, difference, hook, tapped_at
 
 Rule = Literal["midpoint", "right"]
 EMBED = Site("embed")
@@ -68,15 +68,15 @@ def integrated_gradients(
 
         return observe(at, lambda value: hook(site, value, score))
 
-    own, behind = ([edit for edit in edits if (edit.site == EMBED) is first] for first in (True, False))
+    first_edits, later_edits = ([edit for edit in edits if (edit.site == EMBED) is first] for first in (True, False))
     for place in along(steps, rule):
         leaves: list[Tensor] = []
-        walk = apply(EMBED, lambda x, place=place: x + place * deltas[EMBED])  # between ends that `own` has edited
-        begin = [*own, walk, leaf(EMBED, leaves.append)]
+        walk = apply(EMBED, lambda x, place=place: x + place * deltas[EMBED])  # from the edited base
+        begin = [*first_edits, walk, leaf(EMBED, leaves.append)]
         if Site("pos_embed") in wanted:
             begin.append(leaf("pos_embed", leaves.append))
         looks = [read(site, tapped_at(site)) for site in wanted]
-        run = model.run(base, edits=[*begin, *behind, *looks], logits=metric.readout(prompt), grad=True)
+        run = model.run(base, edits=[*begin, *later_edits, *looks], logits=metric.readout(prompt), grad=True)
         torch.autograd.grad(scalar_of(metric, value_of(metric, run, prompt)), leaves)
     found = {site: scores.get(site, _nothing(reading, site, deltas)) for site in wanted}
     cost = Passes(steps + 2, steps)
@@ -95,7 +95,7 @@ def activation_gradients(
     positions: Positions = "each",
     edits: Sequence[Edit] = (),
 ) -> Effects:
-    """(donor - base) times the mean gradient along each Site's own path, all its places walking together.
+    """(donor - base) times the mean gradient along each Site's own path, with all its places interpolated together.
 
     In the metric's unit. Three forwards, and for each Site `steps` times a forward and backward from its layer on;
     `n_passes` counts these as whole. Holds one tensor per Site and one residual stream per layer.
@@ -124,7 +124,7 @@ def activation_gradients(
 
 
 def along(steps: int, rule: Rule) -> list[float]:
-    """Where on the path from 0 to 1 gradients are taken. The base itself is no step of either rule."""
+    """The points on the path from 0 to 1 at which gradients are taken. Neither rule includes the base itself."""
     return [(k + (0.5 if rule == "midpoint" else 1.0)) / steps for k in range(steps)]
 
 
@@ -143,7 +143,7 @@ def _differences(
     held: dict[Site, Tensor] = {}
 
     def remember(at: Site) -> Edit:
-        return observe(at, lambda value: held.__setitem__(at, own(value)))
+        return observe(at, lambda value: held.__setitem__(at, detached_copy(value)))
 
     def subtract(at: Site) -> Edit:
         return observe(at, lambda value: held.__setitem__(at, reading.blank(at, difference(at, held[at], value))))

@@ -1,10 +1,10 @@
-"""The passes under every attribution: a run that gives values, a run that is explained, and its backward pass.
+"""The passes of every attribution method: a donor run, a base run, and its backward pass.
 
-`plain` runs the donor without a gradient, then the base with one, and goes back once: two forwards and one backward.
-`checkpointed` keeps nothing but the residual stream entering each layer, of both runs, and computes a layer's insides
-again when the backward pass reaches it: four forwards and one backward, and the memory of one layer instead of all.
-Both read exactly the same Sites with the same readers, and agree to rounding. Only the metric's logits are computed;
-parameters get no gradient, for the backward pass is asked for that of the activations alone.
+`plain` runs the donor without a gradient, then the base with one, and one backward pass: two forwards and one backward.
+`checkpointed` stores only the residual stream entering each layer, of both runs, and recomputes a layer when the
+backward pass reaches it: four forwards and one backward, with the memory of one layer instead of all. Both use the same
+readers at the same Sites, and agree to rounding. Only the metric's logits are computed; parameters get no gradient,
+only activations do.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,13 +20,13 @@ from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Model, Output, Start
 from micrographia.core.sites import Site
 from micrographia.core.tokens import Inputs, ids_of
-from micrographia.methods.attribution.readers import ScoreHook, own
+from micrographia.methods.attribution.readers import ScoreHook, detached_copy
 
 BEFORE_LAYERS = ("embed", "pos_embed")
 
 
 class Passes(NamedTuple):
-    """What a method costs, in passes over the model and its inputs."""
+    """The cost of a method, in passes over the model and its inputs."""
 
     forward: int
     backward: int
@@ -36,21 +36,21 @@ class Passes(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """The two runs of an attribution: values come from `donor`, what is explained is `base`."""
+    """The two runs of an attribution: values come from `donor` and would be patched into `base`."""
 
     donor: Inputs
     base: Inputs
 
 
 class RunMetrics(NamedTuple):
-    """The metric of the two runs."""
+    """The metric in the two runs (the baselines)."""
 
     donor: Float[Tensor, "prompt"]
     base: Float[Tensor, "prompt"]
 
 
 Backward = Callable[[Tensor, list[Tensor]], None]
-"""Goes back from a scalar to these leaves, once or more often."""
+"""Runs the backward pass from a scalar to these leaves, once or several times."""
 
 
 def once(scalar: Tensor, leaves: list[Tensor]) -> None:
@@ -67,9 +67,9 @@ def plain(
     rules: Sequence[Edit] = (),
     backward: Backward = once,
 ) -> RunMetrics:
-    """Two forwards and one backward. Before the readers look come `edits` of both runs, then `rules` of the base.
+    """Two forwards and one backward. Before the readers come `edits` of both runs, then `rules` of the base run.
 
-    Holds one tensor per Site that is read, beside what the graph of the base's run saves.
+    Holds one tensor per Site that is read, besides the graph of the base run.
     """
     prompt = prompts_of(sides.base)
     readout = metric.readout(prompt)
@@ -94,12 +94,12 @@ def checkpointed(
     edits: Sequence[Edit] = (),
     rules: Sequence[Edit] = (),
 ) -> RunMetrics:
-    """As `plain` to rounding, in four forwards and one backward: for long contexts.
+    """Equal to `plain` up to rounding, in four forwards and one backward: for long contexts.
 
-    Holds two residual streams per layer and the insides of one layer. Readers and rules must stay within a layer.
+    Holds two residual streams per layer and the activations of one layer. Readers and rules must stay within a layer.
     """
     prompt, last = prompts_of(sides.base), model.shape.n_layers
-    parts = [_part(layer, last, readers, edits, rules) for layer in range(last + 1)]
+    parts = [_layer_edits(layer, last, readers, edits, rules) for layer in range(last + 1)]
     donors, bases = residual_streams(model, sides.donor, edits), residual_streams(model, sides.base, edits)
     readout = metric.readout(prompt)
     run = model.run(sides.donor, edits=parts[last].in_donor, logits=readout, start=Start(last, donors.pop()))
@@ -124,7 +124,7 @@ class Entering(NamedTuple):
     base: Tensor
 
 
-class Part(NamedTuple):
+class LayerEdits(NamedTuple):
     """The edits of one layer's runs; `first` are the Sites where layer 0's graph begins."""
 
     in_donor: list[Edit]
@@ -132,43 +132,47 @@ class Part(NamedTuple):
     first: list[Site]
 
 
-def _part(layer: int, last: int, readers: Sequence[ScoreHook], edits: Sequence[Edit], rules: Sequence[Edit]) -> Part:
+def _layer_edits(
+    layer: int, last: int, readers: Sequence[ScoreHook], edits: Sequence[Edit], rules: Sequence[Edit]
+) -> LayerEdits:
     inside = [reader for reader in readers if layer_of(reader, last) == layer]
     both, base = ([edit for edit in some if layer_at(edit.site, last) == layer] for some in (edits, rules))
     first = embeddings(inside)
-    return Part([*both, *looks(inside, "in_donor")], [*both, *base, *looks(inside, "in_base")], first)
+    return LayerEdits([*both, *looks(inside, "in_donor")], [*both, *base, *looks(inside, "in_base")], first)
 
 
-def _through_layer(model: Model, sides: Sides, entering: Entering, layer: int, gradient: Tensor, part: Part) -> Tensor:
-    """Reads one layer of both runs, and takes the gradient of what leaves it to what enters it.
+def _through_layer(
+    model: Model, sides: Sides, entering: Entering, layer: int, gradient: Tensor, layer_edits: LayerEdits
+) -> Tensor:
+    """Read one layer of both runs, and backpropagate the gradient from its output to its input.
 
-    Layer 0 runs from the tokens, so that the embeddings' Sites are among its own.
+    Layer 0 runs from the tokens, so that it includes the embeddings' Sites.
     """
     after = Site("resid_post", layer)
     donor = Start(layer, entering.donor) if layer else None
-    if part.in_donor:
-        model.run(sides.donor, edits=part.in_donor, start=donor, stop=layer + 1)
+    if layer_edits.in_donor:
+        model.run(sides.donor, edits=layer_edits.in_donor, start=donor, stop=layer + 1)
     leaves = [entering.base.requires_grad_()] if layer else []
     base = Start(layer, leaves[0]) if layer else None
-    begin = [] if layer else [leaf(site, leaves.append) for site in part.first]
-    run = model.run(sides.base, edits=[*begin, *part.in_base], start=base, stop=layer + 1, keep=after, grad=True)
+    begin = [] if layer else [leaf(site, leaves.append) for site in layer_edits.first]
+    run = model.run(sides.base, edits=[*begin, *layer_edits.in_base], start=base, stop=layer + 1, keep=after, grad=True)
     return torch.autograd.grad(run.cache[after], leaves, grad_outputs=gradient)[0]
 
 
 def residual_streams(model: Model, inputs: Inputs, edits: Sequence[Edit] = ()) -> list[Tensor]:
-    """The residual stream that comes to each layer, and the one leaving the last. One forward.
+    """The residual stream entering each layer, and the one leaving the last. One forward.
 
-    It is taken where it leaves the layer before, so that edits of `resid_pre` act when a run starts from it, and once.
+    It is taken at the output of the previous layer, so that edits of `resid_pre` act once, when a run starts from it.
     """
     n_layers = model.shape.n_layers
     sites = [Site("resid_pre", 0), *(Site("resid_post", layer) for layer in range(n_layers))]
     inside = [edit for edit in edits if layer_at(edit.site, n_layers) < n_layers]
     cache = model.run(inputs, keep=sites, edits=inside, stop=n_layers).cache
-    return [own(cache[site]) for site in sites]
+    return [detached_copy(cache[site]) for site in sites]
 
 
 def first_sites(model: Model, readers: Sequence[ScoreHook]) -> list[Site]:
-    """Where the graph begins: as late as these readers allow, so that no gradient is computed for nothing."""
+    """The Sites where the graph begins: as late as these readers allow, so that no unnecessary gradient is computed."""
     last = model.shape.n_layers
     first = min((layer_of(reader, last) for reader in readers), default=0)
     if first == last:
@@ -188,7 +192,7 @@ def layer_of(reader: ScoreHook, last: int) -> int:
 
 
 def layer_at(site: Site, last: int) -> int:
-    """The layer whose run reaches this Site: 0 for the embeddings, `last` for what comes behind the layers."""
+    """The layer whose run reaches this Site: 0 for the embeddings, `last` for Sites after the layers."""
     if site.layer is not None:
         return site.layer
     return 0 if site.kind in BEFORE_LAYERS else last
@@ -213,7 +217,7 @@ def value_of(metric: Metric, run: Output, prompt: Tensor) -> Float[Tensor, "prom
 
 
 def scalar_of(metric: Metric, values: Float[Tensor, "prompt"]) -> Float[Tensor, ""]:
-    """The sum over prompts: each prompt's gradient is its own, for rows do not meet. Raises UserError."""
+    """The sum over prompts: rows are independent, so each prompt gets its own gradient. Raises UserError."""
     if not values.requires_grad:
         raise UserError(
             f"Attribution by {metric.name} was asked for, which has no gradient. Take a metric that can be "

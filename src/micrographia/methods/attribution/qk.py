@@ -1,16 +1,17 @@
-"""The QK-fix: queries and keys scored with the softmax taken again, instead of linearised.
+"""The QK-fix: queries and keys scored with the softmax recomputed instead of linearised.
 
-A saturated softmax has next to no gradient, so attribution patching misses queries and keys that matter. Here what
-patching one query or one key does to the pattern, and so to the metric, is taken in closed form from both runs' queries
-and keys. It costs two more products Q K^T a layer and no pass; models of Hugging Face attend eagerly meanwhile.
+A saturated softmax has almost no gradient, so attribution patching misses queries and keys that matter. Here the effect
+of patching one query or one key on the pattern, and so on the metric, is computed in closed form from both runs'
+queries and keys. The extra cost is two products Q K^T per layer and no pass; Hugging Face models use eager attention
+for it.
 
-Everything behind the pattern is linearised by its gradient g; the softmax is not. A query patched at position i changes
-row i alone, so one product of all new queries with the keys serves all. A key patched at position t moves one score of
-each row, by x: then p' = sigmoid(logit p + x), and the others of the row keep their proportions, so that key t has the
-effect sum_i (p'_it - p_it) (g_it - mean of the others' g, weighted by p). Where an entry is nearly all of its row, the
-others are taken by leaving it out of the softmax, not by subtracting: nothing is lost however saturated the row is.
-Source: Kramar et al., "AtP*: an efficient and scalable method for localizing LLM behaviour to components" (2024),
-on attention saturation; the closed form is our own derivation.
+Everything after the pattern is linearised by its gradient g; the softmax is not. A query patched at position i changes
+only row i, so one product of all new queries with the keys gives all of them. A key patched at position t moves one
+score of each row, by x: then p' = sigmoid(logit p + x), and the others of the row keep their proportions, so that key t
+has the effect sum_i (p'_it - p_it) (g_it - mean of the others' g, weighted by p). Where an entry is nearly all of its
+row, the others are computed by leaving it out of the softmax, not by subtraction: no precision is lost however
+saturated the row is. Source: Kramar et al., "AtP*: an efficient and scalable method for localizing LLM behaviour to
+components" (2024), on attention saturation; the closed form is our own derivation.
 Suffixes: B prompt, Q query, K key, H head, G head of keys, E d_head.
 """
 
@@ -32,10 +33,18 @@ from micrographia.core.tokens import mask_of
 from micrographia.methods.attribution.atp import CHECKPOINTED, PLAIN
 from micrographia.methods.attribution.estimate import chosen_sites, estimated, sides_of
 from micrographia.methods.attribution.passes import checkpointed, plain
-from micrographia.methods.attribution.readers import Give, Positions, ScoreHook, ScoreOptions, hook, own, product_reader
+from micrographia.methods.attribution.readers import (
+    OnScore,
+    Positions,
+    ScoreHook,
+    ScoreOptions,
+    detached_copy,
+    hook,
+    product_reader,
+)
 
 COMPARED = {"q": "q", "rot_q": "q", "k": "k", "rot_k": "k"}
-"""Rotary turns all queries of a position alike, so that patching before it or after is the same."""
+"""Rotary is the same rotation for all queries of a position, so patching before or after it is equivalent."""
 
 
 def attribution_patching_with_qk_fix(
@@ -48,17 +57,17 @@ def attribution_patching_with_qk_fix(
     positions: Positions = "each",
     checkpoints: bool = False,
     edits: Sequence[Edit] = (),
-    give: Give | None = None,
+    on_score: OnScore | None = None,
 ) -> Effects:
-    """`attribution_patching`, but for queries and keys, whose attention patterns are recomputed.
+    """`attribution_patching`, except that attention patterns are recomputed for queries and keys.
 
-    In the metric's unit. Two forwards and one backward (with `checkpoints` four and one); beside the plain method's
+    In the metric's unit. Two forwards and one backward (with `checkpoints` four and one); besides the plain method's
     memory, for each layer with such Sites up to four tensors of its pattern's size.
     Source: Kramar et al. (2024), the QK-fix.
     """
     scores: dict[Site, Tensor] = {}
     wanted = chosen_sites(model, sites)
-    reading = ScoreOptions(give or scores.__setitem__, positions, mask_of(pairs.clean))
+    reading = ScoreOptions(on_score or scores.__setitem__, positions, mask_of(pairs.clean))
     run = checkpointed if checkpoints else plain
     values = run(model, sides_of(pairs, mode), metric, fixed_readers(model, wanted, reading), edits=edits)
     ordered = {site: scores[site] for site in wanted if site in scores}
@@ -77,7 +86,7 @@ def fixed_readers(model: Model, sites: Sequence[Site], reading: ScoreOptions) ->
 def qk_reader(model: Model, sites: Sequence[Site], reading: ScoreOptions) -> ScoreHook:
     """Scores the queries and keys of one layer. Under grouped queries a key's score sums over the heads that share it.
 
-    Holds, from the base's run until the gradient comes, one tensor of the pattern's size for queries, three for keys.
+    Holds, from the base run until the backward pass, one tensor of the pattern's size for queries, three for keys.
     """
     layer = sites[0].layer
     prefix = "rot_" if Site("rot_q", layer) in model.sites else ""
@@ -86,7 +95,7 @@ def qk_reader(model: Model, sites: Sequence[Site], reading: ScoreOptions) -> Sco
     base: dict[str, Tensor] = {}
     fixes: dict[str, QueryFix | KeyFix] = {}
 
-    def meet(pattern: Tensor) -> None:
+    def on_base(pattern: Tensor) -> None:
         allowed = donor.pop("allowed")
         for name in list(donor):
             fixes[name] = FIX[name](base["q"], base["k"], donor.pop(name), allowed, scoring)
@@ -97,7 +106,7 @@ def qk_reader(model: Model, sites: Sequence[Site], reading: ScoreOptions) -> Sco
         wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         effects = {name: fix.effect(wide) for name, fix in fixes.items()}
         for site in sites:
-            reading.give(site, reading.placed(effects[COMPARED[site.kind]]))
+            reading.on_score(site, reading.placed(effects[COMPARED[site.kind]]))
         if not reading.again:
             fixes.clear()
 
@@ -107,16 +116,16 @@ def qk_reader(model: Model, sites: Sequence[Site], reading: ScoreOptions) -> Sco
 
     look = [observe(Site(prefix + name, layer), _hold(donor, name)) for name in {COMPARED[s.kind] for s in sites}]
     look.append(observe(Site("scores", layer), lambda value: donor.__setitem__("allowed", may_attend(value))))
-    meets = [observe(Site(prefix + name, layer), _hold(base, name)) for name in "qk"]
-    return ScoreHook(tuple(sites), look, [*meets, observe(Site("pattern", layer), meet)], finish)
+    base_hooks = [observe(Site(prefix + name, layer), _hold(base, name)) for name in "qk"]
+    return ScoreHook(tuple(sites), look, [*base_hooks, observe(Site("pattern", layer), on_base)], finish)
 
 
 def _hold(side: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
-    return lambda value: side.__setitem__(name, own(value))
+    return lambda value: side.__setitem__(name, detached_copy(value))
 
 
 class Scoring(NamedTuple):
-    """How a layer compares: `scale` q . k, capped to `cap` tanh(score / cap) where there is a cap."""
+    """A layer's attention scores: `scale` q . k, capped to `cap` tanh(score / cap) where there is a cap."""
 
     scale: float
     cap: float | None = None
@@ -128,7 +137,7 @@ class QueryFix(NamedTuple):
     change: Float[Tensor, "prompt head query key"]
 
     def effect(self, gradient: Float[Tensor, "prompt head query key"]) -> Float[Tensor, "prompt query head"]:
-        """The metric's change for each query alone, from its gradient by the pattern."""
+        """The metric's change for each query alone, from the gradient with respect to the pattern."""
         return (self.change * gradient).sum(-1).transpose(1, 2)
 
 
@@ -139,10 +148,10 @@ class KeyFix(NamedTuple):
     pattern: Float[Tensor, "prompt head query key"]
     without: Float[Tensor, "prompt head query key"]
     group: int
-    """How many heads share a key."""
+    """The number of heads that share a key."""
 
     def effect(self, gradient: Float[Tensor, "prompt head query key"]) -> Float[Tensor, "prompt key kv_head"]:
-        """The metric's change for each key alone, from its gradient by the pattern."""
+        """The metric's change for each key alone, from the gradient with respect to the pattern."""
         terms, largest = self.pattern * gradient, self.pattern.argmax(-1, keepdim=True)
         others = (terms.sum(-1, keepdim=True) - terms) / (1 - self.pattern)
         others = others.scatter(-1, largest, (self.without * gradient).sum(-1, keepdim=True))
@@ -151,7 +160,7 @@ class KeyFix(NamedTuple):
 
 
 def query_fix(q: Tensor, k: Tensor, new_q: Tensor, allowed: Tensor, scoring: Scoring) -> QueryFix:
-    """For queries (prompt, pos, head, d_head), keys (prompt, pos, kv head, d_head); `allowed` says who may attend."""
+    """For queries (prompt, pos, head, d_head), keys (prompt, pos, kv head, d_head); `allowed` is the attention mask."""
     old, new = (pattern_scores(queries, k, allowed, scoring) for queries in (q, new_q))
     return QueryFix(new.softmax(-1) - old.softmax(-1))
 
@@ -164,7 +173,7 @@ def key_fix(q: Tensor, k: Tensor, new_k: Tensor, allowed: Tensor, scoring: Scori
     left = old.scatter(-1, largest, torch.finfo(old.dtype).min)
     log_rest = left.logsumexp(-1, keepdim=True) - old.logsumexp(-1, keepdim=True)
     logit = log_p - torch.log1p(-p).scatter(-1, largest, log_rest)
-    sign = torch.where(logit > 0, -1.0, 1.0)  # the difference of what is small keeps its digits
+    sign = torch.where(logit > 0, -1.0, 1.0)  # the difference of small numbers keeps its digits
     change = sign * (torch.sigmoid(sign * (logit + (new - old))) - torch.sigmoid(sign * logit))
     return KeyFix(change, p, left.softmax(-1), q.shape[2] // k.shape[2])
 
@@ -175,7 +184,7 @@ def pattern_scores(
     allowed: Bool[Tensor, "prompt one query key"],
     scoring: Scoring,
 ) -> Float[Tensor, "prompt head query key"]:
-    """Scores before the softmax, in float32 at least; the dtype's lowest number for a pair that may not attend."""
+    """Scores before the softmax, in float32 at least; the dtype's lowest number for a masked pair."""
     wide = torch.promote_types(q_BQHE.dtype, torch.float32)
     keys = k_BKGE.to(wide).repeat_interleave(q_BQHE.shape[2] // k_BKGE.shape[2], 2)
     scores = torch.einsum("bqhe,bkhe->bhqk", q_BQHE.to(wide), keys) * scoring.scale
@@ -185,7 +194,7 @@ def pattern_scores(
 
 
 def may_attend(scores: Float[Tensor, "prompt head query key"]) -> Bool[Tensor, "prompt one query key"]:
-    """Which pairs may attend, read off the scores of any run: the same for all heads."""
+    """The attention mask, from the scores of any run: the same for all heads."""
     return scores[:, :1] > torch.finfo(scores.dtype).min
 
 

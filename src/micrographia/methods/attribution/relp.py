@@ -1,9 +1,8 @@
-"""RelP: the gradient replaced by a relevance that is propagated, by changing a few local derivatives.
+"""RelP: relevance propagation in place of the gradient, by changing a few local derivatives.
 
-Where a network bends, its local slope says little about a large step; these rules take the secant through the origin
-instead. A norm's scale is held; an activation f acts as the factor f(x) / x; a product of two branches is shared half
-and half; an attention pattern is held. Values do not change, only derivatives: each rule is an edit of the explained
-run.
+In a nonlinear network the local slope is a poor guide to a large step; these rules use the secant through the origin
+instead. A norm's scale is frozen; an activation f acts as the factor f(x) / x; a product of two branches is split half
+and half; an attention pattern is frozen. Values do not change, only derivatives: each rule is an edit of the base run.
 Source: "RelP: faithful and efficient circuit discovery via relevance patching" (2025), arXiv 2508.21258; the rules are
 those of layer-wise relevance propagation for transformers.
 """
@@ -25,13 +24,13 @@ from micrographia.core.tokens import mask_of
 from micrographia.methods.attribution.atp import CHECKPOINTED, PLAIN
 from micrographia.methods.attribution.estimate import chosen_sites, estimated, sides_of
 from micrographia.methods.attribution.passes import checkpointed, plain
-from micrographia.methods.attribution.readers import Give, Positions, ScoreOptions, product_reader
+from micrographia.methods.attribution.readers import OnScore, Positions, ScoreOptions, product_reader
 
 HELD = ("attn_norm_scale", "mlp_norm_scale", "final_norm_scale", "pattern")
 BLIND = frozenset({*HELD, "q", "k", "rot_q", "rot_k", "scores"})
-"""No relevance reaches these."""
+"""Kinds of Sites that get no relevance."""
 BEHIND = {"attn_raw": "attn_out", "mlp_raw": "mlp_out"}
-"""A norm that stands behind a sublayer is not a Site; what goes in and what comes out are."""
+"""A norm after a sublayer is not a Site; its input and its output are."""
 
 
 def relevance_patching(
@@ -44,23 +43,23 @@ def relevance_patching(
     positions: Positions = "each",
     checkpoints: bool = False,
     edits: Sequence[Edit] = (),
-    give: Give | None = None,
+    on_score: OnScore | None = None,
 ) -> Effects:
     """(donor - base) times the relevance per unit of activation, for every place of these Sites.
 
     In the metric's unit. Two forwards and one backward, as attribution patching. Queries, keys, scores and patterns get
-    no relevance, since patterns are held: asking for them raises UserError. Norms behind the sums of a post-LN model
-    are not Sites and stay as they are; `notes` says so.
+    no relevance, since patterns are frozen: they raise UserError. The norms of a post-LN model are not Sites and keep
+    their derivative; `notes` says so.
     Source: arXiv 2508.21258.
     """
     scores: dict[Site, Tensor] = {}
     wanted = chosen_sites(model, sites)
     if blind := [str(site) for site in wanted if site.kind in BLIND]:
         raise UserError(
-            f"Relevance of {', '.join(blind[:5])} was asked for, but RelP holds attention patterns and norms' scales, "
+            f"Relevance of {', '.join(blind[:5])} was asked for, but RelP freezes attention patterns and norm scales, "
             "so that none reaches them. Leave them out, or use another method ('atp-qk' for queries and keys)."
         )
-    reading = ScoreOptions(give or scores.__setitem__, positions, mask_of(pairs.clean))
+    reading = ScoreOptions(on_score or scores.__setitem__, positions, mask_of(pairs.clean))
     readers = [product_reader(site, reading) for site in wanted]
     run = checkpointed if checkpoints else plain
     values = run(model, sides_of(pairs, mode), metric, readers, edits=edits, rules=relevance_rules(model))
@@ -71,7 +70,7 @@ def relevance_patching(
 
 
 def relevance_rules(model: Model) -> list[Edit]:
-    """The rules as edits, for one run: they hand live tensors from one Site to the next."""
+    """The rules as edits, for one run: they pass live tensors from one Site to the next."""
     present = set(model.sites)
     rules = [apply(site, torch.Tensor.detach) for site in model.sites if site.kind in HELD]
     for site in model.sites:
@@ -84,7 +83,9 @@ def relevance_rules(model: Model) -> list[Edit]:
 
 
 def secant(inputs: Sequence[Site], output: Site) -> list[Edit]:
-    """Makes `output` act as a sum over its n inputs, each with a constant factor, in equal shares: y = sum x (y/nx)."""
+    """Edits that make `output` a sum over its n inputs, each with a constant factor and equal share: y = sum x
+    (y/nx).
+    """
     seen: list[Tensor] = []
 
     def act(value: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ def secant(inputs: Sequence[Site], output: Site) -> list[Edit]:
 
 
 def _ratio(y: Tensor, x: Tensor) -> Tensor:
-    """y / x; 0 where x is 0, of which y / x says nothing."""
+    """y / x; 0 where x is 0 and the ratio is undefined."""
     return torch.where(x == 0, 0.0, y / torch.where(x == 0, 1.0, x))
 
 
@@ -104,4 +105,4 @@ def notes_on(model: Model) -> tuple[str, ...]:
     kinds = {site.kind for site in model.sites}
     if kinds & {"attn_norm_scale", "mlp_norm_scale", "attn_raw"} or "final_norm_scale" not in kinds:
         return ()
-    return ("The norms behind this model's sums are not Sites; they keep their own derivative.",)
+    return ("The norms after this model's sums are not Sites; they keep their own derivative.",)

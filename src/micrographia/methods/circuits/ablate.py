@@ -1,9 +1,9 @@
-"""A circuit alone: the model with everything outside the circuit ablated, exactly.
+"""Circuit evaluation: exact runs of the model with everything outside a circuit ablated.
 
-`Ablation` says by what: the other prompt of the pair, zeros, or the mean of a reference set. It defines the question,
-and goes with every figure. `nodes_alone` writes it into the outputs of components outside; `edges_alone` gives each
-reader its own residual input, in which the writers of edges outside are ablated. The model runs on the clean prompts;
-readers within the circuit compute anew from what they see.
+`Ablation` is the replacement: the other prompt of the pair, zeros, or the mean of a reference set. Scores depend on it,
+so it is reported with every figure. `nodes_alone` ablates the outputs of components outside the circuit; `edges_alone`
+gives each reader its own residual input, in which the writers of edges outside the circuit are ablated. The model runs
+on the clean prompts; readers within the circuit are recomputed from their inputs.
 Sources: Wang et al. (2022), section 2.1 (mean ablation, nodes); Conmy et al. (2023) and Hanna et al. (2024)
 (the other prompt, edges); Miller et al. (2024) for how much the choice matters.
 """
@@ -31,11 +31,11 @@ from micrographia.methods.circuits.members import Part
 
 By = Literal["other", "zero", "mean"]
 Alone = Callable[[Sequence[frozenset]], Float[Tensor, "circuit prompt"]]
-"""Scores circuits: the metric of each prompt with everything outside each circuit ablated."""
+"""Score function of circuits: the metric of each prompt with everything outside each circuit ablated."""
 
 
 class Ablation(NamedTuple):
-    """What stands in for what is outside: the pair's other prompt, zeros, or the mean over a reference's rows.
+    """The replacement of everything outside a circuit: the pair's other prompt, zeros, or the mean over a reference.
 
     >>> print(Ablation("zero"))
     zeros
@@ -43,7 +43,7 @@ class Ablation(NamedTuple):
 
     by: By = "other"
     reference: Inputs | None = None
-    """For "mean"; the corrupt prompts if none is given. Wang et al. average within one template at a time."""
+    """For "mean"; by default the corrupt prompts. Wang et al. average within one template at a time."""
 
     def __str__(self) -> str:
         if self.by != "mean":
@@ -52,9 +52,9 @@ class Ablation(NamedTuple):
         return f"the mean over {of}, position by position"
 
     def values(self, model: Model, pairs: Pairs, sites: Sequence[Site]) -> Donor:
-        """What is written, by Site: (prompt or 1, ...). One forward pass without logits to speak of.
+        """The replacement values by Site: (prompt or 1, ...). One forward pass.
 
-        Raises UserError for a reference that this kind of ablation would not read.
+        Raises UserError for a reference that this kind of ablation does not use.
         """
         if self.reference is not None and self.by != "mean":
             raise UserError(
@@ -79,7 +79,7 @@ def nodes_alone(
 ) -> Alone:
     """Scores of circuits of Parts of this universe; the embeddings are always in.
 
-    Cost of a circuit: at most one forward pass, restarted where the first part outside is; many go together.
+    Cost of a circuit: at most one forward pass, from the first ablated part on; many circuits run together.
     Errors: UserError for parts that are not in the universe.
     """
     check_aligned(pairs, model.tokenizer)
@@ -91,7 +91,7 @@ def nodes_alone(
     def score(circuits: Sequence[frozenset[Part]]) -> Tensor:
         for circuit in circuits:
             if unknown := circuit - known:
-                raise UserError(f"{next(iter(unknown))} is in a circuit, but not in the universe that it is cut from.")
+                raise UserError(f"{next(iter(unknown))} is in a circuit, but not in its universe.")
         patches = [_outside(universe, circuit) for circuit in circuits]
         some = [i for i, patch in enumerate(patches) if patch]
         whole = model.fused.run(pairs.clean, logits=metric.readout(prompts(len(pairs), pairs.answer.device))).logits
@@ -104,7 +104,7 @@ def nodes_alone(
 
 
 def _outside(universe: Sequence[Part], circuit: frozenset[Part]) -> Patch:
-    """One Place for each Site and set of positions, of all its heads outside."""
+    """One Place for each Site and set of positions, with all its heads outside the circuit."""
     groups: dict[tuple[Site, int | None], list[int | None]] = {}
     for part in universe:
         if part not in circuit:
@@ -128,12 +128,12 @@ def edges_alone(
     tokens_at_once: int = AT_ONCE,
     watch: Watch = silent,
 ) -> Alone:
-    """Scores of circuits of Edges of this graph, exact: every reader sees writers within its edges as they are in this
-    run, and all others ablated. The input is a writer like others.
+    """Scores of circuits of Edges of this graph, exact: the input of every reader has the writers of its circuit edges
+    as they are in this run, and all others ablated. The model's input is a writer too.
 
-    Cost of a circuit: one forward pass, and in each layer, for every different set of edges that its readers have,
-    norms and projections once more and a sum over the heads outside: for GPT-2 small's shape, 8 prompts of 15 tokens on
-    one CPU thread, 24, 33 and 46 forwards for 100, 1000 and 10 000 edges.
+    Cost of a circuit: one forward pass, and in each layer, for every distinct set of edges of its readers, norms and
+    projections once more and a sum over the heads outside: for GPT-2 small's shape, 8 prompts of 15 tokens on one CPU
+    thread, 24, 33 and 46 forwards for 100, 1000 and 10 000 edges.
     Errors: BadConfig for a graph whose heads do not add up; UserError for edges it does not have.
     """
     check_aligned(pairs, model.tokenizer)
@@ -159,8 +159,9 @@ def edges_alone(
 
 @dataclass(frozen=True)
 class _Routed:
-    """Runs in which each reader has its own input. Rows are (circuit, prompt); `gap` is how far writers are from what
-    stands in for them, by Site."""
+    """Runs in which each reader has its own input. Rows are (circuit, prompt); `gap` is the difference of writers from
+    their replacement, by Site.
+    """
 
     model: Model
     pairs: Pairs
@@ -190,8 +191,9 @@ class _Routed:
     def _reads(
         self, layer: int, masks: Tensor, stream: Tensor, gap: dict[Site, Tensor]
     ) -> tuple[list[Edit], Bool[Tensor, "circuit writer"] | None]:
-        """Edits that give this layer's readers what they make of their own inputs. Apart from them, the edges into an
-        MLP behind attention, which reads while the layer runs."""
+        """Edits with the values of this layer's readers for their own inputs. Separately, the edges into an MLP after
+        attention, which reads during the run of the layer.
+        """
         columns: dict[str, list[int]] = {}
         for j, node in enumerate(self.graph.readers):
             if node.site.layer == layer:
@@ -221,7 +223,7 @@ class _Routed:
     def _middle(
         self, layer: int, stream: Tensor, inside: Tensor | None, gap: dict[Site, Tensor], n: int
     ) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """What the MLP behind attention reads, while the layer runs."""
+        """The input of the MLP after attention, computed during the run of the layer."""
         if inside is None:
             return None
         heads, whole = Site("z", layer), Site("attn_out", layer)
@@ -233,7 +235,7 @@ class _Routed:
         return middle
 
     def _missing(self, pattern: Bool[Tensor, "circuit writer"], gap: dict[Site, Tensor]) -> Tensor:
-        """What writers outside the pattern say in this run beyond what stands in for them."""
+        """The outputs of writers outside the pattern in this run, minus their replacements."""
         n_prompts = len(self.pairs)
         total = torch.zeros_like(gap[INPUT])
         for site, value in gap.items():
@@ -260,7 +262,7 @@ class _Distinct(NamedTuple):
 
 
 def _distinct(patterns: Bool[Tensor, "circuit reader writer"]) -> tuple[_Distinct, Int[Tensor, "circuit reader"]]:
-    """The different inputs that readers ask for, and which each of them asked for."""
+    """The distinct inputs of readers, and the index of each reader's input."""
     n_circuits, n_readers, _ = patterns.shape
     circuit = torch.arange(n_circuits, device=patterns.device)[:, None, None].expand(-1, n_readers, 1)
     named = torch.cat([circuit, patterns.to(circuit)], 2).flatten(0, 1)

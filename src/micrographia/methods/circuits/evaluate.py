@@ -118,6 +118,8 @@ class CircuitEvaluation(Generic[Member]):
     """The metric of the circuit alone, mean over prompts; below that of the model, and with everything ablated."""
     model_score: float
     empty_score: float
+    gap: float
+    """How far the model and nothing are apart, in the metric's unit."""
     ladder: Ladder | None
     incomplete_mean: float
     """|F(C - K) - F(M - K)| over random sets K, in the metric's unit: the mean, then the worst of them."""
@@ -134,11 +136,6 @@ class CircuitEvaluation(Generic[Member]):
     @property
     def share(self) -> float:
         return len(self.members) / self.of
-
-    @property
-    def gap(self) -> float:
-        """How far the model and nothing are apart, in the metric's unit."""
-        return abs(self.model_score - self.empty_score)
 
     @property
     def nearest_random(self) -> float:
@@ -279,6 +276,7 @@ def evaluate(
         score=float(tried.scores[at].mean()),
         model_score=float(tried.model.mean()),
         empty_score=float(tried.empty.mean()),
+        gap=float((tried.model.mean() - tried.empty.mean()).abs()),
         ladder=along,
         incomplete_mean=float(gaps.mean()),
         incomplete_max=float(gaps.max()),

@@ -1,7 +1,7 @@
-"""How good a circuit is: faithful, complete, minimal; along a ladder of sizes; against circuits drawn at random.
+"""Circuit metrics: faithfulness, completeness, minimality, areas over sizes (CPR, CMD), and a random-circuit null.
 
-All of it is arithmetic on scores of circuits, whatever their members and ablation: `alone` (see `ablate`) scores sets,
-F is its mean over prompts, C a circuit, M all members, the empty set the model with everything ablated.
+Everything is computed from scores of circuits, whatever their members and ablation: `alone` (see `ablate`) scores sets,
+F is its mean over prompts, C a circuit, M all members, the empty set the fully ablated model.
 Sources: Wang et al., "Interpretability in the wild" (2022), section 4; Mueller et al., "MIB: a mechanistic
 interpretability benchmark" (2025), section 3.1 for CPR and CMD.
 """
@@ -19,13 +19,13 @@ from micrographia.methods.circuits.ablate import Alone
 from micrographia.methods.circuits.members import Member
 
 LADDER = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Shares of all members at which MIB takes circuits."""
+"""The fractions of all members at which MIB evaluates circuits."""
 ZERO_GAP = 1e-6
-"""Gaps below this share of the scores' size are rounding."""
+"""Gaps below this fraction of the scores' size are rounding."""
 
 
 class Faithfulness(NamedTuple):
-    """Of each circuit: (F(C) - F(empty)) / (F(M) - F(empty)), 1 for the whole model and 0 for nothing."""
+    """(F(C) - F(empty)) / (F(M) - F(empty)) of each circuit: 1 for the whole model, 0 for the empty circuit."""
 
     values: Float[Tensor, "circuit"]
     scores: Float[Tensor, "circuit prompt"]
@@ -35,7 +35,7 @@ class Faithfulness(NamedTuple):
     def interval(
         self, generator: Generator, *, draws: int = 2000, confidence: float = 0.95
     ) -> Float[Tensor, "circuit 2"]:
-        """The percentile bootstrap's ends over prompts; NaN for a single prompt, which has no interval."""
+        """The percentile bootstrap interval over prompts; NaN for a single prompt."""
         n = len(self.model)
         if n < 2:
             return torch.full((len(self.values), 2), math.nan)
@@ -48,10 +48,10 @@ class Faithfulness(NamedTuple):
 
 
 def faithfulness(alone: Alone, circuits: Sequence[frozenset[Member]], members: Iterable[Member]) -> Faithfulness:
-    """How much of the model's score each circuit reaches. Means over prompts come first, then the ratio.
+    """The faithfulness of each circuit: the ratio of means over prompts.
 
-    Wang et al.'s own criterion is |F(M) - F(C)|, which `scores` and `model` give too. Cost: a score of each circuit,
-    of all members, and of none. Raises UserError where the model scores like nothing.
+    Wang et al.'s own criterion is |F(M) - F(C)|, which `scores` and `model` give too. Cost: a score of each circuit, of
+    all members, and of none. Raises UserError where the ablated model scores the same.
     """
     scores = alone([*circuits, frozenset(members), frozenset()])
     found, model, empty = scores[:-2], scores[-2], scores[-1]
@@ -65,7 +65,7 @@ def faithfulness(alone: Alone, circuits: Sequence[frozenset[Member]], members: I
 
 
 class Completeness(NamedTuple):
-    """For each set K taken out: F(C \\ K) beside F(M \\ K). A complete circuit gives the same."""
+    """For each removed set K: F(C \\ K) and F(M \\ K). A complete circuit gives the same."""
 
     taken: Sequence[frozenset]
     circuit: Float[Tensor, "set prompt"]
@@ -84,20 +84,20 @@ class Completeness(NamedTuple):
 def completeness(
     alone: Alone, circuit: frozenset[Member], members: Iterable[Member], taken: Sequence[frozenset[Member]]
 ) -> Completeness:
-    """Take the same sets out of circuit and model. `subsets` draws sets; `worst_subset` looks for a bad one.
+    """Remove the same sets from circuit and model. `subsets` samples sets; `worst_subset` searches for a bad one.
 
-    Cost: two scores per set. Raises UserError for sets that are not of the circuit.
+    Cost: two scores per set. Raises UserError for sets outside the circuit.
     """
     for k in taken:
         if k - circuit:
-            raise UserError(f"{next(iter(k - circuit))} was to be taken out, but is not in the circuit. Choose of it.")
+            raise UserError(f"Asked to remove {next(iter(k - circuit))}, which is not in the circuit. Choose members.")
     everything = frozenset(members)
     scores = alone([*(circuit - k for k in taken), *(everything - k for k in taken)])
     return Completeness(taken, scores[: len(taken)], scores[len(taken) :])
 
 
 def subsets(circuit: frozenset[Member], n: int, generator: Generator) -> list[frozenset[Member]]:
-    """n sets, of each member by the toss of a coin."""
+    """n random subsets, each with every member independently with probability 1/2."""
     ordered = _ordered(circuit)
     coins = torch.rand(n, len(ordered), generator=generator) < 0.5
     return [frozenset(m for m, coin in zip(ordered, row) if coin) for row in coins.tolist()]
@@ -112,8 +112,8 @@ def worst_subset(
     rounds: int = 10,
     candidates: int = 5,
 ) -> frozenset[Member]:
-    """A set whose removal tells circuit and model apart, grown greedily: each round adds, of a few members drawn, the
-    one that widens |F(C \\ K) - F(M \\ K)| most, if one does.
+    """A set whose removal affects circuit and model differently, grown greedily: each round adds, of a few random
+    members, the one that increases |F(C \\ K) - F(M \\ K)| most, if any.
 
     Source: Wang et al. (2022), appendix on completeness. Cost: 2 `candidates` scores a round.
     """
@@ -138,10 +138,10 @@ def minimality(
     *,
     contexts: Mapping[Member, frozenset[Member]] | None = None,
 ) -> dict[Member, float]:
-    """What each member v adds: |F(C \\ (K + v)) - F(C \\ K)| / |F(M) - F(empty)|, given that K is missing.
+    """The minimality score of each member v: |F(C \\ (K + v)) - F(C \\ K)| / |F(M) - F(empty)|, with K removed.
 
-    `contexts` names K for each member, since one of several that do the same work adds nothing while the others are
-    there; empty by default. Cost: at most two scores per member. (Wang et al. divide by F(M) alone; with an ablation
+    `contexts` gives K for each member, since one of several redundant members adds nothing while the others are
+    present; empty by default. Cost: at most two scores per member. (Wang et al. divide by F(M) alone; with an ablation
     under which F(empty) is not 0 the gap is the natural unit.)
     """
     ordered = _ordered(circuit)
@@ -151,22 +151,23 @@ def minimality(
     scores = alone([*sets, frozenset(members), frozenset()]).mean(1)
     gap = float((scores[-2] - scores[-1]).abs())
     if not gap > ZERO_GAP * max(float(scores[-2].abs()), float(scores[-1].abs()), ZERO_GAP):
-        raise UserError("The model scores as if all of it were ablated, so that no member can add a share of it.")
+        raise UserError("The model scores as if fully ablated, so no member can add a fraction of its score.")
     kept, lost = scores[: len(ordered)], scores[len(ordered) : 2 * len(ordered)]
     return dict(zip(ordered, ((kept - lost).abs() / gap).tolist()))
 
 
 class Areas(NamedTuple):
-    """Faithfulness along a ladder of sizes, and its areas over the share of members kept (trapezoids, linear in the
-    share, from the first rung to the last, as MIB does)."""
+    """Faithfulness over a ladder of sizes, and its areas over the fraction of members kept (trapezoids, linear in the
+    fraction, from the first rung to the last, as in MIB).
+    """
 
     sizes: tuple[int, ...]
     shares: tuple[float, ...]
     faithfulness: Faithfulness
     cpr: float
-    """Area under faithfulness, the larger the better ("circuit performance ratio"); take the most helpful first."""
+    """Circuit performance ratio: area under faithfulness, larger is better; order members by signed score."""
     cmd: float
-    """Area between faithfulness and 1, the smaller the better ("circuit-model distance"); take by size of score."""
+    """Circuit-model distance: area between faithfulness and 1, smaller is better; order members by absolute score."""
 
 
 def areas(
@@ -176,14 +177,15 @@ def areas(
     ladder: Sequence[float] = LADDER,
     grow: Callable[[int], frozenset[Member]] | None = None,
 ) -> Areas:
-    """Circuits of the first members of `order` (all members, best first), at shares `ladder` of their number.
+    """Areas for circuits of the first members of `order` (all members, best first), at fractions `ladder` of their
+    number.
 
-    `grow` gives the circuit of a size where it is not a prefix. Ranks by absolute score are meant for CMD, by signed
-    score for CPR. A rung is rounded to whole members, at least one; MIB weighs its edges and prunes what is cut off,
-    which this does not. Cost: one score per rung, and two.
+    `grow` gives the circuit of a size where it is not a prefix. Use absolute scores for CMD, signed scores for CPR. A
+    rung is rounded to whole members, at least one; unlike MIB, edges are not weighted and disconnected ones are not
+    pruned. Cost: one score per rung, and two.
     """
     if len(ladder) < 2 or sorted(set(ladder)) != list(ladder) or not 0 < ladder[0] <= ladder[-1] <= 1:
-        raise BadConfig(f"A ladder of shares must rise within (0, 1] by two steps or more. Found {tuple(ladder)}.")
+        raise BadConfig(f"A ladder of fractions must rise within (0, 1] by two steps or more. Found {tuple(ladder)}.")
     sizes = [max(1, round(share * len(order))) for share in ladder]
     circuits = [frozenset(order[:n]) if grow is None else grow(n) for n in sizes]
     found = faithfulness(alone, circuits, order)
@@ -194,13 +196,13 @@ def areas(
 
 
 class Null(NamedTuple):
-    """Faithfulness of circuits of the same size drawn at random, and how often chance comes as near to 1."""
+    """Faithfulness of random circuits of the same size, and a p-value."""
 
     values: Float[Tensor, "draw"]
     low: float
     high: float
     at_least: float
-    """(1 + number of draws whose faithfulness is as near to 1) / (1 + draws): a p-value, never 0."""
+    """p-value: (1 + number of draws with faithfulness at least as near to 1) / (1 + draws); never 0."""
 
 
 def random_null(
@@ -212,9 +214,9 @@ def random_null(
     draws: int = 100,
     confidence: float = 0.95,
 ) -> Null:
-    """Draw circuits of this circuit's size evenly from all members. Cost: one score per draw, and three.
+    """Sample circuits of this circuit's size uniformly from all members. Cost: one score per draw, and three.
 
-    A draw counts as good where |1 - f| is no larger: a circuit that carries 1.8 of the behaviour is not faithful.
+    A draw counts where |1 - f| is no larger: a circuit with faithfulness 1.8 is not faithful.
     """
     ordered = list(members)
     drawn = [torch.randperm(len(ordered), generator=generator)[: len(circuit)].tolist() for _ in range(draws)]
@@ -226,5 +228,5 @@ def random_null(
 
 
 def _ordered(circuit: frozenset[Member]) -> list[Member]:
-    """In one order in every process: sets have none."""
+    """In an order that is the same in every process, which sets do not have."""
     return sorted(circuit, key=str)

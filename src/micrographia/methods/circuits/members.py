@@ -1,8 +1,8 @@
-"""What a circuit is made of, and how members are chosen by a score.
+"""The members of circuits (components or edges), and their selection by score: top n, threshold, greedy.
 
 A circuit is a set of members: Parts (a head or an MLP, at one position or at all) or Edges. Selection takes scores of
 all members and gives a set: the n largest, those above a threshold, or, for edges, greedily from the logits backward
-(Hanna et al. 2024: at each step the largest edge into what is already there).
+(Hanna et al. 2024: at each step the largest edge into the circuit so far).
 """
 
 import heapq
@@ -36,7 +36,7 @@ Member = TypeVar("Member", Part, Edge)
 
 
 def parts_of(model: Model, *, mlps: bool = True, n_pos: int | None = None) -> tuple[Part, ...]:
-    """Every head, and with `mlps` every MLP, in the order of a run; with `n_pos` each at each of so many positions."""
+    """Every head, and with `mlps` every MLP, in the order of a run; with `n_pos` each at each of `n_pos` positions."""
     nodes = []
     shape: ModelShape = model.shape
     for site in model.sites:
@@ -49,25 +49,25 @@ def parts_of(model: Model, *, mlps: bool = True, n_pos: int | None = None) -> tu
 
 
 def edge_scores(graph: Graph, values: Float[Tensor, "writer reader"]) -> dict[Edge, float]:
-    """Scores by edge, from a table as `EdgeAttribution.mean()` gives it."""
+    """Scores by edge, from a table such as `EdgeAttribution.mean()`."""
     rows = values.tolist()
     return {edge: rows[i][j] for edge, (i, j) in ((edge, graph.place(edge)) for edge in graph.edges)}
 
 
 def ranked(scores: Mapping[Member, float], *, signed: bool = False) -> list[Member]:
-    """Members by score, largest first: by absolute value, or `signed` (the most helpful first)."""
+    """Members by score, largest first: by absolute value, or by `signed` value."""
     return sorted(scores, key=lambda member: scores[member] if signed else abs(scores[member]), reverse=True)
 
 
 def top(scores: Mapping[Member, float], n: int, *, signed: bool = False) -> frozenset[Member]:
-    """The n members of largest score."""
+    """The n members with the largest scores."""
     if not 0 <= n <= len(scores):
         raise BadConfig(f"The top {n} of {len(scores)} members were asked for. Give a number between 0 and that.")
     return frozenset(ranked(scores, signed=signed)[:n])
 
 
 def above(scores: Mapping[Member, float], threshold: float, *, signed: bool = False) -> frozenset[Member]:
-    """The members whose score reaches the threshold."""
+    """The members whose score is at least the threshold."""
     return frozenset(member for member, x in scores.items() if (x if signed else abs(x)) >= threshold)
 
 
@@ -79,11 +79,11 @@ def greedy(graph: Graph, scores: Mapping[Edge, float], n: int) -> frozenset[Edge
 
 
 def greedy_order(graph: Graph, scores: Mapping[Edge, float]) -> list[Edge]:
-    """All edges, in the order in which a circuit grows from the logits backward: of the edges into readers that are
-    there, the one of largest absolute score comes next, and brings its writer's own readers.
+    """All edges, in the order in which a circuit grows from the logits backward: the next edge is the one with the
+    largest absolute score into a reader of the circuit so far, and it adds the readers of its writer.
 
-    Every prefix is connected to the logits. Under grouped-query attention a head brings its group's key and value
-    reader. Raises UserError where edges lack a score.
+    Every prefix is connected to the logits. Under grouped-query attention a head adds its group's key and value reader.
+    Raises UserError where edges lack a score.
     """
     if missing := [edge for edge in graph.edges if edge not in scores]:
         raise UserError(f"{len(missing)} edges have no score, such as {missing[0]}. Score all edges of the graph.")
@@ -111,10 +111,10 @@ def greedy_order(graph: Graph, scores: Mapping[Edge, float]) -> list[Edge]:
 
 
 def head(layer: int, index: int) -> Part:
-    """A head at all positions, for short."""
+    """Shorthand for a head at all positions."""
     return Part(Node(Site("z", layer), index))
 
 
 def mlp(layer: int) -> Part:
-    """An MLP at all positions, for short."""
+    """Shorthand for an MLP at all positions."""
     return Part(Node(Site("mlp_out", layer)))

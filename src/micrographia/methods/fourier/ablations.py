@@ -1,10 +1,10 @@
-"""What happens to the loss when the algorithm's parts are cut out of a network, beside cuts of equal size elsewhere.
+"""The loss with parts of the algorithm ablated from a network, with control ablations of equal size.
 
-Neurons act on the logits through W_L, whose rows of the key frequencies are read along 2 |K| neuron directions: keep
-these alone, take them out, and take out as many others. On the logits: keep or take out 2-D Fourier components, or one
-frequency's waves of a + b. Shapes and the *rest* are those of `replacements`; only the direct path through W_L is cut.
-Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 4.4; the random
-and the other-frequency controls are ours.
+Neurons act on the logits through W_L, which reads the key frequencies along 2 |K| neuron directions: keep only these,
+remove them, or remove as many others. On the logits: keep or remove 2-D Fourier components, or one frequency's waves of
+a + b. Shapes and the *rest* are those of `replacements`; only the direct path through W_L is ablated. Source: Nanda et
+al., "Progress measures for grokking via mechanistic interpretability" (2023), section 4.4; the random and the
+other-frequency controls are ours.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from micrographia.core.basis import fourier_basis, n_frequencies, rows_of_frequencies
 from micrographia.methods.fourier.excluded import excluded_logits
 from micrographia.methods.fourier.losses import Losses, losses
-from micrographia.methods.fourier.replacements import Row, Table
+from micrographia.methods.fourier.replacements import ReplacementTable, Row
 from micrographia.methods.fourier.spectra import neuron_logit_directions
 
 KEY_SPACE = "neurons on the key directions only"
@@ -46,12 +46,12 @@ def ablations(
     generator: Generator,
     draws: int = DRAWS,
 ) -> list[Row]:
-    """Losses with parts cut out. `generator` chooses the control subspaces, of which `draws` are averaged.
+    """Losses with parts ablated. `generator` draws the control subspaces, of which `draws` are averaged.
 
-    Rows whose part is missing are left out, and so are all that need a key frequency where `ks` is empty. A float64
-    copy of the neurons and a few of the logits; 2 n^3 m multiplications and some 10 + |K| losses.
+    Rows whose part is missing are omitted, and all that need a key frequency if `ks` is empty. A float64 copy of the
+    neurons and a few of the logits; 2 n^3 m multiplications and some 10 + |K| losses.
     """
-    table, keys = Table(logits, train), sorted(set(ks))
+    table, keys = ReplacementTable(logits, train), sorted(set(ks))
     rows = []
     if neurons is not None and W_L is not None:
         cut = NeuronCuts(table, neurons, W_L)
@@ -65,9 +65,9 @@ def ablations(
 
 
 class NeuronCuts:
-    """Rows that change the neurons on their direct path to the logits."""
+    """Rows that ablate the neurons on their direct path to the logits."""
 
-    def __init__(self, table: Table, neurons: Float[Tensor, "n n m"], W_L: Float[Tensor, "m n"]) -> None:
+    def __init__(self, table: ReplacementTable, neurons: Float[Tensor, "n n m"], W_L: Float[Tensor, "m n"]) -> None:
         self.table, self.neurons, self.W_L = table, neurons.double(), W_L.double()
         self.written = self.neurons @ self.W_L
 
@@ -79,7 +79,7 @@ class NeuronCuts:
             self.table.of_logits(
                 KEY_SPACE,
                 self.table.logits - self.written + through,
-                f"Neurons keep their part in the {rank} directions that W_L reads out at the key frequencies.",
+                f"Neurons keep their component in the {rank} directions that W_L reads out at the key frequencies.",
             ),
             self.table.of_logits(
                 NULL_SPACE,
@@ -89,10 +89,10 @@ class NeuronCuts:
         ]
 
     def control_rows(self, keys: list[int], generator: Generator, draws: int) -> list[Row]:
-        """As many random directions, and as many that W_L reads out at other frequencies.
+        """Controls of equal rank: random directions, and directions that W_L reads out at other frequencies.
 
-        The latter lie to 60-95 % in the key directions on trained networks (W_L is nearly of the key rows' rank, and
-        a weak row is mostly what neurons of the key frequencies add to it), so they are made orthogonal to these first.
+        In trained networks 60-95 % of the latter is inside the key directions (W_L has nearly the rank of the key rows,
+        and a weak row comes mostly from neurons of the key frequencies), so they are made orthogonal to these first.
         """
         space = self.space(keys)
         m, rank = space.shape
@@ -102,25 +102,27 @@ class NeuronCuts:
         if others:
             chosen = [_choose(others, len(keys), generator) for _ in range(draws)]
             spaces = [self.space(ks, beside=space) for ks in chosen]
-            what = f"the directions of {len(chosen[0])} other frequencies, as far as these are not key ones too"
+            what = f"the directions of {len(chosen[0])} other frequencies, orthogonal to the key directions"
             rows.append(self._mean_row(OTHER_SPACE, spaces, what))
         return rows
 
     def no_skip(self) -> Row:
-        """Only what the neurons write, with the mean over pairs of the rest: biases and the mean of what skips them."""
+        """Only the neurons' output, with the mean of the rest over pairs: biases and the mean of the skip
+        connection.
+        """
         rest = (self.table.logits - self.written).mean(dim=(0, 1))
-        says = "The logits are what the neurons write; of all that goes round them, its mean over the pairs is kept."
+        says = "The logits are the neurons' output; of everything that bypasses them, only the mean over pairs is kept."
         return self.table.of_logits(NO_SKIP, self.written + rest, says)
 
     def space(self, ks: Sequence[int], *, beside: Float[Tensor, "m taken"] | None = None) -> Float[Tensor, "m rank"]:
-        """An orthonormal basis of the directions that W_L reads out at these frequencies, less those `beside`."""
+        """An orthonormal basis of the directions that W_L reads out at these frequencies, orthogonal to `beside`."""
         directions = torch.cat([neuron_logit_directions(self.W_L, k) for k in ks], dim=1)
         if beside is not None:
             directions = directions - beside @ (beside.T @ directions)
         return _orthonormal(directions)
 
     def through(self, space: Float[Tensor, "m rank"]) -> Float[Tensor, "n n n"]:
-        """What the neurons write by their part in a subspace."""
+        """The neurons' output from their component in a subspace."""
         return (self.neurons @ space) @ (space.T @ self.W_L)
 
     def _mean_row(self, name: str, spaces: list[Tensor], what: str) -> Row:
@@ -147,7 +149,7 @@ def key_components(x: Float[Tensor, "n n *rest"], ks: Sequence[int]) -> Float[Te
     return (waves.T @ of_b).view(x.shape)
 
 
-def _component_rows(table: Table, keys: list[int]) -> list[Row]:
+def _component_rows(table: ReplacementTable, keys: list[int]) -> list[Row]:
     kept = key_components(table.logits, keys)
     mean = table.logits.mean(dim=(0, 1))
     of = f"the constant and the 2-D Fourier components of {len(keys)} frequencies"
@@ -161,14 +163,14 @@ def _component_rows(table: Table, keys: list[int]) -> list[Row]:
     ]
 
 
-def _without(table: Table, k: int) -> Row:
+def _without(table: ReplacementTable, k: int) -> Row:
     found = losses(excluded_logits(table.logits, [k]), table.train)
     says = f"The logits lose cos and sin(w(a+b)) of this frequency; the loss changes by {found.loss - table.own:+.3g}."
     return table.row(without(k), found, says)
 
 
 def _orthonormal(directions: Float[Tensor, "m d"]) -> Float[Tensor, "m rank"]:
-    """An orthonormal basis of the columns' span; dependent ones are dropped."""
+    """An orthonormal basis of the columns' span; dependent columns are dropped."""
     U, scale, _ = torch.linalg.svd(directions, full_matrices=False)
     return U[:, scale > 1e-10 * scale.max()]
 

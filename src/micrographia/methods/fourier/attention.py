@@ -1,8 +1,8 @@
-"""How the last position's attention depends on the two operands.
+"""The periodicity of the last position's attention in the two operands.
 
-A head's pattern is a softmax of scores that are sums of waves, so over pairs it is about
-0.5 + alpha (cos w_k a - cos w_k b) + beta (sin w_k a - sin w_k b) for one frequency k. Patterns are over the operands'
-tokens, both in the order of the left one (`Characters.left`): the score of a token does not know its place.
+A head's pattern is a softmax of scores that are sums of waves, so over pairs it is about 0.5 + alpha (cos w_k a - cos
+w_k b) + beta (sin w_k a - sin w_k b) for one frequency k. Patterns are over the operands' tokens, both in the order of
+the left one (`Characters.left`): the score of a token does not depend on its position.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 4.
 """
 
@@ -16,31 +16,31 @@ from micrographia.core.basis import fourier_basis, frequency_rows, n_frequencies
 
 
 class Periodicity(NamedTuple):
-    """For each head the frequency that fits its pattern best, the fit, and the share of variance that it explains."""
+    """For each head the best-fitting frequency, the fit, and the fraction of variance explained."""
 
     frequency: Int[Tensor, "head"]
     fve: Float[Tensor, "head"]
     alpha: Float[Tensor, "head"]
     beta: Float[Tensor, "head"]
     mean: Float[Tensor, "head"]
-    """The mean pattern, which the paper takes as 0.5."""
+    """The mean pattern; 0.5 in the paper."""
 
 
 def attention_periodicity(to_a: Float[Tensor, "n n head"]) -> Periodicity:
     """Least-squares fit of attention from "=" to a by mean + alpha (cos w_k a - cos w_k b) + beta (sin .. - sin ..).
 
     The waves are orthogonal, so the fit reads the Fourier coefficients of the difference of the two marginal means. The
-    constant is fitted too, so a little attention to "=" costs no variance. NaN shares, at frequency 1, for a constant
-    pattern. One pass; float64.
+    constant is fitted too, so a little attention to "=" costs no variance. NaN fractions, at frequency 1, for a
+    constant pattern. One pass; float64.
     Source: Nanda et al. (2023), section 4: 97.9 % to 99.1 % over the heads.
     """
     n, x = to_a.shape[0], to_a.double()
-    difference = x.mean(dim=1) - x.mean(dim=0)  # over a, less over b
+    difference = x.mean(dim=1) - x.mean(dim=0)  # over a, minus over b
     coefficients = fourier_basis(n).to(x.device) @ difference
     rows = [coefficients[frequency_rows(k, n)] for k in range(1, n_frequencies(n) + 1)]
     energy = torch.stack([row.square().sum(dim=0) for row in rows])
     best = energy.argmax(dim=0)
-    # Over the pairs a wave of a less that of b has the norm^2 2 n |f|^2 for a basis row f of norm 1.
+    # Over the pairs a wave of a minus that of b has norm^2 = 2 n |f|^2 for a basis row f of norm 1.
     fve = energy.gather(0, best[None])[0] * n / 2 / pair_energy(x)
     scale = torch.where(2 * (best + 1) == n, 1 / n, 2 / n) ** 0.5  # a basis row is this times a wave
     waves = torch.stack([torch.nn.functional.pad(row, (0, 0, 0, 2 - len(row))) for row in rows])
@@ -49,5 +49,5 @@ def attention_periodicity(to_a: Float[Tensor, "n n head"]) -> Periodicity:
 
 
 def mean_attention(pattern: Float[Tensor, "n n head key"]) -> Float[Tensor, "head key"]:
-    """Attention of the last position to a, b and "=" in the mean over pairs; to "=" published as 0.1 % to 0.4 %."""
+    """Mean attention of the last position to a, b and "=" over pairs; to "=" published as 0.1 % to 0.4 %."""
     return pattern.double().mean(dim=(0, 1))

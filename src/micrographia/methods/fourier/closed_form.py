@@ -1,8 +1,8 @@
-"""The trig algorithm read off a network and written down in closed form, for people and for machines.
+"""The trig algorithm of a network in closed form: frequencies, amplitudes, phases, as numbers and as sentences.
 
-`read_algorithm` gives frequencies, amplitudes and phases, `sentences` says them, `closed_form_logits` computes with
-them. Logits are `logits[a, b, c]`, neurons `neurons[a, b, m]` at the last position, W_L the direct map from neurons to
-logits with rows centred over c.
+`read_algorithm` fits frequencies, amplitudes and phases, `sentences` describes them, `closed_form_logits` computes the
+logits. Logits are `logits[a, b, c]`, neurons `neurons[a, b, m]` at the last position, W_L the direct map from neurons
+to logits with rows centred over c.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 3.1.
 """
 
@@ -19,7 +19,7 @@ from micrographia.methods.fourier.cubes import centred_energy
 from micrographia.methods.fourier.neurons import neuron_clusters
 
 PHASE_SHOWN = 0.5
-"""Degrees: a smaller phase is printed, and then run, as none."""
+"""Degrees: a smaller phase is printed, and computed, as 0."""
 
 
 class Wave(NamedTuple):
@@ -31,20 +31,20 @@ class Wave(NamedTuple):
     phase: float
     """Radians; 0 where the logits peak at the right answer."""
     share: float
-    """Of the row-centred logits' energy."""
+    """Fraction of the row-centred logits' energy."""
     through_neurons: float
-    """Share of the amplitude that the neurons write directly (the rest of it goes round them); NaN without neurons."""
+    """Fraction of the amplitude written directly by the neurons (the rest bypasses them); NaN without neurons."""
     own_neurons: int
-    """Neurons of which k explains more than 85 % of the variance; 0 without neurons."""
+    """Number of neurons with more than 85 % of their variance explained by k; 0 without neurons."""
 
 
 class Algorithm(NamedTuple):
-    """What a network of addition mod `n` computes, as far as cosines of its key frequencies tell it."""
+    """The part of a network for addition mod `n` that cosines of its key frequencies describe."""
 
     n: int
     waves: tuple[Wave, ...]
     share: float
-    """Of the row-centred logits' energy, in all the waves together."""
+    """Fraction of the row-centred logits' energy in all the waves together."""
     n_neurons: int
 
 
@@ -55,10 +55,10 @@ def read_algorithm(
     neurons: Float[Tensor, "n n m"] | None = None,
     W_L: Float[Tensor, "m n"] | None = None,
 ) -> Algorithm:
-    """Amplitude and phase of each key frequency's cube, and how many neurons carry it. Cost: `neuron_clusters`.
+    """Amplitude and phase of each key frequency's cube, and the number of its neurons. Cost: `neuron_clusters`.
 
     Least squares: the cubes cos and sin(w_k(a + b - c)) are orthogonal. The trig algorithm has no sine part; a network
-    that had one would peak beside the right answer, and its phase says so.
+    with one peaks beside the right answer, as its phase shows.
     """
     n = logits.shape[0]
     clusters = None if neurons is None else neuron_clusters(neurons)
@@ -84,7 +84,7 @@ def read_algorithm(
 
 
 def cube_height(k: int, n: int) -> float:
-    """The height of the cube cos(w_k(a + b - c)) that has norm 1 over n^3 entries; Nyquist's is all crests."""
+    """The amplitude of the cube cos(w_k(a + b - c)) with norm 1 over n^3 entries; at Nyquist all entries are +-1."""
     return math.sqrt((1 if 2 * k == n else 2) / n**3)
 
 
@@ -94,7 +94,7 @@ def closed_form_logits(algorithm: Algorithm) -> Float[Tensor, "n n n"]:
 
 
 def as_printed(algorithm: Algorithm) -> Algorithm:
-    """The algorithm with the digits that `sentences` prints: amplitudes to three digits, phases to a degree."""
+    """The algorithm rounded as `sentences` prints it: amplitudes to three digits, phases to a degree."""
     waves = [
         wave._replace(amplitude=float(f"{wave.amplitude:.3g}"), phase=math.radians(_degrees(wave)))
         for wave in algorithm.waves
@@ -105,27 +105,27 @@ def as_printed(algorithm: Algorithm) -> Algorithm:
 def sentences(algorithm: Algorithm, modulus_name: str) -> list[str]:
     """The algorithm in plain words, embedding to logits. a, b and c are in cyclic coordinates (`core.basis`).
 
-    `modulus_name`: what stands behind "mod", such as "113".
+    `modulus_name`: the text after "mod", such as "113".
     """
     if not algorithm.waves:
-        return ["No key frequency was found, so there is no algorithm of waves to write down."]
+        return ["No key frequency was found, so there is no closed form."]
     ks = ", ".join(str(wave.k) for wave in algorithm.waves)
     said = [
         f"Embedding: each number x becomes cos(w x) and sin(w x), with w = 2 pi k / {algorithm.n} for k = {ks}.",
         "Attention and neurons multiply these waves: cos(w a) cos(w b) - sin(w a) sin(w b) = cos(w(a+b)) and "
         "sin(w a) cos(w b) + cos(w a) sin(w b) = sin(w(a+b)).",
         "Read-out: cos(w(a+b)) cos(w c) + sin(w(a+b)) sin(w c) = cos(w(a+b-c)), which is largest where "
-        f"c = a + b mod {modulus_name}; several k together leave that one c alone on top.",
+        f"c = a + b mod {modulus_name}; several k together make this c the only maximum.",
         f"Closed form: logit(c) = {_formula(algorithm)}.",
         f"These {len(algorithm.waves)} terms hold {algorithm.share:.1%} of the logits' variance over c.",
     ]
     if algorithm.n_neurons:
         own = ", ".join(f"{wave.own_neurons} for k = {wave.k}" for wave in algorithm.waves)
-        said.insert(2, f"Of {algorithm.n_neurons} neurons, these each speak one frequency (above 85 %): {own}.")
+        said.insert(2, f"Of {algorithm.n_neurons} neurons, these respond to a single frequency (above 85 %): {own}.")
     through = [wave.through_neurons for wave in algorithm.waves if not math.isnan(wave.through_neurons)]
     if through:
         part = f"{min(through):.0%}" if len(through) == 1 else f"{min(through):.0%} to {max(through):.0%}"
-        said.append(f"The neurons write {part} of each term's amplitude themselves; the rest goes round them.")
+        said.append(f"The neurons write {part} of each term's amplitude directly; the rest bypasses them.")
     return said
 
 
@@ -140,7 +140,7 @@ def closed_form_table(algorithm: Algorithm) -> Float[Tensor, "n n"]:
 
 
 def _along(written: Float[Tensor, "waves"], cosine: float, sine: float) -> float:
-    """How much of the wave (cosine, sine) the neurons write: their part's share in its direction."""
+    """The fraction of the wave (cosine, sine) that the neurons write: the projection on its direction."""
     parts = [*written.tolist(), 0.0]
     norm = cosine**2 + sine**2
     return (parts[0] * cosine + parts[1] * sine) / norm if norm else math.nan

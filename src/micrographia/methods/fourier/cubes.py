@@ -1,8 +1,8 @@
-"""The cubes cos(w_k(a + b - c)), the logits that the trig algorithm writes: how much of a network's logits are they?
+"""The cubes cos(w_k(a + b - c)), the logits of the trig algorithm, and their fraction of a network's logits.
 
 The network adds a + b on the circle by trigonometric identities and reads out cos(w_k(a + b - c)), largest at the right
-c. As each cube depends on d = a + b - c only, n numbers (`core.basis.fold_difference`) say all that is asked here.
-Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), sections 3.1 and 4.2.
+c. Each cube depends on d = a + b - c only, so n numbers (`core.basis.fold_difference`) suffice. Source: Nanda et al.,
+"Progress measures for grokking via mechanistic interpretability" (2023), sections 3.1 and 4.2.
 """
 
 from collections.abc import Sequence
@@ -31,16 +31,16 @@ def cosine_coefficients(logits: Float[Tensor, "n n n"]) -> Float[Tensor, "n_freq
 
 
 def cosine_similarities(logits: Float[Tensor, "n n n"]) -> Float[Tensor, "n_frequencies"]:
-    """v_k / |Lc|, with Lc the logits less each pair's mean over c; NaN for logits that do not depend on c.
+    """v_k / |Lc|, with Lc the logits minus each pair's mean over c; NaN for logits that do not depend on c.
 
-    Raw logits would be dominated by that mean, to which softmax is blind.
-    Source: Chughtai et al., "A Toy Model of Universality" (2023), who take a frequency as present above 0.005.
+    Raw logits would be dominated by that mean, which softmax ignores.
+    Source: Chughtai et al., "A Toy Model of Universality" (2023), who count a frequency as present above 0.005.
     """
     return cosine_coefficients(logits) / centred_energy(logits) ** 0.5
 
 
 def logit_variance_explained(logits: Float[Tensor, "n n n"], ks: Sequence[int]) -> float:
-    """Share of the row-centred logits' energy in the cubes of `ks`: sum_k v_k^2 / |Lc|^2.
+    """Fraction of the row-centred logits' energy in the cubes of `ks`: sum_k v_k^2 / |Lc|^2.
 
     Source: Nanda et al. (2023), section 4.2 ("95 % of the variance").
     """
@@ -49,7 +49,7 @@ def logit_variance_explained(logits: Float[Tensor, "n n n"], ks: Sequence[int]) 
 
 
 def centred_energy(logits: Float[Tensor, "n n n"]) -> Float[Tensor, ""]:
-    """|Lc|^2: the sum of squares of the logits less each pair's mean over c; in float64."""
+    """|Lc|^2: the sum of squares of the logits minus each pair's mean over c; in float64."""
     return logits.double().var(dim=-1, correction=0).sum() * logits.shape[-1]
 
 
@@ -66,7 +66,7 @@ def cube_table(table: Float[Tensor, "n n"], ks: Sequence[int]) -> Float[Tensor, 
 
 
 def trig_loss(logits: Float[Tensor, "n n n"], ks: Sequence[int], train: Bool[Tensor, "n n"] | None = None) -> Losses:
-    """Losses when the logits are nothing but their cubes of `ks`: sum_k <L, C_k> C_k. One pass, then O(n^2).
+    """Losses of the logits projected on the cubes of `ks` only: sum_k <L, C_k> C_k. One pass, then O(n^2).
 
     Source: Nanda et al. (2023), section 4.2: replacing the logits by five cubes improves the loss.
     """
@@ -74,9 +74,9 @@ def trig_loss(logits: Float[Tensor, "n n n"], ks: Sequence[int], train: Bool[Ten
 
 
 def trig_ratio(x: Float[Tensor, "n n m"], ks: Sequence[int]) -> Float[Tensor, "m"]:
-    """Share of each column's variance over pairs along cos and sin(w_k(a + b)), k in `ks`: of logits or of neurons.
+    """Fraction of each column's variance over pairs along cos and sin(w_k(a + b)), k in `ks`: of logits or of neurons.
 
-    NaN for a column that does not vary. Published is the mean over columns.
+    NaN for a constant column. The published number is the mean over columns.
     Source: the ARENA grokking chapter, "trig ratio".
     """
     n = x.shape[0]

@@ -1,8 +1,8 @@
-"""Excluded loss: how bad are the logits when what given frequencies say is taken away?
+"""Excluded loss: the loss after removing given frequencies from the logits.
 
-*2d* takes away the part along cos and sin(w_k(a + b)) whatever its dependence on c, *3d* only the cubes
-cos(w_k(a + b - c)) themselves. Neither corrects the bias. Both subtract a table over s = a + b. The published figure is
-over the training pairs: a network that memorised does not need the frequencies there, one that cleaned up does.
+*2d* removes the part along cos and sin(w_k(a + b)) whatever its dependence on c, *3d* only the cubes cos(w_k(a + b -
+c)) themselves. Neither corrects the bias. Both subtract a table over s = a + b. The published figure is over the
+training pairs: there, a memorising network does not need the frequencies, but one after cleanup does.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 5.1; both forms
 are in its notebook.
 """
@@ -38,9 +38,9 @@ def excluded_loss(
 
 
 def excluded_logits(logits: Float[Tensor, "n n n"], ks: Sequence[int], *, form: Form = "2d") -> Float[Tensor, "n n n"]:
-    """The logits less what the frequencies `ks` say, in float64.
+    """The logits with the frequencies `ks` removed, in float64.
 
-    *2d*: plus the restricted logits before their bias correction it gives the logits again.
+    *2d*: the sum with the restricted logits before their bias correction is the original logits.
     """
     return logits.double() - unfold(_table(fold(logits), ks, form))
 

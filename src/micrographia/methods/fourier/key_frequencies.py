@@ -1,11 +1,11 @@
-"""Which frequencies does a network compute with? A rule with no hand-tuned threshold.
+"""The key frequencies of a network, by a rule without hand-tuned thresholds.
 
 A frequency is *present* when its cube in the logits exceeds the null of `presence` (family-wise error 1 % over all k)
-and removing it raises the loss on all pairs; where the split is known it must also be there on pairs never trained on,
-since memorised answers hold every frequency alike on the pairs that were. A present frequency is *key* when neurons of
-its own, those that vary with it more than with all else, outweigh everything else that writes its cube; an *overtone*
-when neurons of key frequencies do (ReLU makes 2k, 3k, 5k of every k; arithmetic alone does not decide); else *present*.
-Source: ours; the published rule beside it is `neurons.published_key_frequencies`. Shapes: `logits[a, b, c]`, c = a + b.
+and removing it raises the loss on all pairs; where the split is known it must also be present on held-out pairs, since
+memorised answers contain every frequency equally on training pairs. A present frequency is *key* when its own neurons,
+those with most of their variance at k, outweigh everything else that writes its cube; an *overtone* when neurons of key
+frequencies do (ReLU makes 2k, 3k, 5k of every k; arithmetic alone does not decide); else *present*. Source: ours; the
+published rule beside it is `neurons.published_key_frequencies`. Shapes: `logits[a, b, c]`, c = a + b.
 """
 
 import math
@@ -30,31 +30,31 @@ class Frequency(NamedTuple):
 
     k: int
     energy: float
-    """Share of the row-centred logits' energy in the cube cos(w_k(a + b - c))."""
+    """Fraction of the row-centred logits' energy in the cube cos(w_k(a + b - c))."""
     coefficient: float
     """v_k: scalar product of the logits with that cube at norm 1; positive where it points to the right answer."""
     p_value: float
-    """Adjusted for the family of all frequencies (Holm)."""
+    """p-value, adjusted for the family of all frequencies (Holm)."""
     loss_change: float
-    """What removing the cube, L - v_k C_k, does to the mean loss on all pairs; in nats."""
+    """The change of the mean loss on all pairs when the cube is removed, L - v_k C_k; in nats."""
     own_neurons: int | None
-    """How many neurons owe more than half of their variance to k."""
+    """The number of neurons with more than half of their variance at k."""
     own_share: float | None
-    """What these write into v_k directly, of the sum of all contributions' sizes: 1 when nothing else touches it."""
+    """Their direct contribution to v_k, as a fraction of the sum of all contributions' sizes: 1 without any other."""
     carried_by: int | None
-    """The frequency whose neurons write most into v_k; None where mixed neurons or what goes round them write more."""
+    """The frequency whose neurons contribute most to v_k; None where mixed neurons or other paths contribute more."""
     kind: Kind
 
 
 class FrequencyTests(NamedTuple):
-    """What the rule knows of every frequency; row k - 1 is frequency k."""
+    """The tests of every frequency; row k - 1 is frequency k."""
 
     coefficient: Float[Tensor, "n_frequencies"]
     energy: Float[Tensor, "n_frequencies"]
     p_value: Float[Tensor, "n_frequencies"]
     loss_change: Float[Tensor, "n_frequencies"]
     held_out: Float[Tensor, "n_frequencies"]
-    """v_k over the held-out pairs alone; NaN where the split is unknown."""
+    """v_k over the held-out pairs only; NaN where the split is unknown."""
     present: Bool[Tensor, "n_frequencies"]
 
 
@@ -66,7 +66,7 @@ def find_frequencies(
     held_out: Bool[Tensor, "n n"] | None = None,
     family_wise_error: float = FAMILY_WISE_ERROR,
 ) -> tuple[Frequency, ...]:
-    """The present frequencies in rising order, each with the evidence for it and its kind.
+    """The present frequencies in ascending order, each with its evidence and its kind.
 
     `neurons` at the last position, of all layers side by side; `W_L` is their direct map to the logits (with a final
     norm, give the neurons divided by its scale). `held_out` marks pairs never trained on. Cost: `frequency_tests` and
@@ -95,8 +95,8 @@ def frequency_tests(
 ) -> FrequencyTests:
     """Energy, p-value and loss change of every frequency, and whether it is present.
 
-    A split without a held-out pair says nothing, and counts as unknown. A few float64 copies of the logits; 2 n^4
-    multiplications for all the losses together.
+    A split without held-out pairs counts as unknown. A few float64 copies of the logits; 2 n^4 multiplications for all
+    the losses together.
     """
     if not logits.isfinite().all():
         raise UserError("Frequencies of logits were asked for; some are NaN or infinite. Take an earlier checkpoint.")
@@ -104,13 +104,13 @@ def frequency_tests(
     cells = cube_cells(logits)
     v = cells.cosine
     energy = (whole - whole.mean(dim=-1, keepdim=True)).square().sum()
-    rounding = torch.finfo(logits.dtype).eps * whole.norm().item()  # more than any rounding of these logits puts there
+    rounding = torch.finfo(logits.dtype).eps * whole.norm().item()  # an upper bound of the rounding of these logits
     p = stepped_down(cells, floor=rounding / n**1.5, family_wise_error=family_wise_error)
     change = losses_without(logits, v) - losses_without(logits, torch.zeros_like(v[:1]))
     unseen = torch.full_like(v, torch.nan)
     if held_out is not None and held_out.any():
         unseen = cube_cells(logits, held_out).cosine
-    # v above the rounding of all logits together, however they conspire: noise-free formulas are analysed too
+    # v above the worst-case rounding of all logits together: noise-free formulas are analysed too
     present = (p < family_wise_error) & (change > 0) & ~(unseen <= 0) & (v.abs() > rounding)
     return FrequencyTests(v, v.square() / energy, p, change, unseen, present)
 
@@ -145,9 +145,9 @@ def losses_without(
 
 
 def majority_frequency(neurons: Float[Tensor, "n n m"]) -> Int[Tensor, "m"]:
-    """The frequency to which a neuron owes more than half of its variance over pairs; 0 where there is none.
+    """The frequency with more than half of a neuron's variance over pairs; 0 where there is none.
 
-    The published rule takes the largest share, however small. In a network that only memorised every neuron has one.
+    The published rule takes the largest fraction, however small; a memorising network then has one for every neuron.
     """
     clusters = neuron_clusters(neurons)
     return torch.where(clusters.fve > 0.5, clusters.frequency, 0)
@@ -156,10 +156,10 @@ def majority_frequency(neurons: Float[Tensor, "n n m"]) -> Int[Tensor, "m"]:
 def cluster_contributions(
     neurons: Float[Tensor, "n n m"], W_L: Float[Tensor, "m n"], frequency: Int[Tensor, "m"]
 ) -> Float[Tensor, "n_frequencies clusters"]:
-    """What the neurons of each `frequency` (column; 0 is no frequency) write directly into v_k (row k - 1); float64.
+    """The direct contribution to v_k (row k - 1) of the neurons of each `frequency` (column; 0: none); float64.
 
-    <h_j(a, b) W_L[j, c], C_k> summed over the neurons j of a cluster. With what goes round the neurons it sums to v_k.
-    One pass over the neurons, then 4 n^2 m multiplications.
+    <h_j(a, b) W_L[j, c], C_k> summed over the neurons j of a cluster. Together with the paths that bypass the neurons
+    it sums to v_k. One pass over the neurons, then 4 n^2 m multiplications.
     """
     n = neurons.shape[0]
     basis = fourier_basis(n).to(neurons.device)
@@ -178,7 +178,7 @@ def _frequency(tests: FrequencyTests, k: int) -> Frequency:
 
 
 def _carried(found: Frequency, shares: Tensor, frequency: Tensor, keys: list[int]) -> Frequency:
-    """The same frequency with what is known of the neurons that carry it. `shares[f]`: what those of f write."""
+    """The same frequency with the fields on its neurons. `shares[f]`: the contribution of the neurons of f."""
     others = shares[[k for k in keys if k != found.k]].sum().item()
     kind: Kind = "key" if found.k in keys else "overtone" if others > 0.5 else "present"
     largest = int(shares.argmax())

@@ -1,8 +1,8 @@
 """Cross-entropy and accuracy over all pairs, in float64.
 
-Logits are `logits[a, b, c]` of addition mod n, as `core.basis.to_cyclic` gives them, `train[a, b]` says which pairs the
-network saw. Logits that depend on s = a + b only are a table (n, n), rows s, columns c; then n rows are scored instead
-of n^2, each weighed by its number of pairs.
+Logits are `logits[a, b, c]` of addition mod n, as `core.basis.to_cyclic` gives them, `train[a, b]` is True at training
+pairs. Logits that depend on s = a + b only are a table (n, n), rows s, columns c; then n rows are scored instead of
+n^2, each weighted by its number of pairs.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 5: losses over
 the n residues, without the column of "=".
 """
@@ -18,7 +18,7 @@ from micrographia.core.basis import fold
 
 
 class Losses(NamedTuple):
-    """Mean cross-entropy in nats and share of right answers, over all pairs, those in training and the others.
+    """Mean cross-entropy in nats and accuracy, over all pairs, training pairs and held-out pairs.
 
     NaN where there is no such pair, or where the split is unknown.
     """
@@ -48,7 +48,7 @@ def table_losses(table: Float[Tensor, "n n"], train: Bool[Tensor, "n n"] | None 
 
 
 def pairs_per_sum(mask: Bool[Tensor, "n n"]) -> Int[Tensor, "n"]:
-    """How many of the chosen pairs have (a + b) mod n = s, for each s."""
+    """The number of selected pairs with (a + b) mod n = s, for each s."""
     return (fold(mask) * mask.shape[0]).round().long()
 
 

@@ -1,8 +1,8 @@
-"""Which frequency each neuron speaks, and how much of it that explains.
+"""The frequency of each neuron, and the fraction of its variance that the frequency explains.
 
 A neuron of the trig algorithm is a polynomial of degree two in the waves of one frequency: of its 2-D Fourier
-components, those of {1, cos w_k a, sin w_k a} x {1, cos w_k b, sin w_k b} other than 1 x 1, eight in all, hold the
-variance over pairs (three at Nyquist's frequency). Neurons are `neurons[a, b, m]` at the last position.
+components, the eight of {1, cos w_k a, sin w_k a} x {1, cos w_k b, sin w_k b} other than 1 x 1 have all the variance
+over pairs (three at the Nyquist frequency). Neurons are `neurons[a, b, m]` at the last position.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 4.3, and the
 notebook's neuron clusters.
 """
@@ -16,11 +16,11 @@ from torch import Tensor
 from micrographia.core.basis import fold, fourier_basis, frequency_rows, n_frequencies, pair_energy
 
 CLUSTERED = 0.85
-"""A neuron belongs to its frequency's cluster above this share of variance (Nanda et al. 2023, section 4.3)."""
+"""A neuron belongs to its frequency's cluster above this fraction of variance (Nanda et al. 2023, section 4.3)."""
 
 
 class FrequencyShares(NamedTuple):
-    """Share of each neuron's variance by frequency k = 1 .. n // 2 (column k - 1). NaN for a constant neuron."""
+    """Fractions of each neuron's variance by frequency k = 1 .. n // 2 (column k - 1). NaN for a constant neuron."""
 
     all: Float[Tensor, "m n_frequencies"]
     """In the eight components: the published fraction of variance explained (FVE)."""
@@ -31,21 +31,21 @@ class FrequencyShares(NamedTuple):
 def frequency_shares(neurons: Float[Tensor, "n n m"]) -> FrequencyShares:
     """FVE of every neuron at every frequency, by one 2-D transform of which only the needed components are formed.
 
-    2 n^3 m multiplications in the neurons' own precision; one copy of the neurons. The released code takes a loop over
-    neurons and frequencies for the same numbers, and leaves the highest frequency out.
+    2 n^3 m multiplications in the neurons' own precision; one copy of the neurons. The released code loops over neurons
+    and frequencies for the same numbers, and omits the highest frequency.
     """
     n = neurons.shape[0]
     basis = fourier_basis(n).to(neurons)
     of_a = (basis @ neurons.flatten(1)).view(n, n, -1)  # row of a, then b, then neuron
-    linear_a = _by_frequency((basis[0] @ of_a).double().square(), n)  # waves of a alone
-    linear_b = _by_frequency((basis @ of_a[0]).double().square(), n)  # waves of b alone
+    linear_a = _by_frequency((basis[0] @ of_a).double().square(), n)  # waves of a only
+    linear_b = _by_frequency((basis @ of_a[0]).double().square(), n)  # waves of b only
     quadratic = torch.stack([_own_products(of_a, basis, k) for k in range(1, n_frequencies(n) + 1)])
     total = pair_energy(neurons)
     return FrequencyShares(((linear_a + linear_b + quadratic) / total).T, (quadratic / total).T)
 
 
 class NeuronClusters(NamedTuple):
-    """Each neuron's frequency, 0 for a dead one, and how well it explains the neuron, NaN for a dead one."""
+    """Each neuron's frequency (0 for a dead neuron) and its fraction of variance explained (NaN for a dead one)."""
 
     frequency: Int[Tensor, "m"]
     fve: Float[Tensor, "m"]
@@ -70,20 +70,20 @@ def neuron_clusters(neurons: Float[Tensor, "n n m"]) -> NeuronClusters:
 def published_key_frequencies(clusters: NeuronClusters) -> list[int]:
     """The published rule: every frequency that is the dominant one of any neuron, with no threshold.
 
-    On networks that have not converged it names frequencies of stray neurons too. Dead neurons do not vote here.
+    On networks that have not converged it includes frequencies of single stray neurons. Dead neurons are ignored here.
     """
     return [k for k in clusters.frequency.unique().tolist() if k > 0]
 
 
 class WaveShares(NamedTuple):
-    """Shares of a direction's variance over pairs along cos(w_k(a + b)) and sin(w_k(a + b)); 0 for Nyquist's sine."""
+    """Fractions of a direction's variance over pairs along cos and sin(w_k(a + b)); 0 for the sine at Nyquist."""
 
     cosine: float
     sine: float
 
 
 def fve_of_direction(u: Float[Tensor, "n n"], k: int) -> WaveShares:
-    """How much of a direction's values over pairs (neurons @ u_k) is one wave of a + b; NaN for a constant one.
+    """Fraction of the variance over pairs of a direction (neurons @ u_k) in one wave of a + b; NaN for a constant.
 
     Source: Nanda et al. (2023), section 4.2: u_k and v_k of W_L, 93.2 % to 98.2 %.
     """

@@ -1,12 +1,13 @@
-"""Does a frequency's cube cos(w_k(a + b - c)) stand out of a network's logits? A null taken from the logits themselves.
+"""Tests whether a frequency's cube cos(w_k(a + b - c)) is present in a network's logits, with an empirical null.
 
-Independent noise is no null: with n^3 logits a cosine similarity of 0.003 passes it. So each cube is held against cubes
-of the same network that the trig algorithm leaves empty. Two nulls, each too weak alone:
+Independent noise is not a valid null: with n^3 logits a cosine similarity of 0.003 is significant. So each cube is
+compared with cubes of the same network that the trig algorithm does not use. Two nulls, each too weak alone:
 *signs*: sin(w_k(a + b - c)) and both waves of w_k(+-a +-b - c) with other signs, seven cubes with the same three
-frequencies. Under any noise whose spectrum has no preferred direction all eight are alike, so that v / rms follows
-Student's t of 7 degrees of freedom. A circuit still forming fills the other signs too (each neuron makes all of them).
-*sines*: only the sines, of all frequencies together, which stay empty while circuits form. They differ in scale, so it
-is regressed on what surrounds them. Both are ours; the sine as a null follows from Nanda et al. (2023), section 3.1.
+frequencies. Under noise whose spectrum has no preferred direction all eight have the same distribution, so v / rms
+follows Student's t with 7 degrees of freedom. A circuit that is still forming has the other signs too (each neuron
+makes all of them). *sines*: only the sines, of all frequencies together, which stay empty while circuits form. Their
+scales differ, so the scale is regressed on neighbouring coefficients. Both are ours; the sine as a null follows from
+Nanda et al. (2023), section 3.1.
 """
 
 import math
@@ -20,22 +21,22 @@ from torch import Tensor
 
 from micrographia.core.basis import n_frequencies
 
-# The regression of the sines' scale: log scale = constant + slope * log of what surrounds a sine. These are points of
-# an average, not thresholds: all are weighed by how well they predict the sines. A slope of 1 on the other signs is
-# noise without direction; slopes above 1 on the wrong sums are smooth noise, its spectrum falling in a, b and c alike.
+# The regression of the sines' scale: log scale = constant + slope * log of a sine's surroundings. These are points of
+# an average, not thresholds: all are weighted by how well they predict the sines. A slope of 1 on the other signs is
+# isotropic noise; slopes above 1 on the wrong sums are smooth noise, with a spectrum that falls in a, b and c.
 SLOPES_ON_SIGNS = (0.0, 0.5, 1.0)
 SLOPES_ON_SUMS = (0.5, 1.0, 1.5, 2.0, 3.0)
 DEGREES_OF_FREEDOM = (2.0, 3.0, 6.0, 50.0)
 LOG_SCALES = np.linspace(-4, 5, 46)  # about the median sine
 
-TINY = 1e-150  # its square is a number still
-"""Instead of 0 under a logarithm or a fraction bar."""
+TINY = 1e-150  # its square does not underflow
+"""Replaces 0 in logarithms and denominators."""
 
 
 class CubeCells(NamedTuple):
-    """Scalar products of the logits with cubes of norm 1, and the size of cubes beside them; row k - 1 is frequency k.
+    """Scalar products of the logits with cubes of norm 1, and sizes of neighbouring cubes; row k - 1 is frequency k.
 
-    At Nyquist's frequency (even n) sine and other signs do not exist: NaN.
+    At the Nyquist frequency (even n) sine and other signs do not exist: NaN.
     """
 
     cosine: Float[Tensor, "n_frequencies"]
@@ -48,9 +49,9 @@ class CubeCells(NamedTuple):
 
 
 def cube_cells(logits: Float[Tensor, "n n n"], pairs: Bool[Tensor, "n n"] | None = None) -> CubeCells:
-    """The cubes of every frequency and what surrounds them, over all pairs or over the chosen ones.
+    """The cubes of every frequency and their surroundings, over all pairs or over the selected ones.
 
-    Blind to each pair's mean over c. One transform over c and 2 n^3 complex multiplications; float64.
+    Independent of each pair's mean over c. One transform over c and 2 n^3 complex multiplications; float64.
     """
     n = logits.shape[0]
     over_c = torch.fft.rfft(logits.double(), dim=-1)[..., 1:]  # [a, b, k - 1]
@@ -75,12 +76,12 @@ def cube_cells(logits: Float[Tensor, "n n n"], pairs: Bool[Tensor, "n n"] | None
 
 
 def stepped_down(cells: CubeCells, *, floor: float, family_wise_error: float) -> Float[Tensor, "n_frequencies"]:
-    """Adjusted p-values of each cube; below the error it stands out. The least that each frequency got in any step.
+    """Adjusted p-values of each cube, significant below the error: the smallest of each frequency over the steps.
 
-    A frequency that stands out no longer speaks for the null: the sines of a circuit's own frequencies are larger than
-    those of the empty ones, so they hide weaker members of it. So the null is taken again from the sines of the others,
-    until no frequency is added. Without any that stands out there is one step, so a network of noise alone is judged
-    as before. Source: the step-down idea is Holm's (1979); its use on the null's own sample is ours.
+    A significant frequency is removed from the null: the sines of a circuit's frequencies are larger than those of
+    empty ones, so they would hide weaker frequencies of it. The null is then recomputed from the sines of the others,
+    until no frequency is added. Without a significant one there is a single step, so pure noise is judged as before.
+    Source: the step-down idea is Holm's (1979); its use on the null's own sample is ours.
     """
     least = torch.ones_like(cells.cosine)
     silent = torch.ones_like(cells.cosine, dtype=torch.bool)
@@ -93,7 +94,7 @@ def stepped_down(cells: CubeCells, *, floor: float, family_wise_error: float) ->
 
 
 FEWEST_SINES = 3
-"""A scale, a slope and a tail cannot be told from fewer."""
+"""A scale, a slope and a tail cannot be estimated from fewer."""
 
 
 def p_values(
@@ -101,15 +102,15 @@ def p_values(
 ) -> Float[Tensor, "n_frequencies"]:
     """Two-sided p-value of each cube under both nulls: the harmonic mean of the two, not yet adjusted for the family.
 
-    `floor`: the rounding error of a coefficient; what is smaller is nobody's, and has p = 1. `null`: the frequencies
-    whose sines speak for the null of sines, by default all.
+    `floor`: the rounding error of a coefficient; anything smaller has p = 1. `null`: the frequencies whose sines form
+    the null of sines, by default all.
     Source: Wilson, "The harmonic mean p-value for combining dependent tests" (2019).
     """
     v, sine, signs, sums = (x.abs().cpu().numpy() for x in cells)
     paired = ~np.isnan(sine)
     if not paired.any():
         return torch.ones_like(cells.cosine)
-    # Nyquist's frequency has no other signs: they are taken to be as large, beside its wrong sums, as the worst of all.
+    # The Nyquist frequency has no other signs: they are set, relative to its wrong sums, to the largest of all.
     signs, sums, sine = (np.maximum(x, max(floor, TINY)) for x in (signs, sums, sine))
     signs[~paired] = sums[~paired] * (signs[paired] / sums[paired]).max()
     by_signs = np.ones_like(v)
@@ -123,11 +124,11 @@ def p_values(
 def sine_p_values(
     v: np.ndarray, sine: np.ndarray, paired: np.ndarray, signs: np.ndarray, sums: np.ndarray
 ) -> np.ndarray:
-    """P(|sine| > |v_k|) as the sines themselves predict it, frequency by frequency.
+    """P(|sine| > |v_k|) of each frequency, as predicted from the sines.
 
     Sines are modelled as Student's t with a scale e^constant * surroundings^slope; the tail probability is averaged
-    over constant, slope, kind of surroundings and degrees of freedom, each weighed by its likelihood (flat priors), so
-    that few sines, or unruly ones, make the test careful. `paired` says which frequencies the sines belong to.
+    over constant, slope, kind of surroundings and degrees of freedom, each weighted by its likelihood (flat priors), so
+    that the test is conservative with few or irregular sines. `paired` gives the frequencies of the sines.
     """
     shapes = [slope * np.log(signs) for slope in SLOPES_ON_SIGNS] + [slope * np.log(sums) for slope in SLOPES_ON_SUMS]
     shape = np.array(shapes)  # (model, k)
@@ -142,7 +143,7 @@ def sine_p_values(
 
 
 def family_wise(p: Float[Tensor, "tests"]) -> Float[Tensor, "tests"]:
-    """p-values adjusted so that one below e is a mistake anywhere in the family with probability e at most.
+    """p-values adjusted for the family-wise error: the probability of any value below e under the null is at most e.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure" (1979).
     """
@@ -153,7 +154,7 @@ def family_wise(p: Float[Tensor, "tests"]) -> Float[Tensor, "tests"]:
 
 
 def _signs(forth: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Waves of a and of b that, with e^(-i w c), make the answer's cube first and then the other signs."""
+    """Waves of a and of b that, with e^(-i w c), form the answer's cube and then those of the other signs."""
     back = forth.conj()
     return [(forth, forth), (back, back), (forth, back), (back, forth)]
 

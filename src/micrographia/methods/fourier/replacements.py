@@ -1,8 +1,8 @@
-"""The loss of a network with neurons, attention, logits, or all of it, replaced by formulas; and the table's lines.
+"""The loss of a network with its neurons, attention or logits, or all of it, replaced by formulas.
 
 Logits are `logits[a, b, c]`, neurons `neurons[a, b, m]` at the last position, W_L the direct map from neurons to logits
-with rows centred over c. What the row-centred logits hold beside `neurons @ W_L` is the *rest*: when neurons change it
-stays as it is, also where later layers or norms would read the change.
+with rows centred over c. The row-centred logits minus `neurons @ W_L` are the *rest*, which is kept fixed when neurons
+change, even where later layers or norms would read the change.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 4.4.
 """
 
@@ -38,7 +38,7 @@ Pattern = Float[Tensor, "n n head key"]
 
 
 class Row(NamedTuple):
-    """One line of a table: the network with one thing changed. Losses in nats; NaN where the split is unknown."""
+    """One row of the table: the network with one change. Losses in nats; NaN where the split is unknown."""
 
     name: str
     loss: float
@@ -46,7 +46,7 @@ class Row(NamedTuple):
     train_loss: float
     test_loss: float
     ratio: float
-    """Loss on all pairs over the network's own."""
+    """Loss on all pairs divided by the original network's."""
     says: str
 
 
@@ -60,14 +60,14 @@ def replacements(
     pattern: Float[Tensor, "n n head key"] | None = None,
     logits_given_pattern: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Row]:
-    """Losses with a part of the network replaced by its formula, the network itself first.
+    """Losses with a part of the network replaced by its formula; the original network comes first.
 
     `pattern[a, b, head]` is the last position's attention to a, b and "="; `logits_given_pattern` runs the network with
-    another such pattern, (n, n, head, 3) -> (n, n, n). Rows whose part is missing are left out; so are all that need a
-    key frequency where `ks` is empty. A few float64 copies of logits and neurons; three forwards for attention.
+    another such pattern, (n, n, head, 3) -> (n, n, n). Rows whose part is missing are omitted, and all that need a key
+    frequency if `ks` is empty. A few float64 copies of logits and neurons; three forwards for attention.
     Source: Nanda et al. (2023), section 4.4; the null row is ours.
     """
-    table = Table(logits, train)
+    table = ReplacementTable(logits, train)
     rows = [table.network]
     if neurons is not None and W_L is not None and ks:
         rows += _neuron_rows(table, ks, neurons, W_L)
@@ -78,8 +78,8 @@ def replacements(
     return rows
 
 
-class Table:
-    """The network's logits and loss, and the rows that are held against them."""
+class ReplacementTable:
+    """The network's logits and loss, and rows that are compared with them."""
 
     def __init__(self, logits: Float[Tensor, "n n n"], train: Bool[Tensor, "n n"] | None) -> None:
         self.logits, self.train = logits.double(), train
@@ -95,16 +95,16 @@ class Table:
         return self.row(name, losses(logits, self.train), says)
 
     def of_table(self, name: str, table: Float[Tensor, "n n"], says: str) -> Row:
-        """For logits that depend on a + b and c alone."""
+        """A row of logits that depend on a + b and c only."""
         return self.row(name, table_losses(table, self.train), says)
 
 
 def polynomials(
     neurons: Float[Tensor, "n n m"], frequency: Int[Tensor, "m"]
 ) -> list[tuple[int, Int[Tensor, "own"], Float[Tensor, "waves waves own"]]]:
-    """For each frequency k the neurons that are given it, and their coefficients on {1, cos w_k, sin w_k} of a x of b.
+    """For each frequency k its neurons, and their coefficients on {1, cos w_k, sin w_k} of a x of b.
 
-    Least squares, in the rows `waves_with_constant(k, n)`; 0 gives a neuron no frequency. O(n^2 m); float64.
+    Least squares, in the rows `waves_with_constant(k, n)`; 0 means no frequency. O(n^2 m); float64.
     Source: Nanda et al. (2023), section 4.3: neurons are polynomials of degree two in one frequency's waves.
     """
     found = []
@@ -125,7 +125,7 @@ def waves_with_constant(k: int, n: int) -> Float[Tensor, "waves n"]:
 
 
 def _neuron_rows(
-    table: Table, ks: Sequence[int], neurons: Float[Tensor, "n n m"], W_L: Float[Tensor, "m n"]
+    table: ReplacementTable, ks: Sequence[int], neurons: Float[Tensor, "n n m"], W_L: Float[Tensor, "m n"]
 ) -> list[Row]:
     clusters = neuron_clusters(neurons)
     replaced = clusters.clustered.nonzero()[:, 0]
@@ -133,17 +133,17 @@ def _neuron_rows(
     own = torch.where(clusters.clustered, clusters.frequency, 0)
     other = torch.where(clusters.clustered, _other_frequency(clusters, ks, table.logits.shape[0]), 0)
     count = f"{len(replaced)} of {neurons.shape[2]} neurons (those above 85 %)"
-    one = " (there is one key frequency alone: its neighbour)" if len(set(ks)) == 1 else ""
+    one = " (with a single key frequency: its neighbour)" if len(set(ks)) == 1 else ""
     return [
         table.of_logits(
             POLYNOMIALS,
             kept + _polynomial_logits(neurons, W_L, own),
-            f"{count} become their best polynomial of degree two in their frequency's waves of a and b.",
+            f"{count} are replaced by their best polynomial of degree two in their frequency's waves of a and b.",
         ),
         table.of_logits(
             OTHER_POLYNOMIALS,
             kept + _polynomial_logits(neurons, W_L, other),
-            f"A null: {count} become their best polynomial in another key frequency's waves{one}.",
+            f"A null: {count} are replaced by their best polynomial in another key frequency's waves{one}.",
         ),
     ]
 
@@ -151,7 +151,7 @@ def _neuron_rows(
 def _polynomial_logits(
     neurons: Float[Tensor, "n n m"], W_L: Float[Tensor, "m n"], frequency: Int[Tensor, "m"]
 ) -> Float[Tensor, "n n n"]:
-    """What the polynomials write: coefficients go through W_L before they are spread over the pairs."""
+    """The logits of the polynomials: coefficients are multiplied by W_L before they are expanded over the pairs."""
     n = neurons.shape[0]
     written = torch.zeros(n, n, n, dtype=torch.float64, device=neurons.device)
     for k, own, coefficients in polynomials(neurons, frequency):
@@ -162,7 +162,7 @@ def _polynomial_logits(
 
 
 def _other_frequency(clusters: NeuronClusters, ks: Sequence[int], n: int) -> Int[Tensor, "m"]:
-    """The next key frequency after a neuron's own; with one key frequency alone, a neuron of it gets the neighbour."""
+    """The next key frequency after a neuron's own; with a single key frequency, its neighbour."""
     keys = sorted(set(ks))
     following = {k: keys[(i + 1) % len(keys)] for i, k in enumerate(keys)}
     if len(keys) == 1:
@@ -171,21 +171,21 @@ def _other_frequency(clusters: NeuronClusters, ks: Sequence[int], n: int) -> Int
 
 
 def _attention_rows(
-    table: Table, ks: Sequence[int], pattern: Pattern, logits_given_pattern: Callable[[Tensor], Tensor]
+    table: ReplacementTable, ks: Sequence[int], pattern: Pattern, logits_given_pattern: Callable[[Tensor], Tensor]
 ) -> list[Row]:
     wave = 'To a: mean + alpha (cos w a - cos w b) + beta (sin w a - sin w b), {}; to "=": as it was; to b: the rest.'
     changes = [(FITTED_ATTENTION, fitted_pattern(pattern), wave.format("one w a head"))]
     if ks:
         changes += [(KEY_ATTENTION, key_pattern(pattern, ks), wave.format("summed over the key frequencies' w"))]
     changes += [
-        (UNIFORM_ATTENTION, uniform_pattern(pattern), 'Each head attends to a and b alike; to "=" as it was.'),
-        (NO_ATTENTION, torch.zeros_like(pattern), "Attention moves nothing, so the answer knows neither a nor b."),
+        (UNIFORM_ATTENTION, uniform_pattern(pattern), 'Each head attends equally to a and b; to "=" as it was.'),
+        (NO_ATTENTION, torch.zeros_like(pattern), "Attention is zero, so the answer depends on neither a nor b."),
     ]
     return [table.of_logits(name, logits_given_pattern(changed), says) for name, changed, says in changes]
 
 
 def fitted_pattern(pattern: Pattern) -> Pattern:
-    """Each head's attention to a as the wave that fits it best, to "=" as it was, to b what is left of 1.
+    """Each head's attention to a as its best-fitting wave, to "=" as it was, to b the remainder to 1.
 
     Source: Nanda et al. (2023), sections 4.3 and 4.4; `attention_periodicity` makes the fit.
     """
@@ -197,7 +197,7 @@ def fitted_pattern(pattern: Pattern) -> Pattern:
 def key_pattern(pattern: Pattern, ks: Sequence[int]) -> Pattern:
     """As `fitted_pattern`, but with a wave of each key frequency in each head.
 
-    Ours: heads of networks that have not converged mix frequencies, and one wave each is then too few.
+    Ours: heads of networks that have not converged mix frequencies, so one wave per head is not enough.
     """
     n, to_a = pattern.shape[0], pattern[..., 0].double()
     waves = fourier_basis(n)[rows_of_frequencies(ks, n)]
@@ -205,18 +205,18 @@ def key_pattern(pattern: Pattern, ks: Sequence[int]) -> Pattern:
 
 
 def _operands_alike(pattern: Pattern, wave: Float[Tensor, "n head"]) -> Pattern:
-    """To a: the mean, plus the wave at a, less the wave at b."""
+    """To a: the mean, plus the wave at a, minus the wave at b."""
     to_a = (pattern[..., 0].double().mean(dim=(0, 1)) + wave[:, None] - wave).to(pattern)
     return torch.stack([to_a, 1 - to_a - pattern[..., 2], pattern[..., 2]], dim=-1)
 
 
 def uniform_pattern(pattern: Pattern) -> Pattern:
-    """Attention to a and to b alike, to "=" as it was."""
+    """Equal attention to a and b, to "=" as it was."""
     alike = (1 - pattern[..., 2]) / 2
     return torch.stack([alike, alike, pattern[..., 2]], dim=-1)
 
 
-def _logit_rows(table: Table, ks: Sequence[int], algorithm: Algorithm) -> list[Row]:
+def _logit_rows(table: ReplacementTable, ks: Sequence[int], algorithm: Algorithm) -> list[Row]:
     folded, printed = fold(table.logits), as_printed(algorithm)
     return [
         table.of_table(

@@ -1,9 +1,9 @@
-"""Restricted loss: how good are the logits when only what the key frequencies say is kept?
+"""Restricted loss: the loss with only the key frequencies kept in the logits.
 
-Three definitions are in circulation, and on trained networks they differ by factors of 10 to 100,000, so each is named:
-*projection* keeps of the logits their part along cos and sin(w_k(a + b)), *quadratic* the products of one wave of a and
+Three definitions are in use, and on trained networks they differ by factors of 10 to 100,000, so each has a name:
+*projection* keeps the part of the logits along cos and sin(w_k(a + b)), *quadratic* the products of one wave of a and
 one of b, *neurons* projects the neurons instead. The first and the third depend on s = a + b only: a table (n, n).
-For even n Nyquist's frequency has its one cosine.
+For even n the Nyquist frequency has a cosine only.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 5.1, and the two
 published implementations named below.
 """
@@ -26,7 +26,7 @@ def restricted_loss(
     *,
     variant: Literal["projection", "quadratic"] = "projection",
 ) -> Losses:
-    """Losses when only the frequencies `ks` are kept; `train_loss` and `test_loss` are those over part of the pairs.
+    """Losses when only the frequencies `ks` are kept; `train_loss` and `test_loss` are over part of the pairs.
 
     *projection*: `restricted_table`; the definition of the paper's notebook. O(n^3) additions, then O(n^2).
     *quadratic*: `quadratic_logits`; the definition of the paper's text. Dense: two float64 copies of the logits.
@@ -48,12 +48,12 @@ def restricted_loss_of_neurons(
     ks: Sequence[int],
     train: Bool[Tensor, "n n"] | None = None,
 ) -> Losses:
-    """Losses when the last layer's neurons are kept along the frequencies `ks` only, and nothing goes round them.
+    """Losses when the last layer's neurons are kept along the frequencies `ks` only, without any path around them.
 
     With H the neurons and W_L their map to the logits (`weights.neuron_logit_map`), the logits are P(H) W_L, where P(H)
     is the mean of H plus its part along cos and sin(w_k(a + b)); then their mean over pairs is set to that of `logits`
-    for each c (the bias correction), so that biases and the mean of whatever skips the neurons are kept, its variation
-    is not. The published figure is `test_loss`. O(n^2 m).
+    for each c (the bias correction), so biases and the mean of the paths that bypass the neurons are kept, but not
+    their variation. The published figure is `test_loss`. O(n^2 m).
     Source: TransformerLens, Grokking demo ("restricted loss").
     """
     table = projected_table(fold(neurons), ks) @ W_L.double()
@@ -74,8 +74,8 @@ def restricted_table(table: Float[Tensor, "n n"], ks: Sequence[int]) -> Float[Te
     """The restricted logits, *projection*, as a table: for *any* set of frequencies from `fold(logits)` alone.
 
     R[s, c] = mean_s T[s, c] + sum over k of the projection of T on cos and sin(w_k s). The mean is the bias correction:
-    what is kept has mean 0 over the pairs, so the mean of the logits over them is added back, column by column.
-    With T and `pairs_per_sum` a reader can recompute the loss of any set of frequencies.
+    the kept part has mean 0 over the pairs, so the mean of the logits over them is added back, column by column.
+    With T and `pairs_per_sum` one can recompute the loss of any set of frequencies.
     Source: the notebook of Nanda et al. (2023), function `trig_loss`.
     """
     return projected_table(table, ks) + table.double().mean(dim=0)

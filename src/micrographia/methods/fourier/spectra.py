@@ -1,7 +1,7 @@
-"""Fourier spectra of weights and of anything over pairs, and how concentrated they are.
+"""Fourier spectra of weights and of functions of pairs, and their concentration (Gini, IPR).
 
 Rows of weights are residues in cyclic order (`core.basis.Characters`), without the row or column of "=". A spectrum is
-given by row of `core.basis.fourier_basis` and by frequency, where cosine and sine are taken together.
+given by row of `core.basis.fourier_basis` and by frequency, with cosine and sine combined.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), sections 4 and 5.
 """
 
@@ -30,7 +30,7 @@ def spectrum(x: Float[Tensor, "n d"]) -> Spectrum:
 
 
 def embedding_spectrum(W_E: Float[Tensor, "n d_model"]) -> Spectrum:
-    """Which frequencies the embedding of the n residues holds. The row of "=" must be left out.
+    """The spectrum of the embedding of the n residues, without the row of "=".
 
     Source: Nanda et al. (2023), section 4.1, figure 3.
     """
@@ -38,7 +38,7 @@ def embedding_spectrum(W_E: Float[Tensor, "n d_model"]) -> Spectrum:
 
 
 def neuron_logit_spectrum(W_L: Float[Tensor, "m n"]) -> Spectrum:
-    """Which frequencies of c the map from neurons to logits writes. Centred over c first: softmax is blind to the mean.
+    """The spectrum over c of the map from neurons to logits, centred over c first since softmax ignores the mean.
 
     Source: Nanda et al. (2023), section 4.1, figure 3: W_L = W_U W_out.
     """
@@ -46,7 +46,7 @@ def neuron_logit_spectrum(W_L: Float[Tensor, "m n"]) -> Spectrum:
 
 
 def residual_fraction(W_L: Float[Tensor, "m n"], ks: Sequence[int]) -> float:
-    """|W_L less its rows of the frequencies `ks`| / |W_L|, Frobenius norms, after centring over c.
+    """|W_L without its rows of the frequencies `ks`| / |W_L|, Frobenius norms, after centring over c.
 
     Source: Nanda et al. (2023), section 4.2: 0.55 %, so that W_L has rank about 10.
     """
@@ -82,11 +82,11 @@ def two_d_spectrum(x: Float[Tensor, "n n *rest"]) -> Float[Tensor, "n n"]:
 
 
 def gini(x: Float[Tensor, "n"]) -> float:
-    """Gini coefficient of non-negative numbers: 0 when all are equal, (n - 1) / n when one holds everything.
+    """Gini coefficient of non-negative numbers: 0 when all are equal, (n - 1) / n when only one is non-zero.
 
     G = sum_i (2 i - n - 1) x_(i) / (n sum x), i = 1 .. n in ascending order; NaN when all are 0.
-    Source: Nanda et al. (2023), section 5, over the Fourier norms of W_E and of W_L; the paper does not say whether by
-    row or by frequency, which made less than 0.06 of difference on the networks that were tried.
+    Source: Nanda et al. (2023), section 5, over the Fourier norms of W_E and of W_L; the paper does not state whether
+    by row or by frequency, a difference of less than 0.06 on the networks tried.
     """
     ordered = x.double().sort().values
     n = len(ordered)
@@ -95,7 +95,7 @@ def gini(x: Float[Tensor, "n"]) -> float:
 
 
 def ipr(x: Float[Tensor, "n"]) -> float:
-    """Inverse participation ratio sum x^4 / (sum x^2)^2: 1 / n when all are equal, 1 when one holds everything.
+    """Inverse participation ratio sum x^4 / (sum x^2)^2: 1 / n when all are equal, 1 when only one is non-zero.
 
     Source: Doshi et al., "To grok or not to grok" (2023), who use it in place of Gini's coefficient.
     """
@@ -107,19 +107,19 @@ class Doublets(NamedTuple):
     """Near-equal neighbours among the leading singular values."""
 
     rank: int
-    """How many singular values stand before the largest relative drop."""
+    """The number of singular values before the largest relative drop."""
     pairs: Float[Tensor, "n_pairs 2"]
     """The two values of each doublet."""
 
 
 def doublets(singular_values: Float[Tensor, "r"], *, splitting: float = 0.15) -> Doublets:
-    """Pairs among the singular values of W_L or W_E: cosine and sine of one frequency are alike, so they come in twos.
+    """Pairs among the singular values of W_L or W_E: cosine and sine of one frequency have nearly equal values.
 
     The leading values are those before the largest ratio between neighbours in the upper half of the list; from the
-    largest on, two neighbours that differ by less than the share `splitting` are a doublet. The number of doublets is a
-    count of key frequencies that knows of no Fourier basis. `splitting` is ours; the published ones split by 0.3 % to
-    4.5 %. Values below 1e-6 of the largest count as that much. A `rank` of about half the list says that there is no
-    low rank, as in a network that memorised: its doublets mean nothing.
+    largest on, two neighbours that differ by less than the share `splitting` are a doublet. The number of doublets
+    counts key frequencies without using a Fourier basis. `splitting` is ours; the published ones split by 0.3 % to 4.5
+    %. Values below 1e-6 of the largest count as that much. A `rank` of about half the list means that there is no low
+    rank, as in a memorising network: its doublets are meaningless.
     Source: Nanda et al. (2023), the rank of W_L, section 4.2; the pairing is ours.
     """
     values = singular_values.double().sort(descending=True).values

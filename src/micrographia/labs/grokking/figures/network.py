@@ -5,6 +5,7 @@ Figure numbers in `source` are those of Nanda et al., "Progress measures for gro
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,216 +22,147 @@ from micrographia.methods.fourier.neurons import NeuronClusters
 PAPER = "Nanda et al. 2023"
 CIRCUIT, NEURONS = "The circuit", "Neurons"
 MOST_VALUES = 12  # of a list in a cell
-Results = Mapping[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+COLUMNS = {
+    "frequencies": {
+        "k": "k", "kind": "kind", "energy": "logit energy", "p_value": "p-value", "loss_change": "loss rise without",
+        "own_neurons": "own neurons", "carried_by": "carried by",
+    },
+    "losses": {
+        "name": "what", "loss": "loss", "ratio": "to the network's", "accuracy": "accuracy",
+        "train_loss": "train loss", "test_loss": "test loss",
+    },
+    "neuron_directions": {"k": "k", "cosine": "as cos(w_k(a+b))", "sine": "as sin(w_k(a+b))"},
+    "attention": {
+        "head": "head", "k": "k", "fve": "variance explained", "alpha": "alpha", "beta": "beta", "to_a": "to a",
+        "to_b": "to b", "to_equals": "to equals",
+    },
+}  # fmt: skip
+HEADINGS = {"attention": "The wave of each head", "neuron_directions": "What the read-out takes from the neurons"}
+CAPTIONS = {
+    "replacements": "Parts of the network, and at last all of it, replaced by the formula above: how well does that do "
+    "the task?",
+    "ablations": "What is lost when a part is ablated, beside controls that should matter little.",
+    "energies": "Fraction of the row-centred logits in each cube that is present; the key ones are drawn strong.",
+    "logit components": "Norm over c of every product of a wave of a and one of b: a few blocks, cos and sin of one "
+    "frequency each.",
+    "logits": "Diagonal waves of a + b, highest where a + b = c; the two maps are the same but for a shift.",
+    "fve": "Most neurons lie at the right: one frequency explains nearly all their variance over pairs.",
+    "neurons": "Each neuron is periodic in a and in b with one frequency: the most periodic one of four frequencies.",
+    "neuron components": "Norm over neurons: the constant's row and column (waves of one operand) and the products of "
+    "equal frequency.",
+    "read-out": "Fourier norms over c of their rows of the neuron-to-logit map: cos and sin of k = {k} alone.",
+    "attention": "Each head's attention is a wave in a and in b; where it gives less to a, it gives more to b.",
+}
 
 
-def tables(results: Results) -> list[Figure]:
+def tables(results: Mapping[str, Any]) -> list[Figure]:
     """What was found in numbers: frequencies, algorithm, replacements; and, not essential, everything else."""
-    figures = [_frequencies(results), *_algorithm(results["algorithm"])]
-    figures += [_rows(name, results[name], **about) for name, about in ROWS.items() if results[name]]
+    figures = [_frequencies(results)]
+    if lines := results["algorithm"]:
+        figures.append(_section(text, "algorithm", "The algorithm, read off the weights", lines, preformatted=True))
+    if rows := results["replacements"]:
+        figures.append(_losses("replacements", "How well the algorithm alone does the task", rows))
+    if rows := results["ablations"]:
+        figures.append(_losses("ablations", "Ablations and their controls", rows, essential=False))
     return [*figures, *_measures(results["measures"])]
 
 
-def _frequencies(results: Results) -> Figure:
-    rows, published = results["frequencies"], results["published_rule"]
-    keys = results["key_frequencies"]
-    caption = f"Key frequencies: {_listed(keys)}." if keys else "No key frequency was found."
-    caption += f" The published rule, the dominant frequency of any neuron, gives: {_listed(published)}."
+def _section(kind: Any, name: str, title: str, content: Any, **more: Any) -> Figure:
+    """Alone under its heading."""
+    return kind(name, title, content, group=title, **more)
+
+
+def _frequencies(results: Mapping[str, Any]) -> Figure:
+    rows, (keys, published) = results["frequencies"], (results[name] for name in ("key_frequencies", "published_rule"))
+    caption = f"Key frequencies: {', '.join(map(str, keys))}." if keys else "No key frequency was found."
+    caption += " The published rule, the dominant frequency of any neuron, gives: "
+    caption += f"{', '.join(map(str, published)) or 'none'}."
     if results["overtones"]:
         caption += " An overtone is present in the logits, but is carried by another frequency's neurons."
-    about: dict[str, Any] = {"name": "frequencies", "title": "The frequencies it uses"}
-    about["group"] = about["title"]
+    section = partial(_section, name="frequencies", title="The frequencies it uses")
     if not rows:
-        return text(**about, paragraphs=[caption])
+        return section(text, content=[caption])
     strong = [i for i, row in enumerate(rows) if row["kind"] == "key"]
-    return table(**about, rows=rows, columns=FREQUENCY_COLUMNS, caption=caption, highlight=strong)
+    return section(table, content=rows, columns=COLUMNS["frequencies"], caption=caption, highlight=strong)
 
 
-FREQUENCY_COLUMNS = {
-    "k": "k",
-    "kind": "kind",
-    "energy": "logit energy",
-    "p_value": "p-value",
-    "loss_change": "loss rise without",
-    "own_neurons": "own neurons",
-    "carried_by": "carried by",
-}
+def _losses(name: str, title: str, rows: Rows, essential: bool = True) -> Figure:
+    notes = [row["says"] for row in rows]
+    about = {"columns": COLUMNS["losses"], "caption": CAPTIONS[name], "essential": essential}
+    return _section(table, name, title, rows, notes=notes, **about)
 
 
-def _listed(ks: Sequence[int]) -> str:
-    return ", ".join(map(str, ks)) or "none"
-
-
-def _algorithm(lines: Sequence[str]) -> list[Figure]:
-    title = "The algorithm, read off the weights"
-    return [text("algorithm", title, lines, preformatted=True, group=title)] if lines else []
-
-
-def _rows(name: str, rows: Sequence[Mapping[str, Any]], title: str, caption: str, essential: bool = True) -> Figure:
-    return table(
-        name, title, rows, columns=ROW_COLUMNS, notes=[row["says"] for row in rows], caption=caption, group=title,
-        essential=essential,
-    )  # fmt: skip
-
-
-ROW_COLUMNS = {
-    "name": "what",
-    "loss": "loss",
-    "ratio": "to the network's",
-    "accuracy": "accuracy",
-    "train_loss": "train loss",
-    "test_loss": "test loss",
-}
-ROWS: dict[str, dict[str, Any]] = {
-    "replacements": {
-        "title": "How well the algorithm alone does the task",
-        "caption": "Parts of the network, and at last all of it, replaced by the formula above: how well does that do "
-        "the task?",
-    },
-    "ablations": {
-        "title": "Ablations and their controls",
-        "caption": "What is lost when a part is ablated, beside controls that should matter little.",
-        "essential": False,
-    },
-}
-
-
-def _measures(measures: Results) -> list[Figure]:
+def _measures(measures: Mapping[str, Any]) -> list[Figure]:
     """Plain figures in one table; rows of figures in a table of their own; one a frequency has a picture."""
-    inner = {name: rows for name, rows in measures.items() if name in MEASURE_TABLES and rows}
-    plain = {name: x for name, x in measures.items() if name not in inner and not _is_long(x)}
-    title = "All measures"
-    rows = [[label, value] for label, value in _flat(plain)]
-    about: dict[str, Any] = {"group": title, "caption": "At the end of the run.", "essential": False}
-    figures = [table("measures", title, rows, columns=["measure", "value"], **about)]
-    for name, found in inner.items():
-        title, columns = MEASURE_TABLES[name]
-        figures.append(table(f"measures_{name}", title, found, columns=columns, group=title, essential=False))
-    return figures
+    inner = {name: rows for name, rows in measures.items() if name in HEADINGS and rows}
+    lists = {name for name, x in measures.items() if isinstance(x, list) and len(x) > MOST_VALUES}
+    rows = list(_flat({name: x for name, x in measures.items() if name not in inner.keys() | lists}))
+    about = {"columns": ["measure", "value"], "caption": "At the end of the run.", "essential": False}
+    return [
+        _section(table, "measures", "All measures", rows, **about),
+        *(
+            _section(table, f"measures_{name}", HEADINGS[name], found, columns=COLUMNS[name], essential=False)
+            for name, found in inner.items()
+        ),
+    ]
 
 
-MEASURE_TABLES = {
-    "neuron_directions": (
-        "What the read-out takes from the neurons",
-        {"k": "k", "cosine": "as cos(w_k(a+b))", "sine": "as sin(w_k(a+b))"},
-    ),
-    "attention": (
-        "The wave of each head",
-        {"head": "head", "k": "k", "fve": "variance explained", "alpha": "alpha", "beta": "beta", "to_a": "to a",
-         "to_b": "to b", "to_equals": "to equals"},
-    ),
-}  # fmt: skip
-
-
-def _is_long(x: Any) -> bool:
-    return isinstance(x, Sequence) and not isinstance(x, str) and len(x) > MOST_VALUES
-
-
-def _flat(measures: Results, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(measures: Mapping[str, Any], prefix: str = "") -> Iterator[list[Any]]:
     """Nested names with a comma between; the name of a tensor as it is."""
     for name, x in measures.items():
         label = prefix + (name if "." in name else name.replace("_", " "))
-        yield from _flat(x, f"{label}, ") if isinstance(x, Mapping) else [(label, x)]
+        yield from _flat(x, f"{label}, ") if isinstance(x, Mapping) else [[label, x]]
 
 
-def of_network(r: NetworkTensors, ks: Sequence[int], frequencies: Sequence[Mapping[str, Any]]) -> list[Figure]:
+def of_network(r: NetworkTensors, ks: Sequence[int], frequencies: Rows) -> list[Figure]:
     """What the network itself shows."""
-    figures = [_energies(frequencies, len(r.logits)), _components("logits", centred(r.logits))]
-    figures.append(_maps("logits", centred(r.logits)[..., :2], ["c = 0", "c = 1"]))
+    circuit = {"source": f"{PAPER}, figure 4", "group": CIRCUIT}
+    figures = [
+        _energies(frequencies, len(r.logits)),
+        _components("logits_fourier", "Logits in the 2-D Fourier basis", centred(r.logits),
+                    caption=CAPTIONS["logit components"], **{**circuit, "source": f"{PAPER}, figure 4c"}),
+        _maps("logits", "Logits of two answers", centred(r.logits)[..., :2], ["c = 0", "c = 1"],
+              caption=CAPTIONS["logits"], **circuit),
+    ]  # fmt: skip
     clusters = quantities.neuron_frequencies(r)
-    if r.neurons is not None and clusters is not None:
-        figures += [_fve(clusters), _neuron_maps(r.neurons, clusters), _components("neurons", r.neurons)]
-    if r.W_L is not None and clusters is not None and ks:
-        figures.append(_cluster_read_out(r.W_L, clusters, ks[0]))
+    if clusters is not None and r.neurons is not None and r.W_L is not None:
+        figures += _of_neurons(r.neurons, r.W_L, clusters, ks)
     if r.pattern is not None:
-        figures.append(_maps("attention", r.pattern[..., 0], [f"head {i}" for i in range(r.pattern.shape[2])]))
+        panels = [f"head {i}" for i in range(r.pattern.shape[2])]
+        about = {"caption": CAPTIONS["attention"], "source": f"{PAPER}, figure 4a", "group": "Attention"}
+        figures.append(_maps("attention", 'Attention from "=" to a', r.pattern[..., 0], panels, **about))
     return figures
 
 
-def _energies(frequencies: Sequence[Mapping[str, Any]], n: int) -> Figure:
+def _energies(frequencies: Rows, n: int) -> Figure:
     y = np.zeros(n_frequencies(n))
     for row in frequencies:
         y[row["k"] - 1] = row["energy"]
     return bars(
         "energies", "Logit energy in cos(w_k(a+b-c))", y, names=ks_of(len(y)), x_label="frequency k",
         y_label="fraction of energy", highlight=[row["k"] - 1 for row in frequencies if row["kind"] != "overtone"],
-        caption="Fraction of the row-centred logits in each cube that is present; the key ones are drawn strong.",
-        source=f"{PAPER}, section 4.2", claims=["logit-variance"], group=CIRCUIT,
+        caption=CAPTIONS["energies"], source=f"{PAPER}, section 4.2", claims=["logit-variance"], group=CIRCUIT,
     )  # fmt: skip
 
 
-def _components(name: str, x: Tensor) -> Figure:
-    """The norm of each 2-D Fourier component, but of the constant, which would hide all else."""
-    norms = spectra.two_d_spectrum(x).clone()
-    norms[0, 0] = torch.nan
-    names = components_of(len(norms))
-    return heatmap(
-        f"{name}_fourier", z=norms.float().numpy(), x=names, y=names, x_label="component of b",
-        y_label="component of a", **COMPONENTS[name],
-    )  # fmt: skip
-
-
-COMPONENTS: dict[str, dict[str, Any]] = {
-    "logits": {
-        "title": "Logits in the 2-D Fourier basis",
-        "caption": "Norm over c of every product of a wave of a and one of b: a few blocks, cos and sin of one "
-        "frequency each.",
-        "source": f"{PAPER}, figure 4c",
-        "group": CIRCUIT,
-    },
-    "neurons": {
-        "title": "Neurons in the 2-D Fourier basis",
-        "caption": "Norm over neurons: the constant's row and column (waves of one operand) and the products of equal "
-        "frequency.",
-        "source": f"{PAPER}, figure 4b",
-        "group": NEURONS,
-    },
-}
-
-
-def _maps(name: str, x: Tensor, panels: Sequence[str]) -> Figure:
-    """Over all pairs: x (a, b, panel)."""
-    z = x.permute(2, 0, 1).float().numpy()
-    return heatmap(name, z=z, panels=panels, x_label="b", y_label="a", **MAPS[name])
-
-
-MAPS: dict[str, dict[str, Any]] = {
-    "logits": {
-        "title": "Logits of two answers",
-        "caption": "Diagonal waves of a + b, highest where a + b = c; the two maps are the same but for a shift.",
-        "source": f"{PAPER}, figure 4",
-        "group": CIRCUIT,
-    },
-    "neurons": {
-        "title": "Four neurons over all pairs",
-        "caption": "Each neuron is periodic in a and in b with one frequency: the most periodic neuron of four "
-        "frequencies.",
-        "source": f"{PAPER}, figure 4b",
-        "group": NEURONS,
-    },
-    "attention": {
-        "title": 'Attention from "=" to a',
-        "caption": "Each head's attention is a wave in a and in b; where it gives less to a, it gives more to b.",
-        "source": f"{PAPER}, figure 4a",
-        "group": "Attention",
-    },
-}
-
-
-def _neuron_maps(x: Tensor, clusters: NeuronClusters) -> Figure:
+def _of_neurons(neurons: Tensor, W_L: Tensor, clusters: NeuronClusters, ks: Sequence[int]) -> list[Figure]:
     fve = clusters.fve.nan_to_num(0.0)
     best = {int(clusters.frequency[i]): int(i) for i in fve.argsort(descending=True).flip(0)}
     chosen = sorted(best.values(), key=lambda i: -float(fve[i]))[:4]
-    return _maps("neurons", x[..., chosen], [f"neuron {i} (k = {int(clusters.frequency[i])})" for i in chosen])
-
-
-def _fve(clusters: NeuronClusters) -> Figure:
-    return histogram(
-        "fve", "How much of a neuron one frequency explains", clusters.fve[~clusters.fve.isnan()].numpy(), bins=40,
-        x_label="fraction of variance explained", y_label="neurons", marks=[{"name": "0.85", "x": 0.85}],
-        caption="Most neurons lie at the right: one frequency explains nearly all their variance over pairs.",
-        source=f"{PAPER}, figure 5a", claims=["neurons-one-frequency"], group=NEURONS,
-    )  # fmt: skip
+    panels = [f"neuron {i} (k = {int(clusters.frequency[i])})" for i in chosen]
+    about = {"source": f"{PAPER}, figure 4b", "group": NEURONS}
+    figures = [
+        histogram("fve", "How much of a neuron one frequency explains", clusters.fve[~clusters.fve.isnan()].numpy(),
+                  bins=40, x_label="fraction of variance explained", y_label="neurons",
+                  marks=[{"name": "0.85", "x": 0.85}], caption=CAPTIONS["fve"], source=f"{PAPER}, figure 5a",
+                  claims=["neurons-one-frequency"], group=NEURONS),
+        _maps("neurons", "Four neurons over all pairs", neurons[..., chosen], panels, caption=CAPTIONS["neurons"],
+              **about),
+        _components("neurons_fourier", "Neurons in the 2-D Fourier basis", neurons,
+                    caption=CAPTIONS["neuron components"], **about),
+    ]  # fmt: skip
+    return [*figures, _cluster_read_out(W_L, clusters, ks[0])] if ks else figures
 
 
 def _cluster_read_out(W_L: Tensor, clusters: NeuronClusters, k: int) -> Figure:
@@ -239,9 +171,24 @@ def _cluster_read_out(W_L: Tensor, clusters: NeuronClusters, k: int) -> Figure:
     return bars(
         "cluster_read_out", f"What the neurons of k = {k} write to the logits", norms.float().numpy(),
         names=components_of(n), x_label="component of c", y_label="norm", highlight=[2 * k - 1, 2 * k],
-        caption=f"Fourier norms over c of their rows of the neuron-to-logit map: cos and sin of k = {k} alone.",
-        source=f"{PAPER}, figure 5b", group=NEURONS,
+        caption=CAPTIONS["read-out"].format(k=k), source=f"{PAPER}, figure 5b", group=NEURONS,
     )  # fmt: skip
+
+
+def _components(name: str, title: str, x: Tensor, **about: Any) -> Figure:
+    """The norm of each 2-D Fourier component, but of the constant, which would hide all else."""
+    norms = spectra.two_d_spectrum(x).clone()
+    norms[0, 0] = torch.nan
+    axes = components_of(len(norms))
+    labels = {"x_label": "component of b", "y_label": "component of a"}
+    return heatmap(name, title, norms.float().numpy(), x=axes, y=axes, **labels, **about)
+
+
+def _maps(name: str, title: str, x: Tensor, panels: Sequence[str], **about: Any) -> Figure:
+    """Over all pairs: x (a, b, panel)."""
+    return heatmap(
+        name, title, x.permute(2, 0, 1).float().numpy(), panels=list(panels), x_label="b", y_label="a", **about
+    )
 
 
 def centred(logits: Tensor) -> Tensor:

@@ -1,130 +1,96 @@
-"""The figures of the lottery as data: areas over t0 with interval and null, what decides, and who won."""
+"""The figures of the lottery: areas over t0 with interval and null, what decides, and who won."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from micrographia.core.figures import Figure
-from micrographia.labs.grokking.lottery.chance import COMBINED
-from micrographia.labs.grokking.lottery.scores import SCORES
+from micrographia.core.figures import Figure, bars, heatmap, lines, table
+from micrographia.labs.grokking.lottery.predict import COMBINED, SCORES
 
 Row = Mapping[str, Any]
-X_LABEL = "epoch t0 of the weights, plus 1"  # so that t0 = 0 has a place on a logarithmic axis
+SCORE_TEXTS = {**SCORES, COMBINED: "all scores together, fitted on networks of other initialisations"}
 
 
-def of_lottery(results: Mapping[str, Any], n_frequencies: int) -> list[Figure]:
-    """All figures; none without enough networks to say anything."""
-    if not results["curves"]:
-        return []
-    said = {**SCORES, COMBINED: "all scores together, fitted on networks of other initialisations"}
-    names = list(dict.fromkeys(row["score"] for row in results["curves"]))
-    return [
-        all_scores(results["curves"]),
-        *(one_score(results["curves"], name, said[name]) for name in names),
-        shared_winners(results["causes"]),
-        what_decides(results["causes"]),
-        winners([row for row in results["networks"] if row["takes_part"]], n_frequencies),
-    ]
+def of_lottery(found: Mapping[str, Any], n_frequencies: int) -> list[Figure]:
+    """All figures; without enough networks for any result the table of networks alone."""
+    by_score: dict[str, list[Row]] = {}
+    for row in found["curves"]:
+        by_score.setdefault(row["score"], []).append(row)
+    part = [row for row in found["networks"] if row["takes_part"]]
+    figures = [_areas(by_score), *(_area(name, rows) for name, rows in by_score.items())] if by_score else []
+    figures += [*_causes(found["causes"]), _winners(part, n_frequencies)] if by_score else []
+    columns = {"network": "network", "winners": "winners", "test_accuracy": "test accuracy", "why_not": "left out"}
+    about = {"group": "Networks", "caption": "The key frequencies of each network, or why it takes no part."}
+    return [*figures, table("networks", "Every network", found["networks"], columns=columns, **about)]
 
 
-def all_scores(curves: Sequence[Row]) -> Figure:
-    names = list(dict.fromkeys(row["score"] for row in curves))
-    table = [[row["area"] for row in curves if row["score"] == name] for name in names]
-    return Figure(
-        name="areas",
-        kind="lines",
-        title="How early do the weights tell the winners?",
-        caption="The chance that a score ranks a frequency that will win above one that will not, from the weights at "
-        "t0 alone, in the mean over networks. A half is chance, 1 is certainty.",
-        data={**_axes(curves), "y": np.array(table), "names": [_plain(name) for name in names]},
-        group="Foretelling",
+def _areas(by_score: Mapping[str, Sequence[Row]]) -> Figure:
+    caption = (
+        "The probability that a score ranks a frequency that will win above one that will not, from the weights at t0 "
+        "alone: the mean over networks. A half is chance, 1 is certainty."
     )
+    y = {_plain(name): [row["area"] for row in rows] for name, rows in by_score.items()}
+    return _over_t0("areas", "How early do the weights predict the winners?", next(iter(by_score.values())), y, caption)
 
 
-def one_score(curves: Sequence[Row], name: str, text: str) -> Figure:
-    rows = [row for row in curves if row["score"] == name]
+def _area(name: str, rows: Sequence[Row]) -> Figure:
+    """One score, beside the winners of other networks."""
+    text = SCORE_TEXTS[name]
+    caption = (
+        f"{text[0].upper()}{text[1:]}. Bands: 95 % over networks, whole initialisations resampled; and 95 % of label "
+        "permutations (winners of other networks), those that leave some in place included."
+    )
     middle = [(row["null_low"] + row["null_high"]) / 2 for row in rows]
-    return Figure(
-        name=f"area_{name}",
-        kind="lines",
-        title=f"Foretold by {_plain(name)}",
-        caption=f"{text[0].upper()}{text[1:]}. Bands: 95 % over networks, whole initialisations resampled; and 95 % of "
-        "deals of the winners to other networks, those that leave some in place included.",
-        data={
-            **_axes(curves),
-            "y": np.array([[row["area"] for row in rows], middle]),
-            "low": np.array([[row["low"] for row in rows], [row["null_low"] for row in rows]]),
-            "high": np.array([[row["high"] for row in rows], [row["null_high"] for row in rows]]),
-            "names": ["its own winners", "winners of other networks"],
-        },
-        group="Foretelling",
-    )
+    y = {"its own winners": [row["area"] for row in rows], "winners of other networks": middle}
+    limits = {limit: np.array([[row[at] for row in rows] for at in (limit, f"null_{limit}")]) for limit in LIMITS}
+    return _over_t0(f"area_{name}", f"Predicted by {_plain(name)}", rows, y, caption, **limits)
 
 
-def shared_winners(causes: Row) -> Figure:
-    names = {"shared_same_init": "same weights", "shared_same_split": "same split", "shared_neither": "neither"}
-    return _bars(
-        "shared_winners", "Winners that two networks share",
-        "Mean number of key frequencies in common, by what the two networks have in common. Bars: 95 %, "
-        "initialisations and splits resampled.",
-        [causes[name] for name in names], list(names.values()), x_label="networks with", y_label="shared winners",
-        reference=[{"name": "random sets", "y": causes["shared_by_chance"]}],
+LIMITS = ("low", "high")
+
+
+def _over_t0(name: str, title: str, rows: Sequence[Row], y: Mapping[str, Any], caption: str, **more: Any) -> Figure:
+    x = np.array([row["t0"] for row in rows], dtype=np.float64) + 1  # so that t0 = 0 has a place on a logarithmic axis
+    return lines(
+        name, title, x, np.array(list(y.values())), names=list(y), x_label="epoch t0 of the weights, plus 1",
+        y_label="area under the ROC curve", log_x=True, caption=caption, group="Prediction", **more,
     )  # fmt: skip
 
 
-def what_decides(causes: Row) -> Figure:
-    names = {"init": "initial weights", "split": "split", "rest": "both together, or neither"}
-    return _bars(
-        "what_decides", "What decides which frequencies win",
-        "Shares of the variance of winning, within frequencies. Bars: 95 %, initialisations and splits resampled. "
-        "Dashed: where the share of initial weights lies in 97.5 % of deals in which they say nothing.",
-        [causes[name] for name in names], list(names.values()), x_label="cause", y_label="share",
-        reference=[{"name": "no effect of the initial weights", "y": causes["init"]["null_high"]}],
-    )  # fmt: skip
+def _causes(causes: Row) -> list[Figure]:
+    shared = {"shared_same_init": "same weights", "shared_same_split": "same split", "shared_neither": "neither"}
+    shares = {"init": "initial weights", "split": "split", "rest": "both together, or neither"}
+    resampled = "Bars: 95 %, initialisations and splits resampled."
+    return [
+        _bars(
+            "shared_winners", "Winners that two networks share", causes, shared, x_label="networks with",
+            y_label="shared winners", reference=[{"name": "random sets", "y": causes["shared_by_chance"]}],
+            caption=f"Mean number of key frequencies in common, by what the two networks have in common. {resampled}",
+        ),
+        _bars(
+            "what_decides", "What decides which frequencies win", causes, shares, x_label="cause", y_label="share",
+            reference=[{"name": "no effect of the initial weights", "y": causes["init"]["null_high"]}],
+            caption=f"Shares of the variance of winning, within frequencies. {resampled} Dashed: 97.5 % of label "
+            "permutations give the initial weights a smaller share.",
+        ),
+    ]  # fmt: skip
 
 
-def winners(part: Sequence[Row], n_frequencies: int) -> Figure:
-    z = np.zeros((1, len(part), n_frequencies), dtype=np.float32)
-    for line, row in zip(z[0], part):
+def _bars(name: str, title: str, causes: Row, names: Mapping[str, str], **more: Any) -> Figure:
+    y, low, high = np.array([[causes[key][entry] for key in names] for entry in ("value", *LIMITS)])
+    return bars(name, title, y, names=list(names.values()), low=low, high=high, group="What decides", **more)
+
+
+def _winners(part: Sequence[Row], n_frequencies: int) -> Figure:
+    z = np.zeros((len(part), n_frequencies), dtype=np.float32)
+    for line, row in zip(z, part):
         line[[k - 1 for k in row["winners"]]] = 1.0
-    return Figure(
-        name="winners",
-        kind="heatmap",
-        title="The winners of every network",
+    return heatmap(
+        "winners", "The winners of every network", z, x=[str(k + 1) for k in range(n_frequencies)],
+        y=[row["network"] for row in part], x_label="frequency k", y_label="network", group="Winners",
         caption="Networks of one initialisation stand together: are their rows alike?",
-        data={
-            "z": z,
-            "panels": [""],
-            "x_label": "frequency k",
-            "y_label": "network",
-            "x_names": [str(k) for k in range(1, n_frequencies + 1)],
-            "y_names": [row["network"] for row in part],
-            "colour": "sequential",
-        },
-        group="Winners",
-    )
-
-
-def _axes(curves: Sequence[Row]) -> dict[str, Any]:
-    looks = sorted({row["t0"] for row in curves})
-    label = "area under the ROC curve"
-    return {"x": np.array(looks, dtype=np.float64) + 1, "log_x": True, "x_label": X_LABEL, "y_label": label}
-
-
-def _bars(name: str, title: str, caption: str, parts: Sequence[Row], names: list[str], **more: Any) -> Figure:
-    ends = {
-        entry: np.array([part[key] for part in parts])
-        for entry, key in (("y", "value"), ("low", "low"), ("high", "high"))
-    }
-    return Figure(
-        name=name,
-        kind="bars",
-        title=title,
-        caption=caption,
-        data={**ends, "names": names, **more},
-        group="What decides",
-    )
+    )  # fmt: skip
 
 
 def _plain(name: str) -> str:

@@ -1,13 +1,12 @@
-"""Config -> Run: which frequencies will win, foretold from the weights up to step t0 only.
+"""Config -> Run: which frequencies will win, predicted from the weights up to epoch t0 alone.
 
-The question of lottery tickets in this setting: are the winners written in the initial weights, do the data choose, or
-is it decided on the way? Networks are trained with initialisation and split crossed; every score of `scores`
-is taken at each t0 and held against the winners. Whatever the answer, it is told. Ours; it repeats no published figure.
+The question of lottery tickets in this setting: do the initial weights decide, or the data, or the course of training?
+Networks are trained with initialisation and split crossed; every score of `predict` is taken at each t0 and compared
+with the winners. Whatever the answer, it is reported. Ours; it repeats no published figure.
 """
 
-import dataclasses
-import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,22 @@ import numpy as np
 
 from micrographia.core.basis import n_frequencies
 from micrographia.core.claims import Run
-from micrographia.core.config import flat
-from micrographia.core.errors import Interrupted
 from micrographia.core.events import Watch, silent
+from micrographia.core.lab import Findings, first_line, for_each_network, run_in_folder
 from micrographia.core.runtime import generator, pick_device, provenance
-from micrographia.core.store import RunFolder, load_run, new_run_path
+from micrographia.core.store import RunFolder
+from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.tasks import Done
 from micrographia.labs.grokking.config import Config
 from micrographia.labs.grokking.criterion import GENERALISES
-from micrographia.labs.grokking.lottery import figures
-from micrographia.labs.grokking.lottery.chance import Contest, Curves, causes, curves, decided
-from micrographia.labs.grokking.lottery.config import LotteryConfig, network_name
-from micrographia.labs.grokking.lottery.scores import SCORES, scores
-from micrographia.labs.grokking.lottery.words import sentences
-from micrographia.labs.grokking.members import epochs_kept, first_line, network_at, train_all, train_member
-from micrographia.labs.grokking.run import LAB
+from micrographia.labs.grokking.lottery.config import LotteryConfig
+from micrographia.labs.grokking.lottery.figures import of_lottery
+from micrographia.labs.grokking.lottery.predict import SCORES, Data, causes, curves, scores
+from micrographia.labs.grokking.run import LAB, run
+from micrographia.labs.grokking.sweep.run import MEMBERS, network_at
 
-PRESET = "lottery"
+SIGNIFICANT = 0.05
+MARKS = (0.75, 0.95)  # areas whose first t0 is in the summary
 Row = dict[str, Any]
 
 
@@ -43,123 +41,127 @@ def lottery(
     workers: int | None = None,
     watch: Watch = silent,
 ) -> Run:
-    """Train all networks, `workers` at a time (by default one a core), and see how early their winners show.
+    """Train all networks, `workers` at a time (by default one a core), and measure how early the winners show.
 
     Cost: that of the networks, about 18 s of one core each at the defaults, and seconds for the statistics. Networks
-    that failed or did not grok are told and left out. Raises RunExists, RunLocked, BadConfig (another config is stored
+    that failed or did not grok are named and left out. Raises RunExists, RunLocked, BadConfig (another config is stored
     there), Interrupted, CannotWrite.
     """
-    stored = dataclasses.asdict(config) | {"base": flat(config.base)}
     about = provenance(config.chance_seed, pick_device(config.base.machine.device), config.base.dtype, threads=1)
-    place = out or new_run_path(LAB, stored)
-    with RunFolder.open(place, lab=LAB, preset=PRESET, config=stored, provenance=about, resume=resume) as folder:
-        if folder.status != "finished":
-            _train_and_ask(config, folder, workers, watch)
-    return load_run(folder.path)
+    work, place = partial(_work, config, workers), {"out": out, "resume": resume, "watch": watch}
+    return run_in_folder(config.stored, work, lab=LAB, preset="lottery", about=about, **place)
 
 
-def train_and_score(config: Config, out: str, looks: Sequence[int]) -> Row:
-    """A network's task: train it, then take its winners and its scores at the kept epochs nearest to `looks`."""
-    run = train_member(config, out)
-    assert run.results is not None, "a member's run returns finished or raises"
-    kept = np.array(epochs_kept(run))
-    chosen = sorted({int(kept[np.abs(kept - look).argmin()]) for look in looks})
-    taken = [scores(network_at(config, run, epoch)) for epoch in chosen]
+def _work(config: LotteryConfig, workers: int | None, folder: RunFolder, watch: Watch) -> Findings:
+    done = for_each_network(
+        train_and_score, config.networks, folder.path / MEMBERS, workers=workers, watch=watch, checkpoints=config.looks
+    )
+    rows = [row_of(name, each, done[name]) for name, each in config.networks.items()]
+    found: dict[str, Any] = {"networks": rows, "curves": [], "causes": None}
+    data = data_of(config, [(row, done[row["network"]].result) for row in rows if row["takes_part"]])
+    if data is not None:  # one generator, in a fixed order, decides all
+        chance = generator(config.chance_seed)
+        draws = {"permutations": config.permutations, "resamples": config.resamples}
+        found["curves"] = curves(data, generator=chance, **draws)
+        found["causes"] = causes(data, generator=chance, **draws)
+    results = {**found, "title": "Grokking: the lottery of frequencies"}
+    order = config.base.modulus - (config.base.operation == "multiply")  # of the group: without zero
+    records = found["curves"]
+    columns = {name: [record[name] for record in records] for name in (records[0] if records else ())}
+    return Findings(results, of_lottery(found, n_frequencies(order)), metrics=columns, opening=sentences(found))
+
+
+def train_and_score(config: Config, out: str, checkpoints: Sequence[int]) -> Row:
+    """The task of one network: train it, then its winners, and its scores at the kept epochs nearest `checkpoints`."""
+    trained = run(config, out=Path(out), resume=True)
+    results, kept = trained.results or {}, np.array(sorted(snapshots(trained.path)))
+    chosen = sorted({int(kept[np.abs(kept - epoch).argmin()]) for epoch in checkpoints})
+    each = [scores(network_at(config, trained, epoch)) for epoch in chosen]
     return {
-        "winners": list(run.results["key_frequencies"]),
-        "test_accuracy": run.results["measures"]["test_accuracy"],
-        "looks": chosen,
-        "scores": {name: [at[name].tolist() for at in taken] for name in taken[0]},
+        "winners": list(results["key_frequencies"]),
+        "test_accuracy": results["measures"]["test_accuracy"],
+        "checkpoints": chosen,
+        "scores": {name: [at[name].tolist() for at in each] for name in each[0]},
     }
 
 
-def _train_and_ask(config: LotteryConfig, folder: RunFolder, workers: int | None, watch: Watch) -> None:
-    try:
-        done = train_all(
-            train_and_score, config.networks, folder.path,
-            runner=config.runner, workers=workers, watch=watch, looks=config.looks,
-        )  # fmt: skip
-    except Interrupted:
-        folder.set_status("interrupted")
-        raise
-    results = ask(config, done) | {"config": folder.config}
-    folder.finish(results, [], figures.of_lottery(results, n_frequencies(_order(config))), _columns(results["curves"]))
-
-
-def _order(config: LotteryConfig) -> int:
-    """Of the group: without zero for multiplication."""
-    return config.base.modulus - (config.base.operation == "multiply")
-
-
-def ask(config: LotteryConfig, done: Mapping[str, Done]) -> dict[str, Any]:
-    """Curves, causes and sentences from networks that have all ended. One generator, in a fixed order, decides all."""
-    rows = [network_row(init, split, done) for init in config.init_seeds for split in config.split_seeds]
-    contest = contest_of(config, rows, done)
-    found: dict[str, Any] = {"networks": rows, "curves": [], "causes": None}
-    if contest is not None and decided(contest):
-        chance = generator(config.chance_seed)
-        draws = {"permutations": config.permutations, "resamples": config.resamples}
-        found["curves"] = _plain(contest, curves(contest, generator=chance, **draws))
-        found["causes"] = causes(contest, generator=chance, **draws)
-    return {**found, "summary": sentences(found), "claims": []}
-
-
-def network_row(init: int, split: int, done: Mapping[str, Done]) -> Row:
+def row_of(name: str, config: Config, done: Done) -> Row:
     """A line of the table: the winners, and why a network takes no part."""
-    name = network_name(init, split)
-    found = done[name].result
-    head = {"network": name, "init": init, "split": split}
-    if found is None:
-        why = f"failed: {first_line(done[name].error)}"
-        return {**head, "winners": [], "test_accuracy": None, "takes_part": False, "why_not": why}
-    why = _why_not(found)
+    found = done.result or {"winners": [], "test_accuracy": None}
+    why = f"failed: {first_line(done)}" if done.error else _why_not(found)
     entries = {"winners": found["winners"], "test_accuracy": found["test_accuracy"]}
+    head = {"network": name, "init": config.seed, "split": config.effective_split_seed}
     return {**head, **entries, "takes_part": why is None, "why_not": why}
 
 
 def _why_not(found: Row) -> str | None:
-    accuracy, winners = found["test_accuracy"], found["winners"]
-    if accuracy is None or math.isnan(accuracy) or accuracy < GENERALISES:
+    if not (found["test_accuracy"] or 0.0) >= GENERALISES:  # NaN too
         return "did not grok"
-    if not winners:
+    if not found["winners"]:
         return "grokked without a key frequency"
-    if len(winners) == len(found["scores"]["embedding"][0]):
-        return "every frequency is key"
-    return None
+    return "every frequency is key" if len(found["winners"]) == len(found["scores"]["embedding"][0]) else None
 
 
-def contest_of(config: LotteryConfig, rows: Sequence[Row], done: Mapping[str, Done]) -> Contest | None:
-    """The networks that take part, as arrays; None when there is none."""
-    part = [row for row in rows if row["takes_part"]]
-    if not part:
+def data_of(config: LotteryConfig, part: Sequence[tuple[Row, Row]]) -> Data | None:
+    """The networks that take part, as arrays; None without two initialisations and two splits to compare."""
+    init = np.array([config.init_seeds.index(row["init"]) for row, _ in part])
+    split = np.array([config.split_seeds.index(row["split"]) for row, _ in part])
+    if min(len(set(init.tolist())), len(set(split.tolist()))) < 2:
         return None
-    results = [done[row["network"]].result for row in part]
+    results = [found for _, found in part]
     names = [name for name in SCORES if name in results[0]["scores"]]
-    taken = np.array([[found["scores"][name] for found in results] for name in names])  # score network look frequency
-    won = np.zeros((len(part), taken.shape[-1]), dtype=bool)
-    for line, row in zip(won, part):
+    each = np.array([[found["scores"][name] for found in results] for name in names])  # score network t0 frequency
+    won = np.zeros((len(part), each.shape[-1]), dtype=bool)
+    for line, (row, _) in zip(won, part):
         line[[k - 1 for k in row["winners"]]] = True
-    return Contest(
-        init=np.array([config.init_seeds.index(row["init"]) for row in part]),
-        split=np.array([config.split_seeds.index(row["split"]) for row in part]),
-        won=won,
-        looks=results[0]["looks"],
-        names=names,
-        scores=taken.swapaxes(1, 2),
-    )
+    return Data(init, split, won, results[0]["checkpoints"], names, each.swapaxes(1, 2))
 
 
-def _plain(contest: Contest, found: Curves) -> list[Row]:
-    """One record a score and look."""
-    entries = ("area", "low", "high", "null_low", "null_high", "p_value")
+def sentences(found: Mapping[str, Any]) -> list[str]:
+    """The summary: who took part, what decides, what the initial weights predict, when the winners show."""
+    rows, curves = found["networks"], found["curves"]
+    out = ", ".join(f"{row['network']} ({row['why_not']})" for row in rows if not row["takes_part"])
+    n = sum(row["takes_part"] for row in rows)
+    first = f"{n} of {len(rows)} networks grokked and take part. Left out: {out or 'none'}."
+    if not curves:
+        return [first, "Too few networks grokked to separate initialisations from splits: there is no result."]
+    return [first, *_causes(found["causes"]), _at_start(curves), _first_passed(curves)]
+
+
+def _causes(causes: Row) -> list[str]:
+    shared = {name: causes[name]["value"] for name in ("shared_same_init", "shared_same_split", "shared_neither")}
     return [
-        {"score": name, "t0": look}
-        | {entry: float(getattr(found, entry)[i, t]) for entry in entries}
-        | {"p_best": float(found.p_best[t])}
-        for i, name in enumerate(found.names)
-        for t, look in enumerate(contest.looks)
+        f"A network has {causes['winners']['value']:.1f} key frequencies on average. Two networks share "
+        f"{shared['shared_same_init']:.2f} of them when they began from the same weights, "
+        f"{shared['shared_same_split']:.2f} when they saw the same pairs, {shared['shared_neither']:.2f} when neither; "
+        f"random sets would share {causes['shared_by_chance']:.2f}.",
+        "Share of the variance of winning: the initial weights alone {value:.0%} ({low:.0%} to {high:.0%}, "
+        "p = {p_value:.3g}), ".format(**causes["init"])
+        + "the split alone {value:.0%} ({low:.0%} to {high:.0%}, p = {p_value:.3g}), ".format(**causes["split"])
+        + "both together or neither {value:.0%}.".format(**causes["rest"]),
     ]
 
 
-def _columns(records: Sequence[Row]) -> dict[str, list[Any]]:
-    return {name: [record[name] for record in records] for name in (records[0] if records else ())}
+def _at_start(curves: Sequence[Row]) -> str:
+    first = min(row["t0"] for row in curves)
+    best = max((row for row in curves if row["t0"] == first), key=lambda row: row["area"])
+    verdict = "predict the winners better than chance" if best["p_best"] < SIGNIFICANT else "do not predict the winners"
+    return (
+        f"At t0 = {first} the weights {verdict}: the best score, {_plain(best['score'])}, ranks a winner "
+        f"above another frequency with probability {best['area']:.2f} ({best['low']:.2f} to {best['high']:.2f}; "
+        f"winners of other networks {best['null_low']:.2f} to {best['null_high']:.2f}; p = {best['p_best']:.3g} over "
+        "all scores)."
+    )
+
+
+def _first_passed(curves: Sequence[Row]) -> str:
+    texts = []
+    for mark in MARKS:
+        beyond = [row for row in curves if row["area"] >= mark]
+        row = min(beyond, key=lambda row: (row["t0"], -row["area"]), default=None)
+        texts.append(f"{mark:.2f} " + (f"at t0 = {row['t0']} ({_plain(row['score'])})" if row else "at no t0"))
+    return f"That probability first passes {', '.join(texts)}."
+
+
+def _plain(score: str) -> str:
+    return score.replace("_", " ")

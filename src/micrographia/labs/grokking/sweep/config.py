@@ -1,4 +1,4 @@
-"""All choices of a sweep: a base config, the axes along which it varies, and how they are put together.
+"""All choices of a sweep: a base config, the axes along which it varies, and how they are combined.
 
 An axis is a tuple of values; an empty one keeps the base's. Every combination is trained at every seed. Flags give the
 axes directly, `read_plan` takes them from a TOML file. No tensor library is imported here.
@@ -6,67 +6,55 @@ axes directly, `read_plan` takes them from a TOML file. No tensor library is imp
 
 import itertools
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
-from micrographia.core.config import flat, hints_of, with_fields
+from micrographia.core.config import flat, refuse_misfits, with_fields
 from micrographia.core.errors import BadConfig
 from micrographia.labs.grokking.config import PRESETS, Config, Operation, paper
 
 Parts = Literal["both", "attention", "mlp"]
 Setting = dict[str, Any]
+"""The value on every axis, by the name of the config's field."""
 
 
-class Axis(NamedTuple):
-    """`name`: what varies, as a table's column says it; `kind` turns a value of a flag or a file into the config's."""
-
-    name: str
-    kind: Callable[[Any], Any]
-    numeric: bool = True
-
-
-AXES: dict[str, Axis] = {
-    "moduli": Axis("modulus", int),
-    "operations": Axis("operation", str, numeric=False),
-    "train_fractions": Axis("train_fraction", float),
-    "lrs": Axis("lr", float),
-    "weight_decays": Axis("weight_decay", float),
-    "layers": Axis("n_layers", int),
-    "d_models": Axis("d_model", int),
-    "d_mlps": Axis("d_mlp", int),
-    "acts": Axis("act", str, numeric=False),
-    "norms": Axis("norm", str, numeric=False),
-    "parts": Axis("parts", str, numeric=False),
+AXES = {
+    "moduli": "modulus",
+    "operations": "operation",
+    "train_fractions": "train_fraction",
+    "lrs": "lr",
+    "weight_decays": "weight_decay",
+    "layers": "n_layers",
+    "d_models": "d_model",
+    "d_mlps": "d_mlp",
+    "acts": "act",
+    "norms": "norm",
+    "parts": "parts",
 }
+"""The config's field that each axis varies; `parts` stands for two of them."""
 PARTS = {
     "both": {"attention": True, "mlp": True},
     "attention": {"attention": True, "mlp": False},
     "mlp": {"attention": False, "mlp": True},
 }
+FIELDS = ("combine", "seeds", *AXES)
+RUNNER = {"runner": "local"}  # stored Runs and plans name it, though there is only one
 
 
 def small() -> Config:
     """A network that groks in about 550 epochs, a quarter of a minute on one core."""
-    return with_fields(
-        paper(),
-        modulus=59,
-        train_fraction=0.4,
-        d_mlp=256,
-        lr=3e-3,
-        weight_decay=3.0,
-        epochs=1_000,
-        eval_every=10,
-        snapshots=32,
-        checkpoint_every=200,
-        threads=1,
-    )
+    schedule = {"epochs": 1_000, "eval_every": 10, "snapshots": 32, "checkpoint_every": 200, "threads": 1}
+    return with_fields(paper(), modulus=59, train_fraction=0.4, d_mlp=256, lr=3e-3, weight_decay=3.0, **schedule)
+
+
+BASES: dict[str, Callable[[], Config]] = {"small": small, **PRESETS}
 
 
 class Member(NamedTuple):
-    """One network of a sweep. `setting` is its value on every axis; networks of one setting differ by seed alone."""
+    """One network of a sweep. Networks of one setting differ by seed alone."""
 
     name: str
     seed: int
@@ -89,7 +77,7 @@ class SweepConfig:
     operations: tuple[Operation, ...] = ("subtract", "multiply", "polynomial")
     """add: a+b, subtract: a-b, multiply: a*b, polynomial: a^2+ab+b^2, all mod p."""
     train_fractions: tuple[float, ...] = (0.3, 0.5, 0.6)
-    """Share of the pairs that the model sees."""
+    """Fraction of the pairs that the model is trained on."""
     lrs: tuple[float, ...] = ()
     """Peak learning rates."""
     weight_decays: tuple[float, ...] = (2.0,)
@@ -106,12 +94,11 @@ class SweepConfig:
     """Normalisations. Any but none takes the plain forward, about five times slower."""
     parts: tuple[Parts, ...] = ("mlp",)
     """both, attention alone, or an MLP alone over the operands' concatenated embeddings."""
-    runner: str = "local"
-    """Where the members run: local processes of one thread each."""
 
     def __post_init__(self) -> None:
+        refuse_misfits(SweepConfig, {name: getattr(self, name) for name in FIELDS})
         if not self.seeds:
-            raise BadConfig("A sweep without seeds was asked for. Give at least one, for instance seeds 0 1 2.")
+            raise BadConfig("A sweep needs at least one seed. Give some, for instance seeds 0 1 2.")
         if self.base.seed not in (0, *self.seeds) or self.base.machine.threads not in (None, 1):
             raise BadConfig(
                 f"The base names seed {self.base.seed} and {self.base.machine.threads} threads, which a sweep decides: "
@@ -124,6 +111,11 @@ class SweepConfig:
         for setting in settings(self):
             _member(self, setting, self.seeds[0])
 
+    @property
+    def stored(self) -> dict[str, Any]:
+        """The plan as its Run stores it."""
+        return asdict(self) | {"base": flat(self.base)} | RUNNER
+
 
 def members(plan: SweepConfig) -> list[Member]:
     """Every network of the sweep: setting by setting, seed by seed."""
@@ -133,7 +125,7 @@ def members(plan: SweepConfig) -> list[Member]:
 def settings(plan: SweepConfig) -> list[Setting]:
     """The combinations of values, each once; the base's first where it is among them."""
     base = base_setting(plan)
-    varied = {axis.name: _read(axis, getattr(plan, key)) for key, axis in AXES.items() if getattr(plan, key)}
+    varied = {name: getattr(plan, axis) for axis, name in AXES.items() if getattr(plan, axis)}
     if plan.combine == "product":
         found = [base | dict(zip(varied, values)) for values in itertools.product(*varied.values())]
     else:
@@ -144,25 +136,26 @@ def settings(plan: SweepConfig) -> list[Setting]:
 
 def base_setting(plan: SweepConfig) -> Setting:
     """The base's value on every axis."""
-    chosen = {axis.name: flat(plan.base)[axis.name] for axis in AXES.values() if axis.name != "parts"}
-    here = {name: getattr(plan.base.network, name) for name in ("attention", "mlp")}
-    return chosen | {"parts": next(name for name, parts in PARTS.items() if parts == here)}
+    fields = flat(plan.base)
+    parts = next(name for name, parts in PARTS.items() if parts.items() <= fields.items())
+    return {name: fields.get(name, parts) for name in AXES.values()}
 
 
-def varying(plan: SweepConfig) -> dict[str, Axis]:
-    """The axes that take more than one value in this sweep, by name."""
+def varying(plan: SweepConfig) -> list[str]:
+    """The fields that take more than one value in this sweep."""
     every = settings(plan)
-    return {axis.name: axis for axis in AXES.values() if len({setting[axis.name] for setting in every}) > 1}
+    return [name for name in AXES.values() if len({setting[name] for setting in every}) > 1]
 
 
 def setting_name(plan: SweepConfig, setting: Setting) -> str:
     """What differs from the base: "weight_decay-2_act-gelu", or "base"."""
     base = base_setting(plan)
-    return "_".join(_texts({name: x for name, x in setting.items() if x != base[name]})) or "base"
+    texts = {name: f"{value:.12g}" if isinstance(value, float) else value for name, value in setting.items()}
+    return "_".join(f"{name}-{texts[name]}" for name in setting if setting[name] != base[name]) or "base"
 
 
 def read_plan(path: Path) -> SweepConfig:
-    """The sweep that a TOML file asks for: axes by name, `preset` or `[base]` fields for the base.
+    """The sweep of a TOML file: axes by name, `preset` or `[base]` fields for the base.
 
     Raises BadConfig for a file that is no TOML, an unknown name (with the nearest ones) or a value that cannot be.
     """
@@ -176,73 +169,31 @@ def read_plan(path: Path) -> SweepConfig:
 
 def plan_of(table: Mapping[str, Any]) -> SweepConfig:
     """The sweep of a parsed TOML file. Axes that it leaves out keep the base's value, seeds their default."""
-    options = ("seeds", *AXES)
-    _refuse_unknown(table, (*options, "combine", "runner", "preset", "base"), "the plan")
-    fields = table.get("base", {})
-    _refuse_unknown(fields, list(flat(small())), "its [base]")
-    preset = table.get("preset", "small")
-    if preset not in BASES:
-        raise BadConfig(f"The plan's preset is {preset!r}; known are {', '.join(BASES)}. Choose one of these.")
-    chosen: dict[str, Any] = dict.fromkeys(AXES, ())
-    for name in options:
-        if name in table:
-            chosen[name] = _values(name, table[name])
-    chosen |= {name: table[name] for name in ("combine", "runner") if name in table}
-    try:
-        return SweepConfig(base=with_fields(BASES[preset](), **fields), **chosen)
-    except TypeError as error:
-        raise BadConfig(
-            f"The plan holds a value of the wrong type: {error}. Numbers stand bare, texts in quotes."
-        ) from error
-
-
-BASES: dict[str, Callable[[], Config]] = {"small": small, **PRESETS}
-
-
-def _values(name: str, given: Any) -> tuple[Any, ...]:
-    if not isinstance(given, list):
-        raise BadConfig(f"The plan's {name} is {given!r}. Give a list, for instance {name} = [{given!r}].")
-    return tuple(given)
-
-
-def _read(axis: Axis, values: Sequence[Any]) -> list[Any]:
-    """The values as the config wants them, each one that it knows."""
-    try:
-        found = [axis.kind(value) for value in values]
-    except (TypeError, ValueError) as error:
-        raise BadConfig(f"Values of {axis.name} were given as {list(values)}: {error}.") from error
-    known = CHOICES.get(axis.name, found)
-    for value in found:
+    _refuse_unknown(table, (*FIELDS, "preset", "base", *RUNNER), "The plan")
+    given = dict(table)
+    preset, base, runner = given.pop("preset", "small"), given.pop("base", {}), given.pop("runner", RUNNER["runner"])
+    for name, value, known in (("preset", preset, BASES), ("runner", runner, RUNNER.values())):
         if value not in known:
-            raise BadConfig(f"{axis.name} {value!r} was asked for; known are {', '.join(known)}. Choose one of these.")
-    return found
-
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    **{name: get_args(hints_of(Config)[name]) for name in ("operation", "act", "norm")},
-    "parts": tuple(PARTS),
-}
+            raise BadConfig(f"The plan's {name} is {value!r}; known are {', '.join(known)}. Choose one of these.")
+    _refuse_unknown(base, list(flat(small())), "Its [base]")
+    refuse_misfits(Config, base)
+    refuse_misfits(SweepConfig, given)
+    axes = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return SweepConfig(base=with_fields(BASES[preset](), **base), **{**dict.fromkeys(AXES, ()), **axes})
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for name in given:
         if name not in known:
-            near = get_close_matches(name, known) or known
-            raise BadConfig(
-                f"{where[0].upper()}{where[1:]} names {name!r}, which is unknown. Nearest: {', '.join(near)}."
-            )
+            near = ", ".join(get_close_matches(name, known) or known)
+            raise BadConfig(f"{where} names {name!r}, which is unknown. Nearest: {near}.")
 
 
 def _member(plan: SweepConfig, setting: Setting, seed: int) -> Member:
     name = f"{setting_name(plan, setting)}_seed-{seed}"
-    fields = {key: value for key, value in setting.items() if key != "parts"}
+    fields = setting | PARTS[setting["parts"]] | {"seed": seed, "threads": 1}
+    del fields["parts"]
     try:
-        config = with_fields(plan.base, **fields, **PARTS[setting["parts"]], seed=seed, threads=1)
+        return Member(name, seed, setting, with_fields(plan.base, **fields))
     except BadConfig as error:
         raise BadConfig(f"The sweep's member {name} cannot be. {error} Leave this combination out.") from error
-    return Member(name, seed, setting, config)
-
-
-def _texts(setting: Setting) -> Iterator[str]:
-    for name, value in setting.items():
-        yield f"{name}-{value:.12g}" if isinstance(value, float) else f"{name}-{value}"

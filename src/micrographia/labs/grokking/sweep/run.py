@@ -1,31 +1,47 @@
-"""Plan -> Run: train every network of a sweep, and say what holds across seeds and choices.
+"""Plan -> Run: train every network of a sweep, and report what holds across seeds and choices.
 
-Each member is an ordinary Run of the lab below `members/`; the sweep's own Run holds a row for each, a group for each
-setting, and figures. Interrupted sweeps go on where they were.
+Each member is an ordinary Run of the lab below `members/`. The sweep's own Run holds a row for each network, a group
+for each setting, and figures. Epochs are those of the first measurement at which something holds, so they are no finer
+than `eval_every` where the test pairs are concerned. What did not happen within the run is None in a row, and later
+than everything else in a group's median: it is counted, not left out.
 """
 
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from micrographia.core import intervals
 from micrographia.core.claims import Run
-from micrographia.core.config import flat
-from micrographia.core.errors import Interrupted
 from micrographia.core.events import Watch, silent
-from micrographia.core.runtime import pick_device, provenance
-from micrographia.core.store import RunFolder, load_run, new_run_path
+from micrographia.core.lab import Findings, first_line, for_each_network, run_in_folder
+from micrographia.core.runtime import generator, pick_device, provenance
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.store import RunFolder, read_metrics, read_tensors
+from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.tasks import Done
-from micrographia.labs.grokking.members import train_all
-from micrographia.labs.grokking.run import LAB
-from micrographia.labs.grokking.sweep import figures
+from micrographia.labs.grokking.config import Config
+from micrographia.labs.grokking.criterion import GENERALISES, FourierVerdict, fourier_algorithm
+from micrographia.labs.grokking.network import NetworkTensors, tensors_of
+from micrographia.labs.grokking.run import LAB, run
 from micrographia.labs.grokking.sweep.config import Member, SweepConfig, members, setting_name, settings
-from micrographia.labs.grokking.sweep.rows import Row, group_of, row_of, train_and_sum_up
+from micrographia.labs.grokking.sweep.figures import of_sweep
+from micrographia.labs.grokking.task import architecture, make_pairs
+from micrographia.methods.phases import ORDERED
 
-PRESET = "sweep"
+MEMBERS = "members"  # the folder of the networks' own Runs
+LOW_LOSS = 1e-2
+"""Nats below which a loss counts as gone: memorised on the training pairs, generalised on the test pairs."""
+EPOCHS = ("epochs_to_memorise", "epochs_to_grok", "epochs_to_low_test_loss")
+MEASURES = (
+    "train_loss", "test_loss", "test_accuracy", "restricted_loss", "excluded_loss", "trig_loss",
+    "logit_variance_explained",
+)  # fmt: skip
+Row = dict[str, Any]
 
 
 def sweep(
@@ -36,106 +52,166 @@ def sweep(
     workers: int | None = None,
     watch: Watch = silent,
 ) -> Run:
-    """Train all members, `workers` at a time (by default one a core), and put their rows together.
+    """Train all members, `workers` at a time (by default one a core), and compare them.
 
     Cost: that of the members; a member of the default plan takes about 20 s of one core. A member that fails is a row
     of the table. Raises RunExists, RunLocked, BadConfig (another plan is stored there), Interrupted, CannotWrite.
     """
-    stored = dataclasses.asdict(plan) | {"base": flat(plan.base)}
     about = provenance(None, pick_device(plan.base.machine.device), plan.base.dtype, threads=1)
-    place = out or new_run_path(LAB, stored)
-    with RunFolder.open(place, lab=LAB, preset=PRESET, config=stored, provenance=about, resume=resume) as folder:
-        if folder.status != "finished":
-            _train_and_compare(plan, folder, workers, watch)
-    return load_run(folder.path)
+    work, place = partial(_work, plan, workers), {"out": out, "resume": resume, "watch": watch}
+    return run_in_folder(plan.stored, work, lab=LAB, preset="sweep", about=about, **place)
 
 
-def _train_and_compare(plan: SweepConfig, folder: RunFolder, workers: int | None, watch: Watch) -> None:
+def _work(plan: SweepConfig, workers: int | None, folder: RunFolder, watch: Watch) -> Findings:
     chosen = members(plan)
     configs = {member.name: member.config for member in chosen}
-    try:
-        done = train_all(train_and_sum_up, configs, folder.path, runner=plan.runner, workers=workers, watch=watch)
-    except Interrupted:
-        folder.set_status("interrupted")
-        raise
-    results = compare(plan, chosen, done) | {"config": folder.config}
-    folder.finish(results, [], figures.of_sweep(plan, results), _columns(results["members"]))
-
-
-def compare(plan: SweepConfig, chosen: Sequence[Member], done: Mapping[str, Done]) -> dict[str, Any]:
-    """Rows, groups and sentences of a sweep whose members have all ended."""
-    rows = [row_of(member, done[member.name].result, done[member.name].error) for member in chosen]
+    done = for_each_network(train_and_measure, configs, folder.path / MEMBERS, workers=workers, watch=watch)
+    rows = [row_of(member, done[member.name]) for member in chosen]
     groups = [
         group_of(setting_name(plan, each), each, [row for row, member in zip(rows, chosen) if member.setting == each])
         for each in settings(plan)
     ]
+    failures = [{"member": row["member"], "error": row["error"]} for row in rows if row["error"]]
+    results = {"members": rows, "groups": groups, "failures": failures, "title": "Grokking: a sweep"}
+    opening = sentences(plan, rows, groups)
+    return Findings(results, of_sweep(plan, rows, groups), metrics=_columns(rows), opening=opening)
+
+
+def train_and_measure(config: Config, out: str) -> Row:
+    """The task of one network: train it (or go on, or read it), then what became of it, in plain numbers."""
+    return outcome(config, run(config, out=Path(out), resume=True))
+
+
+def network_at(config: Config, trained: Run, epoch: int) -> NetworkTensors:
+    """The network of a Run at one of its snapshots."""
+    model = Transformer(architecture(config), read_tensors(snapshots(trained.path)[epoch]))
+    return tensors_of(model, make_pairs(config))
+
+
+def outcome(config: Config, trained: Run) -> Row:
+    """What became of a finished network."""
+    results = trained.results or {}
+    found, phases = results["measures"], results.get("phases") or {}
     return {
-        "members": rows,
-        "groups": groups,
-        "failures": [{"member": row["member"], "error": row["error"]} for row in rows if row["error"]],
-        "summary": sentences(plan, rows, groups),
-        "claims": [],
+        **milestones(read_metrics(trained.path)),
+        "phases": {name: phases.get(name) for name in ORDERED},
+        "key_frequencies": list(results["key_frequencies"]),
+        "present": [row["k"] for row in results["frequencies"]],
+        "published_rule": list(results.get("published_rule") or ()),
+        **{name: found.get(name) for name in MEASURES},
+        "restricted_loss": (found.get("restricted_loss") or {}).get("projection"),
+        "fourier": fourier_verdict(config, trained)._asdict(),
     }
 
 
-def sentences(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row]) -> list[str]:
-    """What was found, in plain words."""
+def milestones(metrics: Mapping[str, Any]) -> Row:
+    """First epochs at which the training loss is low, the test accuracy high, the test loss low; None: never."""
+    epoch = np.asarray(metrics["epoch"])
+    with np.errstate(invalid="ignore"):  # epochs without a test measurement are NaN, which no bound holds for
+        reached = (
+            np.asarray(metrics["train_loss"]) < LOW_LOSS,
+            np.asarray(metrics["test_accuracy"]) >= GENERALISES,
+            np.asarray(metrics["test_loss"]) < LOW_LOSS,
+        )
+    return {name: int(epoch[held.argmax()]) if held.any() else None for name, held in zip(EPOCHS, reached)}
+
+
+def fourier_verdict(config: Config, trained: Run) -> FourierVerdict:
+    """The criterion at the last epoch. Where none can be called key, the present frequencies stand in for them."""
+    results = trained.results or {}
+    if config.operation == "polynomial":
+        return FourierVerdict(None, "its operation has no characters, so none are assumed")
+    present = [row["k"] for row in results["frequencies"]]
+    keys = results["key_frequencies"] or [row["k"] for row in results["frequencies"] if row["kind"] != "overtone"]
+    logits = network_at(config, trained, max(snapshots(trained.path))).logits
+    accuracy = results["measures"]["test_accuracy"]
+    return fourier_algorithm(logits, keys, present, test_accuracy=accuracy, generator=generator(config.seed))
+
+
+def row_of(member: Member, done: Done) -> Row:
+    """A line of the table: the choices, and what came of them or why nothing did."""
+    head = {"member": member.name, "seed": member.seed, **member.setting}
+    if done.error:
+        return {**head, "status": "failed", "error": first_line(done)}
+    return {**head, "status": "finished", "error": None, **done.result}
+
+
+def group_of(name: str, setting: Mapping[str, Any], rows: Sequence[Row]) -> Row:
+    """The networks of one setting: counts with Wilson's intervals, medians with those of order statistics."""
     done = [row for row in rows if row["status"] == "finished"]
-    said = [f"{len(rows)} networks: {len(groups)} settings at {len(plan.seeds)} seeds. {_failures(rows)}"]
-    grokked = sum(row["epochs_to_grok"] is not None for row in done)
-    said.append(f"{_share(grokked, len(done))} grokked within {plan.base.epochs:,} epochs (test accuracy 99 %).")
-    said += [_speed(group) for group in groups[:MOST_GROUPS]]
-    if len(groups) > MOST_GROUPS:
-        said.append(f"{len(groups) - MOST_GROUPS} further settings stand in the table.")
-    return [*said, *_algorithm([row["fourier"] for row in done])]
+    verdicts = [row["fourier"] for row in done if row["fourier"]["shown"] is not None]
+    nulls = [each["null"] for each in verdicts if _known(each["null"])]
+    return {
+        "group": name,
+        **setting,
+        "networks": len(rows),
+        "failed": len(rows) - len(done),
+        "grokked": _count([row["epochs_to_grok"] is not None for row in done]),
+        "fourier": _count([each["shown"] for each in verdicts]),
+        "null_passes": float(np.mean(nulls)) if nulls else None,
+        **{epochs: _median([row[epochs] for row in done], censored=True) for epochs in EPOCHS},
+        "phases": {p: _median([row["phases"][p] for row in done], censored=True) for p in ORDERED},
+        "n_key_frequencies": _median([len(row["key_frequencies"]) for row in done]),
+        **{measure: _median([row[measure] for row in done]) for measure in MEASURES},
+    }
 
 
-MOST_GROUPS = 12
+def _count(held: Sequence[bool]) -> Row:
+    found = intervals.share(sum(held), len(held))
+    return {"count": sum(held), "of": len(held), "low": _finite(found.low), "high": _finite(found.high)}
 
 
-def _algorithm(verdicts: Sequence[Row]) -> list[str]:
-    """How many show the Fourier algorithm, how often chance would, and why the others do not."""
-    asked = [each for each in verdicts if each["shown"] is not None]
-    shown = sum(each["shown"] for each in asked)
-    said = [f"{_share(shown, len(asked))} whose operation has characters show the Fourier algorithm."]
-    nulls = [each["null"] for each in asked if not math.isnan(each["null"])]
-    if nulls:
-        said.append(f"Of random sets of as many other frequencies {_percent(max(nulls))} or less would pass for it.")
-    kinds = Counter(each["reason"].partition(":")[0] for each in asked if not each["shown"])
-    return said + [f"Not shown by {count}: {kind}." for kind, count in kinds.most_common()]
+def _median(values: Sequence[float | None], *, censored: bool = False) -> Row:
+    """Median and interval. None is "not within the run" where `censored` (`never` of them), else nothing measured."""
+    known = [float(x) for x in values if x is not None and _known(x)]
+    never = len(values) - len(known) if censored else 0
+    found = intervals.median(known + [math.inf] * never)
+    ends = {"median": _finite(found.estimate), "low": _finite(found.low), "high": _finite(found.high)}
+    return {**ends, "coverage": found.coverage, "n": len(known) + never, "never": never}
 
 
-def _failures(rows: Sequence[Row]) -> str:
-    failed = [row["member"] for row in rows if row["error"]]
-    return f"Failed, and in no count below: {', '.join(failed)}." if failed else "All finished."
+def _known(x: float | None) -> bool:
+    return x is not None and not math.isnan(x)
 
 
-def _share(count: int, total: int) -> str:
-    if not total:
-        return "0 of 0 networks"
-    found = intervals.share(count, total)
-    return f"{count} of {total} networks ({_percent(found.low)} to {_percent(found.high)})"
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None
 
 
-def _speed(group: Row) -> str:
-    found = group["epochs_to_grok"]
-    if found["median"] is None:
-        return f"{group['group']}: {found['never']} of {found['n']} never grokked."
-    high = f"{found['high']:,.0f}" if found["high"] is not None else "never"
-    span = f"{found['low']:,.0f} to {high} with {_percent(found['coverage'])} confidence"
-    never = f"; {found['never']} of {found['n']} never did" if found["never"] else ""
-    middle = f"{found['median']:,.0f} in the median of {found['n']} seeds"
-    return f"{group['group']}: grokked at epoch {middle} ({span}){never}."
+def sentences(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row]) -> list[str]:
+    """The summary: how many finished, how many grokked and how fast, how many show the Fourier algorithm."""
+    done = [row for row in rows if not row["error"]]
+    failed = ", ".join(row["member"] for row in rows if row["error"])
+    verdicts = [row["fourier"] for row in done if row["fourier"]["shown"] is not None]
+    grokked = _fraction([row["epochs_to_grok"] is not None for row in done])
+    shown = _fraction([each["shown"] for each in verdicts])
+    nulls = [each["null"] for each in verdicts if _known(each["null"])]
+    null = f" At most {max(nulls):.0%} of random sets of as many other frequencies would pass." if nulls else ""
+    reasons = Counter(each["reason"].partition(":")[0] for each in verdicts if not each["shown"])
+    return [
+        f"{len(rows)} networks: {len(groups)} settings at {len(plan.seeds)} seeds. "
+        + (f"Failed, and in no count below: {failed}." if failed else "All finished."),
+        f"{grokked} grokked within {plan.base.epochs:,} epochs (test accuracy {GENERALISES:.0%}).{_speeds(groups)}",
+        f"{shown} whose operation has characters show the Fourier algorithm.{null}",
+        *(f"Not shown by {count}: {reason}." for reason, count in reasons.most_common()),
+    ]
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def _fraction(held: Sequence[bool]) -> str:
+    found = intervals.share(sum(held), len(held))
+    return f"{sum(held)} of {len(held)} networks" + (f" ({found.low:.0%} to {found.high:.0%})" if held else "")
+
+
+def _speeds(groups: Sequence[Row]) -> str:
+    reached = {g["group"]: g["epochs_to_grok"]["median"] for g in groups if g["epochs_to_grok"]["median"] is not None}
+    if not reached:
+        return ""
+    first, last = min(reached, key=lambda name: reached[name]), max(reached, key=lambda name: reached[name])
+    slowest = f", slowest {last} at {reached[last]:,.0f}" if len(reached) > 1 else ""
+    return f" Fastest setting in the median over seeds: {first} at epoch {reached[first]:,.0f}{slowest}."
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """The plain numbers and texts of the rows as the Run's metric table; a failed member has none of the numbers."""
-    flat = [{name: value for name, value in row.items() if not isinstance(value, list | dict)} for row in rows]
-    numbers = {name for row in flat for name, value in row.items() if isinstance(value, int | float)}
-    texts = {name for row in flat for name, value in row.items() if isinstance(value, str)}
-    found: dict[str, list[Any]] = {name: [row.get(name) or "" for row in flat] for name in sorted(texts)}
-    return found | {name: [row.get(name) for row in flat] for name in sorted(numbers)}
+    """The numbers and texts of the rows as the Run's metric table; a failed member has none of the numbers."""
+    texts = {name: isinstance(x, str) for row in rows for name, x in row.items() if isinstance(x, str | int | float)}
+    return {name: [(row.get(name) or "") if text else row.get(name) for row in rows] for name, text in texts.items()}

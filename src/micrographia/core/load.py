@@ -1,0 +1,71 @@
+"""`load_any`: a Model from one of our Runs, a folder, the Hugging Face Hub, or a module that is already loaded.
+
+It imports `core.pretrained.load`, which needs transformers, only where it is needed.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from micrographia.core.errors import BadConfig, MissingExtra, RunNotFound
+from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.model import Model
+from micrographia.core.small.trained import load_trained
+from micrographia.core.store import find_run
+
+EXTRA = ("transformers", "huggingface_hub")
+
+
+def load_any(
+    name: str | Path | nn.Module,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    revision: str | None = None,
+    watch: Watch = silent,
+    **choices: Any,
+) -> Model:
+    """The model of this name, with `dtype` and on `device`; None keeps the stored ones.
+
+    An existing folder comes first, then a Run with that name or unique prefix, then the Hub. `choices` are those of
+    `core.pretrained.load.load`, which do not apply to a Run.
+    Raises UnknownModel; BadConfig for a revision of a local model; MissingExtra without transformers.
+    """
+    watch(Progress("load the model", 0, 1, "model"))
+    run = None if isinstance(name, nn.Module) else _run_of(Path(name))
+    if revision is not None and not isinstance(name, nn.Module) and (run is not None or Path(name).is_dir()):
+        raise BadConfig(
+            f"Asked for revision {revision!r} of {name}, which lies on this machine. Revisions are of models on the "
+            "hub: leave it out, or give the hub's name."
+        )
+    if run is not None and not choices:
+        model: Model = load_trained(run, dtype=dtype, device=None if device is None else str(device))
+    else:
+        model = _pretrained(run or name, dtype=dtype, device=device, revision=revision, watch=watch, **choices)
+    watch(Progress("load the model", 1, 1, "model"))
+    return model
+
+
+def _run_of(name: Path) -> Path | None:
+    """The Run of this name, if any; a folder counts only if it is itself a Run."""
+    if name.is_dir():
+        return name if (name / "run.json").is_file() else None
+    with suppress(RunNotFound):
+        return find_run(str(name))
+    return None
+
+
+def _pretrained(name: str | Path | nn.Module, **choices: Any) -> Model:
+    from micrographia.core.pretrained.load import load  # a Run of ours does without it
+
+    try:
+        return load(name, **choices)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        raise MissingExtra(
+            f"The model {name!r} needs transformers, which is not installed. Install micrographia[hf]."
+        ) from error

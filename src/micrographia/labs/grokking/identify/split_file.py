@@ -1,0 +1,90 @@
+"""A split written in a file, or beside the weights: a mask, indices of rows a * p + b, or pairs (a, b).
+
+Read from safetensors, npz, JSON, and from a pickle where the user allows it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from micrographia.core.errors import UnreadableWeights, UserError
+from micrographia.core.state_dicts.pickles import SUFFIXES as PICKLES
+from micrographia.core.state_dicts.pickles import load_pickle
+from micrographia.core.state_dicts.read import read_state_dict
+
+TRAIN_NAMES = ("train", "train_mask", "is_train", "train_indices", "train_pairs", "train_data")
+NAMES = (*TRAIN_NAMES, "mask", "indices", "pairs")
+KINDS = "a mask of p * p or (p, p), indices of rows a * p + b, or pairs (a, b)"
+
+
+def read_mask(path: Path, p: int, *, allow_pickle: bool = False) -> Bool[Tensor, "pairs"]:
+    """The training pairs that a file names. Raises UserError, PickleRefused, UnreadableWeights."""
+    if not path.is_file():
+        raise UserError(
+            f"Asked for the split {str(path)!r}. Found no such file. Give shuffle, randperm, none, or a file "
+            f"with {KINDS}."
+        )
+    content = _content(path, allow_pickle)
+    entries = content if isinstance(content, Mapping) else {"train": content}
+    found = mask_among(entries, p, names=NAMES if len(entries) != 1 else tuple(entries))
+    if found is None:
+        raise UnreadableWeights(
+            f"Asked for a split from {path.name}. Found the entries {', '.join(map(str, entries))}. "
+            f"Name one of them {', '.join(NAMES)}: {KINDS}."
+        )
+    return found
+
+
+def _content(path: Path, allow_pickle: bool) -> Any:
+    suffix = path.suffix.lower()
+    if suffix in PICKLES:
+        return load_pickle(path, allowed=allow_pickle)
+    if suffix != ".json":
+        return read_state_dict(path).tensors
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UnreadableWeights(f"Asked for a split from {path.name}. It is no JSON: {error}. Mend it.") from error
+
+
+def mask_among(entries: Mapping[str, Any], p: int, *, names: Sequence[str]) -> Bool[Tensor, "pairs"] | None:
+    """The training pairs in the first of these entries that is there."""
+    name = next((name for name in names if entries.get(name) is not None), None)
+    return None if name is None else as_mask(entries[name], p, name)
+
+
+def as_mask(value: Any, p: int, name: str) -> Bool[Tensor, "pairs"]:
+    """A mask over the p * p rows from a mask, indices or pairs. It marks some pairs, and not all."""
+    try:
+        array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+    except ValueError as error:  # rows of unequal length
+        raise UnreadableWeights(f"Asked for a split from {name!r}. Found no array: {error}. Give {KINDS}.") from error
+    rows, mask = _rows(array, p), torch.zeros(p * p, dtype=torch.bool)
+    if rows is not None:
+        mask[torch.from_numpy(rows.astype(np.int64))] = True
+    if not 0 < int(mask.sum()) < len(mask):
+        raise UnreadableWeights(
+            f"Asked for a split from {name!r} for p = {p}. Found shape {list(array.shape)}, {array.dtype}, which marks "
+            f"{int(mask.sum())} of {len(mask)} pairs. Give {KINDS}; some pairs must be left over."
+        )
+    return mask
+
+
+def _rows(array: np.ndarray[Any, Any], p: int) -> np.ndarray[Any, Any] | None:
+    """The rows that an array marks; None for an array that is no split."""
+    if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and (array != np.round(array)).any()):
+        return None
+    if array.shape in ((p * p,), (p, p)) and np.isin(array, (0, 1)).all():
+        return np.flatnonzero(array)
+    if array.ndim == 0 or array.dtype == bool or array.shape[1:] not in ((), (2,), (3,)):
+        return None
+    pairs = array.ndim == 2
+    columns = array[:, :2] if pairs else array[:, None]  # scripts often write the "=" with a and b
+    inside = (columns >= 0) & (columns < (p if pairs else p * p))
+    return columns @ np.array([p, 1] if pairs else [1]) if inside.all() else None

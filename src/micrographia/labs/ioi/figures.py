@@ -1,0 +1,355 @@
+"""All that a run of the lab shows: tables of results by section, and pictures of the first network that learned."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from micrographia.core import figures
+from micrographia.core.figures import Figure
+from micrographia.core.graph import Node
+from micrographia.core.graph_figure import drawn
+from micrographia.core.titles import KINDS, METHODS, MODES
+from micrographia.labs.ioi.analysis import BehaviourAnalysis, NetworkAnalysis
+from micrographia.labs.ioi.circuits import Circuits
+from micrographia.labs.ioi.grammar import BEHAVIOURS
+
+PUBLISHED, LEARNED, WHERE = "The published analysis", "Behaviours", "Localisation"
+TRUST, HEADS, CIRCUITS = "Attribution beside exact patching", "Kinds of head", "Circuits"
+SHOWN = {"ioi": ("z", "resid_pre"), "induction": ("z",)}
+"""Behaviour -> the kinds of Site whose effects are drawn."""
+SHORT = {**METHODS, "atp-qk": "with QK-fix", "atp-star": "AtP*", "relp": "RelP", "ig": "integrated gradients"}
+Row = Mapping[str, Any]
+Results = Mapping[str, Any]
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "published_circuit": {"what": "what", "value": "value"},
+    "heads_that_denoise": {
+        "head": "head",
+        "position": "position",
+        "brings_back": "restored",
+        "takes_away": "destroyed",
+    },
+    "behaviours": {
+        "behaviour": "behaviour",
+        "count": "analysed",
+        "accuracy": "accuracy",
+        "by_chance": "shuffled answers",
+        "logit_difference": "logit difference",
+        "corrupt": "after the corrupt prompt",
+    },
+    "greater_by_probabilities": {"measure": "measure", "measured": "measured", "by_chance": "shuffled answers"},
+    "denoising_beside_noising": {
+        "behaviour": "behaviour",
+        "differ_by": "denoising and noising",
+        "halves_of_the_prompts": "split half",
+    },
+    "direct_parts": {"part": "part", "logits": "logits"},
+    "head_kinds": {
+        "kind": "kind",
+        "by_looks": "attention criterion",
+        "by_patching": "path-patching criterion",
+        "count": "both of either",
+        "by_chance": "expected by chance",
+        "area": "area under ROC",
+    },
+    "smallest_circuits": {
+        "network": "network",
+        "behaviour": "behaviour",
+        "method": "chosen by",
+        "count": "components",
+        "parts_by_chance": "random order",
+        "faithfulness": "faithfulness",
+        "nearest_random": "nearest random",
+        "incomplete_by": "incompleteness",
+        "idle": "non-minimal",
+    },
+}
+"""Table of results -> its columns: the field of a record and its name for people."""
+COUNTED = {"behaviours": ("learned", "networks"), "head_kinds": ("found_both_ways", "of")}
+COUNTED["smallest_circuits"] = ("parts", "of")
+TABLES: Mapping[str, tuple[str, str, str, str]] = {  # name, title, section, caption; by the table of results
+    "published_circuit": ("published", "The published analysis", PUBLISHED, ""),
+    "heads_that_denoise": (
+        "denoising",
+        "Heads with the largest effect",
+        PUBLISHED,
+        "Shares of the gap in logit difference, one head at one position at a time: restored by denoising, destroyed "
+        "by noising.",
+    ),
+    "behaviours": (
+        "behaviours",
+        "What the networks learned",
+        LEARNED,
+        "On held-out prompts: medians over networks. Shuffled answers: judged by another prompt's answers.",
+    ),
+    "greater_by_probabilities": (
+        "years",
+        "Greater-than by probabilities",
+        LEARNED,
+        "As Hanna et al. (2023, section 2) measure it, where it was learned.",
+    ),
+    "denoising_beside_noising": (
+        "mirrors",
+        "Denoising beside noising",
+        WHERE,
+        "Difference of heads' effects by position, as a share of the larger. Split half: the same between two halves "
+        "of the prompts, denoising both.",
+    ),
+    "direct_parts": (
+        "direct",
+        "Direct logit attribution",
+        WHERE,
+        "The direct effect of each part on the logit difference of ioi; z[2] is head 2.",
+    ),
+    "head_kinds": (
+        "heads",
+        "Heads by two criteria",
+        HEADS,
+        "Attention criterion: where a head attends and what it copies. Path-patching criterion: a direct effect, on "
+        "the path of that kind, of at least a third of the largest. By chance: as many heads drawn at random within "
+        "their layers. Each list begins with the seed of its network.",
+    ),
+    "smallest_circuits": (
+        "smallest",
+        "Smallest faithful circuits",
+        CIRCUITS,
+        "The smallest circuit whose faithfulness is within 0.1 of 1, by the method with the least CMD; outside it, the "
+        "corrupt prompt of each pair.",
+    ),
+}
+CLAIMS = {
+    "behaviours": ("behaviours-learned",),
+    "denoising_beside_noising": ("denoising-is-not-noising",),
+    "head_kinds": ("heads-found-twice",),
+    "smallest_circuits": ("small-circuit",),
+}
+DETAIL = ("greater_by_probabilities", "denoising_beside_noising", "direct_parts", "smallest_circuits")
+"""Tables that a terminal does not print."""
+
+
+def tables(results: Results) -> list[Figure]:
+    """The tables that hold something."""
+    found = []
+    for key, (name, title, group, caption) in TABLES.items():
+        if rows := results.get(key):
+            about = {"caption": caption, "group": group, "claims": CLAIMS.get(key, ()), "essential": key not in DETAIL}
+            found.append(figures.table(name, title, _cells(key, rows), columns=COLUMNS[key], **about))
+    return found
+
+
+def _cells(key: str, rows: Any) -> list[Row]:
+    if isinstance(rows, Mapping):
+        return [{"what": name.replace("_", " "), "value": value} for name, value in rows.items()]
+    some, of = COUNTED.get(key, ("", ""))
+    counts = [
+        {"count": f"{row.get(some)} of {row.get(of)}", "method": SHORT.get(row.get("chosen_by", ""))} for row in rows
+    ]
+    return [{**row, **count} for row, count in zip(rows, counts)]
+
+
+def of_networks(
+    networks: Sequence[NetworkAnalysis],
+    results: Results,
+    curves: Mapping[int, Mapping[str, Any]],
+    n_heads: int,
+) -> list[Figure]:
+    """`curves`: the rows of each network's training, by seed."""
+    found = [*tables(results), _training(curves), *of_estimates(results)]
+    for behaviour in SHOWN:
+        for network in [each for each in networks if behaviour in each.analysed][:1]:
+            analysed = network.analysed[behaviour]  # type: ignore[index]  # a Behaviour by its name
+            found += of_behaviour(behaviour, f"seed {network.seed}", analysed, n_heads, SHOWN[behaviour])
+    return [*found, *_circuits(results["circuits"])]
+
+
+def of_estimates(results: Results) -> list[Figure]:
+    """How far estimates can be trusted, of any model."""
+    rows = results["estimates_beside_exact_effects"]
+    if not rows:
+        return []
+    return [_estimates(rows), _correlations(rows), _trust(results)]
+
+
+def of_behaviour(
+    behaviour: str, network: str, found: BehaviourAnalysis, n_heads: int, kinds: Sequence[str] = ("z", "resid_pre")
+) -> list[Figure]:
+    """Effects by position, estimates beside them, and circuits where they were looked for."""
+    about = f"{behaviour}, {network}"
+    pictures = [_map(behaviour, about, kind, found, n_heads) for kind in kinds] + [_scatter(behaviour, about, found)]
+    if found.circuits is not None:
+        pictures += [_ladders(behaviour, about, found.circuits), _edges(behaviour, about, found.circuits)]
+    return pictures
+
+
+def _training(curves: Mapping[int, Mapping[str, Any]]) -> Figure:
+    steps = np.asarray(next(iter(curves.values()))["step"], dtype=np.float64)
+    named = {
+        f"{behaviour}, seed {seed}": np.asarray(rows[f"{behaviour}_accuracy"], dtype=np.float64)
+        for behaviour in BEHAVIOURS
+        for seed, rows in curves.items()
+    }
+    seen = ~np.isnan(np.stack(list(named.values()))).any(0)
+    return figures.lines(
+        "course",
+        "Accuracy along training",
+        steps[seen],
+        np.stack([values[seen] for values in named.values()]),
+        names=list(named),
+        x_label="step",
+        y_label="accuracy",
+        highlight=[i for i, name in enumerate(named) if name.startswith("ioi")],
+        caption="The fraction of held-out prompts whose right answer has the largest logit. Every prompt holds a pair "
+        "of words that training never showed together, so what is learned is a rule.",
+        claims=("behaviours-learned",),
+        group=LEARNED,
+    )
+
+
+def _map(behaviour: str, about: str, kind: str, found: BehaviourAnalysis, n_heads: int) -> Figure:
+    z = np.stack([found.maps[kind][mode] for mode in MODES])
+    rows = [f"{i // n_heads}.{i % n_heads}" if kind == "z" else str(i) for i in range(z.shape[1])]
+    return figures.heatmap(
+        f"{behaviour}-{kind}",
+        f"Effect of {KINDS[kind]} by position: {about}",
+        z,
+        x=found.positions,
+        y=rows,
+        panels=[direction.panel for direction in MODES.values()],
+        value="share of the gap in logit difference",
+        diverging=True,
+        x_label="position",
+        y_label="layer.head" if kind == "z" else "layer",
+        caption=f"{MODES['denoise'].meaning} {MODES['noise'].meaning} A part that is enough alone may not be needed, "
+        "and the other way round. Below 0 a place works against the answer.",
+        source="Wang et al. (2022), section 3; Heimersheim and Nanda (2024)",
+        claims=("denoising-is-not-noising",) if kind == "z" else (),
+        group=WHERE,
+    )
+
+
+def _scatter(behaviour: str, about: str, found: BehaviourAnalysis) -> Figure:
+    points = found.points
+    return figures.scatter(
+        f"{behaviour}-estimate-beside-exact",
+        f"Attribution patching beside exact patching: {about}",
+        np.concatenate([each["exact"] for each in points.values()]),
+        np.concatenate([each["atp"] for each in points.values()]),
+        x_label="exact change of the logit difference",
+        y_label="estimated change of the logit difference",
+        colour=[kind for kind, each in points.items() for _ in each["exact"]],
+        categorical=True,
+        diagonal=True,
+        caption="Each point is one place. On the dashed line the estimate is the effect; a point near the horizontal "
+        "axis was missed.",
+        source="Nanda (2023), attribution patching",
+        group=TRUST,
+    )
+
+
+def _pivot(rows: Sequence[Row], field: str, label: str, heading: str) -> dict[str, Any]:
+    """A row for each value of `label`, a column for each method: the median."""
+    methods = [name for name in METHODS if any(row["method"] == name for row in rows)]
+    named: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        named.setdefault(row[label], {label: row[label]})[row["method"]] = row[field] and row[field]["median"]
+    return {"rows": list(named.values()), "columns": {label: heading} | {name: SHORT[name] for name in methods}}
+
+
+def _estimates(rows: Sequence[Row]) -> Figure:
+    return figures.table(
+        "estimates",
+        "Pearson's correlation with exact patching",
+        **_pivot(rows, "pearson", "site", "kind of Site"),
+        caption="Over places, by kind of Site: the mean over behaviours, its median over networks. AtP* and the last "
+        "two columns rank places by size only and are compared with the size of the effect: attribution patching "
+        "without its signs, and the activation norm as the baseline without a gradient. RelP scores no queries, keys "
+        "and patterns.",
+        group=TRUST,
+    )
+
+
+def _correlations(rows: Sequence[Row]) -> Figure:
+    sites = list(dict.fromkeys(row["site"] for row in rows))
+    methods = [name for name in METHODS if any(row["method"] == name for row in rows)]
+    values = {(row["site"], row["method"]): row["pearson"] for row in rows if row["pearson"]}
+
+    def bars(part: str) -> np.ndarray[Any, Any]:
+        return np.array([[values.get((site, way), {part: np.nan})[part] for site in sites] for way in methods])
+
+    return figures.bars(
+        "correlations",
+        "Estimate and exact effect: Pearson's correlation",
+        bars("median"),
+        names=sites,
+        low=bars("low"),
+        high=bars("high"),
+        series=[SHORT[way] for way in methods],
+        x_label="kind of Site",
+        y_label="Pearson's correlation",
+        caption="The median over networks of the mean over behaviours, with the least and the greatest network. An "
+        "estimate no better than the activation norm uses no gradient information.",
+        source="RelP (2508.21258) reports the same for GPT-2",
+        claims=("heads-before-stream", "neurons-before-mlp-outputs", "qk-fix-helps-queries", "relp-helps-mlp-outputs"),
+        group=TRUST,
+    )
+
+
+def _trust(results: Results) -> Figure:
+    return figures.text(
+        "trust",
+        "Calibration of attribution patching, by kind of Site",
+        [f"{text[:1].upper()}{text[1:]}" for text in results["how_far_to_trust"].values()],
+        caption="From one network: the largest estimates and a random sample, patched exactly.",
+        group=TRUST,
+        essential=False,
+    )
+
+
+def _circuits(rows: Sequence[Row]) -> list[Figure]:
+    members = {"nodes": "heads and MLPs by position", "edges": "edges"}
+    return [
+        figures.table(
+            f"circuits-{kind}",
+            f"CMD of circuits of {title}",
+            **_pivot(some, "cmd", "behaviour", "behaviour"),
+            caption="The area between a circuit's faithfulness and 1 as it grows, the smaller the better; medians over "
+            "networks. Chosen and judged on different prompts.",
+            claims=("attribution-beats-chance", "eap-ig-before-eap"),
+            group=CIRCUITS,
+        )
+        for kind, title in members.items()
+        if (some := [row for row in rows if row["members"] == kind])
+    ]
+
+
+def _ladders(behaviour: str, about: str, found: Circuits) -> Figure:
+    named = {SHORT[name]: one.faithfulness for name, one in found.nodes.items()}
+    named |= {f"edges, {SHORT[name]}": one.faithfulness for name, one in found.edges.items()}
+    return figures.lines(
+        f"{behaviour}-faithfulness",
+        f"Faithfulness of circuits by size: {about}",
+        np.array(found.nodes["exact"].shares),
+        np.array(list(named.values())),
+        names=list(named),
+        x_label="share of the parts that can reach the answer, or of the edges",
+        y_label="faithfulness",
+        log_x=True,
+        caption=f"1 is the whole model, 0 the model with every part replaced by {found.smallest.ablation}. Circuits "
+        "are chosen and judged on different prompts. Random order: the mean over several.",
+        source="Mueller et al., MIB (2025), section 3.1",
+        claims=("small-circuit", "attribution-beats-chance", "eap-ig-before-eap"),
+        group=CIRCUITS,
+    )
+
+
+def _edges(behaviour: str, about: str, found: Circuits) -> Figure:
+    links = {(Node.parse(writer), Node.parse(part)): share for writer, part, share in found.links}
+    return figures.graph(
+        f"{behaviour}-edges",
+        f"The strongest edges: {about}",
+        drawn(links, "share of the gap"),
+        caption="Estimated by edge attribution: orange edges carry the answer, blue ones work against it. a1.2 is head "
+        "2 of layer 1, m0 the MLP of layer 0; edges into a head's query, key and value are taken together.",
+        source="Syed et al. (2023); Hanna et al. (2024)",
+        group=CIRCUITS,
+    )

@@ -1,0 +1,155 @@
+"""Figures of `calibrate`: correlations by kind of Site, joint effects of whole Sites, flags, and a scatter plot.
+
+`Calibration.figures` gives those of one direction; the tables take the rows of several. Rows are records of plain
+values, as they are stored in a Run.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from micrographia.core import figures
+from micrographia.core.figures import Figure
+from micrographia.core.titles import MODES, Mode
+from micrographia.methods.attribution.agreement import APART, Checked, Flag, Whole
+
+GROUP = "Calibration"
+WHOLE, FLAGS = "Joint effects of whole Sites", "Where estimate and exact effect disagree"
+FEW = 8
+"""Whole Sites in the first table; a second table has all of them."""
+IN_SERIES = "in several layers, one behind the other, this is expected"
+Row = Mapping[str, Any]
+
+
+def calibration_row(each: Checked, mode: Mode) -> dict[str, Any]:
+    """The agreement of estimate and exact effect for one kind of Site."""
+    row: dict[str, Any] = {"kind": each.kind, "mode": mode, "checked": len(each.patches), "n_top": each.n_top}
+    row |= {"pearson": each.pearson._asdict(), "spearman": each.spearman._asdict(), "slope": each.slope}
+    return row | {"missed": {**each.missed._asdict(), "most": each.missed.most}, "together": each.together}
+
+
+def calibration_table(rows: Sequence[Row]) -> Figure:
+    """Correlations of estimate and exact effect, a row a kind of Site and direction; a bound where there is one."""
+    columns = ["kind", "mode", "checked", "Pearson", "Spearman", "slope"]
+    cells = [
+        [row["kind"], row["mode"], row["checked"], _agreement(row["pearson"]), row["spearman"]["value"], row["slope"]]
+        for row in rows
+    ]
+    bounded = any("missed" in row for row in rows)
+    if bounded:
+        columns.append("large, unseen")
+        cells = [[*cell, _bound(row.get("missed"))] for cell, row in zip(cells, rows)]
+    caption = BOUNDED if bounded else UNBOUNDED
+    title = "Estimates against exact patches"
+    return figures.table("calibration", title, cells, columns=columns, caption=caption, group=GROUP)
+
+
+SAMPLE = (
+    "Some places were patched exactly: half of them the largest estimates, half drawn at random. Correlations are "
+    "weighted for how places were drawn, with 95 % intervals over prompts; the slope is the exact effect per estimate."
+)
+BOUNDED = f"{SAMPLE} The last column bounds how many of the places that were not patched may have a large effect."
+UNBOUNDED = f"{SAMPLE} Here a place is an edge; how many large ones were left unseen is not bounded."
+
+
+def _agreement(found: Row) -> Any:
+    return found["value"] if found.get("low") is None else dict(found)
+
+
+def _bound(missed: Row | None) -> str | None:
+    if missed is None:
+        return None
+    return f"≤ {missed['most']:,} of {missed['of']:,}" if missed["of"] else "none"
+
+
+def whole_row(whole: Whole, each: Checked, flags: Sequence[Flag], mode: Mode) -> dict[str, Any]:
+    """The effect of patching a whole Site, or all of a kind, beside the sum of single effects.
+
+    `so` is the comparison of the two, and `meaning` the mechanism that it suggests, if any.
+    """
+    so = _compared(whole, each.missed.threshold)
+    flag = next((flag for flag in flags if flag.patch == whole.patch), None)
+    meaning = flag.meaning if flag else IN_SERIES if so == "less together" and len(whole.patch) > 1 else None
+    what = str(whole.patch[0]) if len(whole.patch) == 1 else f"all {each.kind}"
+    row = {"what": what, "kind": each.kind, "mode": mode, "alone": whole.alone, "at_once": whole.exact}
+    return {**row, "all_measured": whole.all_measured, "so": so, "meaning": meaning}
+
+
+def _compared(whole: Whole, threshold: float) -> str:
+    """The comparison of joint effect and sum: equal where the two are within the tolerance of flags, or both small."""
+    larger = max(abs(whole.alone), abs(whole.exact))
+    if abs(whole.alone - whole.exact) <= APART * larger:
+        return f"alike, within {APART:.0%}"
+    if larger <= threshold:
+        return "too small to say"
+    if whole.alone * whole.exact < 0:
+        return "the other way together"
+    return "more together" if abs(whole.exact) > abs(whole.alone) else "less together"
+
+
+def whole_tables(rows: Sequence[Row], unit: str) -> list[Figure]:
+    """The whole Sites whose joint effect differs most from the sum of single effects; then all, if those are more."""
+    if not rows:
+        return []
+    first = sorted(rows, key=lambda row: -abs(row["at_once"] - row["alone"]))[:FEW]
+    caption = (
+        "All places of a Site, and of a kind, patched in one run, beside the sum of their single effects, which is "
+        f"measured where a place was checked and estimated elsewhere. In {unit}. Where the two agree, places can be "
+        "read one by one; where they differ, they cannot."
+    )
+    if len(rows) == len(first):
+        return [_whole_table("wholes", WHOLE, first, caption)]
+    caption += f" The {len(first)} of {len(rows)} that differ most."
+    every = _whole_table("all-wholes", "All whole Sites", rows, "", essential=False)
+    return [_whole_table("wholes", WHOLE, first, caption), every]
+
+
+def _whole_table(name: str, title: str, rows: Sequence[Row], caption: str, **more: Any) -> Figure:
+    columns = {
+        "what": "what", "mode": "mode", "alone": "sum of single effects", "all_measured": "all measured",
+        "at_once": "joint effect", "so": "comparison",
+    }  # fmt: skip
+    notes = [row["meaning"] or "" for row in rows]
+    more |= {"notes": notes} if any(notes) else {}
+    return figures.table(name, title, rows, columns=columns, caption=caption, group=WHOLE, **more)
+
+
+def flag_text(sentences: Sequence[str]) -> list[Figure]:
+    """How far to trust each kind of Site, and where estimate and exact effect disagree."""
+    return [figures.text("flags", FLAGS, sentences, group=FLAGS, essential=False)] if sentences else []
+
+
+def against_exact(
+    mode: Mode,
+    exact: NDArray[Any],
+    estimate: NDArray[Any],
+    names: Sequence[str],
+    metric: str,
+    kinds: Sequence[str] | None = None,
+) -> Figure:
+    """The estimate against the exact effect of every place that was patched: means over prompts."""
+    return figures.scatter(
+        f"calibration-{mode}",
+        f"The estimate against the exact effect: {MODES[mode].panel}",
+        exact.mean(1),
+        estimate.mean(1),
+        names=list(names),
+        x_label=f"exact change of {metric}",
+        y_label=f"estimated change of {metric}",
+        colour=kinds,
+        categorical=None if kinds is None else True,
+        diagonal=True,
+        caption="Each point was patched exactly. On the dashed line the estimate equals the exact effect.",
+        group=GROUP,
+    )
+
+
+def points(kinds: Sequence[Checked], mode: Mode, metric: str) -> Figure:
+    """`against_exact` for all kinds of Site that were checked."""
+    exact, estimate = (
+        np.concatenate([getattr(each, side).numpy() for each in kinds]) for side in ("exact", "estimate")
+    )
+    names = [", ".join(map(str, patch)) for each in kinds for patch in each.patches]
+    return against_exact(mode, exact, estimate, names, metric, [each.kind for each in kinds for _ in each.patches])

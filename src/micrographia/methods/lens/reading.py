@@ -1,0 +1,176 @@
+"""StreamReading: the answer read off the residual stream of one prompt, or of two side by side, by every lens.
+
+`read_stream` makes it: direct effects by component, of the largest heads by source token, and the logit lens at every
+position. It lists itself as records and shows itself as Figures.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.figures import Figure
+from micrographia.core.graph import Node
+from micrographia.core.model import Model
+from micrographia.core.sites import Site
+from micrographia.core.tokens import to_str_tokens
+from micrographia.methods.lens.direct import Direct, LogitLens, by_source, direct_logit_attribution, logit_lens
+
+SIDES = ("clean", "corrupt")
+SHOWN = 10
+"""Components that are printed."""
+STREAM = ("L0.resid_pre", "L*.resid_post")
+
+
+class StreamReading(NamedTuple):
+    """The answer read off the residual stream of one prompt, or of a clean and a corrupt one: sides in front."""
+
+    answers: list[str]
+    """The answer, and the wrong one where there is one, as tokens."""
+    logits: Float[Tensor, "side"]
+    """The model's own figure at the last position: the answer's logit, or the difference of two."""
+    probs: Float[Tensor, "side"]
+    direct: Direct
+    nodes: list[Node]
+    sources: Float[Tensor, "side head source"]
+    layers: LogitLens
+    tokens: list[list[list[str]]]
+    """The best token at every point of the stream and every position, as [side][site][pos]."""
+    best: list[list[list[str]]]
+    """The best tokens at every point of the stream at the last position, as [side][site][k]."""
+    positions: list[str]
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        return SIDES[: len(self.logits)]
+
+    @property
+    def label(self) -> str:
+        """What the parts add up to, in words."""
+        answer, *wrong = (repr(text.strip()) for text in self.answers)
+        return f"logit of {answer} less {wrong[0]}" if wrong else f"logit of {answer}"
+
+    def __str__(self) -> str:
+        lines = [f"{self.label} at the last position: {', '.join(f'{x:.4g}' for x in self.logits.tolist())}"]
+        return "\n".join([*lines, *(f"  {part:<16} {value:+.4g}" for part, value in self.direct.top(SHOWN))])
+
+    def along(self) -> Float[Tensor, "site side"]:
+        """The answer's logit, or the difference, where the stream is unembedded at the last position."""
+        found = self.layers.logit[:, :, -1]
+        return found[..., 0] - (found[..., 1] if len(self.answers) > 1 else 0.0)
+
+    def table(self) -> dict[str, list[Any]]:
+        """A row a writer, a column a side, in logits."""
+        return {"part": list(self.direct.labels), **dict(zip(self.sides, self.direct.values.double().tolist()))}
+
+    def model_answers(self) -> list[dict[str, Any]]:
+        """By side the model's own logit and probability, and the sum of the parts."""
+        found = zip(self.sides, self.logits.tolist(), self.direct.total.double().tolist(), self.probs.tolist())
+        return [{"prompt": side, "logit": logit, "parts": parts, "prob": prob} for side, logit, parts, prob in found]
+
+    def writers(self) -> list[dict[str, Any]]:
+        """A record for everything that writes, the largest first, in logits."""
+        values = self.direct.values.double().T.tolist()
+        return self._by_size({"part": part, **self._sided(row)} for part, row in zip(self.direct.labels, values))
+
+    def head_sources(self) -> list[dict[str, Any]]:
+        """A record for each head and source token, the largest first, in logits."""
+        values = self.sources.double().permute(1, 2, 0).tolist()
+        return self._by_size(
+            {"head": str(node), "token": token, **self._sided(value)}
+            for node, row in zip(self.nodes, values)
+            for token, value in zip(self.positions, row)
+        )
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """A record for each point of the stream: its prediction at the last position, by side."""
+        found, own = self.layers, self.along()
+        return [
+            {"site": str(site)}
+            | {
+                side: {
+                    "logit": float(own[i, j]),
+                    "prob": float(found.prob[i, j, -1, 0]),
+                    "rank": int(found.rank[i, j, -1, 0]),
+                    "says": self.best[j][i],
+                    "says_prob": found.top_prob[i, j, -1].double().tolist(),
+                }
+                for j, side in enumerate(self.sides)
+            }
+            for i, site in enumerate(found.sites)
+        ]
+
+    def since(self) -> Site | None:
+        """From which point of the first stream on the answer is the best token; None where at the end it is not."""
+        first = (self.layers.rank[:, 0, -1, 0] == 0).tolist()
+        behind = next((i for i, best in enumerate(reversed(first)) if not best), len(first))
+        return self.layers.sites[len(first) - behind] if behind else None
+
+    def _sided(self, values: Sequence[float]) -> dict[str, float | None]:
+        """A figure for each side; their difference where there are two."""
+        row: dict[str, float | None] = dict(zip(self.sides, values))
+        return row if len(values) < 2 else {**row, "difference": values[0] - values[1]}
+
+    def _by_size(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        return sorted(rows, key=lambda row: -max(abs(row[side]) for side in self.sides))
+
+    def figures(self) -> list[Figure]:
+        """Tables and pictures: the answer, direct effects of components, heads and source tokens, the logit lens."""
+        from micrographia.methods.lens.figures import pictures_of, tables_of
+
+        return [*tables_of(self), *pictures_of(self)]
+
+
+def read_stream(
+    model: Model,
+    ids: Int[Tensor, "side pos"],
+    answers: Sequence[int],
+    positions: Sequence[str] = (),
+    *,
+    n_heads: int = 12,
+    best: int = 5,
+    watch: Watch = silent,
+) -> StreamReading:
+    """Read for the first of `answers`, against the second where there is one, at the last position.
+
+    `n_heads` heads of the largest parts are split by source; `best` tokens are kept of each point of the stream.
+    `positions` names the positions; without names they are numbered.
+    Cost: four forward passes, and an unembedding of every position at each point of the stream, one point at a time.
+    """
+
+    def at(step: int) -> None:
+        watch(Progress("read the stream", step, 3, "lens"))
+
+    at(0)
+    right, *wrong = (torch.tensor([answer] * len(ids), device=ids.device) for answer in answers)
+    against = wrong[0] if wrong else None
+    direct = direct_logit_attribution(model, ids, right, against)
+    at(1)
+    largest = direct.values.abs().amax(0).argsort(descending=True).tolist()
+    nodes = [Node.parse(direct.labels[i]) for i in largest if ".z[" in direct.labels[i]][:n_heads]
+    sources = by_source(model, ids, nodes, right, against) if nodes else torch.zeros(len(ids), 0, ids.shape[1])
+    at(2)
+    wanted = torch.tensor([list(answers)] * len(ids), device=ids.device)
+    layers = logit_lens(model, ids, wanted, sites=STREAM, at=range(ids.shape[1]), k=best)
+    last = model.run(ids, logits="last").logits[:, -1].double()
+    own = last[:, answers[0]] - (last[:, answers[1]] if wrong else 0.0)
+    at(3)
+
+    def words(top: Int[Tensor, "site side any"]) -> list[list[list[str]]]:
+        return [[to_str_tokens(model.tokenizer, row) for row in side] for side in top.transpose(0, 1).tolist()]
+
+    return StreamReading(
+        answers=to_str_tokens(model.tokenizer, list(answers)),
+        logits=own.cpu(),
+        probs=last.softmax(-1)[:, answers[0]].cpu(),
+        direct=direct,
+        nodes=nodes,
+        sources=sources,
+        layers=layers,
+        tokens=words(layers.top[..., 0]),
+        best=words(layers.top[:, :, -1]),
+        positions=list(positions) or [str(i) for i in range(ids.shape[1])],
+    )

@@ -1,0 +1,1 @@
+"""A whole lab: does a random projection keep the distances between points?"""
