@@ -56,7 +56,9 @@ def show(thing: Run | Figure | HasFigures) -> Displayed:
         return Displayed(figure_html(thing))
     if isinstance(thing, HasFigures):
         return Displayed(result_html(thing))
-    raise UserError(f"Asked to show a {type(thing).__name__}. What can be shown: Run, Figure, a result with figures.")
+    raise UserError(
+        f"Asked to show something of type {type(thing).__name__}. What can be shown: Run, Figure, a result with figures."
+    )
 
 
 def attach() -> None:

@@ -101,9 +101,9 @@ def print_table(console: Console, content: TextTable) -> None:
         if i:
             _remark(console, f"The same table, from the column {part.columns[n_names(content)]!r} on:")
         console.print(table(part, room))
-    for row, note in zip(content.rows, content.notes):
-        if note:
-            _remark(console, f"{row[0]}: {note}")
+    remarks = (f"{row[0]}: {note}" for row, note in zip(content.rows, content.notes) if note)
+    for remark in dict.fromkeys(remarks):  # rows of one name may share theirs
+        _remark(console, remark)
 
 
 def table(content: TextTable, room: int) -> Grid:
