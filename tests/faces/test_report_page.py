@@ -160,8 +160,8 @@ def test_a_script_that_would_end_itself_within_the_page_is_not_carried(tmp_path,
 
 def test_the_first_section_with_a_picture_opens_the_page(run):
     counted = table("counted", "Counted", [[1]], columns=["n"], group="Tables")
-    order = [attributes["id"] for name, attributes in Elements(render(replace(run, figures=(counted, *run.figures)))).found
-             if name == "section"]  # fmt: skip
+    page = render(replace(run, figures=(counted, *run.figures)))
+    order = [attributes["id"] for name, attributes in Elements(page).found if name == "section"]
     assert order[:4] == ["short", "group-the-run", "group-tables", "group-figures"]
 
 

@@ -56,9 +56,8 @@ def show(thing: Run | Figure | HasFigures) -> Displayed:
         return Displayed(figure_html(thing))
     if isinstance(thing, HasFigures):
         return Displayed(result_html(thing))
-    raise UserError(
-        f"Asked to show something of type {type(thing).__name__}. What can be shown: Run, Figure, a result with figures."
-    )
+    kind = type(thing).__name__
+    raise UserError(f"Asked to show a value of type {kind}. What can be shown: Run, Figure, a result with figures.")
 
 
 def attach() -> None:

@@ -61,7 +61,7 @@ def prepare_top_k(
                 sizes.append(score[0].numel())
                 best(site, score)
 
-            choices: dict[str, Any] = {"method": question.method, "positions": question.positions, "give": take}
+            choices: dict[str, Any] = {"method": question.method, "positions": question.positions, "on_score": take}
             found = attribute(model, pairs, metric, sites, mode=mode, **choices)
             ends.append(baselines_with_gap(metric, found.clean, found.corrupt))
             places, estimate = ([each[side] for each in best.found] for side in (0, 1))
