@@ -50,7 +50,7 @@ def test_a_result_that_has_figures_shows_them_and_anything_else_is_refused(run):
 
 def test_effects_that_have_been_imported_display_themselves():
     from micrographia.core.effects import Effects
-    from micrographia.faces.notebook import attach, result_html
+    from micrographia.faces.notebook import attach, frame_html
 
     attach()
-    assert Effects._repr_html_ is result_html
+    assert Effects._repr_html_ is frame_html

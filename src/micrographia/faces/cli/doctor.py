@@ -92,15 +92,17 @@ def _machine() -> dict[str, Any]:
 def _runs_root() -> tuple[bool, Path]:
     """Whether Runs can be written, and where they go: the folder, or the nearest one above that is there."""
     root = Path(os.environ.get("MICROGRAPHIA_RUNS") or "runs").absolute()
-    there = next(path for path in (root, *root.parents) if path.exists())
+    there = _existing(root)
     return there.is_dir() and os.access(there, os.W_OK), root
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     machine = found["machine"]
-    free = shutil.disk_usage(
-        next(p for p in (found["runs"]["root"], *found["runs"]["root"].parents) if p.exists())
-    ).free
+    free = shutil.disk_usage(_existing(found["runs"]["root"])).free
     return [
         ("micrographia", found["micrographia"] or "from source, not installed"),
         *((name, version or "missing") for name, version in found["versions"].items()),
