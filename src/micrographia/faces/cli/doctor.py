@@ -1,6 +1,5 @@
 """`micrographia doctor`: what is installed, what the machine offers, and what is missing."""
 
-import dataclasses
 import os
 import platform
 import shutil
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from micrographia.faces.cli.carry_out import print_json
-from micrographia.faces.cli.options import parse
+from micrographia.faces.cli.options import Printed, parse
 from micrographia.faces.figures.export import CHROMES, find_chrome
 
 PACKAGES = (
@@ -22,14 +21,8 @@ PACKAGES = (
 EXTRAS = {"hf": "transformers", "png": "kaleido"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
-    json: bool = False
-    """Print one JSON object on standard output and nothing else."""
-
-
 def main(words: Sequence[str]) -> int:
-    arguments = parse(Arguments, words, prog="micrographia doctor", description=__doc__ or "")
+    arguments = parse(Printed, words, prog="micrographia doctor", description=__doc__ or "")
     found = examine()
     if arguments.json:
         print_json(found)

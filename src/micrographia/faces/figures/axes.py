@@ -71,18 +71,15 @@ def bands(phases: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], li
     return shapes, entries
 
 
+def points(x: Any, y: Any, mode: str = "markers", **more: Any) -> dict[str, Any]:
+    """A trace of points, lines or texts; without a place in the legend unless it asks for one."""
+    return {"type": "scatter", "mode": mode, "x": x, "y": y, "showlegend": False, **more}
+
+
 def legend_square(name: str, colour: str) -> dict[str, Any]:
     """A trace with no point, for the legend alone."""
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [None],
-        "y": [None],
-        "name": escaped(name),
-        "marker": {"symbol": "square", "size": 12, "color": colour},
-        "hoverinfo": "skip",
-        "showlegend": True,
-    }
+    marker = {"symbol": "square", "size": 12, "color": colour}
+    return points([None], [None], name=escaped(name), marker=marker, hoverinfo="skip", showlegend=True)
 
 
 def upright_marks(marks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
