@@ -44,6 +44,8 @@ def test_a_gap_stays_a_gap():
 
 def test_both_axes_of_curves_can_be_switched():
     assert draw(lines())["layout"]["meta"]["log"] == ["x", "y"]
+    assert draw(lines(y=-np.ones((2, 3))))["layout"]["meta"]["log"] == ["x"]
+    assert draw(lines(y=np.full((2, 3), np.nan)))["layout"]["meta"]["log"] == ["x", "y"]
     assert draw(lines(log_y=True))["layout"]["yaxis"]["type"] == "log"
 
 

@@ -121,6 +121,12 @@ def span(values: Sequence[Any]) -> list[float] | None:
     return [float(flat.min()), float(flat.max()), float(positive.min()) if positive.size else 1.0]
 
 
+def switches(data: Mapping[str, Any], **values: Any) -> list[str]:
+    """The axes that may be made logarithmic: those without a negative value, and those that are so already."""
+    limits = {side: span([each]) or [0.0] for side, each in values.items()}
+    return [side for side in values if limits[side][0] >= 0 or data.get(f"log_{side}")]
+
+
 def padded(limits: Sequence[float], *, log: bool, from_zero: bool = False) -> list[float]:
     """An axis range with some air around `span`'s limits, as plotly wants it: exponents on a logarithmic axis."""
     low, high, positive = limits

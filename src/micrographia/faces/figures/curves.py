@@ -18,6 +18,7 @@ from micrographia.faces.figures.axes import (
     legend_square,
     points,
     span,
+    switches,
     upright_marks,
 )
 from micrographia.faces.figures.palette import LINES, MUTED, faint, line_style
@@ -43,7 +44,7 @@ def lines(data: Mapping[str, Any]) -> Drawn:
         shapes=shapes + upright_marks(data.get("marks") or ()),
         showlegend=len(names) > 1 or bool(entries),
         hovermode="closest" if len(names) > CROWD else "x unified",
-        meta={"log": ["x", "y"]},
+        meta={"log": switches(data, x=x, y=y)},
     )
     return traces + entries, layout
 
@@ -113,7 +114,10 @@ def scatter(data: Mapping[str, Any]) -> Drawn:
     return traces, frame(
         xaxis=axis(data["x_label"], log=bool(data.get("log_x"))),
         yaxis=axis(data["y_label"], log=bool(data.get("log_y"))),
-        meta={"log": ["x", "y"], **({"scale": "points"} if "coloraxis" in layout else {})},
+        meta={
+            "log": switches(data, x=data["x"], y=data["y"]),
+            **({"scale": "points"} if "coloraxis" in layout else {}),
+        },
         shapes=[_diagonal(data)] if data.get("diagonal") else [],
         **layout,
     )
