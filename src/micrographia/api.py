@@ -43,14 +43,15 @@ Pairs = core_prompts.Pairs
 
 
 def load(model: Any, **choices: Any) -> Any:
-    """A model: a name on the Hugging Face hub, a folder, a module in hand, or a Run of yours (path or name).
+    """A model: a name on the Hugging Face hub, a folder, a module in hand, or a Run of yours (itself, path or name).
 
     `choices` are those of `core.load.load_any` and `core.pretrained.load`: dtype, device, device_map, revision,
     tokenizer.
     """
-    if not isinstance(model, str | Path | nn.Module):
-        raise UserError(f"Asked to load a value of type {type(model).__name__}. Give a name, a folder, or a module.")
-    return load_any(model, **choices)
+    name = model.path if isinstance(model, Run) else model
+    if not isinstance(name, str | Path | nn.Module):
+        raise UserError(f"Asked to load a value of type {type(name).__name__}. Give a name, a folder, or a module.")
+    return load_any(name, **choices)
 
 
 Sites = SiteLike | Iterable[SiteLike]

@@ -45,6 +45,13 @@ def test_a_result_prints_itself_shortly_and_shows_its_pictures(model, pairs, est
     assert all(f"figure-{figure.name}" in page for figure in found.figures())
 
 
+def test_a_run_is_a_model_by_itself_or_by_its_path(tmp_path):
+    run = mg.open_run(save_run(tmp_path / "trained"))
+    tokens = torch.tensor([[0, 2, 3]])
+    ours, same = (mg.load(each).run(tokens).logits for each in (run, run.path))
+    assert torch.equal(ours, same)
+
+
 def test_the_lens_prints_each_side_by_itself_the_largest_first(model):
     found = mg.lens(model, CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John")
     parts = [line.split()[0] for line in str(found).splitlines()[3:]]

@@ -111,7 +111,7 @@ class Calibration:
         return f"Calibration({self.mode}, {self.metric}; places patched: {checked})"
 
     def __str__(self) -> str:
-        return " ".join([*(sentence(each, self.unit) for each in self.kinds.values()), *self._warning()])
+        return "\n".join([*(sentence(each, self.unit) for each in self.kinds.values()), *self._warning()])
 
     def _warning(self) -> list[str]:
         if not self.flags:
