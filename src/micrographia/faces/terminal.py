@@ -165,8 +165,13 @@ def _rows(rows: Iterable[Sequence[str | Text]]) -> Grid:
     return drawn
 
 
-def _value(x: Any) -> str:
-    return words.format_value(float(x))
+def _written(values: Any) -> Callable[[Any], str]:
+    """How the numbers of one picture are written: alike."""
+    numbers = np.asarray(values, dtype=np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    whole = bool((numbers == numbers.round()).all())
+    number = words.format_number if whole else words.common_format(numbers.tolist())
+    return lambda x: number(float(x))
 
 
 def _strongest(values: Any, n: int) -> list[int]:
@@ -177,10 +182,10 @@ def _strongest(values: Any, n: int) -> list[int]:
 def _lines(data: Mapping[str, Any]) -> Grid:
     y = np.atleast_2d(np.asarray(data["y"]))
     strong = [int(i) for i in data.get("highlight") or ()] or list(range(len(y)))
-    rows = []
+    rows, value = [], words.format_number if data.get("log_y") else _written(y)
     for i in strong[:MOST_BARS]:
         finite = y[i][np.isfinite(y[i])]
-        ends = " → ".join(map(_value, finite[[0, -1]])) if finite.size else words.NOTHING
+        ends = " → ".join(map(value, finite[[0, -1]].tolist())) if finite.size else words.NOTHING
         rows.append((str(data["names"][i]), spark(y[i], log=bool(data.get("log_y"))), ends))
     return _rows(rows)
 
@@ -206,9 +211,9 @@ def bar_rows(
     y = np.nan_to_num(np.asarray(heights, dtype=np.float64))
     size = np.abs(y) if sizes is None else np.asarray(sizes, dtype=np.float64)
     top = float(size.max(initial=0.0)) or 1.0
-    falls = bool((y < 0).any())
+    falls, value = bool((y < 0).any()), _written(heights)
     rows: list[Sequence[str | Text]] = [
-        (names[i], ("-" if y[i] < 0 else " ") * falls + "█" * round(width * abs(y[i]) / top), _value(heights[i]))
+        (names[i], ("-" if y[i] < 0 else " ") * falls + "█" * round(width * abs(y[i]) / top), value(heights[i]))
         for i in sorted(_strongest(size, MOST_BARS))
     ]
     if more := len(names) - len(rows):
@@ -226,8 +231,9 @@ def _histogram(data: Mapping[str, Any]) -> Grid:
 def _heatmap(data: Mapping[str, Any]) -> Grid:
     """Each panel's range, and the means over its rows as a spark line."""
     z = np.asarray(data["z"], dtype=np.float64)
+    value = _written(z)
     return _rows(
-        (str(name), spark(np.nanmean(panel, axis=0)), f"{_value(np.nanmin(panel))} to {_value(np.nanmax(panel))}")
+        (str(name), spark(np.nanmean(panel, axis=0)), f"{value(np.nanmin(panel))} to {value(np.nanmax(panel))}")
         for name, panel in zip(data["panels"], z if z.ndim == 3 else z[None])
     )
 
@@ -237,35 +243,37 @@ def _scatter(data: Mapping[str, Any]) -> Grid:
     for side in "xy":
         values = np.asarray(data[side], dtype=np.float64)
         values = np.sort(values[np.isfinite(values)])
-        middle = f"median {_value(np.median(values))}" if values.size else words.NOTHING
+        middle = f"median {_written(values)(np.median(values))}" if values.size else words.NOTHING
         rows.append((str(data[f"{side}_label"]), spark(values), middle))
     return _rows(rows)
 
 
 def _tokens(data: Mapping[str, Any]) -> Grid:
     """The tokens of each row with the greatest values, either sign, in the text's own order."""
-    rows = []
+    rows, value = [], _written(np.concatenate([np.asarray(row, dtype=np.float64) for row in data["values"]]))
     for name, texts, row in zip(data["names"], data["tokens"], data["values"]):
         values = np.nan_to_num(np.asarray(row, dtype=np.float64))
         rows.append((str(name), spark(np.abs(values), width=len(values)), ""))
-        rows += [(f"{i:>4} {str(texts[i])!r}", "", _value(values[i])) for i in sorted(_strongest(values, MOST_TOKENS))]
+        rows += [(f"{i:>4} {str(texts[i])!r}", "", value(values[i])) for i in sorted(_strongest(values, MOST_TOKENS))]
     return _rows(rows)
 
 
 def _attention(data: Mapping[str, Any]) -> Grid:
     """Each panel's strongest pair: from which query to which key."""
     named, rows = [f"{i} {str(text)!r}" for i, text in enumerate(data["tokens"])], []
+    value = _written(data["z"])
     for name, panel in zip(data["panels"], np.asarray(data["z"], dtype=np.float64)):
         query, key = divmod(_strongest(panel.ravel(), 1)[0], panel.shape[1])
-        rows.append((str(name), f"{named[query]} ← {named[key]}", _value(panel[query, key])))
+        rows.append((str(name), f"{named[query]} ← {named[key]}", value(panel[query, key])))
     return _rows(rows)
 
 
 def _graph(data: Mapping[str, Any]) -> Grid:
     """The strongest edges."""
     weights, names = np.asarray(data["weights"], dtype=np.float64), [str(name) for name in data["nodes"]]
+    value = _written(weights)
     rows: list[Sequence[str | Text]] = [
-        (f"{names[int(data['sources'][i])]} → {names[int(data['targets'][i])]}", _value(weights[i]))
+        (f"{names[int(data['sources'][i])]} → {names[int(data['targets'][i])]}", value(weights[i]))
         for i in _strongest(weights, MOST_BARS)
     ]
     if more := len(weights) - len(rows):
