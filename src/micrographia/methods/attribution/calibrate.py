@@ -106,8 +106,12 @@ class Calibration:
     mode: Mode = "denoise"
     metric: str = "metric"
 
+    def __repr__(self) -> str:
+        checked = ", ".join(f"{len(each.patches)} of {kind}" for kind, each in self.kinds.items())
+        return f"Calibration({self.mode}, {self.metric}; places patched: {checked})"
+
     def __str__(self) -> str:
-        return " ".join([*(sentence(each, self.unit) for each in self.kinds.values()), *self._warning()])
+        return "\n".join([*(sentence(each, self.unit) for each in self.kinds.values()), *self._warning()])
 
     def _warning(self) -> list[str]:
         if not self.flags:
