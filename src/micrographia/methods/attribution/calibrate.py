@@ -20,7 +20,7 @@ from micrographia.core.effects import Effects
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
-from micrographia.core.metrics import Metric
+from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, first_difference
 from micrographia.core.sites import Site
@@ -46,9 +46,7 @@ from micrographia.methods.attribution.check_figures import (
     whole_row,
     whole_tables,
 )
-from micrographia.methods.attribution.estimate import sides_of
-from micrographia.methods.attribution.passes import prompts_of
-from micrographia.methods.attribution.readers import cell_axes, place
+from micrographia.methods.attribution.estimation import cell_axes, place
 
 LARGE = 0.1
 """An effect counts as large from this fraction of the largest measured one. Our choice."""
@@ -175,10 +173,10 @@ def calibrate(
     groups = [wholes(each.kind, attribution) for each in chosen]
     requested = [[*each.patches, joint(each.patches), *whole] for each, whole in zip(chosen, groups)]
     patches = [patch for some in requested for patch in some]
-    sides, prompt = sides_of(pairs, attribution.mode), prompts_of(pairs.clean)
+    mode, rows = attribution.mode, prompts(len(pairs), ids_of(pairs.clean).device)
     sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
-    donor = model.run(sides.donor, keep=sites, edits=edits, logits=metric.readout(prompt)).cache
-    values = sweep(model, sides.base, patches, donor, [metric], edits=edits, watch=watch)[..., 0]
+    donor = model.run(pairs.donor(mode), keep=sites, edits=edits, logits=metric.readout(rows)).cache
+    values = sweep(model, pairs.base(mode), patches, donor, [metric], edits=edits, watch=watch)[..., 0]
     effects = (values - attribution.base.to(values)).cpu().double().split(list(map(len, requested)))
     kinds: dict[str, Checked] = {}
     for each, whole, effect in zip(chosen, groups, effects):
@@ -188,11 +186,9 @@ def calibrate(
             _whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(whole, effect[n + 1 :])
         ]
         kinds[each.kind] = found._replace(wholes=tuple(joint_effects))
-    flags = [flag for each in kinds.values() for flag in flags_of(each, attribution.mode, attribution.gives)]
+    flags = [flag for each in kinds.values() for flag in flags_of(each, mode, attribution.gives)]
     n_idle = sum(each.n_idle for each in chosen)
-    return Calibration(
-        kinds, tuple(flags), metric.unit, len(pairs), len(patches), n_idle, attribution.mode, metric.name
-    )
+    return Calibration(kinds, tuple(flags), metric.unit, len(pairs), len(patches), n_idle, mode, metric.name)
 
 
 def _begin(model: Model, pairs: Pairs) -> int | None:
