@@ -114,7 +114,7 @@ def path_patch(
     graph = graph_of(model)
     _check(graph, receivers)
     check_additive(model, pairs.clean)
-    base, other = (pairs.corrupt, pairs.clean) if mode == "denoise" else (pairs.clean, pairs.corrupt)
+    base, other = pairs.base(mode), pairs.donor(mode)
     reading = MetricSet(metrics, ids_of(base).shape[1])
     rows = prompts(len(pairs), pairs.answer.device)
     sites = list(dict.fromkeys(place.site for patch in senders for place in patch))

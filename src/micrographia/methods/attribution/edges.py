@@ -123,13 +123,12 @@ def edge_attribution(
     found: list[_Scored] = []
     for first in range(0, len(pairs), prompts_at_once):
         rows = torch.arange(first, min(first + prompts_at_once, len(pairs)), device=pairs.answer.device)
-        clean, corrupt = rows_of(pairs.clean, rows), rows_of(pairs.corrupt, rows)
-        base, other = (corrupt, clean) if mode == "denoise" else (clean, corrupt)
+        base, other = (rows_of(inputs, rows) for inputs in (pairs.base(mode), pairs.donor(mode)))
         found.append(_score(model.fused, graph, metric, rows, base, other, steps if method == "eap-ig" else 0))
         watch(Progress("edge attribution", int(rows[-1]) + 1, len(pairs), "pair"))
-    values, base_values, other_values = (torch.cat(parts) for parts in zip(*found))
-    clean_values, corrupt_values = (other_values, base_values) if mode == "denoise" else (base_values, other_values)
-    return EdgeAttribution(mode, method, graph, values, clean_values, corrupt_values)
+    values, *baselines = (torch.cat(parts) for parts in zip(*found))
+    clean, corrupt = baselines[::-1] if mode == "denoise" else baselines
+    return EdgeAttribution(mode, method, graph, values, clean, corrupt)
 
 
 class _Scored(NamedTuple):
