@@ -16,11 +16,15 @@ from micrographia.core.basis import (
     n_frequencies,
     unfold,
 )
+from micrographia.methods.fourier.activations import frequency_shares
 from micrographia.methods.fourier.cubes import logit_variance_explained, trig_loss
-from micrographia.methods.fourier.excluded import excluded_logits, excluded_loss_per_frequency
 from micrographia.methods.fourier.losses import losses
-from micrographia.methods.fourier.neurons import frequency_shares
-from micrographia.methods.fourier.restricted import projected_table, restricted_loss
+from micrographia.methods.fourier.restricted import (
+    excluded_logits,
+    excluded_loss_per_frequency,
+    projected_table,
+    restricted_loss,
+)
 from micrographia.methods.fourier.spectra import spectrum, two_d_spectrum
 
 moduli = st.integers(3, 16)

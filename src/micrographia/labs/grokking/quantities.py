@@ -17,7 +17,7 @@ from micrographia.core.edits import put
 from micrographia.core.losses import cross_entropy
 from micrographia.labs.grokking.network import NetworkTensors, cyclic, with_attention
 from micrographia.methods import clock_pizza
-from micrographia.methods.fourier import attention, cubes, excluded, neurons, restricted, spectra, weights
+from micrographia.methods.fourier import activations, cubes, restricted, spectra
 from micrographia.methods.fourier.ablations import ablations
 from micrographia.methods.fourier.closed_form import read_algorithm, sentences
 from micrographia.methods.fourier.key_frequencies import find_frequencies
@@ -65,7 +65,7 @@ def _of_algorithm(r: NetworkTensors, ks: Sequence[int], generator: Generator) ->
     measures = measures_of(r, ks, generator)
     cut = ablations(r.logits, ks, **parts, train=r.train, generator=generator)
     return {
-        "published_rule": [] if clusters is None else neurons.published_key_frequencies(clusters),
+        "published_rule": [] if clusters is None else activations.published_key_frequencies(clusters),
         "measures": measures,
         "algorithm": sentences(read_algorithm(r.logits, ks, **parts), str(len(r.logits))),
         "replacements": [row._asdict() for row in replaced(r, ks)],
@@ -165,23 +165,23 @@ def neuron_directions(r: NetworkTensors, ks: Sequence[int]) -> list[Numbers]:
     rows = []
     for k in ks:
         directions = spectra.neuron_logit_directions(r.W_L, k).to(r.neurons)
-        shares = [neurons.fve_of_direction(r.neurons @ direction, k) for direction in directions.T]
+        shares = [activations.fve_of_direction(r.neurons @ direction, k) for direction in directions.T]
         sine = shares[1].sine if len(shares) > 1 else math.nan
         rows.append({"k": k, "cosine": shares[0].cosine, "sine": sine})
     return rows
 
 
-def neuron_frequencies(r: NetworkTensors) -> neurons.NeuronClusters | None:
+def neuron_frequencies(r: NetworkTensors) -> activations.NeuronClusters | None:
     """Section 4.3: the frequency of each neuron and the share of its variance that this explains."""
-    return None if r.neurons is None else neurons.neuron_clusters(r.neurons)
+    return None if r.neurons is None else activations.neuron_clusters(r.neurons)
 
 
 def attention_waves(r: NetworkTensors) -> list[Numbers]:
     """Section 4.3: each head's attention from "=" to a as a wave of a less that of b, and what goes to "="."""
     if r.pattern is None:
         return []
-    fit = attention.attention_periodicity(r.pattern[..., 0])
-    mean = attention.mean_attention(r.pattern)
+    fit = activations.attention_periodicity(r.pattern[..., 0])
+    mean = activations.mean_attention(r.pattern)
     columns = (fit.frequency, fit.fve, fit.alpha, fit.beta, *mean.T)
     names = ("k", "fve", "alpha", "beta", "to_a", "to_b", "to_equals")
     rows = zip(*(column.tolist() for column in columns))
@@ -216,19 +216,19 @@ def restricted_losses(r: NetworkTensors, ks: Sequence[int], variants: Sequence[s
 
 def excluded_losses(r: NetworkTensors, ks: Sequence[int]) -> Numbers:
     """Section 5.1: the loss on the training pairs without the key frequencies, in both published forms."""
-    flat, cubic = (excluded.excluded_loss(r.logits, ks, r.train, form=form) for form in ("2d", "3d"))
+    flat, cubic = (restricted.excluded_loss(r.logits, ks, r.train, form=form) for form in ("2d", "3d"))
     return dict(zip(EXCLUDED, (flat.train_loss, cubic.train_loss, flat.loss, flat.train_accuracy)))
 
 
 def excluded_by_frequency(r: NetworkTensors) -> Tensor:
     """Section 5.1: the loss on the training pairs (on all, where the split is not known) without one frequency."""
     pairs = torch.ones(r.logits.shape[:2], dtype=torch.bool) if r.train is None else r.train
-    return excluded.excluded_loss_per_frequency(r.logits, pairs)
+    return restricted.excluded_loss_per_frequency(r.logits, pairs)
 
 
 def weight_size(r: NetworkTensors) -> Numbers:
     """Section 5.2: the sum of squares of each tensor, and of all."""
-    sizes = weights.squared_weights(r.model.state)
+    sizes = spectra.squared_weights(r.model.state)
     return {"total": sum(sizes.values()), **sizes}
 
 

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.basis import cube_coefficients, fold, fourier_basis, frequency_rows, table_difference, unfold
+from micrographia.methods.fourier.activations import neuron_clusters
 from micrographia.methods.fourier.cubes import centred_energy
-from micrographia.methods.fourier.neurons import neuron_clusters
 
 PHASE_SHOWN = 0.5
 """Degrees: a smaller phase is printed, and computed, as 0."""

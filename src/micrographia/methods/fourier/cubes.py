@@ -30,18 +30,10 @@ def cosine_coefficients(logits: Float[Tensor, "n n n"]) -> Float[Tensor, "n_freq
     return cube_coefficients(logits).cosine
 
 
-def cosine_similarities(logits: Float[Tensor, "n n n"]) -> Float[Tensor, "n_frequencies"]:
-    """v_k / |Lc|, with Lc the logits minus each pair's mean over c; NaN for logits that do not depend on c.
-
-    Raw logits would be dominated by that mean, which softmax ignores.
-    Source: Chughtai et al., "A Toy Model of Universality" (2023), who count a frequency as present above 0.005.
-    """
-    return cosine_coefficients(logits) / centred_energy(logits) ** 0.5
-
-
 def logit_variance_explained(logits: Float[Tensor, "n n n"], ks: Sequence[int]) -> float:
     """Fraction of the row-centred logits' energy in the cubes of `ks`: sum_k v_k^2 / |Lc|^2.
 
+    Raw logits would be dominated by their mean over c, which softmax ignores.
     Source: Nanda et al. (2023), section 4.2 ("95 % of the variance").
     """
     rows = cosine_rows(ks, logits.shape[0])

@@ -17,7 +17,7 @@ from micrographia.core.figures import Figure, bars, heatmap, histogram, table, t
 from micrographia.labs.grokking import quantities
 from micrographia.labs.grokking.network import NetworkTensors
 from micrographia.methods.fourier import spectra
-from micrographia.methods.fourier.neurons import NeuronClusters
+from micrographia.methods.fourier.activations import NeuronClusters
 
 PAPER = "Nanda et al. 2023"
 CIRCUIT, NEURONS = "The circuit", "Neurons"

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from micrographia.methods.fourier.neurons import (
+from micrographia.methods.fourier.activations import (
     frequency_shares,
     fve_of_direction,
     neuron_clusters,
