@@ -115,8 +115,8 @@ def test_multiplying_tokens_by_a_unit_permutes_frequencies(n, seed):
         assert after[new - 1].item() == pytest.approx(before[k - 1].item(), abs=1e-11)
     assert restricted_loss(renamed, renamed_ks).loss == pytest.approx(restricted_loss(logits, ks).loss, rel=1e-11)
     assert trig_loss(renamed, renamed_ks).loss == pytest.approx(trig_loss(logits, ks).loss, rel=1e-11)
-    shares = frequency_shares(neurons).all
-    renamed_shares = frequency_shares(neurons[index[:, None], index]).all
+    shares = frequency_shares(neurons)
+    renamed_shares = frequency_shares(neurons[index[:, None], index])
     for k in range(1, n_frequencies(n) + 1):
         torch.testing.assert_close(renamed_shares[:, fold_frequency(u * k, n) - 1], shares[:, k - 1])
 

@@ -28,7 +28,7 @@ from micrographia.methods.attribution.agreement import (
     missed,
     slope,
 )
-from micrographia.methods.attribution.attribute import attribute, strongest
+from micrographia.methods.attribution.attribute import Best, attribute
 from micrographia.methods.attribution.calibrate import able, calibrate, spots, trust
 from small import A_FEW
 
@@ -235,13 +235,15 @@ def test_the_strongest_of_a_stream_are_the_strongest_of_all():
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
     everything = attribute(model, pairs, metric_of(pairs), ["L*.neurons", "L*.z"]).scores
     means = torch.cat([score.mean(0).flatten() for score in everything.values()])
-    best = strongest(model, pairs, metric_of(pairs), ["L*.neurons", "L*.z"], k=7)
+    best, summed = Best(7), Best(2)
+    attribute(model, pairs, metric_of(pairs), ["L*.neurons", "L*.z"], on_score=best)
+    assert best.n_scored == len(means)
     wanted = means[means.abs().topk(7).indices].tolist()
-    assert [value for _, value in best] == pytest.approx(wanted)
-    for place, value in best:
+    assert [value for _, value in best.found] == pytest.approx(wanted)
+    for place, value in best.found:
         assert float(everything[place.site].mean(0)[tuple(place.where.values())]) == pytest.approx(value)
-    summed = strongest(model, pairs, metric_of(pairs), "L*.neurons", k=2, positions="sum", method="relp")
-    assert all(list(place.where) == ["unit"] for place, _ in summed)
+    attribute(model, pairs, metric_of(pairs), "L*.neurons", positions="sum", method="relp", on_score=summed)
+    assert [list(place.where) for place, _ in summed.found] == [["unit"], ["unit"]]
 
 
 def population(n=400):

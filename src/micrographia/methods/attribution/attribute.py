@@ -1,4 +1,4 @@
-"""`attribute`: attribution by any method, by name; `strongest`: the top-k places by score.
+"""`attribute`: attribution by any method, by name; `Best`: holds only the top-k places by score.
 
 `METHODS` is the table of methods. Pairs are processed in groups, so that only one group's graph is in memory. Prompts
 are independent, so scores are the same to rounding. On a CPU a group has by default about `GRAPH` bytes of saved
@@ -177,16 +177,18 @@ def metric_of_rows(metric: Metric, rows: Tensor) -> Metric:
 class Best:
     """Takes scores Site by Site and keeps the top `k` places by absolute mean over prompts.
 
-    For sweeps too large to store, such as all neurons of a large model: scores are used as the backward pass makes
-    them.
+    Given as `on_score` to `attribute`, for sweeps too large to store, such as all neurons of a large model: scores are
+    used as the backward pass makes them. The method must produce its scores once: "atp", "atp-qk" or "relp".
     """
 
     def __init__(self, k: int) -> None:
         self._k = k
         self._found: list[tuple[float, Place]] = []
+        self.n_scored = 0
 
     def __call__(self, site: Site, score: Tensor) -> None:
         means = score.mean(0)
+        self.n_scored += means.numel()
         values, where = means.abs().flatten().topk(min(self._k, means.numel()))
         floor = abs(self._found[-1][0]) if len(self._found) == self._k else -1.0
         for i in where[values > floor].tolist():
@@ -198,22 +200,3 @@ class Best:
     def found(self) -> list[tuple[Place, float]]:
         """The top places with their mean scores, largest first."""
         return [(where, value) for value, where in self._found]
-
-
-def strongest(
-    model: Model,
-    pairs: Pairs,
-    metric: Metric,
-    sites: SiteLike | Iterable[SiteLike],
-    *,
-    k: int,
-    **choices: Any,
-) -> list[tuple[Place, float]]:
-    """The `k` places with the largest scores, mean over prompts, in the metric's unit; no other score is kept.
-
-    `choices` are those of `attribute`; the method must produce its scores once: "atp", "atp-qk" or "relp". Cost and
-    memory are the method's, without the scores.
-    """
-    best = Best(k)
-    attribute(model, pairs, metric, sites, on_score=best, **choices)
-    return best.found

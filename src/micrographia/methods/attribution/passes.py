@@ -47,7 +47,7 @@ def one_gradient(
 ) -> Scored:
     """The scores that these readers make of one backward pass: `plain`, or `checkpointed` with `checkpoints`.
 
-    `on_score` is called with each Site's scores instead of storing them (see `attribute.strongest`).
+    `on_score` is called with each Site's scores instead of storing them (see `attribute.Best`).
     """
     scores: dict[Site, Tensor] = {}
     run = checkpointed if checkpoints else plain

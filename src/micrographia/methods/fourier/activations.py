@@ -22,19 +22,11 @@ CLUSTERED = 0.85
 """A neuron belongs to its frequency's cluster above this fraction of variance (Nanda et al. 2023, section 4.3)."""
 
 
-class FrequencyShares(NamedTuple):
-    """Fractions of each neuron's variance by frequency k = 1 .. n // 2 (column k - 1). NaN for a constant neuron."""
+def frequency_shares(neurons: Float[Tensor, "n n m"]) -> Float[Tensor, "m n_frequencies"]:
+    """Each neuron's fraction of variance in the eight components of k = 1 .. n // 2 (column k - 1), the published FVE.
 
-    all: Float[Tensor, "m n_frequencies"]
-    """In the eight components: the published fraction of variance explained (FVE)."""
-    quadratic: Float[Tensor, "m n_frequencies"]
-    """In the four products of a wave of a and a wave of b alone."""
-
-
-def frequency_shares(neurons: Float[Tensor, "n n m"]) -> FrequencyShares:
-    """FVE of every neuron at every frequency, by one 2-D transform of which only the needed components are formed.
-
-    2 n^3 m multiplications in the neurons' own precision; one copy of the neurons. The released code loops over neurons
+    NaN for a constant neuron. One 2-D transform of which only the needed components are formed: 2 n^3 m multiplications
+    in the neurons' own precision; one copy of the neurons. The released code loops over neurons
     and frequencies for the same numbers, and omits the highest frequency.
     """
     n = neurons.shape[0]
@@ -43,8 +35,7 @@ def frequency_shares(neurons: Float[Tensor, "n n m"]) -> FrequencyShares:
     linear_a = _by_frequency((basis[0] @ of_a).double().square(), n)  # waves of a only
     linear_b = _by_frequency((basis @ of_a[0]).double().square(), n)  # waves of b only
     quadratic = torch.stack([_own_products(of_a, basis, k) for k in range(1, n_frequencies(n) + 1)])
-    total = pair_energy(neurons)
-    return FrequencyShares(((linear_a + linear_b + quadratic) / total).T, (quadratic / total).T)
+    return ((linear_a + linear_b + quadratic) / pair_energy(neurons)).T
 
 
 class NeuronClusters(NamedTuple):
@@ -52,20 +43,17 @@ class NeuronClusters(NamedTuple):
 
     frequency: Int[Tensor, "m"]
     fve: Float[Tensor, "m"]
-    fve_quadratic: Float[Tensor, "m"]
     clustered: Bool[Tensor, "m"]
     """`fve` above 0.85."""
 
 
 def neuron_clusters(neurons: Float[Tensor, "n n m"]) -> NeuronClusters:
     """The frequency that explains most of each neuron's variance over pairs, as published. Cost: `frequency_shares`."""
-    shares = frequency_shares(neurons)
-    fve, column = shares.all.nan_to_num(nan=-1.0).max(dim=1)
+    fve, column = frequency_shares(neurons).nan_to_num(nan=-1.0).max(dim=1)
     dead = fve < 0
     return NeuronClusters(
         frequency=torch.where(dead, 0, column + 1),
         fve=fve.masked_fill(dead, torch.nan),
-        fve_quadratic=shares.quadratic.gather(1, column[:, None])[:, 0],
         clustered=fve > CLUSTERED,
     )
 
