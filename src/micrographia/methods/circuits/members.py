@@ -20,7 +20,7 @@ from micrographia.core.model import Model, ModelShape
 class Part(NamedTuple):
     """A component of the model: a head (`head` of "z") or an MLP ("mlp_out"); at one position, or at all.
 
-    >>> str(Part(Node(Site("z", 9), 6), -1))
+    >>> str(Part(Node.parse("L9.z[6]"), -1))
     'L9.z[6]@-1'
     """
 
