@@ -7,7 +7,7 @@ Heimersheim and Nanda, "How to use and interpret activation patching" (2024, 240
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,46 +21,22 @@ from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, Model
 from micrographia.core.prompts import Pairs, check_aligned, position_names
 from micrographia.core.sites import Site, SiteLike
-from micrographia.core.sweep import Donor, MetricSet, Patch, PatchGrid, Plan, Reference, grids, replacement, sweep
+from micrographia.core.sweep import (
+    Donor,
+    MetricSet,
+    Patch,
+    Patched,
+    PatchGrid,
+    Plan,
+    Reference,
+    grids,
+    replacement,
+    sweep,
+)
 from micrographia.core.titles import Mode
 from micrographia.core.tokens import Inputs, ids_of, mask_of
 
 Replace = Literal["other", "zero", "noise", "mean", "resample"]
-ZERO_GAP = 1e-6
-"""Gaps below this fraction of the metric's size are rounding."""
-
-
-class Patched(NamedTuple):
-    """The metrics of every patch, and the clean and corrupt baselines, in the metrics' units."""
-
-    mode: Mode
-    values: Float[Tensor, "patch prompt metric"]
-    clean: Float[Tensor, "prompt metric"]
-    corrupt: Float[Tensor, "prompt metric"]
-    metrics: tuple[str, ...]
-    source: str
-    """The source of the written values, as a phrase."""
-
-    def effects(self) -> Float[Tensor, "patch prompt metric"]:
-        """The change of the metric by each patch, from the run it was written into."""
-        return self.values - (self.corrupt if self.mode == "denoise" else self.clean)
-
-    def recovered(self) -> Float[Tensor, "patch metric"]:
-        """(value - corrupt) / (clean - corrupt) of the means over prompts: 1 is the clean run, 0 the corrupt one.
-
-        Means are robust to single prompts with a small gap. Raises UserError where the two runs have the same metric.
-        """
-        values, clean, corrupt = self.values.mean(1), self.clean.mean(0), self.corrupt.mean(0)
-        gap = clean - corrupt
-        flat = ~(gap.abs() > ZERO_GAP * torch.maximum(clean.abs(), corrupt.abs()))  # NaN is no gap either
-        if flat.any():
-            metric = int(flat.nonzero()[0])
-            raise UserError(
-                f"Asked for the {self.metrics[metric]} as a fraction of the clean-corrupt gap, but its means are "
-                f"{clean[metric].item():.6g} clean and {corrupt[metric].item():.6g} corrupt, which is no gap, so "
-                "recovery is undefined. Choose prompts with different answers, or use the plain values."
-            )
-        return (values - corrupt) / gap
 
 
 def patch_sites(
