@@ -71,9 +71,9 @@ def test_an_answer_of_several_tokens_is_shown():
     [
         (lambda: to_tokens(None, "Mary"), "no tokenizer"),
         (lambda: to_tokens(BARE, "Mary", prepend_bos=True), "has none"),
-        (lambda: to_tokens(BARE, ""), "holds no token"),
-        (lambda: to_tokens(BARE, ["Mary", ""]), "holds no token"),
-        (lambda: to_tokens(BARE, []), "holds no token"),
+        (lambda: to_tokens(BARE, ""), "has no token"),
+        (lambda: to_tokens(BARE, ["Mary", ""]), "has no token"),
+        (lambda: to_tokens(BARE, []), "has no token"),
         (lambda: mask_of(Batch(IDS, torch.tensor([[True, True, False]]))), "on the left"),
         (lambda: mask_of(Batch(IDS, torch.tensor([[True, False, True]]))), "on the left"),
         (lambda: mask_of(Batch(IDS, torch.tensor([[False, False, False]]))), "on the left"),

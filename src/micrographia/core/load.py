@@ -13,6 +13,7 @@ from torch import nn
 from micrographia.core.errors import BadConfig, MissingExtra, RunNotFound
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.model import Model
+from micrographia.core.runtime import dtype_named
 from micrographia.core.small.trained import load_trained
 from micrographia.core.store import find_run
 
@@ -22,7 +23,7 @@ EXTRA = ("transformers", "huggingface_hub")
 def load_any(
     name: str | Path | nn.Module,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     revision: str | None = None,
     watch: Watch = silent,
@@ -42,7 +43,7 @@ def load_any(
             "hub: leave it out, or give the hub's name."
         )
     if run is not None and not choices:
-        model: Model = load_trained(run, dtype=dtype, device=None if device is None else str(device))
+        model: Model = load_trained(run, dtype=dtype_named(dtype), device=None if device is None else str(device))
     else:
         model = _pretrained(run or name, dtype=dtype, device=device, revision=revision, watch=watch, **choices)
     watch(Progress("load the model", 1, 1, "model"))

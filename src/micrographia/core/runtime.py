@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from micrographia.core.errors import BadConfig
+from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.provenance import provenance as provenance
 
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
@@ -187,6 +187,18 @@ def torch_dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise BadConfig(f"Asked for dtype {name!r}; known are {', '.join(DTYPES)}. Choose one of these.")
     return DTYPES[name]
+
+
+def dtype_named(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """None, like "auto", for that of the file. Raises UserError."""
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    found = getattr(torch, dtype, None)
+    if dtype != "auto" and not isinstance(found, torch.dtype):
+        raise UserError(
+            f"The dtype {dtype!r} was asked for; torch has none of that name. Write for instance 'float32'."
+        )
+    return found
 
 
 def generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:

@@ -100,7 +100,7 @@ def trace(
     """
     if not model.shape.causal:
         raise UserError(
-            "Causal tracing was asked for of a model that attends both ways; it reads what comes after the prompt. "
+            "Causal tracing was asked for of a bidirectional model; it reads what comes after the prompt. "
             "Patch such a model instead, with the token to fill in the prompts."
         )
     model = model if plan == "strict" else model.fused
@@ -175,7 +175,7 @@ def _checked(ids: Tensor, subject: Sequence[int], n_samples: int, window: int) -
     if n_prompts != 1:
         raise BadPrompt(f"Tracing was asked for {n_prompts} prompts; it takes one at a time. Trace each by itself.")
     if not subject or any(not -n_pos <= pos < n_pos for pos in subject):
-        raise BadPrompt(f"The subject was said to be at {list(subject)} of {n_pos} positions. Name positions in it.")
+        raise BadPrompt(f"The subject was given at {list(subject)} of {n_pos} positions. Name positions in it.")
     if n_samples < 1 or window < 1:
         raise UserError(f"{n_samples} draws and windows of {window} layers were asked for. Give at least 1 of each.")
     return sorted({pos % n_pos for pos in subject})

@@ -1,4 +1,4 @@
-"""A model that attends both ways is read at the token that it has to fill."""
+"""A model that is bidirectional is read at the token that it has to fill."""
 
 import pytest
 import torch
@@ -87,7 +87,7 @@ def test_an_answer_that_the_vocabulary_lacks_is_refused(model):
 
 
 def test_tracing_reads_what_comes_next_and_is_refused(model):
-    with pytest.raises(UserError, match="attends both ways"):
+    with pytest.raises(UserError, match="bidirectional"):
         trace(model, torch.tensor([[1, 4, 6, 2]]), [1], torch.Generator())
 
 

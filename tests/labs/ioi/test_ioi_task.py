@@ -7,7 +7,7 @@ from torch import Generator
 from micrographia.core.errors import BadConfig
 from micrographia.labs.ioi.config import LONGEST_PROMPT
 from micrographia.labs.ioi.grammar import BEHAVIOURS, BOS, IDS, NAMES, PARTS, TEMPLATES, WORDS
-from micrographia.labs.ioi.task import CORRUPTIONS, ROLES, prompt_pairs
+from micrographia.labs.ioi.task import CORRUPTIONS, prompt_pairs, roles_of
 
 N = 300
 ALL = [(behaviour, name) for behaviour, named in CORRUPTIONS.items() for name in named]
@@ -124,7 +124,7 @@ def test_a_held_out_name_is_corrupted_to_a_held_out_one():
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_every_prompt_has_every_role(behaviour):
     found = pairs(behaviour)
-    assert set(found.roles) == set(ROLES[behaviour](TEMPLATES[int(found.template[0])]))
+    assert set(found.roles) == set(roles_of(TEMPLATES[int(found.template[0])]))
     assert bool((found.roles["END"] == found.clean.shape[1] - 1).all())
     assert all(bool(((role > 0) & (role < found.clean.shape[1])).all()) for role in found.roles.values())
 

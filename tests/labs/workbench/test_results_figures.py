@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+import micrographia as mg
 from micrographia.core.errors import UserError
 from micrographia.core.metrics import logit_difference
 from micrographia.core.prompts import PairText, from_texts, position_names
 from micrographia.core.small.trained import load_trained
+from micrographia.labs.workbench.config import Circuit, Lens, Prompts, Target
+from micrographia.labs.workbench.run import run
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.calibrate import calibrate
 from micrographia.methods.attribution.edges import edge_attribution
@@ -94,3 +97,18 @@ def test_a_trace_is_drawn_with_tokens_downward():
     assert found.figures()[0].data["y_names"] == ["2", "1*", "0"]
     with pytest.raises(UserError, match="2 names were given for the 3 positions"):
         found.figures(["a", "b"])
+
+
+def test_the_facade_finds_the_circuit_and_the_reading_of_the_command(trained, model, pairs, tmp_path):
+    target = Target(model=str(trained), device="cpu", threads=1)
+    prompts = Prompts(clean=CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John")
+    done = run(Circuit(target=target, prompts=prompts), out=tmp_path / "circuit").results
+    found = mg.circuit(model, pairs)
+    assert sorted(map(str, found.members)) == sorted(row["member"] for row in done["members"])
+    for name in ("faithfulness", "score_alone", "null_p_value", "incompleteness_worst_set", "cpr", "cmd"):
+        assert done["circuit"][name] == pytest.approx(found.table()[name], rel=1e-4, abs=1e-5), name
+    read = mg.lens(model, CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John")
+    asked = Lens(target=target, prompt=CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John")
+    writers = run(asked, out=tmp_path / "lens").results["writers"]
+    assert [row["part"] for row in read.writers()] == [row["part"] for row in writers]
+    assert str(read).startswith("logit of 'Mary' less 'John'")

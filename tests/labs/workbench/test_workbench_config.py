@@ -77,7 +77,7 @@ def test_both_stands_for_two_directions(mode, modes):
         (lambda: Patch(target=TARGET, prompts=PROMPTS, by="token"), "'token'"),
         (lambda: Patch(target=TARGET, prompts=PROMPTS, metrics="loss"), "'loss'"),
         (lambda: Attribute(target=TARGET, prompts=PROMPTS, verify=-1), "verify"),
-        (lambda: Trace(target=TARGET, prompt="a b", subject="c"), "do not stand in the prompt"),
+        (lambda: Trace(target=TARGET, prompt="a b", subject="c"), "are not in the prompt"),
         (lambda: Patch(target=TARGET, prompts=PROMPTS, reference="texts.txt"), "reference was set .* other reads none"),
         (
             lambda: Attribute(target=TARGET, prompts=PROMPTS, steps=9),

@@ -83,7 +83,7 @@ def test_a_grid_has_every_small_size_and_the_whole():
 
 def test_its_figures_and_table_hold_what_was_measured():
     found = evaluate(additive, MEMBERS, seeded(), ablation="zeros")
-    assert {each.name for each in found.figures()} == {"faithfulness", "minimality"}
+    assert {each.name for each in found.figures()} == {"circuit", "faithfulness", "minimality"}
     table = found.table()
     assert (table["members"], table["of"], table["ablation"]) == (2, 5, "zeros")
     assert table["faithfulness"]["value"] == pytest.approx(1)

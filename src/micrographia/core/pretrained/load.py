@@ -17,6 +17,7 @@ from micrographia.core.events import Note, Watch, silent
 from micrographia.core.pretrained.families import Family, family_of
 from micrographia.core.pretrained.model import Pretrained
 from micrographia.core.pretrained.tokenizer import HubTokenizer, as_tokenizer
+from micrographia.core.runtime import dtype_named
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.tokens import Tokenizer
 
@@ -72,19 +73,7 @@ def _from_run(
             f"{', '.join(set_anyway)} was asked for, of the network of the Run {run}: it is one file with its own "
             "vocabulary. Leave that out; dtype and device may be chosen."
         )
-    return load_trained(run, dtype=_dtype_named(dtype), device=None if device is None else str(device))
-
-
-def _dtype_named(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """None, like "auto", for that of the file. Raises UserError."""
-    if dtype is None or isinstance(dtype, torch.dtype):
-        return dtype
-    found = getattr(torch, dtype, None)
-    if dtype != "auto" and not isinstance(found, torch.dtype):
-        raise UserError(
-            f"The dtype {dtype!r} was asked for; torch has none of that name. Write for instance 'float32'."
-        )
-    return found
+    return load_trained(run, dtype=dtype_named(dtype), device=None if device is None else str(device))
 
 
 def _means_a_folder(model: str | Path) -> bool:

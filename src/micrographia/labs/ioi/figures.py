@@ -21,98 +21,73 @@ SHOWN = {"ioi": ("z", "resid_pre"), "induction": ("z",)}
 SHORT = {**METHODS, "atp-qk": "with QK-fix", "atp-star": "AtP*", "relp": "RelP", "ig": "integrated gradients"}
 Row = Mapping[str, Any]
 Results = Mapping[str, Any]
-COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "published_circuit": {"what": "what", "value": "value"},
-    "heads_that_denoise": {
-        "head": "head",
-        "position": "position",
-        "brings_back": "restored",
-        "takes_away": "destroyed",
-    },
-    "behaviours": {
-        "behaviour": "behaviour",
-        "count": "analysed",
-        "accuracy": "accuracy",
-        "by_chance": "shuffled answers",
-        "logit_difference": "logit difference",
-        "corrupt": "after the corrupt prompt",
-    },
-    "greater_by_probabilities": {"measure": "measure", "measured": "measured", "by_chance": "shuffled answers"},
-    "denoising_beside_noising": {
-        "behaviour": "behaviour",
-        "differ_by": "denoising and noising",
-        "halves_of_the_prompts": "split half",
-    },
-    "direct_parts": {"part": "part", "logits": "logits"},
-    "head_kinds": {
-        "kind": "kind",
-        "by_looks": "attention criterion",
-        "by_patching": "path-patching criterion",
-        "count": "both of either",
-        "by_chance": "expected by chance",
-        "area": "area under ROC",
-    },
-    "smallest_circuits": {
-        "network": "network",
-        "behaviour": "behaviour",
-        "method": "chosen by",
-        "count": "components",
-        "parts_by_chance": "random order",
-        "faithfulness": "faithfulness",
-        "nearest_random": "nearest random",
-        "incomplete_by": "incompleteness",
-        "idle": "non-minimal",
-    },
+NAMES = {
+    "by_chance": "by chance",
+    "corrupt": "after the corrupt prompt",
+    "brings_back": "restored",
+    "takes_away": "destroyed",
+    "differ_by": "denoising and noising",
+    "halves_of_the_prompts": "split half",
+    "by_looks": "attention criterion",
+    "by_patching": "path-patching criterion",
+    "area": "area under ROC",
+    "parts_by_chance": "random order",
+    "incomplete_by": "incompleteness",
+    "idle": "non-minimal",
 }
-"""Table of results -> its columns: the field of a record and its name for people."""
-COUNTED = {"behaviours": ("learned", "networks"), "head_kinds": ("found_both_ways", "of")}
-COUNTED["smallest_circuits"] = ("parts", "of")
-TABLES: Mapping[str, tuple[str, str, str, str]] = {  # name, title, section, caption; by the table of results
-    "published_circuit": ("published", "The published analysis", PUBLISHED, ""),
+"""Columns whose names for people are not those of their fields."""
+COUNTS = {
+    "behaviours": ("analysed", "learned", "networks"),
+    "head_kinds": ("both_of_either", "found_both_ways", "of"),
+    "smallest_circuits": ("components", "parts", "of"),
+}
+"""Table of results -> a column that is made of two fields, "a of b"."""
+TABLES: Mapping[str, tuple[str, str, str, str]] = {  # table of results -> section, title, columns, caption
+    "published_circuit": (PUBLISHED, "The published analysis", "what value", ""),
     "heads_that_denoise": (
-        "denoising",
-        "Heads with the largest effect",
         PUBLISHED,
+        "Heads with the largest effect",
+        "head position brings_back takes_away",
         "Shares of the gap in logit difference, one head at one position at a time: restored by denoising, destroyed "
         "by noising.",
     ),
     "behaviours": (
-        "behaviours",
-        "What the networks learned",
         LEARNED,
-        "On held-out prompts: medians over networks. Shuffled answers: judged by another prompt's answers.",
+        "What the networks learned",
+        "behaviour analysed accuracy by_chance logit_difference corrupt",
+        "On held-out prompts: medians over networks. By chance: the accuracy on another prompt's answers.",
     ),
     "greater_by_probabilities": (
-        "years",
-        "Greater-than by probabilities",
         LEARNED,
-        "As Hanna et al. (2023, section 2) measure it, where it was learned.",
+        "Greater-than by probabilities",
+        "measure measured by_chance",
+        "As Hanna et al. (2023, section 2) measure it. By chance: judged by another prompt's years.",
     ),
     "denoising_beside_noising": (
-        "mirrors",
-        "Denoising beside noising",
         WHERE,
+        "Denoising beside noising",
+        "behaviour differ_by halves_of_the_prompts",
         "Difference of heads' effects by position, as a share of the larger. Split half: the same between two halves "
         "of the prompts, denoising both.",
     ),
     "direct_parts": (
-        "direct",
-        "Direct logit attribution",
         WHERE,
+        "Direct logit attribution",
+        "part logits",
         "The direct effect of each part on the logit difference of ioi; z[2] is head 2.",
     ),
     "head_kinds": (
-        "heads",
-        "Heads by two criteria",
         HEADS,
+        "Heads by two criteria",
+        "kind by_looks by_patching both_of_either by_chance area",
         "Attention criterion: where a head attends and what it copies. Path-patching criterion: a direct effect, on "
         "the path of that kind, of at least a third of the largest. By chance: as many heads drawn at random within "
         "their layers. Each list begins with the seed of its network.",
     ),
     "smallest_circuits": (
-        "smallest",
-        "Smallest faithful circuits",
         CIRCUITS,
+        "Smallest faithful circuits",
+        "network behaviour chosen_by components parts_by_chance faithfulness nearest_random incomplete_by idle",
         "The smallest circuit whose faithfulness is within 0.1 of 1, by the method with the least CMD; outside it, the "
         "corrupt prompt of each pair.",
     ),
@@ -130,21 +105,20 @@ DETAIL = ("greater_by_probabilities", "denoising_beside_noising", "direct_parts"
 def tables(results: Results) -> list[Figure]:
     """The tables that hold something."""
     found = []
-    for key, (name, title, group, caption) in TABLES.items():
+    for key, (group, title, fields, caption) in TABLES.items():
         if rows := results.get(key):
+            columns = {field: NAMES.get(field, field.replace("_", " ")) for field in fields.split()}
             about = {"caption": caption, "group": group, "claims": CLAIMS.get(key, ()), "essential": key not in DETAIL}
-            found.append(figures.table(name, title, _cells(key, rows), columns=COLUMNS[key], **about))
+            found.append(figures.table(key, title, _cells(key, rows), columns=columns, **about))
     return found
 
 
 def _cells(key: str, rows: Any) -> list[Row]:
     if isinstance(rows, Mapping):
         return [{"what": name.replace("_", " "), "value": value} for name, value in rows.items()]
-    some, of = COUNTED.get(key, ("", ""))
-    counts = [
-        {"count": f"{row.get(some)} of {row.get(of)}", "method": SHORT.get(row.get("chosen_by", ""))} for row in rows
-    ]
-    return [{**row, **count} for row, count in zip(rows, counts)]
+    name, some, of = COUNTS.get(key, ("", "", ""))
+    rows = [{**row, name: f"{row[some]} of {row[of]}"} if name else row for row in rows]
+    return [{**row, "chosen_by": SHORT[row["chosen_by"]]} if "chosen_by" in row else row for row in rows]
 
 
 def of_networks(

@@ -213,35 +213,27 @@ ANSWERS: dict[Behaviour, Callable[[Drawn, Drawn, Generator], tuple[Tensor, Tenso
 
 
 def _roles(behaviour: Behaviour, template: Tensor) -> dict[str, Tensor]:
-    found = [ROLES[behaviour](TEMPLATES[i]) for i in template.unique().tolist()]
+    found = [roles_of(TEMPLATES[i]) for i in template.unique().tolist()]
     rows = torch.searchsorted(template.unique(), template)
     return {role: torch.tensor([1 + places[role] for places in found])[rows] for role in found[0]}  # BOS comes first
 
 
-def _ioi_roles(template: Template) -> dict[str, int]:
-    io, s = template.places("IO")[0], template.places("S")
-    return {"IO": io, "S1": s[0], "S1+1": s[0] + 1, "S2": s[1], "END": _answer_place(template) - 1}
-
-
-def _induction_roles(template: Template) -> dict[str, int]:
-    first = int(template.form.split()[0])
-    return {"A1": first, "A1+1": first + 1, "END": _answer_place(template) - 1}
-
-
-def _pronoun_roles(template: Template) -> dict[str, int]:
-    return {"N": template.places("N")[0], "END": _answer_place(template) - 1}
-
-
-def _greater_roles(template: Template) -> dict[str, int]:
-    return {"XX": template.places("XX")[0], "YY": template.places("YY")[0], "END": _answer_place(template) - 1}
-
-
-ROLES: dict[Behaviour, Callable[[Template], dict[str, int]]] = {
-    "ioi": _ioi_roles,
-    "induction": _induction_roles,
-    "pronoun": _pronoun_roles,
-    "greater": _greater_roles,
+ROLES: dict[Behaviour, dict[str, tuple[str, int, int]]] = {
+    "ioi": {"IO": ("IO", 0, 0), "S1": ("S", 0, 0), "S1+1": ("S", 0, 1), "S2": ("S", 1, 0)},
+    "induction": {},
+    "pronoun": {"N": ("N", 0, 0)},
+    "greater": {"XX": ("XX", 0, 0), "YY": ("YY", 0, 0)},
 }
+"""Role -> its slot, at which occurrence of it, and how many words on."""
+
+
+def roles_of(template: Template) -> dict[str, int]:
+    """Where the roles of a template are, counted from the first word; END is the last word of the prompt."""
+    places = {role: template.places(slot)[n] + on for role, (slot, n, on) in ROLES[template.behaviour].items()}
+    if template.behaviour == "induction":
+        first = int(template.form.split()[0])
+        places = {"A1": first, "A1+1": first + 1}
+    return {**places, "END": _answer_place(template) - 1}
 
 
 FRAME: dict[Behaviour, int] = {"ioi": 0, "induction": PROMPT_SPAN, "pronoun": 0, "greater": 0}

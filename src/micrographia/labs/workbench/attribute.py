@@ -14,8 +14,7 @@ from micrographia.core.effect_figures import figures_of_maps
 from micrographia.core.effects import columns, effect_maps, largest, record
 from micrographia.core.events import Progress, Watch
 from micrographia.core.lab import Findings
-from micrographia.core.model import Model
-from micrographia.core.prompts import Baselines, metric_of
+from micrographia.core.prompts import Baselines, LanguageModel, metric_of
 from micrographia.core.sites import select
 from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
@@ -34,7 +33,7 @@ TOP_SHARE = 2
 MOST_EXPLAINED = 4
 
 
-def prepare_attribute(question: Attribute, model: Model) -> Compute:
+def prepare_attribute(question: Attribute, model: LanguageModel) -> Compute:
     """Read everything that the question names; what remains is to estimate, and to check."""
     if question.method.startswith("edges"):
         return prepare_edges(question, model)
@@ -54,14 +53,14 @@ def prepare_attribute(question: Attribute, model: Model) -> Compute:
             found.append(attribute(model, pairs, metric, sites, mode=mode, **choices))
         watch(Progress("attribution", len(modes), len(modes), "direction"))
         first = found[0]
-        ends = baselines_with_gap(metric, first.clean, first.corrupt)
+        baseline = baselines_with_gap(metric, first.clean, first.corrupt)
         budget = max(question.verify, len({site.kind for site in sites})) if question.verify else 0
         sample: dict[str, Any] = {"budget": budget, "top": budget // TOP_SHARE, "generator": generator, "watch": watch}
         checks = {each.mode: calibrate(model, pairs, metric, each, **sample) for each in found if budget}
         maps = effect_maps(found)
         places = [record(*at, prompts.positions) for at in largest(maps, MOST_PLACES)]
         n_places, title = sum(each.size for each in maps), METHODS[question.method]
-        exactly = explain_exactly(checks, ends) if first.gives == "effect" else []
+        exactly = explain_exactly(checks, baseline) if first.gives == "effect" else []
         results = {
             "method": {"name": title, "passes": str(first.n_passes), "places": n_places},
             "notes": list(dict.fromkeys(note for each in found for note in each.notes)),
@@ -82,20 +81,20 @@ def prepare_attribute(question: Attribute, model: Model) -> Compute:
             *flag_text(results["flags"]),
             *figures_of_maps(maps, prompts.positions, metric=metric.name, done="estimated"),
         ]
-        about: dict[str, Any] = {"prompts": prompts, "baselines": [ends], "metrics": columns(maps)}
+        about: dict[str, Any] = {"prompts": prompts, "baselines": [baseline], "metrics": columns(maps)}
         return findings(question, model, results, summary=summary, figures=figures, **about)
 
     return work
 
 
-def explain_exactly(checks: Mapping[Mode, Calibration], ends: Baselines) -> list[str]:
+def explain_exactly(checks: Mapping[Mode, Calibration], baseline: Baselines) -> list[str]:
     """The role of the largest places that were patched exactly in both directions, and where the estimated loss is
     larger than the exact one, as where a backup takes over. Nothing where the gap is none or means little.
     """
-    if len(checks) < len(MODES) or ends.gap is None or words.doubts(ends):
+    if len(checks) < len(MODES) or baseline.gap is None or words.doubts(baseline):
         return []
-    denoise = _shares(checks["denoise"], "exact", ends.gap)
-    noise, estimated = (_shares(checks["noise"], side, ends.gap) for side in ("exact", "estimate"))
+    denoise = _shares(checks["denoise"], "exact", baseline.gap)
+    noise, estimated = (_shares(checks["noise"], side, baseline.gap) for side in ("exact", "estimate"))
     both = [name for name in denoise if name in noise]
     sides = (denoise, noise, estimated)
     chosen = sorted(both, key=lambda name: -max(abs(share[name]) for share in sides))[:MOST_EXPLAINED]

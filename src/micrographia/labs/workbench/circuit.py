@@ -20,9 +20,9 @@ from micrographia.core.graph_figure import LOGITS_PART, readers_of, strongest_li
 from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import Baselines, Pairs, metric_of
+from micrographia.core.prompts import Baselines, LanguageModel, Pairs, metric_of
 from micrographia.labs.workbench.config import Circuit
-from micrographia.labs.workbench.findings import Compute, baselines_with_gap, findings
+from micrographia.labs.workbench.findings import PICTURES, Compute, baselines_with_gap, findings
 from micrographia.labs.workbench.prompts import read_prompts
 from micrographia.methods.attribution.edges import EdgeAttribution, edge_attribution
 from micrographia.methods.circuits.ablate import Ablation, edges_alone, nodes_alone
@@ -31,23 +31,10 @@ from micrographia.methods.circuits.members import above, edge_scores, greedy_ord
 from micrographia.methods.explain import percent
 
 MOST_MEMBERS = 30
-GROUP = "The circuit"
-ROWS = {
-    "faithfulness": "faithfulness, 1 is the whole model",
-    "null_faithfulness": "faithfulness of random circuits of that size",
-    "null_p_value": "p-value against random circuits",
-    "score_of_the_model": "metric of the model",
-    "score_alone": "metric of the circuit alone",
-    "score_of_nothing": "metric with all members ablated",
-    "incompleteness_random_sets": "incompleteness, random sets removed",
-    "incompleteness_worst_set": "incompleteness, worst set found",
-    "cpr": "CPR, area under faithfulness (more is better)",
-    "cmd": "CMD, area between it and 1 (less is better)",
-}
 Scores = Mapping[Any, float]
 
 
-def prepare_circuit(question: Circuit, model: Model) -> Compute:
+def prepare_circuit(question: Circuit, model: LanguageModel) -> Compute:
     """Read the prompts; what remains is to score, to choose, and to evaluate."""
     prompts = read_prompts(question.prompts, model, [question.metric], "--metric")
     metric = metric_of(question.metric, prompts.pairs, model)
@@ -62,7 +49,7 @@ def prepare_circuit(question: Circuit, model: Model) -> Compute:
             model,
             results,
             summary=_summary(question, found, metric.unit),
-            figures=[*_tables(results, metric.unit), _graph(found, scored), *found.figures("In pictures")],
+            figures=[_graph(found, scored), *found.figures(PICTURES), _members(results["members"])],
             prompts=prompts,
             baselines=[Baselines(metric, scored.clean.cpu(), scored.corrupt.cpu())],
             metrics={
@@ -104,13 +91,15 @@ def find_circuit(
     heads = True if units == "nodes" else None
     scored = edge_attribution(model, pairs, metric, mode="noise", method=method, heads=heads, watch=watch)
     gap = baselines_with_gap(metric, scored.clean, scored.corrupt).gap or 1.0
-    outside, scores = Ablation(ablation), dict[Any, float]()
+    outside = Ablation(ablation)
+    scores: Scores
+    order: list[Any]
     if units == "nodes":
         out = dict(zip(scored.graph.writers, (-scored.of_writers().double().mean(0).cpu() / gap).tolist()))
         scores = {part: out[part.node] for part in parts_of(model)}
         alone = nodes_alone(model, pairs, metric, list(scores), ablation=outside)
     else:
-        scores |= edge_scores(scored.graph, -scored.mean().double().cpu() / gap)
+        scores = edge_scores(scored.graph, -scored.mean().double().cpu() / gap)
         alone = edges_alone(model, pairs, metric, scored.graph, ablation=outside)
     first = greedy_order(scored.graph, scores) if select == "greedy" else []
     order = list(dict.fromkeys([*first, *ranked(scores)]))
@@ -165,15 +154,11 @@ def _summary(question: Circuit, found: CircuitEvaluation[Any], unit: str) -> lis
     ]
 
 
-def _tables(results: Mapping[str, Any], unit: str) -> list[Figure]:
-    found, members = results["circuit"], results["members"]
-    size = ["members", f"{found['members']:,} of {found['of']:,}"]
-    rows = [size, *([name, found[key]] for key, name in ROWS.items() if found[key] is not None)]
-    caption = f"Everything else is replaced by {found['ablation']}, which defines what is measured. In {unit}."
-    more = f" The strongest {MOST_MEMBERS} of {len(members)}." if len(members) > MOST_MEMBERS else ""
-    about = f"Estimated share of the gap, and the change, up or down, when this member alone is left out.{more}"
-    whole = figures.table("circuit", GROUP, rows, columns=["what", "value"], caption=caption, group=GROUP)
-    return [whole, figures.table("members", "Its members", members[:MOST_MEMBERS], caption=about, group="Its members")]
+def _members(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    title = "Members of the circuit"
+    more = f" The strongest {MOST_MEMBERS} of {len(rows)}." if len(rows) > MOST_MEMBERS else ""
+    caption = f"Estimated share of the gap, and the change, up or down, when this member alone is left out.{more}"
+    return figures.table("members", title, rows[:MOST_MEMBERS], caption=caption, group=title)
 
 
 def _graph(found: CircuitEvaluation[Any], scored: EdgeAttribution) -> Figure:
@@ -187,4 +172,4 @@ def _graph(found: CircuitEvaluation[Any], scored: EdgeAttribution) -> Figure:
     data, n, of = strongest_links(graph, -scored.mean() / (scored.gap or 1.0), label, edges)
     caption = "Edges by their estimated share of the gap: orange raises the metric, blue lowers it."
     caption += "" if n == of else f" The {n} strongest of {of}."
-    return figures.graph("circuit-graph", GROUP, data, caption=caption, group="In pictures")
+    return figures.graph("circuit-graph", "The circuit", data, caption=caption, group=PICTURES)

@@ -19,7 +19,7 @@ Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """The model that is asked, and where it runs."""
+    """The model, and where it runs."""
 
     model: str
     """A name on the Hugging Face hub, a folder with a model, or one of your Runs."""
@@ -40,7 +40,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompts:
-    """Pairs of prompts that differ in what is asked about, and the answers that tell them apart."""
+    """Pairs of prompts that differ in what is studied, and the answers that distinguish them."""
 
     clean: str | None = None
     """A prompt at which the model gives the answer."""
@@ -163,7 +163,7 @@ class Trace:
             unused(self, NO_ANSWER, "first_token")
         check(self.noise > 0, f"noise must be positive, not {self.noise}.")
         found = bool(self.subject.strip()) and self.subject.strip() in self.prompt
-        check(found, f"The words {self.subject!r} do not stand in the prompt {self.prompt!r}. Copy them from it.")
+        check(found, f"The words {self.subject!r} are not in the prompt {self.prompt!r}. Copy them from it.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,7 +207,7 @@ class Circuit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lens:
-    """Read the answer off the residual stream: what each part writes straight to it, and what each layer would say."""
+    """Read the answer off the residual stream: direct effects of components, and the prediction of each layer."""
 
     target: Target
     prompt: str
@@ -223,7 +223,7 @@ class Lens:
     heads: int = 12
     """How many heads, those of the largest parts, are split by the token that they carried it from."""
     best: int = 5
-    """How many tokens, the likeliest first, are told of each layer."""
+    """How many tokens of each layer are reported, the likeliest first."""
 
     def __post_init__(self) -> None:
         at_least(self, heads=1, best=1)

@@ -13,9 +13,9 @@ from micrographia.core.graph import Edge
 from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import Pairs, metric_of
+from micrographia.core.prompts import LanguageModel, Pairs, metric_of
 from micrographia.core.sweep import Place
-from micrographia.core.titles import METHODS, MODES
+from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Attribute, modes_of
 from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings
@@ -43,7 +43,7 @@ class EdgeCheck(NamedTuple):
     """Exact effect per estimate, by means over prompts."""
 
 
-def prepare_edges(question: Attribute, model: Model) -> Compute:
+def prepare_edges(question: Attribute, model: LanguageModel) -> Compute:
     """Read the prompts; what remains is to score every edge, and to check some."""
     prompts = read_prompts(question.prompts, model, [question.metric], "--metric")
     pairs, modes = prompts.pairs, modes_of(question)
@@ -52,9 +52,12 @@ def prepare_edges(question: Attribute, model: Model) -> Compute:
 
     def work(generator: Generator, watch: Watch) -> Findings:
         found = [edge_attribution(model, pairs, metric, mode=mode, watch=watch, **how) for mode in modes]
-        ends = baselines_with_gap(metric, found[0].clean, found[0].corrupt)
-        some = found if question.verify else []
-        checks = {each.mode: check(model, pairs, metric, each, question.verify, generator, watch) for each in some}
+        baseline = baselines_with_gap(metric, found[0].clean, found[0].corrupt)
+        checks: dict[Mode, EdgeCheck] = {
+            each.mode: check(model, pairs, metric, each, question.verify, generator, watch)
+            for each in found
+            if question.verify
+        }
         rows, title, n_edges = _rows(found), METHODS[question.method], len(found[0].graph.edges)
         results = {
             "method": {"name": title, "places": n_edges},
@@ -78,7 +81,7 @@ def prepare_edges(question: Attribute, model: Model) -> Compute:
             summary=summary if checks else [*summary, words.UNCHECKED],
             figures=figures,
             prompts=prompts,
-            baselines=[ends],
+            baselines=[baseline],
             metrics={name: column for each in found for name, column in each.table().items()},
         )
 
@@ -113,14 +116,14 @@ def check(
     return EdgeCheck(chosen, estimate, measured, n_top, pearson, spearman, slope(estimate, measured, weight))
 
 
-def _agreement(mode: str, each: EdgeCheck) -> str:
+def _agreement(mode: Mode, each: EdgeCheck) -> str:
     return (
         f"Checked ({mode}) on {len(each.edges)} edges, {each.n_top} of them the largest, by exact path patching: the "
         f"estimates {trust(each.pearson.value, each.slope)} (Pearson {each.pearson}, Spearman {each.spearman})."
     )
 
 
-def _check_row(mode: str, each: EdgeCheck) -> dict[str, Any]:
+def _check_row(mode: Mode, each: EdgeCheck) -> dict[str, Any]:
     about = {"kind": "edges", "mode": mode, "checked": len(each.edges), "n_top": each.n_top, "slope": each.slope}
     return {**about, "pearson": each.pearson._asdict(), "spearman": each.spearman._asdict()}
 

@@ -13,8 +13,7 @@ from micrographia.core.effects import COORDINATES, EffectMap, Effects, columns, 
 from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
-from micrographia.core.model import Model
-from micrographia.core.prompts import Baselines, baselines, metrics_of
+from micrographia.core.prompts import Baselines, LanguageModel, baselines, metrics_of
 from micrographia.core.sweep import Patched, grids
 from micrographia.core.titles import MODES
 from micrographia.labs.workbench import words
@@ -30,7 +29,7 @@ PAIRED = 4
 Found = tuple[EffectMap, int]
 
 
-def prepare_patch(question: Patch, model: Model) -> Compute:
+def prepare_patch(question: Patch, model: LanguageModel) -> Compute:
     """Read everything that the question names; what remains is to patch."""
     prompts = read_prompts(question.prompts, model, names(question.metrics), "--metrics")
     pairs, metrics = prompts.pairs, metrics_of(names(question.metrics), prompts.pairs, model)
@@ -48,7 +47,7 @@ def prepare_patch(question: Patch, model: Model) -> Compute:
             for mode in modes
         ]
         by_metric = list(zip(*each_mode))
-        ends = [_baselines(metric, effects[0]) for metric, effects in zip(metrics, by_metric)]
+        each_baseline = [_baselines(metric, effects[0]) for metric, effects in zip(metrics, by_metric)]
         every = [effect_maps(effects) for effects in by_metric]
         maps, places = every[0], [record(*at, prompts.positions) for at in largest(every[0], MOST_PLACES)]
         shown, joint = largest(maps, PAIRED), list[Patched]()
@@ -58,9 +57,9 @@ def prepare_patch(question: Patch, model: Model) -> Compute:
             joint = [patch(model, pairs, metrics, twos, mode=mode, watch=silent, **how) for mode in modes]
         n_places, first = sum(each.size for each in maps), by_metric[0][0]
         results = {
-            "explanation": [*words.explanation(modes, question.replace), *_explained(shown, joint, ends[0])],
+            "explanation": [*words.explanation(modes, question.replace), *_explained(shown, joint, each_baseline[0])],
             "top": places[:TOP],
-            "other_metrics": _others(ends, every),
+            "other_metrics": _others(each_baseline, every),
             "places": places,
         }
         summary = words.strongest_patches(places, n_places, question.replace)
@@ -70,7 +69,11 @@ def prepare_patch(question: Patch, model: Model) -> Compute:
             *_other_table(results["other_metrics"]),
             *figures_of_maps(maps, prompts.positions, metric=first.metric, done="patched"),
         ]
-        about: dict[str, Any] = {"prompts": prompts, "baselines": ends, "metrics": _table(ends, every)}
+        about: dict[str, Any] = {
+            "prompts": prompts,
+            "baselines": each_baseline,
+            "metrics": _table(each_baseline, every),
+        }
         return findings(question, model, results, summary=summary, figures=shown_as, **about)
 
     return work
@@ -80,16 +83,16 @@ def _baselines(metric: Any, effects: Effects) -> Baselines:
     return Baselines(metric, effects.clean.cpu(), effects.corrupt.cpu())
 
 
-def _explained(shown: Sequence[Found], joint: Sequence[Patched], ends: Baselines) -> list[str]:
+def _explained(shown: Sequence[Found], joint: Sequence[Patched], baseline: Baselines) -> list[str]:
     """The role of the strongest places, alone and in twos; a reason where the gap is too small for that."""
-    if not joint or ends.gap is None:
+    if not joint or baseline.gap is None:
         return []
-    if words.doubts(ends):
+    if words.doubts(baseline):
         return [words.NOT_EXPLAINED]
     denoise, noise = (torch.tensor([float(each.shares[mode].ravel()[i]) for each, i in shown]) for mode in MODES)
     both = {}
     for each in joint:
-        effect = each.effects()[..., 0].mean(1) / ends.gap
+        effect = each.effects()[..., 0].mean(1) / baseline.gap
         table = torch.full((len(shown), len(shown)), torch.nan)
         for (i, j), value in zip(combinations(range(len(shown)), 2), effect.tolist()):
             table[i, j] = table[j, i] = value if each.mode == "denoise" else -value
@@ -98,15 +101,15 @@ def _explained(shown: Sequence[Found], joint: Sequence[Patched], ends: Baselines
     return [word.sentence for word in explain(PairEffects(names_of, denoise, noise, both["denoise"], both["noise"]))]
 
 
-def _others(ends: Sequence[Baselines], every: Sequence[Sequence[EffectMap]]) -> list[dict[str, Any]]:
+def _others(each_baseline: Sequence[Baselines], every: Sequence[Sequence[EffectMap]]) -> list[dict[str, Any]]:
     """The strongest places of the first metric, in the other metrics."""
     rows = []
-    for place, flat in largest(every[0], TOP) if len(ends) > 1 else []:
+    for place, flat in largest(every[0], TOP) if len(each_baseline) > 1 else []:
         row: dict[str, Any] = {"place": place.name(flat)}
-        for end, maps in zip(ends[1:], every[1:]):
+        for baseline, maps in zip(each_baseline[1:], every[1:]):
             same = next(each for each in maps if each.kind == place.kind)
             shares = {mode: float(share.ravel()[flat]) for mode, share in same.shares.items()}
-            row |= {f"{end.metric.name}, {mode}": None if x != x else x for mode, x in shares.items()}
+            row |= {f"{baseline.metric.name}, {mode}": None if x != x else x for mode, x in shares.items()}
         rows.append(row)
     return rows
 
@@ -118,10 +121,10 @@ def _other_table(rows: Sequence[dict[str, Any]]) -> list[Figure]:
     return [figures.table("other-metrics", title, rows, **about)] if rows else []
 
 
-def _table(ends: Sequence[Baselines], every: Sequence[Sequence[EffectMap]]) -> dict[str, Any]:
+def _table(each_baseline: Sequence[Baselines], every: Sequence[Sequence[EffectMap]]) -> dict[str, Any]:
     """A row a place; with several metrics their names before the columns."""
     table: dict[str, Any] = dict(columns(every[0]))
-    for end, maps in zip(ends[1:], every[1:]):
+    for baseline, maps in zip(each_baseline[1:], every[1:]):
         own = {name: column for name, column in columns(maps).items() if name not in ("kind", *COORDINATES)}
-        table |= {f"{end.metric.name} {name}": column for name, column in own.items()}
+        table |= {f"{baseline.metric.name} {name}": column for name, column in own.items()}
     return table

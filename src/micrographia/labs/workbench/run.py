@@ -12,7 +12,7 @@ from micrographia.core.claims import Run
 from micrographia.core.events import Watch, silent
 from micrographia.core.lab import Findings, run_in_folder
 from micrographia.core.load import load_any
-from micrographia.core.model import Model
+from micrographia.core.prompts import LanguageModel
 from micrographia.core.runtime import allowed_cores, generator, pick_device, provenance, settings, torch_dtype
 from micrographia.core.store import RunFolder, new_run_path
 from micrographia.labs.workbench.attribute import prepare_attribute
@@ -24,7 +24,7 @@ from micrographia.labs.workbench.patch import prepare_patch
 from micrographia.labs.workbench.trace import prepare_trace
 
 LAB = "workbench"
-PREPARE: Mapping[str, Callable[[Any, Model], Compute]] = {
+PREPARE: Mapping[str, Callable[[Any, LanguageModel], Compute]] = {
     "patch": prepare_patch,
     "attribute": prepare_attribute,
     "trace": prepare_trace,
@@ -47,7 +47,7 @@ def run(question: Question, *, out: Path | None = None, resume: bool = False, wa
 
     def prepared() -> Compute:
         dtype = torch_dtype(target.dtype)
-        model = load_any(target.model, dtype=dtype, device=device, revision=target.revision, watch=watch)
+        model: Any = load_any(target.model, dtype=dtype, device=device, revision=target.revision, watch=watch)
         return PREPARE[kind](question, model)
 
     with settings(threads, str(device)):

@@ -52,14 +52,14 @@ def prepare_top_k(
     title, passes = METHODS[question.method], ESTIMATES[question.method].passes
 
     def work(generator: Generator, watch: Watch) -> Findings:
-        held, notes, ends = list[TopK](), list[str](), list[Baselines]()
+        held, notes, baselines = list[TopK](), list[str](), list[Baselines]()
         for i, mode in enumerate(modes):
             watch(Progress("attribution", i, len(modes), "direction"))
             best = Best(question.strongest)
             choices: dict[str, Any] = {"method": question.method, "positions": question.positions, "on_score": best}
             found = attribute(model, pairs, metric, sites, mode=mode, **choices)
-            ends.append(baselines_with_gap(metric, found.clean, found.corrupt))
-            places, estimate = ([each[side] for each in best.found] for side in (0, 1))
+            baselines.append(baselines_with_gap(metric, found.clean, found.corrupt))
+            places, estimate = [place for place, _ in best.found], [score for _, score in best.found]
             exact = list[float]()
             if tried := [(place,) for place in places[: question.verify]]:
                 done = patch(model, pairs, [metric], tried, mode=mode, watch=watch)
@@ -67,7 +67,7 @@ def prepare_top_k(
             held.append(TopK(mode, places, estimate, exact, best.n_scored))
             notes += found.notes
         watch(Progress("attribution", len(modes), len(modes), "direction"))
-        rows = _rows(held, ends[0].gap, prompts.positions)
+        rows = _rows(held, baselines[0].gap, prompts.positions)
         results = {
             "method": {"name": title, "passes": passes, "places": held[0].n_scored},
             "strongest": question.strongest,
@@ -84,8 +84,8 @@ def prepare_top_k(
             *([] if held[0].exact else [words.UNCHECKED]),
             "Effects that a gradient does not see are not among the largest, and were not looked for.",
         ]
-        about: dict[str, Any] = {"prompts": prompts, "baselines": ends[:1], "metrics": _table(rows)}
-        bars = [_bars(each, ends[0]) for each in held]
+        about: dict[str, Any] = {"prompts": prompts, "baselines": baselines[:1], "metrics": _table(rows)}
+        bars = [_bars(each, baselines[0]) for each in held]
         return findings(question, model, results, summary=summary, figures=bars, **about)
 
     return work
@@ -105,7 +105,8 @@ def _verified(held: TopK) -> str:
 
 def _rows(held: Sequence[TopK], gap: float | None, positions: Sequence[str]) -> list[dict[str, Any]]:
     """A row a place among the largest of any direction, the largest first; None for a direction that lacks it."""
-    modes, rows = [each.mode for each in held], dict[str, dict[str, Any]]()
+    modes: list[Mode] = [each.mode for each in held]
+    rows = dict[str, dict[str, Any]]()
     for each in held:
         verb = MODES[each.mode].verb
         exact: list[float | None] = [*each.exact, *[None] * (len(each.places) - len(each.exact))]
@@ -127,7 +128,7 @@ def _empty(place: Place, positions: Sequence[str], modes: Sequence[Mode]) -> dic
     return {"place": str(place), "part": part, "token": token, **dict.fromkeys(fields)}
 
 
-def _bars(held: TopK, ends: Baselines) -> Figure:
+def _bars(held: TopK, baseline: Baselines) -> Figure:
     """The largest estimates, each beside the exact effect where it was patched."""
     n = min(len(held.places), MOST_BARS)
     exact = [*held.exact, *[np.nan] * n][:n]
@@ -135,11 +136,11 @@ def _bars(held: TopK, ends: Baselines) -> Figure:
     return figures.bars(
         f"strongest-{held.mode}",
         f"The largest estimates: {MODES[held.mode].panel}",
-        np.array([[held.share(x, ends.gap) for x in row] for row in series]),
+        np.array([[held.share(x, baseline.gap) for x in row] for row in series]),
         names=[str(place) for place in held.places[:n]],
         series=["estimated", "exact"][: len(series)],
         x_label="place",
-        y_label=f"share of the gap in {ends.metric.name}",
+        y_label=f"share of the gap in {baseline.metric.name}",
         caption="The estimate and, where the place was patched, the exact effect. "
         f"The {n} largest of {held.n_scored:,} places.",
         group="In pictures",

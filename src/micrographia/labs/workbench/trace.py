@@ -14,11 +14,12 @@ from micrographia.core import figures
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
+from micrographia.core.prompt_files import read_texts
 from micrographia.core.prompts import LanguageModel, shown_token
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens, to_tokens
 from micrographia.labs.workbench.config import Trace
 from micrographia.labs.workbench.findings import Compute, findings, spread
-from micrographia.labs.workbench.prompts import check_length, read_texts
+from micrographia.labs.workbench.prompts import check_length
 from micrographia.methods.tracing import (
     NOISE_STDS,
     Severed,
@@ -80,9 +81,9 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
         watch(Progress("tracing", len(variants), len(variants), "picture"))
         plain = next(iter(traces.values()))
         followed = to_str_tokens(tokenizer, [plain.answer])[0]
-        ends = {"answer": followed, "clean": plain.high, "blurred": plain.low, "noise_std": plain.noise_std}
+        probabilities = {"answer": followed, "clean": plain.high, "blurred": plain.low, "noise_std": plain.noise_std}
         results = {
-            "trace": {**ends, "left_out": LEFT_OUT},
+            "trace": {**probabilities, "left_out": LEFT_OUT},
             "restored": restored(traces, names),
             "tokens": tokens,
             "subject_positions": where,

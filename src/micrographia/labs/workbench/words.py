@@ -58,31 +58,30 @@ def largest_of(rows: Sequence[Row], verb: str) -> Row | None:
 def strongest_patches(rows: Sequence[Row], n_places: int, replace: str = "other") -> list[str]:
     """The largest exact effect of each direction."""
     sentences = []
-    for mode, direction in MODES.items():
-        if (row := largest_of(rows, direction.verb)) is None:
+    for mode, (verb, *_) in MODES.items():
+        if (row := largest_of(rows, verb)) is None:
             continue
-        share, sd = row[direction.verb], row.get(f"{mode}_sd")
-        if abs(share) < NOTABLE:
-            largest = f"the largest effect is {percent(share, 1)}, at {_at(row)}"
-            sentences.append(f"None of the {n_places:,} places alone {direction.verb} a tenth of the gap; {largest}.")
-            continue
+        share, sd = row[verb], row.get(f"{mode}_sd")
         change = "" if sd is None else f", a change of {row[f'{mode}_change']:.3g} ± {sd:.2g}"
         against = (AGAINST if replace == "other" else REVERSED) if share < 0 else ""
-        effect = f"{_at(row)} {against}{direction.verb} {percent(share, 1)} of the gap{change}"
-        sentences.append(f"{effect}; the largest of {n_places:,} places.")
+        largest = f"{_at(row)} {against}{verb} {percent(share, 1)} of the gap{change}"
+        if abs(share) < NOTABLE:
+            largest = f"the largest effect is {percent(share, 1)}, at {_at(row)}"
+            sentences.append(f"None of the {n_places:,} places alone {verb} a tenth of the gap; {largest}.")
+        else:
+            sentences.append(f"{largest}; the largest of {n_places:,} places.")
     return sentences
 
 
 def strongest_estimates(rows: Sequence[Row]) -> list[str]:
     """The largest estimated effect of each direction; a negative share works against the answer."""
-    found = [(verb, largest_of(rows, verb)) for verb in (direction.verb for direction in MODES.values())]
-    return [_estimate(row, verb) for verb, row in found if row is not None]
-
-
-def _estimate(row: Row, verb: str) -> str:
-    share = percent(row[verb], 1)
-    against = AGAINST if share.startswith("-") else ""
-    return f"{_at(row)} {against}would have {verb} {share} of the gap, the largest estimate."
+    sentences = []
+    for verb, *_ in MODES.values():
+        if (row := largest_of(rows, verb)) is not None:
+            share = percent(row[verb], 1)
+            against = AGAINST if share.startswith("-") else ""
+            sentences.append(f"{_at(row)} {against}would have {verb} {share} of the gap, the largest estimate.")
+    return sentences
 
 
 def _at(row: Row) -> str:

@@ -111,7 +111,7 @@ def _whole_table(name: str, title: str, rows: Sequence[Row], caption: str, **mor
         "what": "what", "mode": "mode", "alone": "sum of single effects", "all_measured": "all measured",
         "at_once": "joint effect", "so": "comparison",
     }  # fmt: skip
-    notes = [row["meaning"] or "" for row in rows]
+    notes = [f"{row['so']}, {row['mode']}: {row['meaning']}" if row["meaning"] else "" for row in rows]
     more |= {"notes": notes} if any(notes) else {}
     return figures.table(name, title, rows, columns=columns, caption=caption, group=WHOLE, **more)
 

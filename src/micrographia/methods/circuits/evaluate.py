@@ -38,6 +38,19 @@ FAITHFUL = 0.9
 BETWEEN = 16
 """Sizes tried between two rungs of the ladder."""
 SHOWN = 30
+ROWS = {
+    "faithfulness": "faithfulness, 1 is the whole model",
+    "null_faithfulness": "faithfulness of random circuits of that size",
+    "null_p_value": "p-value against random circuits",
+    "score_of_the_model": "metric of the model",
+    "score_alone": "metric of the circuit alone",
+    "score_of_nothing": "metric with all members ablated",
+    "incompleteness_random_sets": "incompleteness, random sets removed",
+    "incompleteness_worst_set": "incompleteness, worst set found",
+    "cpr": "CPR, area under faithfulness (more is better)",
+    "cmd": "CMD, area between it and 1 (less is better)",
+}
+"""The figures of `CircuitEvaluation.table` in words."""
 
 Step = Literal["interval", "subsets", "worst", "minimality", "null", "orders"]
 STEPS: tuple[Step, ...] = ("interval", "subsets", "worst", "minimality", "null")
@@ -169,8 +182,17 @@ class CircuitEvaluation(Generic[Member]):
         }
 
     def figures(self, group: str = "") -> list[Figure]:
-        """Faithfulness along the ladder, and what each member adds, as far as they were measured."""
-        return [*self._ladder(group), *self._minimality(group)]
+        """The table; faithfulness along the ladder, and what each member adds, as far as they were measured."""
+        return [self._table(), *self._ladder(group), *self._minimality(group)]
+
+    def _table(self) -> Figure:
+        found = self.table()
+        rows: list[list[Any]] = [["members", f"{len(self.members):,} of {self.of:,}"]]
+        rows += [[name, found[key]] for key, name in ROWS.items() if found[key] is not None]
+        caption = f"Everything else is replaced by {self.ablation}, which defines what is measured."
+        return figures.table(
+            "circuit", "The circuit", rows, columns=["what", "value"], caption=caption, group="The circuit"
+        )
 
     def _ladder(self, group: str) -> list[Figure]:
         if self.ladder is None:

@@ -22,13 +22,13 @@ def tables_of(read: StreamReading) -> list[Figure]:
     writers = read.writers()
     sides = {"clean": "logits"} if len(read.sides) == 1 else {side: side for side in (*read.sides, "difference")}
     component, head = {"part": "component", **sides}, {"head": "head", "token": "token", **sides}
-    ends = {"prompt": "prompt", "logit": read.label, "parts": "sum of parts", "prob": "probability"}
+    answer = {"prompt": "prompt", "logit": read.label, "parts": "sum of parts", "prob": "probability"}
     most = f" The {MOST_WRITERS} largest of {len(writers)}." if len(writers) > MOST_WRITERS else ""
     own = "The model's own figures at the last position, and the sum of the parts below, before any soft-cap."
     parts = f"Parts of the {read.label}, in logits.{most}"
     sources = "The direct effects of the heads with the largest, by source token, in logits."
     found = [
-        _table("answer", "The model's own answer", read.model_answers(), ends, own),
+        _table("answer", "The model's own answer", read.model_answers(), answer, own),
         _table("writers", DIRECT, writers[:MOST_WRITERS], component, parts),
         _table("head-sources", "Direct effects of heads by token", read.head_sources()[:MOST_SOURCES], head, sources),
     ]

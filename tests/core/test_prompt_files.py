@@ -5,8 +5,8 @@ import json
 import pytest
 
 from micrographia.core.errors import BadPrompt
+from micrographia.core.prompt_files import read_pairs, read_texts
 from micrographia.core.prompts import PairText
-from micrographia.labs.workbench.prompts import read_pairs, read_texts
 
 ROWS = [
     {"clean": "Mary, and John", "corrupt": "John, and Mary", "answer": " Mary", "wrong": " John"},
