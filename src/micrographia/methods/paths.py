@@ -8,7 +8,8 @@ Sources: Wang et al., "Interpretability in the wild" (2022), section 3.1 and app
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -149,10 +150,10 @@ class _PathRun:
     receivers: tuple[Node, ...]
     rule: Rule
     reading: MetricSet
-    sites: frozenset[Site] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sites", frozenset(self.model.sites))
+    @cached_property
+    def sites(self) -> frozenset[Site]:
+        return frozenset(self.model.sites)
 
     def contributions(self, patch: Patch, donors: Sequence[Donor]) -> list[_Contribution]:
         """The direct contributions of a sender's places, those of one sublayer together."""
