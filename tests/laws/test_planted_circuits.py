@@ -15,6 +15,7 @@ from torch import Tensor
 import textbook
 from micrographia.core.graph import graph_of
 from micrographia.core.prompts import Pairs, metric_of
+from micrographia.core.ranking import areas
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Patch, Place, places
 from micrographia.labs.planted.found import MATCH
@@ -34,7 +35,6 @@ from micrographia.methods.circuits.members import edge_scores, greedy_order, par
 from micrographia.methods.explain import PairEffects, explain
 from micrographia.methods.patching import patch
 from micrographia.methods.paths import path_patch
-from micrographia.methods.ranking import areas
 from planted_theory import (
     EDGE_WAYS,
     backup_shares,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micrographia.core.errors import BadShape
-from micrographia.methods.phases import NAMES, NEVER, ORDERED, Boundary, Phases, combine, find_phases
+from micrographia.methods.phases import NAMES, NEVER, ORDERED, Boundary, Phases, bands, find_phases
 
 N = 113
 TRUE = {"memorised": 160.0, "circuit": 600.0, "cleanup": 800.0, "settled": 1000.0}
@@ -197,13 +197,20 @@ def test_weights_that_fall_on_have_not_settled():
         assert find_phases(x, **curves(x) | weights).settled == NEVER
 
 
-def test_plain_is_flat_and_names_every_boundary():
+def test_the_stored_form_names_every_boundary_with_its_interval():
     x = log_spaced(1500)
     found = find_phases(x, **curves(x))
-    plain = found.plain()
-    assert [plain[name] for name in NAMES] == [getattr(found, name).epoch for name in NAMES]
-    assert plain["settled_low"] <= plain["settled"] <= plain["settled_high"]
-    assert set(Phases(*(NEVER,) * 5).plain().values()) == {None}
+    stored = found.as_json()
+    assert [stored[name] for name in NAMES] == [getattr(found, name).epoch for name in NAMES]
+    low, high = stored["intervals"]["settled"]
+    assert low <= stored["settled"] <= high
+    assert set(Phases(*(NEVER,) * 5).as_json()["intervals"].values()) == {None}
+
+
+def test_bands_are_the_phases_that_were_found():
+    assert bands({"memorised": 10, "circuit_formed": None, "settled": 50}) == [
+        {"name": "memorisation", "start": 0, "end": 10}
+    ]
 
 
 def test_curves_of_another_length_are_refused(unchecked):
@@ -245,26 +252,3 @@ def test_a_measured_run_shows_the_paper_s_phases_in_order():
     assert 656 <= found.circuit.epoch <= 825
     assert 825 <= found.cleanup.epoch <= 950
     assert 950 <= found.settled.epoch <= 1100
-
-
-def runs_with_cleanup(epochs: list[float | None]) -> list[Phases]:
-    return [Phases(NEVER, NEVER, NEVER, Boundary(epoch, epoch, epoch), NEVER) for epoch in epochs]
-
-
-def test_few_runs_give_their_range_and_say_how_sure_it_is():
-    found = combine(runs_with_cleanup([300.0, 100.0, None, 200.0]))["cleanup"]
-    assert found[:3] == (200.0, 100.0, 300.0)
-    assert found.coverage == pytest.approx(0.75)
-    assert (found.found, found.runs) == (3, 4)
-    assert combine(runs_with_cleanup([None]))["cleanup"].median is None
-
-
-@given(st.integers(1, 25))
-def test_the_interval_over_runs_covers_the_median_as_often_as_said(n):
-    found = combine(runs_with_cleanup([float(i) for i in range(n)]))["cleanup"]
-    cut = int(found.low)
-    assert found.high == n - 1 - cut
-    missed = sum(math.comb(n, k) for k in range(cut + 1)) / 2 ** (n - 1)
-    assert found.coverage == pytest.approx(1 - missed)
-    tighter = missed + math.comb(n, cut + 1) / 2 ** (n - 1)
-    assert n < 6 or (found.coverage >= 0.95 and 1 - tighter < 0.95)

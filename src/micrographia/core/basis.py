@@ -8,13 +8,13 @@ Source: Nanda et al., "Progress measures for grokking via mechanistic interpreta
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
+from torch import Generator, Tensor
 
 from micrographia.core.errors import BadConfig, BadShape
 
@@ -50,6 +50,12 @@ def frequency_rows(k: int, n: int) -> slice:
     if not 1 <= k <= n_frequencies(n):
         raise BadConfig(f"Frequency {k} of {n} points was asked for; they are 1 to {n_frequencies(n)}.")
     return slice(2 * k - 1, min(2 * k + 1, n))
+
+
+def draw_others(ks: Collection[int], n: int, size: int, generator: Generator) -> list[int]:
+    """`size` frequencies that are not among `ks`, drawn at random: the control of a set; all others where too few."""
+    others = [k for k in range(1, n_frequencies(n) + 1) if k not in ks]
+    return sorted(others[i] for i in torch.randperm(len(others), generator=generator)[:size].tolist())
 
 
 def rows_of_frequencies(ks: Sequence[int], n: int) -> Int[Tensor, "rows"]:

@@ -1,4 +1,4 @@
-"""Confidence intervals for a fraction, a median or a mean over a few seeds.
+"""Statistics of a few seeds: intervals for a fraction, a median or a mean, and a test of ranks.
 
 Fractions have Wilson's interval, medians the exact interval of order statistics, in which an event that did not happen
 within the observation counts as later than all others (infinity) instead of being dropped. Means over networks that
@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy import stats
-from torch import Generator
+from torch import Generator, Tensor
 
 from micrographia.core.errors import BadConfig
 
@@ -79,6 +79,44 @@ def clustered_mean(
     means = values @ weight.T / weight.sum(1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=-1)
     return np.asarray(values.mean(-1)), np.asarray(low), np.asarray(high)
+
+
+def rank_z(values: Float[Tensor, "n"], chosen: Bool[Tensor, "n"], among: Bool[Tensor, "n"] | None = None) -> float:
+    """The rank sum of the chosen values in standard deviations from its mean; below 0 where they are smaller.
+
+    Midranks for ties, and the exact variance over all choices of as many. 0 where there is nothing to compare.
+    Source: Mann and Whitney (1947).
+    """
+    if among is not None:
+        values, chosen = values[among], chosen[among]
+    n, m = len(values), int(chosen.sum())
+    if m in (0, n):
+        return 0.0
+    ranks = torch.from_numpy(stats.rankdata(values.numpy()))
+    variance = m * (n - m) / n * ranks.var().item()
+    return (ranks[chosen].sum().item() - m * ranks.mean().item()) / variance**0.5 if variance else 0.0
+
+
+def median_entry(values: Sequence[float | None], *, censored: bool = False) -> dict[str, float | int | None]:
+    """The median of a group and its interval, ready for JSON: what is not finite is None; `n` values were counted.
+
+    None or NaN is "not within the observation" where `censored` (`never` of them), else not measured.
+    """
+    known = [float(x) for x in values if x is not None and not math.isnan(x)]
+    never = len(values) - len(known) if censored else 0
+    found = median(known + [math.inf] * never)
+    ends = {"median": _finite(found.estimate), "low": _finite(found.low), "high": _finite(found.high)}
+    return {**ends, "coverage": found.coverage, "n": len(known) + never, "never": never}
+
+
+def share_entry(held: Sequence[bool]) -> dict[str, float | int | None]:
+    """How many of a group hold, with the ends of the fraction's interval, ready for JSON."""
+    found = share(sum(held), len(held))
+    return {"count": sum(held), "of": len(held), "low": _finite(found.low), "high": _finite(found.high)}
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None
 
 
 def _between(low: float, high: float) -> float:

@@ -170,6 +170,19 @@ def first_line(done: Done) -> str:
     return (done.error or "").split("\n", 1)[0]
 
 
+def row_of(head: Mapping[str, Any], done: Done) -> dict[str, Any]:
+    """A line of a table of networks: `head`, then what the task gave (a mapping), or why nothing came of it."""
+    if done.error:
+        return {**head, "status": "failed", "error": first_line(done)}
+    return {**head, "status": "finished", "error": None, **done.result}
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The numbers and texts of records as a Run's metric table; what a record lacks is empty."""
+    texts = {name: isinstance(x, str) for row in rows for name, x in row.items() if isinstance(x, str | int | float)}
+    return {name: [(row.get(name) or "") if text else row.get(name) for row in rows] for name, text in texts.items()}
+
+
 def _was_stopped(done: Done) -> bool:
     """It saved what it had when it was told to stop: no failure of the network."""
     return first_line(done).startswith(f"{Interrupted.__name__}:")

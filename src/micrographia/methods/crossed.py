@@ -1,9 +1,9 @@
-"""Variance components of a network's choices by two crossed factors (initialisation and split).
+"""What decides, and what predicts, a network's choices: networks crossed by two factors (initialisation and split).
 
 Networks form a table of rows (initialisations) and columns (splits), some cells of which may be empty; each chose some
 of the candidates. Two networks of one row share one factor, two of one column the other, all others neither: the
-numbers of shared choices give each factor's fraction of the variance. Permutations respect the table, because networks
-of one row are not independent.
+numbers of shared choices give each factor's fraction of the variance; `prediction` tests scores of the candidates.
+Permutations respect the table, because networks of one row are not independent.
 """
 
 import math
@@ -14,6 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Generator
+
+from micrographia.core.intervals import clustered_mean
+from micrographia.core.ranking import areas, logistic_weights, standardised
 
 
 class Shares(NamedTuple):
@@ -98,6 +101,80 @@ def share_null(
     of_rows = [shares(chosen[_shuffled(column, generator)], row, column).row for _ in range(draws)]
     of_columns = [shares(chosen[_shuffled(row, generator)], row, column).column for _ in range(draws)]
     return np.array([of_rows, of_columns]).T
+
+
+def share_table(
+    chosen: Bool[ndarray, "n candidates"],
+    row: Int[ndarray, "n"],
+    column: Int[ndarray, "n"],
+    *,
+    generator: Generator,
+    permutations: int,
+    resamples: int,
+) -> dict[str, dict[str, float]]:
+    """Every entry of `shares` with its interval, those of row and column with their null and p-value too."""
+    table = chosen, row, column
+    found = shares(*table)._asdict()
+    low, high = (each._asdict() for each in share_intervals(*table, generator=generator, draws=resamples))
+    null = share_null(*table, generator=generator, draws=permutations)
+    parts = {name: {"value": x, "low": low[name], "high": high[name]} for name, x in found.items()}
+    for name, drawn in zip(("row", "column"), null.T):
+        null_low, null_high = np.quantile(drawn, [0.025, 0.975])
+        p = float(p_value(drawn, np.array(found[name])))
+        parts[name] |= {"null_low": null_low, "null_high": null_high, "p_value": p}
+    return parts
+
+
+def shared_by_chance(chosen: Bool[ndarray, "n candidates"]) -> float:
+    """How many choices two networks would share, on average, if each chose as many at random."""
+    size = chosen.sum(1)
+    return float(np.outer(size, size)[~np.eye(len(size), dtype=bool)].mean() / chosen.shape[1])
+
+
+def prediction(
+    scores: Float[ndarray, "*curves n candidates"],
+    chosen: Bool[ndarray, "n candidates"],
+    row: Int[ndarray, "n"],
+    column: Int[ndarray, "n"],
+    *,
+    generator: Generator,
+    permutations: int,
+    resamples: int,
+) -> dict[str, Float[ndarray, "*curves"]]:
+    """How well each score ranks what a network chose: area under the ROC curve, the mean over networks.
+
+    With its interval (rows resampled) and its null (label permutations). A permutation moves whole rows and whole
+    columns, so the marginal preference for some candidates and what networks of one row or column have in common stay
+    as they are. p-values are one-sided, the identity counted; `p_best` is that of the best score (along the first axis)
+    against the best score under the null.
+    """
+    pairwise, own = areas(scores, chosen), np.arange(len(chosen))
+    area, low, high = clustered_mean(pairwise[..., own, own], row, generator=generator, draws=resamples)
+    dealt = partners(row, column, generator=generator, draws=permutations)
+    null = permuted_means(pairwise, dealt[(dealt >= 0).any(1)])
+    null_low, null_high = np.quantile(null, [0.025, 0.975], axis=-1)
+    best = np.broadcast_to(p_value(null.max(0), area.max(0)), area.shape)
+    found = {"area": area, "low": low, "high": high, "null_low": null_low, "null_high": null_high}
+    return {**found, "p_value": p_value(null, area), "p_best": best}
+
+
+def combined(
+    scores: Float[ndarray, "S T n candidates"], chosen: Bool[ndarray, "n candidates"], row: Int[ndarray, "n"]
+) -> Float[ndarray, "T n candidates"]:
+    """Log-odds from all scores together. A network's own row is never among those fitted on."""
+    features = np.moveaxis(standardised(scores), 0, -1)  # T n candidates S
+    half = np.unique(row, return_inverse=True)[1] % 2 == 0
+    found = np.zeros(features.shape[:3])
+    for fitted in (half, ~half):
+        for t, at in enumerate(features):
+            weights = logistic_weights(at[fitted].reshape(-1, at.shape[-1]), chosen[fitted].ravel())
+            found[t, ~fitted] = at[~fitted] @ weights
+    return found
+
+
+def p_value(null: Float[ndarray, "*curves draws"], found: Float[ndarray, "*curves"]) -> Float[ndarray, "*curves"]:
+    """The fraction of the null that is at least as large, the identity counted."""
+    return np.asarray((1 + (null >= found[..., None]).sum(-1)) / (1 + null.shape[-1]))
 
 
 def partners(

@@ -9,8 +9,8 @@ Source: Nanda et al., "Progress measures for grokking via mechanistic interpreta
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -64,13 +64,10 @@ class Phases(NamedTuple):
         found = {name: epoch for name in ORDERED if (epoch := getattr(self, name).epoch) is not None}
         return sorted(found, key=lambda name: found[name])
 
-    def plain(self) -> dict[str, float | None]:
-        """Flat and ready for JSON: each boundary's epoch under its name, its interval under name_low, name_high."""
-        flat = {}
-        for name in NAMES:
-            epoch, low, high = getattr(self, name)
-            flat |= {name: epoch, f"{name}_low": low, f"{name}_high": high}
-        return flat
+    def as_json(self) -> dict[str, Any]:
+        """Each boundary's epoch by name, None where no change is supported; under `intervals` the ends of each."""
+        intervals = {name: None if b.epoch is None else [b.low, b.high] for name, b in self._asdict().items()}
+        return {**{name: b.epoch for name, b in self._asdict().items()}, "intervals": intervals}
 
 
 ORDERED = ("memorised", "circuit", "cleanup", "settled")
@@ -121,41 +118,14 @@ def find_phases(
     )
 
 
-class Combined(NamedTuple):
-    """A boundary over runs. `coverage`: the confidence that the interval contains the median of all runs; NaN without
-    runs.
+def bands(epochs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The three phases as bands of a picture: up to the end of memorisation, of circuit formation, of cleanup.
+
+    `epochs` as `Phases.as_json` gives them.
     """
-
-    median: float | None
-    low: float | None
-    high: float | None
-    coverage: float
-    found: int
-    runs: int
-
-
-def combine(phases: Sequence[Phases]) -> dict[str, Combined]:
-    """Median over the runs in which a boundary was found, and an interval for it between order statistics.
-
-    The interval makes no assumption on the distribution: it is the narrowest symmetric one that covers the median at 95
-    % or more, and with fewer than six runs, where none does, the range. Its coverage is given.
-    """
-    return {name: _combined([getattr(one, name).epoch for one in phases]) for name in NAMES}
-
-
-def _combined(epochs: list[float | None]) -> Combined:
-    found = sorted(epoch for epoch in epochs if epoch is not None)
-    n = len(found)
-    if not n:
-        return Combined(None, None, None, math.nan, 0, len(epochs))
-    below = 2**-n  # probability that the median of all is below the smallest
-    chosen, coverage = 0, 1 - 2 * below
-    for k in range(1, (n + 1) // 2):
-        below += math.comb(n, k) / 2**n
-        if 1 - 2 * below < 0.95:
-            break
-        chosen, coverage = k, 1 - 2 * below
-    return Combined(float(np.median(found)), found[chosen], found[n - 1 - chosen], coverage, n, len(epochs))
+    edges = [0, *(epochs.get(name) for name in ("memorised", "circuit_formed", "settled"))]
+    spans = zip(("memorisation", "circuit formation", "cleanup"), edges[:-1], edges[1:])
+    return [{"name": name, "start": a, "end": b} for name, a, b in spans if a is not None and b is not None and a < b]
 
 
 class _Ramp(NamedTuple):

@@ -7,8 +7,8 @@ from micrographia.core.errors import BadConfig, Interrupted
 from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.faces.figures.draw import DRAW, draw
 from micrographia.labs.grokking.lottery.config import LotteryConfig
-from micrographia.labs.grokking.lottery.predict import SCORES
 from micrographia.labs.grokking.lottery.run import lottery
+from micrographia.methods.fourier.scores import SCORES
 
 
 def config(**changes) -> LotteryConfig:

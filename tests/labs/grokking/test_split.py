@@ -13,11 +13,13 @@ from trained import FRACTION, trained
 
 from micrographia.core.errors import BadConfig, PickleRefused, UnreadableWeights, UserError
 from micrographia.core.events import Note, silent
+from micrographia.core.intervals import rank_z
 from micrographia.core.state_dicts.foreign import Candidate
+from micrographia.core.state_dicts.pair_masks import as_mask, read_mask
 from micrographia.labs.grokking.identify.guess import check
-from micrographia.labs.grokking.identify.split import SplitChoice, Z, find_split, rank_z
-from micrographia.labs.grokking.identify.split_file import as_mask, read_mask
+from micrographia.labs.grokking.identify.split import SplitChoice, find_split
 from micrographia.labs.grokking.task import SPLITS
+from micrographia.methods.training_rows import Z
 
 RECORDED = SplitChoice("shuffle", FRACTION, 0)
 
@@ -53,8 +55,8 @@ def test_a_split_of_another_seed_is_not_credible():
 def test_a_wrong_fraction_of_the_right_order_is_not_credible(fraction):
     found, tried = find(SplitChoice("shuffle", fraction, 0), losses_of(trained(31, steps=150)))
     assert found is None
-    assert ("too large" if fraction > FRACTION else "too small") in tried[0].fault
-    assert tried[0].z < -Z  # its ranks alone would have passed
+    assert ("too large" if fraction > FRACTION else "too small") in tried[0].evidence.fault
+    assert tried[0].evidence.z < -Z  # its ranks alone would have passed
 
 
 @given(st.integers(0, 10_000))
@@ -199,7 +201,7 @@ def test_what_is_no_split_is_refused(value):
 
 def test_a_file_that_is_not_there_names_what_else_there_is():
     with pytest.raises(UserError, match="shuffle, randperm, none"):
-        read_mask(__import__("pathlib").Path("shufle"), 13)
+        find(SplitChoice("shufle"), torch.zeros(169))
 
 
 def test_a_file_of_other_things_names_them(tmp_path):

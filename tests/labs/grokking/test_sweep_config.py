@@ -10,8 +10,9 @@ import pytest
 
 from micrographia.core.config import flat
 from micrographia.core.errors import BadConfig
+from micrographia.core.plan import members, settings, varying
 from micrographia.labs.grokking.lottery.config import LotteryConfig
-from micrographia.labs.grokking.sweep.config import SweepConfig, members, plan_of, read_plan, settings, small, varying
+from micrographia.labs.grokking.sweep.config import AXES, SweepConfig, plan_of, read_plan, small
 
 
 def only(**axes) -> SweepConfig:
@@ -21,19 +22,19 @@ def only(**axes) -> SweepConfig:
 
 def test_one_at_a_time_varies_each_axis_around_the_base():
     plan = only(seeds=(0, 1), train_fractions=(0.3, 0.4, 0.6), operations=("add", "multiply"))
-    names = [member.name for member in members(plan) if member.seed == 0]
+    names = [member.name for member in members(plan, AXES) if member.seed == 0]
     assert names[0] == "base_seed-0"
     assert set(names[1:]) == {"train_fraction-0.3_seed-0", "train_fraction-0.6_seed-0", "operation-multiply_seed-0"}
-    assert len(members(plan)) == 8
+    assert len(members(plan, AXES)) == 8
 
 
 def test_a_product_takes_every_combination():
     plan = only(combine="product", seeds=(0, 1, 2), layers=(1, 2), norms=("none", "layernorm"), parts=("both", "mlp"))
-    assert len(settings(plan)) == 8
-    assert len(members(plan)) == 24
-    assert len({member.name for member in members(plan)}) == 24
-    assert set(varying(plan)) == {"n_layers", "norm", "parts"}
-    last = next(m for m in members(plan) if m.name == "n_layers-2_norm-layernorm_parts-mlp_seed-1")
+    assert len(settings(plan, AXES)) == 8
+    assert len(members(plan, AXES)) == 24
+    assert len({member.name for member in members(plan, AXES)}) == 24
+    assert set(varying(plan, AXES)) == {"n_layers", "norm", "parts"}
+    last = next(m for m in members(plan, AXES) if m.name == "n_layers-2_norm-layernorm_parts-mlp_seed-1")
     assert tuple(flat(last.config)[name] for name in ("n_layers", "norm", "attention", "mlp")) == (
         2,
         "layernorm",
@@ -44,12 +45,12 @@ def test_a_product_takes_every_combination():
 
 
 def test_members_run_on_one_thread_each():
-    assert {member.config.machine.threads for member in members(plan_of({"preset": "quick"}))} == {1}
+    assert {member.config.machine.threads for member in members(plan_of({"preset": "quick"}), AXES)} == {1}
 
 
 def test_the_default_plan_is_small_enough_for_several_minutes():
     plan = SweepConfig()
-    assert len(members(plan)) <= 36
+    assert len(members(plan, AXES)) <= 36
     assert plan.base.epochs <= 1_200
 
 
@@ -58,7 +59,7 @@ def test_a_file_gives_axes_and_fields_of_the_base(tmp_path):
     path.write_text('preset = "tiny"\nseeds = [4, 5]\nweight_decays = [1, 2.5]\n[base]\nepochs = 7\n', encoding="utf-8")
     plan = read_plan(path)
     assert (plan.base.modulus, plan.base.epochs, plan.seeds) == (29, 7, (4, 5))
-    assert [setting["weight_decay"] for setting in settings(plan)] == [plan.base.optim.weight_decay, 1.0, 2.5]
+    assert [setting["weight_decay"] for setting in settings(plan, AXES)] == [plan.base.optim.weight_decay, 1.0, 2.5]
     assert plan.operations == (), "an axis that the file does not name keeps the base's value"
 
 

@@ -14,7 +14,6 @@ from micrographia.methods.fourier.spectra import (
     neuron_logit_spectrum,
     residual_fraction,
     spectrum,
-    squared_weights,
     two_d_coefficients,
     two_d_spectrum,
 )
@@ -116,8 +115,3 @@ def test_unequal_neighbours_are_no_doublet():
     assert found.pairs.tolist() == [[10.0, pytest.approx(9.9)]]
     assert len(doublets(torch.zeros(5)).pairs) == 0
     assert len(doublets(torch.ones(1)).pairs) == 0
-
-
-def test_squared_weights_sum_over_all_tensors():
-    weights = {"x": torch.tensor([3.0, 4.0]), "y": torch.tensor([[2.0]])}
-    assert squared_weights(weights) == {"x": 25.0, "y": 4.0}

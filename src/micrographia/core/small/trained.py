@@ -5,17 +5,30 @@ accepts a Run in place of a Hugging Face model, offline.
 """
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from micrographia.core.errors import UnknownModel
+from micrographia.core.claims import Run
+from micrographia.core.errors import Corrupt, RunNotFound, UnknownModel, UserError
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
-from micrographia.core.store import RunFolder, find_run, json_bytes, read_json, read_tensors, snapshots
+from micrographia.core.store import (
+    RunFolder,
+    find_run,
+    json_bytes,
+    load_run,
+    read_json,
+    read_tensors,
+    snapshots,
+    verify,
+)
 from micrographia.core.tokens import Vocabulary
+from micrographia.core.training import Layout
 
 NAME = "model.json"
+STATE = "state.safetensors"  # of a checkpoint
 
 
 def describe_model(folder: RunFolder, arch: Architecture, vocabulary: Vocabulary | None = None) -> None:
@@ -49,3 +62,41 @@ def load_trained(
     words = found["vocabulary"]
     vocabulary = Vocabulary(tuple(words["words"]), words["bos"], words["pad"]) if words else None
     return Transformer(arch, {name: weights[name] for name in arch.weight_shapes()}, vocabulary)
+
+
+def weights_file(path: Path) -> Path:
+    """The file of weights at a path: of a Run (folder or name) the newest snapshot, of a checkpoint its state."""
+    if path.is_file():
+        return path
+    if (path / STATE).is_file():
+        return path / STATE
+    kept = snapshots(path)
+    if kept:
+        return kept[max(kept)]
+    if not path.exists():
+        with suppress(RunNotFound):
+            return weights_file(find_run(path))
+    found = "a folder without snapshots" if path.is_dir() else "nothing there"
+    raise UserError(
+        f"Asked for the weights of {path}. Found {found}. Give a file of weights, a Run of one network, or a snapshot "
+        "in one."
+    )
+
+
+def run_around(file: Path) -> Run | None:
+    """The Run of ours that a snapshot or a checkpoint's state lies in."""
+    place = file.absolute().parent
+    root = place.parent if place.name == "snapshots" else place.parents[1] if file.name == STATE else None
+    return load_run(root) if root is not None and (root / "run.json").is_file() else None
+
+
+def read_inside(file: Path, run: Run, arch: Architecture) -> tuple[dict[str, torch.Tensor], int]:
+    """The weights in a snapshot or a checkpoint's state of a Run, and their step. Raises Corrupt."""
+    inside = file.absolute().relative_to(run.path).as_posix()
+    damage = [problem for problem in verify(run.path) if problem.file == inside]
+    if damage:
+        raise Corrupt(f"Asked for {inside} of {run.path}. It is {damage[0].what}. Choose another snapshot.")
+    weights = read_tensors(file)
+    if file.name != STATE:
+        return weights, int(file.stem)
+    return Layout(arch.weight_shapes()).member(weights["weights"], 0), int(file.absolute().parent.name)

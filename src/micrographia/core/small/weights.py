@@ -7,7 +7,7 @@ W`. Views share the weights' memory. Suffixes: H head, E d_head, D d_model.
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from micrographia.core.small.architecture import Architecture
@@ -99,3 +99,17 @@ class WeightViews:
         w = self.final_norm_w
         gain = direction if w is None else direction * w.reshape(-1, *[1] * (direction.ndim - 1))
         return gain - gain.mean(0, keepdim=True) if self._centred else gain
+
+
+def neuron_to_logits(arch: Architecture, weights: Weights, answers: Int[Tensor, "n"]) -> Float[Tensor, "m n"]:
+    """What each neuron of any layer adds to each of these logits on the direct path; float64, rows centred.
+
+    With a final norm its gain is included, and for LayerNorm the mean that it takes off.
+    """
+    read_out = unembedding(arch, weights).double()
+    if arch.norm != "none":
+        read_out = weights["ln_final.w"].double()[:, None] * read_out
+    if arch.norm == "layernorm":
+        read_out = read_out - read_out.mean(0)
+    W_L = torch.cat([weights[f"blocks.{i}.mlp.W_out"].double() @ read_out[:, answers] for i in range(arch.n_layers)])
+    return W_L - W_L.mean(1, keepdim=True)

@@ -8,7 +8,7 @@ norm the neurons are divided by its scale and the map to the logits takes its ga
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from micrographia.core.basis import Characters, characters, pairs_to_cyclic, to_cyclic
@@ -16,7 +16,7 @@ from micrographia.core.edits import apply
 from micrographia.core.model import Tap
 from micrographia.core.sites import Site
 from micrographia.core.small.transformer import Transformer, forward
-from micrographia.core.small.weights import unembedding
+from micrographia.core.small.weights import neuron_to_logits
 from micrographia.labs.grokking.task import AllPairs
 
 
@@ -69,7 +69,7 @@ def tensors_of(model: Transformer, pairs: AllPairs) -> NetworkTensors:
         logits=to_cyclic(logits, order),
         train=None if pairs.train is None else pairs_to_cyclic(pairs.train.unflatten(0, square), order),
         neurons=neurons,
-        W_L=neuron_to_logits(model, order.out) if arch.mlp else None,
+        W_L=neuron_to_logits(arch, model.state, order.out) if arch.mlp else None,
         pattern=pattern,
         W_E=model.state["embed.W_E"][order.left],
         answers=logits[:, : pairs.modulus],
@@ -93,15 +93,3 @@ def with_attention(r: NetworkTensors, pattern: Float[Tensor, "n n head key"]) ->
 @torch.no_grad()
 def _last_logits(model: Transformer, pairs: AllPairs, tap: Tap) -> Float[Tensor, "pairs vocab"]:
     return forward(model.arch, model.state, pairs.tokens, tap=tap, last=True)[:, -1]
-
-
-def neuron_to_logits(model: Transformer, out: Int[Tensor, "n"]) -> Float[Tensor, "m n"]:
-    """What each neuron adds to each answer's logit on the direct path, final norm's gain included; rows centred."""
-    arch, weights = model.arch, model.state
-    read_out = unembedding(arch, weights).double()
-    if arch.norm != "none":
-        read_out = weights["ln_final.w"].double()[:, None] * read_out
-    if arch.norm == "layernorm":
-        read_out = read_out - read_out.mean(0)  # the norm takes the mean off what is written
-    W_L = torch.cat([weights[f"blocks.{i}.mlp.W_out"].double() @ read_out[:, out] for i in range(arch.n_layers)])
-    return W_L - W_L.mean(1, keepdim=True)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from micrographia.core.basis import n_frequencies
+from micrographia.core.basis import draw_others
 from micrographia.core.edits import put
 from micrographia.core.losses import cross_entropy
 from micrographia.labs.grokking.network import NetworkTensors, cyclic, with_attention
@@ -51,17 +51,10 @@ def quantities(r: NetworkTensors, ks: Sequence[int], generator: Generator) -> di
 
     `generator` draws the triples of the clock-or-pizza measure, the null frequencies and the random subspaces.
     """
-    return _of_algorithm(r, ks, generator) if has_characters(r) else _without_characters(r)
-
-
-def _without_characters(r: NetworkTensors) -> dict[str, Any]:
-    found = {"n": len(r.logits), **performance(r), "squared_weights": weight_size(r)}
-    return {"published_rule": [], "measures": found, "algorithm": [], "replacements": [], "ablations": []}
-
-
-def _of_algorithm(r: NetworkTensors, ks: Sequence[int], generator: Generator) -> dict[str, Any]:
-    parts = {"neurons": r.neurons, "W_L": r.W_L}
-    clusters = neuron_frequencies(r)
+    if not has_characters(r):
+        measures = {"n": len(r.logits), **performance(r), "squared_weights": weight_size(r)}
+        return {"published_rule": [], "measures": measures, "algorithm": [], "replacements": [], "ablations": []}
+    parts, clusters = {"neurons": r.neurons, "W_L": r.W_L}, neuron_frequencies(r)
     measures = measures_of(r, ks, generator)
     cut = ablations(r.logits, ks, **parts, train=r.train, generator=generator)
     return {
@@ -102,9 +95,7 @@ def weights_to_attention(r: NetworkTensors, ks: Sequence[int]) -> dict[str, Any]
 
 def other_frequencies(r: NetworkTensors, ks: Sequence[int], generator: Generator) -> dict[str, Any]:
     """The headline measures for as many other frequencies, drawn at random: the control of those of `ks`."""
-    others = [k for k in range(1, n_frequencies(len(r.logits)) + 1) if k not in ks]
-    order = torch.randperm(len(others), generator=generator).tolist()
-    chosen = sorted(others[i] for i in order[: len(ks)])
+    chosen = draw_others(ks, len(r.logits), len(ks), generator)
     if not chosen:
         return {"frequencies": [], "trig_loss": None, "restricted_projection": None, "largest_other_rise": None}
     loss, without = performance(r)["loss"], excluded_by_frequency(r._replace(train=None))
@@ -112,7 +103,7 @@ def other_frequencies(r: NetworkTensors, ks: Sequence[int], generator: Generator
         "frequencies": chosen,
         "trig_loss": cubes.trig_loss(r.logits, chosen).loss,
         "restricted_projection": restricted.restricted_loss(r.logits, chosen).loss,
-        "largest_other_rise": max(without[k - 1].item() - loss for k in others),
+        "largest_other_rise": max(x - loss for k, x in enumerate(without.tolist(), 1) if k not in ks),
     }
 
 
@@ -162,13 +153,8 @@ def neuron_directions(r: NetworkTensors, ks: Sequence[int]) -> list[Numbers]:
     """Section 4.2, table 1: the variance of u_k . H along cos(w_k(a+b)), and of v_k . H along sin."""
     if r.neurons is None or r.W_L is None:
         return []
-    rows = []
-    for k in ks:
-        directions = spectra.neuron_logit_directions(r.W_L, k).to(r.neurons)
-        shares = [activations.fve_of_direction(r.neurons @ direction, k) for direction in directions.T]
-        sine = shares[1].sine if len(shares) > 1 else math.nan
-        rows.append({"k": k, "cosine": shares[0].cosine, "sine": sine})
-    return rows
+    shares = {k: activations.fve_of_read_out(r.neurons, r.W_L, k) for k in ks}
+    return [{"k": k, "cosine": cosine, "sine": sine} for k, (cosine, sine) in shares.items()]
 
 
 def neuron_frequencies(r: NetworkTensors) -> activations.NeuronClusters | None:
@@ -204,10 +190,10 @@ def restricted_losses(r: NetworkTensors, ks: Sequence[int], variants: Sequence[s
 
     projection and quadratic (the one dense one) on all pairs, in training and in test; neurons, as published, in test.
     """
-    found = {name: restricted.restricted_loss(r.logits, ks, r.train, variant=name) for name in variants}
     flat = {}
-    for name, value in found.items():
-        flat |= {name: value.loss, f"{name}_train": value.train_loss, f"{name}_test": value.test_loss}
+    for name in variants:
+        found = restricted.restricted_loss(r.logits, ks, r.train, variant=name)
+        flat |= {name: found.loss, f"{name}_train": found.train_loss, f"{name}_test": found.test_loss}
     if r.neurons is None or r.W_L is None:
         return flat | {"neurons": math.nan, "neurons_all": math.nan}
     by_neurons = restricted.restricted_loss_of_neurons(r.neurons, r.W_L, r.logits, ks, r.train)
@@ -228,7 +214,7 @@ def excluded_by_frequency(r: NetworkTensors) -> Tensor:
 
 def weight_size(r: NetworkTensors) -> Numbers:
     """Section 5.2: the sum of squares of each tensor, and of all."""
-    sizes = spectra.squared_weights(r.model.state)
+    sizes = {name: weight.double().square().sum().item() for name, weight in r.model.state.items()}
     return {"total": sum(sizes.values()), **sizes}
 
 

@@ -4,7 +4,7 @@ A curve is one number a snapshot, a table a row of them. About a third of a seco
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,19 +36,16 @@ def training_curves(
     network_at: Callable[[int], NetworkTensors], epochs: Sequence[int], ks: Sequence[int], watch: Watch
 ) -> TrainingCurves:
     """Measure the network of every epoch. Holds one network's activations at a time."""
-    curves: dict[str, list[float]] = {}
-    tables: dict[str, list[np.ndarray]] = {}
+    found: list[tuple[dict[str, float], dict[str, Tensor]]] = []
     for done, epoch in enumerate(epochs, 1):
         r = network_at(epoch)
-        for name, value in curves_of(r, ks).items():
-            curves.setdefault(name, []).append(value)
-        for name, table in tables_of(r).items():
-            tables.setdefault(name, []).append(table.float().numpy())
+        found.append((curves_of(r, ks), tables_of(r)))
         watch(Progress("measure along training", done, len(epochs), "snapshot"))
+    curves, tables = (list(each) for each in zip(*found))
     return TrainingCurves(
         list(epochs),
-        {name: np.array(values) for name, values in curves.items()},
-        {name: np.stack(values) for name, values in tables.items()},
+        {name: np.array([each[name] for each in curves]) for name in curves[0]},
+        {name: torch.stack([each[name].float() for each in tables]).numpy() for name in tables[0]},
     )
 
 
@@ -83,30 +80,17 @@ def tables_of(r: NetworkTensors) -> dict[str, Tensor]:
 
 
 def phases_of(rows: Rows, curves: TrainingCurves, *, fourier: bool) -> dict[str, Any]:
-    """Epochs of the boundaries, each None where no change is supported, and their intervals under `intervals`.
-
-    Without key frequencies there is no restricted loss, so no circuit is looked for.
-    """
+    """The boundaries as `Phases.as_json` gives them; without key frequencies there is no circuit to look for."""
     epochs, train, test, squared = (np.asarray(rows[name], dtype=float) for name in DENSE)
     sparse = {name: np.full(len(epochs), math.nan) for name in ("restricted_projection", "excluded_loss")}
     if fourier:
         for name, curve in sparse.items():
             curve[np.searchsorted(epochs, curves.epochs)] = curves.curves[name]
-    found = find_phases(
+    return find_phases(
         epochs,
         train_loss=train,
         test_loss=test,
         restricted_loss=sparse["restricted_projection"],
         excluded_loss=sparse["excluded_loss"] if fourier else None,
         squared_weights=squared,
-    )._asdict()
-    intervals = {name: None if b.epoch is None else [b.low, b.high] for name, b in found.items()}
-    return {**{name: b.epoch for name, b in found.items()}, "intervals": intervals}
-
-
-def bands(phases: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The three phases as bands of a picture: up to the end of memorisation, of circuit formation, of cleanup."""
-    edges = [0, phases.get("memorised"), phases.get("circuit_formed"), phases.get("settled")]
-    names = ("memorisation", "circuit formation", "cleanup")
-    spans = zip(names, edges[:-1], edges[1:])
-    return [{"name": name, "start": a, "end": b} for name, a, b in spans if a is not None and b is not None and a < b]
+    ).as_json()

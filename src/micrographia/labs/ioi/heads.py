@@ -22,6 +22,7 @@ from micrographia.core.graph import LOGITS, Node, graph_of
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, baselines, metric_of
+from micrographia.core.ranking import areas
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, Place
 from micrographia.labs.ioi.grammar import BOS, IDS, PROMPT_SPAN, WORDS, Behaviour, repeatable
@@ -29,7 +30,6 @@ from micrographia.labs.ioi.task import Case, PromptPairs, prompt_pairs
 from micrographia.methods import heads as methods
 from micrographia.methods.heads import COPIED, attention, evenly, repeated_spans
 from micrographia.methods.paths import path_patch
-from micrographia.methods.ranking import areas
 
 Head = tuple[int, int]
 ATTENDED: dict[Behaviour, dict[str, tuple[str, str]]] = {

@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from micrographia.core.ranking import areas
 from micrographia.core.sites import Site
 from micrographia.core.titles import Mode
 from micrographia.labs.planted.found import chain, induction
 from micrographia.labs.planted.gates import and_gate, or_gate
 from micrographia.labs.planted.hidden import backup, cancelling, saturated
 from micrographia.labs.planted.planted import Planted, PlantedPart
-from micrographia.methods.ranking import areas
 
 Way = Literal["exact", "atp", "atp-qk", "atp-star", "ig", "relp"]
 WAYS: tuple[Way, ...] = ("exact", "atp", "atp-qk", "atp-star", "ig", "relp")

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from micrographia.core.basis import fourier_basis, n_frequencies, rows_of_frequencies
+from micrographia.core.basis import draw_others, fourier_basis, n_frequencies, rows_of_frequencies
 from micrographia.methods.fourier.losses import Losses, losses
 from micrographia.methods.fourier.replacements import ReplacementTable, Row
 from micrographia.methods.fourier.restricted import excluded_logits
@@ -96,11 +96,11 @@ class NeuronCuts:
         """
         space = self.space(keys)
         m, rank = space.shape
-        others = [k for k in range(1, n_frequencies(self.W_L.shape[1]) + 1) if k not in keys]
         random = [torch.randn(m, rank, generator=generator, dtype=torch.float64) for _ in range(draws)]
         rows = [self._mean_row(RANDOM_SPACE, [_orthonormal(x) for x in random], f"{rank} random directions")]
-        if others:
-            chosen = [_choose(others, len(keys), generator) for _ in range(draws)]
+        n = self.W_L.shape[1]
+        if len(keys) < n_frequencies(n):
+            chosen = [draw_others(keys, n, len(keys), generator) for _ in range(draws)]
             spaces = [self.space(ks, beside=space) for ks in chosen]
             what = f"the directions of {len(chosen[0])} other frequencies, orthogonal to the key directions"
             rows.append(self._mean_row(OTHER_SPACE, spaces, what))
@@ -173,8 +173,3 @@ def _orthonormal(directions: Float[Tensor, "m d"]) -> Float[Tensor, "m rank"]:
     """An orthonormal basis of the columns' span; dependent columns are dropped."""
     U, scale, _ = torch.linalg.svd(directions, full_matrices=False)
     return U[:, scale > 1e-10 * scale.max()]
-
-
-def _choose(from_these: list[int], how_many: int, generator: Generator) -> list[int]:
-    order = torch.randperm(len(from_these), generator=generator)[:how_many]
-    return sorted(from_these[i] for i in order.tolist())

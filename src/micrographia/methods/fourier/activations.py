@@ -10,6 +10,7 @@ Source: Nanda et al., "Progress measures for grokking via mechanistic interpreta
 the notebook's neuron clusters.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from micrographia.core.basis import fold, fourier_basis, frequency_rows, n_frequencies, pair_energy
+from micrographia.methods.fourier.spectra import neuron_logit_directions
 
 CLUSTERED = 0.85
 """A neuron belongs to its frequency's cluster above this fraction of variance (Nanda et al. 2023, section 4.3)."""
@@ -82,6 +84,16 @@ def fve_of_direction(u: Float[Tensor, "n n"], k: int) -> WaveShares:
     waves = fourier_basis(n).to(u.device)[frequency_rows(k, n)]
     shares = n * (waves @ fold(u)).square() / pair_energy(u.double())
     return WaveShares(shares[0].item(), shares[1].item() if len(shares) > 1 else 0.0)
+
+
+def fve_of_read_out(neurons: Float[Tensor, "n n m"], W_L: Float[Tensor, "m n"], k: int) -> WaveShares:
+    """Of the directions u_k and v_k that W_L reads out: the share of the first along cos, of the second along sin.
+
+    The sine's is NaN at Nyquist's frequency, which has none. Source: Nanda et al. (2023), section 4.2, table 1.
+    """
+    directions = neuron_logit_directions(W_L, k).to(neurons)
+    shares = [fve_of_direction(neurons @ direction, k) for direction in directions.T]
+    return WaveShares(shares[0].cosine, shares[1].sine if len(shares) > 1 else math.nan)
 
 
 class Periodicity(NamedTuple):

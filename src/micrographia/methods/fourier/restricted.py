@@ -60,7 +60,7 @@ def restricted_loss_of_neurons(
 ) -> Losses:
     """Losses when the last layer's neurons are kept along the frequencies `ks` only, without any path around them.
 
-    With H the neurons and W_L their map to the logits, the logits are P(H) W_L, where P(H)
+    With H the neurons and W_L their map to the logits (`core.small.weights`), the logits are P(H) W_L, where P(H)
     is the mean of H plus its part along cos and sin(w_k(a + b)); then their mean over pairs is set to that of `logits`
     for each c (the bias correction), so biases and the mean of the paths that bypass the neurons are kept, but not
     their variation. The published figure is `test_loss`. O(n^2 m).

@@ -1,11 +1,11 @@
-"""Fourier spectra of weights and of functions of pairs, their concentration (Gini, IPR), and the size of weights.
+"""Fourier spectra of weights and of functions of pairs, and their concentration (Gini, IPR).
 
 Rows of weights are residues in cyclic order (`core.basis.Characters`), without the row or column of "=". A spectrum is
 given by row of `core.basis.fourier_basis` and by frequency, with cosine and sine combined.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), sections 4 and 5.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -101,14 +101,6 @@ def ipr(x: Float[Tensor, "n"]) -> float:
     """
     energy = x.double().square()
     return (energy.square().sum() / energy.sum().square()).item()
-
-
-def squared_weights(weights: Mapping[str, Tensor]) -> dict[str, float]:
-    """Sum of squares of each tensor, in float64. Their sum is the paper's total.
-
-    Source: Nanda et al. (2023), section 5.2, figure 7.
-    """
-    return {name: tensor.double().square().sum().item() for name, tensor in weights.items()}
 
 
 class Doublets(NamedTuple):

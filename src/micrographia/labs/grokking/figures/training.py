@@ -15,7 +15,8 @@ import torch
 from micrographia.core.figures import Figure, bars, lines, scatter, table, widget
 from micrographia.labs.grokking.figures.network import CIRCUIT, NEURONS, PAPER, centred, ks_of
 from micrographia.labs.grokking.network import NetworkTensors
-from micrographia.labs.grokking.training_curves import TrainingCurves, bands
+from micrographia.labs.grokking.training_curves import TrainingCurves
+from micrographia.methods.phases import bands
 
 ASSET = "micrographia.labs.grokking:explorer.js"
 MOST_POINTS = 4000  # of a curve

@@ -63,16 +63,12 @@ class Guess(NamedTuple):
         return choices | {name: getattr(self, name) for name in names}
 
     def __str__(self) -> str:
-        baseline = f"the best wrong guess would reach {self.baseline:.1%}"
-        task = f"{self.operation} mod {self.modulus}"
+        does = "does" if self.credible else "comes nearest to"
+        task = f"{self.reading}, it {does} {self.operation} mod {self.modulus}"
+        right = f"right on {self.accuracy:.2%} of all pairs (the best wrong guess would reach {self.baseline:.1%})."
         if self.credible:
-            return (
-                f"Read as {self.reading}, it does {task}: it is right on {self.accuracy:.2%} of all pairs ({baseline})."
-            )
-        return (
-            f"No guess is credible. Read plainly as {self.reading}, it comes nearest to {task}: right on "
-            f"{self.accuracy:.2%} of all pairs ({baseline}). What follows takes this for granted."
-        )
+            return f"Read as {task}: it is {right}"
+        return f"No guess is credible. Read plainly as {task}: {right} What follows takes this for granted."
 
 
 class Guesses(NamedTuple):
@@ -177,6 +173,5 @@ def _likely(
         rows = torch.randperm(p * p, generator=generator)[:SAMPLE]
         found.append(_best(check(candidate, p, _operations(p, operation), rows)))
     top = max(each.accuracy for each in found)
-    kept = [each.accuracy >= top - HOPELESS for each in found]
-    unlikely = [each for each, keep in zip(found, kept) if not keep]
-    return [pair for pair, keep in zip(candidates, kept) if keep], unlikely
+    likely = [pair for pair, each in zip(candidates, found) if each.accuracy >= top - HOPELESS]
+    return likely, [each for each in found if each.accuracy < top - HOPELESS]

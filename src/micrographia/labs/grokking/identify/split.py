@@ -1,27 +1,20 @@
 """Which pairs a network was trained on: a split that is given, stored beside the weights, or one of the known two.
 
-A split is *credible* when the losses on its training pairs rank below those on the others: Mann-Whitney's z under the
-permutation of pairs is at most -4. A split that has nothing to do with the network is a random one, so this is its
-exact null: it passes three times in 100,000. For the known splits, prefixes of one shuffled order, the tenth of the
-pairs on either side of the boundary must look like its own side too, or the fraction is wrong.
+Of those that are tried the credible one is taken (`methods.training_rows`); a Run's own needs no evidence.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Note, Watch
-from micrographia.labs.grokking.identify.split_file import TRAIN_NAMES, mask_among, read_mask
+from micrographia.core.state_dicts.pair_masks import TRAIN_NAMES, mask_among, read_mask
 from micrographia.labs.grokking.task import SPLITS
-
-Z = 4.0
-RING = 0.1  # fraction of the training pairs on either side of the boundary that is checked
-
-Mask = Bool[Tensor, "pairs"]
+from micrographia.methods.training_rows import Evidence, Mask, evidence, evidence_of_prefix
 
 
 class SplitChoice(NamedTuple):
@@ -33,29 +26,30 @@ class SplitChoice(NamedTuple):
 
 
 class Split(NamedTuple):
-    """A mask of the training pairs, and the evidence of the losses. `fault`: why it is not credible."""
+    """A mask of the training pairs, and the evidence of the losses."""
 
     name: str
     train: Mask
-    z: float
     choice: SplitChoice
-    fault: str = ""
+    evidence: Evidence
     known: bool = False
     """Recorded by the Run itself, so that it needs no evidence."""
 
     @property
     def credible(self) -> bool:
-        return self.known or not self.fault
+        return self.known or not self.evidence.fault
 
     def as_json(self) -> dict[str, Any]:
-        evidence = {"z": self.z, "credible": self.credible, "fault": self.fault}
-        return {"split": self.name, "train_fraction": fraction_of(self.train), **evidence}
+        z, fault = self.evidence
+        about = {"split": self.name, "train_fraction": fraction_of(self.train)}
+        return about | {"z": z, "credible": self.credible, "fault": fault}
 
     def __str__(self) -> str:
-        verdict = "recorded by the Run" if self.known else f"not credible: {self.fault}" if self.fault else "credible"
+        z, fault = self.evidence
+        verdict = "recorded by the Run" if self.known else f"not credible: {fault}" if fault else "credible"
         size = f"{int(self.train.sum()):,} pairs ({fraction_of(self.train):.1%})"
         return (
-            f"Split {self.name}, {size}: the rank sum of their losses lies {self.z:+.1f} standard deviations from that "
+            f"Split {self.name}, {size}: the rank sum of their losses lies {z:+.1f} standard deviations from that "
             f"of a random split; {verdict}."
         )
 
@@ -83,12 +77,12 @@ def find_split(
         return None, []
     if recorded is not None and given == SplitChoice():
         train = SPLITS[str(recorded.split)](len(losses), recorded.train_fraction or 0.0, recorded.seed or 0)
-        tried = [Split("as recorded", train, rank_z(losses, train), recorded, known=True)]
+        tried = [Split("as recorded", train, recorded, evidence(train, losses)._replace(fault=""), known=True)]
     else:
         tried = _tried(given, recorded, losses, extra, allow_pickle)
     for each in tried:
         watch(Note(str(each)))
-    best = min((each for each in tried if each.credible), key=lambda each: each.z, default=None)
+    best = min((each for each in tried if each.credible), key=lambda each: each.evidence.z, default=None)
     if best is None:
         unknown = "Which pairs it was trained on is not known"
         text = f"No split is credible: {EMPTY}" if tried else f"{unknown}: {EMPTY} {HINT}"
@@ -100,33 +94,13 @@ EMPTY = "figures of training and test pairs are left empty."
 HINT = "Give --seed and --train-fraction, or --split FILE."
 
 
-def rank_z(losses: Float[Tensor, "pairs"], chosen: Mask, among: Mask | None = None) -> float:
-    """Mann and Whitney's (1947) rank sum of the chosen losses in standard deviations from its mean; below 0: smaller.
-
-    Midranks for ties, and the exact variance over all choices of as many pairs. 0 where there is nothing to compare.
-    """
-    if among is not None:
-        losses, chosen = losses[among], chosen[among]
-    n, m = len(losses), int(chosen.sum())
-    if m in (0, n):
-        return 0.0
-    ranks = _midranks(losses)
-    variance = m * (n - m) / n * ranks.var().item()
-    return (ranks[chosen].sum().item() - m * ranks.mean().item()) / variance**0.5 if variance else 0.0
-
-
-def _midranks(values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-    """Ranks from 1, equal values sharing their mean."""
-    _, where, counts = values.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts - 1) / 2).double()[where]
-
-
 def _tried(
     given: SplitChoice, recorded: SplitChoice | None, losses: Tensor, extra: Mapping[str, Any], allow_pickle: bool
 ) -> list[Split]:
     p = round(len(losses) ** 0.5)
     if given.split not in (None, *SPLITS):
-        return [_judged("file", read_mask(Path(str(given.split)), p, allow_pickle=allow_pickle), losses)]
+        mask = read_mask(Path(str(given.split)), p, known=(*SPLITS, "none"), allow_pickle=allow_pickle)
+        return [_judged("file", mask, losses)]
     if recorded is not None:  # it completes what is given
         given = recorded._replace(**{name: x for name, x in given._asdict().items() if x is not None})
     split, fraction, seed = given
@@ -142,21 +116,12 @@ def _tried(
 
 
 def _judged(name: str, train: Mask, losses: Tensor) -> Split:
-    z = rank_z(losses, train)
-    return Split(name, train, z, SplitChoice(name, fraction_of(train)), "" if z <= -Z else f"it takes {-Z:.0f} or less")
+    return Split(name, train, SplitChoice(name, fraction_of(train)), evidence(train, losses))
 
 
 def _prefix(name: str, losses: Tensor, fraction: float, seed: int) -> Split:
-    """A known split, and whether the tenth on either side of its boundary looks like its side."""
-    make, n = SPLITS[name], len(losses)
-    found = _judged(name, make(n, fraction, seed), losses)._replace(choice=SplitChoice(name, fraction, seed))
-    if found.fault:
-        return found
-    train = found.train
-    inner = train & ~make(n, fraction * (1 - RING), seed)
-    outer = make(n, min(1.0, fraction * (1 + RING)), seed) & ~train
-    if (z := rank_z(losses, inner, train)) > Z:
-        return found._replace(fault=f"the last tenth of it looks unseen (z {z:+.1f}), so the fraction is too large")
-    if (z := rank_z(losses, outer, ~train)) < -Z:
-        return found._replace(fault=f"as many pairs after it look seen too (z {z:+.1f}), so the fraction is too small")
-    return found
+    def make(part: float) -> Mask:
+        return SPLITS[name](len(losses), part, seed)
+
+    found = evidence_of_prefix(make, fraction, losses)
+    return Split(name, make(fraction), SplitChoice(name, fraction, seed), found)

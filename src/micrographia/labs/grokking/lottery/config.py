@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from micrographia.core.config import flat, validate, with_fields
+from micrographia.core.plan import RUNNER
 from micrographia.labs.grokking.config import Config
-from micrographia.labs.grokking.sweep.config import RUNNER, small
+from micrographia.labs.grokking.sweep.config import small
 
 
 def past_grokking() -> Config:

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.core.figures import Figure, bars, heatmap, lines, table
-from micrographia.labs.grokking.lottery.predict import COMBINED, SCORES
+from micrographia.core.figures import Figure, bars, lines, table
+from micrographia.core.plan_figures import marked
+from micrographia.methods.fourier.scores import SCORES
 
 Row = Mapping[str, Any]
-SCORE_TEXTS = {**SCORES, COMBINED: "all scores together, fitted on networks of other initialisations"}
+SCORE_TEXTS = {**SCORES, "combined": "all scores together, fitted on networks of other initialisations"}
 
 
 def of_lottery(found: Mapping[str, Any], n_frequencies: int) -> list[Figure]:
@@ -83,12 +84,9 @@ def _bars(name: str, title: str, causes: Row, names: Mapping[str, str], **more: 
 
 
 def _winners(part: Sequence[Row], n_frequencies: int) -> Figure:
-    z = np.zeros((len(part), n_frequencies), dtype=np.float32)
-    for line, row in zip(z, part):
-        line[[k - 1 for k in row["winners"]]] = 1.0
-    return heatmap(
-        "winners", "The winners of every network", z, x=[str(k + 1) for k in range(n_frequencies)],
-        y=[row["network"] for row in part], x_label="frequency k", y_label="network", group="Winners",
+    return marked(
+        "winners", "The winners of every network", {row["network"]: n_frequencies for row in part},
+        {1.0: [row["winners"] for row in part]}, x_label="frequency k", y_label="network", group="Winners",
         caption="Networks of one initialisation stand together: are their rows alike?",
     )  # fmt: skip
 

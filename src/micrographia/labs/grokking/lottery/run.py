@@ -1,8 +1,8 @@
 """Config -> Run: which frequencies will win, predicted from the weights up to epoch t0 alone.
 
 The question of lottery tickets in this setting: do the initial weights decide, or the data, or the course of training?
-Networks are trained with initialisation and split crossed; every score of `predict` is taken at each t0 and compared
-with the winners. Whatever the answer, it is reported. Ours; it repeats no published figure.
+Networks are trained with initialisation and split crossed; every score of `methods.fourier.scores` is taken at each t0
+and compared with the winners. Whatever the answer, it is reported. Ours; it repeats no published figure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,26 @@ import numpy as np
 from micrographia.core.basis import n_frequencies
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch, silent
-from micrographia.core.lab import Findings, first_line, for_each_network, run_in_folder
+from micrographia.core.lab import Findings, columns_of, first_line, for_each_network, run_in_folder
 from micrographia.core.runtime import generator, pick_device, provenance
 from micrographia.core.store import RunFolder
 from micrographia.core.store.checkpoints import snapshots
 from micrographia.core.tasks import Done
 from micrographia.labs.grokking.config import Config
-from micrographia.labs.grokking.criterion import GENERALISES
 from micrographia.labs.grokking.lottery.config import LotteryConfig
 from micrographia.labs.grokking.lottery.figures import of_lottery
-from micrographia.labs.grokking.lottery.predict import SCORES, Data, causes, curves, scores
 from micrographia.labs.grokking.run import LAB, run
 from micrographia.labs.grokking.sweep.run import MEMBERS, network_at
+from micrographia.methods import crossed
+from micrographia.methods.fourier.criterion import GENERALISES
+from micrographia.methods.fourier.scores import SCORES, frequency_scores
 
 SIGNIFICANT = 0.05
+COMBINED = "combined"  # all scores together by logistic regression, fitted on networks of other initialisations
+PARTS = {
+    "shared_same_init": "same_row", "shared_same_split": "same_column", "shared_neither": "neither", "winners": "size",
+    "init": "row", "split": "column", "rest": "rest",
+}  # fmt: skip
 MARKS = (0.75, 0.95)  # areas whose first t0 is in the summary
 Row = dict[str, Any]
 
@@ -58,17 +64,18 @@ def _work(config: LotteryConfig, workers: int | None, folder: RunFolder, watch: 
     )
     rows = [row_of(name, each, done[name]) for name, each in config.networks.items()]
     found: dict[str, Any] = {"networks": rows, "curves": [], "causes": None}
-    data = data_of(config, [(row, done[row["network"]].result) for row in rows if row["takes_part"]])
-    if data is not None:  # one generator, in a fixed order, decides all
-        chance = generator(config.chance_seed)
-        draws = {"permutations": config.permutations, "resamples": config.resamples}
-        found["curves"] = curves(data, generator=chance, **draws)
-        found["causes"] = causes(data, generator=chance, **draws)
+    n = n_frequencies(config.base.modulus - (config.base.operation == "multiply"))  # the order of the group
+    table = table_of(config, [row for row in rows if row["takes_part"]], n)
+    if table is not None:
+        results = [done[row["network"]].result for row in rows if row["takes_part"]]
+        chance = generator(config.chance_seed)  # one generator, in a fixed order, decides all
+        draws = {"generator": chance, "permutations": config.permutations, "resamples": config.resamples}
+        found["curves"] = curves(results, *table, **draws)
+        parts = crossed.share_table(*table, **draws)
+        shares = {name: parts[own] for name, own in PARTS.items()}
+        found["causes"] = {"shared_by_chance": crossed.shared_by_chance(table[0]), **shares}
     results = {**found, "title": "Grokking: the lottery of frequencies"}
-    order = config.base.modulus - (config.base.operation == "multiply")  # of the group: without zero
-    records = found["curves"]
-    columns = {name: [record[name] for record in records] for name in (records[0] if records else ())}
-    return Findings(results, of_lottery(found, n_frequencies(order)), metrics=columns, opening=sentences(found))
+    return Findings(results, of_lottery(found, n), metrics=columns_of(found["curves"]), opening=sentences(found))
 
 
 def train_and_score(config: Config, out: str, checkpoints: Sequence[int]) -> Row:
@@ -76,7 +83,8 @@ def train_and_score(config: Config, out: str, checkpoints: Sequence[int]) -> Row
     trained = run(config, out=Path(out), resume=True)
     results, kept = trained.results or {}, np.array(sorted(snapshots(trained.path)))
     chosen = sorted({int(kept[np.abs(kept - epoch).argmin()]) for epoch in checkpoints})
-    each = [scores(network_at(config, trained, epoch)) for epoch in chosen]
+    networks = (network_at(config, trained, epoch) for epoch in chosen)
+    each = [frequency_scores(r.logits, r.W_E, r.neurons, r.W_L) for r in networks]
     return {
         "winners": list(results["key_frequencies"]),
         "test_accuracy": results["measures"]["test_accuracy"],
@@ -102,19 +110,28 @@ def _why_not(found: Row) -> str | None:
     return "every frequency is key" if len(found["winners"]) == len(found["scores"]["embedding"][0]) else None
 
 
-def data_of(config: LotteryConfig, part: Sequence[tuple[Row, Row]]) -> Data | None:
-    """The networks that take part, as arrays; None without two initialisations and two splits to compare."""
-    init = np.array([config.init_seeds.index(row["init"]) for row, _ in part])
-    split = np.array([config.split_seeds.index(row["split"]) for row, _ in part])
+def table_of(config: LotteryConfig, part: Sequence[Row], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Who won (network, frequency 1 .. n), and each network's initialisation and split; None without two of each."""
+    init = np.array([config.init_seeds.index(row["init"]) for row in part])
+    split = np.array([config.split_seeds.index(row["split"]) for row in part])
     if min(len(set(init.tolist())), len(set(split.tolist()))) < 2:
         return None
-    results = [found for _, found in part]
-    names = [name for name in SCORES if name in results[0]["scores"]]
-    each = np.array([[found["scores"][name] for found in results] for name in names])  # score network t0 frequency
-    won = np.zeros((len(part), each.shape[-1]), dtype=bool)
-    for line, (row, _) in zip(won, part):
-        line[[k - 1 for k in row["winners"]]] = True
-    return Data(init, split, won, results[0]["checkpoints"], names, each.swapaxes(1, 2))
+    return np.array([[k in row["winners"] for k in range(1, n + 1)] for row in part]), init, split
+
+
+def curves(
+    results: Sequence[Row], won: np.ndarray, init: np.ndarray, split: np.ndarray, **draws: Any
+) -> list[dict[str, Any]]:
+    """A record for every score, and all combined, at every checkpoint t0: how well it ranks the winners."""
+    names, checkpoints = [name for name in SCORES if name in results[0]["scores"]], results[0]["checkpoints"]
+    each = np.array([[found["scores"][name] for found in results] for name in names]).swapaxes(1, 2)
+    each = np.concatenate([each, crossed.combined(each, won, init)[None]])  # score t0 network frequency
+    found = crossed.prediction(each, won, init, split, **draws)
+    return [
+        {"score": name, "t0": t0, **{key: float(x[s, t]) for key, x in found.items()}}
+        for s, name in enumerate([*names, COMBINED])
+        for t, t0 in enumerate(checkpoints)
+    ]
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:

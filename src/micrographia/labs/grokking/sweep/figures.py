@@ -3,15 +3,12 @@
 Medians over seeds stand between the ends of their interval; a gap is a median that lies beyond the end of the runs.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from micrographia.core import figures
-from micrographia.core.figures import Figure, heatmap, lines, table
-from micrographia.labs.grokking.sweep.config import SweepConfig, varying
+from micrographia.core.figures import Figure, table
+from micrographia.core.plan_figures import along_axes, group_bars, marked
+from micrographia.labs.grokking.sweep.config import AXES, SweepConfig
 from micrographia.methods.phases import ORDERED
 
 Row = Mapping[str, Any]
@@ -20,12 +17,17 @@ SEEDS, CHOICES, TABLES = "Over seeds", "Over choices", "Tables"
 
 def of_sweep(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row]) -> list[Figure]:
     """All figures of a finished sweep."""
-    times, *others = (_bars(name, groups, **about) for name, about in BARS.items())
-    numeric = [name for name in varying(plan) if not isinstance(groups[0][name], str)]
+    each = [{**group, **group["phases"]} for group in groups]
+    times, *others = (group_bars(name, each, **about) for name, about in BARS.items())
     done = [row for row in rows if row["status"] == "finished"]
     return [
         times,
-        *(along_axis(plan, rows, groups, name) for name in numeric),
+        *along_axes(
+            "epochs_to_grok", plan, AXES, rows, groups, name="grok_by", bound=plan.base.epochs, log_y=True,
+            caption="Strong: the median over seeds, with its interval, which ends at the length of the run where it is "
+            f"open. Thin: each seed. A gap: not within the {plan.base.epochs:,} epochs of the run.",
+            source="Nanda et al. 2023, appendix D", group=CHOICES,
+        ),
         *others,
         *([key_frequencies(done)] if done else []),
         table("groups", "The settings compared", groups, columns=GROUP_COLUMNS, group=TABLES, caption=GROUPS),
@@ -92,80 +94,13 @@ def _member(row: Row) -> Row:
     return {**row, **(row["fourier"] if row["status"] == "finished" else {"reason": f"failed: {row['error']}"})}
 
 
-def _bars(name: str, groups: Sequence[Row], *, title: str, series: Mapping[str, str], **more: Any) -> Figure:
-    """Bars for each setting, with the ends of their intervals where those are known, else none."""
-    found = np.array([[_interval({**each, **each["phases"]}[field]) for each in groups] for field in series])
-    y, low, high = np.moveaxis(np.where(np.isnan(found), found[..., :1], found), -1, 0)
-    return figures.bars(
-        name, title, y, names=[group["group"] for group in groups], series=list(series.values()), low=low, high=high,
-        x_label="setting", **more,
-    )  # fmt: skip
-
-
-def _interval(entry: Row | float | None) -> tuple[float, float, float]:
-    """The figure of a group, a median or a fraction, and its ends; NaN for each that is not known."""
-    if not isinstance(entry, Mapping):
-        entry = {"median": entry}
-    middle = entry["median"] if "median" in entry else entry["count"] / entry["of"] if entry["of"] else None
-    values = (middle, entry.get("low"), entry.get("high"))
-    first, low, high = (math.nan if value is None else float(value) for value in values)
-    return first, low, high
-
-
-def along_axis(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row], axis: str) -> Figure:
-    """Epochs to grok against one numeric axis: each seed, and the median with its interval.
-
-    With several axes crossed there is a median for each combination of the others, and the seeds are left out.
-    """
-    label, x = axis.replace("_", " "), sorted({group[axis] for group in groups})
-    others = [name for name in varying(plan) if name != axis]
-    curves: dict[tuple[Any, ...], dict[Any, Any]] = {}
-    for group in groups:
-        y, low, high = _interval(group["epochs_to_grok"])
-        high = plan.base.epochs if math.isnan(high) and not math.isnan(y) else high
-        curves.setdefault(tuple(group[name] for name in others), {})[group[axis]] = y, low, high
-    medians = {key: curve for key, curve in curves.items() if len(curve) > 1}
-    named = {
-        ", ".join(f"{name.replace('_', ' ')} {x}" for name, x in zip(others, key)): medians[key] for key in medians
-    }
-    if len(medians) == 1:
-        [(key, curve)] = medians.items()
-        seeds = _by_seed([row for row in rows if tuple(row[name] for name in others) == key], axis)
-        named = {"median of the seeds": curve, **seeds}
-    nothing = (math.nan,) * 3
-    y, low, high = np.array([[curve.get(at, nothing) for at in x] for curve in named.values()]).transpose(2, 0, 1)
-    return lines(
-        f"grok_by_{axis}", f"Epochs to grok by {label}", np.array(x, dtype=np.float64), y, names=list(named), low=low,
-        high=high, highlight=list(range(len(medians))), x_label=label, y_label="epochs to grok", log_y=True,
-        caption="Strong: the median over seeds, with its interval, which ends at the length of the run where it is "
-        f"open. Thin: each seed. A gap: not within the {plan.base.epochs:,} epochs of the run.",
-        source="Nanda et al. 2023, appendix D", group=CHOICES,
-    )  # fmt: skip
-
-
-def _by_seed(rows: Sequence[Row], axis: str) -> dict[str, dict[Any, Any]]:
-    found: dict[str, dict[Any, Any]] = {}
-    for row in rows:
-        epoch = row.get("epochs_to_grok")
-        found.setdefault(f"seed {row['seed']}", {})[row[axis]] = (
-            math.nan if epoch is None else epoch,
-            math.nan,
-            math.nan,
-        )
-    return found
-
-
 def key_frequencies(rows: Sequence[Row]) -> Figure:
     """Which frequencies each network ended on: 1 key, 0.4 present but not key."""
     n = [(row["modulus"] - (row["operation"] == "multiply")) // 2 for row in rows]
-    z = np.full((len(rows), max(n)), np.nan, dtype=np.float32)
-    for line, row, n_own in zip(z, rows, n):
-        line[:n_own] = 0.0
-        line[[k - 1 for k in row["present"]]] = 0.4
-        line[[k - 1 for k in row["key_frequencies"]]] = 1.0
-    return heatmap(
-        "key_frequencies", "Key frequencies of every network", z, x=[str(k + 1) for k in range(max(n))],
-        y=[row["member"] for row in rows], x_label="frequency k", y_label="network", group="Frequencies",
+    return marked(
+        "key_frequencies", "Key frequencies of every network", {row["member"]: k for row, k in zip(rows, n)},
+        {0.4: [row["present"] for row in rows], 1.0: [row["key_frequencies"] for row in rows]},
+        x_label="frequency k", y_label="network", group="Frequencies",
         caption="Strong colour: key; faint: present, but carried by other frequencies' neurons. Where every seed makes "
         "its own choice, no column is strong all the way down.",
         source="Nanda et al. 2023, appendix C",

@@ -15,22 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.core import intervals
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch, silent
-from micrographia.core.lab import Findings, first_line, for_each_network, run_in_folder
+from micrographia.core.intervals import median_entry, share, share_entry
+from micrographia.core.lab import Findings, columns_of, for_each_network, row_of, run_in_folder
+from micrographia.core.plan import members, setting_name, settings
 from micrographia.core.runtime import generator, pick_device, provenance
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder, read_metrics, read_tensors
 from micrographia.core.store.checkpoints import snapshots
-from micrographia.core.tasks import Done
 from micrographia.labs.grokking.config import Config
-from micrographia.labs.grokking.criterion import GENERALISES, FourierVerdict, fourier_algorithm
 from micrographia.labs.grokking.network import NetworkTensors, tensors_of
 from micrographia.labs.grokking.run import LAB, run
-from micrographia.labs.grokking.sweep.config import Member, SweepConfig, members, setting_name, settings
+from micrographia.labs.grokking.sweep.config import AXES, SweepConfig
 from micrographia.labs.grokking.sweep.figures import of_sweep
 from micrographia.labs.grokking.task import architecture, make_pairs
+from micrographia.methods.fourier.criterion import GENERALISES, FourierVerdict, fourier_algorithm
 from micrographia.methods.phases import ORDERED
 
 MEMBERS = "members"  # the folder of the networks' own Runs
@@ -63,18 +63,18 @@ def sweep(
 
 
 def _work(plan: SweepConfig, workers: int | None, folder: RunFolder, watch: Watch) -> Findings:
-    chosen = members(plan)
+    chosen = members(plan, AXES)
     configs = {member.name: member.config for member in chosen}
     done = for_each_network(train_and_measure, configs, folder.path / MEMBERS, workers=workers, watch=watch)
-    rows = [row_of(member, done[member.name]) for member in chosen]
-    groups = [
-        group_of(setting_name(plan, each), each, [row for row, member in zip(rows, chosen) if member.setting == each])
-        for each in settings(plan)
-    ]
+    rows = [row_of({"member": name, "seed": seed, **setting}, done[name]) for name, seed, setting, _ in chosen]
+    groups = []
+    for each in settings(plan, AXES):
+        own = [row for row, member in zip(rows, chosen) if member.setting == each]
+        groups.append(group_of(setting_name(plan, AXES, each), each, own))
     failures = [{"member": row["member"], "error": row["error"]} for row in rows if row["error"]]
     results = {"members": rows, "groups": groups, "failures": failures, "title": "Grokking: a sweep"}
     opening = sentences(plan, rows, groups)
-    return Findings(results, of_sweep(plan, rows, groups), metrics=_columns(rows), opening=opening)
+    return Findings(results, of_sweep(plan, rows, groups), metrics=columns_of(rows), opening=opening)
 
 
 def train_and_measure(config: Config, out: str) -> Row:
@@ -128,64 +128,38 @@ def fourier_verdict(config: Config, trained: Run) -> FourierVerdict:
     return fourier_algorithm(logits, keys, present, test_accuracy=accuracy, generator=generator(config.seed))
 
 
-def row_of(member: Member, done: Done) -> Row:
-    """A line of the table: the choices, and what came of them or why nothing did."""
-    head = {"member": member.name, "seed": member.seed, **member.setting}
-    if done.error:
-        return {**head, "status": "failed", "error": first_line(done)}
-    return {**head, "status": "finished", "error": None, **done.result}
-
-
 def group_of(name: str, setting: Mapping[str, Any], rows: Sequence[Row]) -> Row:
     """The networks of one setting: counts with Wilson's intervals, medians with those of order statistics."""
     done = [row for row in rows if row["status"] == "finished"]
-    verdicts = [row["fourier"] for row in done if row["fourier"]["shown"] is not None]
-    nulls = [each["null"] for each in verdicts if _known(each["null"])]
+    verdicts, nulls = verdicts_of(done)
     return {
         "group": name,
         **setting,
         "networks": len(rows),
         "failed": len(rows) - len(done),
-        "grokked": _count([row["epochs_to_grok"] is not None for row in done]),
-        "fourier": _count([each["shown"] for each in verdicts]),
+        "grokked": share_entry([row["epochs_to_grok"] is not None for row in done]),
+        "fourier": share_entry([each["shown"] for each in verdicts]),
         "null_passes": float(np.mean(nulls)) if nulls else None,
-        **{epochs: _median([row[epochs] for row in done], censored=True) for epochs in EPOCHS},
-        "phases": {p: _median([row["phases"][p] for row in done], censored=True) for p in ORDERED},
-        "n_key_frequencies": _median([len(row["key_frequencies"]) for row in done]),
-        **{measure: _median([row[measure] for row in done]) for measure in MEASURES},
+        **{epochs: median_entry([row[epochs] for row in done], censored=True) for epochs in EPOCHS},
+        "phases": {p: median_entry([row["phases"][p] for row in done], censored=True) for p in ORDERED},
+        "n_key_frequencies": median_entry([len(row["key_frequencies"]) for row in done]),
+        **{measure: median_entry([row[measure] for row in done]) for measure in MEASURES},
     }
 
 
-def _count(held: Sequence[bool]) -> Row:
-    found = intervals.share(sum(held), len(held))
-    return {"count": sum(held), "of": len(held), "low": _finite(found.low), "high": _finite(found.high)}
-
-
-def _median(values: Sequence[float | None], *, censored: bool = False) -> Row:
-    """Median and interval. None is "not within the run" where `censored` (`never` of them), else nothing measured."""
-    known = [float(x) for x in values if x is not None and _known(x)]
-    never = len(values) - len(known) if censored else 0
-    found = intervals.median(known + [math.inf] * never)
-    ends = {"median": _finite(found.estimate), "low": _finite(found.low), "high": _finite(found.high)}
-    return {**ends, "coverage": found.coverage, "n": len(known) + never, "never": never}
-
-
-def _known(x: float | None) -> bool:
-    return x is not None and not math.isnan(x)
-
-
-def _finite(x: float) -> float | None:
-    return x if math.isfinite(x) else None
+def verdicts_of(done: Sequence[Row]) -> tuple[list[Row], list[float]]:
+    """The verdicts of networks whose operation has characters, and the nulls that were measured."""
+    found = [row["fourier"] for row in done if row["fourier"]["shown"] is not None]
+    return found, [each["null"] for each in found if each["null"] is not None and not math.isnan(each["null"])]
 
 
 def sentences(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row]) -> list[str]:
     """The summary: how many finished, how many grokked and how fast, how many show the Fourier algorithm."""
     done = [row for row in rows if not row["error"]]
     failed = ", ".join(row["member"] for row in rows if row["error"])
-    verdicts = [row["fourier"] for row in done if row["fourier"]["shown"] is not None]
+    verdicts, nulls = verdicts_of(done)
     grokked = _fraction([row["epochs_to_grok"] is not None for row in done])
     shown = _fraction([each["shown"] for each in verdicts])
-    nulls = [each["null"] for each in verdicts if _known(each["null"])]
     null = f" At most {max(nulls):.0%} of random sets of as many other frequencies would pass." if nulls else ""
     reasons = Counter(each["reason"].partition(":")[0] for each in verdicts if not each["shown"])
     return [
@@ -198,7 +172,7 @@ def sentences(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row]) -> 
 
 
 def _fraction(held: Sequence[bool]) -> str:
-    found = intervals.share(sum(held), len(held))
+    found = share(sum(held), len(held))
     return f"{sum(held)} of {len(held)} networks" + (f" ({found.low:.0%} to {found.high:.0%})" if held else "")
 
 
@@ -209,9 +183,3 @@ def _speeds(groups: Sequence[Row]) -> str:
     first, last = min(reached, key=lambda name: reached[name]), max(reached, key=lambda name: reached[name])
     slowest = f", slowest {last} at {reached[last]:,.0f}" if len(reached) > 1 else ""
     return f" Fastest setting in the median over seeds: {first} at epoch {reached[first]:,.0f}{slowest}."
-
-
-def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """The numbers and texts of the rows as the Run's metric table; a failed member has none of the numbers."""
-    texts = {name: isinstance(x, str) for row in rows for name, x in row.items() if isinstance(x, str | int | float)}
-    return {name: [(row.get(name) or "") if text else row.get(name) for row in rows] for name, text in texts.items()}

@@ -1,4 +1,4 @@
-"""A split written in a file, or beside the weights: a mask, indices of rows a * p + b, or pairs (a, b).
+"""A split of all pairs (a, b) that a file names, or an entry beside weights: a mask, indices a * p + b, or the pairs.
 
 Read from safetensors, npz, JSON, and from a pickle where the user allows it.
 """
@@ -23,13 +23,11 @@ NAMES = (*TRAIN_NAMES, "mask", "indices", "pairs")
 KINDS = "a mask of p * p or (p, p), indices of rows a * p + b, or pairs (a, b)"
 
 
-def read_mask(path: Path, p: int, *, allow_pickle: bool = False) -> Bool[Tensor, "pairs"]:
-    """The training pairs that a file names. Raises UserError, PickleRefused, UnreadableWeights."""
+def read_mask(path: Path, p: int, *, known: Sequence[str] = (), allow_pickle: bool = False) -> Bool[Tensor, "pairs"]:
+    """The pairs that a file names. Raises UserError (with the `known` splits), PickleRefused, UnreadableWeights."""
     if not path.is_file():
-        raise UserError(
-            f"Asked for the split {str(path)!r}. Found no such file. Give shuffle, randperm, none, or a file "
-            f"with {KINDS}."
-        )
+        names = ", ".join([*known, "a file"])
+        raise UserError(f"Asked for the split {str(path)!r}. Found no such file. Give {names} with {KINDS}.")
     content = _content(path, allow_pickle)
     entries = content if isinstance(content, Mapping) else {"train": content}
     found = mask_among(entries, p, names=NAMES if len(entries) != 1 else tuple(entries))
@@ -76,7 +74,7 @@ def as_mask(value: Any, p: int, name: str) -> Bool[Tensor, "pairs"]:
     return mask
 
 
-def _rows(array: np.ndarray[Any, Any], p: int) -> np.ndarray[Any, Any] | None:
+def _rows(array: np.ndarray, p: int) -> np.ndarray | None:
     """The rows that an array marks; None for an array that is no split."""
     if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and (array != np.round(array)).any()):
         return None

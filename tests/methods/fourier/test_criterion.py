@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from micrographia.labs.grokking.criterion import fourier_algorithm
+from micrographia.methods.fourier.criterion import fourier_algorithm
 
 N = 23
 DIFFERENCE = (torch.arange(N)[:, None, None] + torch.arange(N)[:, None] - torch.arange(N)) % N

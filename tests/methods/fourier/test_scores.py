@@ -4,15 +4,10 @@ import pytest
 import torch
 
 from micrographia.core.basis import n_frequencies
-from micrographia.core.small.architecture import Architecture
-from micrographia.core.small.transformer import Transformer
-from micrographia.core.small.weights import init_weights
-from micrographia.labs.grokking.lottery.predict import SCORES, scores, waves
-from micrographia.labs.grokking.network import NetworkTensors, tensors_of
-from micrographia.labs.grokking.task import all_pairs
+from micrographia.methods.fourier.scores import SCORES, frequency_scores, waves
 
 
-def network_of(n: int, k: int, *, turned: float = 0.0, neurons: int = 8) -> NetworkTensors:
+def network_of(n: int, k: int, *, turned: float = 0.0, neurons: int = 8) -> dict[str, torch.Tensor]:
     """Neurons that are waves of a+b at frequency k in all phases, read out as waves of c turned by an angle."""
     generator = torch.Generator().manual_seed(0)
     at = torch.arange(n)
@@ -22,14 +17,12 @@ def network_of(n: int, k: int, *, turned: float = 0.0, neurons: int = 8) -> Netw
     W_L = torch.cos(angle * at + phase[:, None] + turned).double()
     W_E = torch.cos(angle * at)[:, None] * torch.ones(3) + 1e-3 * torch.randn(n, 3, generator=generator)
     logits = (H.double() @ W_L).float()
-    arch = Architecture(d_vocab=12, d_vocab_out=12, n_ctx=3, d_model=4, d_head=2, d_mlp=4)
-    network = tensors_of(Transformer(arch, init_weights(arch, generator)), all_pairs(11, "add", None))
-    return network._replace(logits=logits, neurons=H, W_L=W_L, pattern=None, W_E=W_E)
+    return {"logits": logits, "W_E": W_E, "neurons": H, "W_L": W_L}
 
 
 @pytest.mark.parametrize(("n", "k"), [(11, 3), (10, 4), (10, 5)])
 def test_every_score_is_largest_at_the_frequency_that_is_there(n, k):
-    found = scores(network_of(n, k))
+    found = frequency_scores(**network_of(n, k))
     assert list(found) == list(SCORES)
     for name, values in found.items():
         assert values.shape == (n_frequencies(n),)
@@ -39,15 +32,15 @@ def test_every_score_is_largest_at_the_frequency_that_is_there(n, k):
 
 
 def test_phases_that_disagree_lower_the_alignment_and_leave_the_potential():
-    straight, turned = scores(network_of(11, 3)), scores(network_of(11, 3, turned=torch.pi / 3))
+    straight, turned = frequency_scores(**network_of(11, 3)), frequency_scores(**network_of(11, 3, turned=torch.pi / 3))
     assert turned["alignment"][2] == pytest.approx(0.5, abs=1e-5)
     assert turned["potential"][2] == pytest.approx(straight["potential"][2].item())
-    assert scores(network_of(11, 3, turned=torch.pi))["alignment"][2] == pytest.approx(-1, abs=1e-5)
-    assert scores(network_of(11, 3, turned=torch.pi))["cosine"][2] < 0
+    assert frequency_scores(**network_of(11, 3, turned=torch.pi))["alignment"][2] == pytest.approx(-1, abs=1e-5)
+    assert frequency_scores(**network_of(11, 3, turned=torch.pi))["cosine"][2] < 0
 
 
 def test_without_neurons_embedding_and_logits_are_left():
-    assert set(scores(network_of(11, 3)._replace(neurons=None, W_L=None))) == {"embedding", "cosine"}
+    assert set(frequency_scores(**network_of(11, 3) | {"neurons": None, "W_L": None})) == {"embedding", "cosine"}
 
 
 def test_waves_keep_the_energy_of_what_has_no_mean():

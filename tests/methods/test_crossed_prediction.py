@@ -1,34 +1,40 @@
-"""The lottery's statistics on data whose causes are known."""
+"""What decides and what predicts the choices of crossed networks, on data whose causes are known."""
 
 import numpy as np
 import pytest
 import torch
 
-from micrographia.labs.grokking.lottery.predict import COMBINED, Data, causes, curves
-from micrographia.methods import crossed, ranking
+from micrographia.core import ranking
+from micrographia.methods import crossed
 
 INITS, SPLITS, K, WINNERS = 6, 4, 15, 3
 INIT, SPLIT = (place.ravel() for place in np.meshgrid(np.arange(INITS), np.arange(SPLITS), indexing="ij"))
 
 
-def data(*, seed: int = 0, effect: float = 0.0, by_init: bool = True) -> Data:
-    """Winners drawn for each initialisation (or network); the second score predicts them at the second t0."""
+def data(*, seed: int = 0, effect: float = 0.0, by_init: bool = True):
+    """Scores, and winners drawn for each initialisation (or network); the second predicts them at the second t0."""
     rng = np.random.default_rng(seed)
     luck = rng.random((INITS, K))[INIT] if by_init else rng.random((len(INIT), K))
     won = luck.argsort(1).argsort(1) < WINNERS
     scores = rng.normal(size=(2, 2, INITS, K))[:, :, INIT]  # scores at the start are those of the initialisation
     scores[1, 1] += effect * won
-    return Data(INIT, SPLIT, won, [0, 50], ["noise", "predictive"], scores)
+    return scores, won
 
 
-def drawn(found: Data, permutations: int = 200):
-    rows = curves(found, generator=torch.Generator().manual_seed(0), permutations=permutations, resamples=200)
-    return {(row["score"], row["t0"]): row for row in rows}
+def drawn(scores, won):
+    """Every statistic by score and checkpoint; the third score is all combined."""
+    every = np.concatenate([scores, crossed.combined(scores, won, INIT)[None]])
+    draws = {"generator": torch.Generator().manual_seed(0), "permutations": 200, "resamples": 200}
+    found = crossed.prediction(every, won, INIT, SPLIT, **draws)
+    return {
+        (name, t0): {key: x[s, t] for key, x in found.items()}
+        for s, name in enumerate(("noise", "predictive", "combined"))
+        for t, t0 in enumerate((0, 50))
+    }
 
 
 def test_a_score_that_predicts_the_winners_is_found_at_its_checkpoint_and_not_before():
-    found = drawn(data(effect=5.0))
-    assert list(found) == [(name, t0) for name in ("noise", "predictive", COMBINED) for t0 in (0, 50)]
+    found = drawn(*data(effect=5.0))
     row = found["predictive", 50]
     assert row["area"] > 0.95 > row["null_high"]
     assert max(row["p_value"], row["p_best"]) < 0.02
@@ -37,8 +43,8 @@ def test_a_score_that_predicts_the_winners_is_found_at_its_checkpoint_and_not_be
 
 
 def test_the_combined_score_learns_from_other_initialisations_alone():
-    assert drawn(data(effect=5.0))[COMBINED, 50]["area"] > 0.9
-    row = drawn(data(effect=0.0, seed=1))[COMBINED, 0]
+    assert drawn(*data(effect=5.0))["combined", 50]["area"] > 0.9
+    row = drawn(*data(effect=0.0, seed=1))["combined", 0]
     assert row["area"] < row["null_high"] + 0.1, "fitted on its own networks it would predict its own noise"
 
 
@@ -46,8 +52,8 @@ def test_networks_of_one_initialisation_are_no_independent_witnesses():
     """Winners and scores both belong to the initialisation and have nothing else in common: few false alarms."""
     p_values = []
     for seed in range(40):
-        found = data(seed=seed)
-        pairwise = ranking.areas(found.scores[0, 0], found.won)
+        scores, won = data(seed=seed)
+        pairwise = ranking.areas(scores[0, 0], won)
         dealt = crossed.partners(INIT, SPLIT, generator=torch.Generator().manual_seed(seed), draws=100)
         null = crossed.permuted_means(pairwise, dealt)
         p_values.append((1 + (null >= pairwise.diagonal().mean()).sum()) / (1 + len(null)))
@@ -57,8 +63,10 @@ def test_networks_of_one_initialisation_are_no_independent_witnesses():
 
 @pytest.mark.parametrize("by_init", [True, False])
 def test_the_share_of_the_initialisation_is_all_where_it_decides_and_nothing_where_each_network_does(by_init):
-    found = causes(data(by_init=by_init), generator=torch.Generator().manual_seed(0), permutations=100, resamples=100)
-    assert found["init"]["value"] == pytest.approx(1.0 if by_init else 0.0, abs=0.15)
-    assert (found["init"]["p_value"] < 0.02) == by_init
-    assert found["winners"]["value"] == WINNERS
-    assert found["shared_by_chance"] == pytest.approx(WINNERS**2 / K)
+    _, won = data(by_init=by_init)
+    draws = {"generator": torch.Generator().manual_seed(0), "permutations": 100, "resamples": 100}
+    found = crossed.share_table(won, INIT, SPLIT, **draws)
+    assert found["row"]["value"] == pytest.approx(1.0 if by_init else 0.0, abs=0.15)
+    assert (found["row"]["p_value"] < 0.02) == by_init
+    assert found["size"]["value"] == WINNERS
+    assert crossed.shared_by_chance(won) == pytest.approx(WINNERS**2 / K)

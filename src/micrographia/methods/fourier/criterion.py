@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from micrographia.core.basis import fold_difference, fourier_basis
+from micrographia.core.basis import draw_others, fold_difference, fourier_basis
 from micrographia.methods.fourier.losses import losses
 from micrographia.methods.fourier.restricted import excluded_loss
 
@@ -62,10 +62,9 @@ def fourier_algorithm(
     waves = _waves(logits)
     closed_form = _recovered(waves, [keys], uniform, loss)[0]
     rest = (uniform - excluded_loss(logits, sorted({*keys, *present}), form="3d").loss) / (uniform - loss)
-    others = [k for k in range(1, len(waves) + 1) if k not in {*keys, *present}]
-    null = math.nan
-    if others:
-        sets = [_draw(others, len(keys), generator) for _ in range(SETS)]
+    used, null = {*keys, *present}, math.nan
+    if len(used) < len(waves):
+        sets = [draw_others(used, len(logits), len(keys), generator) for _ in range(SETS)]
         null = sum(share >= ENOUGH for share in _recovered(waves, sets, uniform, loss)) / SETS
     return FourierVerdict(*_verdict(closed_form, rest, null), closed_form, rest, null)
 
@@ -96,8 +95,3 @@ def _recovered(waves: Tensor, sets: Sequence[Sequence[int]], uniform: float, los
         row[[k - 1 for k in ks]] = 1.0
     logits = chosen @ waves
     return ((uniform - (logits.logsumexp(1) - logits[:, 0])) / (uniform - loss)).tolist()
-
-
-def _draw(others: Sequence[int], size: int, generator: Generator) -> list[int]:
-    """As many of the other frequencies, all of them where they are fewer."""
-    return [others[i] for i in torch.randperm(len(others), generator=generator)[:size].tolist()]

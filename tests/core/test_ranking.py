@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from micrographia.methods.ranking import areas, logistic_weights, standardised
+from micrographia.core.ranking import areas, logistic_weights, standardised
 
 
 def test_the_area_is_the_share_of_pairs_in_the_right_order_ties_counting_half():
