@@ -45,7 +45,7 @@ NEVER = Boundary(None, None, None)
 
 
 class Phases(NamedTuple):
-    """The boundaries, in epochs. `order` of the paper: memorised, circuit, cleanup, settled."""
+    """The boundaries, in epochs. The paper's order: memorised, circuit, cleanup, settled."""
 
     memorised: Boundary
     """The training loss has fallen; where a circuit forms, the excluded loss has turned from falling to rising."""
@@ -57,12 +57,6 @@ class Phases(NamedTuple):
     """The test loss is half-way down."""
     settled: Boundary
     """The squared weights have stopped falling: the end of cleanup."""
-
-    @property
-    def order(self) -> list[str]:
-        """The four phases that were found, by their epochs."""
-        found = {name: epoch for name in ORDERED if (epoch := getattr(self, name).epoch) is not None}
-        return sorted(found, key=lambda name: found[name])
 
     def as_json(self) -> dict[str, Any]:
         """Each boundary's epoch by name, None where no change is supported; under `intervals` the ends of each."""

@@ -14,8 +14,8 @@ from trained import FRACTION, trained
 from micrographia.core.errors import BadConfig, PickleRefused, UnreadableWeights, UserError
 from micrographia.core.events import Note, silent
 from micrographia.core.intervals import rank_z
+from micrographia.core.splits import as_mask, read_mask
 from micrographia.core.state_dicts.foreign import Candidate
-from micrographia.core.state_dicts.pair_masks import as_mask, read_mask
 from micrographia.labs.grokking.identify.guess import check
 from micrographia.labs.grokking.identify.split import SplitChoice, find_split
 from micrographia.labs.grokking.task import SPLITS

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from micrographia.core.config import with_fields
+from micrographia.core.splits import shuffle_split
 from micrographia.labs.grokking.config import Config, paper, tiny
-from micrographia.labs.grokking.task import OPERATIONS, all_rows, architecture, make_pairs, shuffle_split
+from micrographia.labs.grokking.task import OPERATIONS, all_rows, architecture, make_pairs
 
 BY_HAND = {
     "add": lambda a, b, p: (a + b) % p,

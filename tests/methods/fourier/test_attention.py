@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from micrographia.methods.fourier.activations import attention_periodicity, mean_attention
+from micrographia.methods.fourier.activations import attention_periodicity, head_waves
 
 
 def angle(n: int, k: int) -> torch.Tensor:
@@ -59,6 +59,9 @@ def test_uniform_attention_has_no_share():
     assert attention_periodicity(torch.full((7, 7, 1), 1 / 3)).fve.isnan().all()
 
 
-def test_mean_attention_is_over_pairs():
+def test_each_head_has_its_wave_and_its_mean_attention_over_pairs():
     pattern = draw(5, 5, 2, 3).softmax(dim=-1)
-    torch.testing.assert_close(mean_attention(pattern), pattern.flatten(0, 1).mean(dim=0))
+    rows, fit = head_waves(pattern), attention_periodicity(pattern[..., 0])
+    assert [row["k"] for row in rows] == fit.frequency.tolist()
+    means = torch.tensor([[row[name] for name in ("to_a", "to_b", "to_equals")] for row in rows])
+    torch.testing.assert_close(means.double(), pattern.double().flatten(0, 1).mean(dim=0), rtol=0, atol=1e-6)

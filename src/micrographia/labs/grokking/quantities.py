@@ -164,14 +164,7 @@ def neuron_frequencies(r: NetworkTensors) -> activations.NeuronClusters | None:
 
 def attention_waves(r: NetworkTensors) -> list[Numbers]:
     """Section 4.3: each head's attention from "=" to a as a wave of a less that of b, and what goes to "="."""
-    if r.pattern is None:
-        return []
-    fit = activations.attention_periodicity(r.pattern[..., 0])
-    mean = activations.mean_attention(r.pattern)
-    columns = (fit.frequency, fit.fve, fit.alpha, fit.beta, *mean.T)
-    names = ("k", "fve", "alpha", "beta", "to_a", "to_b", "to_equals")
-    rows = zip(*(column.tolist() for column in columns))
-    return [{"head": head, **dict(zip(names, row))} for head, row in enumerate(rows)]
+    return [] if r.pattern is None else activations.head_waves(r.pattern)
 
 
 def replaced(r: NetworkTensors, ks: Sequence[int]) -> list[Row]:

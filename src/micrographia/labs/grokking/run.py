@@ -25,6 +25,7 @@ from micrographia.labs.grokking.quantities import present_frequencies, used_freq
 from micrographia.labs.grokking.task import architecture, make_pairs, vocabulary
 from micrographia.labs.grokking.train import train_network
 from micrographia.labs.grokking.training_curves import phases_of, training_curves
+from micrographia.methods.fourier.criterion import GENERALISES
 
 LAB = "grokking"
 
@@ -91,7 +92,6 @@ def opening(results: Mapping[str, Any], *, preset: str = "") -> list[str]:
     return [performance, *_frequencies(results), *_algorithm(m)]
 
 
-GENERALISES = MEMORISES = 0.99  # fraction of the pairs that must be right
 TOO_SHORT = "The preset tiny checks the installation and is too short to grok; take quick to see it. "
 
 
@@ -101,7 +101,7 @@ def _performance(m: Mapping[str, Any]) -> str:
         return f"{m['accuracy']:.1%} of all pairs are right; which pairs were trained on is not known."
     if test >= GENERALISES:
         return f"The network generalises: {test:.2%} of unseen pairs are right (test loss {m['test_loss']:.2g} nats)."
-    state = "has memorised only" if train >= MEMORISES else "has not learned the task"
+    state = "has memorised only" if train >= GENERALISES else "has not learned the task"
     return f"The network {state}: {train:.1%} of the training pairs are right, {test:.1%} of the others."
 
 

@@ -1,10 +1,8 @@
 """The data: all pairs of residues, their answers, and which of them the model sees.
 
-A row is the tokens a, b, "=" with "=" = p; the answer is read at the last position. Rows are ordered a * p + b. Both
-splits in use are here: the paper's (python's random.shuffle) and that of TransformerLens' demo (torch.randperm).
+A row is the tokens a, b, "=" with "=" = p; the answer is read at the last position. Rows are ordered a * p + b.
 """
 
-import random
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,8 +11,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from micrographia.core.config import flat
-from micrographia.core.runtime import generator
 from micrographia.core.small.architecture import Architecture
+from micrographia.core.splits import SPLITS
 from micrographia.core.tokens import Vocabulary
 from micrographia.labs.grokking.config import Config
 
@@ -44,22 +42,6 @@ def all_rows(modulus: int, operation: str) -> tuple[Int[Tensor, "pairs 3"], Int[
     return torch.stack([a, b, equals], 1), OPERATIONS[operation](a, b) % modulus
 
 
-def shuffle_split(n_pairs: int, fraction: float, seed: int) -> Bool[Tensor, "pairs"]:
-    """The first int(fraction * n) of the rows after `random.seed(seed); random.shuffle(rows)`, as published."""
-    order = list(range(n_pairs))
-    random.Random(seed).shuffle(order)
-    return _mask(n_pairs, torch.tensor(order[: int(fraction * n_pairs)]))
-
-
-def randperm_split(n_pairs: int, fraction: float, seed: int) -> Bool[Tensor, "pairs"]:
-    """The first int(fraction * n) of `torch.manual_seed(seed); torch.randperm(n)`, as in TransformerLens' demo."""
-    order = torch.randperm(n_pairs, generator=generator(seed))
-    return _mask(n_pairs, order[: int(fraction * n_pairs)])
-
-
-SPLITS: dict[str, Callable[[int, float, int], Tensor]] = {"shuffle": shuffle_split, "randperm": randperm_split}
-
-
 def all_pairs(modulus: int, operation: str, train: Bool[Tensor, "pairs"] | None) -> AllPairs:
     return AllPairs(modulus, operation, *all_rows(modulus, operation), train)
 
@@ -79,9 +61,3 @@ def architecture(config: Config) -> Architecture:
 def vocabulary(config: Config) -> Vocabulary:
     """The residues as words, and "=": a prompt is "3 5 ="."""
     return Vocabulary((*map(str, range(config.modulus)), "="))
-
-
-def _mask(n: int, chosen: Tensor) -> Tensor:
-    mask = torch.zeros(n, dtype=torch.bool)
-    mask[chosen] = True
-    return mask

@@ -129,9 +129,16 @@ def attention_periodicity(to_a: Float[Tensor, "n n head"]) -> Periodicity:
     return Periodicity(best + 1, fve, alpha, beta, x.mean(dim=(0, 1)))
 
 
-def mean_attention(pattern: Float[Tensor, "n n head key"]) -> Float[Tensor, "head key"]:
-    """Mean attention of the last position to a, b and "=" over pairs; to "=" published as 0.1 % to 0.4 %."""
-    return pattern.double().mean(dim=(0, 1))
+def head_waves(pattern: Float[Tensor, "n n head key"]) -> list[dict[str, float]]:
+    """A row for each head: the wave of its attention to a, and its mean attention to a, b and "=" over pairs.
+
+    To "=" published as 0.1 % to 0.4 %.
+    """
+    fit = attention_periodicity(pattern[..., 0])
+    columns = (fit.frequency, fit.fve, fit.alpha, fit.beta, *pattern.double().mean(dim=(0, 1)).T)
+    names = ("k", "fve", "alpha", "beta", "to_a", "to_b", "to_equals")
+    rows = zip(*(column.tolist() for column in columns))
+    return [{"head": head, **dict(zip(names, row))} for head, row in enumerate(rows)]
 
 
 def _by_frequency(energy: Float[Tensor, "n m"], n: int) -> Float[Tensor, "n_frequencies m"]:

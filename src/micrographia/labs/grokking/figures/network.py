@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from micrographia.core.basis import n_frequencies
-from micrographia.core.figures import Figure, bars, heatmap, histogram, table, text
+from micrographia.core.figures import Figure, bars, histogram, table, text
 from micrographia.labs.grokking import quantities
 from micrographia.labs.grokking.network import NetworkTensors
 from micrographia.methods.fourier import spectra
 from micrographia.methods.fourier.activations import NeuronClusters
+from micrographia.methods.fourier.figures import centred, component_names, fourier_map, frequency_names, pair_map
 
 PAPER = "Nanda et al. 2023"
 CIRCUIT, NEURONS = "The circuit", "Neurons"
@@ -39,10 +40,17 @@ COLUMNS = {
     },
 }  # fmt: skip
 HEADINGS = {"attention": "The wave of each head", "neuron_directions": "What the read-out takes from the neurons"}
+LOSSES = {
+    "replacements": (
+        "How well the algorithm alone does the task",
+        "Parts of the network, and at last all of it, replaced by the formula above: how well does that do the task?",
+    ),
+    "ablations": (
+        "Ablations and their controls",
+        "What is lost when a part is ablated, beside controls that should matter little.",
+    ),
+}
 CAPTIONS = {
-    "replacements": "Parts of the network, and at last all of it, replaced by the formula above: how well does that do "
-    "the task?",
-    "ablations": "What is lost when a part is ablated, beside controls that should matter little.",
     "energies": "Fraction of the row-centred logits in each cube that is present; the key ones are drawn strong.",
     "logit components": "Norm over c of every product of a wave of a and one of b: a few blocks, cos and sin of one "
     "frequency each.",
@@ -61,10 +69,10 @@ def tables(results: Mapping[str, Any]) -> list[Figure]:
     figures = [_frequencies(results)]
     if lines := results["algorithm"]:
         figures.append(_section(text, "algorithm", "The algorithm, read off the weights", lines, preformatted=True))
-    if rows := results["replacements"]:
-        figures.append(_losses("replacements", "How well the algorithm alone does the task", rows))
-    if rows := results["ablations"]:
-        figures.append(_losses("ablations", "Ablations and their controls", rows, essential=False))
+    for name, (title, caption) in LOSSES.items():
+        if rows := results[name]:
+            about = {"notes": [row["says"] for row in rows], "essential": name != "ablations", "caption": caption}
+            figures.append(_section(table, name, title, rows, columns=COLUMNS["losses"], **about))
     return [*figures, *_measures(results["measures"])]
 
 
@@ -76,8 +84,8 @@ def _section(kind: Any, name: str, title: str, content: Any, **more: Any) -> Fig
 def _frequencies(results: Mapping[str, Any]) -> Figure:
     rows, (keys, published) = results["frequencies"], (results[name] for name in ("key_frequencies", "published_rule"))
     caption = f"Key frequencies: {', '.join(map(str, keys))}." if keys else "No key frequency was found."
-    caption += " The published rule, the dominant frequency of any neuron, gives: "
-    caption += f"{', '.join(map(str, published)) or 'none'}."
+    rule = ", ".join(map(str, published)) or "none"
+    caption += f" The published rule, the dominant frequency of any neuron, gives: {rule}."
     if results["overtones"]:
         caption += " An overtone is present in the logits, but is carried by another frequency's neurons."
     section = partial(_section, name="frequencies", title="The frequencies it uses")
@@ -87,24 +95,15 @@ def _frequencies(results: Mapping[str, Any]) -> Figure:
     return section(table, content=rows, columns=COLUMNS["frequencies"], caption=caption, highlight=strong)
 
 
-def _losses(name: str, title: str, rows: Rows, essential: bool = True) -> Figure:
-    notes = [row["says"] for row in rows]
-    about = {"columns": COLUMNS["losses"], "caption": CAPTIONS[name], "essential": essential}
-    return _section(table, name, title, rows, notes=notes, **about)
-
-
 def _measures(measures: Mapping[str, Any]) -> list[Figure]:
     """Plain figures in one table; rows of figures in a table of their own; one a frequency has a picture."""
     inner = {name: rows for name, rows in measures.items() if name in HEADINGS and rows}
     lists = {name for name, x in measures.items() if isinstance(x, list) and len(x) > MOST_VALUES}
     rows = list(_flat({name: x for name, x in measures.items() if name not in inner.keys() | lists}))
-    about = {"columns": ["measure", "value"], "caption": "At the end of the run.", "essential": False}
+    shown = partial(_section, table, essential=False)
     return [
-        _section(table, "measures", "All measures", rows, **about),
-        *(
-            _section(table, f"measures_{name}", HEADINGS[name], found, columns=COLUMNS[name], essential=False)
-            for name, found in inner.items()
-        ),
+        shown("measures", "All measures", rows, columns=["measure", "value"], caption="At the end of the run."),
+        *(shown(f"measures_{name}", HEADINGS[name], each, columns=COLUMNS[name]) for name, each in inner.items()),
     ]
 
 
@@ -120,9 +119,9 @@ def of_network(r: NetworkTensors, ks: Sequence[int], frequencies: Rows) -> list[
     circuit = {"source": f"{PAPER}, figure 4", "group": CIRCUIT}
     figures = [
         _energies(frequencies, len(r.logits)),
-        _components("logits_fourier", "Logits in the 2-D Fourier basis", centred(r.logits),
+        fourier_map("logits_fourier", "Logits in the 2-D Fourier basis", centred(r.logits),
                     caption=CAPTIONS["logit components"], **{**circuit, "source": f"{PAPER}, figure 4c"}),
-        _maps("logits", "Logits of two answers", centred(r.logits)[..., :2], ["c = 0", "c = 1"],
+        pair_map("logits", "Logits of two answers", centred(r.logits)[..., :2], ["c = 0", "c = 1"],
               caption=CAPTIONS["logits"], **circuit),
     ]  # fmt: skip
     clusters = quantities.neuron_frequencies(r)
@@ -131,7 +130,7 @@ def of_network(r: NetworkTensors, ks: Sequence[int], frequencies: Rows) -> list[
     if r.pattern is not None:
         panels = [f"head {i}" for i in range(r.pattern.shape[2])]
         about = {"caption": CAPTIONS["attention"], "source": f"{PAPER}, figure 4a", "group": "Attention"}
-        figures.append(_maps("attention", 'Attention from "=" to a', r.pattern[..., 0], panels, **about))
+        figures.append(pair_map("attention", 'Attention from "=" to a', r.pattern[..., 0], panels, **about))
     return figures
 
 
@@ -140,7 +139,7 @@ def _energies(frequencies: Rows, n: int) -> Figure:
     for row in frequencies:
         y[row["k"] - 1] = row["energy"]
     return bars(
-        "energies", "Logit energy in cos(w_k(a+b-c))", y, names=ks_of(len(y)), x_label="frequency k",
+        "energies", "Logit energy in cos(w_k(a+b-c))", y, names=frequency_names(len(y)), x_label="frequency k",
         y_label="fraction of energy", highlight=[row["k"] - 1 for row in frequencies if row["kind"] != "overtone"],
         caption=CAPTIONS["energies"], source=f"{PAPER}, section 4.2", claims=["logit-variance"], group=CIRCUIT,
     )  # fmt: skip
@@ -157,9 +156,9 @@ def _of_neurons(neurons: Tensor, W_L: Tensor, clusters: NeuronClusters, ks: Sequ
                   bins=40, x_label="fraction of variance explained", y_label="neurons",
                   marks=[{"name": "0.85", "x": 0.85}], caption=CAPTIONS["fve"], source=f"{PAPER}, figure 5a",
                   claims=["neurons-one-frequency"], group=NEURONS),
-        _maps("neurons", "Four neurons over all pairs", neurons[..., chosen], panels, caption=CAPTIONS["neurons"],
+        pair_map("neurons", "Four neurons over all pairs", neurons[..., chosen], panels, caption=CAPTIONS["neurons"],
               **about),
-        _components("neurons_fourier", "Neurons in the 2-D Fourier basis", neurons,
+        fourier_map("neurons_fourier", "Neurons in the 2-D Fourier basis", neurons,
                     caption=CAPTIONS["neuron components"], **about),
     ]  # fmt: skip
     return [*figures, _cluster_read_out(W_L, clusters, ks[0])] if ks else figures
@@ -170,35 +169,6 @@ def _cluster_read_out(W_L: Tensor, clusters: NeuronClusters, k: int) -> Figure:
     norms = spectra.spectrum(W_L[own].T).rows if len(own) else torch.zeros(n, dtype=torch.float64)
     return bars(
         "cluster_read_out", f"What the neurons of k = {k} write to the logits", norms.float().numpy(),
-        names=components_of(n), x_label="component of c", y_label="norm", highlight=[2 * k - 1, 2 * k],
+        names=component_names(n), x_label="component of c", y_label="norm", highlight=[2 * k - 1, 2 * k],
         caption=CAPTIONS["read-out"].format(k=k), source=f"{PAPER}, figure 5b", group=NEURONS,
     )  # fmt: skip
-
-
-def _components(name: str, title: str, x: Tensor, **about: Any) -> Figure:
-    """The norm of each 2-D Fourier component, but of the constant, which would hide all else."""
-    norms = spectra.two_d_spectrum(x).clone()
-    norms[0, 0] = torch.nan
-    axes = components_of(len(norms))
-    labels = {"x_label": "component of b", "y_label": "component of a"}
-    return heatmap(name, title, norms.float().numpy(), x=axes, y=axes, **labels, **about)
-
-
-def _maps(name: str, title: str, x: Tensor, panels: Sequence[str], **about: Any) -> Figure:
-    """Over all pairs: x (a, b, panel)."""
-    return heatmap(
-        name, title, x.permute(2, 0, 1).float().numpy(), panels=list(panels), x_label="b", y_label="a", **about
-    )
-
-
-def centred(logits: Tensor) -> Tensor:
-    return logits - logits.mean(-1, keepdim=True)
-
-
-def components_of(n: int) -> list[str]:
-    """Names of the rows of the Fourier basis: 1, cos 1, sin 1, ..."""
-    return ["1", *(f"{wave} {k}" for k in range(1, n) for wave in ("cos", "sin"))][:n]
-
-
-def ks_of(count: int) -> list[str]:
-    return [str(k) for k in range(1, count + 1)]

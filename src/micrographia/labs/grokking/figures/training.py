@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from micrographia.core.figures import Figure, bars, lines, scatter, table, widget
-from micrographia.labs.grokking.figures.network import CIRCUIT, NEURONS, PAPER, centred, ks_of
+from micrographia.labs.grokking.figures.network import CIRCUIT, NEURONS, PAPER
 from micrographia.labs.grokking.network import NetworkTensors
 from micrographia.labs.grokking.training_curves import TrainingCurves
+from micrographia.methods.fourier.figures import centred, frequency_names
 from micrographia.methods.phases import bands
 
 ASSET = "micrographia.labs.grokking:explorer.js"
@@ -35,6 +36,10 @@ MEASURES = {
     "excluded_loss": "excluded loss (train pairs, without them)",
     "trig_loss": "trig loss (key cosines alone)",
 }
+SPECTRA = (
+    ("embedding", "Embedding", "3a", "norm over d_model"),
+    ("neuron_logit", "Neuron-to-logit map", "3b", "norm over neurons"),
+)
 CAPTIONS = {
     "losses": "The loss on pairs the network trains on falls at once; the loss on pairs it never saw first rises, then "
     "falls by orders of magnitude, long after. Bands are the phases found by change points.",
@@ -43,8 +48,7 @@ CAPTIONS = {
     "progress": "Restricted loss falls long before test loss: the circuit forms while the network still memorises. "
     "Excluded loss then rises as the network comes to rely on the circuit, and stays up when cleanup removes the rest.",
     "weights": "Weight decay sheds what memorised once the circuit does the work: the sum of squares falls in cleanup.",
-    "excluded": "Loss on the training pairs without one frequency: without a key frequency it stays up, without any "
-    "other it falls as the training loss does.",
+    "excluded": "On the training pairs: without a key frequency it stays up, without another it falls all the same.",
     "cosines": "How much of each cos(w_k(a+b-c)) the logits hold. Many start; the key frequencies win.",
     "gini": "Gini coefficient of the Fourier norms: 0 when all components are alike, towards 1 when a few hold all.",
     "spectrum": "At first all frequencies are alike; at the end a handful hold nearly all. Move the slider.",
@@ -92,27 +96,25 @@ def _curves(name: str, title: str, x: Any, curves: Mapping[str, Any], phases: Ma
 
 def of_snapshots(c: TrainingCurves, ks: Sequence[int]) -> list[Figure]:
     """Spectra and neurons, with a slider over the snapshots."""
-    strong, slider = [k - 1 for k in ks], {"frames": frame_names(c.epochs), "framed": ["y"]}
-    spectra = {"embedding": ("Embedding", "3a", "norm over d_model")}
-    spectra |= {"neuron_logit": ("Neuron-to-logit map", "3b", "norm over neurons")}
+    strong, frames = [k - 1 for k in ks], frame_names(c.epochs)
     figures = [
-        bars(f"spectrum_{name}", f"{title} in the Fourier basis", y, names=ks_of(y.shape[1]), x_label="frequency k",
-             y_label=label, highlight=strong, caption=CAPTIONS["spectrum"], source=f"{PAPER}, figure {number}",
-             group=CIRCUIT, **slider)
-        for name, (title, number, label) in spectra.items() if (y := c.tables.get(name)) is not None
+        bars(f"spectrum_{name}", f"{title} in the Fourier basis", y, names=frequency_names(y.shape[1]), group=CIRCUIT,
+             x_label="frequency k", y_label=label, highlight=strong, caption=CAPTIONS["spectrum"],
+             source=f"{PAPER}, figure {number}", frames=frames, framed=["y"])
+        for name, title, number, label in SPECTRA if (y := c.tables.get(name)) is not None
     ]  # fmt: skip
     if "neuron_fve" not in c.tables:
         return figures
     values = c.tables["neuron_logit_singular_values"]
     return [
         *figures,
-        bars("singular_values", "Singular values of the neuron-to-logit map", values, names=ks_of(values.shape[1]),
-             x_label="rank", y_label="singular value", caption=CAPTIONS["singular"], source=f"{PAPER}, section 4.2",
-             group=CIRCUIT, **slider),
+        bars("singular_values", "Singular values of the neuron-to-logit map", values, group=CIRCUIT, frames=frames,
+             framed=["y"], names=frequency_names(values.shape[1]), x_label="rank", y_label="singular value",
+             caption=CAPTIONS["singular"], source=f"{PAPER}, section 4.2"),
         scatter("neuron_clusters", "Neurons: their frequency, and how much of them it explains",
                 c.tables["neuron_frequency"], c.tables["neuron_fve"], x_label="dominant frequency k",
                 y_label="fraction of variance explained", caption=CAPTIONS["clusters"], source=f"{PAPER}, figure 5a",
-                claims=["neurons-one-frequency"], group=NEURONS, frames=slider["frames"], framed=["x", "y"]),
+                claims=["neurons-one-frequency"], group=NEURONS, frames=frames, framed=["x", "y"]),
     ]  # fmt: skip
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Note, Watch
-from micrographia.core.state_dicts.pair_masks import TRAIN_NAMES, mask_among, read_mask
-from micrographia.labs.grokking.task import SPLITS
+from micrographia.core.splits import SPLITS, TRAIN_NAMES, mask_among, read_mask
 from micrographia.methods.training_rows import Evidence, Mask, evidence, evidence_of_prefix
 
 

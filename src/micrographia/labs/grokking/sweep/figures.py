@@ -38,24 +38,21 @@ def of_sweep(plan: SweepConfig, rows: Sequence[Row], groups: Sequence[Row]) -> l
     ]  # fmt: skip
 
 
+EPOCHS = {"y_label": "epoch", "log_y": True, "group": SEEDS}
 BARS: dict[str, dict[str, Any]] = {
     "time_to_grok": {
         "title": "Epochs to memorise, epochs to grok",
         "caption": "First epoch with a training loss below 0.01, and with a test accuracy of 99 %: medians over seeds "
         "with their interval. No bar: the median network never got there within the run.",
         "series": {"epochs_to_memorise": "to memorise", "epochs_to_grok": "to grok"},
-        "y_label": "epoch",
-        "log_y": True,
-        "group": SEEDS,
+        **EPOCHS,
     },
     "phase_boundaries": {
         "title": "Phase boundaries over seeds",
         "caption": "Where the phases end, by change points: medians over seeds with their interval. No bar: not within "
         "the run.",
         "series": {name: name for name in ORDERED},
-        "y_label": "epoch",
-        "log_y": True,
-        "group": SEEDS,
+        **EPOCHS,
     },
     "fourier_shares": {
         "title": "Networks that show the Fourier algorithm",

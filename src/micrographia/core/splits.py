@@ -1,10 +1,12 @@
-"""A split of all pairs (a, b) that a file names, or an entry beside weights: a mask, indices a * p + b, or the pairs.
+"""Splits of a finite task's rows into training and test: the first of a shuffled order, or as a file names them.
 
-Read from safetensors, npz, JSON, and from a pickle where the user allows it.
+A file (safetensors, npz, JSON, and a pickle where the user allows it) or an entry beside weights holds, for all pairs
+(a, b) of a table, a mask, indices a * p + b, or the pairs.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from micrographia.core.errors import UnreadableWeights, UserError
+from micrographia.core.runtime import generator
 from micrographia.core.state_dicts.pickles import SUFFIXES as PICKLES
 from micrographia.core.state_dicts.pickles import load_pickle
 from micrographia.core.state_dicts.read import read_state_dict
@@ -21,6 +24,21 @@ from micrographia.core.state_dicts.read import read_state_dict
 TRAIN_NAMES = ("train", "train_mask", "is_train", "train_indices", "train_pairs", "train_data")
 NAMES = (*TRAIN_NAMES, "mask", "indices", "pairs")
 KINDS = "a mask of p * p or (p, p), indices of rows a * p + b, or pairs (a, b)"
+
+
+def shuffle_split(n: int, fraction: float, seed: int) -> Bool[Tensor, "rows"]:
+    """The first int(fraction * n) of the rows after `random.seed(seed); random.shuffle(rows)`, as in Nanda et al."""
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    return _marked(n, torch.tensor(order[: int(fraction * n)]))
+
+
+def randperm_split(n: int, fraction: float, seed: int) -> Bool[Tensor, "rows"]:
+    """The first int(fraction * n) of `torch.manual_seed(seed); torch.randperm(n)`, as in TransformerLens' demo."""
+    return _marked(n, torch.randperm(n, generator=generator(seed))[: int(fraction * n)])
+
+
+SPLITS: dict[str, Callable[[int, float, int], Tensor]] = {"shuffle": shuffle_split, "randperm": randperm_split}
 
 
 def read_mask(path: Path, p: int, *, known: Sequence[str] = (), allow_pickle: bool = False) -> Bool[Tensor, "pairs"]:
@@ -63,9 +81,8 @@ def as_mask(value: Any, p: int, name: str) -> Bool[Tensor, "pairs"]:
         array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
     except ValueError as error:  # rows of unequal length
         raise UnreadableWeights(f"Asked for a split from {name!r}. Found no array: {error}. Give {KINDS}.") from error
-    rows, mask = _rows(array, p), torch.zeros(p * p, dtype=torch.bool)
-    if rows is not None:
-        mask[torch.from_numpy(rows.astype(np.int64))] = True
+    rows = _rows(array, p)
+    mask = _marked(p * p, torch.from_numpy((np.zeros(0) if rows is None else rows).astype(np.int64)))
     if not 0 < int(mask.sum()) < len(mask):
         raise UnreadableWeights(
             f"Asked for a split from {name!r} for p = {p}. Found shape {list(array.shape)}, {array.dtype}, which marks "
@@ -86,3 +103,9 @@ def _rows(array: np.ndarray, p: int) -> np.ndarray | None:
     columns = array[:, :2] if pairs else array[:, None]  # scripts often write the "=" with a and b
     inside = (columns >= 0) & (columns < (p if pairs else p * p))
     return columns @ np.array([p, 1] if pairs else [1]) if inside.all() else None
+
+
+def _marked(n: int, rows: Tensor) -> Bool[Tensor, "rows"]:
+    mask = torch.zeros(n, dtype=torch.bool)
+    mask[rows] = True
+    return mask
