@@ -5,18 +5,20 @@ Each takes a model and gives a result that prints and shows itself. One function
 command line ("logit-diff"; an underscore will do); sites are texts or Sites, several with spaces or commas between.
 """
 
+import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
+from torch import nn
 
 from micrographia.core import prompts as core_prompts
 from micrographia.core.claims import Run
 from micrographia.core.edits import Edit
 from micrographia.core.effects import Effects
-from micrographia.core.errors import BadConfig, BadPrompt
+from micrographia.core.errors import BadConfig, BadPrompt, UserError
 from micrographia.core.events import Watch, silent
 from micrographia.core.graph import Node
 from micrographia.core.load import load_any
@@ -27,9 +29,10 @@ from micrographia.core.sites import SiteLike
 from micrographia.core.store import find_run, list_runs, load_run
 from micrographia.core.titles import Mode
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens
-from micrographia.labs.catalogue import run_by_name
+from micrographia.labs.catalogue import LABS, lab, run_by_name
 from micrographia.labs.workbench.circuit import find_circuit
 from micrographia.methods import patching, paths, tracing
+from micrographia.methods.attribution.attribute import METHODS
 from micrographia.methods.attribution.attribute import attribute as attribution
 from micrographia.methods.attribution.calibrate import Calibration, calibrate
 from micrographia.methods.circuits.evaluate import CircuitEvaluation
@@ -40,12 +43,15 @@ Pairs = core_prompts.Pairs
 
 
 def load(model: Any, **choices: Any) -> Any:
-    """A model: a name on the Hugging Face hub, a folder, a module in hand, or a Run of yours (path or name).
+    """A model: a name on the Hugging Face hub, a folder, a module in hand, or a Run of yours (itself, path or name).
 
     `choices` are those of `core.load.load_any` and `core.pretrained.load`: dtype, device, device_map, revision,
     tokenizer.
     """
-    return load_any(model, **choices)
+    name = model.path if isinstance(model, Run) else model
+    if not isinstance(name, str | Path | nn.Module):
+        raise UserError(f"Asked to load a value of type {type(name).__name__}. Give a name, a folder, or a module.")
+    return load_any(name, **choices)
 
 
 Sites = SiteLike | Iterable[SiteLike]
@@ -101,6 +107,7 @@ def patch(
     Cost: two forward passes and a sweep of restarted, batched runs, one for each place (`core.sweep`).
     Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2024).
     """
+    _refuse_unknown(mode=(mode, Mode), replace=(replace, patching.Replace))
     chosen = [by] if isinstance(by, str) else list(by)
     (found,) = patching.patch_sites(
         model,
@@ -137,6 +144,9 @@ def attribute(
     Cost: two forward passes and a backward pass for atp. `check` compares the estimate with exact patches.
     Source: Nanda, "Attribution patching" (2023); Kramar et al., "AtP*" (2024).
     """
+    _refuse_unknown(mode=(mode, Mode))
+    if method in METHODS:
+        _refuse_unknown_choices(f"attribute by {method}", choices, METHODS[method].run, attribution)
     own = _metric(metric, pairs, model)
     return attribution(model, pairs, own, _sites(sites), mode=mode, method=method, watch=watch, **choices)
 
@@ -155,6 +165,8 @@ def check(
 
     `metric` is the one that was estimated. Cost: a patched run for each place, and a few for each kind of Site.
     """
+    if estimate.exact:
+        raise UserError("Asked to check effects that are exact already. `check` takes the estimates of `attribute`.")
     own = _metric(metric, pairs, model)
     return calibrate(
         model, pairs, own, estimate, budget=budget, top=budget // 2, generator=generator(seed), watch=watch
@@ -164,8 +176,8 @@ def check(
 def path_patch(
     model: LanguageModel,
     pairs: Pairs,
-    senders: Sequence[str | Node],
-    receivers: Sequence[str | Node],
+    senders: str | Sequence[str | Node],
+    receivers: str | Sequence[str | Node],
     *,
     metric: str | Metric = "logit-diff",
     mode: Mode = "denoise",
@@ -174,13 +186,15 @@ def path_patch(
     """Path patching: the direct effect of each sender on the receivers, mean over prompts, in the metric's unit.
 
     Senders and receivers by name: "L5.z[5]" a head, "L3.mlp_out", "logits"; a receiver head by its reader, "L9.q[6]".
+    `choices` are those of `methods.paths.path_patch`.
     Source: Wang et al., "Interpretability in the wild" (2022), section 3.1; Goldowsky-Dill et al. (2023).
     """
     from micrographia.core.sweep import Place
 
-    named = [Node.parse(each) if isinstance(each, str) else each for each in senders]
+    _refuse_unknown(mode=(mode, Mode))
+    _refuse_unknown_choices("path_patch", choices, paths.path_patch)
+    named, readers = _nodes(senders), _nodes(receivers)
     patches = [(Place(node.site, {} if node.head is None else {"head": node.head}),) for node in named]
-    readers = [Node.parse(each) if isinstance(each, str) else each for each in receivers]
     own = _metric(metric, pairs, model)
     found = paths.path_patch(model, pairs, [own], patches, readers, mode=mode, **choices)
     return {str(node): float(effect) for node, effect in zip(named, found.effects()[..., 0].mean(1))}
@@ -201,10 +215,17 @@ def trace(
     `answer`: one token, by default the model's own first choice. `choices` are those of `methods.tracing.trace`
     (window, noise_std, n_samples, severed). Source: Meng et al. (2022), section 2.
     """
+    _refuse_unknown(state=(state, State))
+    _refuse_unknown_choices("trace", choices, tracing.trace)
     tokens = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
     where = positions_of(subject, text, to_str_tokens(model.tokenizer, tokens[0]))
     token = None if answer is None else single_token(model.tokenizer, answer)
     return tracing.trace(model, tokens, where, generator(seed), answer=token, state=state, **choices)
+
+
+Units = Literal["nodes", "edges"]
+EdgeMethod = Literal["eap", "eap-ig"]
+Outside = Literal["other", "zero", "mean"]
 
 
 def circuit(
@@ -212,9 +233,9 @@ def circuit(
     pairs: Pairs,
     *,
     metric: str | Metric = "logit-diff",
-    units: Literal["nodes", "edges"] = "nodes",
-    method: Literal["eap", "eap-ig"] = "eap",
-    ablation: Literal["other", "zero", "mean"] = "other",
+    units: Units = "nodes",
+    method: EdgeMethod = "eap",
+    ablation: Outside = "other",
     faithful: float = 0.9,
     seed: int = 0,
     watch: Watch = silent,
@@ -224,6 +245,9 @@ def circuit(
     `units`: heads and MLPs, or the edges between them. `ablation`: what replaces everything outside. Evaluated on the
     pairs that chose it, which flatters it. Sources: Hanna et al. (2024); Mueller et al., "MIB" (2025).
     """
+    _refuse_unknown(units=(units, Units), method=(method, EdgeMethod), ablation=(ablation, Outside))
+    if not 0 < faithful <= 1:
+        raise UserError(f"Asked for a circuit that is faithful to {faithful}. Give a share of 1, such as 0.9.")
     choices: dict[str, Any] = {"units": units, "method": method, "ablation": ablation, "faithful": faithful}
     found, _, _ = find_circuit(model, pairs, _metric(metric, pairs, model), generator(seed), watch=watch, **choices)
     return found
@@ -274,6 +298,9 @@ def run(
     """
     from micrographia.labs.workbench.config import QUESTIONS, read_question
 
+    if name not in QUESTIONS and lab(name) is None:
+        known = ", ".join([*(each.name for each in LABS), *QUESTIONS])
+        raise BadConfig(f"Asked to run {name!r}, which is no lab and no question. There are {known}.")
     if name not in QUESTIONS:
         return run_by_name(name, preset=preset, out=out, resume=resume, watch=watch, **fields)
     if preset is not None:
@@ -309,6 +336,26 @@ def open_run(name: str | Path) -> Run:
 
 def _metric(metric: str | Metric, pairs: Pairs, model: LanguageModel) -> Metric:
     return core_prompts.metric_of(metric.replace("_", "-"), pairs, model) if isinstance(metric, str) else metric
+
+
+def _nodes(names: str | Sequence[str | Node]) -> list[Node]:
+    listed = _words(names) if isinstance(names, str) else names
+    return [Node.parse(each) if isinstance(each, str) else each for each in listed]
+
+
+def _refuse_unknown(**chosen: tuple[str, Any]) -> None:
+    """Each value must be one of its Literal's."""
+    for name, (value, kind) in chosen.items():
+        if value not in get_args(kind):
+            raise UserError(f"Asked for {name}={value!r}. There are {', '.join(get_args(kind))}. Choose one.")
+
+
+def _refuse_unknown_choices(what: str, choices: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
+    """Each choice must be a keyword of one of these functions."""
+    taken = [each for taker in takers for each in inspect.signature(taker).parameters.values()]
+    known = dict.fromkeys(each.name for each in taken if each.kind is each.KEYWORD_ONLY)
+    if unknown := choices.keys() - known.keys():
+        raise UserError(f"{what} has no choice {', '.join(sorted(unknown))}. It has {', '.join(known)}.")
 
 
 def _sites(sites: Sites) -> Sites:

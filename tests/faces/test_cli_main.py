@@ -262,7 +262,12 @@ def test_an_interruption_is_code_75(monkeypatch, capsys, error):
 
 def carried_out(path, make, **output):
     return around.carry_out(
-        make, output=Destination(**output), out=path, command="grok", words=["--seed", "0", "--json"]
+        lambda out, resume, watch: make(out, watch),
+        output=Destination(out=path, **output),
+        lab="grokking",
+        identity={},
+        command="grok",
+        words=["--seed", "0", "--json"],
     )
 
 

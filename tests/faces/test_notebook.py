@@ -48,9 +48,20 @@ def test_a_result_that_has_figures_shows_them_and_anything_else_is_refused(run):
         show(3)
 
 
+def test_a_result_that_has_no_figure_this_time_shows_its_text():
+    class Result:
+        def figures(self):
+            return []
+
+        def __str__(self):
+            return "a < b"
+
+    assert show(Result())._repr_html_() == "<pre>a &lt; b</pre>"
+
+
 def test_effects_that_have_been_imported_display_themselves():
     from micrographia.core.effects import Effects
-    from micrographia.faces.notebook import attach, result_html
+    from micrographia.faces.notebook import attach, frame_html
 
     attach()
-    assert Effects._repr_html_ is result_html
+    assert Effects._repr_html_ is frame_html

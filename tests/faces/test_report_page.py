@@ -158,6 +158,13 @@ def test_a_script_that_would_end_itself_within_the_page_is_not_carried(tmp_path,
     assert (found.texts, list(found.missing)) == ({}, ["evil_widgets:a.js"])
 
 
+def test_the_first_section_with_a_picture_opens_the_page(run):
+    counted = table("counted", "Counted", [[1]], columns=["n"], group="Tables")
+    page = render(replace(run, figures=(counted, *run.figures)))
+    order = [attributes["id"] for name, attributes in Elements(page).found if name == "section"]
+    assert order[:4] == ["short", "group-the-run", "group-tables", "group-figures"]
+
+
 def test_what_is_not_essential_stands_behind_the_claims(run, page):
     order = [attributes["id"] for name, attributes in Elements(page).found if name == "section"]
     assert order == ["short", "group-the-run", "group-figures", "group-the-circuit", "claims", "group-widget", "making"]

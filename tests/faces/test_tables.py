@@ -3,7 +3,8 @@
 import pytest
 
 from micrographia.core import figures
-from micrographia.faces.tables import decimals, fixed, format_column, table_of, texts_of
+from micrographia.faces.tables import format_column, table_of, texts_of
+from micrographia.faces.words import decimals, fixed
 
 
 @pytest.mark.parametrize(

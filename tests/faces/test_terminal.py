@@ -111,8 +111,8 @@ def test_bars_of_several_series_stand_apart_by_name_and_those_below_zero_have_th
     lines = printed(lambda console: print_figures(console, [figure])).splitlines()
     first, second = (next(i for i, line in enumerate(lines) if name in line) for name in ("restored", "destroyed"))
     told = [[line.split() for line in lines[at + 1 : at + 4]] for at in (first, second)]
-    assert told[0] == [["a", "█" * 18, "0.5"], ["b", "-" + "█" * 36, "-1"], ["c", "█" * 4, "0.1"]]
-    assert told[1] == [["a", "█" * 9, "0.25"], ["b", "–"], ["c", "0"]]
+    assert told[0] == [["a", "█" * 18, "0.50"], ["b", "-" + "█" * 36, "-1.00"], ["c", "█" * 4, "0.10"]]
+    assert told[1] == [["a", "█" * 9, "0.250"], ["b", "–"], ["c", "0.000"]]
 
 
 def test_of_many_bars_the_largest_are_shown_whatever_their_sign():

@@ -74,5 +74,5 @@ def test_the_command_line_runs_it_too(calls, tmp_path):
 
 @pytest.mark.parametrize("row", LABS, ids=lambda row: row.name)
 def test_every_row_has_presets_of_its_config(row):
-    assert {"quick", "paper", row.preset_with_model} <= row.config.PRESETS.keys()
+    assert {"quick", "tiny", row.preset_with_model} <= row.config.PRESETS.keys()
     assert all(isinstance(make(), row.config.Config) for make in row.config.PRESETS.values())

@@ -59,6 +59,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(ids_of(self.clean))
 
+    def __repr__(self) -> str:
+        wrong = "" if self.wrong is None else " and a wrong one"
+        return f"Pairs({len(self)} of {ids_of(self.clean).shape[1]} tokens, each with an answer{wrong})"
+
     def base(self, mode: Mode) -> Inputs:
         """The prompts that are patched: the corrupt ones in denoising, the clean ones in noising."""
         return self.corrupt if mode == "denoise" else self.clean

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.faces.tables import decimals, fixed
+from micrographia.faces.words import decimals, fixed
 
 
 def column_letters(n: int) -> list[str]:

@@ -17,15 +17,8 @@ from micrographia.faces import words
 from micrographia.faces.report.write import write_report
 from micrographia.faces.sections import subtitle, summary, title
 
-RESULTS = {
-    "micrographia.core.effects": "Effects",
-    "micrographia.methods.attribution.calibrate": "Calibration",
-    "micrographia.methods.attribution.edges": "EdgeAttribution",
-    "micrographia.methods.circuits.evaluate": "CircuitEvaluation",
-    "micrographia.methods.lens": "StreamReading",
-    "micrographia.methods.tracing": "Traced",
-}
-"""Module and name of the results that display themselves, where they have figures."""
+FLOORS = ("micrographia.core.", "micrographia.methods.")
+"""Where the classes of results are."""
 
 
 @runtime_checkable
@@ -50,20 +43,18 @@ def show(thing: Run | Figure | HasFigures) -> Displayed:
 
     Raises UserError for what has no figures.
     """
-    if isinstance(thing, Run):
-        return Displayed(report_html(thing))
-    if isinstance(thing, Figure):
-        return Displayed(figure_html(thing))
-    if isinstance(thing, HasFigures):
-        return Displayed(result_html(thing))
-    raise UserError(f"Asked to show a {type(thing).__name__}. What can be shown: Run, Figure, a result with figures.")
+    if isinstance(thing, Run | Figure | HasFigures):
+        return Displayed(frame_html(thing))
+    kind = type(thing).__name__
+    raise UserError(f"Asked to show a value of type {kind}. What can be shown: Run, Figure, a result with figures.")
 
 
 def attach() -> None:
     """Let Runs, Figures and the results that have been imported display themselves in a notebook."""
-    kinds: list[tuple[Any, Any]] = [(Run, run_html), (Figure, figure_html)]
-    there = [getattr(sys.modules[at], name, None) for at, name in RESULTS.items() if at in sys.modules]
-    kinds += [(kind, result_html) for kind in there if isinstance(kind, type) and issubclass(kind, HasFigures)]
+    modules = [module for name, module in [*sys.modules.items()] if name.startswith(FLOORS)]
+    there = {id(each): each for module in modules for each in vars(module).values() if isinstance(each, type)}
+    found = [each for each in there.values() if callable(getattr(each, "figures", None))]
+    kinds: list[tuple[Any, Any]] = [(Run, run_html), (Figure, frame_html), *((each, frame_html) for each in found)]
     for kind, display in kinds:
         kind._repr_html_ = display  # looked up by name
     Run.report = write_report  # type: ignore[attr-defined]  # core knows no face
@@ -78,30 +69,16 @@ def run_html(run: Run) -> str:
     return str(tag("div", tag("h3", f"{title(run)} · {subtitle(run)}"), *sentences, tally))
 
 
-def result_html(result: HasFigures) -> str:
-    """The pictures of a result, in a frame."""
-    return figures_html(result.figures())
+def frame_html(shown: Run | Figure | HasFigures) -> str:
+    """A Run's whole report, a Figure with its controls, or all pictures of a result, in a frame; else its text."""
+    from micrographia.faces.report.page import render, render_figures
 
-
-def figure_html(figure: Figure) -> str:
-    """One Figure with its controls, in a frame of its own."""
-    return figures_html([figure])
-
-
-def figures_html(figures: Sequence[Figure]) -> str:
-    """Figures one below the other, in one frame."""
-    from micrographia.faces.report.page import render_figures
-
-    return _framed(render_figures(figures), height=min(200 + 560 * len(figures), 900))
-
-
-def report_html(run: Run) -> str:
-    """The whole report in a frame."""
-    from micrographia.faces.report.page import render
-
-    return _framed(render(run), height=800)
-
-
-def _framed(page: str, *, height: int) -> str:
+    if isinstance(shown, Run):
+        page, height = render(shown), 800
+    else:
+        figures = [shown] if isinstance(shown, Figure) else shown.figures()
+        if not figures:
+            return f"<pre>{escaping.escape(str(shown))}</pre>"
+        page, height = render_figures(figures), min(200 + 560 * len(figures), 900)
     style = f"width:100%;height:{height}px;border:0"
     return f'<iframe srcdoc="{escaping.escape(page, quote=True)}" style="{style}"></iframe>'

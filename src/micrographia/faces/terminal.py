@@ -3,7 +3,7 @@
 Made for 80 columns and for pipes; nothing depends on colour alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,9 @@ def print_table(console: Console, content: TextTable) -> None:
         if i:
             _remark(console, f"The same table, from the column {part.columns[n_names(content)]!r} on:")
         console.print(table(part, room))
-    for row, note in zip(content.rows, content.notes):
-        if note:
-            _remark(console, f"{row[0]}: {note}")
+    remarks = (f"{row[0]}: {note}" for row, note in zip(content.rows, content.notes) if note)
+    for remark in dict.fromkeys(remarks):  # rows of one name may share theirs
+        _remark(console, remark)
 
 
 def table(content: TextTable, room: int) -> Grid:
@@ -157,15 +157,37 @@ def spark(values: Sequence[float], *, width: int = 40, log: bool = False) -> str
     return "".join(" " if h < 0 else SPARKS[min(int(h * len(SPARKS)), len(SPARKS) - 1)] for h in heights)
 
 
+def _rows(rows: Iterable[Sequence[str | Text]]) -> Grid:
+    """Texts in columns, without rules or headings."""
+    drawn = Grid(box=None, show_header=False, pad_edge=False)
+    for row in rows:
+        drawn.add_row(*(Text(each) if isinstance(each, str) else each for each in row))
+    return drawn
+
+
+def _written(values: Any) -> Callable[[Any], str]:
+    """How the numbers of one picture are written: alike."""
+    numbers = np.asarray(values, dtype=np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    whole = bool((numbers == numbers.round()).all())
+    number = words.format_number if whole else words.common_format(numbers.tolist())
+    return lambda x: number(float(x))
+
+
+def _strongest(values: Any, n: int) -> list[int]:
+    """Where the n largest by size are, the largest first."""
+    return np.argsort(-np.nan_to_num(np.abs(values)), kind="stable")[:n].tolist()
+
+
 def _lines(data: Mapping[str, Any]) -> Grid:
     y = np.atleast_2d(np.asarray(data["y"]))
     strong = [int(i) for i in data.get("highlight") or ()] or list(range(len(y)))
-    drawn = Grid(box=None, show_header=False, pad_edge=False)
+    rows, value = [], words.format_number if data.get("log_y") else _written(y)
     for i in strong[:MOST_BARS]:
-        numbers = y[i][np.isfinite(y[i])]
-        ends = " → ".join(words.format_value(float(x)) for x in numbers[[0, -1]]) if numbers.size else words.NOTHING
-        drawn.add_row(Text(str(data["names"][i])), spark(y[i], log=bool(data.get("log_y"))), Text(ends))
-    return drawn
+        finite = y[i][np.isfinite(y[i])]
+        ends = " → ".join(map(value, finite[[0, -1]].tolist())) if finite.size else words.NOTHING
+        rows.append((str(data["names"][i]), spark(y[i], log=bool(data.get("log_y"))), ends))
+    return _rows(rows)
 
 
 def _bars(data: Mapping[str, Any]) -> Grid | Group:
@@ -173,10 +195,10 @@ def _bars(data: Mapping[str, Any]) -> Grid | Group:
     y = np.atleast_2d(np.asarray(data["y"], dtype=np.float64))
     names, series = [str(name) for name in data["names"]], data.get("series") or [""] * len(y)
     sizes = np.nan_to_num(np.abs(y)).max(0, initial=0.0)
-    rows = [bar_rows(names, heights, sizes=sizes) for heights in y]
-    if len(rows) == 1:
-        return rows[0]
-    return Group(*(part for name, drawn in zip(series, rows) for part in (Text(str(name), style="italic"), drawn)))
+    blocks = [bar_rows(names, heights, sizes=sizes) for heights in y]
+    if len(blocks) == 1:
+        return blocks[0]
+    return Group(*(part for name, drawn in zip(series, blocks) for part in (Text(str(name), style="italic"), drawn)))
 
 
 def bar_rows(
@@ -184,84 +206,79 @@ def bar_rows(
 ) -> Grid:
     """The largest bars by size, in their own order, as rows of blocks with their values; one below 0 has a minus.
 
-    `sizes`: which are the largest, and the scale, where that is not for these bars alone to say.
+    `sizes` decides which bars are the largest, and the scale; by default the bars' own sizes do.
     """
-    y = np.asarray(heights, dtype=np.float64)
-    size = np.nan_to_num(np.abs(y)) if sizes is None else np.asarray(sizes, dtype=np.float64)
-    chosen = sorted(np.argsort(-size, kind="stable")[:MOST_BARS])
+    y = np.nan_to_num(np.asarray(heights, dtype=np.float64))
+    size = np.abs(y) if sizes is None else np.asarray(sizes, dtype=np.float64)
     top = float(size.max(initial=0.0)) or 1.0
-    falls = bool((y < 0).any())
-    drawn = Grid(box=None, show_header=False, pad_edge=False)
-    for i in chosen:
-        blocks = "█" * round(width * abs(np.nan_to_num(y[i])) / top)
-        sign = ("-" if y[i] < 0 else " ") * falls
-        drawn.add_row(Text(names[i]), sign + blocks, Text(words.format_value(float(y[i]))))
-    if len(names) > len(chosen):
-        drawn.add_row(Text("…"), Text(f"and {len(names) - len(chosen)} smaller ones", style="bright_black"), Text(""))
-    return drawn
+    falls, value = bool((y < 0).any()), _written(heights)
+    rows: list[Sequence[str | Text]] = [
+        (names[i], ("-" if y[i] < 0 else " ") * falls + "█" * round(width * abs(y[i]) / top), value(heights[i]))
+        for i in sorted(_strongest(size, MOST_BARS))
+    ]
+    if more := len(names) - len(rows):
+        rows.append(("…", Text(f"and {more} smaller ones", style="bright_black"), ""))
+    return _rows(rows)
 
 
 def _histogram(data: Mapping[str, Any]) -> Grid:
     values = np.asarray(data["values"], dtype=np.float64)
     counts, edges = np.histogram(values[np.isfinite(values)], bins=10)
     ends = [words.format_number(x) for x in edges.tolist()]
-    names = [f"{a} to {b}" for a, b in pairwise(ends)]
-    return bar_rows(names, counts)
+    return bar_rows([f"{a} to {b}" for a, b in pairwise(ends)], counts)
 
 
 def _heatmap(data: Mapping[str, Any]) -> Grid:
     """Each panel's range, and the means over its rows as a spark line."""
     z = np.asarray(data["z"], dtype=np.float64)
-    drawn = Grid(box=None, show_header=False, pad_edge=False)
-    for name, panel in zip(data["panels"], z if z.ndim == 3 else z[None]):
-        ends = f"{words.format_value(float(np.nanmin(panel)))} to {words.format_value(float(np.nanmax(panel)))}"
-        drawn.add_row(Text(str(name)), spark(np.nanmean(panel, axis=0)), Text(ends))
-    return drawn
+    value = _written(z)
+    return _rows(
+        (str(name), spark(np.nanmean(panel, axis=0)), f"{value(np.nanmin(panel))} to {value(np.nanmax(panel))}")
+        for name, panel in zip(data["panels"], z if z.ndim == 3 else z[None])
+    )
 
 
 def _scatter(data: Mapping[str, Any]) -> Grid:
-    drawn = Grid(box=None, show_header=False, pad_edge=False)
+    rows = []
     for side in "xy":
         values = np.asarray(data[side], dtype=np.float64)
         values = np.sort(values[np.isfinite(values)])
-        middle = f"median {words.format_value(float(np.median(values)))}" if values.size else words.NOTHING
-        drawn.add_row(Text(str(data[f"{side}_label"])), spark(values), Text(middle))
-    return drawn
+        middle = f"median {_written(values)(np.median(values))}" if values.size else words.NOTHING
+        rows.append((str(data[f"{side}_label"]), spark(values), middle))
+    return _rows(rows)
 
 
 def _tokens(data: Mapping[str, Any]) -> Grid:
     """The tokens of each row with the greatest values, either sign, in the text's own order."""
-    drawn = Grid(box=None, show_header=False, pad_edge=False)
+    rows, value = [], _written(np.concatenate([np.asarray(row, dtype=np.float64) for row in data["values"]]))
     for name, texts, row in zip(data["names"], data["tokens"], data["values"]):
         values = np.nan_to_num(np.asarray(row, dtype=np.float64))
-        drawn.add_row(Text(str(name)), spark(np.abs(values), width=len(values)), Text(""))
-        for i in sorted(np.argsort(-np.abs(values), kind="stable")[:MOST_TOKENS].tolist()):
-            drawn.add_row(Text(f"{i:>4} {str(texts[i])!r}"), Text(""), Text(words.format_value(float(values[i]))))
-    return drawn
+        rows.append((str(name), spark(np.abs(values), width=len(values)), ""))
+        rows += [(f"{i:>4} {str(texts[i])!r}", "", value(values[i])) for i in sorted(_strongest(values, MOST_TOKENS))]
+    return _rows(rows)
 
 
 def _attention(data: Mapping[str, Any]) -> Grid:
     """Each panel's strongest pair: from which query to which key."""
-    drawn = Grid(box=None, show_header=False, pad_edge=False)
-    named = [f"{i} {str(text)!r}" for i, text in enumerate(data["tokens"])]
+    named, rows = [f"{i} {str(text)!r}" for i, text in enumerate(data["tokens"])], []
+    value = _written(data["z"])
     for name, panel in zip(data["panels"], np.asarray(data["z"], dtype=np.float64)):
-        query, key = np.unravel_index(np.argmax(np.abs(np.nan_to_num(panel))), panel.shape)
-        value = words.format_value(float(panel[query, key]))
-        drawn.add_row(Text(str(name)), Text(f"{named[int(query)]} ← {named[int(key)]}"), Text(value))
-    return drawn
+        query, key = divmod(_strongest(panel.ravel(), 1)[0], panel.shape[1])
+        rows.append((str(name), f"{named[query]} ← {named[key]}", value(panel[query, key])))
+    return _rows(rows)
 
 
 def _graph(data: Mapping[str, Any]) -> Grid:
     """The strongest edges."""
-    drawn = Grid(box=None, show_header=False, pad_edge=False)
-    weights = np.asarray(data["weights"], dtype=np.float64)
-    names = [str(name) for name in data["nodes"]]
-    for i in np.argsort(-np.abs(weights), kind="stable")[:MOST_BARS].tolist():
-        source, target = names[int(data["sources"][i])], names[int(data["targets"][i])]
-        drawn.add_row(Text(f"{source} → {target}"), Text(words.format_value(float(weights[i]))))
-    if len(weights) > MOST_BARS:
-        drawn.add_row(Text(f"and {len(weights) - MOST_BARS} weaker edges", style="bright_black"), Text(""))
-    return drawn
+    weights, names = np.asarray(data["weights"], dtype=np.float64), [str(name) for name in data["nodes"]]
+    value = _written(weights)
+    rows: list[Sequence[str | Text]] = [
+        (f"{names[int(data['sources'][i])]} → {names[int(data['targets'][i])]}", value(weights[i]))
+        for i in _strongest(weights, MOST_BARS)
+    ]
+    if more := len(weights) - len(rows):
+        rows.append((Text(f"and {more} weaker edges", style="bright_black"), ""))
+    return _rows(rows)
 
 
 def _text(data: Mapping[str, Any]) -> RenderableType:

@@ -4,15 +4,16 @@ Numbers keep three or four figures: what is shown is for reading, the exact valu
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 NOTHING = "–"
+DIGITS, MOST_DECIMALS, LARGE = 3, 6, 1e6
 
 
 def format_value(thing: Any, number: Callable[[float], str] | None = None) -> str:
     """Any value of a cell: numbers shortened, or as `number` writes them; lists joined, None and NaN as a dash."""
-    number = number or format_number
     if thing is None:
         return NOTHING
     if isinstance(thing, bool):
@@ -25,7 +26,7 @@ def format_value(thing: Any, number: Callable[[float], str] | None = None) -> st
         return ", ".join(f"{name(key)} {format_value(inner, number)}" for key, inner in thing.items()) or NOTHING
     if isinstance(thing, Iterable):
         return ", ".join(format_value(inner, number) for inner in thing) or "none"
-    return number(thing)
+    return (number or format_number)(thing)
 
 
 MIDDLES = ("median", "mean", "estimate", "value")
@@ -66,6 +67,55 @@ def format_number(x: float) -> str:
         return f"{x:.4g}"
     mantissa, exponent = f"{x:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def numbers_of(cell: Any) -> Iterator[Any]:
+    """The figures that a cell shows: itself, or the middle and the limits of an interval."""
+    if isinstance(cell, Mapping):
+        figures = (middle_of(cell), cell.get("low"), cell.get("high")) if is_interval(cell) else ()
+    else:
+        figures = (cell,)
+    for each in figures:
+        if isinstance(each, Real) and not isinstance(each, bool) and math.isfinite(each):
+            yield each
+
+
+def common_format(figures: Sequence[float], *, intervals: bool = False) -> Callable[[float], str]:
+    """How the numbers of one column are written: alike, or each for itself where they have no measure in common.
+
+    They have the decimals that give the largest three digits, so that small ones beside it become 0.00; but what only
+    counts sizes (losses, p-values: nothing below 0) keeps its small figures, as 1.3e-6.
+
+    Whole numbers have none with fractions: a column that holds both is one of several quantities. `intervals`, three
+    figures each, make do with two decimals.
+    """
+    if any(isinstance(x, Integral) and x for x in figures) or not any(figures):  # counts, or figures of several kinds
+        return format_number
+    places = decimals(figures)
+    if places > MOST_DECIMALS or max(map(abs, figures)) >= LARGE:
+        return format_number
+    places = min(places, 2) if intervals and max(map(abs, figures)) >= 0.1 else places
+    sizes = min(figures) >= 0
+
+    def write(x: float) -> str:
+        lost = sizes and math.isfinite(x) and 0 < x < 0.5 * 10.0**-places
+        return format_number(float(f"{x:.2g}")) if lost else fixed(x, places)
+
+    return write
+
+
+def decimals(figures: Sequence[float]) -> int:
+    """How many decimals give the largest figure of a column three digits."""
+    largest = max(map(abs, figures), default=0.0)
+    return max(DIGITS - 1 - math.floor(math.log10(largest)), 0) if largest else 0
+
+
+def fixed(x: float, places: int) -> str:
+    """A figure with so many decimals; a dash for NaN, and no minus before a zero."""
+    if not math.isfinite(x):
+        return format_number(x)
+    text = f"{x:,.{places}f}"
+    return text.lstrip("-") if not text.strip("-0.,") else text
 
 
 def name(key: Any) -> str:

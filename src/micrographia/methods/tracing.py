@@ -49,6 +49,14 @@ class Traced(NamedTuple):
     noise_std: float
     subject: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        n_layers, n_pos, n_draws = self.samples.shape
+        return f"Traced({self.state}, {n_layers} layers by {n_pos} positions, {n_draws} draws of noise)"
+
+    def __str__(self) -> str:
+        _, *largest = str(self.effects).splitlines()
+        return "\n".join([repr(self), *largest])
+
     def indirect_effect(self) -> Float[Tensor, "layer pos"]:
         """The probability that restoring brings back, above all noise (section 2.1)."""
         return self.values - self.low
@@ -183,9 +191,9 @@ def _checked(ids: Tensor, subject: Sequence[int], n_samples: int, window: int) -
 
 def positions_of(subject: str, prompt: str, tokens: Sequence[str]) -> list[int]:
     """The positions of the tokens that hold the subject, where it first occurs in the prompt. Raises BadPrompt."""
-    begin = prompt.index(subject)
+    begin = prompt.find(subject)
     end, at, found = begin + len(subject), 0, []
-    for i, token in enumerate(tokens):
+    for i, token in enumerate(tokens if begin >= 0 else ()):
         first = prompt.find(token.strip(), at) if token.strip() else -1
         if first < 0:  # a special token, or half a letter
             continue

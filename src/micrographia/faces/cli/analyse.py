@@ -2,13 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from micrographia.core.claims import Run
-from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
 from micrographia.faces.cli.options import Destination, parse
 
@@ -40,12 +39,7 @@ def main(words: Sequence[str]) -> int:
     found = parse(Arguments, words, prog="micrographia grok analyse", description=__doc__ or "")
     choices = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
     file, output = choices.pop("file"), choices.pop("output")
-    from micrographia.core.store import new_run_path
     from micrographia.labs.grokking.identify.run import analyse
 
-    def make(out: Path, watch: Watch) -> Run:
-        return analyse(file, out=out, resume=output.resume, watch=watch, **choices)
-
-    identity = {"file": str(file.absolute()), **choices}
-    out = (output.out or new_run_path("grokking", identity)).absolute()
-    return carry_out(make, output=output, out=out, command="grok analyse", words=words)
+    make, identity = partial(analyse, file, **choices), {"file": str(file.absolute()), **choices}
+    return carry_out(make, output=output, lab="grokking", identity=identity, command="grok analyse", words=words)

@@ -6,17 +6,15 @@ The commands of `QUESTIONS` differ in nothing but the Config. With `--resume` th
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from micrographia.core.claims import Run
-from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
 from micrographia.faces.cli.options import Destination, Folder, only, parse, stored_config
 from micrographia.labs.workbench.config import QUESTIONS, Question, read_question, stored
 
 
-def ask(name: str, words: Sequence[str]) -> int:
+def main(words: Sequence[str], name: str) -> int:
     """Parse the question of this kind, ask it, and print what was found."""
     kind = QUESTIONS[name]
     fields = [("question", kind), ("output", Destination, dataclasses.field(default_factory=Destination))]
@@ -24,14 +22,10 @@ def ask(name: str, words: Sequence[str]) -> int:
     there = _stored_question(kind, words)
     default = None if there is None else arguments(question=there)
     found: Any = parse(arguments, words, prog=f"micrographia {name}", description=kind.__doc__ or "", default=default)
-    from micrographia.core.store import new_run_path  # imports torch, which --help does without
-    from micrographia.labs.workbench.run import run
+    from micrographia.labs.workbench.run import run  # imports torch, which --help does without
 
-    def make(out: Path, watch: Watch) -> Run:
-        return run(found.question, out=out, resume=found.output.resume, watch=watch)
-
-    out = (found.output.out or new_run_path("workbench", stored(found.question))).absolute()
-    return carry_out(make, output=found.output, out=out, command=name, words=words)
+    make, identity = partial(run, found.question), stored(found.question)
+    return carry_out(make, output=found.output, lab="workbench", identity=identity, command=name, words=words)
 
 
 def _stored_question(kind: type[Question], words: Sequence[str]) -> Question | None:

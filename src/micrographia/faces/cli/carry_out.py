@@ -1,7 +1,7 @@
 """What every command that makes a Run does around it: progress, interruption, report, and the result in print.
 
-The commands hand over a function from (out, watch) to Run. Where the Run goes is chosen here, so that an interrupted
-command can say exactly how to go on.
+The commands hand over a function of `out`, `resume` and `watch` that gives a Run. Where the Run goes is chosen here, so
+that an interrupted command can say exactly how to go on.
 """
 
 import json
@@ -22,12 +22,18 @@ from micrographia.faces.report.write import REPORT, write_report
 
 
 def carry_out(
-    make: Callable[[Path, Watch], Run], *, output: Destination, out: Path, command: str, words: Sequence[str]
+    make: Callable[..., Run], *, output: Destination, lab: str, identity: Any, command: str, words: Sequence[str]
 ) -> int:
-    """Make the Run, write its report, print what it found. `command` and `words` are the command line."""
+    """Make the Run, write its report, print what it found. `command` and `words` are the command line.
+
+    Without a folder in `output` the Run goes into a new one of this lab, named after `identity`, which is its Config.
+    """
+    from micrographia.core.store import new_run_path  # imports torch, which --help does without
+
+    out = (output.out or new_run_path(lab, identity)).absolute()
     try:
         with shown() as watch:
-            run = make(out, watch)
+            run = make(out=out, resume=output.resume, watch=watch)
             report = _report(run, watch) if output.report else None
     except (Interrupted, KeyboardInterrupt) as stop:
         reason = str(stop) or "Interrupted."

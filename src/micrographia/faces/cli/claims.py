@@ -14,16 +14,14 @@ from rich.console import Console
 from micrographia.core.claims import Claim, Judged, load_claims
 from micrographia.core.errors import RunNotFound
 from micrographia.faces.cli.carry_out import print_json
-from micrographia.faces.cli.options import parse
+from micrographia.faces.cli.options import Printed, parse
 from micrographia.labs.catalogue import LABS, Lab
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Printed):
     root: Path | None = None
     """Look for Runs here; by default ./runs or $MICROGRAPHIA_RUNS."""
-    json: bool = False
-    """Print one JSON object on standard output and nothing else."""
 
 
 def main(words: Sequence[str]) -> int:

@@ -14,23 +14,24 @@ from micrographia.labs.catalogue import LABS
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`name` may be two words: the longest match wins. `module` holds the function `main(words) -> int`."""
+    """`name` may be two words: the longest match wins. `module` holds the function `main(words, *about) -> int`."""
 
     name: str
     module: str
     line: str
+    about: tuple[str, ...] = ()
 
 
 COMMANDS = (
-    Command("grok", "grok", "train on modular addition until it groks, and analyse it"),
+    Command("grok", "lab", "train on modular addition until it groks, and analyse it", ("grokking", "grok")),
     Command("grok analyse", "analyse", "analyse a network that someone else trained"),
     Command("grok sweep", "sweep", "many networks: seeds, moduli, architectures, operations"),
     Command("grok lottery", "lottery", "which frequencies will win, predicted from early weights"),
-    Command("patch", "patch", "activation patching: which places carry an answer"),
-    Command("attribute", "attribute", "the same estimated for every place at once, and checked"),
-    Command("trace", "trace", "causal tracing: where a model recalls a fact"),
-    Command("circuit", "circuit", "the heads and MLPs that carry a behaviour, alone"),
-    Command("lens", "lens", "who writes an answer, and what each layer predicts"),
+    Command("patch", "ask", "activation patching: which places carry an answer", ("patch",)),
+    Command("attribute", "ask", "the same estimated for every place at once, and checked", ("attribute",)),
+    Command("trace", "ask", "causal tracing: where a model recalls a fact", ("trace",)),
+    Command("circuit", "ask", "the heads and MLPs that carry a behaviour, alone", ("circuit",)),
+    Command("lens", "ask", "who writes an answer, and what each layer predicts", ("lens",)),
     Command("lab", "lab", "run a lab by its name, with any of its presets"),
     Command("report", "report", "draw a Run's report anew, or as PNG, SVG or text"),
     Command("claims", "claims", "published claims beside what your newest Runs measured"),

@@ -1,6 +1,5 @@
 """`micrographia doctor`: what is installed, what the machine offers, and what is missing."""
 
-import dataclasses
 import os
 import platform
 import shutil
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from micrographia.faces.cli.carry_out import print_json
-from micrographia.faces.cli.options import parse
+from micrographia.faces.cli.options import Printed, parse
 from micrographia.faces.figures.export import CHROMES, find_chrome
 
 PACKAGES = (
@@ -22,14 +21,8 @@ PACKAGES = (
 EXTRAS = {"hf": "transformers", "png": "kaleido"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
-    json: bool = False
-    """Print one JSON object on standard output and nothing else."""
-
-
 def main(words: Sequence[str]) -> int:
-    arguments = parse(Arguments, words, prog="micrographia doctor", description=__doc__ or "")
+    arguments = parse(Printed, words, prog="micrographia doctor", description=__doc__ or "")
     found = examine()
     if arguments.json:
         print_json(found)
@@ -92,15 +85,17 @@ def _machine() -> dict[str, Any]:
 def _runs_root() -> tuple[bool, Path]:
     """Whether Runs can be written, and where they go: the folder, or the nearest one above that is there."""
     root = Path(os.environ.get("MICROGRAPHIA_RUNS") or "runs").absolute()
-    there = next(path for path in (root, *root.parents) if path.exists())
+    there = _existing(root)
     return there.is_dir() and os.access(there, os.W_OK), root
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     machine = found["machine"]
-    free = shutil.disk_usage(
-        next(p for p in (found["runs"]["root"], *found["runs"]["root"].parents) if p.exists())
-    ).free
+    free = shutil.disk_usage(_existing(found["runs"]["root"])).free
     return [
         ("micrographia", found["micrographia"] or "from source, not installed"),
         *((name, version or "missing") for name, version in found["versions"].items()),

@@ -5,10 +5,8 @@ Every field of the problem is a flag too, such as --base.modulus 113: they are t
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
-from micrographia.core.claims import Run
-from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
 from micrographia.faces.cli.options import Destination, parse
 from micrographia.labs.grokking.lottery.config import LotteryConfig
@@ -26,11 +24,7 @@ class Arguments:
 
 def main(words: Sequence[str]) -> int:
     found = parse(Arguments, words, prog=f"micrographia {COMMAND}", description=__doc__ or "")
-    from micrographia.core.store import new_run_path
     from micrographia.labs.grokking.lottery.run import lottery
 
-    def make(out: Path, watch: Watch) -> Run:
-        return lottery(found.lottery, out=out, resume=found.output.resume, watch=watch, workers=found.workers)
-
-    out = (found.output.out or new_run_path("grokking", found.lottery)).absolute()
-    return carry_out(make, output=found.output, out=out, command=COMMAND, words=words)
+    make = partial(lottery, found.lottery, workers=found.workers)
+    return carry_out(make, output=found.output, lab="grokking", identity=found.lottery, command=COMMAND, words=words)

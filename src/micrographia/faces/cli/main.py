@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from micrographia.core.errors import Interrupted, MicrographiaError
-from micrographia.faces.cli.commands import find, help_text, nearest
+from micrographia.faces.cli.commands import Command, find, help_text, nearest
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 75
 
@@ -29,12 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, rest = find(words)
     if command is None:
         return _unknown(words[0])
-    return _guarded(command.module, rest)
+    return _guarded(command, rest)
 
 
-def _guarded(module: str, words: list[str]) -> int:
+def _guarded(command: Command, words: list[str]) -> int:
     try:
-        return import_module(f"micrographia.faces.cli.{module}").main(words)
+        return import_module(f"micrographia.faces.cli.{command.module}").main(words, *command.about)
     except SystemExit as leaving:  # tyro's way to end after --help and after a wrong flag
         return _code(leaving)
     except KeyboardInterrupt:

@@ -27,6 +27,14 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Printed:
+    """What is printed."""
+
+    json: bool = False
+    """Print one JSON object on standard output and nothing else."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Destination:
     """Where a Run goes, and what is printed."""
 

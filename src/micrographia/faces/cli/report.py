@@ -12,13 +12,13 @@ from micrographia.core.claims import Run
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Progress
 from micrographia.faces.cli.carry_out import print_json
-from micrographia.faces.cli.options import parse
+from micrographia.faces.cli.options import Printed, parse
 from micrographia.faces.cli.progress import shown
 from micrographia.faces.report.write import write_report
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Printed):
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A Run's folder, or a unique beginning of its name."""
     png: Path | None = None
@@ -27,8 +27,6 @@ class Arguments:
     """The same as SVG."""
     terminal: bool = False
     """Show all sections and figures in the terminal."""
-    json: bool = False
-    """Print one JSON object on standard output and nothing else."""
 
     def __post_init__(self) -> None:
         if self.json and self.terminal:

@@ -6,12 +6,11 @@ of `micrographia grok --help`.
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from micrographia.core.claims import Run
 from micrographia.core.errors import BadConfig
-from micrographia.core.events import Watch
 from micrographia.faces.cli.carry_out import carry_out
 from micrographia.faces.cli.options import Deciding, Destination, only, parse
 from micrographia.labs.grokking.sweep.config import BASES, SweepConfig, read_plan
@@ -34,14 +33,10 @@ class Arguments:
 def main(words: Sequence[str]) -> int:
     default = Arguments(sweep=_default_plan(words))
     found = parse(Arguments, words, prog=f"micrographia {COMMAND}", description=__doc__ or "", default=default)
-    from micrographia.core.store import new_run_path
     from micrographia.labs.grokking.sweep.run import sweep
 
-    def make(out: Path, watch: Watch) -> Run:
-        return sweep(found.sweep, out=out, resume=found.output.resume, watch=watch, workers=found.workers)
-
-    out = (found.output.out or new_run_path("grokking", found.sweep)).absolute()
-    return carry_out(make, output=found.output, out=out, command=COMMAND, words=words)
+    make = partial(sweep, found.sweep, workers=found.workers)
+    return carry_out(make, output=found.output, lab="grokking", identity=found.sweep, command=COMMAND, words=words)
 
 
 def _default_plan(words: Sequence[str]) -> SweepConfig:
@@ -51,6 +46,4 @@ def _default_plan(words: Sequence[str]) -> SweepConfig:
         raise BadConfig("Both --plan and --preset were given; a plan names its own preset. Leave one out.")
     if first.plan is not None:
         return read_plan(first.plan)
-    return SweepConfig(
-        base=BASES.get(first.preset or "small", BASES["small"])()
-    )  # of an unknown one tyro will complain
+    return SweepConfig(base=BASES.get(first.preset or "small", BASES["small"])())  # tyro refuses an unknown one

@@ -12,15 +12,13 @@ import tyro
 from rich.console import Console
 
 from micrographia.faces.cli.carry_out import print_json
-from micrographia.faces.cli.options import parse
+from micrographia.faces.cli.options import Printed, parse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Printed):
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A Run's folder, or a unique beginning of its name."""
-    json: bool = False
-    """Print one JSON object on standard output and nothing else."""
 
 
 def main(words: Sequence[str]) -> int:

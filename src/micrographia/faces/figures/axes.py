@@ -71,18 +71,15 @@ def bands(phases: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], li
     return shapes, entries
 
 
+def points(x: Any, y: Any, mode: str = "markers", **more: Any) -> dict[str, Any]:
+    """A trace of points, lines or texts; without a place in the legend unless it asks for one."""
+    return {"type": "scatter", "mode": mode, "x": x, "y": y, "showlegend": False, **more}
+
+
 def legend_square(name: str, colour: str) -> dict[str, Any]:
     """A trace with no point, for the legend alone."""
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [None],
-        "y": [None],
-        "name": escaped(name),
-        "marker": {"symbol": "square", "size": 12, "color": colour},
-        "hoverinfo": "skip",
-        "showlegend": True,
-    }
+    marker = {"symbol": "square", "size": 12, "color": colour}
+    return points([None], [None], name=escaped(name), marker=marker, hoverinfo="skip", showlegend=True)
 
 
 def upright_marks(marks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -122,6 +119,12 @@ def span(values: Sequence[Any]) -> list[float] | None:
         return None
     positive = flat[flat > 0]
     return [float(flat.min()), float(flat.max()), float(positive.min()) if positive.size else 1.0]
+
+
+def switches(data: Mapping[str, Any], **values: Any) -> list[str]:
+    """The axes that may be made logarithmic: those without a negative value, and those that are so already."""
+    limits = {side: span([each]) or [0.0] for side, each in values.items()}
+    return [side for side in values if limits[side][0] >= 0 or data.get(f"log_{side}")]
 
 
 def padded(limits: Sequence[float], *, log: bool, from_zero: bool = False) -> list[float]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from micrographia.faces.boards import board_texts, column_letters, marks_of
-from micrographia.faces.figures.axes import Drawn, escaped
+from micrographia.faces.figures.axes import Drawn, escaped, points
 from micrographia.faces.figures.maps import panelled
 from micrographia.faces.figures.palette import LINES
 
@@ -35,15 +35,12 @@ def board(data: Mapping[str, Any]) -> Drawn:
 
 
 def _marks(marks: Any, names: Mapping[str, Any], suffix: str) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [names["x_names"][mark["column"]] for mark in marks],
-        "y": [names["y_names"][mark["row"]] for mark in marks],
-        "text": [escaped(mark.get("name", "")) for mark in marks],
-        "xaxis": f"x{suffix}",
-        "yaxis": f"y{suffix}",
-        "marker": {"symbol": "circle-open", "size": MARK_SIZE, "color": LINES[5], "line": {"width": 2.5}},
-        "hovertemplate": "%{x}%{y}: %{text}<extra></extra>",
-        "showlegend": False,
-    }
+    return points(
+        [names["x_names"][mark["column"]] for mark in marks],
+        [names["y_names"][mark["row"]] for mark in marks],
+        text=[escaped(mark.get("name", "")) for mark in marks],
+        xaxis=f"x{suffix}",
+        yaxis=f"y{suffix}",
+        marker={"symbol": "circle-open", "size": MARK_SIZE, "color": LINES[5], "line": {"width": 2.5}},
+        hovertemplate="%{x}%{y}: %{text}<extra></extra>",
+    )

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.faces.figures.axes import Drawn, axis, escaped, frame, level_marks, upright_marks
+from micrographia.faces.figures.axes import Drawn, axis, escaped, frame, level_marks, switches, upright_marks
 from micrographia.faces.figures.palette import LINES, MUTED, faint
 
 ROOM = 95  # characters along the axis of a picture
@@ -19,12 +19,13 @@ def bars(data: Mapping[str, Any]) -> Drawn:
     traces = [_bar(data, i, names, y[i], name=name) for i, name in enumerate(series)]
     slanted = len(names) * (1 + max(map(len, names), default=0)) > ROOM
     layout = frame(
-        xaxis=axis(data["x_label"], category=True) | {"tickangle": -45 if slanted else 0, "nticks": 20},
+        xaxis=axis(data["x_label"], category=True)
+        | {"tickangle": -45 if slanted else 0, "nticks": 30 if slanted else 20},
         yaxis=axis(data["y_label"], log=bool(data.get("log_y"))) | {"rangemode": "tozero"},
         shapes=level_marks(data.get("reference") or ()),
         showlegend=len(series) > 1,
         bargap=0.25 if len(names) < 30 else 0.12,
-        meta={"log": ["y"]},
+        meta={"log": switches(data, y=y)},
     )
     return traces, layout
 

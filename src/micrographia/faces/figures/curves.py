@@ -9,7 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.faces.figures.axes import Drawn, axis, bands, escaped, frame, legend_square, span, upright_marks
+from micrographia.faces.figures.axes import (
+    Drawn,
+    axis,
+    bands,
+    escaped,
+    frame,
+    legend_square,
+    points,
+    span,
+    switches,
+    upright_marks,
+)
 from micrographia.faces.figures.palette import LINES, MUTED, faint, line_style
 
 CROWD = 12
@@ -33,7 +44,7 @@ def lines(data: Mapping[str, Any]) -> Drawn:
         shapes=shapes + upright_marks(data.get("marks") or ()),
         showlegend=len(names) > 1 or bool(entries),
         hovermode="closest" if len(names) > CROWD else "x unified",
-        meta={"log": ["x", "y"]},
+        meta={"log": switches(data, x=x, y=y)},
     )
     return traces + entries, layout
 
@@ -58,40 +69,36 @@ def _curve(data: Mapping[str, Any], i: int, x: Any, y: Any, *, style: Mapping[st
     marked = i in [int(j) for j in data.get("highlight") or ()]
     line = {"color": faint(MUTED, 0.45), "width": 1} if style is None else {**style, "width": 2.6 if marked else 1.8}
     hidden = i in [int(j) for j in data.get("hidden") or ()]
-    return {
-        "type": "scatter",
-        "mode": "lines+markers" if len(x) <= SPARSE and style is not None else "lines",
-        "marker": {"size": 4},
-        "x": x,
-        "y": y,
-        "name": escaped(name),
-        "legendgroup": name,
-        "showlegend": style is not None,
-        "visible": "legendonly" if hidden else True,
-        "line": line,
-        "connectgaps": False,
-        "hovertemplate": f"{escaped(name)}: %{{y:.4~g}}"
-        + ("<extra></extra>" if style is not None else f"<br>{escaped(data['x_label'])} %{{x}}<extra></extra>"),
-    }
+    where = "<extra></extra>" if style is not None else f"<br>{escaped(data['x_label'])} %{{x}}<extra></extra>"
+    return points(
+        x,
+        y,
+        "lines+markers" if len(x) <= SPARSE and style is not None else "lines",
+        marker={"size": 4},
+        name=escaped(name),
+        legendgroup=name,
+        showlegend=style is not None,
+        visible="legendonly" if hidden else True,
+        line=line,
+        connectgaps=False,
+        hovertemplate=f"{escaped(name)}: %{{y:.4~g}}{where}",
+    )
 
 
 def _interval(data: Mapping[str, Any], i: int, x: Any, style: Mapping[str, Any]) -> dict[str, Any]:
     low, high = (np.atleast_2d(np.asarray(data[end]))[i] for end in ("low", "high"))
     there = np.isfinite(low) & np.isfinite(high)
     around = [np.concatenate([v[there], w[there][::-1]]) for v, w in ((x, x), (low, high))]
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": around[0],
-        "y": around[1],
-        "fill": "toself",
-        "fillcolor": faint(style["color"], 0.16),
-        "line": {"width": 0},
-        "legendgroup": str(data["names"][i]),
-        "showlegend": False,
-        "hoverinfo": "skip",
-        "visible": "legendonly" if i in [int(j) for j in data.get("hidden") or ()] else True,
-    }
+    return points(
+        *around,
+        "lines",
+        fill="toself",
+        fillcolor=faint(style["color"], 0.16),
+        line={"width": 0},
+        legendgroup=str(data["names"][i]),
+        hoverinfo="skip",
+        visible="legendonly" if i in [int(j) for j in data.get("hidden") or ()] else True,
+    )
 
 
 def scatter(data: Mapping[str, Any]) -> Drawn:
@@ -107,7 +114,10 @@ def scatter(data: Mapping[str, Any]) -> Drawn:
     return traces, frame(
         xaxis=axis(data["x_label"], log=bool(data.get("log_x"))),
         yaxis=axis(data["y_label"], log=bool(data.get("log_y"))),
-        meta={"log": ["x", "y"], **({"scale": "points"} if "coloraxis" in layout else {})},
+        meta={
+            "log": switches(data, x=data["x"], y=data["y"]),
+            **({"scale": "points"} if "coloraxis" in layout else {}),
+        },
         shapes=[_diagonal(data)] if data.get("diagonal") else [],
         **layout,
     )
@@ -129,7 +139,7 @@ def _classes(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         style = {"color": LINES[place % len(LINES)], "symbol": _SYMBOLS[place // len(LINES) % len(_SYMBOLS)]}
         trace = _points(data, colour == value)
         trace["marker"] |= style
-        traces.append(trace | {"name": escaped(f"{label} {value}".strip())})
+        traces.append(trace | {"name": escaped(f"{label} {value}".strip()), "showlegend": True})
     return traces
 
 
@@ -137,14 +147,11 @@ _SYMBOLS = ("circle", "diamond", "square", "cross", "x", "triangle-up")
 
 
 def _points(data: Mapping[str, Any], which: Any) -> dict[str, Any]:
-    trace = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": np.asarray(data["x"])[which],
-        "y": np.asarray(data["y"])[which],
-        "marker": {"size": 6.5, "opacity": 0.8, "line": {"width": 0}},
-        "hovertemplate": f"{escaped(data['x_label'])} %{{x:.4~g}}<br>{escaped(data['y_label'])} %{{y:.4~g}}",
-    }
+    trace = points(
+        *(np.asarray(data[side])[which] for side in "xy"),
+        marker={"size": 6.5, "opacity": 0.8, "line": {"width": 0}},
+        hovertemplate=f"{escaped(data['x_label'])} %{{x:.4~g}}<br>{escaped(data['y_label'])} %{{y:.4~g}}",
+    )
     if data.get("names") is not None:
         trace["text"] = [escaped(name) for name in np.asarray(data["names"], dtype=object)[which]]
         trace["hovertemplate"] = "%{text}<br>" + trace["hovertemplate"]

@@ -1,9 +1,8 @@
 """Figure -> plotly: one function a kind, in the table `DRAW`.
 
 `draw` gives a plain dict of `data`, `layout` and `frames` with numpy arrays inside: plotly's own schema, without
-importing plotly. The controls of a picture (log axes, a slider) stand in `layout.meta`; `with_controls` turns it
-into plotly's own buttons and slider for a notebook, and the report makes its own. Tables, texts and widgets
-are no plotly pictures: the report draws them itself.
+importing plotly. The controls of a picture (log axes, a slider) stand in `layout.meta`, from which the page makes
+them. Tables, texts and widgets are no plotly pictures: the page draws them itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from micrographia.core.figures import Figure
-from micrographia.faces.figures.axes import TICKS, Drawn, padded, span
+from micrographia.faces.figures.axes import Drawn, padded, span
 from micrographia.faces.figures.boards import board
 from micrographia.faces.figures.counts import bars, histogram
 from micrographia.faces.figures.curves import lines, scatter
@@ -101,42 +100,3 @@ def _hold_still(layout: dict[str, Any], drawn: list[list[dict[str, Any]]]) -> No
         ruler["range"] = padded(limits, log=ruler["type"] == "log", from_zero=from_zero)
         spans = {kind: padded(limits, log=kind == "log", from_zero=from_zero) for kind in ("linear", "log")}
         layout["meta"].setdefault("ranges", {})[side] = spans
-
-
-def with_controls(picture: Mapping[str, Any]) -> dict[str, Any]:
-    """The same picture with plotly's own buttons for the axes and slider for the frames."""
-    layout = dict(picture["layout"])
-    meta = layout.get("meta", {})
-    layout["updatemenus"] = [_switch(side, i, meta) for i, side in enumerate(meta.get("log", ()))]
-    if picture["frames"]:
-        layout["sliders"] = [_slider([frame["name"] for frame in picture["frames"]])]
-    layout["margin"] = {**layout["margin"], "t": 70}
-    return {**picture, "layout": layout}
-
-
-def _switch(side: str, place: int, meta: Mapping[str, Any]) -> dict[str, Any]:
-    ranges = meta.get("ranges", {}).get(side, {})
-    buttons = []
-    for kind in ("linear", "log"):
-        change: dict[str, Any] = {f"{side}axis.type": kind}
-        change |= {f"{side}axis.{name}": value for name, value in TICKS[kind].items()}
-        change |= {f"{side}axis.range": ranges[kind]} if kind in ranges else {f"{side}axis.autorange": True}
-        buttons.append({"label": f"{side} {kind}", "method": "relayout", "args": [change]})
-    return {
-        "type": "buttons",
-        "direction": "right",
-        "buttons": buttons,
-        "showactive": False,
-        "x": 1 - 0.24 * place,
-        "xanchor": "right",
-        "y": 1.08,
-        "yanchor": "bottom",
-        "font": {"size": 11},
-        "pad": {"r": 0, "t": 0},
-    }
-
-
-def _slider(names: list[str]) -> dict[str, Any]:
-    still = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
-    steps = [{"label": name, "method": "animate", "args": [[name], still]} for name in names]
-    return {"steps": steps, "active": len(names) - 1, "pad": {"t": 30}, "currentvalue": {"prefix": ""}}

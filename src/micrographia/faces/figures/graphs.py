@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.faces.figures.axes import Drawn, escaped, frame
+from micrographia.faces.figures.axes import Drawn, escaped, frame, points
 from micrographia.faces.figures.palette import LINES, MUTED, faint
 
 SIGNS = (("raises", LINES[1]), ("lowers", LINES[0]))
@@ -73,15 +73,7 @@ def _lines(ends: np.ndarray, x: np.ndarray, y: np.ndarray, line: Mapping[str, An
     gap = np.full(len(ends), np.nan)
     path = [np.stack([side[ends[:, 0]], side[ends[:, 1]], gap], axis=1).ravel() for side in (x, y)]
     along, up = path if len(ends) else ([None], [None])
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": along,
-        "y": up,
-        "line": dict(line),
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
+    return points(along, up, "lines", line=dict(line), hoverinfo="skip")
 
 
 def _midpoints(data: Mapping[str, Any], ends: np.ndarray, weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> Any:
@@ -90,33 +82,27 @@ def _midpoints(data: Mapping[str, Any], ends: np.ndarray, weights: np.ndarray, x
     source, target = ends[strongest].T
     names = [escaped(name) for name in data["nodes"]]
     label = escaped(data.get("weight_label") or "weight")
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": 0.6 * x[source] + 0.4 * x[target],
-        "y": 0.6 * y[source] + 0.4 * y[target],
-        "marker": {"size": 12, "opacity": 0},
-        "text": [f"{names[a]} → {names[b]}" for a, b in zip(source, target)],
-        "customdata": weights[strongest],
-        "hovertemplate": f"%{{text}}<br>{label} <b>%{{customdata:.4~g}}</b><extra></extra>",
-        "showlegend": False,
-    }
+    return points(
+        *(0.6 * side[source] + 0.4 * side[target] for side in (x, y)),
+        marker={"size": 12, "opacity": 0},
+        text=[f"{names[a]} → {names[b]}" for a, b in zip(source, target)],
+        customdata=weights[strongest],
+        hovertemplate=f"%{{text}}<br>{label} <b>%{{customdata:.4~g}}</b><extra></extra>",
+    )
 
 
 def _nodes(data: Mapping[str, Any], x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     names = [escaped(name) for name in data["nodes"]]
     values = data.get("values")
     label = "%{text}" + ("" if values is None else "<br>%{customdata:.4~g}")
-    trace = {
-        "type": "scatter",
-        "mode": "markers+text",
-        "x": x,
-        "y": y,
-        "text": names,
-        "textposition": "bottom center",
-        "textfont": {"size": 10.5},
-        "marker": {"size": 11, "color": MUTED, "line": {"width": 0}},
-        "hovertemplate": f"{label}<extra></extra>",
-        "showlegend": False,
-    }
+    trace = points(
+        x,
+        y,
+        "markers+text",
+        text=names,
+        textposition="bottom center",
+        textfont={"size": 10.5},
+        marker={"size": 11, "color": MUTED, "line": {"width": 0}},
+        hovertemplate=f"{label}<extra></extra>",
+    )
     return trace if values is None else trace | {"customdata": np.asarray(values, dtype=np.float64)}

@@ -20,43 +20,26 @@ BANDS = ("#d9730d", "#2f78c4", "#189a7a", "#b8529a")
 
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 
-SCALES: dict[str, dict[str, Sequence[tuple[float, str]]]] = {
+_STOPS = {
+    "sequential": (0.0, 0.15, 0.4, 0.65, 0.85, 1.0),
+    "points": (0.0, 0.5, 1.0),
+    "diverging": (0.0, 0.25, 0.5, 0.75, 1.0),
+}
+_SCALES = {
     "light": {
-        "sequential": (
-            (0.0, "#fdfcf9"),
-            (0.15, "#dfe9f5"),
-            (0.4, "#8fb8e0"),
-            (0.65, "#2f78c4"),
-            (0.85, "#17427a"),
-            (1.0, "#0b2140"),
-        ),
-        "points": ((0.0, "#b9d3ec"), (0.5, "#2f78c4"), (1.0, "#0b2140")),
-        "diverging": (
-            (0.0, "#123f7a"),
-            (0.25, "#5c9bd6"),
-            (0.5, "#fdfcf9"),
-            (0.75, "#ee9a55"),
-            (1.0, "#8f3d05"),
-        ),
+        "sequential": "#fdfcf9 #dfe9f5 #8fb8e0 #2f78c4 #17427a #0b2140",
+        "points": "#b9d3ec #2f78c4 #0b2140",
+        "diverging": "#123f7a #5c9bd6 #fdfcf9 #ee9a55 #8f3d05",
     },
     "dark": {
-        "sequential": (
-            (0.0, "#15181d"),
-            (0.15, "#17304f"),
-            (0.4, "#2563a6"),
-            (0.65, "#4ca3e6"),
-            (0.85, "#b5dcf7"),
-            (1.0, "#fdfaf0"),
-        ),
-        "points": ((0.0, "#27486e"), (0.5, "#4ca3e6"), (1.0, "#fdfaf0")),
-        "diverging": (
-            (0.0, "#a9d6ff"),
-            (0.25, "#3f83c8"),
-            (0.5, "#15181d"),
-            (0.75, "#c8670f"),
-            (1.0, "#ffd2a1"),
-        ),
+        "sequential": "#15181d #17304f #2563a6 #4ca3e6 #b5dcf7 #fdfaf0",
+        "points": "#27486e #4ca3e6 #fdfaf0",
+        "diverging": "#a9d6ff #3f83c8 #15181d #c8670f #ffd2a1",
     },
+}
+SCALES: dict[str, dict[str, Sequence[tuple[float, str]]]] = {
+    theme: {kind: tuple(zip(_STOPS[kind], colours.split())) for kind, colours in scales.items()}
+    for theme, scales in _SCALES.items()
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from micrographia.faces.figures.axes import Drawn, escaped, frame
+from micrographia.faces.figures.axes import Drawn, escaped, frame, points
 from micrographia.faces.figures.maps import colour_scale, panelled
 
 LINE = 46
@@ -79,16 +79,7 @@ def _line(data: Mapping[str, Any], texts: Any, values: Any, widths: Any, top: fl
 
 
 def _head(name: str, y: float) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "text",
-        "x": [0.2],
-        "y": [y],
-        "text": [escaped(name)],
-        "textposition": "middle right",
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
+    return points([0.2], [y], "text", text=[escaped(name)], textposition="middle right", hoverinfo="skip")
 
 
 def attention(data: Mapping[str, Any]) -> Drawn:

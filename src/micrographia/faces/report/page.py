@@ -38,9 +38,13 @@ def render(run: Run, packages: Sequence[str] = HOUSE) -> str:
 
 
 def _chapters(run: Run, missing: Mapping[str, str]) -> list[tuple[str, str, Html]]:
-    """Anchor, heading and content in reading order: what is essential, the claims, then the rest."""
+    """Anchor, heading and content: a section with a picture, what else is essential, the claims, then the rest."""
     verdicts = {judged.claim.id: judged.verdict for judged in run.claims}
-    found = [(each.essential, (each.id, each.title, parts.section(each, verdicts, missing))) for each in sections(run)]
+    ordered = sorted(sections(run), key=lambda each: not each.essential)
+    pictured = [each for each in ordered if any(figure.kind in DRAW for figure in each.figures)]
+    opening = sorted(pictured, key=lambda each: each.figures[0].kind not in DRAW)[:1]  # rather one that begins with it
+    ordered = [*opening, *(each for each in ordered if each not in opening)]
+    found = [(each.essential, (each.id, each.title, parts.section(each, verdicts, missing))) for each in ordered]
     first, last = ([chapter for essential, chapter in found if essential == wanted] for wanted in (True, False))
     claims = [("claims", "The claims", parts.claims(run.claims))] if run.claims else []
     return [*first, *claims, *last, ("making", "How it was made", parts.making(run))]

@@ -16,6 +16,7 @@ from micrographia.labs.ioi.grammar import BEHAVIOURS
 
 PUBLISHED, LEARNED, WHERE = "The published analysis", "Behaviours", "Localisation"
 TRUST, HEADS, CIRCUITS = "Attribution beside exact patching", "Kinds of head", "Circuits"
+SECTIONS = (PUBLISHED, LEARNED, WHERE, TRUST, HEADS, CIRCUITS)
 SHOWN = {"ioi": ("z", "resid_pre"), "induction": ("z",)}
 """Behaviour -> the kinds of Site whose effects are drawn."""
 SHORT = {**METHODS, "atp-qk": "with QK-fix", "atp-star": "AtP*", "relp": "RelP", "ig": "integrated gradients"}
@@ -133,7 +134,12 @@ def of_networks(
         for network in [each for each in networks if behaviour in each.analysed][:1]:
             analysed = network.analysed[behaviour]  # type: ignore[index]  # a Behaviour by its name
             found += of_behaviour(behaviour, f"seed {network.seed}", analysed, n_heads, SHOWN[behaviour])
-    return [*found, *_circuits(results["circuits"])]
+    return in_order([*found, *_circuits(results["circuits"])])
+
+
+def in_order(found: Sequence[Figure]) -> list[Figure]:
+    """By section."""
+    return sorted(found, key=lambda figure: SECTIONS.index(figure.group))
 
 
 def of_estimates(results: Results) -> list[Figure]:

@@ -85,25 +85,25 @@ def study(config: Config, watch: Watch) -> Findings:
     taken = over_networks([measures({"ioi": found}, {})])
     results["judged_by_network"] = judged_table(taken)
     results["title"] = f"Which components carry a behaviour: {Path(config.model).name}"
-    pictures = [*figures.tables(results), *figures.of_behaviour("ioi", config.model, found, n_heads)]
-    pictures += figures.of_estimates(results)
-    seeds = {"seed": [config.seed]}
-    return Findings(results, pictures, {**taken, **of_estimates(results), **of_gpt2(numbers)}, seeds, opening(numbers))
+    shown = [*figures.tables(results), *figures.of_estimates(results)]
+    shown += figures.of_behaviour("ioi", config.model, found, n_heads)
+    taken |= {**of_estimates(results), **of_gpt2(numbers)}
+    return Findings(results, figures.in_order(shown), taken, {"seed": [config.seed]}, opening(numbers))
 
 
 def opening(found: Mapping[str, Any]) -> list[str]:
     """The behaviour and the circuit in a sentence each."""
-    said = [
+    sentences = [
         f"Over {found['prompts']} prompts it prefers the indirect object by {found['logit_difference']:.2f} logits, "
         f"{found['preferred']:.1%} of the time; with a third name for the second subject by "
         f"{found['abc_logit_difference']:.2f}."
     ]
     if "faithfulness" in found:
-        said.append(
+        sentences.append(
             f"The {found['heads']} published heads alone keep {found['faithfulness']:.0%} of that; as many random "
             f"heads {found['random_faithfulness']:.0%}. All other heads are replaced by {found['outside']}."
         )
-    return said + ([found["note"]] if "note" in found else [])
+    return sentences + ([found["note"]] if "note" in found else [])
 
 
 def loaded(config: Config, watch: Watch) -> LanguageModel:

@@ -104,9 +104,13 @@ class Calibration:
     mode: Mode = "denoise"
     metric: str = "metric"
 
+    def __repr__(self) -> str:
+        checked = ", ".join(f"{len(each.patches)} of {kind}" for kind, each in self.kinds.items())
+        return f"Calibration({self.mode}, {self.metric}; places patched: {checked})"
+
     def __str__(self) -> str:
         n, sentences = len(self.flags), [sentence(each, self.unit) for each in self.kinds.values()]
-        return " ".join([*sentences, *([f"{n} flag{'s' * (n > 1)}; the first: {self.flags[0]}."] if n else [])])
+        return "\n".join([*sentences, *([f"{n} flag{'s' * (n > 1)}; the first: {self.flags[0]}."] if n else [])])
 
     def table(self) -> list[dict[str, Any]]:
         """The agreement of estimate and exact effect, one record per kind of Site."""

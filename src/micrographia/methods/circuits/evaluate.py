@@ -146,6 +146,17 @@ class CircuitEvaluation(Generic[Member]):
     random_size: float
     """The size at which random orders are first as faithful; the median order."""
 
+    def __repr__(self) -> str:
+        part = f"{len(self.members)} of {self.of} members"
+        return f"CircuitEvaluation({part}, faithfulness {self.faithfulness:.3f}, outside: {self.ablation})"
+
+    def __str__(self) -> str:
+        null = self.null and f"random circuits of that size: {float(self.null.values.median()):.3f} (median)"
+        added = {each: f"  {self.adds[each]:+.3f}" for each in self.members if each in self.adds}
+        shown = [f"  {each!s:<32}{added.get(each, '')}".rstrip() for each in self.members[:SHOWN]]
+        more = len(self.members) - len(shown)
+        return "\n".join([repr(self), *([null] if null else []), *shown, *([f"  and {more} more"] if more else [])])
+
     @property
     def share(self) -> float:
         return len(self.members) / self.of

@@ -53,9 +53,15 @@ class StreamReading(NamedTuple):
         answer, *wrong = (repr(text.strip()) for text in self.answers)
         return f"logit of {answer} less {wrong[0]}" if wrong else f"logit of {answer}"
 
+    def __repr__(self) -> str:
+        found = ", ".join(f"{side} {logit:.4g}" for side, logit in zip(self.sides, self.logits.tolist()))
+        return f"StreamReading({self.label}: {found})"
+
     def __str__(self) -> str:
-        lines = [f"{self.label} at the last position: {', '.join(f'{x:.4g}' for x in self.logits.tolist())}"]
-        return "\n".join([*lines, *(f"  {part:<16} {value:+.4g}" for part, value in self.direct.top(SHOWN))])
+        rows = [(row["part"], *(f"{row[side]:+.4g}" for side in self.sides)) for row in self.writers()[:SHOWN]]
+        own = ("the model's own", *(f"{value:+.4g}" for value in self.logits.tolist()))
+        lines = [("direct effects", *self.sides), own, *rows]
+        return "\n".join([self.label, *(f"  {row[0]:<16}" + "".join(f"{x:>10}" for x in row[1:]) for row in lines)])
 
     def along(self) -> Float[Tensor, "site side"]:
         """The answer's logit, or the difference, where the stream is unembedded at the last position."""

@@ -1,0 +1,97 @@
+"""The functions of the facade, as a newcomer calls them: results that fit a screen, and a sentence for each mistake."""
+
+import pytest
+import torch
+
+import micrographia as mg
+from micrographia.core.errors import BadConfig, BadPrompt, MicrographiaError, UnknownSite, UserError
+from miniature import CLEAN, CORRUPT, save_run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return mg.load(save_run(tmp_path_factory.mktemp("runs") / "trained"))
+
+
+@pytest.fixture(scope="module")
+def pairs(model):
+    return mg.Pairs(model, clean=CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John")
+
+
+@pytest.fixture(scope="module")
+def estimate(model, pairs):
+    return mg.attribute(model, pairs, "L*.z, L*.mlp_out", method="ig", steps=2)
+
+
+RESULTS = {
+    "patch": lambda model, pairs, estimate: mg.patch(model, pairs, "L*.z", by="head, pos", metric="logit_diff"),
+    "attribute": lambda model, pairs, estimate: estimate,
+    "check": lambda model, pairs, estimate: mg.check(model, pairs, estimate, budget=8),
+    "trace": lambda model, pairs, estimate: mg.trace(model, CLEAN, "Mary", answer="Mary", n_samples=2),
+    "circuit": lambda model, pairs, estimate: mg.circuit(model, pairs),
+    "lens": lambda model, pairs, estimate: mg.lens(model, CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John"),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_result_prints_itself_shortly_and_shows_its_pictures(model, pairs, estimate, name):
+    found = RESULTS[name](model, pairs, estimate)
+    assert len(repr(found)) < 200
+    assert "\n" not in repr(found)
+    assert "tensor(" not in str(found)
+    assert len(str(found).splitlines()) < 40
+    page = mg.show(found)._repr_html_()
+    assert "<iframe" in found._repr_html_()
+    assert all(f"figure-{figure.name}" in page for figure in found.figures())
+
+
+def test_a_run_is_a_model_by_itself_or_by_its_path(tmp_path):
+    run = mg.open_run(save_run(tmp_path / "trained"))
+    tokens = torch.tensor([[0, 2, 3]])
+    ours, same = (mg.load(each).run(tokens).logits for each in (run, run.path))
+    assert torch.equal(ours, same)
+
+
+def test_the_lens_prints_each_side_by_itself_the_largest_first(model):
+    found = mg.lens(model, CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John")
+    parts = [line.split()[0] for line in str(found).splitlines()[3:]]
+    assert parts == [row["part"] for row in found.writers()[: len(parts)]]
+
+
+def test_path_patching_takes_names_as_one_text_or_several(model, pairs):
+    found = mg.path_patch(model, pairs, "L0.z[0], L0.mlp_out", "L1.q[1]")
+    assert found == mg.path_patch(model, pairs, ["L0.z[0]", "L0.mlp_out"], ["L1.q[1]"])
+    assert list(found) == ["L0.z[0]", "L0.mlp_out"]
+
+
+MISTAKES = {
+    "model": (UserError, "type int", lambda model, pairs: mg.load(3)),
+    "no such model": (MicrographiaError, "no such folder", lambda model, pairs: mg.load("/nowhere/at-all")),
+    "numbers of texts": (BadPrompt, "2, 1, 1, 1", lambda model, pairs: mg.Pairs(model, [CLEAN] * 2, CORRUPT, "a", "b")),
+    "long answer": (BadPrompt, "one token", lambda model, pairs: mg.Pairs(model, CLEAN, CORRUPT, "Mary John")),
+    "site": (UnknownSite, "zz", lambda model, pairs: mg.patch(model, pairs, "L*.zz")),
+    "metric": (UserError, "logit-diff", lambda model, pairs: mg.patch(model, pairs, "L*.z", metric="logit-dif")),
+    "mode": (UserError, "denoise, noise", lambda model, pairs: mg.patch(model, pairs, "L*.z", mode="both")),
+    "replace": (UserError, "other, zero", lambda model, pairs: mg.patch(model, pairs, "L*.z", replace="ones")),
+    "axis": (BadConfig, "heads", lambda model, pairs: mg.patch(model, pairs, "L*.z", by="heads")),
+    "estimator": (UserError, "atp-star", lambda model, pairs: mg.attribute(model, pairs, "L*.z", method="foo")),
+    "choice": (UserError, "no choice steps", lambda model, pairs: mg.attribute(model, pairs, "L*.z", steps=3)),
+    "exact": (UserError, "attribute", lambda model, pairs: mg.check(model, pairs, mg.patch(model, pairs, "L*.z"))),
+    "node": (UnknownSite, "foo", lambda model, pairs: mg.path_patch(model, pairs, "foo", "logits")),
+    "subject": (BadPrompt, "Paris", lambda model, pairs: mg.trace(model, CLEAN, "Paris")),
+    "state": (UserError, "resid_post", lambda model, pairs: mg.trace(model, CLEAN, "Mary", state="z")),
+    "units": (UserError, "nodes, edges", lambda model, pairs: mg.circuit(model, pairs, units="heads")),
+    "faithful": (UserError, "share of 1", lambda model, pairs: mg.circuit(model, pairs, faithful=3)),
+    "answer": (BadPrompt, "Paris", lambda model, pairs: mg.lens(model, CLEAN, answer="Paris")),
+    "name": (BadConfig, "ioi.*patch", lambda model, pairs: mg.run("nope")),
+    "preset": (BadConfig, "tiny", lambda model, pairs: mg.run("ioi", preset="nope")),
+    "shown": (UserError, "type Tensor", lambda model, pairs: mg.show(torch.zeros(1))),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_a_sentence_that_names_it(model, pairs, name):
+    kind, named, call = MISTAKES[name]
+    with pytest.raises(kind, match=named) as caught:
+        call(model, pairs)
+    assert str(caught.value).rstrip().endswith(".")
