@@ -10,9 +10,12 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from micrographia.core.graph import Node
+from micrographia.core.sites import Site
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
+from micrographia.methods.circuits.members import Part
 
 LAYERS = (1, 2)
 NORMS = ("none", "layernorm", "rmsnorm")
@@ -113,3 +116,13 @@ class Halves:
 
     def decode(self, latents: Tensor) -> Tensor:
         return torch.cat([latents / 8, torch.zeros_like(latents)], -1)
+
+
+def head(layer: int, index: int) -> Part:
+    """A head at all positions."""
+    return Part(Node(Site("z", layer), index))
+
+
+def mlp(layer: int) -> Part:
+    """An MLP at all positions."""
+    return Part(Node(Site("mlp_out", layer)))

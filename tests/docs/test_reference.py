@@ -18,7 +18,7 @@ INNER = {
         "core.store": "atomic checkpoints exact lock manifest records",
         "core.pretrained": "attention checks fused generation hooks modules partial_run readout tokenizer",
         "core.sweep": "base last_layer metric_set plan writing",
-        "methods.attribution": "edge_ends passes readers",
+        "methods.attribution": "passes",
     }.items()
     for name in names.split()
 }

@@ -16,7 +16,7 @@ from micrographia.core.small.transformer import Transformer
 from micrographia.core.sweep import Patch, Place
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.edges import edge_attribution
-from micrographia.methods.attribution.readers import FEATURES, place
+from micrographia.methods.attribution.estimation import FEATURES, place
 from micrographia.methods.lens import direct_logit_attribution
 from micrographia.methods.patching import patch
 from micrographia.methods.paths import path_patch

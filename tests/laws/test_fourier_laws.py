@@ -16,11 +16,15 @@ from micrographia.core.basis import (
     n_frequencies,
     unfold,
 )
+from micrographia.methods.fourier.activations import frequency_shares
 from micrographia.methods.fourier.cubes import logit_variance_explained, trig_loss
-from micrographia.methods.fourier.excluded import excluded_logits, excluded_loss_per_frequency
 from micrographia.methods.fourier.losses import losses
-from micrographia.methods.fourier.neurons import frequency_shares
-from micrographia.methods.fourier.restricted import projected_table, restricted_loss
+from micrographia.methods.fourier.restricted import (
+    excluded_logits,
+    excluded_loss_per_frequency,
+    projected_table,
+    restricted_loss,
+)
 from micrographia.methods.fourier.spectra import spectrum, two_d_spectrum
 
 moduli = st.integers(3, 16)
@@ -111,8 +115,8 @@ def test_multiplying_tokens_by_a_unit_permutes_frequencies(n, seed):
         assert after[new - 1].item() == pytest.approx(before[k - 1].item(), abs=1e-11)
     assert restricted_loss(renamed, renamed_ks).loss == pytest.approx(restricted_loss(logits, ks).loss, rel=1e-11)
     assert trig_loss(renamed, renamed_ks).loss == pytest.approx(trig_loss(logits, ks).loss, rel=1e-11)
-    shares = frequency_shares(neurons).all
-    renamed_shares = frequency_shares(neurons[index[:, None], index]).all
+    shares = frequency_shares(neurons)
+    renamed_shares = frequency_shares(neurons[index[:, None], index])
     for k in range(1, n_frequencies(n) + 1):
         torch.testing.assert_close(renamed_shares[:, fold_frequency(u * k, n) - 1], shares[:, k - 1])
 

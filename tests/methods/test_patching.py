@@ -9,8 +9,9 @@ from micrographia.core.metrics import log_prob, logit, logit_difference, prompts
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place, places
+from micrographia.core.titles import MODES
 from micrographia.core.tokens import Vocabulary
-from micrographia.methods.patching import patch, patch_both
+from micrographia.methods.patching import patch
 from small import A_FEW, small_model, some_tokens
 
 ARCH = A_FEW["normed"]
@@ -29,14 +30,13 @@ def of(tokens, edits=()):
 
 
 def test_denoising_everything_gives_the_clean_run_and_noising_everything_the_corrupt_one():
-    denoise, noise = patch_both(MODEL, PAIRS, READ, EVERYTHING)
+    denoise, noise = (patch(MODEL, PAIRS, READ, EVERYTHING, mode=mode) for mode in MODES)
     assert torch.allclose(denoise.values[0], of(CLEAN))
     assert torch.allclose(noise.values[0], of(CORRUPT))
     assert torch.allclose(denoise.clean, of(CLEAN))
     assert torch.allclose(denoise.corrupt, of(CORRUPT))
-    assert torch.allclose(denoise.normalised(), torch.ones(1, N, 2).double())
-    assert torch.allclose(noise.normalised(), torch.zeros(1, N, 2).double())
     assert torch.allclose(denoise.recovered(), torch.ones(1, 2).double())
+    assert torch.allclose(noise.recovered(), torch.zeros(1, 2).double())
     assert torch.allclose(noise.effects()[0], of(CORRUPT) - of(CLEAN))
     assert (denoise.source, noise.source) == ("the clean run", "the corrupt run")
 
@@ -95,21 +95,18 @@ def test_a_reference_that_nothing_reads_is_refused(replace):
 
 
 def test_a_gap_of_zero_is_refused_with_both_values():
-    same = Pairs(CLEAN, torch.cat([CORRUPT[:2], CLEAN[2:]]), RIGHT, WRONG)
-    found = patch(MODEL, same, READ, EVERYTHING)
-    value = f"{of(CLEAN)[2, 0].item():.6g}"
-    with pytest.raises(UserError, match="prompt 2") as error:
-        found.normalised()
-    assert str(error.value).count(value) == 2
-    assert found.recovered().shape == (1, 2)  # the means do differ
-    with pytest.raises(UserError, match="these prompts"):
+    value = f"{of(CLEAN).mean(0)[0].item():.6g}"
+    with pytest.raises(UserError, match="no gap") as error:
         patch(MODEL, Pairs(CLEAN, CLEAN, RIGHT, WRONG), READ, EVERYTHING).recovered()
+    assert str(error.value).count(value) == 2
+    same = Pairs(CLEAN, torch.cat([CORRUPT[:2], CLEAN[2:]]), RIGHT, WRONG)
+    assert patch(MODEL, same, READ, EVERYTHING).recovered().shape == (1, 2)  # the means do differ
 
 
 def test_a_gap_that_is_no_number_is_refused_too():
     found = patch(MODEL, PAIRS, READ, EVERYTHING)
     with pytest.raises(UserError, match="nan clean"):
-        found._replace(clean=found.clean * torch.nan).normalised()
+        found._replace(clean=found.clean * torch.nan).recovered()
 
 
 def test_prompts_that_do_not_line_up_are_refused():

@@ -9,9 +9,9 @@ Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -113,100 +113,45 @@ def _doubt(effects: PairEffects, i: int, n: float, shows: float) -> str:
     )
 
 
-class _Numbers(NamedTuple):
-    """Two components: each under denoising, each under noising, and both at once (None: not measured)."""
-
-    d: tuple[float, float]
-    n: tuple[float, float]
-    both_d: float | None
-    both_n: float | None
-    shows: float
-
-    @property
-    def together(self) -> float:
-        """The loss from noising both at once; NaN where not measured."""
-        return math.nan if self.both_n is None else self.both_n
-
-    def is_and(self) -> bool:
-        """Each is necessary, neither is sufficient; together they are, if that was measured."""
-        apart = min(self.n) >= self.shows and max(self.d) < self.shows
-        return apart and (self.both_d is None or self.both_d >= self.shows)
-
-    def is_redundant(self) -> bool:
-        """The joint loss is an effect, and larger than the sum of the single losses."""
-        return self.both_n is not None and self.both_n - sum(max(n, 0.0) for n in self.n) >= self.shows
-
-    def is_or(self) -> bool:
-        return self.is_redundant() and max(self.n) < self.shows <= min(self.d)
-
-    def is_backup(self) -> bool:
-        """One carries the answer, and the other has little or no effect unless the first is ablated."""
-        return self.is_redundant() and min(self.d) < self.shows <= max(self.d)
-
-
-GATES: tuple[tuple[Gate, Callable[[_Numbers], bool]], ...] = (  # the first that holds
-    ("AND", _Numbers.is_and),
-    ("OR", _Numbers.is_or),
-    ("backup", _Numbers.is_backup),
-    ("redundant", _Numbers.is_redundant),
-)
-
-
 def _pair(effects: PairEffects, i: int, j: int, shows: float) -> Word | None:
-    found = _Numbers(
-        (effects.denoise[i].item(), effects.denoise[j].item()),
-        (effects.noise[i].item(), effects.noise[j].item()),
-        _measured(effects.joint_denoise, i, j),
-        _measured(effects.joint_noise, i, j),
-        shows,
-    )
-    gates: list[Gate] = [gate for gate, holds in GATES if holds(found)]
-    if not gates:
+    d, n = ([x[i].item(), x[j].item()] for x in (effects.denoise, effects.noise))
+    both_d, both_n = _measured(effects.joint_denoise, i, j), _measured(effects.joint_noise, i, j)
+    gate = _gate(d, n, both_d, both_n, shows)
+    if gate is None:
         return None
-    gate = gates[0]
     names = (effects.names[i], effects.names[j])
-    if gate == "backup" and found.d[1] > found.d[0]:
+    if gate == "backup" and d[1] > d[0]:
         names = (names[1], names[0])
-    return Word(names, gate, PAIR_SENTENCES[gate](names, found))
+    numbers: dict[str, Any] = {"d": list(map(percent, d)), "n": list(map(percent, n))}
+    numbers |= {"min_d": percent(min(d)), "max_n": percent(max(n))}
+    numbers["both_d"] = "" if both_d is None else f", both together {percent(both_d)}"
+    numbers["both_n"] = percent(math.nan if both_n is None else both_n)
+    return Word(names, gate, PAIR_SENTENCES[gate].format(*names, **numbers))
 
 
-def _and(names: tuple[str, str], found: _Numbers) -> str:
-    both = "" if found.both_d is None else f", both together {percent(found.both_d)}"
-    return (
-        f"{names[0]} and {names[1]} look like an AND: noising either loses {percent(found.n[0])} and "
-        f"{percent(found.n[1])}, while denoising them one at a time restores {percent(found.d[0])} and "
-        f"{percent(found.d[1])}{both}."
-    )
+def _gate(
+    d: Sequence[float], n: Sequence[float], both_d: float | None, both_n: float | None, shows: float
+) -> Gate | None:
+    """The gate that two components look like: each under denoising, each under noising, both (None: not measured)."""
+    if min(n) >= shows and max(d) < shows and (both_d is None or both_d >= shows):
+        return "AND"  # each is necessary, neither is sufficient; together they are, if that was measured
+    if both_n is None or both_n - sum(max(x, 0.0) for x in n) < shows:
+        return None
+    if max(n) < shows <= min(d):
+        return "OR"
+    # a backup: one carries the answer, and the other has little or no effect unless the first is ablated
+    return "backup" if min(d) < shows <= max(d) else "redundant"
 
 
-def _or(names: tuple[str, str], found: _Numbers) -> str:
-    return (
-        f"{names[0]} and {names[1]} look like an OR: denoising either restores {percent(found.d[0])} and "
-        f"{percent(found.d[1])}, noising one at a time loses {percent(found.n[0])} and {percent(found.n[1])}, both "
-        f"together {percent(found.together)}."
-    )
-
-
-def _backup(names: tuple[str, str], found: _Numbers) -> str:
-    return (
-        f"{names[1]} looks like a backup of {names[0]}: noising one at a time loses at most {percent(max(found.n))}, "
-        f"both together {percent(found.together)}, and denoising {names[1]} alone restores only "
-        f"{percent(min(found.d))}. Ablating one part at a time understates both (self-repair)."
-    )
-
-
-def _redundant(names: tuple[str, str], found: _Numbers) -> str:
-    return (
-        f"{names[0]} and {names[1]} are partly redundant: noising both loses {percent(found.together)}, "
-        f"more than the {percent(found.n[0])} and {percent(found.n[1])} that are lost one at a time."
-    )
-
-
-PAIR_SENTENCES: Mapping[Gate, Callable[[tuple[str, str], _Numbers], str]] = {
-    "AND": _and,
-    "OR": _or,
-    "backup": _backup,
-    "redundant": _redundant,
+PAIR_SENTENCES: Mapping[Gate, str] = {
+    "AND": "{0} and {1} look like an AND: noising either loses {n[0]} and {n[1]}, while denoising them one at a time "
+    "restores {d[0]} and {d[1]}{both_d}.",
+    "OR": "{0} and {1} look like an OR: denoising either restores {d[0]} and {d[1]}, noising one at a time loses "
+    "{n[0]} and {n[1]}, both together {both_n}.",
+    "backup": "{1} looks like a backup of {0}: noising one at a time loses at most {max_n}, both together {both_n}, "
+    "and denoising {1} alone restores only {min_d}. Ablating one part at a time understates both (self-repair).",
+    "redundant": "{0} and {1} are partly redundant: noising both loses {both_n}, more than the {n[0]} and {n[1]} that "
+    "are lost one at a time.",
 }
 
 
@@ -217,8 +162,6 @@ def _measured(joint: Tensor | None, i: int, j: int) -> float | None:
 
 def _check(effects: PairEffects) -> None:
     n = len(effects.names)
-    flat = (effects.denoise, effects.noise, effects.estimate)
-    square = (effects.joint_denoise, effects.joint_noise)
-    shapes = [tuple(x.shape) for x in flat if x is not None] + [tuple(x.shape) for x in square if x is not None]
+    shapes = [tuple(x.shape) for x in effects[1:] if x is not None]
     if any(shape not in ((n,), (n, n)) for shape in shapes):
         raise BadShape(f"{n} parts were named, but their effects have shapes {shapes}. Give one number per name.")

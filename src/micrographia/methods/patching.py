@@ -1,14 +1,13 @@
 """Activation patching, exact: write one run's activations into another and measure the change of the metric.
 
 "denoise" writes clean activations into the corrupt run: what restores the answer is *sufficient*. "noise" writes
-corrupt activations into the clean run: what loses the answer is *necessary*. The two are not symmetric; `patch_both`
-gives both.
+corrupt activations into the clean run: what loses the answer is *necessary*. The two are not symmetric.
 Sources: Vig et al. (2020); Zhang and Nanda, "Towards best practices of activation patching" (2023, 2309.16042);
 Heimersheim and Nanda, "How to use and interpret activation patching" (2024, 2404.15255).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,56 +21,22 @@ from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, Model
 from micrographia.core.prompts import Pairs, check_aligned, position_names
 from micrographia.core.sites import Site, SiteLike
-from micrographia.core.sweep import Donor, MetricSet, Patch, PatchGrid, Plan, Reference, grids, replacement, sweep
+from micrographia.core.sweep import (
+    Donor,
+    MetricSet,
+    Patch,
+    Patched,
+    PatchGrid,
+    Plan,
+    Reference,
+    grids,
+    replacement,
+    sweep,
+)
 from micrographia.core.titles import Mode
 from micrographia.core.tokens import Inputs, ids_of, mask_of
 
 Replace = Literal["other", "zero", "noise", "mean", "resample"]
-ZERO_GAP = 1e-6
-"""Gaps below this fraction of the metric's size are rounding."""
-
-
-class Patched(NamedTuple):
-    """The metrics of every patch, and the clean and corrupt baselines, in the metrics' units."""
-
-    mode: Mode
-    replace: Replace
-    patches: list[Patch]
-    values: Float[Tensor, "patch prompt metric"]
-    clean: Float[Tensor, "prompt metric"]
-    corrupt: Float[Tensor, "prompt metric"]
-    metrics: tuple[str, ...]
-    source: str
-    """The source of the written values, as a phrase."""
-
-    def normalised(self) -> Float[Tensor, "patch prompt metric"]:
-        """(value - corrupt) / (clean - corrupt) of each prompt: 1 is the clean run, 0 the corrupt one.
-
-        Raises UserError for a prompt whose two runs have the same metric.
-        """
-        return (self.values - self.corrupt) / self._gap(self.clean, self.corrupt)
-
-    def recovered(self) -> Float[Tensor, "patch metric"]:
-        """The same for the means over prompts, which are robust to single prompts with a small gap."""
-        clean, corrupt = self.clean.mean(0, keepdim=True), self.corrupt.mean(0, keepdim=True)
-        return ((self.values.mean(1, keepdim=True) - corrupt) / self._gap(clean, corrupt))[:, 0]
-
-    def effects(self) -> Float[Tensor, "patch prompt metric"]:
-        """The change of the metric by each patch, from the run it was written into."""
-        return self.values - (self.corrupt if self.mode == "denoise" else self.clean)
-
-    def _gap(self, clean: Float[Tensor, "row metric"], corrupt: Float[Tensor, "row metric"]) -> Tensor:
-        gap = clean - corrupt
-        flat = ~(gap.abs() > ZERO_GAP * torch.maximum(clean.abs(), corrupt.abs()))  # NaN is no gap either
-        if flat.any():
-            row, metric = flat.nonzero()[0].tolist()
-            whose = f"prompt {row}" if len(clean) > 1 else "these prompts"
-            raise UserError(
-                f"Asked for the {self.metrics[metric]} as a fraction of the clean-corrupt gap, but for {whose} "
-                f"it is {clean[row, metric].item():.6g} clean and {corrupt[row, metric].item():.6g} corrupt, which "
-                "is no gap, so recovery is undefined. Choose prompts with different answers, or use the plain values."
-            )
-        return gap
 
 
 def patch_sites(
@@ -120,13 +85,6 @@ def _by_site(
         yield grid.patches[number * (len(grid.patches) // grid.lengths[0])][0].site, table[:, number]
 
 
-class Both(NamedTuple):
-    """The same patches in both directions, side by side."""
-
-    denoise: Patched
-    noise: Patched
-
-
 def patch(
     model: Model,
     pairs: Pairs,
@@ -171,55 +129,10 @@ def patch(
         donor, source = caches[other], f"the {other} run"
     else:
         donor, source = _replaced(runs, pairs, replace, reference, generator, caches, sites, edits)
-    values = sweep(
-        model,
-        pairs.base(mode),
-        patches,
-        donor,
-        metrics,
-        plan=plan,
-        edits=edits,
-        tokens_at_once=tokens_at_once,
-        watch=watch,
-    )
+    how: dict[str, Any] = {"plan": plan, "edits": edits, "tokens_at_once": tokens_at_once, "watch": watch}
+    values = sweep(model, pairs.base(mode), patches, donor, metrics, **how)
     names = tuple(metric.name for metric in metrics)
-    return Patched(mode, replace, list(patches), values, scores["clean"], scores["corrupt"], names, source)
-
-
-def patch_both(
-    model: Model,
-    pairs: Pairs,
-    metrics: Sequence[Metric],
-    patches: Sequence[Patch],
-    *,
-    replace: Replace = "other",
-    reference: Inputs | None = None,
-    generator: Generator | None = None,
-    edits: Sequence[Edit] = (),
-    plan: Plan = "fast",
-    tokens_at_once: int | None = None,
-    watch: Watch = silent,
-) -> Both:
-    """`patch` in both modes."""
-    modes: tuple[Mode, Mode] = ("denoise", "noise")
-    denoise, noise = (
-        patch(
-            model,
-            pairs,
-            metrics,
-            patches,
-            mode=mode,
-            replace=replace,
-            reference=reference,
-            generator=generator,
-            edits=edits,
-            plan=plan,
-            tokens_at_once=tokens_at_once,
-            watch=watch,
-        )
-        for mode in modes
-    )
-    return Both(denoise, noise)
+    return Patched(mode, values, scores["clean"], scores["corrupt"], names, source)
 
 
 def _measured(

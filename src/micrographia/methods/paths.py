@@ -8,7 +8,8 @@ Sources: Wang et al., "Interpretability in the wild" (2022), section 3.1 and app
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, Model, Start
 from micrographia.core.prompts import Pairs, check_aligned
 from micrographia.core.sites import Site
-from micrographia.core.sweep import Donor, MetricSet, Patch
+from micrographia.core.sweep import Donor, MetricSet, Patch, Patched
 from micrographia.core.sweep.per_reader import AT_ONCE, Written, read, repeated, run_end, run_layer
 from micrographia.core.sweep.writing import Frame, Write, as_edits, check_donors
 from micrographia.core.titles import Mode
@@ -65,26 +66,6 @@ class Rule:
         )
 
 
-class Paths(NamedTuple):
-    """The metrics with each sender's contribution added to the receivers' inputs."""
-
-    mode: Mode
-    rule: Rule
-    senders: Sequence[Patch]
-    receivers: tuple[Node, ...]
-    values: Float[Tensor, "sender prompt metric"]
-    clean: Float[Tensor, "prompt metric"]
-    corrupt: Float[Tensor, "prompt metric"]
-
-    @property
-    def base(self) -> Float[Tensor, "prompt metric"]:
-        return self.corrupt if self.mode == "denoise" else self.clean
-
-    def effects(self) -> Float[Tensor, "sender prompt metric"]:
-        """Change from the base run, in the metrics' units."""
-        return self.values - self.base
-
-
 def path_patch(
     model: Model,
     pairs: Pairs,
@@ -97,7 +78,7 @@ def path_patch(
     donors: Sequence[Donor] | None = None,
     tokens_at_once: int = AT_ONCE,
     watch: Watch = silent,
-) -> Paths:
+) -> Patched:
     """The direct effect of each sender on the metrics through all receivers. `denoise`: the base is the corrupt run.
 
     A sender is a Patch: any Places (a head of `z`, a neuron at one position, an embedding ...); with several Places,
@@ -114,7 +95,7 @@ def path_patch(
     graph = graph_of(model)
     _check(graph, receivers)
     check_additive(model, pairs.clean)
-    base, other = (pairs.corrupt, pairs.clean) if mode == "denoise" else (pairs.clean, pairs.corrupt)
+    base, other = pairs.base(mode), pairs.donor(mode)
     reading = MetricSet(metrics, ids_of(base).shape[1])
     rows = prompts(len(pairs), pairs.answer.device)
     sites = list(dict.fromkeys(place.site for patch in senders for place in patch))
@@ -131,7 +112,7 @@ def path_patch(
         watch(Progress("path patching", first + len(some), len(senders), "sender"))
     baselines = (reading(there.logits, rows), reading(here.logits, rows))
     clean, corrupt = baselines if mode == "denoise" else baselines[::-1]
-    return Paths(mode, rule, senders, tuple(receivers), torch.cat(found), clean, corrupt)
+    return Patched(mode, torch.cat(found), clean, corrupt, tuple(metric.name for metric in metrics))
 
 
 def _check(graph: Graph, receivers: Sequence[Node]) -> None:
@@ -169,10 +150,10 @@ class _PathRun:
     receivers: tuple[Node, ...]
     rule: Rule
     reading: MetricSet
-    sites: frozenset[Site] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sites", frozenset(self.model.sites))
+    @cached_property
+    def sites(self) -> frozenset[Site]:
+        return frozenset(self.model.sites)
 
     def contributions(self, patch: Patch, donors: Sequence[Donor]) -> list[_Contribution]:
         """The direct contributions of a sender's places, those of one sublayer together."""

@@ -13,8 +13,7 @@ from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
-from micrographia.methods.attribution.estimate import sides_of
-from micrographia.methods.attribution.readers import place
+from micrographia.methods.attribution.estimation import place
 from small import A_FEW, small_model, some_tokens
 
 NAMES = sorted(A_FEW)
@@ -45,14 +44,14 @@ def metric_under(model: Model, inputs, edits, metric: Metric) -> Tensor:
 
 def exact(model: Model, pairs: Pairs, metric: Metric, attribution: Effects, site: Site) -> Tensor:
     """The effect of patching every place of a Site, one by one, shaped as its scores."""
-    sides = sides_of(pairs, attribution.mode)
-    donor = model.run(sides.donor, keep=site, logits=metric.readout(prompts(len(pairs)))).cache[site]
+    mode = attribution.mode
+    donor = model.run(pairs.donor(mode), keep=site, logits=metric.readout(prompts(len(pairs)))).cache[site]
     score = attribution.scores[site]
     found = torch.zeros_like(score)
     for cell in product(*map(range, score.shape[1:])):
         where = dict(place(site, score, cell).where)
         words = ["unit" if axis in ("neuron", "latent") else axis for axis in site.axes]
         value = donor[tuple(where.get(word, slice(None)) for word in words)]
-        effect = metric_under(model, sides.base, [put(site, value, **where)], metric) - attribution.base
+        effect = metric_under(model, pairs.base(mode), [put(site, value, **where)], metric) - attribution.base
         found[(slice(None), *cell)] = effect
     return found

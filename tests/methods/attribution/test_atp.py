@@ -13,9 +13,8 @@ from micrographia.core.errors import BadPrompt, UnknownSite, UserError
 from micrographia.core.metrics import log_prob, logit_difference, prompts, rank
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
-from micrographia.methods.attribution.atp import attribution_patching
 from micrographia.methods.attribution.attribute import METHODS, attribute
-from micrographia.methods.attribution.passes import Passes
+from micrographia.methods.attribution.estimation import Passes
 from small import A_FEW
 
 MODES = ["denoise", "noise"]
@@ -44,7 +43,7 @@ def cached(model, pairs, metric, sites, mode):
 def test_streamed_scores_are_those_of_two_caches_and_their_gradients(name, mode):
     model, pairs = model_of(name), pairs_of(A_FEW[name])
     sites = [site for site in inner_sites(model) if site.kind != "result"]  # beside the path, it has no gradient
-    found = attribution_patching(model, pairs, metric_of(pairs), sites, mode=mode)
+    found = attribute(model, pairs, metric_of(pairs), sites, mode=mode)
     wanted = cached(model, pairs, metric_of(pairs), sites, mode)
     assert list(found.scores) == sites
     for site in sites:
@@ -55,7 +54,7 @@ def test_streamed_scores_are_those_of_two_caches_and_their_gradients(name, mode)
 def test_checkpoints_change_no_score(name, mode):
     model, pairs = model_of(name), pairs_of(A_FEW[name])
     plain, again = (
-        attribution_patching(model, pairs, metric_of(pairs), inner_sites(model), mode=mode, checkpoints=checkpoints)
+        attribute(model, pairs, metric_of(pairs), inner_sites(model), mode=mode, checkpoints=checkpoints)
         for checkpoints in (False, True)
     )
     assert (plain.n_passes, again.n_passes) == (Passes(2, 1), Passes(4, 1))
@@ -88,9 +87,9 @@ def test_an_edit_of_a_stream_where_a_run_may_begin_acts_once():
 @pytest.mark.parametrize("sites", ["L1.z", "L1.*", ("final_norm", "L1.mlp_out"), "final_norm", "embed", "L0.neurons"])
 def test_a_graph_that_begins_late_gives_the_same_scores(sites):
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
-    everything = attribution_patching(model, pairs, metric_of(pairs), inner_sites(model))
+    everything = attribute(model, pairs, metric_of(pairs), inner_sites(model))
     for checkpoints in (False, True):
-        some = attribution_patching(model, pairs, metric_of(pairs), sites, checkpoints=checkpoints)
+        some = attribute(model, pairs, metric_of(pairs), sites, checkpoints=checkpoints)
         for site, score in some.scores.items():
             torch.testing.assert_close(score, everything.scores[site])
 
@@ -99,7 +98,7 @@ def test_a_graph_that_begins_late_gives_the_same_scores(sites):
 def test_attribution_equals_exact_patching_on_a_linear_model(mode):
     model, pairs = LinearModel(), pairs_of(A_FEW["plain"])
     metric = logit_difference(pairs.answer, pairs.wrong)
-    found = attribution_patching(model, pairs, metric, inner_sites(model), mode=mode)
+    found = attribute(model, pairs, metric, inner_sites(model), mode=mode)
     assert max(float(score.abs().max()) for score in found.scores.values()) > 1
     for site, score in found.scores.items():
         torch.testing.assert_close(score, exact(model, pairs, metric, found, site), msg=str(site))
@@ -107,7 +106,7 @@ def test_attribution_equals_exact_patching_on_a_linear_model(mode):
 
 def test_on_a_model_that_bends_the_comparison_with_exact_patching_can_fail():
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
-    found = attribution_patching(model, pairs, metric_of(pairs), "L0.resid_pre")
+    found = attribute(model, pairs, metric_of(pairs), "L0.resid_pre")
     site = Site("resid_pre", 0)
     assert (found.scores[site] - exact(model, pairs, metric_of(pairs), found, site)).abs().max() > 0.1
 
@@ -115,7 +114,7 @@ def test_on_a_model_that_bends_the_comparison_with_exact_patching_can_fail():
 def test_what_denoising_brings_back_noising_takes_away_on_a_linear_model():
     model, pairs = LinearModel(), pairs_of(A_FEW["plain"])
     metric = logit_difference(pairs.answer, pairs.wrong)
-    back, away = (attribution_patching(model, pairs, metric, "L*.z", mode=mode) for mode in MODES)
+    back, away = (attribute(model, pairs, metric, "L*.z", mode=mode) for mode in MODES)
     assert torch.equal(back.clean, away.clean)
     assert torch.equal(back.corrupt, away.corrupt)
     assert torch.equal(back.base, back.corrupt)
@@ -126,7 +125,7 @@ def test_what_denoising_brings_back_noising_takes_away_on_a_linear_model():
 
 def test_the_embeddings_scores_sum_to_the_gap_on_a_linear_model():
     model, pairs = LinearModel(), pairs_of(A_FEW["plain"])
-    found = attribution_patching(model, pairs, logit_difference(pairs.answer, pairs.wrong), "embed")
+    found = attribute(model, pairs, logit_difference(pairs.answer, pairs.wrong), "embed")
     torch.testing.assert_close(found.scores[Site("embed")].sum(-1), found.clean - found.corrupt)
 
 
@@ -134,17 +133,17 @@ def test_the_embeddings_scores_sum_to_the_gap_on_a_linear_model():
 def test_a_batch_of_pairs_scores_as_each_pair_alone(checkpoints):
     model, pairs = model_of("modern"), pairs_of(A_FEW["modern"])
     sites = inner_sites(model)
-    batch = attribution_patching(model, pairs, metric_of(pairs), sites, checkpoints=checkpoints)
+    batch = attribute(model, pairs, metric_of(pairs), sites, checkpoints=checkpoints)
     for i in range(len(pairs)):
         one = pairs.rows(slice(i, i + 1))
-        alone = attribution_patching(model, one, metric_of(one), sites, checkpoints=checkpoints)
+        alone = attribute(model, one, metric_of(one), sites, checkpoints=checkpoints)
         for site, score in batch.scores.items():
             torch.testing.assert_close(score[i : i + 1], alone.scores[site])
 
 
 def test_a_head_scores_at_its_result_as_at_its_z():
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
-    found = attribution_patching(model, pairs, metric_of(pairs), ["L*.z", "L*.result"])
+    found = attribute(model, pairs, metric_of(pairs), ["L*.z", "L*.result"])
     for layer in range(2):
         assert torch.equal(found.scores[Site("z", layer)], found.scores[Site("result", layer)])
         assert found.scores[Site("z", layer)].abs().max() > 0
@@ -154,7 +153,7 @@ def test_a_head_scores_at_its_result_as_at_its_z():
 def test_parts_sum_to_what_they_write(name):
     """Without a bend between them, scores add up: neurons to the MLP's output, heads to attention's."""
     model, pairs = model_of(name), pairs_of(A_FEW[name])
-    found = attribution_patching(model, pairs, metric_of(pairs), inner_sites(model)).scores
+    found = attribute(model, pairs, metric_of(pairs), inner_sites(model)).scores
     for layer in range(2):
         torch.testing.assert_close(found[Site("neurons", layer)].sum(-1), found[Site("mlp_out", layer)])
         if Site("z", layer) in found:
@@ -164,7 +163,7 @@ def test_parts_sum_to_what_they_write(name):
 def test_summed_positions_are_the_sum_over_positions():
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
     each, whole = (
-        attribution_patching(model, pairs, metric_of(pairs), inner_sites(model), positions=positions).scores
+        attribute(model, pairs, metric_of(pairs), inner_sites(model), positions=positions).scores
         for positions in ("each", "sum")
     )
     for site, score in each.items():
@@ -196,7 +195,7 @@ def test_latents_of_a_dictionary_are_scored_like_any_place(checkpoints):
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
     here = Site("resid_pre", 1)
     latents, error = (here.within("sae", part) for part in ("latents", "error"))
-    found = attribution_patching(
+    found = attribute(
         model,
         pairs,
         metric_of(pairs),
@@ -211,7 +210,7 @@ def test_latents_of_a_dictionary_are_scored_like_any_place(checkpoints):
 def test_scores_are_float32_at_least_where_they_are_sums():
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
     model.state = {name: weight.bfloat16() for name, weight in model.state.items()}
-    found = attribution_patching(model, pairs, metric_of(pairs), ["L0.z", "L0.neurons"]).scores
+    found = attribute(model, pairs, metric_of(pairs), ["L0.z", "L0.neurons"]).scores
     assert found[Site("z", 0)].dtype == torch.float32
     assert found[Site("neurons", 0)].dtype == torch.bfloat16
 
@@ -242,7 +241,7 @@ def test_reading_does_not_change_the_weights_nor_the_metric(name):
     """Differences are formed in tensors of their own, also where an activation is a view of a weight (one prompt)."""
     model, pairs = model_of(name), pairs_of(A_FEW[name], n=1)
     before = {key: weight.clone() for key, weight in model.state.items()}
-    found = attribution_patching(model, pairs, metric_of(pairs), inner_sites(model))
+    found = attribute(model, pairs, metric_of(pairs), inner_sites(model))
     assert all(torch.equal(before[key], weight) for key, weight in model.state.items())
     wanted = metric_of(pairs)(model.run(pairs.clean, logits="last").logits, prompts(1))
     torch.testing.assert_close(found.clean, wanted)
@@ -266,16 +265,14 @@ def test_at_most_one_tensor_of_each_site_is_held_between_and_during_the_passes()
             value.register_hook(count)
 
     watch = [observe(Site("resid_pre", layer), at_backward) for layer in (1, 0)]
-    attribution_patching(model, pairs, metric_of(pairs), sites, edits=watch)
+    attribute(model, pairs, metric_of(pairs), sites, edits=watch)
     assert max(counts) <= len(sites) + 1  # the one being made
 
 
 def test_a_score_can_be_handed_on_instead_of_kept():
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
     order: list[Site] = []
-    found = attribution_patching(
-        model, pairs, metric_of(pairs), "L*.neurons", on_score=lambda site, score: order.append(site)
-    )
+    found = attribute(model, pairs, metric_of(pairs), "L*.neurons", on_score=lambda site, score: order.append(site))
     assert not found.scores
     assert order == [Site("neurons", 1), Site("neurons", 0)]  # as the backward pass comes by
 

@@ -38,11 +38,11 @@ def test_groups_are_halved_where_they_do_not_fit_into_memory_and_that_is_said(mo
     whole = attribute(model, pairs, metric, SITES)
     tried: list[int] = []
 
-    def tight(model, some, *rest, **choices):
-        tried.append(len(some))
-        if len(some) > room:
+    def tight(estimation):
+        tried.append(len(estimation.pairs))
+        if len(estimation.pairs) > room:
             raise torch.OutOfMemoryError("no room")
-        return attribution_patching(model, some, *rest, **choices)
+        return attribution_patching(estimation)
 
     monkeypatch.setitem(attribute_module.METHODS, "atp", METHODS["atp"]._replace(run=tight))
     room, told = 2, []
@@ -82,9 +82,9 @@ def test_the_default_is_what_is_used(monkeypatch):
     monkeypatch.setattr(attribute_module, "at_once", lambda shape, inputs: 1)
     seen: list[int] = []
 
-    def spy(model, some, *rest, **choices):
-        seen.append(len(some))
-        return METHODS["atp"].run(model, some, *rest, **choices)
+    def spy(estimation):
+        seen.append(len(estimation.pairs))
+        return attribution_patching(estimation)
 
     monkeypatch.setattr(attribute_module, "METHODS", {"atp": METHODS["atp"]._replace(run=spy)})
     attribute(model, pairs, metric_of(pairs), SITES)

@@ -28,8 +28,8 @@ from micrographia.methods.attribution.agreement import (
     missed,
     slope,
 )
-from micrographia.methods.attribution.attribute import attribute, strongest
-from micrographia.methods.attribution.calibrate import able, calibrate, spots, trust
+from micrographia.methods.attribution.attribute import Best, attribute
+from micrographia.methods.attribution.calibrate import calibrate, can_matter, samples, trust
 from small import A_FEW
 
 
@@ -76,7 +76,7 @@ def test_on_a_linear_model_every_estimate_is_trusted_and_nothing_is_flagged():
 
 def test_the_largest_come_first_and_the_rest_by_lot():
     _, _, found, _ = checked()
-    chosen = {each.kind: each for each in spots(found, budget=60, top=20, generator=seeded())}
+    chosen = {each.kind: each for each in samples(found, budget=60, top=20, generator=seeded())}
     sizes = torch.cat([found.scores[Site("neurons", layer)].mean(0).abs().flatten() for layer in range(2)])
     each = chosen["neurons"]
     largest = each.estimate[: each.n_top].mean(1).abs()
@@ -84,7 +84,7 @@ def test_the_largest_come_first_and_the_rest_by_lot():
     assert len(set(map(str, each.patches))) == len(each.patches) == 30
     assert each.n_rest == len(sizes) - 10
     assert float(each.weight.sum()) == pytest.approx(len(sizes))
-    other = spots(found, budget=60, top=20, generator=seeded(1))[1]
+    other = samples(found, budget=60, top=20, generator=seeded(1))[1]
     assert other.patches[:10] == each.patches[:10]
     assert other.patches[10:] != each.patches[10:]
 
@@ -235,13 +235,15 @@ def test_the_strongest_of_a_stream_are_the_strongest_of_all():
     model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
     everything = attribute(model, pairs, metric_of(pairs), ["L*.neurons", "L*.z"]).scores
     means = torch.cat([score.mean(0).flatten() for score in everything.values()])
-    best = strongest(model, pairs, metric_of(pairs), ["L*.neurons", "L*.z"], k=7)
+    best, summed = Best(7), Best(2)
+    attribute(model, pairs, metric_of(pairs), ["L*.neurons", "L*.z"], on_score=best)
+    assert best.n_scored == len(means)
     wanted = means[means.abs().topk(7).indices].tolist()
-    assert [value for _, value in best] == pytest.approx(wanted)
-    for place, value in best:
+    assert [value for _, value in best.found] == pytest.approx(wanted)
+    for place, value in best.found:
         assert float(everything[place.site].mean(0)[tuple(place.where.values())]) == pytest.approx(value)
-    summed = strongest(model, pairs, metric_of(pairs), "L*.neurons", k=2, positions="sum", method="relp")
-    assert all(list(place.where) == ["unit"] for place, _ in summed)
+    attribute(model, pairs, metric_of(pairs), "L*.neurons", positions="sum", method="relp", on_score=summed)
+    assert [list(place.where) for place, _ in summed.found] == [["unit"], ["unit"]]
 
 
 def population(n=400):
@@ -308,17 +310,21 @@ def test_places_that_cannot_have_an_effect_are_neither_drawn_nor_counted():
         (query, key) for query in (2, 3) for key in range(query + 1)
     }
     assert len(patched["z"]) == 2 * 2 * 3
-    assert check.n_idle == 2 * 2 * 3 + 2 * 3 * (16 - 7)
+    assert check.n_excluded == 2 * 2 * 3 + 2 * 3 * (16 - 7)
     assert check.kinds["z"].missed.of == len(patched["z"]) - 2
-    everything = spots(found, budget=400, top=4, generator=seeded())
-    assert sum(len(each.patches) for each in everything) == len(patched["z"]) + len(patched["pattern"]) + check.n_idle
+    everything = samples(found, budget=400, top=4, generator=seeded())
+    assert (
+        sum(len(each.patches) for each in everything) == len(patched["z"]) + len(patched["pattern"]) + check.n_excluded
+    )
     idle = [
         place for each in everything for (place,) in each.patches if place not in [*patched["z"], *patched["pattern"]]
     ]
     exactly = {site: exact(model, pairs, metric_of(pairs), found, site) for site in found.scores}
     for place in idle:
         assert exactly[place.site][(slice(None), *place.where.values())].abs().max() < 1e-12
-    assert able(Site("mlp_out", 0), torch.zeros(3), begin).all()  # summed over positions: one place, which is able
+    assert can_matter(
+        Site("mlp_out", 0), torch.zeros(3), begin
+    ).all()  # summed over positions: one place, which is able
 
 
 def test_of_prompts_that_are_the_same_no_place_is_ruled_out():
@@ -326,5 +332,5 @@ def test_of_prompts_that_are_the_same_no_place_is_ruled_out():
     pairs = Pairs(pairs.clean, pairs.clean, pairs.answer, pairs.wrong)
     found = attribute(model, pairs, metric_of(pairs), ["L*.z"])
     check = calibrate(model, pairs, metric_of(pairs), found, budget=5, top=2, generator=seeded(), draws=5)
-    assert check.n_idle == 0
+    assert check.n_excluded == 0
     assert "cannot be judged" in str(check)

@@ -13,7 +13,7 @@ from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import ACTIVATIONS, NORM_EPS, Transformer, rotate
-from micrographia.methods.attribution import edge_ends
+from micrographia.methods.attribution import edges
 from micrographia.methods.attribution.edges import edge_attribution
 from small import A_FEW, SIZES, small_model, some_tokens
 from tiny_families import VOCAB, tiny
@@ -106,7 +106,7 @@ def test_positions_and_prompts_taken_in_pieces_give_the_same_scores(monkeypatch)
     model = small_model(A_FEW["normed"], dtype=DOUBLE)
     pairs = pairs_for(model.arch)
     whole = edge_attribution(model, pairs, metric_for(pairs))
-    monkeypatch.setattr(edge_ends, "HELD", 1)
+    monkeypatch.setattr(edges, "HELD", 1)
     pieces = edge_attribution(model, pairs, metric_for(pairs), prompts_at_once=2)
     torch.testing.assert_close(pieces.values, whole.values, **TIGHT)
     torch.testing.assert_close(pieces.clean, whole.clean, **TIGHT)

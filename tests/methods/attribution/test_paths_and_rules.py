@@ -16,8 +16,8 @@ from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
 from micrographia.methods.attribution.attribute import METHODS, attribute
+from micrographia.methods.attribution.estimation import Passes
 from micrographia.methods.attribution.ig import along
-from micrographia.methods.attribution.passes import Passes
 from micrographia.methods.attribution.relp import relevance_rules
 from small import A_FEW
 

@@ -14,7 +14,7 @@ from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.small.architecture import Architecture
 from micrographia.methods.attribution.attribute import attribute
-from micrographia.methods.attribution.passes import Passes
+from micrographia.methods.attribution.estimation import Passes
 from micrographia.methods.attribution.qk import Scoring, key_fix, query_fix
 from small import A_FEW, small_model
 

@@ -13,9 +13,9 @@ from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place
 from micrographia.methods.circuits.ablate import Ablation, edges_alone, nodes_alone
-from micrographia.methods.circuits.members import Part, head, mlp, parts_of
+from micrographia.methods.circuits.members import Part, parts_of
 from micrographia.methods.paths import path_patch
-from small import A_FEW, small_model
+from small import A_FEW, head, mlp, small_model
 from tiny_families import VOCAB, tiny
 
 DOUBLE = torch.float64

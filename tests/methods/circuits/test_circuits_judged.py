@@ -23,7 +23,8 @@ from micrographia.methods.circuits.judge import (
     subsets,
     worst_subset,
 )
-from micrographia.methods.circuits.members import edge_scores, greedy_order, head, mlp, parts_of, ranked
+from micrographia.methods.circuits.members import edge_scores, greedy_order, parts_of, ranked
+from small import head, mlp
 
 MEMBERS = [head(0, i) for i in range(4)] + [mlp(0)]
 WORTH = dict(zip(MEMBERS, (4.0, 2.0, 1.0, -1.0, 0.0)))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from micrographia.methods.circuits.evaluate import Ladder, evaluate, ladder, random_ladder, size_grid
 from micrographia.methods.circuits.judge import faithfulness, random_null, subsets, worst_subset
-from micrographia.methods.circuits.members import head, mlp
+from small import head, mlp
 
 MEMBERS = [head(0, i) for i in range(4)] + [mlp(0)]
 WORTH = dict(zip(MEMBERS, (4.0, 2.0, 1.0, -1.0, 0.0)))

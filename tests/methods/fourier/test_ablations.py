@@ -8,9 +8,9 @@ import torch
 from micrographia.core.basis import fold, fourier_basis, rows_of_frequencies
 from micrographia.methods.fourier import ablations as table
 from micrographia.methods.fourier.ablations import NeuronCuts, ablations, key_components, without
-from micrographia.methods.fourier.excluded import excluded_loss
 from micrographia.methods.fourier.losses import losses
 from micrographia.methods.fourier.replacements import ReplacementTable, Row
+from micrographia.methods.fourier.restricted import excluded_loss
 from micrographia.methods.fourier.spectra import two_d_coefficients
 
 N, M, KEYS = 11, 30, [2, 5]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from micrographia.methods.fourier.attention import attention_periodicity, head_waves
+from micrographia.methods.fourier.activations import attention_periodicity, head_waves
 
 
 def angle(n: int, k: int) -> torch.Tensor:

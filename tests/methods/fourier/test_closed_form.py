@@ -12,7 +12,6 @@ from micrographia.core.basis import unfold
 from micrographia.methods.fourier.closed_form import (
     Algorithm,
     as_printed,
-    closed_form_logits,
     closed_form_table,
     read_algorithm,
     sentences,
@@ -51,24 +50,19 @@ def test_the_highest_frequency_of_an_even_group_has_a_cosine_alone():
     logits = planted(8, {4: (3.0, 0.0), 1: (2.0, 0.5)})
     found = read_algorithm(logits, [4, 1])
     assert by_frequency(found)[4] == pytest.approx((3.0, 0.0))
-    torch.testing.assert_close(closed_form_logits(found), logits)
+    torch.testing.assert_close(unfold(closed_form_table(found)), logits)
     assert by_frequency(read_algorithm(-logits, [4]))[4] == pytest.approx((3.0, math.pi))
 
 
 def test_the_closed_form_is_the_part_of_the_logits_in_its_cubes():
     n, ks = 9, [2, 4]
     logits = draw(n, n, n)
-    part = closed_form_logits(read_algorithm(logits, ks))
+    part = unfold(closed_form_table(read_algorithm(logits, ks)))
     rest = logits - logits.mean(dim=-1, keepdim=True) - part
     assert abs((rest * part).sum()) < 1e-9
     assert read_algorithm(rest, ks).share < 1e-20
     share = read_algorithm(logits, ks).share
     assert share == pytest.approx(float(part.square().sum() / (rest + part).square().sum()))
-
-
-def test_the_table_unfolds_to_the_closed_form():
-    found = read_algorithm(draw(7, 7, 7), [1, 3])
-    torch.testing.assert_close(unfold(closed_form_table(found)), closed_form_logits(found))
 
 
 def test_what_the_neurons_write_themselves_is_a_share_of_the_amplitude():
@@ -96,8 +90,8 @@ def test_the_printed_formula_is_the_one_that_is_run():
     assert len(terms) == 3
     sign = {"+": -1, "-": 1, "": 0}
     read = {int(k): (float(height), sign[s] * math.radians(int(deg or 0))) for height, k, s, deg in terms}
-    torch.testing.assert_close(planted(11, read), closed_form_logits(as_printed(algorithm)))
-    assert (planted(11, read) - closed_form_logits(algorithm)).abs().max() < 0.1
+    torch.testing.assert_close(planted(11, read), unfold(closed_form_table(as_printed(algorithm))))
+    assert (planted(11, read) - unfold(closed_form_table(algorithm))).abs().max() < 0.1
 
 
 def test_the_words_name_frequencies_neurons_and_what_is_left_out():
@@ -113,7 +107,7 @@ def test_without_key_frequencies_nothing_is_claimed():
     found = read_algorithm(draw(7, 7, 7), [])
     (only,) = sentences(found, "7")
     assert "No key frequency" in only
-    assert not closed_form_logits(found).any()
+    assert not unfold(closed_form_table(found)).any()
 
 
 def test_logits_that_never_vary_have_no_share():

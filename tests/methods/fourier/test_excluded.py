@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from micrographia.methods.fourier.excluded import (
+from micrographia.methods.fourier.losses import losses
+from micrographia.methods.fourier.restricted import (
     excluded_logits,
     excluded_loss,
     excluded_loss_per_frequency,
 )
-from micrographia.methods.fourier.losses import losses
 
 SIZES = (7, 8)
 FORMS = ("2d", "3d")

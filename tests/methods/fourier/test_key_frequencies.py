@@ -8,6 +8,7 @@ from torch import Tensor
 
 from micrographia.core.basis import cube_coefficients, n_frequencies
 from micrographia.core.errors import BadShape, UserError
+from micrographia.methods.fourier.activations import neuron_clusters, published_key_frequencies
 from micrographia.methods.fourier.key_frequencies import (
     cluster_contributions,
     find_frequencies,
@@ -16,7 +17,6 @@ from micrographia.methods.fourier.key_frequencies import (
     majority_frequency,
 )
 from micrographia.methods.fourier.losses import losses
-from micrographia.methods.fourier.neurons import neuron_clusters, published_key_frequencies
 from micrographia.methods.fourier.presence import cube_cells, family_wise, p_values
 
 

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from micrographia.core.basis import unfold
 from micrographia.methods.fourier import replacements as table
-from micrographia.methods.fourier.closed_form import as_printed, closed_form_logits, read_algorithm
+from micrographia.methods.fourier.closed_form import as_printed, closed_form_table, read_algorithm
 from micrographia.methods.fourier.cubes import trig_loss
 from micrographia.methods.fourier.losses import losses
 from micrographia.methods.fourier.replacements import (
@@ -138,7 +139,7 @@ def test_logits_replaced_by_formulas_have_the_losses_of_the_measures():
     by_waves, by_cosines = restricted_loss(network.logits, KEYS), trig_loss(network.logits, KEYS)
     assert rows[table.SUM_WAVES].loss == pytest.approx(by_waves.loss)
     assert rows[table.KEY_COSINES].loss == pytest.approx(by_cosines.loss)
-    printed = closed_form_logits(as_printed(read_algorithm(network.logits, KEYS)))
+    printed = unfold(closed_form_table(as_printed(read_algorithm(network.logits, KEYS))))
     assert_losses_of(printed, rows[table.CLOSED_FORM], network)
 
 

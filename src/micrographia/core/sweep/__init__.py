@@ -7,6 +7,7 @@ This module exports the names that other packages use.
 from micrographia.core.sweep.donors import Reference, Replacement, replacement
 from micrographia.core.sweep.engine import Plan, runs, sweep
 from micrographia.core.sweep.metric_set import MetricSet
+from micrographia.core.sweep.patched import Patched
 from micrographia.core.sweep.places import Donor, Patch, PatchGrid, Place, grids, places
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "MetricSet",
     "Patch",
     "PatchGrid",
+    "Patched",
     "Place",
     "Plan",
     "Reference",

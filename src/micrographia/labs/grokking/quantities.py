@@ -17,7 +17,7 @@ from micrographia.core.edits import put
 from micrographia.core.losses import cross_entropy
 from micrographia.labs.grokking.network import NetworkTensors, cyclic, with_attention
 from micrographia.methods import clock_pizza
-from micrographia.methods.fourier import attention, cubes, excluded, neurons, restricted, spectra
+from micrographia.methods.fourier import activations, cubes, restricted, spectra
 from micrographia.methods.fourier.ablations import ablations
 from micrographia.methods.fourier.closed_form import read_algorithm, sentences
 from micrographia.methods.fourier.key_frequencies import find_frequencies
@@ -58,7 +58,7 @@ def quantities(r: NetworkTensors, ks: Sequence[int], generator: Generator) -> di
     measures = measures_of(r, ks, generator)
     cut = ablations(r.logits, ks, **parts, train=r.train, generator=generator)
     return {
-        "published_rule": [] if clusters is None else neurons.published_key_frequencies(clusters),
+        "published_rule": [] if clusters is None else activations.published_key_frequencies(clusters),
         "measures": measures,
         "algorithm": sentences(read_algorithm(r.logits, ks, **parts), str(len(r.logits))),
         "replacements": [row._asdict() for row in replaced(r, ks)],
@@ -153,18 +153,18 @@ def neuron_directions(r: NetworkTensors, ks: Sequence[int]) -> list[Numbers]:
     """Section 4.2, table 1: the variance of u_k . H along cos(w_k(a+b)), and of v_k . H along sin."""
     if r.neurons is None or r.W_L is None:
         return []
-    shares = {k: neurons.fve_of_read_out(r.neurons, r.W_L, k) for k in ks}
+    shares = {k: activations.fve_of_read_out(r.neurons, r.W_L, k) for k in ks}
     return [{"k": k, "cosine": cosine, "sine": sine} for k, (cosine, sine) in shares.items()]
 
 
-def neuron_frequencies(r: NetworkTensors) -> neurons.NeuronClusters | None:
+def neuron_frequencies(r: NetworkTensors) -> activations.NeuronClusters | None:
     """Section 4.3: the frequency of each neuron and the share of its variance that this explains."""
-    return None if r.neurons is None else neurons.neuron_clusters(r.neurons)
+    return None if r.neurons is None else activations.neuron_clusters(r.neurons)
 
 
 def attention_waves(r: NetworkTensors) -> list[Numbers]:
     """Section 4.3: each head's attention from "=" to a as a wave of a less that of b, and what goes to "="."""
-    return [] if r.pattern is None else attention.head_waves(r.pattern)
+    return [] if r.pattern is None else activations.head_waves(r.pattern)
 
 
 def replaced(r: NetworkTensors, ks: Sequence[int]) -> list[Row]:
@@ -195,14 +195,14 @@ def restricted_losses(r: NetworkTensors, ks: Sequence[int], variants: Sequence[s
 
 def excluded_losses(r: NetworkTensors, ks: Sequence[int]) -> Numbers:
     """Section 5.1: the loss on the training pairs without the key frequencies, in both published forms."""
-    flat, cubic = (excluded.excluded_loss(r.logits, ks, r.train, form=form) for form in ("2d", "3d"))
+    flat, cubic = (restricted.excluded_loss(r.logits, ks, r.train, form=form) for form in ("2d", "3d"))
     return dict(zip(EXCLUDED, (flat.train_loss, cubic.train_loss, flat.loss, flat.train_accuracy)))
 
 
 def excluded_by_frequency(r: NetworkTensors) -> Tensor:
     """Section 5.1: the loss on the training pairs (on all, where the split is not known) without one frequency."""
     pairs = torch.ones(r.logits.shape[:2], dtype=torch.bool) if r.train is None else r.train
-    return excluded.excluded_loss_per_frequency(r.logits, pairs)
+    return restricted.excluded_loss_per_frequency(r.logits, pairs)
 
 
 def weight_size(r: NetworkTensors) -> Numbers:

@@ -14,14 +14,14 @@ from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
 from micrographia.core.prompts import Baselines, LanguageModel, baselines, metrics_of
-from micrographia.core.sweep import grids
+from micrographia.core.sweep import Patched, grids
 from micrographia.core.titles import MODES
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Patch, modes_of, names
 from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings
 from micrographia.labs.workbench.prompts import read_prompts, reference_inputs
 from micrographia.methods.explain import PairEffects, explain
-from micrographia.methods.patching import Patched, patch, patch_sites
+from micrographia.methods.patching import patch, patch_sites
 
 TOP = 15
 PAIRED = 4

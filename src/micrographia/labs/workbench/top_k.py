@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Generator, Tensor
+from torch import Generator
 
 from micrographia.core import figures
 from micrographia.core.effect_figures import MOST_BARS
@@ -55,13 +55,8 @@ def prepare_top_k(
         held, notes, baselines = list[TopK](), list[str](), list[Baselines]()
         for i, mode in enumerate(modes):
             watch(Progress("attribution", i, len(modes), "direction"))
-            best, sizes = Best(question.strongest), list[int]()
-
-            def take(site: Site, score: Tensor, best: Best = best, sizes: list[int] = sizes) -> None:
-                sizes.append(score[0].numel())
-                best(site, score)
-
-            choices: dict[str, Any] = {"method": question.method, "positions": question.positions, "on_score": take}
+            best = Best(question.strongest)
+            choices: dict[str, Any] = {"method": question.method, "positions": question.positions, "on_score": best}
             found = attribute(model, pairs, metric, sites, mode=mode, **choices)
             baselines.append(baselines_with_gap(metric, found.clean, found.corrupt))
             places, estimate = [place for place, _ in best.found], [score for _, score in best.found]
@@ -69,7 +64,7 @@ def prepare_top_k(
             if tried := [(place,) for place in places[: question.verify]]:
                 done = patch(model, pairs, [metric], tried, mode=mode, watch=watch)
                 exact = done.effects()[..., 0].double().mean(1).cpu().tolist()
-            held.append(TopK(mode, places, estimate, exact, sum(sizes)))
+            held.append(TopK(mode, places, estimate, exact, best.n_scored))
             notes += found.notes
         watch(Progress("attribution", len(modes), len(modes), "direction"))
         rows = _rows(held, baselines[0].gap, prompts.positions)

@@ -256,14 +256,26 @@ def _joint_flag(whole: Whole, mode: Mode, threshold: float) -> list[Flag]:
     """The flag of a joint effect. Places of several Sites may be in series, so a smaller joint effect is expected
     there.
     """
-    kind: Kind = "more together" if abs(whole.exact) > abs(whole.alone) else "less together"
+    kind = compared(whole, threshold)
     several_sites = len({place.site for place in whole.patch}) > 1
-    if whole.alone * whole.exact < 0:  # opposite signs match no known gate
-        return []
-    if (several_sites and kind == "less together") or not _disagree(whole.alone, whole.exact, threshold):
+    if kind not in ("more together", "less together") or (several_sites and kind == "less together"):
         return []
     meaning = TOGETHER[mode][kind] + ("" if whole.all_measured else f", {OR_ELSE[kind]}")
     return [Flag(kind, whole.patch, whole.alone, whole.exact, meaning)]
+
+
+def compared(whole: Whole, threshold: float) -> Kind | Literal["alike", "too small", "opposite"]:
+    """The joint effect beside the sum of single effects: alike within the tolerance of flags; else too small where
+    neither exceeds the threshold; of opposite signs, which matches no known gate; or larger or smaller than the sum.
+    """
+    larger = max(abs(whole.alone), abs(whole.exact))
+    if abs(whole.alone - whole.exact) <= APART * larger:
+        return "alike"
+    if larger <= threshold:
+        return "too small"
+    if whole.alone * whole.exact < 0:
+        return "opposite"
+    return "more together" if abs(whole.exact) > abs(whole.alone) else "less together"
 
 
 def _disagree(estimate: float, exact: float, threshold: float) -> bool:

@@ -1,4 +1,4 @@
-"""`attribute`: attribution by any method, by name; `strongest`: the top-k places by score.
+"""`attribute`: attribution by any method, by name; `Best`: holds only the top-k places by score.
 
 `METHODS` is the table of methods. Pairs are processed in groups, so that only one group's graph is in memory. Prompts
 are independent, so scores are the same to rounding. On a CPU a group has by default about `GRAPH` bytes of saved
@@ -6,28 +6,27 @@ activations; for small models that is all pairs. Each group reads every weight o
 small takes 30 % longer with 60 tokens per group than with 120, which need half as much memory again.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from micrographia.core.effects import Effects
+from micrographia.core.edits import Edit
+from micrographia.core.effects import Effects, axes_of_scores
 from micrographia.core.errors import UserError
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model, ModelShape
 from micrographia.core.prompts import Pairs, check_aligned, position_names
-from micrographia.core.sites import Site, SiteLike
+from micrographia.core.sites import Site, SiteLike, select
 from micrographia.core.sweep import Place
 from micrographia.core.titles import Mode
 from micrographia.core.tokens import Inputs, ids_of
-from micrographia.methods.attribution.atp import attribution_patching
-from micrographia.methods.attribution.grad_drop import atp_star
+from micrographia.methods.attribution.atp import atp_star, attribution_patching, attribution_patching_with_qk_fix
+from micrographia.methods.attribution.estimation import Estimation, Positions, Scored, place
 from micrographia.methods.attribution.ig import activation_gradients, integrated_gradients
-from micrographia.methods.attribution.qk import attribution_patching_with_qk_fix
-from micrographia.methods.attribution.readers import place
 from micrographia.methods.attribution.relp import relevance_patching
 
 GRAPH = 104 * 2**20  # bytes; GPT-2 small: 123 tokens
@@ -40,7 +39,7 @@ class Method(NamedTuple):
     """
 
     passes: str
-    run: Callable[..., Effects]
+    run: Callable[..., Scored]
 
 
 METHODS: Mapping[str, Method] = {
@@ -64,22 +63,30 @@ def attribute(
     *,
     mode: Mode = "denoise",
     method: str = "atp",
+    positions: Positions = "each",
+    edits: Sequence[Edit] = (),
     prompts_at_once: int | None = None,
     watch: Watch = silent,
     **choices: Any,
 ) -> Effects:
     """Estimates, for every place of these Sites, the change of the metric if that place alone were patched.
 
-    In the metric's unit, per prompt. `choices` go to the method, whose docstring gives cost, memory and source. The
-    model runs with its fused kernels, where it has any. Pairs are processed `prompts_at_once` at a time, by default as
-    many as keep the graph small (`at_once`); all at once with `edits`, which may name rows, or with `on_score`.
-    Raises UserError for an unknown method, or groups together with `on_score` or `edits`; BadPrompt for pairs that do
-    not line up. Where CUDA runs out of memory, groups are halved and a Note says so.
+    In the metric's unit, per prompt. `positions` "sum" sums scores over positions. `edits` apply to both runs (a
+    `splice`, to score a dictionary's latents). `choices` go to the method, whose docstring gives cost, memory and
+    source. The model runs with its fused kernels, where it has any. Pairs are processed `prompts_at_once` at a time, by
+    default as many as keep the graph small (`at_once`); all at once with `edits`, which may name rows, or with
+    `on_score`.
+    Raises UserError for an unknown method, no Site, a metric without gradient, or groups together with `on_score` or
+    `edits`; UnknownSite; BadPrompt for pairs that do not line up. Where CUDA runs out of memory, groups are halved and
+    a Note says so.
     """
     if method not in METHODS:
         raise UserError(f"Attribution by {method!r} was asked for; there are {', '.join(METHODS)}. Choose one.")
     check_aligned(pairs, model.tokenizer)
-    whole = [name for name in ("edits", "on_score") if choices.get(name)]
+    wanted = select(model.sites, sites)
+    if not wanted:
+        raise UserError("An attribution of no Site was asked for. Name some, such as 'L*.z'.")
+    whole = [name for name, given in {"edits": edits, "on_score": choices.get("on_score")}.items() if given]
     if whole and prompts_at_once is not None:
         raise UserError(
             f"Groups of {prompts_at_once} pairs were asked for with {whole[0]!r}, which needs all pairs at once. Leave "
@@ -88,12 +95,13 @@ def attribute(
     n_at_once = len(pairs) if whole else prompts_at_once or at_once(model.shape, pairs.clean)
 
     def explain(some: Pairs, metric: Metric) -> Effects:
-        return METHODS[method].run(model.fused, some, metric, sites, mode=mode, **choices)
+        estimation = Estimation(model.fused, some, metric, wanted, mode, positions, edits)
+        return _effects(estimation, method, METHODS[method].run(estimation, **choices))
 
     while True:
         try:
             found = in_groups(explain, pairs, metric, n_at_once)
-            return found.named(position_names(pairs, model.tokenizer)) if found.positions else found
+            return found if positions == "sum" else found.named(position_names(pairs, model.tokenizer))
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             if whole or n_at_once == 1:
@@ -103,6 +111,24 @@ def attribute(
                 ) from error
             n_at_once = -(-min(n_at_once, len(pairs)) // 2)
             watch(Note(f"Out of memory; going on with {n_at_once} pairs at once.", "warning"))
+
+
+def _effects(estimation: Estimation, method: str, scored: Scored) -> Effects:
+    clean, corrupt = scored.metrics if estimation.mode == "denoise" else scored.metrics[::-1]
+    summed = estimation.positions == "sum"
+    return Effects(
+        mode=estimation.mode,
+        method=method,
+        scores=scored.scores,
+        axes={site: axes_of_scores(site, summed=summed) for site in scored.scores},
+        clean=clean,
+        corrupt=corrupt,
+        metric=estimation.metric.name,
+        unit=estimation.metric.unit,
+        gives=scored.gives,
+        n_passes=scored.n_passes,
+        notes=scored.notes,
+    )
 
 
 def at_once(shape: ModelShape, inputs: Inputs) -> int:
@@ -151,16 +177,18 @@ def metric_of_rows(metric: Metric, rows: Tensor) -> Metric:
 class Best:
     """Takes scores Site by Site and keeps the top `k` places by absolute mean over prompts.
 
-    For sweeps too large to store, such as all neurons of a large model: scores are used as the backward pass makes
-    them.
+    Given as `on_score` to `attribute`, for sweeps too large to store, such as all neurons of a large model: scores are
+    used as the backward pass makes them. The method must produce its scores once: "atp", "atp-qk" or "relp".
     """
 
     def __init__(self, k: int) -> None:
         self._k = k
         self._found: list[tuple[float, Place]] = []
+        self.n_scored = 0
 
     def __call__(self, site: Site, score: Tensor) -> None:
         means = score.mean(0)
+        self.n_scored += means.numel()
         values, where = means.abs().flatten().topk(min(self._k, means.numel()))
         floor = abs(self._found[-1][0]) if len(self._found) == self._k else -1.0
         for i in where[values > floor].tolist():
@@ -172,22 +200,3 @@ class Best:
     def found(self) -> list[tuple[Place, float]]:
         """The top places with their mean scores, largest first."""
         return [(where, value) for value, where in self._found]
-
-
-def strongest(
-    model: Model,
-    pairs: Pairs,
-    metric: Metric,
-    sites: SiteLike | Iterable[SiteLike],
-    *,
-    k: int,
-    **choices: Any,
-) -> list[tuple[Place, float]]:
-    """The `k` places with the largest scores, mean over prompts, in the metric's unit; no other score is kept.
-
-    `choices` are those of `attribute`; the method must produce its scores once: "atp", "atp-qk" or "relp". Cost and
-    memory are the method's, without the scores.
-    """
-    best = Best(k)
-    attribute(model, pairs, metric, sites, on_score=best, **choices)
-    return best.found

@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from micrographia.core.edits import Edit
-from micrographia.core.effects import Effects
+from micrographia.core.effects import Effects, kind_of
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
-from micrographia.core.metrics import Metric
+from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, first_difference
 from micrographia.core.sites import Site
@@ -46,9 +46,7 @@ from micrographia.methods.attribution.check_figures import (
     whole_row,
     whole_tables,
 )
-from micrographia.methods.attribution.estimate import sides_of
-from micrographia.methods.attribution.passes import prompts_of
-from micrographia.methods.attribution.readers import cell_axes, place
+from micrographia.methods.attribution.estimation import cell_axes, place
 
 LARGE = 0.1
 """An effect counts as large from this fraction of the largest measured one. Our choice."""
@@ -64,7 +62,7 @@ EXCLUDED = (
 )
 
 
-class Spots(NamedTuple):
+class Sample(NamedTuple):
     """The sample of places of one kind to measure: the `n_top` largest estimates, and others at random from `n_rest`.
 
     Places are numbered within the kind, Site after Site, in the order of their scores. Those that cannot have an
@@ -76,9 +74,9 @@ class Spots(NamedTuple):
     estimate: Float[Tensor, "place prompt"]
     n_top: int
     n_rest: int
-    able: Mapping[Site, int]
+    n_able: Mapping[Site, int]
     """The number of places of each Site that can have an effect."""
-    n_idle: int
+    n_excluded: int
     """The number of places of the kind that cannot have an effect."""
 
     @property
@@ -93,7 +91,7 @@ class Spots(NamedTuple):
 class Calibration:
     """The result of the check. `n_patches` is the number of patched runs.
 
-    `n_idle` places cannot have an effect (before the prompts differ, or where a query would attend to a later key);
+    `n_excluded` places cannot have an effect (before the prompts differ, or where a query would attend to a later key);
     they were neither sampled nor counted.
     """
 
@@ -102,7 +100,7 @@ class Calibration:
     unit: str
     n_prompts: int
     n_patches: int
-    n_idle: int
+    n_excluded: int
     mode: Mode = "denoise"
     metric: str = "metric"
 
@@ -111,13 +109,8 @@ class Calibration:
         return f"Calibration({self.mode}, {self.metric}; places patched: {checked})"
 
     def __str__(self) -> str:
-        return "\n".join([*(sentence(each, self.unit) for each in self.kinds.values()), *self._warning()])
-
-    def _warning(self) -> list[str]:
-        if not self.flags:
-            return []
-        several = len(self.flags) > 1
-        return [f"{len(self.flags)} flag{'s' * several}; the first: {self.flags[0]}."]
+        n, sentences = len(self.flags), [sentence(each, self.unit) for each in self.kinds.values()]
+        return "\n".join([*sentences, *([f"{n} flag{'s' * (n > 1)}; the first: {self.flags[0]}."] if n else [])])
 
     def table(self) -> list[dict[str, Any]]:
         """The agreement of estimate and exact effect, one record per kind of Site."""
@@ -134,7 +127,7 @@ class Calibration:
         return [
             f"{MODES[self.mode].panel.capitalize()}.",
             *kinds,
-            *([EXCLUDED.format(n=self.n_idle)] * bool(self.n_idle)),
+            *([EXCLUDED.format(n=self.n_excluded)] * bool(self.n_excluded)),
             *flags,
         ]
 
@@ -169,20 +162,20 @@ def calibrate(
 ) -> Calibration:
     """Patch `budget` places exactly: the `top` largest estimates and others at random, evenly over kinds of Site.
 
-    In a causal model, places that cannot have an effect are excluded (`Calibration.n_idle`). `threshold`: the effect,
-    in the metric's unit, that must not be missed; by default a tenth of the largest measured of its kind. Cost:
+    In a causal model, places that cannot have an effect are left out (`Calibration.n_excluded`). `threshold`: the
+    effect, in the metric's unit, that must not be missed; by default a tenth of the largest measured of its kind. Cost:
     `budget` patched runs; for each kind one more with all of those and one with every place; one for each Site patched
     whole; all restarted where they differ (`core.sweep`); and one run that keeps all attributed Sites. `generator`
     samples places and the bootstrap's prompts. Errors: BadConfig for a budget below the number of kinds.
     """
-    chosen = spots(attribution, budget=budget, top=top, generator=generator, begin=_begin(model, pairs))
+    chosen = samples(attribution, budget=budget, top=top, generator=generator, begin=_begin(model, pairs))
     groups = [wholes(each.kind, attribution) for each in chosen]
     requested = [[*each.patches, joint(each.patches), *whole] for each, whole in zip(chosen, groups)]
     patches = [patch for some in requested for patch in some]
-    sides, prompt = sides_of(pairs, attribution.mode), prompts_of(pairs.clean)
+    mode, rows = attribution.mode, prompts(len(pairs), ids_of(pairs.clean).device)
     sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
-    donor = model.run(sides.donor, keep=sites, edits=edits, logits=metric.readout(prompt)).cache
-    values = sweep(model, sides.base, patches, donor, [metric], edits=edits, watch=watch)[..., 0]
+    donor = model.run(pairs.donor(mode), keep=sites, edits=edits, logits=metric.readout(rows)).cache
+    values = sweep(model, pairs.base(mode), patches, donor, [metric], edits=edits, watch=watch)[..., 0]
     effects = (values - attribution.base.to(values)).cpu().double().split(list(map(len, requested)))
     kinds: dict[str, Checked] = {}
     for each, whole, effect in zip(chosen, groups, effects):
@@ -192,11 +185,9 @@ def calibrate(
             _whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(whole, effect[n + 1 :])
         ]
         kinds[each.kind] = found._replace(wholes=tuple(joint_effects))
-    flags = [flag for each in kinds.values() for flag in flags_of(each, attribution.mode, attribution.gives)]
-    n_idle = sum(each.n_idle for each in chosen)
-    return Calibration(
-        kinds, tuple(flags), metric.unit, len(pairs), len(patches), n_idle, attribution.mode, metric.name
-    )
+    flags = [flag for each in kinds.values() for flag in flags_of(each, mode, attribution.gives)]
+    n_excluded = sum(each.n_excluded for each in chosen)
+    return Calibration(kinds, tuple(flags), metric.unit, len(pairs), len(patches), n_excluded, mode, metric.name)
 
 
 def _begin(model: Model, pairs: Pairs) -> int | None:
@@ -214,18 +205,18 @@ def wholes(kind: str, attribution: Effects) -> list[Patch]:
     return [*single, tuple(map(Place, sites))] if len(sites) > 1 else single
 
 
-def _whole(patch: Patch, attribution: Effects, each: Spots, exact: Tensor, at_once: Tensor) -> Whole:
+def _whole(patch: Patch, attribution: Effects, each: Sample, exact: Tensor, at_once: Tensor) -> Whole:
     """The joint effect, and the sum of all single effects: measured where known, else estimated."""
     sites = [place.site for place in patch]
     scores = [attribution.scores[site].double().flatten(1) for site in sites]
     measured = [i for i, (place,) in enumerate(each.patches) if place.site in sites]
     known = float((exact[measured] - each.estimate[measured]).mean(1).sum())
     alone = sum(float(score.sum(1).mean()) for score in scores) + known
-    return Whole(patch, alone, float(at_once.mean()), len(measured) == sum(each.able[site] for site in sites))
+    return Whole(patch, alone, float(at_once.mean()), len(measured) == sum(each.n_able[site] for site in sites))
 
 
 def _checked(
-    each: Spots, effect: Tensor, gives: str, threshold: float | None, generator: Generator, draws: int
+    each: Sample, effect: Tensor, gives: str, threshold: float | None, generator: Generator, draws: int
 ) -> Checked:
     exact, together = effect[:-1], float(effect[-1].mean())
     pair = [x.abs() if gives == "size" else x for x in (each.estimate, exact)]
@@ -269,9 +260,9 @@ def trust(pearson: float, ratio: float = math.nan) -> str:
     return f"{close}, though effects are about {ratio:.2g} times the estimates"
 
 
-def spots(
+def samples(
     attribution: Effects, *, budget: int, top: int, generator: Generator, begin: int | None = None
-) -> list[Spots]:
+) -> list[Sample]:
     """Distribute `budget` places, `top` of them the largest, evenly over the kinds of Site; an unused part of a kind is
     dropped. Largest means largest absolute mean over prompts (of scores that are sizes: the mean of their sizes).
     `begin`: where prompts first differ, in a causal model; None excludes no place. Raises BadConfig.
@@ -291,16 +282,12 @@ def spots(
     ]
 
 
-def kind_of(site: Site) -> str:
-    return f"{site.kind}[{site.dictionary}].{site.part}" if site.part else site.kind
-
-
 def _of_kind(
     kind: str, scores: dict[Site, Tensor], gives: str, budget: int, top: int, generator: Generator, begin: int | None
-) -> Spots:
+) -> Sample:
     ranked = [score.abs() if gives == "size" else score for score in scores.values()]
     means = torch.cat([score.mean(0).flatten() for score in ranked]).cpu()
-    masks = {site: able(site, score, begin).flatten() for site, score in scores.items()}
+    masks = {site: can_matter(site, score, begin).flatten() for site, score in scores.items()}
     numbers = torch.cat(list(masks.values())).nonzero()[:, 0]
     n_top = min(top, len(numbers))
     largest = means[numbers].abs().topk(n_top).indices
@@ -313,10 +300,10 @@ def _of_kind(
     estimate = torch.stack([scores[site][(slice(None), *cell)] for site, cell in found]).cpu().double()
     patches: list[Patch] = [(place(site, scores[site], cell),) for site, cell in found]
     counts = {site: int(mask.sum()) for site, mask in masks.items()}
-    return Spots(kind, patches, estimate, n_top, len(rest), counts, len(means) - len(numbers))
+    return Sample(kind, patches, estimate, n_top, len(rest), counts, len(means) - len(numbers))
 
 
-def able(site: Site, score: Float[Tensor, "prompt ..."], begin: int | None) -> Bool[Tensor, "..."]:
+def can_matter(site: Site, score: Float[Tensor, "prompt ..."], begin: int | None) -> Bool[Tensor, "..."]:
     """Which cells of a score can have an effect: none before `begin`, none where a query would attend to a later
     key.
     """

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from micrographia.core import figures
 from micrographia.core.figures import Figure
 from micrographia.core.titles import MODES, Mode
-from micrographia.methods.attribution.agreement import APART, Checked, Flag, Whole
+from micrographia.methods.attribution.agreement import APART, Checked, Flag, Whole, compared
 
 GROUP = "Calibration"
 WHOLE, FLAGS = "Joint effects of whole Sites", "Where estimate and exact effect disagree"
@@ -69,7 +69,8 @@ def whole_row(whole: Whole, each: Checked, flags: Sequence[Flag], mode: Mode) ->
 
     `so` is the comparison of the two, and `meaning` the mechanism that it suggests, if any.
     """
-    so = _compared(whole, each.missed.threshold)
+    so = compared(whole, each.missed.threshold)
+    so = COMPARED.get(so, so)
     flag = next((flag for flag in flags if flag.patch == whole.patch), None)
     meaning = flag.meaning if flag else IN_SERIES if so == "less together" and len(whole.patch) > 1 else None
     what = str(whole.patch[0]) if len(whole.patch) == 1 else f"all {each.kind}"
@@ -77,16 +78,11 @@ def whole_row(whole: Whole, each: Checked, flags: Sequence[Flag], mode: Mode) ->
     return {**row, "all_measured": whole.all_measured, "so": so, "meaning": meaning}
 
 
-def _compared(whole: Whole, threshold: float) -> str:
-    """The comparison of joint effect and sum: equal where the two are within the tolerance of flags, or both small."""
-    larger = max(abs(whole.alone), abs(whole.exact))
-    if abs(whole.alone - whole.exact) <= APART * larger:
-        return f"alike, within {APART:.0%}"
-    if larger <= threshold:
-        return "too small to say"
-    if whole.alone * whole.exact < 0:
-        return "the other way together"
-    return "more together" if abs(whole.exact) > abs(whole.alone) else "less together"
+COMPARED = {
+    "alike": f"alike, within {APART:.0%}",
+    "too small": "too small to say",
+    "opposite": "the other way together",
+}
 
 
 def whole_tables(rows: Sequence[Row], unit: str) -> list[Figure]:

@@ -1,12 +1,16 @@
-"""Edge attribution: what each writer says to each later reader, estimated for all edges from one backward pass.
+"""Edge attribution: the effect of each writer on each later reader, estimated for all edges from one backward pass.
 
-score(u -> v) = (what u writes in the other run, less in the base run) . (gradient of the metric at v's own residual
-input, before v's norm), summed over positions: the first-order change of the metric if v alone saw u's value from the
-other run. `eap-ig` averages the gradient over runs whose input goes straight from one prompt's embeddings to the
-other's. How the two ends of an edge are taken is in `edge_ends`.
+score(u -> v) = (u's output in the other run - in the base run) . (gradient of the metric at v's own residual input,
+before v's norm), summed over positions: the first-order change of the metric if v alone read u's value from the other
+run. `eap-ig` averages the gradient over runs whose input goes straight from one prompt's embeddings to the other's.
+A run gives gradients at q, k, v and at the input of the MLP's activation; each layer is then run once more, token by
+token, to backpropagate from there through projection and norm, exactly and in every family. Writers and readers are
+multiplied as vectors of d_model for a few positions at a time: 2 d_model FLOPs per edge and token, where projecting
+each reader to the heads' spaces would take 2 d_model d_head; no (batch, pos, head, d_model) tensor is stored.
 Sources: Syed, Rager and Conmy, "Attribution patching outperforms automated circuit discovery" (2023);
 Hanna, Pezzelle and Belinkov, "Have faith in faithfulness" (2024). Their rule takes the steps' right ends,
 k / n; ours their middles, (k - 1/2) / n, whose error falls with n^2.
+Suffixes: p prompt, t pos, r row (a prompt's position), h head, e d_head, d d_model, g reader.
 """
 
 from collections.abc import Callable
@@ -22,17 +26,21 @@ from micrographia.core.edits import leaf, observe, put
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
-from micrographia.core.graph import INPUT, Edge, Graph, check_additive, graph_of
+from micrographia.core.graph import INPUT, Edge, Graph, check_additive, graph_of, normed_behind
 from micrographia.core.graph_figure import strongest_links
 from micrographia.core.metrics import Metric
-from micrographia.core.model import Model
+from micrographia.core.model import Cache, Model, Start
 from micrographia.core.prompts import Pairs, check_aligned, gap_of
 from micrographia.core.sites import Site
 from micrographia.core.titles import MODES, Mode
-from micrographia.core.tokens import Inputs, rows_of
-from micrographia.methods.attribution.edge_ends import Slope, gradient_sites, meet, value_sites
+from micrographia.core.tokens import Inputs, ids_of, rows_of
 
 Method = Literal["eap", "eap-ig"]
+HELD = 2**24
+"""The number of entries of the writers' and readers' d_model vectors that are held at once."""
+STRAIGHT, ROUNDINGS = 1e-3, 6
+"""Tolerances, as a fraction of the whole and in roundings of the dtype, of backpropagation through the weights alone;
+beyond them something else (a norm) is in between."""
 
 
 class EdgeAttribution(NamedTuple):
@@ -120,40 +128,43 @@ def edge_attribution(
     check_aligned(pairs, model.tokenizer)
     graph = graph_of(model, heads=heads)
     check_additive(model, pairs.clean)
-    found: list[_Scored] = []
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
     for first in range(0, len(pairs), prompts_at_once):
         rows = torch.arange(first, min(first + prompts_at_once, len(pairs)), device=pairs.answer.device)
-        clean, corrupt = rows_of(pairs.clean, rows), rows_of(pairs.corrupt, rows)
-        base, other = (corrupt, clean) if mode == "denoise" else (clean, corrupt)
+        base, other = (rows_of(inputs, rows) for inputs in (pairs.base(mode), pairs.donor(mode)))
         found.append(_score(model.fused, graph, metric, rows, base, other, steps if method == "eap-ig" else 0))
         watch(Progress("edge attribution", int(rows[-1]) + 1, len(pairs), "pair"))
-    values, base_values, other_values = (torch.cat(parts) for parts in zip(*found))
-    clean_values, corrupt_values = (other_values, base_values) if mode == "denoise" else (base_values, other_values)
-    return EdgeAttribution(mode, method, graph, values, clean_values, corrupt_values)
+    values, *baselines = (torch.cat(parts) for parts in zip(*found))
+    clean, corrupt = baselines[::-1] if mode == "denoise" else baselines
+    return EdgeAttribution(mode, method, graph, values, clean, corrupt)
 
 
-class _Scored(NamedTuple):
-    values: Tensor
-    base: Tensor
-    other: Tensor
+class Slope(NamedTuple):
+    """One run and its backward pass: activations, gradients at the readers' Sites, and the metric."""
+
+    values: dict[Site, Tensor]
+    gradients: dict[Site, Tensor]
+    metric: Tensor
 
 
 def _score(
     model: Model, graph: Graph, metric: Metric, rows: Tensor, base: Inputs, other: Inputs, steps: int
-) -> _Scored:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The scores of these prompts, and the metric of the base and of the other run."""
     writes = list(dict.fromkeys(node.site for node in graph.writers))
     there = model.run(other, keep=writes, logits=metric.readout(rows))
     slope = _slope(model, graph, metric, rows, base)
     difference = {site: there.cache[site] - slope.values[site] for site in writes}
-    ends = (slope.metric, metric(there.logits, rows))
+    baselines = (slope.metric, metric(there.logits, rows))
     if not steps:
-        return _Scored(meet(model, graph, base, slope, difference, slope.values), *ends)
+        return _edge_scores(model, graph, base, slope, difference, slope.values), *baselines
     start = slope.values
     total = torch.zeros(())
     for k in range(steps):
         between = start[INPUT] + (k + 0.5) / steps * difference[INPUT]
-        total = total + meet(model, graph, base, _slope(model, graph, metric, rows, base, between), difference, start)
-    return _Scored(total / steps, *ends)
+        slope = _slope(model, graph, metric, rows, base, between)
+        total = total + _edge_scores(model, graph, base, slope, difference, start)
+    return total / steps, *baselines
 
 
 def _slope(model: Model, graph: Graph, metric: Metric, rows: Tensor, inputs: Inputs, at: Tensor | None = None) -> Slope:
@@ -163,19 +174,149 @@ def _slope(model: Model, graph: Graph, metric: Metric, rows: Tensor, inputs: Inp
     def keeping(site: Site) -> Callable[[Tensor], None]:
         return lambda value: live.__setitem__(site, value)
 
-    ends = gradient_sites(model)
+    sites = _gradient_sites(model)
     begin = [leaf(INPUT)] if at is None else [put(INPUT, at), leaf(INPUT)]
     out = model.run(
         inputs,
-        edits=[*begin, *(observe(site, keeping(site)) for site in ends)],
-        keep=value_sites(model, graph),
+        edits=[*begin, *(observe(site, keeping(site)) for site in sites)],
+        keep=_value_sites(model, graph),
         logits=metric.readout(rows),
         grad=True,
     )
     found = metric(out.logits, rows)
-    gradients = torch.autograd.grad(found.sum(), [live[site] for site in ends], allow_unused=True)
+    gradients = torch.autograd.grad(found.sum(), [live[site] for site in sites], allow_unused=True)
     return Slope(
         {site: value.detach() for site, value in out.cache.items()},
-        {site: torch.zeros_like(live[site]) if g is None else g for site, g in zip(ends, gradients)},
+        {site: torch.zeros_like(live[site]) if g is None else g for site, g in zip(sites, gradients)},
         found.detach(),
     )
+
+
+def _gradient_sites(model: Model) -> list[Site]:
+    kinds = ("q", "k", "v", "mlp_pre", "mlp_up")
+    return [*(site for site in model.sites if site.kind in kinds), Site("resid_post", model.shape.n_layers - 1)]
+
+
+def _value_sites(model: Model, graph: Graph) -> list[Site]:
+    kinds = ("resid_pre", "resid_mid", "attn_raw")
+    streams = [site for site in model.sites if site.kind in kinds]
+    behind = [site for site in model.sites if site.kind == "attn_out" and normed_behind(model)]
+    return list(dict.fromkeys([*streams, *behind, *(node.site for node in graph.writers)]))
+
+
+def _edge_scores(
+    model: Model,
+    graph: Graph,
+    inputs: Inputs,
+    slope: Slope,
+    difference: dict[Site, Tensor],
+    base: dict[Site, Tensor],
+) -> Float[Tensor, "prompt writer reader"]:
+    """Every writer's difference times every reader's gradient, a few positions at a time."""
+    stream = slope.values[INPUT]
+    n_prompts, n_pos, d_model = stream.shape
+    wide = torch.promote_types(stream.dtype, torch.float32)
+    scores = stream.new_zeros((n_prompts, len(graph.writers), len(graph.readers)), dtype=wide)
+    per_layer = 1 + model.shape.n_heads + 2 * model.shape.n_kv_heads
+    length = max(1, HELD // (n_prompts * (len(graph.writers) + per_layer) * d_model))
+    for first in range(0, n_pos, length):
+        at = slice(first, first + length)
+        written = _written(model, graph, difference, base, at).to(wide)
+        column = 0
+        for layer in range(model.shape.n_layers):
+            for read in _read(model, layer, ids_of(inputs)[:, at], slope, at):
+                n = graph.seen[column]
+                where = slice(column, column + read.shape[1])
+                scores[:, :n, where] += torch.bmm(written[:, :n].flatten(2), read.to(wide).flatten(2).mT)
+                column += read.shape[1]
+        final = slope.gradients[Site("resid_post", model.shape.n_layers - 1)][:, at].to(wide)
+        scores[:, :, column] += torch.bmm(written.flatten(2), final.flatten(1)[..., None])[..., 0]
+    return scores
+
+
+def _written(
+    model: Model, graph: Graph, difference: dict[Site, Tensor], base: dict[Site, Tensor], at: slice
+) -> Float[Tensor, "prompt writer pos d_model"]:
+    parts: list[Tensor] = []
+    for site in dict.fromkeys(node.site for node in graph.writers):
+        delta = difference[site][:, at]
+        if site.kind == "z":
+            assert site.layer is not None
+            result = torch.einsum("bphe,hed->bhpd", delta, model.weights.W_O[site.layer])
+            parts.append(_behind_norm(model, site.layer, result, base, at) if normed_behind(model) else result)
+        else:
+            parts.append(delta[:, None])
+    return torch.cat(parts, 1)
+
+
+def _behind_norm(
+    model: Model, layer: int, delta: Float[Tensor, "prompt head pos d_model"], base: dict[Site, Tensor], at: slice
+) -> Float[Tensor, "prompt head pos d_model"]:
+    """The derivative of the RMSNorm behind attention, y = gain x / r: gain / r (delta - x (x . delta) / (d_model r^2)).
+
+    1 / r is taken from the run itself, as the factor between gain x and y, so it includes the norm's epsilon.
+    """
+    x, y = (base[Site(kind, layer)][:, None, at] for kind in ("attn_raw", "attn_out"))
+    gain = model.weights.attn_post_norm_w[layer]
+    inverse = (gain * x * y).sum(-1, keepdim=True) / (gain * x).pow(2).sum(-1, keepdim=True)
+    along = (x * delta).sum(-1, keepdim=True) / x.shape[-1]
+    return gain * inverse * (delta - x * along * inverse**2)
+
+
+def _read(
+    model: Model, layer: int, ids: Tensor, slope: Slope, at: slice
+) -> list[Float[Tensor, "prompt reader pos d_model"]]:
+    """Gradients at the residual input of this layer's readers: q, k and v heads, then the MLP, in the graph's order.
+
+    The layer runs on rows of one token each, since projections and norms act per token; then back to its input.
+    """
+    sites = set(model.sites)
+
+    def rows(x: Tensor) -> Tensor:
+        return x[:, at].flatten(0, 1)[:, None]
+
+    entering = rows(slope.values[Site("resid_pre", layer)]).requires_grad_()
+    middle = Site("resid_mid", layer)
+    halfway = rows(slope.values[middle]).requires_grad_() if middle in sites else entering
+    inner = [Site(kind, layer) for kind in ("mlp_pre", "mlp_up") if Site(kind, layer) in sites]
+    norm = [site for site in (Site("attn_norm", layer),) if site in sites]
+    run = model.run(
+        ids.reshape(-1, 1),
+        keep=[*(Site(kind, layer) for kind in "qkv"), *norm, *inner],
+        edits=[put(middle, halfway)] if middle in sites else [],
+        start=Start(layer, entering),
+        stop=layer + 1,
+        grad=True,
+    )
+    found = [_heads(model, Site(kind, layer), rows, slope, run.cache, entering) for kind in "qkv"]
+    if inner:
+        gradients = [rows(slope.gradients[site]) for site in inner]
+        (back,) = torch.autograd.grad([run.cache[site] for site in inner], halfway, gradients, retain_graph=True)
+        found.append(back[None])
+    return [x.squeeze(2).unflatten(1, (len(ids), -1)).transpose(0, 1) for x in found]
+
+
+def _heads(
+    model: Model, site: Site, rows: Callable[[Tensor], Tensor], slope: Slope, cache: Cache, entering: Tensor
+) -> Float[Tensor, "head row one d_model"]:
+    """The gradient of each head of q, k or v at the residual stream, head by head.
+
+    Where the Site is a plain projection, a head's gradient passes through its own columns only. This is checked on the
+    sum over heads, which is backpropagated through all that is there (a norm of q and k, in Qwen3).
+    """
+    gradient = rows(slope.gradients[site])
+    norm = Site("attn_norm", site.layer)
+    normed = cache.get(norm, entering)
+    cotangents = torch.einsum("rphe,hde->hrpd", gradient, getattr(model.weights, f"W_{site.kind.upper()}")[site.layer])
+    whole = _back(cache[site], normed, gradient[None])[0]
+    straight = max(STRAIGHT, ROUNDINGS * torch.finfo(whole.dtype).eps)
+    if float((cotangents.sum(0) - whole).norm()) <= straight * float(whole.norm()):
+        return _back(normed, entering, cotangents) if norm in cache else cotangents
+    each = torch.eye(gradient.shape[2], dtype=gradient.dtype, device=gradient.device)
+    return _back(cache[site], entering, torch.einsum("rphe,hg->grphe", gradient, each))
+
+
+def _back(output: Tensor, entering: Tensor, cotangents: Float[Tensor, "reader ..."]) -> Tensor:
+    """The vector-Jacobian products of all cotangents, in one batched backward pass of this piece of the graph."""
+    (found,) = torch.autograd.grad(output, entering, cotangents, retain_graph=True, is_grads_batched=True)
+    return found

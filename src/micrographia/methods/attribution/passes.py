@@ -16,41 +16,44 @@ from torch import Tensor
 
 from micrographia.core.edits import Edit, leaf
 from micrographia.core.errors import UserError
-from micrographia.core.metrics import Metric, prompts
-from micrographia.core.model import Model, Output, Start
+from micrographia.core.metrics import Metric
+from micrographia.core.model import Model, Start
 from micrographia.core.sites import Site
-from micrographia.core.tokens import Inputs, ids_of
-from micrographia.methods.attribution.readers import ScoreHook, detached_copy
+from micrographia.core.tokens import Inputs
+from micrographia.methods.attribution.estimation import (
+    Estimation,
+    OnScore,
+    Passes,
+    RunMetrics,
+    Scored,
+    ScoreHook,
+    detached_copy,
+)
 
 BEFORE_LAYERS = ("embed", "pos_embed")
 
-
-class Passes(NamedTuple):
-    """The cost of a method, in passes over the model and its inputs."""
-
-    forward: int
-    backward: int
-
-    def __str__(self) -> str:
-        return f"{self.forward} forward, {self.backward} backward"
-
-
-class Sides(NamedTuple):
-    """The two runs of an attribution: values come from `donor` and would be patched into `base`."""
-
-    donor: Inputs
-    base: Inputs
-
-
-class RunMetrics(NamedTuple):
-    """The metric in the two runs (the baselines)."""
-
-    donor: Float[Tensor, "prompt"]
-    base: Float[Tensor, "prompt"]
-
-
 Backward = Callable[[Tensor, list[Tensor]], None]
 """Runs the backward pass from a scalar to these leaves, once or several times."""
+
+
+def one_gradient(
+    estimation: Estimation,
+    readers: Callable[[OnScore], list[ScoreHook]],
+    *,
+    rules: Sequence[Edit] = (),
+    checkpoints: bool = False,
+    on_score: OnScore | None = None,
+    notes: tuple[str, ...] = (),
+) -> Scored:
+    """The scores that these readers make of one backward pass: `plain`, or `checkpointed` with `checkpoints`.
+
+    `on_score` is called with each Site's scores instead of storing them (see `attribute.Best`).
+    """
+    scores: dict[Site, Tensor] = {}
+    run = checkpointed if checkpoints else plain
+    metrics = run(estimation, readers(on_score or scores.__setitem__), rules=rules)
+    ordered = {site: scores[site] for site in estimation.sites if site in scores}
+    return Scored(ordered, metrics, Passes(4 if checkpoints else 2, 1), notes)
 
 
 def once(scalar: Tensor, leaves: list[Tensor]) -> None:
@@ -58,70 +61,44 @@ def once(scalar: Tensor, leaves: list[Tensor]) -> None:
 
 
 def plain(
-    model: Model,
-    sides: Sides,
-    metric: Metric,
+    estimation: Estimation,
     readers: Sequence[ScoreHook],
     *,
-    edits: Sequence[Edit] = (),
     rules: Sequence[Edit] = (),
     backward: Backward = once,
 ) -> RunMetrics:
-    """Two forwards and one backward. Before the readers come `edits` of both runs, then `rules` of the base run.
+    """Two forwards and one backward. Before the readers come the edits of both runs, then `rules` of the base run.
 
     Holds one tensor per Site that is read, besides the graph of the base run.
     """
-    prompt = prompts_of(sides.base)
-    readout = metric.readout(prompt)
-    donor = value_of(
-        metric, model.run(sides.donor, edits=[*edits, *looks(readers, "in_donor")], logits=readout), prompt
-    )
+    donor = estimation.measure(estimation.donor, [*estimation.edits, *looks(readers, "in_donor")])
     leaves: list[Tensor] = []
-    begin = [leaf(site, leaves.append) for site in first_sites(model, readers)]
-    edits = [*begin, *edits, *rules, *looks(readers, "in_base")]
-    base = value_of(metric, model.run(sides.base, edits=edits, logits=readout, grad=True), prompt)
-    backward(scalar_of(metric, base), leaves)
+    begin = [leaf(site, leaves.append) for site in first_sites(estimation.model, readers)]
+    edits = [*begin, *estimation.edits, *rules, *looks(readers, "in_base")]
+    base = estimation.measure(estimation.base, edits, grad=True)
+    backward(scalar_of(estimation.metric, base), leaves)
     finish(readers)
     return RunMetrics(donor, base.detach())
 
 
-def checkpointed(
-    model: Model,
-    sides: Sides,
-    metric: Metric,
-    readers: Sequence[ScoreHook],
-    *,
-    edits: Sequence[Edit] = (),
-    rules: Sequence[Edit] = (),
-) -> RunMetrics:
+def checkpointed(estimation: Estimation, readers: Sequence[ScoreHook], *, rules: Sequence[Edit] = ()) -> RunMetrics:
     """Equal to `plain` up to rounding, in four forwards and one backward: for long contexts.
 
     Holds two residual streams per layer and the activations of one layer. Readers and rules must stay within a layer.
     """
-    prompt, last = prompts_of(sides.base), model.shape.n_layers
+    model, edits, last = estimation.model, estimation.edits, estimation.model.shape.n_layers
     parts = [_layer_edits(layer, last, readers, edits, rules) for layer in range(last + 1)]
-    donors, bases = residual_streams(model, sides.donor, edits), residual_streams(model, sides.base, edits)
-    readout = metric.readout(prompt)
-    run = model.run(sides.donor, edits=parts[last].in_donor, logits=readout, start=Start(last, donors.pop()))
-    donor = value_of(metric, run, prompt)
+    donors, bases = (residual_streams(model, inputs, edits) for inputs in (estimation.donor, estimation.base))
+    donor = estimation.measure(estimation.donor, parts[last].in_donor, start=Start(last, donors.pop()))
     begun = bases.pop().requires_grad_()
-    run = model.run(sides.base, edits=parts[last].in_base, logits=readout, start=Start(last, begun), grad=True)
-    base = value_of(metric, run, prompt)
-    (gradient,) = torch.autograd.grad(scalar_of(metric, base), [begun])
+    base = estimation.measure(estimation.base, parts[last].in_base, start=Start(last, begun), grad=True)
+    (gradient,) = torch.autograd.grad(scalar_of(estimation.metric, base), [begun])
     base = base.detach()
-    del run, begun
+    del begun
     for layer in reversed(range(min((layer_of(reader, last) for reader in readers), default=last), last)):
-        entering = Entering(donors.pop(), bases.pop())
-        gradient = _through_layer(model, sides, entering, layer, gradient, parts[layer])
+        gradient = _through_layer(estimation, layer, donors.pop(), bases.pop(), gradient, parts[layer])
     finish(readers)
     return RunMetrics(donor, base)
-
-
-class Entering(NamedTuple):
-    """The residual streams that enter a layer."""
-
-    donor: Tensor
-    base: Tensor
 
 
 class LayerEdits(NamedTuple):
@@ -142,20 +119,21 @@ def _layer_edits(
 
 
 def _through_layer(
-    model: Model, sides: Sides, entering: Entering, layer: int, gradient: Tensor, layer_edits: LayerEdits
+    estimation: Estimation, layer: int, donor: Tensor, base: Tensor, gradient: Tensor, edits: LayerEdits
 ) -> Tensor:
     """Read one layer of both runs, and backpropagate the gradient from its output to its input.
 
-    Layer 0 runs from the tokens, so that it includes the embeddings' Sites.
+    `donor` and `base` are the residual streams that enter it. Layer 0 runs from the tokens, so that it includes the
+    embeddings' Sites.
     """
-    after = Site("resid_post", layer)
-    donor = Start(layer, entering.donor) if layer else None
-    if layer_edits.in_donor:
-        model.run(sides.donor, edits=layer_edits.in_donor, start=donor, stop=layer + 1)
-    leaves = [entering.base.requires_grad_()] if layer else []
-    base = Start(layer, leaves[0]) if layer else None
-    begin = [] if layer else [leaf(site, leaves.append) for site in layer_edits.first]
-    run = model.run(sides.base, edits=[*begin, *layer_edits.in_base], start=base, stop=layer + 1, keep=after, grad=True)
+    model, after = estimation.model, Site("resid_post", layer)
+    if edits.in_donor:
+        start = Start(layer, donor) if layer else None
+        model.run(estimation.donor, edits=edits.in_donor, start=start, stop=layer + 1)
+    leaves = [base.requires_grad_()] if layer else []
+    start = Start(layer, base) if layer else None
+    begin = [] if layer else [leaf(site, leaves.append) for site in edits.first]
+    run = model.run(estimation.base, edits=[*begin, *edits.in_base], start=start, stop=layer + 1, keep=after, grad=True)
     return torch.autograd.grad(run.cache[after], leaves, grad_outputs=gradient)[0]
 
 
@@ -205,15 +183,6 @@ def looks(readers: Iterable[ScoreHook], side: Literal["in_donor", "in_base"]) ->
 def finish(readers: Iterable[ScoreHook]) -> None:
     for reader in readers:
         reader.finish()
-
-
-def prompts_of(inputs: Inputs) -> Tensor:
-    ids = ids_of(inputs)
-    return prompts(len(ids), ids.device)
-
-
-def value_of(metric: Metric, run: Output, prompt: Tensor) -> Float[Tensor, "prompt"]:
-    return metric(run.logits, prompt.to(run.logits.device))
 
 
 def scalar_of(metric: Metric, values: Float[Tensor, "prompt"]) -> Float[Tensor, ""]:

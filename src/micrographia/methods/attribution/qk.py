@@ -15,80 +15,27 @@ components" (2024), on attention saturation; the closed form is our own derivati
 Suffixes: B prompt, Q query, K key, H head, G head of keys, E d_head.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from micrographia.core.edits import Edit, observe
-from micrographia.core.effects import Effects
-from micrographia.core.metrics import Metric
-from micrographia.core.model import Model
-from micrographia.core.prompts import Pairs
-from micrographia.core.sites import Site, SiteLike
-from micrographia.core.titles import Mode
-from micrographia.core.tokens import mask_of
-from micrographia.methods.attribution.atp import CHECKPOINTED, PLAIN
-from micrographia.methods.attribution.estimate import chosen_sites, estimated, sides_of
-from micrographia.methods.attribution.passes import checkpointed, plain
-from micrographia.methods.attribution.readers import (
-    OnScore,
-    Positions,
-    ScoreHook,
-    ScoreOptions,
-    detached_copy,
-    hook,
-    product_reader,
-)
+from micrographia.core.edits import observe
+from micrographia.core.sites import Site
+from micrographia.methods.attribution.estimation import Estimation, OnScore, ScoreHook, detached_copy, hook
 
 COMPARED = {"q": "q", "rot_q": "q", "k": "k", "rot_k": "k"}
 """Rotary is the same rotation for all queries of a position, so patching before or after it is equivalent."""
 
 
-def attribution_patching_with_qk_fix(
-    model: Model,
-    pairs: Pairs,
-    metric: Metric,
-    sites: SiteLike | Iterable[SiteLike],
-    *,
-    mode: Mode = "denoise",
-    positions: Positions = "each",
-    checkpoints: bool = False,
-    edits: Sequence[Edit] = (),
-    on_score: OnScore | None = None,
-) -> Effects:
-    """`attribution_patching`, except that attention patterns are recomputed for queries and keys.
-
-    In the metric's unit. Two forwards and one backward (with `checkpoints` four and one); besides the plain method's
-    memory, for each layer with such Sites up to four tensors of its pattern's size.
-    Source: Kramar et al. (2024), the QK-fix.
-    """
-    scores: dict[Site, Tensor] = {}
-    wanted = chosen_sites(model, sites)
-    reading = ScoreOptions(on_score or scores.__setitem__, positions, mask_of(pairs.clean))
-    run = checkpointed if checkpoints else plain
-    values = run(model, sides_of(pairs, mode), metric, fixed_readers(model, wanted, reading), edits=edits)
-    ordered = {site: scores[site] for site in wanted if site in scores}
-    cost = CHECKPOINTED if checkpoints else PLAIN
-    return estimated(model, pairs, metric, mode, "atp-qk", ordered, values, cost, summed=positions == "sum")
-
-
-def fixed_readers(model: Model, sites: Sequence[Site], reading: ScoreOptions) -> list[ScoreHook]:
-    """A reader per Site, and one for the queries and keys of each layer."""
-    compared = [site for site in sites if site.kind in COMPARED and not site.part]
-    plain = [product_reader(site, reading) for site in sites if site not in compared]
-    layers = sorted({site.layer for site in compared if site.layer is not None})
-    return [*plain, *(qk_reader(model, [s for s in compared if s.layer == layer], reading) for layer in layers)]
-
-
-def qk_reader(model: Model, sites: Sequence[Site], reading: ScoreOptions) -> ScoreHook:
+def qk_reader(sites: Sequence[Site], estimation: Estimation, on_score: OnScore, *, again: bool = False) -> ScoreHook:
     """Scores the queries and keys of one layer. Under grouped queries a key's score sums over the heads that share it.
 
     Holds, from the base run until the backward pass, one tensor of the pattern's size for queries, three for keys.
     """
-    layer = sites[0].layer
+    model, layer = estimation.model, sites[0].layer
     prefix = "rot_" if Site("rot_q", layer) in model.sites else ""
     scoring = Scoring(model.weights.score_scale[layer], model.weights.score_cap[layer])
     donor: dict[str, Tensor] = {}
@@ -106,8 +53,8 @@ def qk_reader(model: Model, sites: Sequence[Site], reading: ScoreOptions) -> Sco
         wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         effects = {name: fix.effect(wide) for name, fix in fixes.items()}
         for site in sites:
-            reading.on_score(site, reading.placed(effects[COMPARED[site.kind]]))
-        if not reading.again:
+            on_score(site, estimation.placed(effects[COMPARED[site.kind]]))
+        if not again:
             fixes.clear()
 
     def finish() -> None:

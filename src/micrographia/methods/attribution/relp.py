@@ -7,24 +7,17 @@ Source: "RelP: faithful and efficient circuit discovery via relevance patching" 
 those of layer-wise relevance propagation for transformers.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from micrographia.core.edits import Edit, apply, observe
-from micrographia.core.effects import Effects
 from micrographia.core.errors import UserError
-from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import Pairs
-from micrographia.core.sites import Site, SiteLike
-from micrographia.core.titles import Mode
-from micrographia.core.tokens import mask_of
-from micrographia.methods.attribution.atp import CHECKPOINTED, PLAIN
-from micrographia.methods.attribution.estimate import chosen_sites, estimated, sides_of
-from micrographia.methods.attribution.passes import checkpointed, plain
-from micrographia.methods.attribution.readers import OnScore, Positions, ScoreOptions, product_reader
+from micrographia.core.sites import Site
+from micrographia.methods.attribution.estimation import Estimation, OnScore, Scored, ScoreHook, product_reader
+from micrographia.methods.attribution.passes import one_gradient
 
 HELD = ("attn_norm_scale", "mlp_norm_scale", "final_norm_scale", "pattern")
 BLIND = frozenset({*HELD, "q", "k", "rot_q", "rot_k", "scores"})
@@ -33,40 +26,25 @@ BEHIND = {"attn_raw": "attn_out", "mlp_raw": "mlp_out"}
 """A norm after a sublayer is not a Site; its input and its output are."""
 
 
-def relevance_patching(
-    model: Model,
-    pairs: Pairs,
-    metric: Metric,
-    sites: SiteLike | Iterable[SiteLike],
-    *,
-    mode: Mode = "denoise",
-    positions: Positions = "each",
-    checkpoints: bool = False,
-    edits: Sequence[Edit] = (),
-    on_score: OnScore | None = None,
-) -> Effects:
-    """(donor - base) times the relevance per unit of activation, for every place of these Sites.
+def relevance_patching(estimation: Estimation, *, checkpoints: bool = False, on_score: OnScore | None = None) -> Scored:
+    """(donor - base) times the relevance per unit of activation.
 
-    In the metric's unit. Two forwards and one backward, as attribution patching. Queries, keys, scores and patterns get
-    no relevance, since patterns are frozen: they raise UserError. The norms of a post-LN model are not Sites and keep
-    their derivative; `notes` says so.
+    Cost and memory are those of attribution patching. Queries, keys, scores and patterns get no relevance, since
+    patterns are frozen: they raise UserError. The norms of a post-LN model are not Sites and keep their derivative;
+    `notes` says so.
     Source: arXiv 2508.21258.
     """
-    scores: dict[Site, Tensor] = {}
-    wanted = chosen_sites(model, sites)
-    if blind := [str(site) for site in wanted if site.kind in BLIND]:
+    if blind := [str(site) for site in estimation.sites if site.kind in BLIND]:
         raise UserError(
             f"Relevance of {', '.join(blind[:5])} was asked for, but RelP freezes attention patterns and norm scales, "
             "so that none reaches them. Leave them out, or use another method ('atp-qk' for queries and keys)."
         )
-    reading = ScoreOptions(on_score or scores.__setitem__, positions, mask_of(pairs.clean))
-    readers = [product_reader(site, reading) for site in wanted]
-    run = checkpointed if checkpoints else plain
-    values = run(model, sides_of(pairs, mode), metric, readers, edits=edits, rules=relevance_rules(model))
-    ordered = {site: scores[site] for site in wanted if site in scores}
-    cost = CHECKPOINTED if checkpoints else PLAIN
-    given = {"summed": positions == "sum", "notes": notes_on(model)}
-    return estimated(model, pairs, metric, mode, "relp", ordered, values, cost, **given)
+
+    def readers(on_score: OnScore) -> list[ScoreHook]:
+        return [product_reader(site, estimation, on_score) for site in estimation.sites]
+
+    rules, notes = relevance_rules(estimation.model), notes_on(estimation.model)
+    return one_gradient(estimation, readers, rules=rules, checkpoints=checkpoints, on_score=on_score, notes=notes)
 
 
 def relevance_rules(model: Model) -> list[Edit]:

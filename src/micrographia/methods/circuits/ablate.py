@@ -204,12 +204,12 @@ class _Routed:
         patterns = masks[:, :, [j for at in columns.values() for j in at]].transpose(1, 2)
         if patterns[:, :, : self.graph.seen[columns["q"][0]]].all():
             return [], inside
-        distinct, place = _distinct(patterns)
+        circuit, pattern, place = _distinct(patterns)
         n_prompts = len(self.pairs)
-        chosen = {site: x.unflatten(0, (-1, n_prompts))[distinct.circuit].flatten(0, 1) for site, x in gap.items()}
-        rows = stream.unflatten(0, (-1, n_prompts))[distinct.circuit].flatten(0, 1)
+        chosen = {site: x.unflatten(0, (-1, n_prompts))[circuit].flatten(0, 1) for site, x in gap.items()}
+        rows = stream.unflatten(0, (-1, n_prompts))[circuit].flatten(0, 1)
         kinds = ["neurons" if kind == "mlp_pre" else kind for kind in columns]
-        found = read(self.model, layer, kinds, rows - self._missing(distinct.pattern, chosen))
+        found = read(self.model, layer, kinds, rows - self._missing(pattern, chosen))
         edits: list[Edit] = []
         for kind, places in zip(kinds, place.split([len(at) for at in columns.values()], 1)):
             value = found[kind].unflatten(0, (-1, n_prompts))
@@ -256,15 +256,12 @@ class _Routed:
         return value.expand(len(self.pairs), *value.shape[1:]).repeat(n, *[1] * (value.ndim - 1))
 
 
-class _Distinct(NamedTuple):
-    circuit: Int[Tensor, "distinct"]
-    pattern: Bool[Tensor, "distinct writer"]
-
-
-def _distinct(patterns: Bool[Tensor, "circuit reader writer"]) -> tuple[_Distinct, Int[Tensor, "circuit reader"]]:
-    """The distinct inputs of readers, and the index of each reader's input."""
+def _distinct(
+    patterns: Bool[Tensor, "circuit reader writer"],
+) -> tuple[Int[Tensor, "distinct"], Bool[Tensor, "distinct writer"], Int[Tensor, "circuit reader"]]:
+    """The circuit and the pattern of each distinct input of readers, and the index of each reader's input."""
     n_circuits, n_readers, _ = patterns.shape
     circuit = torch.arange(n_circuits, device=patterns.device)[:, None, None].expand(-1, n_readers, 1)
     named = torch.cat([circuit, patterns.to(circuit)], 2).flatten(0, 1)
     different, place = named.unique(dim=0, return_inverse=True)
-    return _Distinct(different[:, 0], different[:, 1:].bool()), place.unflatten(0, (n_circuits, n_readers))
+    return different[:, 0], different[:, 1:].bool(), place.unflatten(0, (n_circuits, n_readers))

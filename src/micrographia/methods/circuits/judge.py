@@ -7,7 +7,7 @@ interpretability benchmark" (2025), section 3.1 for CPR and CMD.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -170,24 +170,16 @@ class Areas(NamedTuple):
     """Circuit-model distance: area between faithfulness and 1, smaller is better; order members by absolute score."""
 
 
-def areas(
-    alone: Alone,
-    order: Sequence[Member],
-    *,
-    ladder: Sequence[float] = LADDER,
-    grow: Callable[[int], frozenset[Member]] | None = None,
-) -> Areas:
-    """Areas for circuits of the first members of `order` (all members, best first), at fractions `ladder` of their
-    number.
+def areas(alone: Alone, order: Sequence[Member], *, ladder: Sequence[float] = LADDER) -> Areas:
+    """Areas for circuits of the first members of `order` (all, best first), at fractions `ladder` of their number.
 
-    `grow` gives the circuit of a size where it is not a prefix. Use absolute scores for CMD, signed scores for CPR. A
-    rung is rounded to whole members, at least one; unlike MIB, edges are not weighted and disconnected ones are not
-    pruned. Cost: one score per rung, and two.
+    Use absolute scores for CMD, signed scores for CPR. A rung is rounded to whole members, at least one; unlike MIB,
+    edges are not weighted and disconnected ones are not pruned. Cost: one score per rung, and two.
     """
     if len(ladder) < 2 or sorted(set(ladder)) != list(ladder) or not 0 < ladder[0] <= ladder[-1] <= 1:
         raise BadConfig(f"A ladder of fractions must rise within (0, 1] by two steps or more. Found {tuple(ladder)}.")
     sizes = [max(1, round(share * len(order))) for share in ladder]
-    circuits = [frozenset(order[:n]) if grow is None else grow(n) for n in sizes]
+    circuits = [frozenset(order[:n]) for n in sizes]
     found = faithfulness(alone, circuits, order)
     shares = torch.tensor(list(ladder), dtype=torch.float64)
     f = found.values.double().cpu()

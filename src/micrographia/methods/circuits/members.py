@@ -1,4 +1,4 @@
-"""The members of circuits (components or edges), and their selection by score: top n, threshold, greedy.
+"""The members of circuits (components or edges), and their selection by score: ranked, threshold, greedy.
 
 A circuit is a set of members: Parts (a head or an MLP, at one position or at all) or Edges. Selection takes scores of
 all members and gives a set: the n largest, those above a threshold, or, for edges, greedily from the logits backward
@@ -12,16 +12,15 @@ from typing import NamedTuple, TypeVar
 from jaxtyping import Float
 from torch import Tensor
 
-from micrographia.core.errors import BadConfig, UserError
+from micrographia.core.errors import UserError
 from micrographia.core.graph import LOGITS, Edge, Graph, Node
 from micrographia.core.model import Model, ModelShape
-from micrographia.core.sites import Site
 
 
 class Part(NamedTuple):
     """A component of the model: a head (`head` of "z") or an MLP ("mlp_out"); at one position, or at all.
 
-    >>> str(Part(Node(Site("z", 9), 6), -1))
+    >>> str(Part(Node.parse("L9.z[6]"), -1))
     'L9.z[6]@-1'
     """
 
@@ -59,23 +58,9 @@ def ranked(scores: Mapping[Member, float], *, signed: bool = False) -> list[Memb
     return sorted(scores, key=lambda member: scores[member] if signed else abs(scores[member]), reverse=True)
 
 
-def top(scores: Mapping[Member, float], n: int, *, signed: bool = False) -> frozenset[Member]:
-    """The n members with the largest scores."""
-    if not 0 <= n <= len(scores):
-        raise BadConfig(f"The top {n} of {len(scores)} members were asked for. Give a number between 0 and that.")
-    return frozenset(ranked(scores, signed=signed)[:n])
-
-
 def above(scores: Mapping[Member, float], threshold: float, *, signed: bool = False) -> frozenset[Member]:
     """The members whose score is at least the threshold."""
     return frozenset(member for member, x in scores.items() if (x if signed else abs(x)) >= threshold)
-
-
-def greedy(graph: Graph, scores: Mapping[Edge, float], n: int) -> frozenset[Edge]:
-    """The first n edges of `greedy_order`. Raises BadConfig for more than there are."""
-    if not 0 <= n <= len(graph.edges):
-        raise BadConfig(f"{n} of {len(graph.edges)} edges were asked for. Give a number between 0 and that.")
-    return frozenset(greedy_order(graph, scores)[:n])
 
 
 def greedy_order(graph: Graph, scores: Mapping[Edge, float]) -> list[Edge]:
@@ -108,13 +93,3 @@ def greedy_order(graph: Graph, scores: Mapping[Edge, float]) -> list[Edge]:
         for reader in graph.inlets(edge.writer):
             open_up(reader)
     return order
-
-
-def head(layer: int, index: int) -> Part:
-    """Shorthand for a head at all positions."""
-    return Part(Node(Site("z", layer), index))
-
-
-def mlp(layer: int) -> Part:
-    """Shorthand for an MLP at all positions."""
-    return Part(Node(Site("mlp_out", layer)))

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from micrographia.core.basis import draw_others, fourier_basis, n_frequencies, rows_of_frequencies
-from micrographia.methods.fourier.excluded import excluded_logits
 from micrographia.methods.fourier.losses import Losses, losses
 from micrographia.methods.fourier.replacements import ReplacementTable, Row
+from micrographia.methods.fourier.restricted import excluded_logits
 from micrographia.methods.fourier.spectra import neuron_logit_directions
 
 KEY_SPACE = "neurons on the key directions only"

@@ -1,6 +1,6 @@
 """The trig algorithm of a network in closed form: frequencies, amplitudes, phases, as numbers and as sentences.
 
-`read_algorithm` fits frequencies, amplitudes and phases, `sentences` describes them, `closed_form_logits` computes the
+`read_algorithm` fits frequencies, amplitudes and phases, `sentences` describes them, `closed_form_table` computes the
 logits. Logits are `logits[a, b, c]`, neurons `neurons[a, b, m]` at the last position, W_L the direct map from neurons
 to logits with rows centred over c.
 Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (2023), section 3.1.
@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from micrographia.core.basis import cube_coefficients, fold, fourier_basis, frequency_rows, table_difference, unfold
+from micrographia.core.basis import cube_coefficients, fold, fourier_basis, frequency_rows, table_difference
+from micrographia.methods.fourier.activations import neuron_clusters
 from micrographia.methods.fourier.cubes import centred_energy
-from micrographia.methods.fourier.neurons import neuron_clusters
 
 PHASE_SHOWN = 0.5
 """Degrees: a smaller phase is printed, and computed, as 0."""
@@ -88,11 +88,6 @@ def cube_height(k: int, n: int) -> float:
     return math.sqrt((1 if 2 * k == n else 2) / n**3)
 
 
-def closed_form_logits(algorithm: Algorithm) -> Float[Tensor, "n n n"]:
-    """sum_k A_k cos(w_k(a + b - c) - phase_k) for every a, b, c; in float64."""
-    return unfold(closed_form_table(algorithm))
-
-
 def as_printed(algorithm: Algorithm) -> Algorithm:
     """The algorithm rounded as `sentences` prints it: amplitudes to three digits, phases to a degree."""
     waves = [
@@ -130,7 +125,7 @@ def sentences(algorithm: Algorithm, modulus_name: str) -> list[str]:
 
 
 def closed_form_table(algorithm: Algorithm) -> Float[Tensor, "n n"]:
-    """`closed_form_logits` as a table over s = a + b: unfolded, it gives them. O(n^2)."""
+    """sum_k A_k cos(w_k(s - c) - phase_k) for every s = a + b and c: unfolded, the logits. O(n^2); float64."""
     n = algorithm.n
     d = torch.arange(n)
     along = torch.zeros(n, dtype=torch.float64)

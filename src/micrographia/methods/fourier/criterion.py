@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from micrographia.core.basis import draw_others, fold_difference, fourier_basis
-from micrographia.methods.fourier.excluded import excluded_loss
 from micrographia.methods.fourier.losses import losses
+from micrographia.methods.fourier.restricted import excluded_loss
 
 GENERALISES = 0.99
 """Test accuracy from which a network counts as having grokked."""

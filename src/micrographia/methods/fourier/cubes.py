@@ -33,6 +33,7 @@ def cosine_coefficients(logits: Float[Tensor, "n n n"]) -> Float[Tensor, "n_freq
 def logit_variance_explained(logits: Float[Tensor, "n n n"], ks: Sequence[int]) -> float:
     """Fraction of the row-centred logits' energy in the cubes of `ks`: sum_k v_k^2 / |Lc|^2.
 
+    Raw logits would be dominated by their mean over c, which softmax ignores.
     Source: Nanda et al. (2023), section 4.2 ("95 % of the variance").
     """
     rows = cosine_rows(ks, logits.shape[0])

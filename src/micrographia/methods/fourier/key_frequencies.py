@@ -5,7 +5,7 @@ and removing it raises the loss on all pairs; where the split is known it must a
 memorised answers contain every frequency equally on training pairs. A present frequency is *key* when its own neurons,
 those with most of their variance at k, outweigh everything else that writes its cube; an *overtone* when neurons of key
 frequencies do (ReLU makes 2k, 3k, 5k of every k; arithmetic alone does not decide); else *present*. Source: ours; the
-published rule beside it is `neurons.published_key_frequencies`. Shapes: `logits[a, b, c]`, c = a + b.
+published rule beside it is `activations.published_key_frequencies`. Shapes: `logits[a, b, c]`, c = a + b.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from micrographia.core.basis import fold, fourier_basis, n_frequencies
 from micrographia.core.errors import BadShape, UserError
-from micrographia.methods.fourier.neurons import neuron_clusters
+from micrographia.methods.fourier.activations import neuron_clusters
 from micrographia.methods.fourier.presence import cube_cells, stepped_down
 
 Kind = Literal["key", "overtone", "present"]

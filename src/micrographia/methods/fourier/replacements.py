@@ -15,11 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from micrographia.core.basis import fold, fourier_basis, frequency_rows, n_frequencies, rows_of_frequencies
-from micrographia.methods.fourier.attention import attention_periodicity
+from micrographia.methods.fourier.activations import NeuronClusters, attention_periodicity, neuron_clusters
 from micrographia.methods.fourier.closed_form import Algorithm, as_printed, closed_form_table, read_algorithm
 from micrographia.methods.fourier.cubes import cube_table
 from micrographia.methods.fourier.losses import Losses, losses, table_losses
-from micrographia.methods.fourier.neurons import NeuronClusters, neuron_clusters
 from micrographia.methods.fourier.restricted import restricted_table
 
 NETWORK = "network itself"

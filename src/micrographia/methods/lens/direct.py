@@ -72,7 +72,7 @@ def direct_logit_attribution(
     logits are not linear in a sum of writers (BERT).
     """
     check_additive(model, inputs)
-    directions = _directions(model, answer, wrong)
+    directions = _of_answers(model.weights.W_U, answer, wrong)
     front = [INPUT, *(site for site in (POS_EMBED, SCALE) if site in model.sites)]
     kinds = {"z", "mlp_out", *(("attn_raw", "attn_out", "mlp_raw") if normed_behind(model) else ())}
     cache = model.run(inputs, keep=[*front, *(s for s in model.sites if s.kind in kinds)], logits="last").cache
@@ -113,7 +113,7 @@ def by_source(
     behind = [Site(kind, i) for kind in ("attn_raw", "attn_out") for i in layers if normed_behind(model)]
     kept = [*scale, *behind, *(Site(kind, i) for kind in ("pattern", "v") for i in layers)]
     cache = model.run(inputs, keep=kept, logits="last").cache
-    read = _readout(model, cache, _directions(model, answer, wrong), pos)
+    read = _readout(model, cache, _of_answers(model.weights.W_U, answer, wrong), pos)
     at = {site: _wide(cache[site][:, pos]) for site in behind}
     group = model.shape.n_heads // model.shape.n_kv_heads
     found: list[Tensor] = []
@@ -156,11 +156,6 @@ def logit_lens(
         rows.append((own, prob.gather(-1, wanted), rank, best.indices, best.values))
     own, prob, rank, top, top_prob = (torch.stack(column) for column in zip(*rows))
     return LogitLens(chosen, own, prob, rank, top, top_prob)
-
-
-def _directions(model: Model, answer: Tensor, wrong: Tensor | None) -> Float[Tensor, "d_model prompt"]:
-    """What the final norm's output is read along."""
-    return _of_answers(model.weights.W_U, answer, wrong)
 
 
 def _of_answers(columns: Float[Tensor, "*d vocab"], answer: Tensor, wrong: Tensor | None) -> Float[Tensor, "*d prompt"]:

@@ -17,8 +17,8 @@ from micrographia.core.figures import Figure, bars, histogram, table, text
 from micrographia.labs.grokking import quantities
 from micrographia.labs.grokking.network import NetworkTensors
 from micrographia.methods.fourier import spectra
+from micrographia.methods.fourier.activations import NeuronClusters
 from micrographia.methods.fourier.figures import centred, component_names, fourier_map, frequency_names, pair_map
-from micrographia.methods.fourier.neurons import NeuronClusters
 
 PAPER = "Nanda et al. 2023"
 CIRCUIT, NEURONS = "The circuit", "Neurons"

@@ -1,4 +1,4 @@
-"""Readers: hooks that compute a Site's score during the two runs and the backward pass.
+"""One attribution: the two runs, the Sites to score, and the hooks that compute a Site's score during the passes.
 
 A `ScoreHook` is a pair of lists of observing edits. In the donor run it stores the Site's activation; in the base run
 it replaces it by the difference donor - base; in the backward pass it multiplies this by the gradient and reduces the
@@ -8,16 +8,21 @@ themselves are in `passes`. Source: Nanda, "Attribution patching: activation pat
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.edits import UNIT_AXES, Edit, observe
 from micrographia.core.errors import UserError
+from micrographia.core.metrics import Metric, prompts
+from micrographia.core.model import Model
+from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place
+from micrographia.core.titles import Mode
+from micrographia.core.tokens import Inputs, ids_of, mask_of
 
 Positions = Literal["each", "sum"]
 OnScore = Callable[[Site, Tensor], None]
@@ -25,6 +30,92 @@ OnScore = Callable[[Site, Tensor], None]
 
 FEATURES = frozenset({"d_model", "d_head", "one"})  # a place includes all of these axes: its score sums over them
 PLACES = frozenset({"pos", "query", "key"})
+
+
+class Passes(NamedTuple):
+    """The cost of a method, in passes over the model and its inputs."""
+
+    forward: int
+    backward: int
+
+    def __str__(self) -> str:
+        return f"{self.forward} forward, {self.backward} backward"
+
+
+class RunMetrics(NamedTuple):
+    """The metric in the two runs (the baselines)."""
+
+    donor: Float[Tensor, "prompt"]
+    base: Float[Tensor, "prompt"]
+
+
+class Scored(NamedTuple):
+    """The result of a method. Scores of residual kinds are (prompt, pos); of q, k, v, z, result (prompt, pos, head); of
+    neurons and latents (prompt, pos, unit); of scores and pattern (prompt, head, query, key).
+    """
+
+    scores: dict[Site, Tensor]
+    metrics: RunMetrics
+    n_passes: Passes
+    notes: tuple[str, ...] = ()
+    gives: Literal["effect", "size"] = "effect"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimation:
+    """What every method is given. A score estimates the change of the metric in the base run if the donor run's value
+    were patched in at that place alone.
+    """
+
+    model: Model
+    pairs: Pairs
+    metric: Metric
+    sites: tuple[Site, ...]
+    mode: Mode = "denoise"
+    positions: Positions = "each"
+    """`sum`: scores are summed over positions, whose axes are dropped."""
+    edits: Sequence[Edit] = ()
+    """Edits of both runs (a `splice`, to score a dictionary's latents)."""
+
+    @property
+    def donor(self) -> Inputs:
+        return self.pairs.donor(self.mode)
+
+    @property
+    def base(self) -> Inputs:
+        return self.pairs.base(self.mode)
+
+    def measure(self, inputs: Inputs, edits: Sequence[Edit], **how: Any) -> Float[Tensor, "prompt"]:
+        """The metric in one forward pass, of which only the metric's logits are computed."""
+        rows = prompts(len(self.pairs), ids_of(self.base).device)
+        logits = self.model.run(inputs, edits=edits, logits=self.metric.readout(rows), **how).logits
+        return self.metric(logits, rows.to(logits.device))
+
+    def score(self, site: Site, product: Float[Tensor, "prompt ..."]) -> Float[Tensor, "prompt ..."]:
+        """Sum a product with this Site's axes over the axes within one place. Sums are float32 at least."""
+        over = [i for i, axis in enumerate(site.axes) if axis in FEATURES or self._sums(axis)]
+        wide = torch.promote_types(product.dtype, torch.float32)
+        return product.sum(over, dtype=wide) if over else product
+
+    def placed(self, effect: Float[Tensor, "prompt pos head"]) -> Float[Tensor, "prompt ..."]:
+        """A score computed elsewhere, with padding and positions treated as in every other."""
+        mask = mask_of(self.pairs.clean)
+        here = effect if mask is None else effect.masked_fill(~mask[:, :, None].to(effect.device), 0)
+        return here.sum(1) if self.positions == "sum" else here
+
+    def _sums(self, axis: str) -> bool:
+        return self.positions == "sum" and axis in PLACES
+
+    def difference(self, site: Site, donor: Tensor, base: Tensor) -> Tensor:
+        """donor - base; 0 at padding, and for a masked pair, whose score is minus infinity in both."""
+        delta, mask = donor - base, mask_of(self.pairs.clean)
+        if site.kind == "scores":
+            delta = delta.masked_fill_(donor == base, 0)
+        for i, axis in enumerate(site.axes):
+            if mask is not None and axis in PLACES:
+                shape = [len(mask), *(mask.shape[1] if j == i else 1 for j in range(1, len(site.axes)))]
+                delta.masked_fill_(~mask.reshape(shape).to(delta.device), 0)
+        return delta
 
 
 class ScoreHook(NamedTuple):
@@ -40,63 +131,27 @@ class ScoreHook(NamedTuple):
     finish: Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreOptions:
-    """Options shared by all readers of one attribution: the use of scores, positions, padding.
-
-    `again`: there are several backward passes, so differences are kept after the first.
-    """
-
-    on_score: OnScore
-    positions: Positions = "each"
-    mask: Bool[Tensor, "prompt pos"] | None = None
-    again: bool = False
-
-    def score(self, site: Site, product: Float[Tensor, "prompt ..."]) -> Float[Tensor, "prompt ..."]:
-        """Sum a product with this Site's axes over the axes within one place. Sums are float32 at least."""
-        over = [i for i, axis in enumerate(site.axes) if axis in FEATURES or self._sums(axis)]
-        wide = torch.promote_types(product.dtype, torch.float32)
-        return product.sum(over, dtype=wide) if over else product
-
-    def placed(self, effect: Float[Tensor, "prompt pos head"]) -> Float[Tensor, "prompt ..."]:
-        """A score computed elsewhere, with padding and positions treated as in every other."""
-        here = effect if self.mask is None else effect.masked_fill(~self.mask[:, :, None].to(effect.device), 0)
-        return here.sum(1) if self.positions == "sum" else here
-
-    def _sums(self, axis: str) -> bool:
-        return self.positions == "sum" and axis in PLACES
-
-    def blank(self, site: Site, difference: Tensor) -> Tensor:
-        """Set padding to zero, in place."""
-        if self.mask is None:
-            return difference
-        for i, axis in enumerate(site.axes):
-            if axis in PLACES:
-                shape = [len(self.mask), *(self.mask.shape[1] if j == i else 1 for j in range(1, len(site.axes)))]
-                difference.masked_fill_(~self.mask.reshape(shape).to(difference.device), 0)
-        return difference
-
-
-def product_reader(site: Site, reading: ScoreOptions) -> ScoreHook:
+def product_reader(site: Site, estimation: Estimation, on_score: OnScore, *, again: bool = False) -> ScoreHook:
     """A reader for the score (donor - base) * gradient of one Site.
 
-    `result` is read at z, of which it is a linear function head by head: (z W_O) . g = z . (W_O g), so that no tensor
-    of d_model per head is made.
+    `again`: there are several backward passes, so the difference is kept after the first. `result` is read at z, of
+    which it is a linear function head by head: (z W_O) . g = z . (W_O g), so that no tensor of d_model per head is
+    made.
     """
     tapped = tapped_at(site)
     held: list[Tensor] = []  # the donor's value, then the difference, then nothing
 
     def on_base(value: Tensor) -> None:
-        held.append(reading.blank(tapped, difference(tapped, held.pop(), value.detach())))
+        held.append(estimation.difference(tapped, held.pop(), value.detach()))
         hook(site, value, score)
 
     def score(gradient: Tensor) -> None:
-        product = held[0] * gradient if reading.again else held.pop().mul_(gradient)
-        reading.on_score(site, reading.score(tapped, product))
+        product = held[0] * gradient if again else held.pop().mul_(gradient)
+        on_score(site, estimation.score(tapped, product))
 
     def finish() -> None:
         if held:
-            reading.on_score(site, reading.score(tapped, held.pop().zero_()))
+            on_score(site, estimation.score(tapped, held.pop().zero_()))
 
     look = [observe(tapped, lambda value: held.append(detached_copy(value)))]
     return ScoreHook((site,), look, [observe(tapped, on_base)], finish)
@@ -105,12 +160,6 @@ def product_reader(site: Site, reading: ScoreOptions) -> ScoreHook:
 def tapped_at(site: Site) -> Site:
     """The Site that is read for a Site: z for a head's `result`."""
     return Site("z", site.layer) if site.kind == "result" and not site.part else site
-
-
-def difference(site: Site, donor: Tensor, base: Tensor) -> Tensor:
-    """donor - base; 0 for a masked pair, whose score is minus infinity in both."""
-    delta = donor - base
-    return delta.masked_fill_(donor == base, 0) if site.kind == "scores" else delta
 
 
 def detached_copy(value: Tensor) -> Tensor:
