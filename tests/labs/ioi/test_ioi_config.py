@@ -117,8 +117,9 @@ def test_what_follows_a_training_is_refused_beside_a_pretrained_model(choice):
 def test_a_model_that_is_named_takes_the_preset_that_trains_none(words, preset, monkeypatch):
     from micrographia.faces.cli import lab
 
-    monkeypatch.setattr(lab, "run_lab", lambda chosen, words, **how: how["preset"])
-    assert lab.main(["ioi", *words]) == preset
+    monkeypatch.setattr(lab, "read_run_arguments", lambda *config, preset, **how: (PRESETS[preset](), None))
+    monkeypatch.setattr(lab, "carry_out", lambda make, *, identity, **how: identity["model"])
+    assert lab.main(["ioi", *words]) == PRESETS[preset]().model
 
 
 def test_the_longest_prompt_is_as_long_as_said():
