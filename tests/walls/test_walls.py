@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -253,6 +254,43 @@ def test_an_example_imports_the_facade_alone(path):
 def test_what_an_example_imports_beside_the_facade_is_found():
     text = "import sys, torch\nimport micrographia as mg\nfrom micrographia.core.sites import Site"
     assert walls.beside_the_facade(source("one.py", text)) == ["torch", "micrographia.core.sites.Site"]
+
+
+A_LAB = 1200  # lines of Python that a lab may hold
+BUDGETS = {  # lab -> what it may hold instead, and why
+    "ioi": (1400, "a grammar and a task of its own, and GPT-2's published circuit beside them"),
+    "planted": (800, "a zoo of models built by hand, each with its theory"),
+    "workbench": (1100, "five questions, each of which is a method asked by its flags"),
+    "grokking": (2300, "four studies: one network, many, networks of others, and the lottery"),
+}
+THE_HOUSE = 27_000  # lines of Python in all of src
+
+
+def over_budget(lines: Mapping[str, int]) -> dict[str, int]:
+    """The labs that hold too much, and how much that is."""
+    return {name: n for name, n in lines.items() if n > BUDGETS.get(name, (A_LAB, ""))[0]}
+
+
+def test_a_lab_stays_small():
+    lines = walls.lines_of_labs(FILES)
+    assert not over_budget(lines)
+    assert BUDGETS.keys() <= lines.keys()  # no budget for a lab that is not there
+
+
+def test_the_house_stays_small():
+    assert sum(len(file.text.splitlines()) for file in FILES) <= THE_HOUSE
+
+
+def test_a_lab_that_grows_too_large_is_found():
+    files = [
+        source("labs/ioi/run.py", "x = 1\n" * 1400),
+        source("labs/new/task.py", "x = 1\n" * 1000),
+        source("labs/new/deep/inside.py", "x = 1\n" * 201),
+        source("labs/catalogue.py", "x = 1\n" * 5000),
+        source("core/new/x.py", "x = 1\n" * 5000),
+    ]
+    assert walls.lines_of_labs(files) == {"ioi": 1400, "new": 1201}
+    assert over_budget(walls.lines_of_labs(files)) == {"new": 1201}
 
 
 LIGHT = [
