@@ -101,6 +101,7 @@ def against_controls(results: Mapping[str, Any]) -> dict[str, Measured]:
         "algorithm-beats-network": Measured(_over(m.get("trig_loss"), own), _over(null.get("trig_loss"), own)),
         "only-sum-waves": Measured(_over(restricted_loss, own), _over(null.get("restricted_projection"), own)),
         "neurons-as-polynomials": Measured(_over(loss.get(POLYNOMIALS), own), _over(loss.get(OTHER_POLYNOMIALS), own)),
+        "excluded-loss": Measured(_over(m.get("excluded_loss"), uniform), _over(m.get("train_loss"), uniform)),
         "null-space": Measured(_over(loss.get(NULL_SPACE), uniform), _over(loss.get(RANDOM_SPACE), uniform)),
         "every-key-frequency-counts": Measured(min(rises, default=None), null.get("largest_other_rise")),
     }
