@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 
 from micrographia.core import lab as lab_module
 from micrographia.core.claims import Measured
@@ -68,6 +69,7 @@ class Adds:
 
     def __call__(self, config, folder, watch) -> Findings:
         self.given.append(config)
+        self.threads = torch.get_num_threads()
         if self.error:
             raise self.error
         total = sum(config.parts)
@@ -150,6 +152,22 @@ def test_what_was_cut_off_goes_on_with_the_threads_it_began_with(tmp_path, monke
     adds = Adds()
     assert carried(adds, tmp_path / "run", resume=True).status == "finished"
     assert adds.given == [with_threads(2)]
+    assert adds.threads == 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewerConfig(Config):
+    doubled: bool = False
+
+
+def test_a_run_begun_before_a_field_was_there_goes_on_with_its_default_and_with_no_other_value(tmp_path):
+    with pytest.raises(RuntimeError, match="power cut"):
+        carried(Adds(RuntimeError("power cut")), tmp_path / "run")
+    with pytest.raises(BadConfig, match="doubled"):
+        carried(Adds(), tmp_path / "run", config=NewerConfig(doubled=True), resume=True)
+    adds = Adds()
+    assert carried(adds, tmp_path / "run", config=NewerConfig(), resume=True).status == "finished"
+    assert not adds.given[0].doubled
 
 
 def test_another_config_does_not_go_on_there(tmp_path):

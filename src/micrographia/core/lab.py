@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from micrographia.core import errors
 from micrographia.core.claims import Measures, Run, headline, judge_all
 from micrographia.core.config import flat, with_fields
-from micrographia.core.errors import BadConfig, CannotWrite, Interrupted, MicrographiaError
+from micrographia.core.errors import BadConfig, CannotWrite, Interrupted, MicrographiaError, RunNotFound
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.runtime import allowed_cores, busy_warning, pick_device, provenance, settings
@@ -70,13 +70,23 @@ def run_lab(
         if warning := busy_warning(folder.config["threads"]):
             watch(Note(warning, "warning"))
         here = with_fields(config, threads=folder.config["threads"], device=device)
-        return work(here, folder, watch)
+        with settings(folder.config["threads"], device):  # of a Run that goes on, as many as it was begun with
+            return work(here, folder, watch)
 
     about = provenance(chosen["seed"], device, dtype, threads)
-    with settings(threads, device):
-        return run_in_folder(
-            chosen, settled, lab=lab, preset=preset, about=about, claims=claims, out=out, resume=resume, watch=watch
-        )
+    stored = _as_begun(config, out) if out is not None and resume else chosen
+    return run_in_folder(
+        stored, settled, lab=lab, preset=preset, about=about, claims=claims, out=out, resume=resume, watch=watch
+    )
+
+
+def _as_begun(config: Any, out: Path) -> dict[str, Any]:
+    """The config without the fields that a Run begun before lacks, as far as they have their defaults."""
+    chosen, default = flat(config), flat(type(config)())
+    with suppress(RunNotFound):
+        known = load_run(out).config
+        return {name: value for name, value in chosen.items() if name in known or value != default[name]}
+    return chosen
 
 
 def run_in_folder(

@@ -150,7 +150,7 @@ def read_run_arguments(
     defaults = presets[name]()
     if first.resume and first.out is not None and first.preset is None:
         stored = stored_config(first.out)
-        defaults = with_fields(defaults, **stored) if stored.keys() == flat(defaults).keys() else defaults
+        defaults = with_fields(defaults, **stored) if stored.keys() <= flat(defaults).keys() else defaults
     arguments = dataclasses.make_dataclass(
         "Arguments",
         [
