@@ -168,6 +168,11 @@ def check(
     if estimate.exact:
         raise UserError("Asked to check effects that are exact already. `check` takes the estimates of `attribute`.")
     own = _metric(metric, pairs, model)
+    if own.name != estimate.metric:
+        raise UserError(
+            f"Asked to check an estimate of {estimate.metric} by {own.name}, which is another quantity. Give "
+            "the metric that was estimated."
+        )
     return calibrate(
         model, pairs, own, estimate, budget=budget, top=budget // 2, generator=generator(seed), watch=watch
     )

@@ -99,7 +99,7 @@ def test_scores_are_found_by_site_and_one_that_was_not_taken_is_named():
 def test_effects_print_how_they_were_found_and_where_they_are_largest():
     exact = planted({"L0.resid_pre": [3.0, 1.5, 0.0, 0.0]}).named(WORDS)
     lines = str(exact).splitlines()
-    assert lines[0] == repr(exact) == "Effects(denoise, exact, 4 places of 1 sites, 3 prompts)"
+    assert lines[0] == repr(exact) == "Effects(denoise, exact, 4 places of 1 site, 3 prompts)"
     assert lines[2].split() == ["L0.resid_pre[pos=0]", "+3", "+100.0%", "of", "the", "gap", "at", "'0", "word0'"]
     assert len(lines) == 4
     by_size = planted({"L0.resid_pre": [3.0, 1.5, 0.0, 0.0]}, method="atp-star", gives="size")

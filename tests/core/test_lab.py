@@ -1,5 +1,6 @@
 """Carrying out a Config: begun anew, gone on with, or read where it is finished; and how it stopped is written down."""
 
+import json
 import os
 import signal
 import threading
@@ -233,6 +234,19 @@ def test_ctrl_c_in_the_midst_of_an_analysis_leaves_it_interrupted(tmp_path, ctrl
     with pytest.raises(KeyboardInterrupt):
         carried(analyse, tmp_path / "run")
     assert load_run(tmp_path / "run").status == "interrupted"
+
+
+def test_being_told_to_end_in_the_midst_of_an_analysis_leaves_it_interrupted(tmp_path):
+    def told_to_end(config, folder, watch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        carried(told_to_end, tmp_path / "run")
+    assert load_run(tmp_path / "run").status == "interrupted"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_that_the_status_cannot_be_written_does_not_hide_the_error(tmp_path, monkeypatch):

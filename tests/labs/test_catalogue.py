@@ -76,3 +76,8 @@ def test_the_command_line_runs_it_too(calls, tmp_path):
 def test_every_row_has_presets_of_its_config(row):
     assert {"quick", "tiny", row.preset_with_model} <= row.config.PRESETS.keys()
     assert all(isinstance(make(), row.config.Config) for make in row.config.PRESETS.values())
+
+
+def test_a_field_of_the_wrong_kind_is_refused_and_named():
+    with pytest.raises(BadConfig, match="lr takes a number"):
+        run_by_name("grokking", preset="tiny", lr="x")

@@ -290,6 +290,9 @@ class Run:
     claims: tuple[Judged, ...] = ()
     figures: tuple[Figure, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Run({self.lab}, {self.preset}, {self.status}, {str(self.path)!r})"
+
     @property
     def summary(self) -> list[str]:
         """What was found, in a few sentences; empty while there are no results."""

@@ -86,7 +86,8 @@ class Effects:
     def __repr__(self) -> str:
         how = "exact" if self.exact else f"estimated by {self.method}"
         n = sum(score[0].numel() for score in self.scores.values())
-        return f"Effects({self.mode}, {how}, {n:,} places of {len(self.scores)} sites, {len(self.clean)} prompts)"
+        counts = (_counted(n, "place"), _counted(len(self.scores), "site"), _counted(len(self.clean), "prompt"))
+        return f"Effects({self.mode}, {how}, {counts[0]} of {counts[1]}, {counts[2]})"
 
     def __str__(self) -> str:
         sign, gap = MODES[self.mode].sign, self.gap
@@ -133,6 +134,10 @@ class Effects:
     def named(self, positions: Sequence[str]) -> "Effects":
         """The same with names for its positions."""
         return replace(self, positions=tuple(positions))
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def _mean(values: Tensor) -> float:
@@ -213,10 +218,10 @@ def effect_map(
 def effect_maps(effects: Sequence[Effects]) -> list[EffectMap]:
     """The effects by kind of Site, over layers; several Effects are the two directions of one question."""
     first = effects[0]
-    families: dict[tuple[str, tuple[str, ...]], list[Site]] = {}
-    for site in first.scores:
-        families.setdefault((kind_of(site), first.axes[site]), []).append(site)
-    return [_family(kind, axes, sites, effects) for (kind, axes), sites in families.items()]
+    families: dict[tuple[str, tuple[str, ...], tuple[int, ...]], list[Site]] = {}
+    for site, score in first.scores.items():  # layers of other sizes are a map of their own
+        families.setdefault((kind_of(site), first.axes[site], tuple(score.shape)), []).append(site)
+    return [_family(kind, axes, sites, effects) for (kind, axes, _), sites in families.items()]
 
 
 def _family(kind: str, axes: tuple[str, ...], sites: Sequence[Site], effects: Sequence[Effects]) -> EffectMap:

@@ -213,6 +213,10 @@ def table(
     alone); by default all, in the order in which they come. A record that lacks a field shows none there.
     """
     records = [row for row in rows if isinstance(row, Mapping)]
+    if records and len(records) != len(rows):
+        raise BadShape(
+            f"Table {name!r} has {len(records)} records and {len(rows) - len(records)} lists. Give one kind."
+        )
     if records:
         seen = columns if columns is not None else dict.fromkeys(key for row in records for key in row)
         shown = dict(seen) if isinstance(seen, Mapping) and columns is not None else {key: _words(key) for key in seen}

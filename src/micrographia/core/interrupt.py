@@ -21,6 +21,23 @@ class Request:
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """Turn SIGTERM into Ctrl-C, so that work that is told to end can write down how. Not outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def interruptible() -> Iterator[Request]:
     """Turn the first Ctrl-C or SIGTERM into a request. Does nothing outside the main thread."""
     request = Request()

@@ -18,6 +18,7 @@ from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig, CannotWrite, Interrupted, MicrographiaError, RunNotFound
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.figures import Figure
+from micrographia.core.interrupt import terminable
 from micrographia.core.runtime import allowed_cores, busy_warning, pick_device, provenance, settings
 from micrographia.core.store import RunFolder, load_run, new_run_path
 from micrographia.core.store.formats import Column
@@ -114,7 +115,8 @@ def run_in_folder(
 def ending(folder: RunFolder) -> Iterator[None]:
     """Where work stops before its end, write down how: interrupted, or failed."""
     try:
-        yield
+        with terminable():
+            yield
     except BaseException as error:
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)  # Ctrl-C, or told to exit
         with suppress(CannotWrite):  # what ended the work is raised, not that this could not be written down

@@ -79,7 +79,7 @@ def run_by_name(
     `fields` have the names of the command's flags (`lr=0.01`), also those of inner parts. Raises BadConfig for an
     unknown lab, preset or field, and what the lab's own `run` raises.
     """
-    from micrographia.core.config import with_fields
+    from micrographia.core.config import flat, refuse_misfits, with_fields
     from micrographia.core.errors import BadConfig
 
     chosen = lab(name)
@@ -89,5 +89,7 @@ def run_by_name(
     wanted = preset or chosen.preset(fields.get("model"))
     if wanted not in presets:
         raise BadConfig(f"The lab {name} has no preset {wanted!r}. It has {', '.join(presets)}.")
-    config = with_fields(presets[wanted](), **fields)
+    preset_config = presets[wanted]()
+    refuse_misfits(type(preset_config), {name: fields[name] for name in fields if name in flat(preset_config)})
+    config = with_fields(preset_config, **fields)
     return chosen.run(config, out=None if out is None else Path(out), resume=resume, watch=watch)

@@ -1,5 +1,6 @@
 """Calibration: its statistics by hand, its bound by simulation, and the flags that theory asks for."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ from attribution_cases import exact, metric_of, model_of, pairs_of
 from linear_model import LinearModel
 from scipy import stats
 
-from micrographia.core.errors import BadConfig
+from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.metrics import Metric, logit_difference
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
@@ -334,3 +335,18 @@ def test_of_prompts_that_are_the_same_no_place_is_ruled_out():
     check = calibrate(model, pairs, metric_of(pairs), found, budget=5, top=2, generator=seeded(), draws=5)
     assert check.n_excluded == 0
     assert "cannot be judged" in str(check)
+
+
+def test_scores_with_their_positions_summed_are_checked_too():
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
+    found = attribute(model, pairs, metric_of(pairs), ["L*.resid_pre", "L*.mlp_out"], positions="sum")
+    calibration = calibrate(model, pairs, metric_of(pairs), found, budget=4, top=2, generator=seeded(), draws=10)
+    assert [len(each.patches) for each in calibration.kinds.values()] == [2, 2]
+
+
+def test_a_metric_that_is_no_number_is_refused():
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
+    found = attribute(model, pairs, metric_of(pairs), "L*.z")
+    broken = dataclasses.replace(found, clean=found.clean * math.nan, corrupt=found.corrupt * math.nan)
+    with pytest.raises(UserError, match="finite"):
+        calibrate(model, pairs, metric_of(pairs), broken, budget=4, top=2, generator=seeded(), draws=10)

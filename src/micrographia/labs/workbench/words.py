@@ -37,9 +37,11 @@ def opening(baselines: Baselines, n: int) -> list[str]:
     """The gap, and a warning where it means little."""
     clean, corrupt = float(baselines.clean.mean()), float(baselines.corrupt.mean())
     over = "one prompt pair, so there is no spread" if n == 1 else f"{n} prompt pairs, ± their standard deviation"
+    name, unit = baselines.metric.name, f" {baselines.metric.unit}"
+    unit = "" if unit.strip() == name else unit
     sentences = [
-        f"The {baselines.metric.name} is {clean:.4g} {baselines.metric.unit} on the clean prompts and {corrupt:.4g} on "
-        f"the corrupt ones; effects are shares of that gap, over {over}."
+        f"The {name} is {clean:.4g}{unit} on the clean prompts and {corrupt:.4g} on the corrupt ones; "
+        f"effects are shares of that gap, over {over}."
     ]
     if found := doubts(baselines):
         sentences.append(

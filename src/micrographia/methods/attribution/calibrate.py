@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.edits import Edit
 from micrographia.core.effects import Effects, kind_of
-from micrographia.core.errors import BadConfig
+from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.metrics import Metric, prompts
@@ -168,6 +168,11 @@ def calibrate(
     whole; all restarted where they differ (`core.sweep`); and one run that keeps all attributed Sites. `generator`
     samples places and the bootstrap's prompts. Errors: BadConfig for a budget below the number of kinds.
     """
+    if not bool(attribution.base.isfinite().all()):
+        raise UserError(
+            f"Asked to check estimates of {metric.name}, which is not a finite number on every prompt. Choose a metric "
+            "that is."
+        )
     chosen = samples(attribution, budget=budget, top=top, generator=generator, begin=_begin(model, pairs))
     groups = [wholes(each.kind, attribution) for each in chosen]
     requested = [[*each.patches, joint(each.patches), *whole] for each, whole in zip(chosen, groups)]
@@ -208,7 +213,7 @@ def wholes(kind: str, attribution: Effects) -> list[Patch]:
 def _whole(patch: Patch, attribution: Effects, each: Sample, exact: Tensor, at_once: Tensor) -> Whole:
     """The joint effect, and the sum of all single effects: measured where known, else estimated."""
     sites = [place.site for place in patch]
-    scores = [attribution.scores[site].double().flatten(1) for site in sites]
+    scores = [attribution.scores[site].double().reshape(len(exact[0]), -1) for site in sites]
     measured = [i for i, (place,) in enumerate(each.patches) if place.site in sites]
     known = float((exact[measured] - each.estimate[measured]).mean(1).sum())
     alone = sum(float(score.sum(1).mean()) for score in scores) + known
