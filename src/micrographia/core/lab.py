@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 from micrographia.core import errors
 from micrographia.core.claims import Measures, Run, headline, judge_all
 from micrographia.core.config import flat, with_fields
-from micrographia.core.errors import BadConfig, CannotWrite, Interrupted, MicrographiaError, RunNotFound
+from micrographia.core.errors import BadConfig, CannotWrite, Interrupted, MicrographiaError
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.interrupt import terminable
 from micrographia.core.runtime import allowed_cores, busy_warning, pick_device, provenance, settings
 from micrographia.core.store import RunFolder, load_run, new_run_path
 from micrographia.core.store.formats import Column
+from micrographia.core.store.verify import RUN, read_run
 from micrographia.core.tasks import Done, Task, run_tasks
 
 
@@ -83,11 +84,12 @@ def run_lab(
 
 def _as_begun(config: Any, out: Path) -> dict[str, Any]:
     """The config without the fields that a Run begun before lacks, as far as they have their defaults."""
-    chosen, default = flat(config), flat(type(config)())
-    with suppress(RunNotFound):
-        known = load_run(out).config
-        return {name: value for name, value in chosen.items() if name in known or value != default[name]}
-    return chosen
+    chosen = flat(config)
+    known = read_run(out)["config"] if (out / RUN).is_file() else chosen
+    if not (newer := chosen.keys() - known.keys()):
+        return chosen
+    default = flat(type(config)())
+    return {name: value for name, value in chosen.items() if name not in newer or value != default[name]}
 
 
 def run_in_folder(
