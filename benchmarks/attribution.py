@@ -33,6 +33,7 @@ from shapes import (
     lens_python,
     lens_settings,
     lens_weights,
+    save,
     some_tokens,
     timed,
     title,
@@ -175,19 +176,6 @@ class Bench:
         self.apart[name] = agreement(mine, other.arrays("theirs"), judged=self.judged)
         print(name, self.peers[name], self.apart[name], flush=True)
         self.record.put(peers=self.peers, apart=self.apart)
-
-
-def save(module: Any, folder: Path) -> None:
-    """The model with a toy tokenizer, without which TransformerBridge asks the hub for one."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = {f"w{i}": i for i in range(module.config.vocab_size - 1)} | {"<end>": module.config.vocab_size - 1}
-    toy = Tokenizer(models.WordLevel(words, unk_token="<end>"))
-    toy.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = {"bos_token": "<end>", "eos_token": "<end>", "pad_token": "<end>", "unk_token": "<end>"}
-    PreTrainedTokenizerFast(tokenizer_object=toy, **special).save_pretrained(folder / "model")
-    module.save_pretrained(folder / "model")
 
 
 def measure(chosen: Any, record: Record) -> None:

@@ -1,4 +1,6 @@
-"""TransformerLens 3.9's HookedTransformer with the weights it is given, for workers in its environment.
+"""TransformerLens with the weights it is given, for workers in its environment.
+
+3.9's HookedTransformer takes arrays; 4.3's TransformerBridge, which has taken its place, wraps a folder's module.
 
 Imports nothing of this project: it runs where this project is not installed.
 """
@@ -9,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -19,8 +20,14 @@ def settings(folder: Path) -> dict[str, Any]:
     return chosen
 
 
-def load(folder: Path, chosen: dict[str, Any]) -> HookedTransformer:
+def load(folder: Path, chosen: dict[str, Any]) -> Any:
     dtype = getattr(torch, chosen["dtype"])
+    if (folder / "model").is_dir():
+        from transformer_lens.model_bridge import TransformerBridge
+
+        return TransformerBridge.boot_transformers(str(folder / "model"), device=chosen["device"], dtype=dtype).eval()
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
     model = HookedTransformer(HookedTransformerConfig(**chosen["model"], dtype=dtype))
     weights = np.load(folder / "weights.npz")
     given = {name: torch.from_numpy(weights[name]).to(chosen["device"], dtype) for name in weights.files}

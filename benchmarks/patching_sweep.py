@@ -1,20 +1,24 @@
-"""Exact patching sweeps against TransformerLens 3.9, on a GPT-2-small-shaped model of random weights.
+"""Exact patching sweeps against TransformerLens, on models of random weights.
 
-Pairs of 15-token prompts, 8 of them, denoised: every layer x position of resid_pre (180 patches), and every head of
-every layer at every position (2,160). Ours is always a whole sweep. Theirs is `generic_activation_patch`, what
-`get_act_patch_resid_pre` calls: one full forward a patch, whichever it is, so that `--tl-part` may take a part of them,
-spread evenly over the grid, and time is told by the patch; the result says how many, and the time of all that follows.
-Before anything is timed, both maps must agree to 1e-5 of their largest value (theirs at `--check` cells spread evenly
-over the grid; in float32, otherwise the difference is told). Peak memory is taken in a process of its own, above what
-is held once the model is loaded.
+Pairs of 15-token prompts, 8 of them unless `--prompts` says otherwise, denoised: every layer x position of resid_pre
+(180 patches at GPT-2 small's shape), and every head of every layer at every position (2,160). TransformerLens is 3.9's
+HookedTransformer (`--tl-python`) or 4.3's TransformerBridge (`--tl4-python`). Ours is always a whole sweep. Theirs is
+`generic_activation_patch`, what `get_act_patch_resid_pre` calls: one full forward a patch, whichever it is, so that
+`--tl-part` may take a part of them, spread evenly over the grid, and time is told by the patch; the result says how
+many, and the time of all that follows. Before anything is timed, both maps must agree to 1e-5 of their largest value
+(theirs at `--check` cells spread evenly over the grid; in float32, otherwise the difference is told). Peak memory is
+taken in a process of its own, above what is held once the model is loaded.
 
 Usage: uv run python benchmarks/patching_sweep.py --tl-python PATH [--rounds 30] [--task resid_pre heads]
+       uv run python benchmarks/patching_sweep.py --tl4-python PATH --shape smollm2 --task heads --prompts 1
 """
 
 import json
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import memory
@@ -24,12 +28,14 @@ from peer import Peer, peer
 from recording import Record, arguments, in_own_process, parse
 from shapes import (
     N_POS,
+    N_PROMPTS,
     add_flags,
     arrays,
     chosen_model,
     lens_python,
     lens_settings,
     lens_weights,
+    save,
     some_tokens,
     title,
     words,
@@ -86,16 +92,23 @@ class Task:
                 "why": "one full forward a patch, whichever it is: evenly spread ones tell the time of each",
             },
         }
-        theirs = Contender(f"TransformerLens, {self.name}", lambda n: other.ask(self.name, n), chunk=part)
+        theirs = Contender(
+            f"TransformerLens {other.ready[0]}, {self.name}", lambda n: other.ask(self.name, n), chunk=part
+        )
         return Match(self.contender(), theirs, "cell", TARGET, about)
 
 
 @contextmanager
 def lens(chosen: Any, module: Any, tasks: Sequence[Task]) -> Any:
-    """The other contender, with the same weights and prompts."""
-    config = {**lens_settings(chosen, module.config), "cells": {task.name: task.cells for task in tasks}}
-    given = {"weights": lens_weights(module), "tokens": arrays(tasks[0].tokens)}
-    with peer(chosen.tl_python, "sweep_worker.py", config, given) as other:
+    """The other contender, with the same weights and prompts: 4.3 reads the module's folder, 3.9 arrays."""
+    cells, given = {task.name: task.cells for task in tasks}, {"tokens": arrays(tasks[0].tokens)}
+    if chosen.tl4_python is not None:
+        config = {"threads": chosen.threads, "device": chosen.device, "dtype": chosen.dtype, "cells": cells}
+        with peer(chosen.tl4_python, "sweep_worker.py", config, given, partial(save, module)) as other:
+            yield other
+        return
+    config = {**lens_settings(chosen, module.config), "cells": cells}
+    with peer(chosen.tl_python, "sweep_worker.py", config, {**given, "weights": lens_weights(module)}) as other:
         yield other
 
 
@@ -103,7 +116,7 @@ def own_sweep(name: str, chosen: Any) -> dict[str, Any]:
     """One sweep of ours, its donors included: values, time, memory held with the model loaded and the peak above it."""
     with settings(chosen.threads, chosen.device):
         model = cast(Pretrained, load(chosen_model(chosen)))
-        tokens = some_tokens(model.shape.d_vocab, chosen.device)
+        tokens = some_tokens(model.shape.d_vocab, chosen.device, chosen.prompts)
         before = memory.reset_peak(chosen.device)
         task = Task(model, name, tokens, chosen.at_once)
         began = time.perf_counter()
@@ -118,7 +131,7 @@ def first_sweep(name: str, chosen: Any) -> dict[str, Any]:
     if chosen.smoke:
         return own_sweep(name, chosen)
     at_once = [] if chosen.at_once is None else ["--at-once", chosen.at_once]
-    found = in_own_process(__file__, "--peak", name, *words(chosen), *at_once)
+    found = in_own_process(__file__, "--peak", name, *words(chosen), "--prompts", chosen.prompts, *at_once)
     print(name, {key: value for key, value in found.items() if key != "values"}, flush=True)
     return found
 
@@ -147,11 +160,11 @@ def check(task: Task, other: Peer, first: dict[str, Any], chosen: Any) -> dict[s
 def measure(chosen: Any, record: Record) -> None:
     firsts = {name: first_sweep(name, chosen) for name in chosen.task}
     model = cast(Pretrained, load(chosen_model(chosen)))
-    tokens = some_tokens(model.shape.d_vocab, chosen.device)
+    tokens = some_tokens(model.shape.d_vocab, chosen.device, chosen.prompts)
     tasks = [Task(model, name, tokens, chosen.at_once) for name in chosen.task]
-    record.put(shape=chosen.shape)
-    if chosen.tl_python is None:
-        print("TransformerLens was left out: give --tl-python, the Python of an environment that has it.")
+    record.put(shape=chosen.shape, prompts=chosen.prompts)
+    if chosen.tl_python is None and chosen.tl4_python is None:
+        print("TransformerLens was left out: give --tl-python or --tl4-python, the Python of an environment with it.")
         alone(tasks, firsts, chosen, record)
         return
     with lens(chosen, model.module, tasks) as other:
@@ -199,6 +212,8 @@ def main() -> None:
     parser.set_defaults(rounds=30)
     add_flags(parser)
     lens_python(parser)
+    parser.add_argument("--tl4-python", type=Path, help="Python of an environment with transformer-lens 4.3")
+    parser.add_argument("--prompts", type=int, default=N_PROMPTS, help="pairs of prompts")
     parser.add_argument("--task", nargs="+", choices=sorted(TASKS), default=["resid_pre"])
     parser.add_argument(
         "--tl-part", nargs="+", type=int, help="patches that TransformerLens does, for each task; else all"

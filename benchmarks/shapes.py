@@ -1,7 +1,8 @@
 """The models of random weights that are timed, by the name of their shape, and the flags that choose among them.
 
 "gpt2", "xl" and "gpt3" are GPT-2's architecture (sizes of GPT-2 small and XL, and of GPT-3: Brown et al. 2020, table
-2.1), "7b" is Llama's. `--smoke` takes a miniature of the same family.
+2.1), "7b" is Llama's and "smollm2" that of SmolLM2-135M: deep, with grouped heads. `--smoke` takes a miniature of the
+same family.
 """
 
 import argparse
@@ -24,6 +25,11 @@ LLAMA_MINIATURE = {
     **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
     **{"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0},
 }
+SMOLLM2 = {
+    **{"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9},
+    **{"num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True},
+}
+GROUPED_MINIATURE = LLAMA_MINIATURE | {"num_key_value_heads": 2}
 
 
 class Shape(NamedTuple):
@@ -38,9 +44,10 @@ SHAPES = {
     "gpt2": Shape("GPT2", {}, GPT2_MINIATURE),
     "xl": Shape("GPT2", {"n_embd": 1600, "n_layer": 48, "n_head": 25}, GPT2_MINIATURE),
     "7b": Shape("Llama", LLAMA_7B, LLAMA_MINIATURE),
+    "smollm2": Shape("Llama", SMOLLM2, GROUPED_MINIATURE),
     "gpt3": Shape("GPT2", {"n_embd": 12288, "n_layer": 96, "n_head": 96, "n_positions": 2048}, GPT2_MINIATURE),
 }
-TIMED = ("gpt2", "xl", "7b")
+TIMED = ("gpt2", "xl", "7b", "smollm2")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -94,14 +101,27 @@ def chosen_model(chosen: argparse.Namespace) -> Any:
     return model(chosen.shape, smoke=chosen.smoke, device=chosen.device, dtype=chosen.dtype)
 
 
-def some_tokens(vocab: int, device: str = "cpu") -> dict[str, Tensor]:
+def some_tokens(vocab: int, device: str = "cpu", n_prompts: int = N_PROMPTS) -> dict[str, Tensor]:
     """Pairs that differ at one position, and two answers for each."""
     generator = torch.Generator().manual_seed(1)
-    clean, corrupt = (torch.randint(0, vocab, (N_PROMPTS, N_POS), generator=generator) for _ in range(2))
+    clean, corrupt = (torch.randint(0, vocab, (n_prompts, N_POS), generator=generator) for _ in range(2))
     corrupt = torch.cat([clean[:, :4], corrupt[:, 4:5], clean[:, 5:]], 1)
-    right, wrong = (torch.randint(0, vocab, (N_PROMPTS,), generator=generator) for _ in range(2))
+    right, wrong = (torch.randint(0, vocab, (n_prompts,), generator=generator) for _ in range(2))
     found = {"clean": clean, "corrupt": corrupt, "right": right, "wrong": wrong}
     return {name: value.to(device) for name, value in found.items()}
+
+
+def save(module: Any, folder: Path) -> None:
+    """The model with a toy tokenizer, without which TransformerBridge asks the hub for one."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"w{i}": i for i in range(module.config.vocab_size - 1)} | {"<end>": module.config.vocab_size - 1}
+    toy = Tokenizer(models.WordLevel(words, unk_token="<end>"))
+    toy.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"bos_token": "<end>", "eos_token": "<end>", "pad_token": "<end>", "unk_token": "<end>"}
+    PreTrainedTokenizerFast(tokenizer_object=toy, **special).save_pretrained(folder / "model")
+    module.save_pretrained(folder / "model")
 
 
 def arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:

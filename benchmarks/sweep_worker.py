@@ -3,7 +3,8 @@
 Reads "<task> <count>" lines, task "resid_pre" or "heads": patches so many cells of that task, taken evenly over its
 grid (all of them for the grid's own size), writes them to <folder>/theirs.npz and answers "done <peak MiB above what
 was held before>".
-Usage: python sweep_worker.py FOLDER    (config.json, weights.npz and tokens.npz lie there)
+The model is 3.9's HookedTransformer, or 4.3's TransformerBridge where the folder holds a model of transformers.
+Usage: python sweep_worker.py FOLDER    (config.json, tokens.npz and either weights.npz or model/ lie there)
 """
 
 import sys
@@ -30,7 +31,8 @@ def main() -> None:
     torch.set_grad_enabled(False)
     model, tokens = lens_model.load(folder, chosen), lens_model.tokens(folder, device)
     rows = torch.arange(len(tokens["right"]), device=tokens["right"].device)
-    _, clean = model.run_with_cache(tokens["clean"], names_filter=lambda name: name.endswith(("resid_pre", "hook_z")))
+    wanted = [f"blocks.{i}.{name}" for i in range(model.cfg.n_layers) for name in ("hook_resid_pre", "attn.hook_z")]
+    _, clean = model.run_with_cache(tokens["clean"], names_filter=wanted)
 
     def metric(logits: torch.Tensor) -> torch.Tensor:
         return (logits[rows, -1, tokens["right"]] - logits[rows, -1, tokens["wrong"]]).mean()

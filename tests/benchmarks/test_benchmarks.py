@@ -26,6 +26,7 @@ SCRIPTS = {
     "hooks": [],
 }
 OTHER_SHAPES = [(name, shape) for name in ("patching_sweep", "attribution", "hooks") for shape in ("xl", "7b")]
+OTHER_SHAPES += [("patching_sweep", "smollm2")]
 FAKE_PEER = """
 import sys
 from pathlib import Path
