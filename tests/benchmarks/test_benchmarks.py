@@ -198,7 +198,7 @@ def test_a_part_of_a_peers_patches_is_scaled_to_all_of_them(scripts, paired):
 
     match = patching_sweep.Task.match(
         SimpleNamespace(name="heads", whole=2160, contender=lambda: paired.Contender("ours", int, chunk=2160)),
-        SimpleNamespace(ask=lambda name, n: None),
+        SimpleNamespace(ask=lambda name, n: None, ready=["4.3.0"]),
         60,
     )
     assert (match.ours.chunk, match.theirs.chunk) == (2160, 60)
