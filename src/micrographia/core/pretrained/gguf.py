@@ -121,6 +121,14 @@ def _not_expressed(header: GgufHeader, how: str) -> UnknownModel:
     )
 
 
+def whole_weights() -> dict[str, Any]:
+    """The choice that dequantises every weight and leaves no mark of it; transformers below 5.23 knows no other way."""
+    import transformers
+
+    kind = getattr(transformers, "GgufConfig", None)
+    return {} if kind is None else {"quantization_config": kind(dequantize=True)}
+
+
 def checked(module: nn.Module, header: GgufHeader) -> None:
     """Put right the order of rotary pairs, and raise UnknownModel where the module has no place for the file's weights.
 
@@ -152,16 +160,6 @@ def _unpermute(module: nn.Module, n_heads: int) -> None:
 
 def _halves(weight: Tensor, n_heads: int) -> Tensor:
     return weight.unflatten(0, (n_heads, -1, 2)).transpose(1, 2).flatten(0, 2).clone()
-
-
-def made_plain(module: Any) -> Any:
-    """The module without the marks of quantisation, since its weights are whole: `save_pretrained` takes it."""
-    if getattr(module.config, "quantization_config", None) is not None:
-        del module.config.quantization_config
-    for name in ("hf_quantizer", "quantization_method", "is_quantized"):
-        if name in vars(module):
-            delattr(module, name)
-    return module
 
 
 def tokenizer_of(header: GgufHeader) -> Any:

@@ -127,15 +127,22 @@ def _from_gguf(
     from transformers import AutoConfig
 
     folder, file = str(header.path.parent), header.path.name
+    whole = gguf.whole_weights()
     config = gguf.mended(AutoConfig.from_pretrained(folder, gguf_file=file, trust_remote_code=False), header)
     module, about = _class_for(family_of(config)).from_pretrained(
-        folder, gguf_file=file, config=config, dtype=dtype or torch.float32, output_loading_info=True, **choices
+        folder,
+        gguf_file=file,
+        config=config,
+        dtype=dtype or torch.float32,
+        output_loading_info=True,
+        **whole,
+        **choices,
     )
     _check_whole(str(header.path), module, about["missing_keys"])
     gguf.checked(module, header)
     watch(Note(f"{file}: {header.quantisation}, dequantised to {str(module.dtype).removeprefix('torch.')}."))
     inner = gguf.tokenizer_of(header) if with_tokenizer else None
-    return gguf.made_plain(module), None if inner is None else HubTokenizer(inner)
+    return module, None if inner is None else HubTokenizer(inner)
 
 
 def _class_for(family: Family) -> Any:

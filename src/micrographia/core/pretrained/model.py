@@ -8,6 +8,7 @@ values are computed off its path; an edit there adds its difference, so an edit 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +45,7 @@ from micrographia.core.pretrained.hooks import HookContext, hooks_for, installed
 from micrographia.core.pretrained.modules import Body
 from micrographia.core.pretrained.partial_run import check_start, past_cache, placeholder, span_hooks, started
 from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks, selected
+from micrographia.core.pretrained.save import save
 from micrographia.core.pretrained.tokenizer import HubTokenizer
 from micrographia.core.pretrained.weights import PretrainedWeights
 from micrographia.core.sites import Site, SiteLike, select
@@ -229,6 +231,14 @@ class Pretrained:
             if bool(done.all()):
                 break
         return ids
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the model into a new folder, which `load` and transformers read: config, weights, tokenizer.
+
+        Whole or not at all. A model from a GGUF file is written with its dequantised weights. Raises CannotWrite for a
+        folder that holds files already and for a full disk; UserError for packed weights.
+        """
+        return save(self.module, self.tokenizer, Path(folder).expanduser())
 
     def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
         """The logits of this residual stream: the modules after the last layer, run on it (the logit lens)."""

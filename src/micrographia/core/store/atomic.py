@@ -72,7 +72,19 @@ def scratch(place: Path, elsewhere: str = OUT) -> Iterator[Path]:
     try:
         yield draft
     finally:
-        _remove_tree(draft)
+        if draft.exists():  # it may have been moved
+            _remove_tree(draft)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """A finished folder under its new name, on the same disk. Its files reach the disk first."""
+    for inner in [source, *source.rglob("*")]:
+        if inner.is_dir():
+            _sync_folder(inner)
+        else:
+            _sync_file(inner)
+    _rename(source, target)
+    _sync_folder(target.parent)
 
 
 def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
@@ -176,6 +188,14 @@ def _sync_folder(path: Path) -> None:
     if os.name == "nt":  # a folder cannot be opened there, and a rename is durable without it
         return
     descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
     try:
         _sync(descriptor)
     finally:

