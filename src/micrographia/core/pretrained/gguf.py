@@ -77,8 +77,7 @@ def mended(config: Any, header: GgufHeader) -> Any:
             config.vocab_size = tensor.shape[0]
     if rotary := _rotary(config, header):
         own = config.rope_parameters
-        inner = own["full_attention"] if "full_attention" in own else own  # Gemma 3: only these layers are stretched
-        inner.update(rotary)
+        own.get("full_attention", own).update(rotary)  # Gemma 3 stretches these layers alone
     return config
 
 

@@ -127,7 +127,7 @@ def _from_gguf(
     from transformers import AutoConfig
 
     folder, file = str(header.path.parent), header.path.name
-    whole = gguf.whole_weights()
+    choices |= gguf.whole_weights()
     config = gguf.mended(AutoConfig.from_pretrained(folder, gguf_file=file, trust_remote_code=False), header)
     module, about = _class_for(family_of(config)).from_pretrained(
         folder,
@@ -135,7 +135,6 @@ def _from_gguf(
         config=config,
         dtype=dtype or torch.float32,
         output_loading_info=True,
-        **whole,
         **choices,
     )
     _check_whole(str(header.path), module, about["missing_keys"])

