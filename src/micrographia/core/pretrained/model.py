@@ -6,7 +6,7 @@ values are computed off its path; an edit there adds its difference, so an edit 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from micrographia.core.model import (
     Output,
     Readout,
     Start,
+    Stopped,
     Tap,
     check_readout,
     described,
@@ -77,7 +78,7 @@ class Pretrained:
         self.tokenizer = tokenizer
         self.watch = watch
         config: Any = getattr(self.module, "config", None)
-        self.body = Body(self.module, family_of(config), config.get_text_config())
+        self.body = Body(self.module, family_of(config, type(self.module).__name__), config.get_text_config())
         self._implementation = Implementation(self.body)
         self._fused = False
         self._probed: set[str] = set()
@@ -151,12 +152,15 @@ class Pretrained:
             sites = needed_for(self.body, new)
             probe = Probe()
             with torch.no_grad():
-                self._forward(probe, Pass(ids[:1, :1]), sites, ())
+                with suppress(Stopped):  # at the last layer of a model without a head
+                    self._forward(probe, Pass(ids[:1, :1]), sites, ())
                 check(self.body, sites, probe.found, sums=not has_hooks(self.module))
             self._probed |= new
 
     def _forward(self, tap: Tap, what: Pass, kept: Sequence[Site], edited: Sequence[Site]) -> Tensor:
         body, start, stop = self.body, what.start, what.stop
+        if not body.family.head and stop is None:  # it ends with its last layer
+            stop = len(body.layers)
         layers = span(self, start, stop)
         met = kept if what.end is None else (*kept, what.end)
         context = HookContext(body, tap, met, edited, grad=what.grad, batch=len(what.ids))
@@ -243,6 +247,7 @@ class Pretrained:
     def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
         """The logits of this residual stream: the modules after the last layer, run on it (the logit lens)."""
         body, family = self.body, self.body.family
+        body.part(family.head)
         with torch.set_grad_enabled(torch.is_grad_enabled() and residual.requires_grad):
             for path in family.after_layers:
                 module = body.find(path)
@@ -283,6 +288,8 @@ class Pretrained:
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < shape.d_vocab:
             raise UserError(f"Tokens must lie in 0..{shape.d_vocab - 1}. Found {int(ids.min())}..{int(ids.max())}.")
         span(self, start, stop)
+        if logits != "all":
+            self.body.part(self.body.family.head)
         if start is not None:
             check_start(self.body, start, *ids.shape)
         check_readout(logits, ids.shape[1] - (start.offset if start else 0))
