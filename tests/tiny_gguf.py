@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-D, HEADS, KV, D_MLP, LAYERS, BASE = 32, 4, 2, 64, 2, 10000.0
+D, HEADS, KV, D_MLP, LAYERS = 32, 4, 2, 64, 2
 CONTEXT, TEMPLATE = 64, "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
 MERGES = ("Ġ M", "ar y", "a r", "r y", "ĠM ary", "Ġ J", "o h", "oh n", "ĠJ ohn", "Ġ Ġ", "Ġ s", "e e", "Ġs ee", "Ġsee s")
 
@@ -66,9 +66,12 @@ def write(
     metadata: Mapping[str, Any] | None = None,
     without: tuple[str, ...] = (),
     tensors: Mapping[str, np.ndarray] | None = None,
-    tokenizer: bool = True,
+    pre: str | None = "smollm",
 ) -> Path:
-    """A file with matrices of this `kind`, with further `metadata` (of the architecture) and without some of it."""
+    """A file with matrices of this `kind`, with further `metadata` (of the architecture) and without some of it.
+
+    `pre` names the rule by which the tokenizer splits; None leaves the tokenizer out.
+    """
     import gguf
 
     network = network or module()
@@ -76,15 +79,15 @@ def write(
     facts: dict[str, Any] = {
         "context_length": CONTEXT, "embedding_length": D, "block_count": LAYERS, "feed_forward_length": D_MLP,
         "attention.head_count": HEADS, "attention.head_count_kv": config.num_key_value_heads,
-        "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": BASE, "rope.dimension_count": D // HEADS,
-        "vocab_size": len(words()), **(metadata or {}),
+        "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": float(config.rope_parameters["rope_theta"]),
+        "rope.dimension_count": D // HEADS, "vocab_size": len(words()), **(metadata or {}),
     }  # fmt: skip
     for key, value in facts.items():
         if key not in without:
             add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
-            add(f"llama.{key}", value)
-    if tokenizer:
-        _add_tokenizer(writer, without)
+            add(key if key.startswith("split.") else f"llama.{key}", value)
+    if pre is not None:
+        _add_tokenizer(writer, pre, without)
     for name, parameter in network.named_parameters():
         weight = parameter.detach()
         if "q_proj.weight" in name or "k_proj.weight" in name:
@@ -104,12 +107,12 @@ def write(
     return path
 
 
-def _add_tokenizer(writer: Any, without: tuple[str, ...]) -> None:
+def _add_tokenizer(writer: Any, pre: str, without: tuple[str, ...]) -> None:
     import gguf
 
     kinds = [gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(words()) - 3)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("llama-bpe" if "smollm" in without else "smollm")
+    writer.add_tokenizer_pre(pre)
     writer.add_token_list(words())
     writer.add_token_types(kinds)
     writer.add_token_merges(MERGES)

@@ -384,7 +384,7 @@ WITHOUT_HEAD: Mapping[str, Family] = {"BertModel": BERT_WITHOUT_HEAD}
 
 
 def family_of(config: Any, kind: str = "") -> Family:
-    """The row for this configuration, or for the class `kind`, with the configuration's changes. Raises UnknownModel."""
+    """The row for this configuration, or for a class without head, with the changes of both. Raises UnknownModel."""
     found = WITHOUT_HEAD.get(kind) or FAMILIES.get(getattr(config, "model_type", ""))
     if found is None:
         raise UnknownModel(

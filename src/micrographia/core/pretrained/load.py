@@ -68,15 +68,18 @@ def load(
     if device is not None and device_map is not None:
         raise UserError(f"Both device {device} and device_map {device_map} were asked for. Choose one.")
     with _explained(str(model), revision), noted_once(watch), quietly():
-        choices = {"device_map": device_map} if device_map is not None else {}
+        choices, stored = {"device_map": device_map} if device_map is not None else {}, ""
         if gguf_file is not None:
-            module, own = _from_gguf(gguf.opened(gguf_file), tokenizer is None, dtype_named(dtype), choices, watch)
+            header = gguf.opened(gguf_file)
+            module, own = _from_gguf(header, tokenizer is None, dtype_named(dtype), choices)
+            stored = gguf.said(header, module)
+            watch(Note(f"{gguf_file.name}: {stored}."))
         else:
             module, own = _from_hub(str(model), dtype, revision, tokenizer is None, choices, watch)
         words = own if tokenizer is None else as_tokenizer(tokenizer)
     if device is not None:
         module = module.to(device)
-    return Pretrained(module.eval(), words, watch=watch)
+    return Pretrained(module.eval(), words, watch=watch, stored=stored)
 
 
 def _from_run(
@@ -122,9 +125,9 @@ def _from_hub(
 
 
 def _from_gguf(
-    header: GgufHeader, with_tokenizer: bool, dtype: torch.dtype | None, choices: dict[str, Any], watch: Watch
+    header: GgufHeader, with_tokenizer: bool, dtype: torch.dtype | None, choices: dict[str, Any]
 ) -> tuple[Any, Tokenizer | None]:
-    """The module of a GGUF file, dequantised, and its tokenizer where that is wanted. Two Notes at most."""
+    """The module of a GGUF file, dequantised, and its tokenizer where that is wanted."""
     from transformers import AutoConfig
 
     folder, file = str(header.path.parent), header.path.name
@@ -140,7 +143,6 @@ def _from_gguf(
     )
     _check_whole(str(header.path), module, about["missing_keys"])
     gguf.checked(module, header)
-    watch(Note(f"{file}: {header.quantisation}, dequantised to {str(module.dtype).removeprefix('torch.')}."))
     inner = gguf.tokenizer_of(header) if with_tokenizer else None
     return module, None if inner is None else HubTokenizer(inner)
 

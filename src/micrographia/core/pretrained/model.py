@@ -73,10 +73,13 @@ class Pass(NamedTuple):
 class Pretrained:
     """A Hugging Face language model as a Model. `module` stays as it is: dtype, device, attention, train or eval."""
 
-    def __init__(self, module: nn.Module, tokenizer: Tokenizer | None = None, *, watch: Watch = silent) -> None:
+    def __init__(
+        self, module: nn.Module, tokenizer: Tokenizer | None = None, *, watch: Watch = silent, stored: str = ""
+    ) -> None:
+        """`stored`: how the weights lie in their file, where that is not how they are run."""
         self.module = examined(module, watch)
         self.tokenizer = tokenizer
-        self.watch = watch
+        self.watch, self.stored = watch, stored
         config: Any = getattr(self.module, "config", None)
         self.body = Body(self.module, family_of(config, type(self.module).__name__), config.get_text_config())
         self._implementation = Implementation(self.body)
@@ -85,7 +88,8 @@ class Pretrained:
         self._noted: set[str] = set()
 
     def __repr__(self) -> str:
-        return described(self.body.family.name, self.shape, len(self.sites))
+        line = described(self.body.family.name, self.shape, len(self.sites))
+        return f"{line[:-1]}; {self.stored})" if self.stored else line
 
     @property
     def shape(self) -> ModelShape:
