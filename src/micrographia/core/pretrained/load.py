@@ -120,6 +120,8 @@ def _from_hub(
     module, about = _class_for(family_of(config, kind)).from_pretrained(
         name, config=config, dtype=dtype or "auto", output_loading_info=True, **choices, **where
     )
+    if any(each.startswith("pooler.") for each in about["missing_keys"]):
+        module.pooler = None  # behind the last layer, where no run goes
     _check_whole(name, module, about["missing_keys"])
     return module, _own_tokenizer(name, where, watch) if with_tokenizer else None
 
