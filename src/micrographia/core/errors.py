@@ -9,6 +9,7 @@ MicrographiaError
 ├── StoreError                       files; existing ones are unchanged
 │   ├── RunExists  RunLocked  RunNotFound
 │   ├── Corrupt                      a hash, size or schema that does not fit
+│   ├── CannotFetch                  no package client, no network, or it failed
 │   └── CannotWrite (also OSError)   full disk, read-only folder
 ├── NonFiniteLoss                    training stopped; names step and last good checkpoint
 ├── Interrupted                      stopped by the user; can be resumed
@@ -76,6 +77,10 @@ class RunNotFound(StoreError):
 
 class Corrupt(StoreError):
     """A file that was altered, truncated, or written by an unknown version."""
+
+
+class CannotFetch(StoreError):
+    """A model package could not be fetched: no package client, no network, or the client failed."""
 
 
 class CannotWrite(StoreError, OSError):

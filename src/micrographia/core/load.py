@@ -1,4 +1,4 @@
-"""`load_any`: a Model from one of our Runs, a folder, the Hugging Face Hub, or a module that is already loaded.
+"""`load_any`: a Model from a Run of ours, a folder, a GGUF file, a package, the Hub, or a module in hand.
 
 It imports `core.pretrained.load`, which needs transformers, only where it is needed.
 """
@@ -15,6 +15,7 @@ from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.model import Model
 from micrographia.core.runtime import dtype_named
 from micrographia.core.small.trained import load_trained
+from micrographia.core.sources import located
 from micrographia.core.store import find_run
 
 EXTRA = ("transformers", "huggingface_hub")
@@ -31,13 +32,16 @@ def load_any(
 ) -> Model:
     """The model of this name, with `dtype` and on `device`; None keeps the stored ones.
 
-    An existing folder comes first, then a Run with that name or unique prefix, then the Hub. `choices` are those of
-    `core.pretrained.load.load`, which do not apply to a Run.
-    Raises UnknownModel; BadConfig for a revision of a local model; MissingExtra without transformers.
+    A path comes first (a Run, a folder, a `.gguf` file, a wheel), then a Run with that name or unique prefix, then what
+    `micrographia models` lists, then an installed package that holds a model, then the Hub (`core.sources`). `choices`
+    are those of `core.pretrained.load.load`, which do not apply to a Run.
+    Raises UnknownModel; BadConfig for a revision of a local model; MissingExtra without transformers, or what reads a
+    GGUF file.
     """
     watch(Progress("load the model", 0, 1, "model"))
     run = None if isinstance(name, nn.Module) else _run_of(Path(name))
-    if revision is not None and not isinstance(name, nn.Module) and (run is not None or Path(name).is_dir()):
+    here = None if isinstance(name, nn.Module) or run is not None else located(name)
+    if revision is not None and (run or here) is not None:
         raise BadConfig(
             f"Asked for revision {revision!r} of {name}, which lies on this machine. Revisions are of models on the "
             "hub: leave it out, or give the hub's name."
@@ -45,7 +49,7 @@ def load_any(
     if run is not None and not choices:
         model: Model = load_trained(run, dtype=dtype_named(dtype), device=None if device is None else str(device))
     else:
-        model = _pretrained(run or name, dtype=dtype, device=device, revision=revision, watch=watch, **choices)
+        model = _pretrained(run or here or name, dtype=dtype, device=device, revision=revision, watch=watch, **choices)
     watch(Progress("load the model", 1, 1, "model"))
     return model
 

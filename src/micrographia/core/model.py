@@ -81,7 +81,7 @@ class Output(NamedTuple):
         if self.maybe_logits is None:
             raise UserError(
                 f"Logits were asked for of a run that stopped before it had any; it kept {self.cache!r}. "
-                "Run without `stop` to have logits."
+                "Run without `stop` to have logits; a model without a head for words has none."
             )
         return self.maybe_logits
 

@@ -318,6 +318,17 @@ BERT = Family(
     encoder=True,
 )
 
+BERT_WITHOUT_HEAD = replace(
+    BERT,
+    name="BERT without a head",
+    embed="embeddings.word_embeddings",
+    pos_embed="embeddings.position_embeddings",
+    layers="encoder.layer",
+    final_norm="",
+    head="",
+    unembedding=(),
+)  # as encoders of sentences are published: activations, and no logits
+
 ROBERTA = replace(
     BERT,
     name="RoBERTa",
@@ -368,10 +379,13 @@ FAMILIES: Mapping[str, Family] = {
     "distilbert": DISTILBERT,
 }
 
+WITHOUT_HEAD: Mapping[str, Family] = {"BertModel": BERT_WITHOUT_HEAD}
+"""The rows of modules that predict no words, by the name of their class."""
 
-def family_of(config: Any) -> Family:
-    """The row for this model's configuration, with the configuration's changes. Raises UnknownModel."""
-    found = FAMILIES.get(getattr(config, "model_type", ""))
+
+def family_of(config: Any, kind: str = "") -> Family:
+    """The row for this configuration, or for a class without head, with the changes of both. Raises UnknownModel."""
+    found = WITHOUT_HEAD.get(kind) or FAMILIES.get(getattr(config, "model_type", ""))
     if found is None:
         raise UnknownModel(
             f"A model of type {getattr(config, 'model_type', None)!r} was given; supported are "

@@ -1,4 +1,4 @@
-"""`load`: a Model from a Hugging Face Hub id, a folder, a Run, or a module that is already loaded.
+"""`load`: a Model from a Hugging Face Hub id, a folder, a GGUF file, a Run, or a module that is already loaded.
 
 Nothing is converted and no code from the Hub is run. Errors of the Hub become errors that say what to do.
 """
@@ -14,8 +14,11 @@ from torch import nn
 
 from micrographia.core.errors import UnknownModel, UserError
 from micrographia.core.events import Note, Watch, silent
+from micrographia.core.pretrained import gguf
 from micrographia.core.pretrained.families import Family, family_of
+from micrographia.core.pretrained.gguf_header import GgufHeader
 from micrographia.core.pretrained.model import Pretrained
+from micrographia.core.pretrained.quiet import quietly
 from micrographia.core.pretrained.tokenizer import HubTokenizer, as_tokenizer
 from micrographia.core.runtime import dtype_named
 from micrographia.core.small.transformer import Transformer
@@ -38,10 +41,11 @@ def load(
     tokenizer: Any = None,
     watch: Watch = silent,
 ) -> Pretrained | Transformer:
-    """Load a Model: from a Hub id, a local folder, or a module that is already loaded.
+    """Load a Model: from a Hub id, a local folder or GGUF file, or a module that is already loaded.
 
     A loaded module is used as it is, with its dtype, device, attention implementation and mode. From the Hub or a
-    folder, `dtype` None means that of the file; `device_map` needs accelerate. `tokenizer` is a Hub id, a folder, a
+    folder, `dtype` None means that of the file (of a GGUF file float32, to which its weights are dequantised);
+    `device_map` needs accelerate. `tokenizer` is a Hub id, a folder, a
     Hugging Face tokenizer or a `core.tokens.Tokenizer`; None finds the model's own, if it has one. A folder of one of
     our own Runs gives the model that it trained, with its vocabulary. `watch` gets Notes on later runs.
     Errors: UnknownModel for a model that does not exist, needs permission or has no known family; UserError for
@@ -58,9 +62,24 @@ def load(
     if (Path(model) / RUN_FILE).is_file():
         own = {"device_map": device_map, "revision": revision, "tokenizer": tokenizer}
         return _from_run(Path(model), dtype, device, [name for name, value in own.items() if value is not None])
-    if _means_a_folder(model) and not Path(model).is_dir():
+    gguf_file = Path(model) if Path(model).suffix == ".gguf" and Path(model).is_file() else None
+    if gguf_file is None and _means_a_folder(model) and not Path(model).is_dir():
         raise UnknownModel(f"Asked for the model in the folder {model}. There is no such folder. Check the path.")
-    return _from_hub(str(model), dtype, device, device_map, revision, tokenizer, watch)
+    if device is not None and device_map is not None:
+        raise UserError(f"Both device {device} and device_map {device_map} were asked for. Choose one.")
+    with _explained(str(model), revision), noted_once(watch), quietly():
+        choices, stored = {"device_map": device_map} if device_map is not None else {}, ""
+        if gguf_file is not None:
+            header = gguf.opened(gguf_file)
+            module, own = _from_gguf(header, tokenizer is None, dtype_named(dtype), choices)
+            stored = gguf.said(header, module)
+            watch(Note(f"{gguf_file.name}: {stored}."))
+        else:
+            module, own = _from_hub(str(model), dtype, revision, tokenizer is None, choices, watch)
+        words = own if tokenizer is None else as_tokenizer(tokenizer)
+    if device is not None:
+        module = module.to(device)
+    return Pretrained(module.eval(), words, watch=watch, stored=stored)
 
 
 def _from_run(
@@ -87,31 +106,55 @@ def _means_a_folder(model: str | Path) -> bool:
 def _from_hub(
     name: str,
     dtype: torch.dtype | str | None,
-    device: torch.device | str | None,
-    device_map: str | dict[str, Any] | None,
     revision: str | None,
-    tokenizer: Any,
+    with_tokenizer: bool,
+    choices: dict[str, Any],
     watch: Watch,
-) -> Pretrained:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+) -> tuple[Any, Tokenizer | None]:
+    """The module of a Hub id or folder, and its tokenizer where that is wanted."""
+    from transformers import AutoConfig
 
-    if device is not None and device_map is not None:
-        raise UserError(f"Both device {device} and device_map {device_map} were asked for. Choose one.")
     where = {"revision": revision, "trust_remote_code": False}
-    with _explained(name, revision), noted_once(watch):
-        config = AutoConfig.from_pretrained(name, **where)
-        family: Family = family_of(config)
-        kind = AutoModelForMaskedLM if family.encoder else AutoModelForCausalLM
-        choices = {"device_map": device_map} if device_map is not None else {}
-        loaded: Any = kind.from_pretrained(
-            name, config=config, dtype=dtype or "auto", output_loading_info=True, **choices, **where
-        )
-        module, about = loaded
-        _check_whole(name, module, about["missing_keys"])
-        words = as_tokenizer(tokenizer) if tokenizer is not None else _own_tokenizer(name, where, watch)
-    if device is not None:
-        module = module.to(device)
-    return Pretrained(module.eval(), words, watch=watch)
+    config = AutoConfig.from_pretrained(name, **where)
+    kind = next(iter(config.architectures or ()), "")
+    module, about = _class_for(family_of(config, kind)).from_pretrained(
+        name, config=config, dtype=dtype or "auto", output_loading_info=True, **choices, **where
+    )
+    if any(each.startswith("pooler.") for each in about["missing_keys"]):
+        module.pooler = None  # behind the last layer, where no run goes
+    _check_whole(name, module, about["missing_keys"])
+    return module, _own_tokenizer(name, where, watch) if with_tokenizer else None
+
+
+def _from_gguf(
+    header: GgufHeader, with_tokenizer: bool, dtype: torch.dtype | None, choices: dict[str, Any]
+) -> tuple[Any, Tokenizer | None]:
+    """The module of a GGUF file, dequantised, and its tokenizer where that is wanted."""
+    from transformers import AutoConfig
+
+    folder, file = str(header.path.parent), header.path.name
+    choices = {**choices, **gguf.whole_weights()}
+    config = gguf.mended(AutoConfig.from_pretrained(folder, gguf_file=file, trust_remote_code=False), header)
+    module, about = _class_for(family_of(config)).from_pretrained(
+        folder,
+        gguf_file=file,
+        config=config,
+        dtype=dtype or torch.float32,
+        output_loading_info=True,
+        **choices,
+    )
+    _check_whole(str(header.path), module, about["missing_keys"])
+    gguf.checked(module, header)
+    inner = gguf.tokenizer_of(header) if with_tokenizer else None
+    return module, None if inner is None else HubTokenizer(inner)
+
+
+def _class_for(family: Family) -> Any:
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+
+    if not family.head:
+        return AutoModel
+    return AutoModelForMaskedLM if family.encoder else AutoModelForCausalLM
 
 
 @contextmanager

@@ -6,8 +6,9 @@ values are computed off its path; an edit there adds its difference, so an edit 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from micrographia.core.model import (
     Output,
     Readout,
     Start,
+    Stopped,
     Tap,
     check_readout,
     described,
@@ -44,6 +46,7 @@ from micrographia.core.pretrained.hooks import HookContext, hooks_for, installed
 from micrographia.core.pretrained.modules import Body
 from micrographia.core.pretrained.partial_run import check_start, past_cache, placeholder, span_hooks, started
 from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks, selected
+from micrographia.core.pretrained.save import save
 from micrographia.core.pretrained.tokenizer import HubTokenizer
 from micrographia.core.pretrained.weights import PretrainedWeights
 from micrographia.core.sites import Site, SiteLike, select
@@ -70,19 +73,23 @@ class Pass(NamedTuple):
 class Pretrained:
     """A Hugging Face language model as a Model. `module` stays as it is: dtype, device, attention, train or eval."""
 
-    def __init__(self, module: nn.Module, tokenizer: Tokenizer | None = None, *, watch: Watch = silent) -> None:
+    def __init__(
+        self, module: nn.Module, tokenizer: Tokenizer | None = None, *, watch: Watch = silent, stored: str = ""
+    ) -> None:
+        """`stored`: how the weights lie in their file, where that is not how they are run."""
         self.module = examined(module, watch)
         self.tokenizer = tokenizer
-        self.watch = watch
+        self.watch, self.stored = watch, stored
         config: Any = getattr(self.module, "config", None)
-        self.body = Body(self.module, family_of(config), config.get_text_config())
+        self.body = Body(self.module, family_of(config, type(self.module).__name__), config.get_text_config())
         self._implementation = Implementation(self.body)
         self._fused = False
         self._probed: set[str] = set()
         self._noted: set[str] = set()
 
     def __repr__(self) -> str:
-        return described(self.body.family.name, self.shape, len(self.sites))
+        line = described(self.body.family.name, self.shape, len(self.sites))
+        return f"{line[:-1]}; {self.stored})" if self.stored else line
 
     @property
     def shape(self) -> ModelShape:
@@ -149,12 +156,15 @@ class Pretrained:
             sites = needed_for(self.body, new)
             probe = Probe()
             with torch.no_grad():
-                self._forward(probe, Pass(ids[:1, :1]), sites, ())
+                with suppress(Stopped):  # at the last layer of a model without a head
+                    self._forward(probe, Pass(ids[:1, :1]), sites, ())
                 check(self.body, sites, probe.found, sums=not has_hooks(self.module))
             self._probed |= new
 
     def _forward(self, tap: Tap, what: Pass, kept: Sequence[Site], edited: Sequence[Site]) -> Tensor:
         body, start, stop = self.body, what.start, what.stop
+        if not body.family.head and stop is None:  # it ends with its last layer
+            stop = len(body.layers)
         layers = span(self, start, stop)
         met = kept if what.end is None else (*kept, what.end)
         context = HookContext(body, tap, met, edited, grad=what.grad, batch=len(what.ids))
@@ -230,9 +240,18 @@ class Pretrained:
                 break
         return ids
 
+    def save(self, folder: Path | str) -> Path:
+        """Write the model into a new folder, which `load` and transformers read: config, weights, tokenizer.
+
+        Whole or not at all. A model from a GGUF file is written with its dequantised weights. Raises CannotWrite for a
+        folder that holds files already and for a full disk; UserError for packed weights.
+        """
+        return save(self.module, self.tokenizer, Path(folder).expanduser())
+
     def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
         """The logits of this residual stream: the modules after the last layer, run on it (the logit lens)."""
         body, family = self.body, self.body.family
+        body.part(family.head)
         with torch.set_grad_enabled(torch.is_grad_enabled() and residual.requires_grad):
             for path in family.after_layers:
                 module = body.find(path)
@@ -273,6 +292,8 @@ class Pretrained:
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < shape.d_vocab:
             raise UserError(f"Tokens must lie in 0..{shape.d_vocab - 1}. Found {int(ids.min())}..{int(ids.max())}.")
         span(self, start, stop)
+        if logits != "all":
+            self.body.part(self.body.family.head)
         if start is not None:
             check_start(self.body, start, *ids.shape)
         check_readout(logits, ids.shape[1] - (start.offset if start else 0))

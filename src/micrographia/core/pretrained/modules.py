@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from micrographia.core.errors import UnknownModel
+from micrographia.core.errors import UnknownModel, UserError
 from micrographia.core.model import ModelShape
 from micrographia.core.pretrained.families import Family, Location
 from micrographia.core.sites import Site
@@ -57,6 +57,11 @@ class Body:
     def part(self, path: str, layer: int | None = None) -> nn.Module:
         """The module at this path. Raises UnknownModel where the family's row is wrong about it."""
         found = self.find(path, layer)
+        if not path:
+            raise UserError(
+                f"Asked for the head of {type(self.module).__name__}, which predicts no words and has none. Its "
+                "activations can be kept, edited and compared; for logits load a model with a language-modelling head."
+            )
         if found is None:
             where = "the model" if layer is None else f"layer {layer}"
             raise UnknownModel(
@@ -86,7 +91,7 @@ class Body:
         config = self.config
         n_heads = config.num_attention_heads
         down = self.part(self.family.down, 0)
-        head = self.part(self.family.head)
+        head = self.find(self.family.head)
         return ModelShape(
             n_layers=len(self.layers),
             d_model=config.hidden_size,
@@ -95,7 +100,7 @@ class Body:
             d_head=getattr(config, "head_dim", None) or config.hidden_size // n_heads,
             d_mlp=width_in(down),
             d_vocab=config.vocab_size,
-            d_vocab_out=getattr(head, "out_features", config.vocab_size),
+            d_vocab_out=getattr(head, "out_features", config.vocab_size) if self.family.head else 0,
             n_ctx=self._n_ctx,
             causal=not self.family.encoder,
         )
@@ -116,7 +121,7 @@ class Body:
             found += [Site(kind, i) for kind in layer_kinds(family)]
         final = self.find(family.final_norm) is not None
         found += [Site(kind) for kind in ("final_norm_scale", "final_norm") if final]
-        return SiteList([*found, Site("logits")])
+        return SiteList([*found, *([Site("logits")] if family.head else [])])
 
     def heads(self, part: Location, name: str) -> Accessor:
         """q, k or v as (batch, pos, head, d_head) in the output of their module."""

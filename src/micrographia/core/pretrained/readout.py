@@ -18,6 +18,8 @@ from micrographia.core.pretrained.partial_run import leaving_with
 
 def readout_hooks(body: Body, logits: LogitsAt) -> list[Hook]:
     """The hooks at the unembedding."""
+    if not body.family.head:
+        return []
     head = body.part(body.family.head)
     if isinstance(logits, Readout) and type(head) is nn.Linear and not head._forward_hooks:  # of the user's own
         return [Hook(head, "in", leaving_with(lambda hidden: columns(body, head, hidden, logits)))]

