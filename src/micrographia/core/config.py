@@ -33,7 +33,7 @@ class Blocks:
     """Width of a head."""
     d_mlp: int = 512
     """Neurons a layer."""
-    act: Literal["relu", "gelu", "gelu_new", "silu", "swiglu"] = "relu"
+    act: Literal["relu", "gelu", "gelu_new", "silu", "tanh", "square", "swiglu"] = "relu"
     """Activation of the neurons."""
     norm: Literal["none", "layernorm", "rmsnorm"] = "none"
     """Normalisation before attention, MLP and unembedding."""

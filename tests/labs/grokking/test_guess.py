@@ -12,7 +12,7 @@ from micrographia.core.small.weights import init_weights
 from micrographia.core.state_dicts.foreign import candidates, variants
 from micrographia.labs.grokking.identify.activation import CLEAR, choose_activation, learnt, rivals
 from micrographia.labs.grokking.identify.guess import Guesses, check, guess
-from micrographia.labs.grokking.identify.source import modulus_of
+from micrographia.labs.grokking.identify.source import Task, tasks_of
 
 
 def candidates_of(state, act=None):
@@ -60,7 +60,7 @@ def test_the_activation_is_found_without_the_split(act):
 @pytest.mark.parametrize("act", ["relu", "gelu"])
 def test_the_activation_is_found_by_the_balance_on_the_training_pairs(act):
     network = trained(act=act)
-    three = [check(each, 13, ["add"])[0] for each in candidates_of(as_paper(network.weights))]
+    three = [check(each, Task(13, (13,)), ["add"])[0] for each in candidates_of(as_paper(network.weights))]
     alike = [each._replace(accuracy=0.5) for each in three]
     for first in alike:
         assert choose_activation(Guesses(first, alike), network.train, silent).best.candidate.choices["act"] == act
@@ -124,23 +124,37 @@ def test_hopeless_readings_are_sorted_out_on_a_sample(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "answers", "given", "found"),
-    [(8, 7, None, 7), (8, 8, None, 7), (9, 9, 7, 7), (8, 6, None, None), (8, 9, None, None), (8, 8, 8, None)],
+    ("n_ctx", "tokens", "answers", "given", "found"),
+    [
+        (3, 8, 7, None, [(7, "a b =")]),
+        (3, 8, 8, None, [(7, "a b =")]),
+        (3, 9, 9, 7, [(7, "a b =")]),
+        (3, 8, 6, None, []),
+        (3, 8, 9, None, []),
+        (3, 8, 8, 8, []),
+        (2, 7, 7, None, [(7, "a b"), (6, "a b")]),
+        (2, 8, 7, None, [(7, "a b")]),
+        (2, 9, 9, 7, [(7, "a b")]),
+        (2, 8, 9, None, [(8, "a b")]),
+        (2, 8, 6, None, []),
+        (1, 8, 8, None, []),
+    ],
 )
-def test_widths_that_contradict_are_shown(tokens, answers, given, found):
-    arch = Architecture(d_vocab=tokens, d_vocab_out=answers, n_ctx=3, d_model=4, n_heads=1, d_head=4, d_mlp=4)
+def test_the_task_follows_from_the_widths_unless_they_contradict(n_ctx, tokens, answers, given, found):
+    arch = Architecture(d_vocab=tokens, d_vocab_out=answers, n_ctx=n_ctx, d_model=4, n_heads=1, d_head=4, d_mlp=4)
     each = candidates(init_weights(arch, Generator().manual_seed(0)))[-1]
-    if found is not None:
-        assert modulus_of(each.arch, given) == found
+    if found:
+        assert [(task.modulus, task.row) for task in tasks_of(each.arch, given)] == found
         return
     with pytest.raises(UnreadableWeights, match=f"reads {tokens} tokens, the unembedding has {answers} answers"):
-        modulus_of(each.arch, given)
+        tasks_of(each.arch, given)
 
 
-def test_a_network_that_reads_two_tokens_is_refused():
-    arch = Architecture(d_vocab=8, d_vocab_out=8, n_ctx=2, d_model=4, n_heads=1, d_head=4, d_mlp=4)
-    with pytest.raises(UnreadableWeights, match="a row has 2 tokens"):
-        guessed(init_weights(arch, Generator().manual_seed(0)))
+@pytest.mark.parametrize(("tokens", "last"), [(8, [(7,)]), (7, [(6,), (6,)])])
+def test_an_mlp_of_both_operands_needs_no_token_for_equals(tokens, last):
+    arch = Architecture(d_vocab=tokens, d_vocab_out=7, n_ctx=3, d_model=4, n_heads=1, d_head=4, d_mlp=4, attention=False)
+    assert [task.last for task in tasks_of(arch)] == last
+    assert tasks_of(arch)[0] == Task(7, last[0])
 
 
 def test_multiplication_needs_a_prime():

@@ -9,13 +9,8 @@ from torch import Tensor
 from micrographia.core.basis import cube_coefficients, n_frequencies
 from micrographia.core.errors import BadShape, UserError
 from micrographia.methods.fourier.activations import neuron_clusters, published_key_frequencies
-from micrographia.methods.fourier.key_frequencies import (
-    cluster_contributions,
-    find_frequencies,
-    frequency_tests,
-    losses_without,
-    majority_frequency,
-)
+from micrographia.methods.fourier.carriers import cluster_contributions, majority_frequency
+from micrographia.methods.fourier.key_frequencies import find_frequencies, frequency_tests, losses_without
 from micrographia.methods.fourier.losses import losses
 from micrographia.methods.fourier.presence import cube_cells, family_wise, p_values
 

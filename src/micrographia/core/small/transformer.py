@@ -40,6 +40,8 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
     "silu": F.silu,
+    "tanh": torch.tanh,
+    "square": torch.square,
 }
 NORM_EPS = 1e-5
 ROTARY_BASE = 10_000.0

@@ -17,7 +17,8 @@ from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import ACTIVATIONS
 from micrographia.core.state_dicts.layouts import LAYOUTS, LENS, Misfit, expected, few, found_in, named, turn
 
-GUESSED_ACTS = ("relu", "gelu", "silu")  # gelu_new is so near to gelu that accuracies cannot distinguish them
+# gelu_new is so near to gelu that accuracies cannot distinguish them.
+GUESSED_ACTS = ("relu", "gelu", "silu", "tanh", "square")
 
 
 class Candidate(NamedTuple):

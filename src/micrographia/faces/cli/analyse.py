@@ -20,7 +20,7 @@ class Arguments:
     """A Run, a checkpoint, or a state dict: safetensors, npz, or (with --allow-pickle) pth."""
     modulus: int | None = None
     """p; by default from the widths of embedding and unembedding together."""
-    act: Literal["relu", "gelu", "gelu_new", "silu", "swiglu"] | None = None
+    act: Literal["relu", "gelu", "gelu_new", "silu", "tanh", "square", "swiglu"] | None = None
     """Activation of the neurons."""
     operation: Literal["add", "subtract", "multiply", "polynomial"] | None = None
     """What the network computes."""

@@ -31,7 +31,8 @@ class NetworkTensors(NamedTuple):
     neurons: Float[Tensor, "n n m"] | None
     W_L: Float[Tensor, "m n"] | None
     pattern: Float[Tensor, "n n head key"] | None
-    """Attention of the last position in the first layer, to a, b and "="; b too in the order of a's residues."""
+    """Attention of the last position in the first layer, to a, b and, where there is one, "="; b too in the order of
+    a's residues."""
     W_E: Float[Tensor, "n d_model"]
     answers: Float[Tensor, "pairs p"]
     """Logits of the p residues, in the order of `pairs`."""

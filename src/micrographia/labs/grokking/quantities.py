@@ -89,7 +89,7 @@ def weights_to_attention(r: NetworkTensors, ks: Sequence[int]) -> dict[str, Any]
         "neuron_directions": neuron_directions(r, ks),
         "neurons_clustered": None if clusters is None else clusters.clustered.double().mean().item(),
         "attention": heads,
-        "attention_to_equals": max((head["to_equals"] for head in heads), default=None),
+        "attention_to_equals": max((head["to_equals"] for head in heads if "to_equals" in head), default=None),
     }
 
 
@@ -213,10 +213,10 @@ def weight_size(r: NetworkTensors) -> Numbers:
 
 def clock_or_pizza(r: NetworkTensors, generator: Generator) -> Numbers:
     """Zhong et al. (2023): gradient symmetricity, distance irrelevance, circularity: pizza 1, 0, 1; clock low, 1, 1."""
-    modulus, out = r.pairs.modulus, cyclic(r.pairs).out
+    out = cyclic(r.pairs).out
 
     def logit_function(E_a: Tensor, E_b: Tensor) -> Tensor:
-        tokens = torch.tensor([[0, 0, modulus]]).expand(len(E_a), 3)
+        tokens = r.pairs.tokens[:1].expand(len(E_a), -1)
         edits = [put("embed", E_a, pos=0), put("embed", E_b, pos=1)]
         return r.model.run(tokens, edits=edits, logits="last", grad=True).logits[:, -1, out]
 

@@ -1,9 +1,10 @@
 """The data: all pairs of residues, their answers, and which of them the model sees.
 
-A row is the tokens a, b, "=" with "=" = p; the answer is read at the last position. Rows are ordered a * p + b.
+A row is the tokens a, b, "=" with "=" = p, or a, b alone, as in others' networks; the answer is read at the last
+position. Rows are ordered a * p + b.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,21 +30,25 @@ class AllPairs(NamedTuple):
 
     modulus: int
     operation: str
-    tokens: Int[Tensor, "pairs 3"]
+    tokens: Int[Tensor, "pairs pos"]
     labels: Int[Tensor, "pairs"]
     train: Bool[Tensor, "pairs"] | None
 
 
-def all_rows(modulus: int, operation: str) -> tuple[Int[Tensor, "pairs 3"], Int[Tensor, "pairs"]]:
-    """Tokens and answers of every pair."""
+def all_rows(
+    modulus: int, operation: str, last: Sequence[int] | None = None
+) -> tuple[Int[Tensor, "pairs pos"], Int[Tensor, "pairs"]]:
+    """Tokens and answers of every pair. `last`: the tokens after a and b, by default "=" = p."""
     residues = torch.arange(modulus)
     a, b = torch.cartesian_prod(residues, residues).unbind(1)
-    equals = torch.full_like(a, modulus)
-    return torch.stack([a, b, equals], 1), OPERATIONS[operation](a, b) % modulus
+    after = [torch.full_like(a, token) for token in ((modulus,) if last is None else last)]
+    return torch.stack([a, b, *after], 1), OPERATIONS[operation](a, b) % modulus
 
 
-def all_pairs(modulus: int, operation: str, train: Bool[Tensor, "pairs"] | None) -> AllPairs:
-    return AllPairs(modulus, operation, *all_rows(modulus, operation), train)
+def all_pairs(
+    modulus: int, operation: str, train: Bool[Tensor, "pairs"] | None, last: Sequence[int] | None = None
+) -> AllPairs:
+    return AllPairs(modulus, operation, *all_rows(modulus, operation, last), train)
 
 
 def make_pairs(config: Config) -> AllPairs:

@@ -132,7 +132,7 @@ def attention_periodicity(to_a: Float[Tensor, "n n head"]) -> Periodicity:
 def head_waves(pattern: Float[Tensor, "n n head key"]) -> list[dict[str, float]]:
     """A row for each head: the wave of its attention to a, and its mean attention to a, b and "=" over pairs.
 
-    To "=" published as 0.1 % to 0.4 %.
+    To "=" published as 0.1 % to 0.4 %; without "=" there is no such column.
     """
     fit = attention_periodicity(pattern[..., 0])
     columns = (fit.frequency, fit.fve, fit.alpha, fit.beta, *pattern.double().mean(dim=(0, 1)).T)

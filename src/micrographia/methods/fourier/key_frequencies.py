@@ -2,22 +2,28 @@
 
 A frequency is *present* when its cube in the logits exceeds the null of `presence` (family-wise error 1 % over all k)
 and removing it raises the loss on all pairs; where the split is known it must also be present on held-out pairs, since
-memorised answers contain every frequency equally on training pairs. A present frequency is *key* when its own neurons,
-those with most of their variance at k, outweigh everything else that writes its cube; an *overtone* when neurons of key
-frequencies do (ReLU makes 2k, 3k, 5k of every k; arithmetic alone does not decide); else *present*. Source: ours; the
-published rule beside it is `activations.published_key_frequencies`. Shapes: `logits[a, b, c]`, c = a + b.
+memorised answers contain every frequency equally on training pairs. It is present too where its own neurons, those with
+most of their variance at k, carry it (`carriers`: they agree, and the cube costs more than any without neurons): far
+from convergence the null of the logits is too strict. A present frequency is *key* when its own neurons outweigh
+everything else that writes its cube, or carry it and write more of it than those of any other frequency; an *overtone*
+when neurons of key frequencies do (ReLU makes 2k, 3k, 5k of every k; arithmetic alone does not decide); else *present*.
+Source: ours; the published rule beside it is `activations.published_key_frequencies`. Shapes: `logits[a, b, c]`,
+c = a + b.
 """
 
 import math
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from micrographia.core.basis import fold, fourier_basis, n_frequencies
 from micrographia.core.errors import BadShape, UserError
-from micrographia.methods.fourier.activations import neuron_clusters
+from micrographia.methods.fourier.carriers import (
+    carried_by_own_neurons,
+    cluster_contributions,
+    majority_frequency,
+)
 from micrographia.methods.fourier.presence import cube_cells, stepped_down
 
 Kind = Literal["key", "overtone", "present"]
@@ -39,6 +45,8 @@ class Frequency(NamedTuple):
     """The change of the mean loss on all pairs when the cube is removed, L - v_k C_k; in nats."""
     own_neurons: int | None
     """The number of neurons with more than half of their variance at k."""
+    neurons_p: float | None
+    """p-value of their agreement on this cube (`carriers`), adjusted for the family of all frequencies."""
     own_share: float | None
     """Their direct contribution to v_k, as a fraction of the sum of all contributions' sizes: 1 without any other."""
     carried_by: int | None
@@ -55,7 +63,10 @@ class FrequencyTests(NamedTuple):
     loss_change: Float[Tensor, "n_frequencies"]
     held_out: Float[Tensor, "n_frequencies"]
     """v_k over the held-out pairs only; NaN where the split is unknown."""
+    eligible: Bool[Tensor, "n_frequencies"]
+    """Above rounding, useful, and not absent on the held-out pairs."""
     present: Bool[Tensor, "n_frequencies"]
+    """Eligible and significant."""
 
 
 def find_frequencies(
@@ -69,22 +80,30 @@ def find_frequencies(
     """The present frequencies in ascending order, each with its evidence and its kind.
 
     `neurons` at the last position, of all layers side by side; `W_L` is their direct map to the logits (with a final
-    norm, give the neurons divided by its scale). `held_out` marks pairs never trained on. Cost: `frequency_tests` and
-    `neuron_clusters`, under half a second at n = 113 with 512 neurons on one core.
+    norm, give the neurons divided by its scale). `held_out` marks pairs never trained on. Cost: `frequency_tests`,
+    `neuron_clusters` and `carried_by_own_neurons`, about a second at n = 113 with 512 neurons on one core.
     Errors: neurons without W_L, or W_L without neurons; logits that are not finite.
     """
     if (neurons is None) != (W_L is None):
         given, missing = ("neurons", "W_L") if W_L is None else ("W_L", "neurons")
         raise BadShape(f"Key frequencies were asked for with {given} and no {missing}. Give both, or neither.")
     tests = frequency_tests(logits, held_out=held_out, family_wise_error=family_wise_error)
-    present = [k for k in range(1, len(tests.present) + 1) if tests.present[k - 1]]
     if neurons is None or W_L is None:
-        return tuple(_frequency(tests, k) for k in present)
+        return tuple(_frequency(tests, k) for k in _where(tests.present))
     frequency = majority_frequency(neurons)
     written = cluster_contributions(neurons, W_L, frequency)
     shares = written / (written.abs().sum(dim=1) + (tests.coefficient - written.sum(dim=1)).abs())[:, None]
-    keys = [k for k in present if shares[k - 1, k] > 0.5]
-    return tuple(_carried(_frequency(tests, k), shares[k - 1], frequency, keys) for k in present)
+    of_own = shares[:, 1:].diagonal()
+    p, carried = carried_by_own_neurons(
+        logits, neurons, W_L, frequency, tests.loss_change, family_wise_error=family_wise_error
+    )
+    carried &= tests.eligible & (of_own >= shares[:, 1:].amax(dim=1))
+    present = tests.present | carried
+    keys = _where(present & (carried | (of_own > 0.5)))
+    return tuple(
+        _carried(_frequency(tests, k)._replace(neurons_p=p[k - 1].item()), shares[k - 1], frequency, keys)
+        for k in _where(present)
+    )
 
 
 def frequency_tests(
@@ -111,8 +130,8 @@ def frequency_tests(
     if held_out is not None and held_out.any():
         unseen = cube_cells(logits, held_out).cosine
     # v above the worst-case rounding of all logits together: noise-free formulas are analysed too
-    present = (p < family_wise_error) & (change > 0) & ~(unseen <= 0) & (v.abs() > rounding)
-    return FrequencyTests(v, v.square() / energy, p, change, unseen, present)
+    eligible = (change > 0) & ~(unseen <= 0) & (v.abs() > rounding)
+    return FrequencyTests(v, v.square() / energy, p, change, unseen, eligible, eligible & (p < family_wise_error))
 
 
 def losses_without(
@@ -144,37 +163,16 @@ def losses_without(
     return mean
 
 
-def majority_frequency(neurons: Float[Tensor, "n n m"]) -> Int[Tensor, "m"]:
-    """The frequency with more than half of a neuron's variance over pairs; 0 where there is none.
-
-    The published rule takes the largest fraction, however small; a memorising network then has one for every neuron.
-    """
-    clusters = neuron_clusters(neurons)
-    return torch.where(clusters.fve > 0.5, clusters.frequency, 0)
-
-
-def cluster_contributions(
-    neurons: Float[Tensor, "n n m"], W_L: Float[Tensor, "m n"], frequency: Int[Tensor, "m"]
-) -> Float[Tensor, "n_frequencies clusters"]:
-    """The direct contribution to v_k (row k - 1) of the neurons of each `frequency` (column; 0: none); float64.
-
-    <h_j(a, b) W_L[j, c], C_k> summed over the neurons j of a cluster. Together with the paths that bypass the neurons
-    it sums to v_k. One pass over the neurons, then 4 n^2 m multiplications.
-    """
-    n = neurons.shape[0]
-    basis = fourier_basis(n).to(neurons.device)
-    rows = (basis @ fold(neurons)) * (basis @ W_L.double().T)
-    k = (torch.arange(1, n, device=neurons.device) + 1) // 2  # of each row but the constant
-    scale = torch.where(2 * k == n, 1.0, 0.5).double().sqrt() * math.sqrt(n)
-    by_neuron = rows.new_zeros(n_frequencies(n), rows.shape[1]).index_add_(0, k - 1, scale[:, None] * rows[1:])
-    return rows.new_zeros(n_frequencies(n), n_frequencies(n) + 1).index_add_(1, frequency, by_neuron)
-
-
 def _frequency(tests: FrequencyTests, k: int) -> Frequency:
     energy, v, p, change = (
         x[k - 1].item() for x in (tests.energy, tests.coefficient, tests.p_value, tests.loss_change)
     )
-    return Frequency(k, energy, v, p, change, own_neurons=None, own_share=None, carried_by=None, kind="present")
+    neurons = dict.fromkeys(("own_neurons", "neurons_p", "own_share", "carried_by"))
+    return Frequency(k, energy, v, p, change, **neurons, kind="present")
+
+
+def _where(chosen: Bool[Tensor, "n_frequencies"]) -> list[int]:
+    return (chosen.nonzero()[:, 0] + 1).tolist()
 
 
 def _carried(found: Frequency, shares: Tensor, frequency: Tensor, keys: list[int]) -> Frequency:

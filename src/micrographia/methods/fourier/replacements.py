@@ -206,13 +206,14 @@ def key_pattern(pattern: Pattern, ks: Sequence[int]) -> Pattern:
 def _operands_alike(pattern: Pattern, wave: Float[Tensor, "n head"]) -> Pattern:
     """To a: the mean, plus the wave at a, minus the wave at b."""
     to_a = (pattern[..., 0].double().mean(dim=(0, 1)) + wave[:, None] - wave).to(pattern)
-    return torch.stack([to_a, 1 - to_a - pattern[..., 2], pattern[..., 2]], dim=-1)
+    after = pattern[..., 2:]  # "=", if there is one
+    return torch.cat([torch.stack([to_a, 1 - to_a - after.sum(dim=-1)], dim=-1), after], dim=-1)
 
 
 def uniform_pattern(pattern: Pattern) -> Pattern:
     """Equal attention to a and b, to "=" as it was."""
-    alike = (1 - pattern[..., 2]) / 2
-    return torch.stack([alike, alike, pattern[..., 2]], dim=-1)
+    after = pattern[..., 2:]
+    return torch.cat([((1 - after.sum(dim=-1, keepdim=True)) / 2).expand(*pattern.shape[:-1], 2), after], dim=-1)
 
 
 def _logit_rows(table: ReplacementTable, ks: Sequence[int], algorithm: Algorithm) -> list[Row]:

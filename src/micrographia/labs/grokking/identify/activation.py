@@ -34,19 +34,27 @@ def choose_activation(guesses: Guesses, train: Bool[Tensor, "pairs"] | None, wat
     if not clear:
         text = f"{first.reading} and {second.reading} cannot be separated; the surer one is taken."
         watch(Note(f"{text} Give --act if you know it.", "warning"))
-    return Guesses(first if clear else weighed[id(best)], [weighed.get(id(each), each) for each in guesses.all])
+    chosen = first if clear else weighed[id(best)]
+    alike = [] if clear else [each for each in (first, second) if each is not chosen]
+    return Guesses(chosen, [weighed.get(id(each), each) for each in guesses.all], alike)
 
 
 def rivals(guesses: Guesses) -> list[Guess]:
     """Guesses that differ from the best in the activation alone and are nearly as accurate; the best one first."""
     best = guesses.best
-    near = [each for each in guesses.all if each.accuracy >= best.accuracy - ALIKE and _but_act(each) == _but_act(best)]
-    return sorted(near, key=lambda each: each is not best)
+    return [best, *others(guesses, within=ALIKE)]
+
+
+def others(guesses: Guesses, *, within: float) -> list[Guess]:
+    """Guesses that differ from the best in the activation alone and are less accurate by this much at most."""
+    best = guesses.best
+    near = [each for each in guesses.all if each.accuracy >= best.accuracy - within]
+    return [each for each in near if each is not best and _but_act(each) == _but_act(best)]
 
 
 def balance(guess: Guess, train: Bool[Tensor, "pairs"] | None) -> float:
     """`decay_balance` on the training pairs, or on those that were learnt by their losses."""
-    tokens, labels = all_rows(guess.modulus, guess.operation)
+    tokens, labels = all_rows(guess.modulus, guess.operation, guess.last)
     rows = (learnt(guess.losses, guess.accuracy) if train is None else train).nonzero()[:, 0]
     step = -(-len(rows) // MOST_ROWS)
     return decay_balance(guess.candidate.arch, guess.candidate.weights, tokens[rows[::step]], labels[rows[::step]])
@@ -57,6 +65,6 @@ def learnt(losses: Float[Tensor, "pairs"], accuracy: float) -> Bool[Tensor, "pai
     return losses <= LEARNT * torch.quantile(losses, accuracy / 2)
 
 
-def _but_act(guess: Guess) -> tuple[str, int, dict[str, str]]:
+def _but_act(guess: Guess) -> tuple[str, int, int, dict[str, str]]:
     choices = {name: choice for name, choice in guess.candidate.choices.items() if name != "act"}
-    return guess.operation, guess.pairs, choices
+    return guess.operation, guess.pairs, len(guess.last), choices

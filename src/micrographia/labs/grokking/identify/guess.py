@@ -18,7 +18,7 @@ from micrographia.core.events import Note, Watch
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.state_dicts.foreign import Candidate
 from micrographia.labs.grokking.config import is_prime
-from micrographia.labs.grokking.identify.source import modulus_of
+from micrographia.labs.grokking.identify.source import Task, tasks_of
 from micrographia.labs.grokking.task import OPERATIONS, all_rows
 
 STANDARD_ERRORS = 5.0
@@ -36,7 +36,7 @@ class Guess(NamedTuple):
     """
 
     candidate: Candidate
-    modulus: int
+    task: Task
     operation: str
     losses: Float[Tensor, "pairs"]
     accuracy: float
@@ -44,6 +44,14 @@ class Guess(NamedTuple):
     baseline: float
     pairs: int
     balance: float | None = None
+
+    @property
+    def modulus(self) -> int:
+        return self.task.modulus
+
+    @property
+    def last(self) -> tuple[int, ...]:
+        return self.task.last
 
     @property
     def credible(self) -> bool:
@@ -55,27 +63,28 @@ class Guess(NamedTuple):
         """How the weights are read: "TransformerLens, no norm, relu"."""
         choices = dict(self.candidate.choices)
         layout, norm = choices.pop("layout"), choices.pop("norm")
-        return ", ".join([layout, "no norm" if norm == "none" else norm, *choices.values()])
+        row = [] if self.last else ["rows of two tokens"]
+        return ", ".join([layout, "no norm" if norm == "none" else norm, *choices.values(), *row])
 
     def as_json(self) -> dict[str, Any]:
         choices = {name: self.candidate.choices.get(name, "") for name in ("layout", "norm", "act")}
         names = ("modulus", "operation", "accuracy", "baseline", "probability", "balance", "pairs", "credible")
         return choices | {name: getattr(self, name) for name in names}
 
-    def __str__(self) -> str:
-        does = "does" if self.credible else "comes nearest to"
-        task = f"{self.reading}, it {does} {self.operation} mod {self.modulus}"
-        right = f"right on {self.accuracy:.2%} of all pairs (the best wrong guess would reach {self.baseline:.1%})."
-        if self.credible:
-            return f"Read as {task}: it is {right}"
-        return f"No guess is credible. Read plainly as {task}: {right} What follows takes this for granted."
+    @property
+    def task_name(self) -> str:
+        return f"{self.operation} mod {self.modulus}"
 
 
 class Guesses(NamedTuple):
-    """`best`, and all that were made: each operation of each likely candidate, the best one of each other."""
+    """`best`, and all that were made: each operation of each likely candidate, the best one of each other.
+
+    `alike`: readings that differ from the best in the activation alone and could not be separated from it.
+    """
 
     best: Guess
     all: list[Guess]
+    alike: list[Guess] = []
 
 
 def guess(
@@ -96,8 +105,8 @@ def guess(
     for each in unlikely:
         watch(Note(f"{each.reading}: {each.accuracy:.2%} of {each.pairs:,} pairs at best; not pursued."))
     found: list[Guess] = []
-    for candidate, p in likely:
-        own = check(candidate, p, _operations(p, operation))
+    for candidate, task in likely:
+        own = check(candidate, task, _operations(task.modulus, operation))
         accuracies = ", ".join(f"{each.operation} {each.accuracy:.2%}" for each in own)
         watch(Note(f"{own[0].reading}: {accuracies} of all {own[0].pairs:,} pairs."))
         found += own
@@ -106,9 +115,10 @@ def guess(
     return Guesses(best if best.credible else _best(plainest), [*found, *unlikely])
 
 
-def check(candidate: Candidate, p: int, operations: Sequence[str], rows: Tensor | None = None) -> list[Guess]:
+def check(candidate: Candidate, task: Task, operations: Sequence[str], rows: Tensor | None = None) -> list[Guess]:
     """One candidate against each operation, on these rows or on all. One forward."""
-    tokens, _ = all_rows(p, operations[0])
+    p, last = task
+    tokens, _ = all_rows(p, operations[0], last)
     chosen = torch.arange(len(tokens)) if rows is None else rows
     answers = torch.stack([all_rows(p, operation)[1][chosen] for operation in operations])
     predicted, losses = _predictions(candidate, p, tokens[chosen], answers)
@@ -117,7 +127,7 @@ def check(candidate: Candidate, p: int, operations: Sequence[str], rows: Tensor 
         by_shift = ((predicted - answer) % p).bincount(minlength=p).double() / n
         constant = answer.bincount(minlength=p).max().item() / n
         baseline, probability = max(constant, by_shift[1:].max().item()), loss.neg().exp().mean().item()
-        found.append(Guess(candidate, p, operation, loss, by_shift[0].item(), probability, baseline, n))
+        found.append(Guess(candidate, task, operation, loss, by_shift[0].item(), probability, baseline, n))
     return found
 
 
@@ -140,12 +150,12 @@ def _best(guesses: Sequence[Guess]) -> Guess:
     return max((each for each in guesses if each.accuracy >= top - EQUAL), key=lambda each: each.probability)
 
 
-def _readable(candidates: Sequence[Candidate], modulus: int | None) -> list[tuple[Candidate, int]]:
-    """The candidates whose widths and context fit the task, with their modulus; an error when there is none."""
+def _readable(candidates: Sequence[Candidate], modulus: int | None) -> list[tuple[Candidate, Task]]:
+    """The candidates whose widths and context fit the task, with each task; an error when there is none."""
     found, errors = [], []
     for candidate in candidates:
         try:
-            found.append((candidate, modulus_of(candidate.arch, modulus)))
+            found += [(candidate, task) for task in tasks_of(candidate.arch, modulus)]
         except UnreadableWeights as error:
             errors.append(error)
     if not found:
@@ -163,15 +173,16 @@ def _operations(p: int, given: str | None) -> list[str]:
 
 
 def _likely(
-    candidates: list[tuple[Candidate, int]], operation: str | None, generator: Generator
-) -> tuple[list[tuple[Candidate, int]], list[Guess]]:
+    candidates: list[tuple[Candidate, Task]], operation: str | None, generator: Generator
+) -> tuple[list[tuple[Candidate, Task]], list[Guess]]:
     """Candidates worth a run on all pairs, and the best guess of each other one on a sample."""
-    if len(candidates) == 1 or min(p for _, p in candidates) ** 2 <= 2 * SAMPLE:
+    if len(candidates) == 1 or min(task.modulus for _, task in candidates) ** 2 <= 2 * SAMPLE:
         return candidates, []
     found = []
-    for candidate, p in candidates:
+    for candidate, task in candidates:
+        p = task.modulus
         rows = torch.randperm(p * p, generator=generator)[:SAMPLE]
-        found.append(_best(check(candidate, p, _operations(p, operation), rows)))
+        found.append(_best(check(candidate, task, _operations(p, operation), rows)))
     top = max(each.accuracy for each in found)
     likely = [pair for pair, each in zip(candidates, found) if each.accuracy >= top - HOPELESS]
     return likely, [each for each in found if each.accuracy < top - HOPELESS]

@@ -23,6 +23,7 @@ from micrographia.labs.grokking.identify.activation import choose_activation
 from micrographia.labs.grokking.identify.guess import Guess, Guesses, guess
 from micrographia.labs.grokking.identify.source import Source, open_source
 from micrographia.labs.grokking.identify.split import Split, SplitChoice, find_split
+from micrographia.labs.grokking.identify.verdict import judge
 from micrographia.labs.grokking.measure import CLAIMS, measure
 from micrographia.labs.grokking.network import tensors_of
 from micrographia.labs.grokking.quantities import present_frequencies, used_frequencies
@@ -70,15 +71,16 @@ def analyse(
             allow_pickle=allow_pickle, watch=watch,
         )  # fmt: skip
         guesses = choose_activation(guesses, found.train if found else None, watch)
-        watch(Note(str(guesses.best), "info" if guesses.best.credible else "warning"))
-        config = _config(source, guesses.best, found.choice if found else SplitChoice())
+        verdict = judge(guesses, found.train if found else None)
+        watch(Note(verdict.says, "warning" if verdict.doubted else "info"))
+        config = _config(source, guesses.best, found.choice if found else SplitChoice(), doubted=verdict.doubted)
         about = provenance(SEED, "cpu", config["dtype"], threads) | {"source": str(source.path.absolute())}
-        work = partial(_work, source, guesses, found, tried)
+        work = partial(_work, source, guesses, verdict.says, found, tried)
         place: dict[str, Any] = {"out": out, "resume": resume, "watch": watch}
         return run_in_folder(config, work, lab=LAB, preset="analysis", about=about, claims=CLAIMS, **place)
 
 
-def _config(source: Source, best: Guess, split: SplitChoice) -> dict[str, Any]:
+def _config(source: Source, best: Guess, split: SplitChoice, *, doubted: bool) -> dict[str, Any]:
     """What was found: no absolute path, and None for what is not known."""
     return {
         "source": source.path.name,
@@ -87,7 +89,9 @@ def _config(source: Source, best: Guess, split: SplitChoice) -> dict[str, Any]:
         "layout": best.candidate.choices["layout"],
         "modulus": best.modulus,
         "operation": best.operation,
+        "row": best.task.row,
         "credible": best.credible,
+        "doubted": doubted,
         **split._asdict(),
         **flat(best.candidate.arch),
         "norm_weights": best.candidate.choices["norm"],
@@ -98,13 +102,19 @@ def _config(source: Source, best: Guess, split: SplitChoice) -> dict[str, Any]:
 
 
 def _work(
-    source: Source, guesses: Guesses, split: Split | None, tried: Sequence[Split], folder: RunFolder, watch: Watch
+    source: Source,
+    guesses: Guesses,
+    verdict: str,
+    split: Split | None,
+    tried: Sequence[Split],
+    folder: RunFolder,
+    watch: Watch,
 ) -> Findings:
     best, epoch = guesses.best, source.epoch or 0
     weights = best.candidate.weights
     folder.save_snapshot(epoch, weights)
     with settings(folder.config["threads"]):
-        pairs = all_pairs(best.modulus, best.operation, split.train if split else None)
+        pairs = all_pairs(best.modulus, best.operation, split.train if split else None, best.last)
         network = tensors_of(Transformer(best.candidate.arch, weights), pairs)
         frequencies = present_frequencies(network)
         ks = used_frequencies(network, frequencies)
@@ -123,7 +133,7 @@ def _work(
     columns = ("train_loss", "test_loss", "test_accuracy")
     squared = sum(weight.double().pow(2).sum().item() for weight in weights.values())
     row = {"epoch": [epoch], **{name: [found["measures"][name]] for name in columns}, "squared_weights": [squared]}
-    return Findings(results, figures, measures, row, opening=[str(best), *opening(found)])
+    return Findings(results, figures, measures, row, opening=[verdict, *opening(found)])
 
 
 def _identified(results: dict[str, Any]) -> list[Figure]:

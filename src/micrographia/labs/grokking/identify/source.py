@@ -76,20 +76,40 @@ def _with_act(arch: Architecture, act: str) -> Architecture:
     return replace(arch, act=act)
 
 
-def modulus_of(arch: Architecture, given: int | None = None) -> int:
-    """p, from the widths of embedding and unembedding together: p + 1 tokens in, p or p + 1 answers out.
+class Task(NamedTuple):
+    """The modulus p, and the tokens that follow a and b in a row: "=", or none."""
 
-    Raises UnreadableWeights where the widths contradict each other or the modulus given, and for a network that does
-    not read rows of three tokens.
+    modulus: int
+    last: tuple[int, ...]
+
+    @property
+    def row(self) -> str:
+        return "a b =" if self.last else "a b"
+
+
+def tasks_of(arch: Architecture, given: int | None = None) -> list[Task]:
+    """The moduli and rows that the widths of embedding and unembedding allow, the usual one first.
+
+    Rows of a, b and "=" have p + 1 tokens, rows of a and b p of them, or p + 1 of which one is not used; of either p or
+    p + 1 are answers. An MLP over the concatenated operands does not read the last token, which need not exist.
+    Raises UnreadableWeights where the widths contradict each other or the modulus given.
     """
-    p = arch.d_vocab - 1 if given is None else given
-    answers = arch.d_vocab_out in (p, p + 1) if given is None else arch.d_vocab_out >= p and arch.d_vocab > p
-    rows = arch.n_ctx == 3 or (arch.n_ctx > 3 and arch.attention)
-    if p >= 3 and answers and rows:
-        return p
+    tokens, answers = arch.d_vocab, arch.d_vocab_out
+    threes = [p for p in (_moduli(given, tokens - 1) if arch.n_ctx >= 3 and arch.attention else []) if p < tokens]
+    short = arch.n_ctx == 2 or arch.positions == "rotary" if arch.attention else arch.n_ctx == 3
+    twos = [p for p in (_moduli(given, tokens, tokens - 1) if short else []) if p <= tokens]
+    found = [Task(p, (p,)) for p in threes]
+    found += [Task(p, () if arch.attention else (min(p, tokens - 1),)) for p in twos]
+    enough = [x for x in found if x.modulus >= 3 and 0 <= answers - x.modulus <= (1 if given is None else answers)]
+    if enough:
+        return enough
     asked = "the modulus, from the widths" if given is None else f"modulus {given}"
     raise UnreadableWeights(
-        f"Asked for {asked}. It needs rows of three tokens (a, b and '='), p + 1 tokens and p or p + 1 answers. Found: "
-        f"a row has {arch.n_ctx} tokens, the embedding reads {arch.d_vocab} tokens, the unembedding has "
-        f"{arch.d_vocab_out} answers. {'Give it with --modulus' if given is None else 'Leave --modulus out'}."
+        f"Asked for {asked}. It needs rows of three tokens (a, b and '=') and p + 1 tokens, or rows of two and p tokens, "
+        f"and p or p + 1 answers. Found: a row has {arch.n_ctx} tokens, the embedding reads {tokens} tokens, the "
+        f"unembedding has {answers} answers. {'Give it with --modulus' if given is None else 'Leave --modulus out'}."
     )
+
+
+def _moduli(given: int | None, *possible: int) -> list[int]:
+    return list(possible) if given is None else [given]
