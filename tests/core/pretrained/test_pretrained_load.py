@@ -276,6 +276,24 @@ def test_a_quantised_model_runs_and_its_weights_are_refused_with_the_reason():
         model.run(ids, keep="L0.result")
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["llama", "opt"])
+def test_a_dynamically_quantised_model_keeps_all_but_what_needs_its_packed_weights(name):
+    told = []
+    module = torch.ao.quantization.quantize_dynamic(zoo.fresh(name), {nn.Linear}, dtype=torch.qint8)
+    model, ids = load(module, watch=told.append), zoo.tokens()
+    kept = model.run(ids, keep=[site for site in model.sites if site.kind != "result"])
+    assert torch.equal(kept.logits, zoo.logits_of(module, ids))
+    assert kept.cache["L1.z"].shape == (2, zoo.LENGTH, 4, 8)
+    assert "rows of a batch share the scale" in told[0].text
+    w = model.weights
+    for read in (lambda: w.W_O[0], lambda: w.b_Q[0], lambda: w.W_in[1], lambda: w.W_U, lambda: w.b_U):
+        with pytest.raises(UserError, match=r"It is packed \(quantised"):
+            read()
+    with pytest.raises(UserError, match=r"layers\.0\.self_attn\.o.*_proj.*packed"):
+        model.run(ids, keep="L0.result")
+
+
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_weights_are_views_with_the_shapes_that_all_families_share(name):
     model = zoo.model(name)

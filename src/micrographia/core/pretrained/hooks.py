@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from micrographia.core.model import Tap
 from micrographia.core.pretrained.families import Norm
 from micrographia.core.pretrained.modules import PLAIN, Accessor, Body, flattened, within
-from micrographia.core.pretrained.weights import results
+from micrographia.core.pretrained.weights import check_plain, results
 from micrographia.core.sites import Site
 
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -244,6 +244,7 @@ def _norm_hooks(
     scale = f"{kind}_scale"
     found = []
     if context.wants(scale, layer=layer) and module is not None:
+        check_plain(body, module)
         found.append(Hook(module, "out", _scale(body.family.norm, module, context, scale, layer, accessor)))
     return found + _plain(body, context, kind, layer, module, "out", accessor)
 

@@ -3,7 +3,7 @@
 Nothing is converted and no code from the Hub is run. Errors of the Hub become errors that say what to do.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import LogRecord
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import nn
 from micrographia.core.errors import UnknownModel, UserError
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.pretrained.families import Family, family_of
+from micrographia.core.pretrained.files import check_folder, check_loaded
 from micrographia.core.pretrained.model import Pretrained
 from micrographia.core.pretrained.tokenizer import HubTokenizer, as_tokenizer
 from micrographia.core.runtime import dtype_named
@@ -99,15 +100,23 @@ def _from_hub(
         raise UserError(f"Both device {device} and device_map {device_map} were asked for. Choose one.")
     where = {"revision": revision, "trust_remote_code": False}
     with _explained(name, revision), noted_once(watch):
+        if Path(name).is_dir():
+            check_folder(Path(name))
         config = AutoConfig.from_pretrained(name, **where)
         family: Family = family_of(config)
         kind = AutoModelForMaskedLM if family.encoder else AutoModelForCausalLM
         choices = {"device_map": device_map} if device_map is not None else {}
         loaded: Any = kind.from_pretrained(
-            name, config=config, dtype=dtype or "auto", output_loading_info=True, **choices, **where
+            name,
+            config=config,
+            dtype=dtype or "auto",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **choices,
+            **where,
         )
         module, about = loaded
-        _check_whole(name, module, about["missing_keys"])
+        check_loaded(name, family, module, about, watch)
         words = as_tokenizer(tokenizer) if tokenizer is not None else _own_tokenizer(name, where, watch)
     if device is not None:
         module = module.to(device)
@@ -146,15 +155,6 @@ def noted_once(watch: Watch) -> Iterator[None]:
         client.removeFilter(passes)
 
 
-def _check_whole(name: str, module: nn.Module, missing: Collection[str]) -> None:
-    """Raise UnknownModel where weights are missing from the files: transformers would initialise them at random."""
-    if lacking := [each for each, _ in module.named_parameters() if each in missing]:
-        raise UnknownModel(
-            f"The model {name!r} was asked for; its files lack {len(lacking)} of its weights, such as {lacking[0]}; "
-            "they would be random. Choose a checkpoint with a language-modelling head, or load the module and pass it."
-        )
-
-
 def _own_tokenizer(name: str, where: dict[str, Any], watch: Watch) -> Tokenizer | None:
     """The model's own tokenizer; None for a folder without one, where transformers would invent one, and, with a Note
     to `watch`, for a model of the Hub without one.
@@ -179,9 +179,9 @@ def _explained(name: str, revision: str | None) -> Iterator[None]:
 
     try:
         yield
-    except UserError:
+    except (UserError, ImportError):
         raise
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of the Hub, of Rust readers, of strict configurations: anything may be raised
         causes = list(_chain(error))
 
         def has(*kinds: type[BaseException]) -> bool:
@@ -197,8 +197,11 @@ def _explained(name: str, revision: str | None) -> Iterator[None]:
             advice = "The Hub cannot be reached and it is not in the cache. Connect once, or pass a local folder."
         elif "trust_remote_code" in str(error):
             advice = "It needs code from the Hub, which is never run here. Load it yourself and pass the module."
-        else:
+        elif isinstance(error, OSError | ValueError):
             advice = f"{error}"
+        else:
+            said = " ".join(str(error).split())
+            advice = f"transformers cannot read its files ({type(error).__name__}: {said}). Check them and config.json."
         raise UnknownModel(f"The model {name!r} was asked for and could not be loaded. {advice}") from error
 
 

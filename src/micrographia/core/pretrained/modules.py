@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from micrographia.core.errors import UnknownModel
+from micrographia.core.errors import UnknownModel, UserError
 from micrographia.core.model import ModelShape
 from micrographia.core.pretrained.families import Family, Location
 from micrographia.core.sites import Site
@@ -160,8 +160,14 @@ def layer_kinds(family: Family) -> list[str]:
 
 
 def width_in(linear: nn.Module) -> int:
-    """The input width of a projection."""
-    return int(getattr(linear, "in_features", None) or getattr(linear, "nx"))  # noqa: B009  (GPT-2's Conv1D)
+    """The input width of a projection (`nx` in GPT-2's Conv1D). Raises UserError for a wrapper that does not say it."""
+    width = getattr(linear, "in_features", None) or getattr(linear, "nx", None)
+    if width is None:
+        raise UserError(
+            f"The number of neurons was asked for. {type(linear).__name__} stands where a projection is expected and "
+            "has no in_features. Pass the module without what wraps its projections (merge adapters first)."
+        )
+    return int(width)
 
 
 PLAIN = Accessor(lambda x: x, lambda x, new: new)
