@@ -1,8 +1,9 @@
 """The weights of a Hugging Face model under the names that all families share, as `x @ W`, as views.
 
 Nothing is folded or converted: gains are separate from matrices, keys and values have the model's own number of heads,
-and a view shares its memory with the parameter. Only Gemma's gains are computed (1 + weight). `W_E` is the table as it
-is stored; the embedding is `embed_scale` times it.
+and a view shares its memory with the parameter. Only Gemma's gains are computed (1 + weight), and queries that lie in
+groups between keys and values (Falcon 40B) are copied. `W_E` is the table as it is stored; the embedding is
+`embed_scale` times it, and in BLOOM the norm of it.
 Suffixes: H head, K key and value head, E d_head, D d_model, M neuron, V vocab.
 """
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from micrographia.core.errors import UserError
 from micrographia.core.pretrained.families import Location
-from micrographia.core.pretrained.modules import Body
+from micrographia.core.pretrained.modules import Body, grouped
 
 OF_THE_WEIGHT = ("parametrizations", "_packed_params")
 """Modules within a module that hold its own weight: torch's parametrised and dynamically quantised ones."""
@@ -64,7 +65,7 @@ class PretrainedWeights:
         self.W_gate = per_layer(lambda i: None if gate is None else _matrix(body, gate, i))
         self.b_gate = per_layer(lambda i: None if gate is None else _vector(body, gate, i))
         # The score is score_scale * q . k of the Sites q and k, capped to cap * tanh(score / cap) where capped.
-        self.score_scale = per_layer(lambda i: getattr(body.part(family.attn, i), "scaling", 1.0))
+        self.score_scale = per_layer(lambda i: score_scale(body, i))
         self.score_cap = per_layer(lambda i: getattr(body.config, "attn_logit_softcapping", None))
         self.W_out = per_layer(lambda i: matrix_of(body, body.part(family.down, i)))
         self.b_out = per_layer(lambda i: bias_of(body, body.part(family.down, i)))
@@ -127,6 +128,13 @@ class PretrainedWeights:
         return gain - gain.mean(0, keepdim=True) if body.family.norm.kind == "layernorm" else gain
 
 
+def score_scale(body: Body, layer: int) -> float:
+    """What q . k is multiplied with: an attribute of the attention module, or 1 / sqrt(d_head)."""
+    if body.family.scaled_by == "d_head":
+        return body.shape.d_head**-0.5
+    return getattr(body.part(body.family.attn, layer), body.family.scaled_by) if body.family.scaled_by else 1.0
+
+
 def output_weight(body: Body, layer: int) -> Float[Tensor, "head d_head d_model"]:
     return matrix_of(body, body.part(body.family.o, layer)).unflatten(0, (body.shape.n_heads, body.shape.d_head))
 
@@ -159,7 +167,7 @@ def _heads_in(body: Body, part: Location, name: str, layer: int) -> Tensor:
     weight = matrix_of(body, body.part(part.projection, layer))
     n_heads = body.shape.n_heads if name == "q" else body.shape.n_kv_heads
     if part.layout == "interleaved":
-        return weight.unflatten(1, (n_heads, 3, body.shape.d_head))[:, :, "qkv".index(name)].transpose(0, 1)
+        return grouped(body.shape, weight, name).transpose(0, 1)
     return weight[:, body.share(part)].unflatten(1, (n_heads, body.shape.d_head)).transpose(0, 1)
 
 
@@ -169,7 +177,7 @@ def _heads_bias(body: Body, part: Location, name: str, layer: int) -> Tensor | N
         return None
     n_heads = body.shape.n_heads if name == "q" else body.shape.n_kv_heads
     if part.layout == "interleaved":
-        return bias.unflatten(0, (n_heads, 3, body.shape.d_head))[:, "qkv".index(name)]
+        return grouped(body.shape, bias, name)
     return bias[body.share(part)].unflatten(0, (n_heads, body.shape.d_head))
 
 
