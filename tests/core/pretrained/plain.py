@@ -39,7 +39,7 @@ def forward(model: Pretrained, ids: Tensor, meet: Meet = unmet) -> Tensor:
     if family.encoder:
         before: Any = model.body.find(TRANSFORMS[config.model_type])
         x = F.gelu(F.linear(x, before.weight, before.bias))
-    if w.final_norm_w is not None:
+    if model.body.find(family.final_norm) is not None:
         x = _norm(model, x, w.final_norm_w, w.final_norm_b, "final_norm", None, meet)
     if (projection := model.body.find(family.head_projection)) is not None:
         x = x @ projection.weight.T
@@ -52,6 +52,8 @@ def _embed(model: Pretrained, ids: Tensor) -> Tensor:
     w = model.weights
     x = w.W_E[ids] * torch.tensor(w.embed_scale, dtype=w.W_E.dtype)
     projection = model.body.find(model.body.family.embed_projection)
+    if isinstance(projection, torch.nn.LayerNorm):
+        return _module_norm(projection, x)
     return x if projection is None else x @ projection.weight.T
 
 
@@ -63,7 +65,7 @@ def _layer(model: Pretrained, i: int, x: Tensor, meet: Meet) -> Tensor:
         added = _plain_norm(model, meet("attn_raw", i, added), w.attn_post_norm_w[i], None)
     added = meet("attn_out", i, added)
     if family.parallel:
-        return x + added + _mlp(model, i, x, meet)
+        return x + added + _mlp(model, i, x if family.mlp_norm else y, meet)
     x = x + added
     x = _plain_norm(model, x, w.attn_post_norm_w[i], w.attn_post_norm_b[i]) if family.post_ln else x
     x = meet("resid_mid", i, x)
@@ -89,10 +91,20 @@ def _attention(model: Pretrained, i: int, x: Tensor, meet: Meet) -> Tensor:
     scores = torch.einsum("bqhe,bkhe->bhqk", q, k) * _scaling(model, i)
     cap = getattr(config, "attn_logit_softcapping", None)
     scores = scores if cap is None else cap * torch.tanh(scores / cap)
+    scores = scores + _alibi(model, x.shape[1])
     scores = meet("scores", i, scores.masked_fill(~_allowed(model, i, x.shape[1]), torch.finfo(x.dtype).min))
     z = meet("z", i, torch.einsum("bhqk,bkhe->bqhe", meet("pattern", i, scores.softmax(-1)), v))
     result = meet("result", i, torch.einsum("bphe,hed->bphd", z, w.W_O[i]))
     return result.sum(2) + (0 if w.b_O[i] is None else w.b_O[i])
+
+
+def _alibi(model: Pretrained, length: int) -> Tensor | float:
+    """Press et al., "Train Short, Test Long" (2022), section 3: slopes 2^(-8/n), 2^(-16/n) ...; up to a constant."""
+    if model.body.config.model_type != "bloom":
+        return 0.0
+    n_heads = model.shape.n_heads
+    slopes = torch.tensor([2 ** (-8 * (head + 1) / n_heads) for head in range(n_heads)])
+    return slopes[None, :, None, None] * torch.arange(length)
 
 
 def _scaling(model: Pretrained, i: int) -> float:
@@ -115,6 +127,25 @@ def _allowed(model: Pretrained, i: int, length: int) -> Tensor:
 
 
 def _rotate(model: Pretrained, i: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    if model.body.config.model_type == "gptj":
+        return _turned(q, model.body.config.rotary_dim), _turned(k, model.body.config.rotary_dim)
+    if model.body.config.model_type == "phi":
+        n = model.shape.d_head // 2
+        turned = _rotate_all(model, i, q[..., :n], k[..., :n])
+        return torch.cat([turned[0], q[..., n:]], -1), torch.cat([turned[1], k[..., n:]], -1)
+    return _rotate_all(model, i, q, k)
+
+
+def _turned(x: Tensor, n: int) -> Tensor:
+    """Neighbouring pairs of the first n units turned together, as complex numbers."""
+    frequencies = 10_000.0 ** (-torch.arange(0, n, 2) / n)
+    angles = torch.arange(x.shape[1])[:, None] * frequencies
+    pairs = torch.view_as_complex(x[..., :n].unflatten(-1, (-1, 2)).contiguous())
+    turned = pairs * torch.polar(torch.ones_like(angles), angles)[:, None]
+    return torch.cat([torch.view_as_real(turned).flatten(-2).to(x.dtype), x[..., n:]], -1)
+
+
+def _rotate_all(model: Pretrained, i: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     inner: Any = model.body.find(model.body.family.layers.rpartition(".")[0])
     places = torch.arange(q.shape[1])[None]
     types = getattr(model.body.config, "layer_types", None)
@@ -149,15 +180,15 @@ def _mlp(model: Pretrained, i: int, x: Tensor, meet: Meet) -> Tensor:
 
 def _act(config: Any, x: Tensor) -> Tensor:
     names = ("activation_function", "hidden_activation", "hidden_act", "activation")
-    name = next(getattr(config, name) for name in names if getattr(config, name, None))
+    name = next((getattr(config, name) for name in names if getattr(config, name, None)), "gelu_new")  # BLOOM's
     return {"silu": F.silu, "relu": F.relu}[name](x) if name not in ACTS else F.gelu(x, approximate=ACTS[name])
 
 
 def _norm(
-    model: Pretrained, x: Tensor, gain: Tensor, bias: Tensor | None, kind: str, layer: int | None, meet: Meet
+    model: Pretrained, x: Tensor, gain: Tensor | None, bias: Tensor | None, kind: str, layer: int | None, meet: Meet
 ) -> Tensor:
     centred, scale = _centred(model, x)
-    y = centred / meet(f"{kind}_scale", layer, scale) * gain
+    y = centred / meet(f"{kind}_scale", layer, scale) * (1 if gain is None else gain)
     return meet(kind, layer, y if bias is None else y + bias)
 
 
@@ -167,7 +198,7 @@ def _plain_norm(model: Pretrained, x: Tensor, gain: Tensor, bias: Tensor | None)
 
 
 def _module_norm(norm: Any, x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, 1e-12)
+    return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
 
 
 def _centred(model: Pretrained, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,9 @@ def some_patches(one: Pretrained) -> list[Patch]:
     """A cell of every kind in the middle layer, what comes before and after the layers, and two places at once."""
     sites = [site for site in one.sites if site.layer in (1, None) and site.kind != "logits"]
     cells = [{word: WHERE[word] for word in words_of(site) if word in WHERE} for site in sites]
+    for site, cell in zip(sites, cells):
+        if site.kind in ("k", "v", "rot_k"):
+            cell["head"] = min(cell["head"], one.shape.n_kv_heads - 1)  # Falcon has one
     patches: list[Patch] = [(Place(site, cell),) for site, cell in zip(sites, cells)]
     return [*patches, (Place(Site("v", 0), {"pos": 2}), Place(Site("mlp_out", 2), {"pos": 5}))]
 

@@ -12,18 +12,24 @@ import transformers
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
+    BloomConfig,
     DistilBertConfig,
+    FalconConfig,
     Gemma2Config,
     Gemma3Config,
     Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
+    GPTJConfig,
     GPTNeoConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
+    OlmoConfig,
     OPTConfig,
     Phi3Config,
+    PhiConfig,
     Qwen2Config,
     Qwen3Config,
     RobertaConfig,
@@ -47,6 +53,9 @@ LAYERS = ["sliding_attention"] * 2 + ["full_attention"]
 SIGHT = {**BLOCKS, "num_hidden_layers": 1, "intermediate_size": 48, "image_size": 28, "patch_size": 14}
 DISTILLED: dict[str, Any] = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, **WORDS}
 
+BLOOM: dict[str, Any] = {**BLOCKS, **WORDS}
+FALCON: dict[str, Any] = {**BLOCKS, "max_position_embeddings": CONTEXT, **WORDS}
+
 CONFIGS = {
     "gpt2": lambda: GPT2Config(**GPT2),
     "gpt2-upcast": lambda: GPT2Config(
@@ -55,8 +64,14 @@ CONFIGS = {
     "gpt_neo": lambda: GPTNeoConfig(
         **NEO, attention_types=[[["global", "local"], 1], [["global"], 1]], window_size=WINDOW
     ),
+    "gptj": lambda: GPTJConfig(**GPT2, rotary_dim=4),
     "gpt_neox": lambda: GPTNeoXConfig(**SIZES),
     "gpt_neox-sequential": lambda: GPTNeoXConfig(**SIZES, use_parallel_residual=False),
+    "phi": lambda: PhiConfig(**GROUPED),
+    "bloom": lambda: BloomConfig(**BLOOM),
+    "falcon": lambda: FalconConfig(**FALCON),
+    "falcon-new": lambda: FalconConfig(**FALCON, new_decoder_architecture=True, num_kv_heads=2, bias=True),
+    "falcon-sequential": lambda: FalconConfig(**FALCON, multi_query=False, parallel_attn=False),
     "llama": lambda: LlamaConfig(**GROUPED),
     "llama-biased": lambda: LlamaConfig(
         **GROUPED, attention_bias=True, mlp_bias=True, head_dim=6, tie_word_embeddings=True
@@ -64,8 +79,10 @@ CONFIGS = {
     "mistral": lambda: MistralConfig(**GROUPED, sliding_window=WINDOW),
     "qwen2": lambda: Qwen2Config(**GROUPED),
     "qwen3": lambda: Qwen3Config(**GROUPED, head_dim=10),
+    "olmo": lambda: OlmoConfig(**GROUPED),
     "olmo2": lambda: Olmo2Config(**GROUPED),
     "phi3": lambda: Phi3Config(**GROUPED),
+    "gemma": lambda: GemmaConfig(**GROUPED, head_dim=10),
     "gemma2": lambda: Gemma2Config(**GEMMA, attn_logit_softcapping=0.5, final_logit_softcapping=0.7),
     "gemma3": lambda: Gemma3TextConfig(**GEMMA, layer_types=LAYERS),
     "gemma3-images": lambda: Gemma3Config(
@@ -77,7 +94,7 @@ CONFIGS = {
     "roberta": lambda: RobertaConfig(**{**SIZES, "bos_token_id": 0, "pad_token_id": 1}),
     "distilbert": lambda: DistilBertConfig(**DISTILLED, max_position_embeddings=CONTEXT),
 }  # fmt: skip
-EAGER_ONLY = ("gpt_neo", "gemma2")
+EAGER_ONLY = ("gpt_neo", "gptj", "bloom", "gemma2")
 ENCODERS = ("bert", "roberta", "distilbert")
 NAMES = tuple(CONFIGS)
 DECODERS = tuple(name for name in NAMES if name not in ENCODERS)

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from micrographia.core.errors import UserError
 from micrographia.core.pretrained.hooks import HookContext, current_context
+from micrographia.core.pretrained.inline import InlineAttention
 from micrographia.core.pretrained.modules import Body
+from micrographia.core.pretrained.weights import score_scale
 
 PREFIX = "micrographia_"
 INSIDE = ("rot_q", "rot_k", "scores", "pattern")
@@ -80,6 +82,9 @@ def attending(body: Body, implementation: Implementation, context: HookContext, 
         yield
     elif not wanted:
         with implementation.named(name):
+            yield
+    elif body.family.inline_attention:
+        with implementation.named(name), InlineAttention(body, context, wanted, _kept_beside):
             yield
     elif name == "eager" and body.family.eager_method:
         with implementation.named(name), _wrapped_methods(body, context, wanted):
@@ -203,6 +208,12 @@ def _patterns(context: HookContext, layer: int, scores: Tensor, pattern: Tensor 
     return None if now is used or pattern is None else now - used
 
 
+def _kept_beside(context: HookContext, layer: int, q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> None:
+    if context.wants("scores", "pattern", layer=layer):
+        allowed = _allowed(mask, q, k, causal)
+        _patterns(context, layer, _scores(q, k, allowed, q.shape[-1] ** -0.5, None), None)
+
+
 def _beside(context: HookContext, layer: int, pattern: Tensor) -> Tensor:
     context("pattern", layer, pattern)
     return pattern
@@ -235,11 +246,12 @@ def _wrapped_methods(body: Body, context: HookContext, layers: list[int]) -> Ite
 def _method(body: Body, context: HookContext, module: nn.Module, layer: int) -> Callable[..., tuple[Tensor, Tensor]]:
     family = body.family
     attend: Callable[..., tuple[Tensor, Tensor]] = getattr(module, family.eager_method)
-    scaling: float = getattr(module, family.eager_scaling) if family.eager_scaling else 1.0
+    scaling = score_scale(body, layer)
 
     def wrapped(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        q, k = _rotated(context, layer, q, k) if context.is_active() else (q, k)
         out, pattern = attend(q, k, v, attention_mask)
-        if not context.is_active():
+        if not context.is_active() or not context.wants("scores", "pattern", layer=layer):
             return out, pattern
         allowed = _allowed(attention_mask, q, k, causal=True)
         if family.eager_mask:

@@ -31,6 +31,8 @@ NORMS = {  # a norm, and the residual stream that it reads where the blocks are 
 }
 GROUPS = (STREAM, HEADS, EMBEDDING, PAIRS, VALUES, ROTARY)
 GROUPS += tuple(frozenset({name, f"{name}_scale", read, "resid_pre"}) for name, read in NORMS.items())
+CPU = torch.device("cpu")
+DYNAMIC = "torch.ao.nn.quantized.dynamic"
 FIX = "Correct the row in micrographia/core/pretrained/families.py."
 
 
@@ -96,7 +98,10 @@ def _check_norm(body: Body, layer: int, kind: str, at: Mapping[str, Tensor], x: 
     module = body.part(path, None if kind == "final_norm" else layer)
     x = x.to(at[kind].device)
     centred = x - x.mean(-1, keepdim=True) if body.family.norm.kind == "layernorm" else x
-    gain, bias = gain_of(body, module), bias_of(module)
+    try:
+        gain, bias = gain_of(body, module), bias_of(body, module)
+    except UserError:  # a wrapped norm
+        return
     wanted = centred / at[f"{kind}_scale"] * (1.0 if gain is None else gain)
     _differs(body, layer, kind, at[kind], wanted if bias is None else wanted + bias)
 
@@ -145,9 +150,9 @@ def _check_heads(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
         return
     try:
         added = results(body, at["z"].flatten(-2), layer).sum(-2)
-    except UserError:  # quantised: there is no matrix to multiply with
+        bias = bias_of(body, body.part(body.family.o, layer))
+    except UserError:  # quantised, or with an adapter: there is no matrix to multiply with
         return
-    bias = bias_of(body.part(body.family.o, layer))
     _differs(body, layer, "z W_O + b", at[given], added if bias is None else added + bias)
 
 
@@ -192,6 +197,14 @@ def examined(module: nn.Module, watch: Watch) -> nn.Module:
     if isinstance(under, nn.Module):
         watch(Note("The compiled graph is not used: runs call the module that it was made from."))
         module = under
+    _examine_adapters(module, watch)
+    if any(type(part).__module__.startswith(DYNAMIC) for part in module.modules()):
+        watch(
+            Note(
+                "The module is quantised dynamically: all rows of a batch share the scale of their activations, so a "
+                "row's values depend on the others', also where many patches run as one batch."
+            )
+        )
     for name, part in module.named_modules():
         if _is_compiled(part):
             raise UserError(
@@ -204,6 +217,23 @@ def examined(module: nn.Module, watch: Watch) -> nn.Module:
             "Load it onto devices: with device_map, or in a smaller dtype."
         )
     return module
+
+
+def _examine_adapters(module: nn.Module, watch: Watch) -> None:
+    """Tell of unmerged adapters inside, and refuse what peft wraps around a model: it may add virtual tokens."""
+    if any(kind.__module__.split(".")[0] == "peft" for kind in type(module).__mro__):
+        raise UserError(
+            f"A {type(module).__name__} of peft was given, which wraps a model and its adapters. Merge first: pass the "
+            "module that its `merge_and_unload()` gives, or `.get_base_model()` to observe the adapters unmerged."
+        )
+    wrapped = [name for name, part in module.named_modules() if "base_layer" in dict(part.named_children())]
+    if wrapped:
+        watch(
+            Note(
+                f"{len(wrapped)} modules hold unmerged adapters, such as {wrapped[0]}. Runs include them; what reads "
+                "their weights is refused. Merge first for that: `merge_and_unload()`."
+            )
+        )
 
 
 def _is_compiled(part: nn.Module) -> bool:
@@ -252,5 +282,5 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """The device of a module's parameters."""
-    return next(module.parameters()).device
+    """The device of a module's parameters; the CPU for one without any (dynamically quantised)."""
+    return next((parameter.device for parameter in module.parameters()), CPU)

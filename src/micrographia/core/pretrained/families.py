@@ -22,7 +22,8 @@ class Location:
     """A value that is the output of the module at `path` (within a layer), and its layout in that output.
 
     `flat`: (batch, pos, head * d_head), as `share` of a fused output if named; `heads`: (batch, pos, head, d_head);
-    `heads_first`: (batch, head, pos, d_head); `interleaved`: (batch, pos, head, 3, d_head) flattened, `share` of 3.
+    `heads_first`: (batch, head, pos, d_head); `interleaved`: (batch, pos, key head, its queries, key and value, d_head)
+    flattened, `share` of these.
     `weight` is the path of the projection where a norm follows it.
     """
 
@@ -46,10 +47,10 @@ class QKV(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Norm:
-    """LayerNorm or RMSNorm; the effective gain is `offset` + weight; `eps` is the module's attribute."""
+    """LayerNorm or RMSNorm; the effective gain is `offset` + weight; `eps` is the module's attribute, or the number."""
 
     kind: Literal["layernorm", "rmsnorm"]
-    eps: str = "eps"
+    eps: str | float = "eps"
     offset: float = 0.0
 
 
@@ -69,7 +70,7 @@ class Family:
     head: str
     pos_embed: str = ""
     embed_projection: str = ""
-    """The projection after the embedding, in models whose embedding is narrower than the residual stream."""
+    """The module after the embedding: a projection where that is narrower than the residual stream; BLOOM's norm."""
     head_projection: str = ""
     unembedding: tuple[str, ...] = ()
     """The modules from the last residual stream to the logits, where there are more than norm and head (BERT)."""
@@ -99,8 +100,16 @@ class Family:
     encoder: bool = False
     flattened_mlp: bool = False
     """The MLP works on (batch * pos, ...)."""
+    sums_in_place: bool = False
+    """A layer adds attention's output to the MLP's in place: a value that is kept there must be a copy."""
     tuple_layers: bool = False
     """A layer returns a tuple, as before transformers 5."""
+    kv_heads: str | int = "num_key_value_heads"
+    """The config's name of the number of key and value heads, or that number."""
+    caches_every_head: bool = False
+    """The cache has keys and values once for each query head."""
+    n_ctx: int = 0
+    """The positions of training, where neither a table nor the config says them."""
     transposed: bool = False
     """Weights are (in, out), as in GPT-2's Conv1D."""
     pos_offset: int = 0
@@ -111,14 +120,18 @@ class Family:
     """The config's name of the cap on logits."""
     eager_method: str = ""
     """The attention module's eager method, where no attention function is looked up."""
-    eager_scaling: str = ""
-    """The attribute with that method's scale of the scores; "" for none."""
+    inline_attention: bool = False
+    """The attention module computes scores and pattern in its own forward: there is nothing to look up or wrap."""
+    scaled_by: str = "scaling"
+    """The attention module's attribute with the scale of the scores; "d_head" for 1 / sqrt(d_head), "" for none."""
     eager_mask: str = ""
     """The module's buffer of the pairs that may attend, (1, 1, n_ctx, n_ctx), where masks are incomplete."""
     eager_heads_first: bool = False
     """Whether that method returns (batch, head, pos, d_head), not (batch, pos, head, d_head)."""
     when: tuple[tuple[str, Any, Mapping[str, Any]], ...] = field(default=(), compare=False)
     """Fields that differ where the config's attribute has this value."""
+    unless: tuple[tuple[str, Any], ...] = field(default=(), compare=False)
+    """Values of the config's attributes for which the row holds; another one is refused."""
 
     @property
     def after_layers(self) -> tuple[str, ...]:
@@ -165,7 +178,7 @@ GPT2 = Family(
         (
             "reorder_and_upcast_attn",
             True,
-            {"eager_method": "_upcast_and_reordered_attn", "eager_scaling": "scaling"},
+            {"eager_method": "_upcast_and_reordered_attn"},
         ),
     ),
 )
@@ -181,6 +194,26 @@ GPT_NEO = replace(
     eager_method="_attn",
     eager_mask="bias",
     eager_heads_first=True,
+    scaled_by="",
+    when=(),
+)
+
+GPT_J = replace(
+    GPT2,
+    name="GPT-J",
+    pos_embed="",
+    qkv=_separate("attn"),
+    o="attn.out_proj",
+    up=Location(path="mlp.fc_in"),
+    down="mlp.fc_out",
+    mlp_norm="",
+    rotary=True,
+    parallel=True,
+    transposed=False,
+    tuple_layers=True,
+    eager_method="_attn",
+    eager_heads_first=True,
+    scaled_by="d_head",
     when=(),
 )
 
@@ -202,6 +235,64 @@ GPT_NEOX = Family(
     when=(("use_parallel_residual", True, {"parallel": True}),),
 )
 
+PHI = replace(
+    GPT_NEOX,
+    name="Phi",
+    embed="model.embed_tokens",
+    layers="model.layers",
+    final_norm="model.final_layernorm",
+    attn="self_attn",
+    qkv=_separate("self_attn"),
+    o="self_attn.dense",
+    act="mlp.activation_fn",
+    up=Location(path="mlp.fc1"),
+    down="mlp.fc2",
+    mlp_norm="",
+    parallel=True,
+    when=(),
+    unless=(("qk_layernorm", False),),
+)
+
+BLOOM = Family(
+    name="BLOOM",
+    embed="transformer.word_embeddings",
+    embed_projection="transformer.word_embeddings_layernorm",
+    layers="transformer.h",
+    final_norm="transformer.ln_f",
+    head="lm_head",
+    attn="self_attention",
+    qkv=_fused("self_attention.query_key_value", "interleaved"),
+    o="self_attention.dense",
+    act="mlp.gelu_impl",
+    up=Location(path="mlp.dense_h_to_4h"),
+    down="mlp.dense_4h_to_h",
+    attn_norm="input_layernorm",
+    mlp_norm="post_attention_layernorm",
+    tuple_layers=True,
+    inline_attention=True,
+    scaled_by="inv_norm_factor",
+    n_ctx=2048,  # Scao et al., "BLOOM" (2022), table 3
+    unless=(("apply_residual_connection_post_layernorm", False), ("slow_but_exact", False)),
+)
+
+FALCON = replace(
+    BLOOM,
+    name="Falcon",
+    embed_projection="",
+    act="mlp.act",
+    rotary=True,
+    sums_in_place=True,
+    n_ctx=0,
+    kv_heads="num_attention_heads",
+    when=(
+        ("multi_query", True, {"kv_heads": 1}),
+        ("parallel_attn", True, {"parallel": True, "mlp_norm": ""}),
+        ("new_decoder_architecture", True, {"parallel": True, "kv_heads": "num_kv_heads", "caches_every_head": True}),
+        ("num_ln_in_parallel_attn", 2, {"attn_norm": "ln_attn", "mlp_norm": "ln_mlp"}),
+    ),
+    unless=(("alibi", False),),
+)
+
 LLAMA = Family(
     name="Llama",
     embed="model.embed_tokens",
@@ -221,6 +312,15 @@ LLAMA = Family(
     norm=RMS_NORM,
     rotary=True,
 )
+
+GEMMA = replace(LLAMA, name="Gemma", norm=GEMMA_NORM)
+
+OLMO = replace(
+    LLAMA,
+    name="OLMo",
+    norm=Norm(kind="layernorm", eps=1e-5),
+    unless=(("clip_qkv", None),),
+)  # its LayerNorms have neither gain nor bias
 
 QWEN3 = replace(LLAMA, name="Qwen3", qkv=_normed("heads"))
 
@@ -363,13 +463,19 @@ DISTILBERT = replace(
 FAMILIES: Mapping[str, Family] = {
     "gpt2": GPT2,
     "gpt_neo": GPT_NEO,
+    "gptj": GPT_J,
     "gpt_neox": GPT_NEOX,
+    "phi": PHI,
+    "bloom": BLOOM,
+    "falcon": FALCON,
     "llama": LLAMA,
     "mistral": replace(LLAMA, name="Mistral"),
     "qwen2": replace(LLAMA, name="Qwen2"),
     "qwen3": QWEN3,
+    "olmo": OLMO,
     "olmo2": OLMO2,
     "phi3": PHI3,
+    "gemma": GEMMA,
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA3,
     "gemma3": GEMMA3_WITH_IMAGES,
@@ -397,6 +503,12 @@ def family_of(config: Any, kind: str = "") -> Family:
             f"A {found.name} model was given with is_decoder set; its row describes the encoder, which is "
             "bidirectional. Load it with is_decoder=False, or add a row for the decoder."
         )
+    for attribute, value in found.unless:
+        if getattr(config, attribute) != value:
+            raise UnknownModel(
+                f"A {found.name} model was given with {attribute}={getattr(config, attribute)!r}; its row describes "
+                f"one with {value!r}. Add a row to FAMILIES in micrographia/core/pretrained/families.py."
+            )
     for attribute, value, changes in found.when:
         if getattr(config, attribute) == value:
             found = replace(found, **changes)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from micrographia.core.model import Tap
 from micrographia.core.pretrained.families import Norm
-from micrographia.core.pretrained.modules import PLAIN, Accessor, Body, flattened, within
-from micrographia.core.pretrained.weights import results
+from micrographia.core.pretrained.modules import COPIED, PLAIN, Accessor, Body, flattened, within
+from micrographia.core.pretrained.weights import check_plain, results
 from micrographia.core.sites import Site
 
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -213,7 +213,7 @@ def _mlp_hooks(body: Body, context: HookContext, layer: int) -> list[Hook]:
             *_plain(body, context, "mlp_raw", layer, down, "out", accessor),
             *_plain(body, context, "mlp_out", layer, post, "out"),
         ]
-    return found + _plain(body, context, "mlp_out", layer, down, "out", accessor)
+    return found + _plain(body, context, "mlp_out", layer, down, "out", COPIED if family.sums_in_place else accessor)
 
 
 def _plain(
@@ -244,6 +244,7 @@ def _norm_hooks(
     scale = f"{kind}_scale"
     found = []
     if context.wants(scale, layer=layer) and module is not None:
+        check_plain(body, module)
         found.append(Hook(module, "out", _scale(body.family.norm, module, context, scale, layer, accessor)))
     return found + _plain(body, context, kind, layer, module, "out", accessor)
 
@@ -275,7 +276,8 @@ def norm_scale(norm: Norm, module: nn.Module, x: Tensor) -> Tensor:
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     if norm.kind == "layernorm":
         wide = wide - wide.mean(-1, keepdim=True)
-    return (wide.pow(2).mean(-1, keepdim=True) + getattr(module, norm.eps)).sqrt().to(x.dtype)
+    eps: float = getattr(module, norm.eps) if isinstance(norm.eps, str) else norm.eps
+    return (wide.pow(2).mean(-1, keepdim=True) + eps).sqrt().to(x.dtype)
 
 
 def _result(body: Body, context: HookContext, layer: int) -> Step:

@@ -3,7 +3,7 @@
 Nothing is converted and no code from the Hub is run. Errors of the Hub become errors that say what to do.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import LogRecord
 from pathlib import Path
@@ -16,6 +16,7 @@ from micrographia.core.errors import UnknownModel, UserError
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.pretrained import gguf
 from micrographia.core.pretrained.families import Family, family_of
+from micrographia.core.pretrained.files import check_folder, check_loaded
 from micrographia.core.pretrained.gguf_header import GgufHeader
 from micrographia.core.pretrained.model import Pretrained
 from micrographia.core.pretrained.quiet import quietly
@@ -71,7 +72,7 @@ def load(
         choices, stored = {"device_map": device_map} if device_map is not None else {}, ""
         if gguf_file is not None:
             header = gguf.opened(gguf_file)
-            module, own = _from_gguf(header, tokenizer is None, dtype_named(dtype), choices)
+            module, own = _from_gguf(header, tokenizer is None, dtype_named(dtype), choices, watch)
             stored = gguf.said(header, module)
             watch(Note(f"{gguf_file.name}: {stored}."))
         else:
@@ -115,19 +116,27 @@ def _from_hub(
     from transformers import AutoConfig
 
     where = {"revision": revision, "trust_remote_code": False}
+    if Path(name).is_dir():
+        check_folder(Path(name))
     config = AutoConfig.from_pretrained(name, **where)
-    kind = next(iter(config.architectures or ()), "")
-    module, about = _class_for(family_of(config, kind)).from_pretrained(
-        name, config=config, dtype=dtype or "auto", output_loading_info=True, **choices, **where
+    family = family_of(config, next(iter(config.architectures or ()), ""))
+    module, about = _class_for(family).from_pretrained(
+        name,
+        config=config,
+        dtype=dtype or "auto",
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **choices,
+        **where,
     )
     if any(each.startswith("pooler.") for each in about["missing_keys"]):
         module.pooler = None  # behind the last layer, where no run goes
-    _check_whole(name, module, about["missing_keys"])
+    check_loaded(name, family, module, about, watch)
     return module, _own_tokenizer(name, where, watch) if with_tokenizer else None
 
 
 def _from_gguf(
-    header: GgufHeader, with_tokenizer: bool, dtype: torch.dtype | None, choices: dict[str, Any]
+    header: GgufHeader, with_tokenizer: bool, dtype: torch.dtype | None, choices: dict[str, Any], watch: Watch
 ) -> tuple[Any, Tokenizer | None]:
     """The module of a GGUF file, dequantised, and its tokenizer where that is wanted."""
     from transformers import AutoConfig
@@ -135,7 +144,8 @@ def _from_gguf(
     folder, file = str(header.path.parent), header.path.name
     choices = {**choices, **gguf.whole_weights()}
     config = gguf.mended(AutoConfig.from_pretrained(folder, gguf_file=file, trust_remote_code=False), header)
-    module, about = _class_for(family_of(config)).from_pretrained(
+    family = family_of(config)
+    module, about = _class_for(family).from_pretrained(
         folder,
         gguf_file=file,
         config=config,
@@ -143,7 +153,7 @@ def _from_gguf(
         output_loading_info=True,
         **choices,
     )
-    _check_whole(str(header.path), module, about["missing_keys"])
+    check_loaded(str(header.path), family, module, about, watch)
     gguf.checked(module, header)
     inner = gguf.tokenizer_of(header) if with_tokenizer else None
     return module, None if inner is None else HubTokenizer(inner)
@@ -189,15 +199,6 @@ def noted_once(watch: Watch) -> Iterator[None]:
         client.removeFilter(passes)
 
 
-def _check_whole(name: str, module: nn.Module, missing: Collection[str]) -> None:
-    """Raise UnknownModel where weights are missing from the files: transformers would initialise them at random."""
-    if lacking := [each for each, _ in module.named_parameters() if each in missing]:
-        raise UnknownModel(
-            f"The model {name!r} was asked for; its files lack {len(lacking)} of its weights, such as {lacking[0]}; "
-            "they would be random. Choose a checkpoint with a language-modelling head, or load the module and pass it."
-        )
-
-
 def _own_tokenizer(name: str, where: dict[str, Any], watch: Watch) -> Tokenizer | None:
     """The model's own tokenizer; None for a folder without one, where transformers would invent one, and, with a Note
     to `watch`, for a model of the Hub without one.
@@ -222,9 +223,9 @@ def _explained(name: str, revision: str | None) -> Iterator[None]:
 
     try:
         yield
-    except UserError:
+    except (UserError, ImportError):
         raise
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of the Hub, of Rust readers, of strict configurations: anything may be raised
         causes = list(_chain(error))
 
         def has(*kinds: type[BaseException]) -> bool:
@@ -240,8 +241,11 @@ def _explained(name: str, revision: str | None) -> Iterator[None]:
             advice = "The Hub cannot be reached and it is not in the cache. Connect once, or pass a local folder."
         elif "trust_remote_code" in str(error):
             advice = "It needs code from the Hub, which is never run here. Load it yourself and pass the module."
-        else:
+        elif isinstance(error, OSError | ValueError):
             advice = f"{error}"
+        else:
+            said = " ".join(str(error).split())
+            advice = f"transformers cannot read its files ({type(error).__name__}: {said}). Check them and config.json."
         raise UnknownModel(f"The model {name!r} was asked for and could not be loaded. {advice}") from error
 
 

@@ -96,7 +96,7 @@ class Body:
             n_layers=len(self.layers),
             d_model=config.hidden_size,
             n_heads=n_heads,
-            n_kv_heads=getattr(config, "num_key_value_heads", None) or n_heads,
+            n_kv_heads=self._n_kv_heads or n_heads,
             d_head=getattr(config, "head_dim", None) or config.hidden_size // n_heads,
             d_mlp=width_in(down),
             d_vocab=config.vocab_size,
@@ -106,11 +106,18 @@ class Body:
         )
 
     @property
+    def _n_kv_heads(self) -> int | None:
+        named = self.family.kv_heads
+        return named if isinstance(named, int) else getattr(self.config, named, None)
+
+    @property
     def _n_ctx(self) -> int:
-        """The usable rows of the position table, or the config's number."""
+        """The usable rows of the position table, or the number of the config or of the row."""
         table = self.find(self.family.pos_embed)
         rows: int = getattr(table, "num_embeddings", 0)
-        return rows - self.family.pos_offset if rows else self.config.max_position_embeddings
+        if rows:
+            return rows - self.family.pos_offset
+        return self.family.n_ctx or self.config.max_position_embeddings
 
     @cached_property
     def sites(self) -> SiteList:
@@ -132,7 +139,7 @@ class Body:
         if part.layout == "heads_first":
             return Accessor(lambda x: x.transpose(1, 2), lambda x, new: new.transpose(1, 2))
         if part.layout == "interleaved":
-            return _interleaved(n_heads, shape.d_head, "qkv".index(name))
+            return _interleaved(shape, name)
         split = Accessor(lambda x: x.unflatten(-1, (n_heads, shape.d_head)), lambda x, new: new.flatten(-2))
         return _within(self.share(part), split) if part.share else split
 
@@ -165,11 +172,18 @@ def layer_kinds(family: Family) -> list[str]:
 
 
 def width_in(linear: nn.Module) -> int:
-    """The input width of a projection."""
-    return int(getattr(linear, "in_features", None) or getattr(linear, "nx"))  # noqa: B009  (GPT-2's Conv1D)
+    """The input width of a projection (`nx` in GPT-2's Conv1D). Raises UserError for a wrapper that does not say it."""
+    width = getattr(linear, "in_features", None) or getattr(linear, "nx", None)
+    if width is None:
+        raise UserError(
+            f"The number of neurons was asked for. {type(linear).__name__} stands where a projection is expected and "
+            "has no in_features. Pass the module without what wraps its projections (merge adapters first)."
+        )
+    return int(width)
 
 
 PLAIN = Accessor(lambda x: x, lambda x, new: new)
+COPIED = Accessor(lambda x: x.clone(), lambda x, new: new.clone())
 
 
 def flattened(batch: int) -> Accessor:
@@ -190,10 +204,22 @@ def _within(share: slice, inner: Accessor) -> Accessor:
     return Accessor(lambda x: inner.read(x[..., share]), write)
 
 
-def _interleaved(n_heads: int, d_head: int, place: int) -> Accessor:
-    def write(x: Tensor, new: Tensor) -> Tensor:
-        parts = list(x.unflatten(-1, (n_heads, 3, d_head)).unbind(-2))
-        parts[place] = new
-        return torch.stack(parts, -2).flatten(-3)
+def grouped(shape: ModelShape, x: Tensor, name: str) -> Tensor:
+    """q, k or v (..., head, d_head) in a last axis that has them group by group: queries, then a key and a value."""
+    return _groups(shape, x)[..., PLACES[name], :].flatten(-3, -2)
 
-    return Accessor(lambda x: x.unflatten(-1, (n_heads, 3, d_head))[..., place, :], write)
+
+PLACES = {"q": slice(None, -2), "k": slice(-2, -1), "v": slice(-1, None)}
+
+
+def _groups(shape: ModelShape, x: Tensor) -> Tensor:
+    return x.unflatten(-1, (shape.n_kv_heads, shape.n_heads // shape.n_kv_heads + 2, shape.d_head))
+
+
+def _interleaved(shape: ModelShape, name: str) -> Accessor:
+    def write(x: Tensor, new: Tensor) -> Tensor:
+        parts = {part: _groups(shape, x)[..., place, :] for part, place in PLACES.items()}
+        parts[name] = new.unflatten(-2, parts[name].shape[-3:-1])
+        return torch.cat([parts[part] for part in "qkv"], -2).flatten(-3)
+
+    return Accessor(lambda x: grouped(shape, x, name), write)

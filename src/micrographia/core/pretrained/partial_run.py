@@ -116,10 +116,13 @@ def past_cache(body: Body, start: Start, batch: int) -> Any:
     unread = torch.zeros((), dtype=like.dtype, device=like.device)
     unread = unread.expand(1, shape.n_kv_heads, start.offset, shape.d_head)
     cache = DynamicCache()
+    times = shape.n_heads // shape.n_kv_heads if body.family.caches_every_head else 1
     for layer in range(shape.n_layers):
         keys, values = (x.transpose(1, 2) for x in start.past[layer]) if layer >= start.layer else (unread, unread)
         if batch % len(keys):
             raise BadShape(f"Keys of {len(keys)} rows cannot serve a batch of {batch}. Give a divisor of it.")
+        if times > 1:
+            keys, values = (x.repeat_interleave(times, 1) for x in (keys, values))
         filled = Behind()
         filled.lazy_initialization(keys, values)
         filled.keys, filled.values = keys, values

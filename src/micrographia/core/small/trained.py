@@ -5,8 +5,10 @@ accepts a Run in place of a Hugging Face model, offline.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -57,11 +59,35 @@ def load_trained(
     if chosen not in kept:
         raise UnknownModel(f"Asked for step {step} of the Run {path}. Found {', '.join(map(str, kept))}. Choose one.")
     found = read_json(path / NAME)
-    arch = Architecture(**found["architecture"])
-    weights = {name: weight.to(dtype=dtype, device=device) for name, weight in read_tensors(kept[chosen]).items()}
+    arch = _architecture(path / NAME, found)
+    stored = read_tensors(kept[chosen])
+    _check_weights(kept[chosen], arch, stored)
+    weights = {name: stored[name].to(dtype=dtype, device=device) for name in arch.weight_shapes()}
     words = found["vocabulary"]
     vocabulary = Vocabulary(tuple(words["words"]), words["bos"], words["pad"]) if words else None
-    return Transformer(arch, {name: weights[name] for name in arch.weight_shapes()}, vocabulary)
+    return Transformer(arch, weights, vocabulary)
+
+
+def _architecture(file: Path, found: dict[str, Any]) -> Architecture:
+    try:
+        return Architecture(**found["architecture"])
+    except (TypeError, LookupError) as error:
+        raise Corrupt(
+            f"Asked for the architecture in {file}. Found none that this version can read ({error}). Restore the file."
+        ) from error
+
+
+def _check_weights(file: Path, arch: Architecture, stored: Mapping[str, torch.Tensor]) -> None:
+    """Raise Corrupt where a snapshot's weights are not those of the architecture, by name and shape."""
+    shapes = arch.weight_shapes()
+    found = {name: tuple(stored[name].shape) if name in stored else None for name in {**shapes, **stored}}
+    wrong = [name for name, shape in found.items() if name not in shapes or shape != tuple(shapes[name])]
+    if wrong:
+        wanted = tuple(shapes[wrong[0]]) if wrong[0] in shapes else "no such weight"
+        raise Corrupt(
+            f"Asked for the weights in {file}. {wrong[0]} has the shape {found[wrong[0]]}, where {NAME} says {wanted} "
+            f"({len(wrong)} such). The files are of different Runs or were altered: restore them."
+        )
 
 
 def weights_file(path: Path) -> Path:

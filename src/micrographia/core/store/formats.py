@@ -22,6 +22,7 @@ from torch import Tensor
 
 from micrographia.core.errors import BadShape, Corrupt, UserError
 from micrographia.core.store.atomic import write_bytes
+from micrographia.core.store.damage import damage_of
 
 SCHEMA = 1
 # The errors of json, safetensors and pyarrow (its own derive from these) for invalid bytes.
@@ -181,4 +182,5 @@ def whole(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise Corrupt(f"Asked for {path}, which is missing. `micrographia verify` lists all problems.") from error
     except _DAMAGE as error:
-        raise Corrupt(f"Cannot read {path}: {error}. It was altered or cut short; restore it or run again.") from error
+        found = damage_of(path).partition(":")[0] or error
+        raise Corrupt(f"Cannot read {path}: {found}. It was altered or cut short; restore it or run again.") from error
