@@ -3,6 +3,7 @@
 Hooks are installed for one forward pass and always removed. Without edits the logits equal those of the bare module,
 bit for bit, whatever is kept (same inputs, batch and attention implementation; "all" logits). A module's internal
 values are computed off its path; an edit there adds its difference, so an edit that changes nothing is bit-exact too.
+One exception: of a padded row in float64, transformers' eager attention makes NaN, and a run the logits of the row.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,6 +66,10 @@ class Pass(NamedTuple):
     @property
     def end(self) -> Site | None:
         return self.stop if isinstance(self.stop, Site) else None
+
+    @property
+    def is_padded(self) -> bool:
+        return self.mask is not None and not bool(self.mask.all())
 
 
 class Pretrained:
@@ -169,7 +174,7 @@ class Pretrained:
         with ExitStack() as scopes:
             scopes.enter_context(started(body, start))
             scopes.enter_context(fused_activations(body, context, active=self._fused))
-            scopes.enter_context(attending(body, self._implementation, context, eager=eager))
+            scopes.enter_context(attending(body, self._implementation, context, eager=eager, padded=what.is_padded))
             scopes.enter_context(installed_hooks(context, [*entry, *sites, *exit, *readout_hooks(body, at)]))
             found = self._call(what, at)
         if whole:

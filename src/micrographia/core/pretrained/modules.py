@@ -45,6 +45,11 @@ class Body:
     family: Family
     config: Any
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the embedding, and so of the residual stream."""
+        return next(self.part(self.family.embed).parameters()).dtype
+
     def find(self, path: str, layer: int | None = None) -> nn.Module | None:
         """The module at a dotted path of the model or of a layer; None where the path or the module is empty."""
         if not path:
