@@ -97,7 +97,7 @@ class Effects:
             share = "" if gap is None or self.gives == "size" else f"  {sign * value / gap:+.1%} of the gap"
             token = f"  at {self.positions[at]!r}" if self.positions and at is not None else ""
             lines.append(f"  {each.name(flat):<32} {value:+.4g}{share}{token}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *numberless(self.maps())])
 
     def share(self) -> dict[Site, Tensor]:
         """By Site the share of the gap, (*axes), over the prompts. Raises UserError where there is no gap."""
@@ -110,10 +110,14 @@ class Effects:
         return {site: sign * score.double().mean(0) / self.gap for site, score in self.scores.items()}
 
     def top(self, n: int = 10) -> list[tuple[Place, float]]:
-        """The n places with the largest score in size, mean over prompts, the largest first."""
+        """The n places with the largest score in size, mean over prompts, the largest first.
+
+        Places whose score is NaN or infinite come before all others: nothing says that they are small.
+        """
+        maps = self.maps()
         return [
             (each.place(flat), float(each.raw[self.mode].mean(0).ravel()[flat]))
-            for each, flat in largest(self.maps(), n)
+            for each, flat in [*without_number(maps), *largest(maps, n)][: max(n, 0)]
         ]
 
     def maps(self) -> "list[EffectMap]":
@@ -266,15 +270,39 @@ def summed_along(each: EffectMap, axis: str) -> EffectMap:
 
 
 def largest(maps: Sequence[EffectMap], n: int) -> list[tuple[EffectMap, int]]:
-    """The places with the largest effect in size, of either direction, the largest first."""
+    """The places with the largest effect in size, of either direction, the largest first; see `without_number`."""
     ranked: list[tuple[float, int, int]] = []
     for which, each in enumerate(maps):
-        size = np.max(np.abs(np.stack([effect.mean(0).ravel() for effect in each.raw.values()])), axis=0)
-        best = np.argsort(-np.nan_to_num(size), kind="stable")[:n]
+        size = _sizes(each)
+        size = np.where(np.isfinite(size), size, -1.0)
+        best = [flat for flat in np.argsort(-size, kind="stable")[:n] if size[flat] >= 0]
         ranked += [(-float(size[flat]), which, int(flat)) for flat in best]
     ranked.sort()
     least = -NEGLIGIBLE * ranked[0][0] if ranked else 0.0
     return [(maps[which], flat) for size, which, flat in ranked[:n] if -size > least or size == ranked[0][0]]
+
+
+def without_number(maps: Sequence[EffectMap]) -> list[tuple[EffectMap, int]]:
+    """The places whose effect, in either direction, is NaN or infinite: they are never among the largest."""
+    return [(each, int(flat)) for each in maps for flat in np.flatnonzero(~np.isfinite(_sizes(each)))]
+
+
+def numberless(maps: Sequence[EffectMap]) -> list[str]:
+    """A sentence on the places without a number, if there are any."""
+    found, n_places = without_number(maps), sum(each.size for each in maps)
+    if not found:
+        return []
+    (first, flat), several = found[0], len(found) > 1
+    return [
+        f"{len(found):,} of {_counted(n_places, 'place')} {'have' if several else 'has'} no number and "
+        f"{'are' if several else 'is'} not ranked{', among them' if several else ':'} {first.name(flat)}. The metric of "
+        "such a run, or what the estimate is made of, is NaN or infinite: an activation overflowed, or a probability is 0."
+    ]
+
+
+def _sizes(each: EffectMap) -> NDArray[Any]:
+    """The larger effect of the two directions, of every place."""
+    return np.max(np.abs(np.stack([effect.mean(0).ravel() for effect in each.raw.values()])), axis=0)
 
 
 def record(each: EffectMap, flat: int, positions: Sequence[str]) -> dict[str, Any]:

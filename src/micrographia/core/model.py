@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from micrographia.core.edits import Edit
+from micrographia.core.edits import Edit, may_attend
 from micrographia.core.errors import BadEdit, UnknownSite, UserError
 from micrographia.core.sites import Site, SiteLike, as_site, select
 from micrographia.core.tokens import Inputs, Tokenizer
@@ -225,8 +226,11 @@ class Tap:
 
     def _at(self, site: Site, value: Tensor) -> Tensor:
         self.reached.add(site)
+        given = value
         for edit in self._edits.get(site, ()):
             value = self._splice(edit, value) if edit.dictionary is not None else edit(value)
+        if site.kind == "scores" and value is not given:  # no edit lifts the mask
+            value = torch.where(may_attend(given), value, given)
         if site in self._keep:
             self.kept[site] = value.detach() if self._detach else value
         return value

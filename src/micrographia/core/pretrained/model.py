@@ -36,8 +36,10 @@ from micrographia.core.pretrained.families import family_of
 from micrographia.core.pretrained.fused import fused_activations
 from micrographia.core.pretrained.generation import (
     check_generation,
+    check_one_stretch,
     ends_of,
     fresh_cache,
+    in_prompt,
     names_positions,
     next_tokens,
 )
@@ -128,7 +130,7 @@ class Pretrained:
         dropout; UnknownSite; BadEdit; UnknownModel where the family's row does not fit.
         """
         ids, mask = ids_of(inputs).to(self.device), mask_of(inputs)
-        self._check(ids, start, stop, logits)
+        self._check(ids, mask, start, stop, logits)
         offset = start.offset if start else 0
         cache = past_cache(self.body, start, len(ids)) if start is not None and offset else None
         return self._run(Pass(ids, mask, logits, grad, start, stop, offset, cache), keep, edits)
@@ -212,17 +214,24 @@ class Pretrained:
         An edit with positions (`pos`, `query`, `key`) acts on the prompt; one without acts on every position, generated
         ones too. Temperature 0 takes the most likely token; otherwise tokens are drawn with `generator`.
         A row ends with a token of `stop_at` (None: the model's own end of text), which is then repeated to its end.
-        Cost: one pass over the prompt, then one of a single position per token; keys and values are kept.
+        Cost: one pass over the prompt, then one of a single position per token; keys and values are kept. A text that
+        grows beyond LongRoPE's short context is read once more, since every key is another from there on.
         Errors: as `run`; UserError for an encoder, a draw without generator, and edits of rotated keys, which would not
         reach the cached keys (edit `k`).
         """
         ids, mask = ids_of(inputs).to(self.device), mask_of(inputs)
-        self._check(ids, None, None, "last")
+        self._check(ids, mask, None, None, "last")
         check_generation(self.body, edits, ids.shape[1] + max_new_tokens, temperature, generator)
+        length = _lengths(ids, mask)
+        check_one_stretch(self.body, length, max(max_new_tokens - 1, 0))
+        n_prompt, beyond = ids.shape[1], (self.body.short_context or 0) + 1  # from there on every key is another
         cache, offset = fresh_cache(self.module), 0
         ends = ends_of(self.module) if stop_at is None else list(stop_at)
         done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-        for _ in range(max_new_tokens):
+        for n_new in range(max_new_tokens):
+            if n_new and int(length[0]) + n_new == beyond:
+                cache, offset = fresh_cache(self.module), 0
+                edits = [in_prompt(edit, n_prompt) for edit in edits]
             acting = edits if not offset else [edit for edit in edits if not names_positions(edit)]
             logits = self._run(Pass(ids, mask, "last", offset=offset, cache=cache), (), acting).logits
             offset = ids.shape[1]
@@ -267,7 +276,9 @@ class Pretrained:
         """The device of the embedding, where tokens go."""
         return device_of(self.body.part(self.body.family.embed))
 
-    def _check(self, ids: Tensor, start: Start | None, stop: int | Site | None, logits: LogitsAt) -> None:
+    def _check(
+        self, ids: Tensor, mask: Tensor | None, start: Start | None, stop: int | Site | None, logits: LogitsAt
+    ) -> None:
         shape = self.shape
         if ids.ndim != 2:
             raise BadShape(f"Tokens should have shape (batch, pos). Found {tuple(ids.shape)}.")
@@ -277,6 +288,7 @@ class Pretrained:
             )
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < shape.d_vocab:
             raise UserError(f"Tokens must lie in 0..{shape.d_vocab - 1}. Found {int(ids.min())}..{int(ids.max())}.")
+        check_one_stretch(self.body, _lengths(ids, mask))
         span(self, start, stop)
         if start is not None:
             check_start(self.body, start, *ids.shape)
@@ -293,6 +305,11 @@ class Pretrained:
                     "by rounding from those of other runs."
                 )
             )
+
+
+def _lengths(ids: Tensor, mask: Tensor | None) -> Tensor:
+    """How many tokens each row has."""
+    return torch.full((len(ids),), ids.shape[1]) if mask is None else mask.sum(1)
 
 
 @contextmanager

@@ -113,6 +113,17 @@ class Body:
         return rows - self.family.pos_offset if rows else self.config.max_position_embeddings
 
     @cached_property
+    def short_context(self) -> int | None:
+        """Up to how many tokens LongRoPE turns by its short factors (Ding et al. 2024); None for other positions.
+
+        transformers decides for a whole batch, by its longest row.
+        """
+        given: Any = getattr(self.config, "rope_parameters", None) or {}
+        each = [given, *(inner for inner in given.values() if isinstance(inner, dict))]  # or one a type of layer
+        found = [one["original_max_position_embeddings"] for one in each if one.get("rope_type") == "longrope"]
+        return min(found, default=None)
+
+    @cached_property
     def sites(self) -> SiteList:
         """Every Site, in the order in which a run reaches them."""
         family = self.family

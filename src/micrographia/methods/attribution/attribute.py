@@ -185,10 +185,13 @@ class Best:
         self._k = k
         self._found: list[tuple[float, Place]] = []
         self.n_scored = 0
+        self.n_without_number = 0
 
     def __call__(self, site: Site, score: Tensor) -> None:
         means = score.mean(0)
         self.n_scored += means.numel()
+        self.n_without_number += int((~means.isfinite()).sum())
+        means = torch.where(means.isfinite(), means, 0.0)
         values, where = means.abs().flatten().topk(min(self._k, means.numel()))
         floor = abs(self._found[-1][0]) if len(self._found) == self._k else -1.0
         for i in where[values > floor].tolist():
