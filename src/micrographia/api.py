@@ -28,7 +28,7 @@ from micrographia.core.runtime import generator
 from micrographia.core.sites import SiteLike
 from micrographia.core.store import find_run, list_runs, load_run
 from micrographia.core.titles import Mode
-from micrographia.core.tokens import ids_of, single_token, to_str_tokens
+from micrographia.core.tokens import ids_of, single_token, spans_of
 from micrographia.labs.catalogue import LABS, lab, run_by_name
 from micrographia.labs.workbench.circuit import find_circuit
 from micrographia.methods import patching, paths, tracing
@@ -223,7 +223,7 @@ def trace(
     _refuse_unknown(state=(state, State))
     _refuse_unknown_choices("trace", choices, tracing.trace)
     tokens = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
-    where = positions_of(subject, text, to_str_tokens(model.tokenizer, tokens[0]))
+    where = positions_of(subject, text, spans_of(model.tokenizer, text, tokens[0]))
     token = None if answer is None else single_token(model.tokenizer, answer)
     return tracing.trace(model, tokens, where, generator(seed), answer=token, state=state, **choices)
 

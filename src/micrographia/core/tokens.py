@@ -143,6 +143,34 @@ def to_str_tokens(tokenizer: Tokenizer | None, ids: Sequence[int] | Int[Tensor, 
     return [_needed(tokenizer).decode([i]) for i in listed]
 
 
+def spans_of(tokenizer: Tokenizer | None, text: str, ids: Sequence[int] | Int[Tensor, "pos"]) -> list[tuple[int, int]]:
+    """Which letters of the text each token holds, as (first, end); of a token with part of a letter, that letter.
+
+    As the tokenizer tells (`spans`), or read off the tokens' own texts. A special token holds none.
+    """
+    listed = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+    told = getattr(tokenizer, "spans", lambda text, ids: None)(text, listed)
+    return _read_spans(_needed(tokenizer), text, listed) if told is None else told
+
+
+HALF = "\ufffd"
+"""What decoding makes of bytes that are no whole letter."""
+
+
+def _read_spans(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Each token's text, searched where the one before ended; tokens that make a letter together are read together."""
+    found, at, first = list[tuple[int, int]](), 0, 0
+    for end in range(1, len(ids) + 1):
+        word = tokenizer.decode(ids[first:end]).strip()
+        if HALF in word and word not in text and end < len(ids):
+            continue
+        start = text.find(word, at) if word else -1
+        span = (start, start + len(word)) if start >= 0 else (at, at)
+        found += [span] * (end - first)
+        at, first = span[1], end
+    return found
+
+
 def single_token(tokenizer: Tokenizer | None, text: str, *, first: bool = False) -> int:
     """The id of a text that is one token; with `first`, of its first one. Raises BadPrompt, showing the tokens."""
     found = _needed(tokenizer).encode(text)

@@ -16,7 +16,6 @@ from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.labs.workbench import edges, words
 from micrographia.labs.workbench.config import Attribute, Circuit, Patch, Prompts, Target, Trace, stored
 from micrographia.labs.workbench.run import run
-from micrographia.methods.tracing import positions_of
 from miniature import CLEAN, CORRUPT, pairs_file
 
 INLINE = Prompts(clean=CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John")
@@ -226,16 +225,6 @@ def test_a_blur_that_does_little_is_reported(gpt2, tmp_path):
     done = run(twice, out=tmp_path / "r")
     assert len(done.results["summary"]) == 3  # the blur, that the subject occurs twice, and that the blur does little
     assert "--window" in next(figure for figure in done.figures if figure.name == "trace").caption
-
-
-def test_a_subject_is_found_where_it_stands_first_also_in_parts_of_words():
-    assert positions_of("Space Needle", "The Space Needle is", ["<s>", "The", " Sp", "ace", " Need", "le", " is"]) == [
-        2,
-        3,
-        4,
-        5,
-    ]
-    assert positions_of("a", "b a a", ["b", "a", "a"]) == [1]
 
 
 def test_the_strongest_places_leave_out_what_does_nothing():

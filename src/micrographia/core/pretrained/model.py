@@ -257,10 +257,11 @@ class Pretrained:
         """Ids (batch, pos), padded on the left where lengths differ.
 
         `prepend_bos` None adds the tokenizer's usual special tokens (GPT-2 none, Llama one at the start, BERT one at
-        each end); True or False adds one at the start or none. Never twice.
+        each end); True or False adds one at the start or none. Never twice. A model that goes on with a text gets none
+        at its end, whatever the tokenizer's habit: its last position is the text's last token.
         """
         if prepend_bos is None and isinstance(self.tokenizer, HubTokenizer):
-            return to_tokens(self.tokenizer.as_usual, texts, prepend_bos=False)
+            return to_tokens(self.tokenizer.as_usual(ends=not self.shape.causal), texts, prepend_bos=False)
         return to_tokens(self.tokenizer, texts, prepend_bos=prepend_bos)
 
     def to_str_tokens(self, ids: Sequence[int] | Int[Tensor, "pos"]) -> list[str]:

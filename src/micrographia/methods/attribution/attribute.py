@@ -17,6 +17,7 @@ from micrographia.core.edits import Edit
 from micrographia.core.effects import Effects, axes_of_scores
 from micrographia.core.errors import UserError
 from micrographia.core.events import Note, Watch, silent
+from micrographia.core.gradients import with_gradients
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model, ModelShape
 from micrographia.core.prompts import Pairs, check_aligned, position_names
@@ -55,6 +56,7 @@ METHODS: Mapping[str, Method] = {
 }
 
 
+@with_gradients
 def attribute(
     model: Model,
     pairs: Pairs,
