@@ -34,7 +34,10 @@ LogitsAt = Literal["all", "last"] | Sequence[int] | Readout
 
 
 class Cache(Mapping[Site, Tensor]):
-    """The activations that a run kept, after edits, by Site or its text. Treat the tensors as read-only too."""
+    """The activations that a run kept, after edits, by Site or its text.
+
+    No two share memory, so that one that is changed in place changes no other; with `grad=True` they may, as in the run.
+    """
 
     def __init__(self, values: Mapping[Site, Tensor]) -> None:
         self._values = dict(values)
@@ -250,7 +253,17 @@ class Tap:
         if missing:
             names = ", ".join(sorted(map(str, missing)))
             raise UnknownSite(f"The run never reached {names}. Check `start`, `stop` and the spliced dictionaries.")
-        return Cache(self.kept)
+        return Cache(_apart(self.kept) if self._detach else self.kept)
+
+
+def _apart(kept: Mapping[Site, Tensor]) -> dict[Site, Tensor]:
+    """The same values, none of which is another's tensor (as L1.resid_pre is L0.resid_post's): the later is copied."""
+    found, seen = dict(kept), set[int]()
+    for site, value in kept.items() if len(kept) > 1 else ():
+        if value.data_ptr() in seen:
+            found[site] = value.clone()
+        seen.add(value.data_ptr())
+    return found
 
 
 SILENT = Tap()

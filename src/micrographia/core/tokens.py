@@ -5,7 +5,7 @@ A `Tokenizer` is anything that encodes and decodes; `Vocabulary` is the word-lev
 position of every row is its last token. Errors show the tokens of the text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -30,13 +30,15 @@ Inputs = Tensor | Batch
 
 
 def ids_of(inputs: Inputs) -> Int[Tensor, "batch pos"]:
-    """The ids without the mask. Raises UserError for anything but a tensor of ids, such as a text."""
+    """The ids without the mask. Raises UserError for anything but a tensor of ids, such as a text or probabilities."""
     ids = inputs.ids if isinstance(inputs, Batch) else inputs
     if not isinstance(ids, Tensor):
         raise UserError(
             f"A model runs on token ids (batch, pos), as a tensor. Found a {type(ids).__name__}. "
             "`model.to_tokens(text)` makes them of text, `torch.tensor(...)` of lists."
         )
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise UserError(f"Token ids are whole numbers (batch, pos). Found {ids.dtype}. Give them as `ids.long()`.")
     return ids
 
 
@@ -51,6 +53,17 @@ def mask_of(inputs: Inputs) -> Bool[Tensor, "batch pos"] | None:
             "False for padding on the left of each row and True for its tokens, of which the last comes last."
         )
     return mask
+
+
+def lengths_of(ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None) -> Int[Tensor, "batch"]:
+    """How many tokens each row has, less its padding."""
+    return torch.full((len(ids),), ids.shape[1]) if mask is None else mask.sum(1)
+
+
+def read_inputs(given: Inputs | str | Sequence[str], to_tokens: Callable[[str | Sequence[str]], Inputs]) -> Inputs:
+    """Inputs as they are, a text or several as their tokens. Raises UserError for texts without a tokenizer."""
+    several = isinstance(given, list | tuple) and bool(given) and all(isinstance(each, str) for each in given)
+    return to_tokens(given) if isinstance(given, str) or several else given
 
 
 def rows_of(inputs: Inputs, rows: Int[Tensor, "row"] | slice) -> Inputs:

@@ -35,8 +35,11 @@ def check_one_stretch(body: Body, lengths: Int[Tensor, "row"], n_more: int = 0) 
 
     The model would turn the short rows by the factors for long ones. `n_more`: how many tokens each row still grows by.
     """
-    window, low, high = body.short_context, int(lengths.min()), int(lengths.max())
-    if window is not None and any(low + more <= window < high + more for more in range(n_more + 1)):
+    window = body.short_context
+    if window is None or not len(lengths):
+        return
+    low, high = int(lengths.min()), int(lengths.max())
+    if any(low + more <= window < high + more for more in range(n_more + 1)):
         raise UserError(
             f"Rows of {low} to {high} tokens were given together{f', to grow by {n_more}' if n_more else ''}. This "
             f"model's positions (LongRoPE) are others beyond {window} tokens, for every row of a batch: rows on both "

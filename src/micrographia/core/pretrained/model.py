@@ -50,7 +50,17 @@ from micrographia.core.pretrained.readout import capped, logits_to_keep, readout
 from micrographia.core.pretrained.tokenizer import HubTokenizer
 from micrographia.core.pretrained.weights import PretrainedWeights
 from micrographia.core.sites import Site, SiteLike, select
-from micrographia.core.tokens import Inputs, Tokenizer, ids_of, mask_of, single_token, to_str_tokens, to_tokens
+from micrographia.core.tokens import (
+    Inputs,
+    Tokenizer,
+    ids_of,
+    lengths_of,
+    mask_of,
+    read_inputs,
+    single_token,
+    to_str_tokens,
+    to_tokens,
+)
 
 
 class Pass(NamedTuple):
@@ -112,7 +122,7 @@ class Pretrained:
 
     def run(
         self,
-        inputs: Inputs,
+        inputs: Inputs | str | Sequence[str],
         *,
         keep: SiteLike | Iterable[SiteLike] = (),
         edits: Sequence[Edit] = (),
@@ -121,7 +131,8 @@ class Pretrained:
         start: Start | None = None,
         stop: int | Site | None = None,
     ) -> Output:
-        """Run tokens, keep Sites, apply edits; see `Model`. One pass of the model, or of the layers asked for.
+        """Run tokens (or texts: `to_tokens`), keep Sites, apply edits; see `Model`. One pass of the model, or of the
+        layers asked for.
 
         With `grad` the parameters are frozen for the run: gradients begin at edits with trainable tensors or at
         `leaf`. Sites inside attention that are edited or differentiated switch the run to eager attention, with one
@@ -129,6 +140,7 @@ class Pretrained:
         Errors: UserError for tokens outside the vocabulary or too many, layers that do not exist, a model that draws
         dropout; UnknownSite; BadEdit; UnknownModel where the family's row does not fit.
         """
+        inputs = read_inputs(inputs, self.to_tokens)
         ids, mask = ids_of(inputs).to(self.device), mask_of(inputs)
         self._check(ids, mask, start, stop, logits)
         offset = start.offset if start else 0
@@ -201,7 +213,7 @@ class Pretrained:
 
     def generate(
         self,
-        inputs: Inputs,
+        inputs: Inputs | str | Sequence[str],
         *,
         max_new_tokens: int,
         edits: Sequence[Edit] = (),
@@ -209,7 +221,7 @@ class Pretrained:
         generator: Generator | None = None,
         stop_at: Sequence[int] | None = None,
     ) -> Int[Tensor, "batch pos"]:
-        """The prompts with the model's continuation, one token at a time, under edits.
+        """The prompts (ids or texts) with the model's continuation, as ids, one token at a time, under edits.
 
         An edit with positions (`pos`, `query`, `key`) acts on the prompt; one without acts on every position, generated
         ones too. Temperature 0 takes the most likely token; otherwise tokens are drawn with `generator`.
@@ -219,10 +231,11 @@ class Pretrained:
         Errors: as `run`; UserError for an encoder, a draw without generator, and edits of rotated keys, which would not
         reach the cached keys (edit `k`).
         """
+        inputs = read_inputs(inputs, self.to_tokens)
         ids, mask = ids_of(inputs).to(self.device), mask_of(inputs)
         self._check(ids, mask, None, None, "last")
         check_generation(self.body, edits, ids.shape[1] + max_new_tokens, temperature, generator)
-        length = _lengths(ids, mask)
+        length = lengths_of(ids, mask)
         check_one_stretch(self.body, length, max(max_new_tokens - 1, 0))
         n_prompt, beyond = ids.shape[1], (self.body.short_context or 0) + 1  # from there on every key is another
         cache, offset = fresh_cache(self.module), 0
@@ -281,15 +294,15 @@ class Pretrained:
         self, ids: Tensor, mask: Tensor | None, start: Start | None, stop: int | Site | None, logits: LogitsAt
     ) -> None:
         shape = self.shape
-        if ids.ndim != 2:
-            raise BadShape(f"Tokens should have shape (batch, pos). Found {tuple(ids.shape)}.")
+        if ids.ndim != 2 or not ids.shape[1]:
+            raise BadShape(f"Tokens should have shape (batch, pos), a token at least. Found {tuple(ids.shape)}.")
         if ids.shape[1] > shape.n_ctx:
             raise UserError(
                 f"This model reads {shape.n_ctx} tokens at most. Found {ids.shape[1]}. Shorten the prompts."
             )
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < shape.d_vocab:
             raise UserError(f"Tokens must lie in 0..{shape.d_vocab - 1}. Found {int(ids.min())}..{int(ids.max())}.")
-        check_one_stretch(self.body, _lengths(ids, mask))
+        check_one_stretch(self.body, lengths_of(ids, mask))
         span(self, start, stop)
         if start is not None:
             check_start(self.body, start, *ids.shape)
@@ -306,11 +319,6 @@ class Pretrained:
                     "by rounding from those of other runs."
                 )
             )
-
-
-def _lengths(ids: Tensor, mask: Tensor | None) -> Tensor:
-    """How many tokens each row has."""
-    return torch.full((len(ids),), ids.shape[1]) if mask is None else mask.sum(1)
 
 
 @contextmanager
