@@ -8,11 +8,11 @@ Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -60,6 +60,8 @@ class Effects:
     together: bool = False
     positions: tuple[str, ...] = ()
     """A name for each position, for people; their numbers where there are none."""
+    taken: Mapping[Site, Bool[Tensor, "*axes"]] = field(default_factory=dict)
+    """Of Sites of which only some places were asked for, which; the scores of the others are NaN."""
 
     @property
     def exact(self) -> bool:
@@ -85,7 +87,7 @@ class Effects:
 
     def __repr__(self) -> str:
         how = "exact" if self.exact else f"estimated by {self.method}"
-        n = sum(score[0].numel() for score in self.scores.values())
+        n = sum(int(self.taken[site].sum()) if site in self.taken else s[0].numel() for site, s in self.scores.items())
         counts = (_counted(n, "place"), _counted(len(self.scores), "site"), _counted(len(self.clean), "prompt"))
         return f"Effects({self.mode}, {how}, {counts[0]} of {counts[1]}, {counts[2]})"
 
@@ -162,10 +164,17 @@ class EffectMap(NamedTuple):
     raw: dict[Mode, NDArray[Any]]
     shares: dict[Mode, NDArray[Any]]
     replace: str = "other"
+    taken: NDArray[Any] | None = None
+    """Which places (*lengths) were asked for, where not all were."""
 
     @property
     def size(self) -> int:
         return int(np.prod(self.lengths))
+
+    @property
+    def asked(self) -> NDArray[Any]:
+        """Whether each place, in the order of their numbers, was asked for."""
+        return np.ones(self.size, dtype=bool) if self.taken is None else self.taken.ravel()
 
     def cell(self, flat: int) -> dict[str, int]:
         """The coordinates of a place, layers by their number in the model."""
@@ -208,6 +217,7 @@ def effect_map(
     raw: Mapping[Mode, NDArray[Any]],
     gap: float | None,
     replace: str = "other",
+    taken: NDArray[Any] | None = None,
 ) -> EffectMap:
     """An EffectMap from the changes of a metric, per prompt. `gap` is clean less corrupt; None where there is none."""
     whole: dict[Mode, NDArray[Any]] = {
@@ -216,7 +226,7 @@ def effect_map(
     shares: dict[Mode, NDArray[Any]] = {
         mode: MODES[mode].sign * each.mean(0) / (gap or np.nan) for mode, each in whole.items()
     }
-    return EffectMap(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares, replace)
+    return EffectMap(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares, replace, taken)
 
 
 def effect_maps(effects: Sequence[Effects]) -> list[EffectMap]:
@@ -238,7 +248,11 @@ def _family(kind: str, axes: tuple[str, ...], sites: Sequence[Site], effects: Se
         raw = {mode: each[:, 0] for mode, each in raw.items()}
     else:
         axes, lengths = ("layer", *axes), (len(sites), *lengths)
-    return effect_map(kind, axes, lengths, layers, raw, effects[0].gap, effects[0].replace)
+    known, taken = effects[0].taken, None
+    if any(site in known for site in sites):
+        whole = np.ones(lengths[1:], dtype=bool)
+        taken = np.stack([known[site].cpu().numpy() if site in known else whole for site in sites])
+    return effect_map(kind, axes, lengths, layers, raw, effects[0].gap, effects[0].replace, taken)
 
 
 def kind_of(site: Site) -> str:
@@ -284,12 +298,12 @@ def largest(maps: Sequence[EffectMap], n: int) -> list[tuple[EffectMap, int]]:
 
 def without_number(maps: Sequence[EffectMap]) -> list[tuple[EffectMap, int]]:
     """The places whose effect, in either direction, is NaN or infinite: they are never among the largest."""
-    return [(each, int(flat)) for each in maps for flat in np.flatnonzero(~np.isfinite(_sizes(each)))]
+    return [(each, int(flat)) for each in maps for flat in np.flatnonzero(each.asked & ~np.isfinite(_sizes(each)))]
 
 
 def numberless(maps: Sequence[EffectMap]) -> list[str]:
     """A sentence on the places without a number, if there are any."""
-    found, n_places = without_number(maps), sum(each.size for each in maps)
+    found, n_places = without_number(maps), sum(int(each.asked.sum()) for each in maps)
     if not found:
         return []
     (first, flat), several = found[0], len(found) > 1
@@ -324,7 +338,9 @@ def record(each: EffectMap, flat: int, positions: Sequence[str]) -> dict[str, An
 
 
 def columns(maps: Sequence[EffectMap]) -> dict[str, NDArray[Any] | list[str]]:
-    """Every place of every map as a table: kind, coordinates (-1 where there is none), share, change and spread."""
+    """Every place that was asked for as a table: kind, coordinates (-1 where there is none), share, change and
+    spread.
+    """
     kinds = [each.kind for each in maps for _ in range(each.size)]
     found: dict[str, NDArray[Any] | list[str]] = {"kind": kinds}
     found |= {axis: np.concatenate([_along(each, axis) for each in maps]) for axis in COORDINATES}
@@ -335,6 +351,9 @@ def columns(maps: Sequence[EffectMap]) -> dict[str, NDArray[Any] | list[str]]:
         found[f"{mode}_sd"] = np.concatenate(
             [raw.std(0, ddof=1) if len(raw) > 1 else np.full(raw.shape[1], np.nan) for raw in flat]
         )
+    if any(each.taken is not None for each in maps):
+        asked = np.concatenate([each.asked for each in maps])
+        found = {"kind": np.asarray(kinds)[asked].tolist()} | {k: v[asked] for k, v in found.items() if k != "kind"}
     return found
 
 
