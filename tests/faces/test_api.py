@@ -73,7 +73,10 @@ def test_paths_from_patterns_are_those_from_each_and_to_patterns_those_to_all(mo
     n_heads = model.shape.n_heads
     every = mg.path_patch(model, pairs, "L*.z", "L1.q", by="head")
     each = mg.path_patch(
-        model, pairs, [f"L{i}.z[{head}]" for i in (1, 0) for head in range(n_heads)], [f"L1.q[{i}]" for i in range(n_heads)]
+        model,
+        pairs,
+        [f"L{i}.z[{head}]" for i in (1, 0) for head in range(n_heads)],
+        [f"L1.q[{i}]" for i in range(n_heads)],
     )
     for site in every.scores:
         torch.testing.assert_close(every[site], each[site])
@@ -98,9 +101,17 @@ MISTAKES = {
     "choice": (UserError, "no choice steps", lambda model, pairs: mg.attribute(model, pairs, "L*.z", steps=3)),
     "exact": (UserError, "attribute", lambda model, pairs: mg.check(model, pairs, mg.patch(model, pairs, "L*.z"))),
     "node": (UnknownSite, "foo", lambda model, pairs: mg.path_patch(model, pairs, "foo", "logits")),
-    "receiver": (UserError, r"L1\.z, which reads nothing.*L1\.q\[0\]", lambda m, pairs: mg.path_patch(m, pairs, "L0.z", "L1.z")),
+    "receiver": (
+        UserError,
+        r"L1\.z, which reads nothing.*L1\.q\[0\]",
+        lambda m, pairs: mg.path_patch(m, pairs, "L0.z", "L1.z"),
+    ),
     "no receiver": (UserError, "no receiver", lambda model, pairs: mg.path_patch(model, pairs, "L0.z", [])),
-    "sender twice": (UserError, "no place twice", lambda m, pairs: mg.path_patch(m, pairs, "L0.z[0] L0.z[0]", "logits")),
+    "sender twice": (
+        UserError,
+        "no place twice",
+        lambda m, pairs: mg.path_patch(m, pairs, "L0.z[0] L0.z[0]", "logits"),
+    ),
     "sender of two": (UserError, "one by one", lambda m, pairs: mg.path_patch(m, pairs, "L0.z[head=(0, 1)]", "logits")),
     "best": (UserError, "1 token at least", lambda model, pairs: mg.lens(model, CLEAN, best=0)),
     "heads": (UserError, "-1 heads", lambda model, pairs: mg.lens(model, CLEAN, n_heads=-1)),

@@ -309,8 +309,9 @@ def numberless(maps: Sequence[EffectMap]) -> list[str]:
     (first, flat), several = found[0], len(found) > 1
     return [
         f"{len(found):,} of {_counted(n_places, 'place')} {'have' if several else 'has'} no number and "
-        f"{'are' if several else 'is'} not ranked{', among them' if several else ':'} {first.name(flat)}. The metric of "
-        "such a run, or what the estimate is made of, is NaN or infinite: an activation overflowed, or a probability is 0."
+        f"{'are' if several else 'is'} not ranked{', among them' if several else ':'} {first.name(flat)}. The metric "
+        "of such a run, or what its estimate is made of, is NaN or infinite: an activation overflowed, or a "
+        "probability is 0."
     ]
 
 
@@ -348,9 +349,10 @@ def columns(maps: Sequence[EffectMap]) -> dict[str, NDArray[Any] | list[str]]:
         flat = [each.raw[mode].reshape(len(each.raw[mode]), -1) for each in maps]
         found[f"{mode}_share"] = np.concatenate([each.shares[mode].ravel() for each in maps])
         found[f"{mode}_change"] = np.concatenate([raw.mean(0) for raw in flat])
-        found[f"{mode}_sd"] = np.concatenate(
-            [raw.std(0, ddof=1) if len(raw) > 1 else np.full(raw.shape[1], np.nan) for raw in flat]
-        )
+        with np.errstate(invalid="ignore"):  # of infinite changes: NaN
+            found[f"{mode}_sd"] = np.concatenate(
+                [raw.std(0, ddof=1) if len(raw) > 1 else np.full(raw.shape[1], np.nan) for raw in flat]
+            )
     if any(each.taken is not None for each in maps):
         asked = np.concatenate([each.asked for each in maps])
         found = {"kind": np.asarray(kinds)[asked].tolist()} | {k: v[asked] for k, v in found.items() if k != "kind"}

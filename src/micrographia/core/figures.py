@@ -93,7 +93,6 @@ class Figure:
                     f"Figure {self.name!r}: {name!r} has {len(self.data[name])} frames, not {len(self.frames)}."
                 )
 
-
     @property
     def is_empty(self) -> bool:
         """Whether a picture has no value to draw."""

@@ -36,7 +36,7 @@ LogitsAt = Literal["all", "last"] | Sequence[int] | Readout
 class Cache(Mapping[Site, Tensor]):
     """The activations that a run kept, after edits, by Site or its text.
 
-    No two share memory, so that one that is changed in place changes no other; with `grad=True` they may, as in the run.
+    No two share memory: one that is changed in place changes no other. With `grad=True` they may, as in the run.
     """
 
     def __init__(self, values: Mapping[Site, Tensor]) -> None:

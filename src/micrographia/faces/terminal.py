@@ -215,7 +215,11 @@ def bar_rows(
     top = float(size[np.isfinite(size)].max(initial=0.0)) or 1.0
     falls, value = bool((y < 0).any()), _written(heights)
     rows: list[Sequence[str | Text]] = [
-        (names[i], ("-" if y[i] < 0 else " ") * falls + "█" * round(width * min(abs(y[i]) / top, 1.0)), value(heights[i]))
+        (
+            names[i],
+            ("-" if y[i] < 0 else " ") * falls + "█" * round(width * min(abs(y[i]) / top, 1.0)),
+            value(heights[i]),
+        )
         for i in sorted(_strongest(size, MOST_BARS))
     ]
     if more := len(names) - len(rows):

@@ -1,4 +1,4 @@
-"""Special tokens at either end do not move the position that is read; tokens of parts of letters belong to the letter."""
+"""Special tokens at either end do not move the position that is read; tokens of half a letter belong to the letter."""
 
 import pytest
 import torch
@@ -20,9 +20,7 @@ ENDS = {"none": "$A", "first": "<s> $A", "last": "$A </s>", "both": "<s> $A </s>
 def words(habit: str) -> HubTokenizer:
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    inner.post_processor = processors.TemplateProcessing(
-        single=ENDS[habit], special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
+    inner.post_processor = processors.TemplateProcessing(single=ENDS[habit], special_tokens=[("<s>", 1), ("</s>", 2)])
     return HubTokenizer(
         transformers.PreTrainedTokenizerFast(
             tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>"

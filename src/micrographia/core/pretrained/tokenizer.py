@@ -39,7 +39,7 @@ class HubTokenizer:
         return self.inner.decode(list(ids), clean_up_tokenization_spaces=False)
 
     def spans(self, text: str, ids: Sequence[int]) -> list[tuple[int, int]] | None:
-        """Which letters of a text each of its ids holds (`core.tokens.spans_of`); None where the library cannot tell."""
+        """Which letters of a text each of its ids holds (`core.tokens.spans_of`); None where nothing tells."""
         if not self.inner.is_fast:
             return None
         read = self.inner(text, add_special_tokens=True, return_offsets_mapping=True)

@@ -253,8 +253,8 @@ class Transformer:
         start: Start | None = None,
         stop: int | Site | None = None,
     ) -> Output:
-        """Run tokens or texts, keep Sites, apply edits. Only the requested logits are computed, unless their Site is kept or
-        edited; "all" and a selection of positions agree up to rounding.
+        """Run tokens or texts, keep Sites, apply edits. Only the requested logits are computed, unless their Site is
+        kept or edited; "all" and a selection of positions agree up to rounding.
 
         Errors: UserError for tokens outside the vocabulary or too long, padding, and layers that do not exist;
         UnknownSite; BadEdit.

@@ -126,9 +126,7 @@ def axis_length(shape: ModelShape, site: Site, axis: str, n_pos: int, n_latents:
     return size
 
 
-def named_places(
-    model: Model, names: Sequence[str | Place], by: Sequence[str], n_pos: int
-) -> list[Place]:
+def named_places(model: Model, names: Sequence[str | Place], by: Sequence[str], n_pos: int) -> list[Place]:
     """Places by name: "L5.z[5]", "L5.z[pos=3, head=5]"; a Site or a pattern ("L*.z") by each place along `by`.
 
     Raises UserError for a place that names several numbers at once.
