@@ -28,8 +28,9 @@ from micrographia.core.prompts import LanguageModel, PairText
 from micrographia.core.runtime import generator
 from micrographia.core.sites import SiteLike
 from micrographia.core.store import find_run, list_runs, load_run
+from micrographia.core.sweep.places import Place, named_places
 from micrographia.core.titles import Mode
-from micrographia.core.tokens import ids_of, single_token, to_str_tokens
+from micrographia.core.tokens import ids_of, single_token, spans_of
 from micrographia.labs.catalogue import LABS, lab, run_by_name
 from micrographia.labs.workbench.circuit import find_circuit
 from micrographia.methods import patching, paths, tracing
@@ -183,28 +184,29 @@ def check(
 def path_patch(
     model: LanguageModel,
     pairs: Pairs,
-    senders: str | Sequence[str | Node],
+    senders: str | Sequence[str | Place],
     receivers: str | Sequence[str | Node],
     *,
+    by: str | Sequence[str] = (),
     metric: str | Metric = "logit-diff",
     mode: Mode = "denoise",
     **choices: Any,
-) -> dict[str, float]:
-    """Path patching: the direct effect of each sender on the receivers, mean over prompts, in the metric's unit.
+) -> Effects:
+    """Path patching: the direct effect of each sender on the receivers, exact, everything else as in the base run.
 
-    Senders and receivers by name: "L5.z[5]" a head, "L3.mlp_out", "logits"; a receiver head by its reader, "L9.q[6]".
-    `choices` are those of `methods.paths.path_patch`.
+    Senders by name: "L5.z[5]" a head, "L3.mlp_out", "L*.z" every layer whole, or each head by itself with `by="head"`.
+    Receivers: "L9.q[6]" one head, "L9.q" or "L*.q" every head, "L*.mlp_pre", "logits". `choices` are those of
+    `methods.paths.path_patch`. Cost: a run of one layer for each sender, then of the layers from the first receiver on.
     Source: Wang et al., "Interpretability in the wild" (2022), section 3.1; Goldowsky-Dill et al. (2023).
     """
-    from micrographia.core.sweep import Place
-
     _refuse_unknown(mode=(mode, Mode))
     _refuse_unknown_choices("path_patch", choices, paths.path_patch)
-    named, readers = _nodes(senders), _nodes(receivers)
-    patches = [(Place(node.site, {} if node.head is None else {"head": node.head}),) for node in named]
+    chosen = [axis for each in ([by] if isinstance(by, str) else by) for axis in _words(each)]
+    named = _words(senders) if isinstance(senders, str) else senders
+    readers = paths.receivers_of(model, _words(receivers) if isinstance(receivers, str) else receivers)
+    places = named_places(model, named, chosen, ids_of(pairs.clean).shape[1])
     own = _metric(metric, pairs, model)
-    found = paths.path_patch(model, pairs, [own], patches, readers, mode=mode, **choices)
-    return {str(node): float(effect) for node, effect in zip(named, found.effects()[..., 0].mean(1))}
+    return paths.path_effects(model, pairs, own, places, readers, mode=mode, **choices)
 
 
 def trace(
@@ -225,7 +227,7 @@ def trace(
     _refuse_unknown(state=(state, State))
     _refuse_unknown_choices("trace", choices, tracing.trace)
     tokens = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
-    where = positions_of(subject, text, to_str_tokens(model.tokenizer, tokens[0]))
+    where = positions_of(subject, text, spans_of(model.tokenizer, text, tokens[0]))
     token = None if answer is None else single_token(model.tokenizer, answer)
     return tracing.trace(model, tokens, where, generator(seed), answer=token, state=state, **choices)
 
@@ -353,11 +355,6 @@ def _metric(metric: str | Metric, pairs: Pairs, model: LanguageModel) -> Metric:
     return core_prompts.metric_of(metric.replace("_", "-"), pairs, model) if isinstance(metric, str) else metric
 
 
-def _nodes(names: str | Sequence[str | Node]) -> list[Node]:
-    listed = _words(names) if isinstance(names, str) else names
-    return [Node.parse(each) if isinstance(each, str) else each for each in listed]
-
-
 def _refuse_unknown(**chosen: tuple[str, Any]) -> None:
     """Each value must be one of its Literal's."""
     for name, (value, kind) in chosen.items():
@@ -378,7 +375,7 @@ def _sites(sites: Sites) -> Sites:
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in re.split(r"[,\s]+", text) if word]
+    return [word for word in re.split(r"[,\s]+(?![^\[]*\])", text) if word]  # not within brackets
 
 
 def _listed(texts: str | Sequence[str]) -> list[Any]:

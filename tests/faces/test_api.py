@@ -58,10 +58,33 @@ def test_the_lens_prints_each_side_by_itself_the_largest_first(model):
     assert parts == [row["part"] for row in found.writers()[: len(parts)]]
 
 
-def test_path_patching_takes_names_as_one_text_or_several(model, pairs):
-    found = mg.path_patch(model, pairs, "L0.z[0], L0.mlp_out", "L1.q[1]")
-    assert found == mg.path_patch(model, pairs, ["L0.z[0]", "L0.mlp_out"], ["L1.q[1]"])
-    assert list(found) == ["L0.z[0]", "L0.mlp_out"]
+def test_path_patching_takes_names_as_one_text_or_several_and_gives_effects(model, pairs):
+    found = mg.path_patch(model, pairs, "L0.z[0], L0.z[1], L0.mlp_out", "L1.q[1]")
+    again = mg.path_patch(model, pairs, ["L0.z[0]", "L0.z[1]", "L0.mlp_out"], ["L1.q[1]"])
+    assert str(found) == str(again)
+    assert repr(found) == "Effects(denoise, exact, 3 places of 2 sites, 1 prompt)"
+    assert {str(place) for place, _ in found.top()} == {"L0.z[head=0]", "L0.z[head=1]", "L0.mlp_out"}
+    assert found.table()["kind"] == ["z", "z", "mlp_out"]
+    assert found.table()["head"].tolist() == [0, 1, -1]
+    assert {figure.kind for figure in found.figures()} <= {"heatmap", "bars", "tokens"}
+
+
+def test_paths_from_patterns_are_those_from_each_and_to_patterns_those_to_all(model, pairs):
+    n_heads = model.shape.n_heads
+    every = mg.path_patch(model, pairs, "L*.z", "L1.q", by="head")
+    each = mg.path_patch(
+        model,
+        pairs,
+        [f"L{i}.z[{head}]" for i in (1, 0) for head in range(n_heads)],
+        [f"L1.q[{i}]" for i in range(n_heads)],
+    )
+    for site in every.scores:
+        torch.testing.assert_close(every[site], each[site])
+    assert not each.taken
+    assert float(every["L0.z"].abs().max()) > 0
+    one = mg.path_patch(model, pairs, "L0.z[pos=1, head=1]", "logits")
+    assert [str(place) for place, _ in one.top()] == ["L0.z[pos=1, head=1]"]
+    assert len(one.table()["pos"]) == 1
 
 
 MISTAKES = {
@@ -78,6 +101,20 @@ MISTAKES = {
     "choice": (UserError, "no choice steps", lambda model, pairs: mg.attribute(model, pairs, "L*.z", steps=3)),
     "exact": (UserError, "attribute", lambda model, pairs: mg.check(model, pairs, mg.patch(model, pairs, "L*.z"))),
     "node": (UnknownSite, "foo", lambda model, pairs: mg.path_patch(model, pairs, "foo", "logits")),
+    "receiver": (
+        UserError,
+        r"L1\.z, which reads nothing.*L1\.q\[0\]",
+        lambda m, pairs: mg.path_patch(m, pairs, "L0.z", "L1.z"),
+    ),
+    "no receiver": (UserError, "no receiver", lambda model, pairs: mg.path_patch(model, pairs, "L0.z", [])),
+    "sender twice": (
+        UserError,
+        "no place twice",
+        lambda m, pairs: mg.path_patch(m, pairs, "L0.z[0] L0.z[0]", "logits"),
+    ),
+    "sender of two": (UserError, "one by one", lambda m, pairs: mg.path_patch(m, pairs, "L0.z[head=(0, 1)]", "logits")),
+    "best": (UserError, "1 token at least", lambda model, pairs: mg.lens(model, CLEAN, best=0)),
+    "heads": (UserError, "-1 heads", lambda model, pairs: mg.lens(model, CLEAN, n_heads=-1)),
     "subject": (BadPrompt, "Paris", lambda model, pairs: mg.trace(model, CLEAN, "Paris")),
     "state": (UserError, "resid_post", lambda model, pairs: mg.trace(model, CLEAN, "Mary", state="z")),
     "units": (UserError, "nodes, edges", lambda model, pairs: mg.circuit(model, pairs, units="heads")),

@@ -9,8 +9,10 @@ from rich.console import Console
 
 from micrographia.core import figures
 from micrographia.core.figures import REQUIRED, Figure
+from micrographia.faces.figures.draw import draw
 from micrographia.faces.tables import TextTable
 from micrographia.faces.terminal import SUMMARIES, print_figures, print_run, print_table, spark
+from micrographia.faces.words import NOTHING_TO_SHOW
 
 
 def printed(show, *, width=80):
@@ -124,3 +126,43 @@ def test_of_many_bars_the_largest_are_shown_whatever_their_sign():
     assert "-30" in text
     assert "n2 " not in text
     assert "and 4 smaller ones" in text
+
+
+def test_an_infinite_bar_is_as_long_as_the_longest_and_one_that_is_no_number_has_none():
+    bars = figures.bars("a", "A", [np.inf, np.nan, -np.inf, 2.0, 1e308], names=[*"abcde"])
+    lines = printed(lambda console: print_figures(console, [bars])).splitlines()
+    told = {line.split()[0]: line.split()[1:] for line in lines[2:] if line.strip()}
+    assert told == {
+        "a": ["█" * 36, "∞"],
+        "b": ["–"],
+        "c": ["-" + "█" * 36, "-∞"],
+        "d": ["2"],
+        "e": ["█" * 36, "1e308"],
+    }
+    several = figures.bars("a", "A", [[np.inf, 1.0], [1.0, -np.inf]], names=[*"ab"], series=["x", "y"])
+    assert printed(lambda console: print_figures(console, [several])).count("█" * 36) == 4
+
+
+NO_VALUES = {
+    "no rows": figures.heatmap("a", "A", np.zeros((0, 3)), x=[*"abc"], y=[]),
+    "no columns": figures.heatmap("a", "A", np.zeros((3, 0)), x=[], y=[*"abc"]),
+    "no panels": figures.heatmap("a", "A", np.zeros((0, 2, 2)), x=[*"ab"], y=[*"ab"], panels=[]),
+    "no texts": figures.tokens("a", "A", [], [], names=[]),
+    "no tokens": figures.tokens("a", "A", [[]], [[]], names=["x"]),
+    "no attention": figures.attention("a", "A", np.zeros((1, 0, 0)), tokens=[], panels=["h"]),
+    "no bars": figures.bars("a", "A", [], names=[]),
+    "no points": figures.scatter("a", "A", np.zeros(0), np.zeros(0)),
+}
+
+
+@pytest.mark.parametrize("name", NO_VALUES)
+def test_a_picture_without_a_value_says_so(name):
+    assert NOTHING_TO_SHOW in printed(lambda console: print_figures(console, [NO_VALUES[name]]))
+    assert draw(NO_VALUES[name])["layout"]["annotations"][0]["text"] == NOTHING_TO_SHOW
+
+
+@pytest.mark.parametrize("z", [np.full((2, 2), np.nan), np.array([[np.inf, 1.0], [np.nan, -np.inf]])])
+def test_a_map_without_numbers_in_places_is_still_drawn(z):
+    figure = figures.heatmap("a", "A", z, x=[*"ab"], y=[*"ab"], diverging=True)
+    assert ("–" if np.isnan(z).all() else "-∞ to ∞") in printed(lambda console: print_figures(console, [figure]))
+    assert draw(figure)["data"]

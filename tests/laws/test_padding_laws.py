@@ -24,8 +24,7 @@ CLOSE = {"rtol": 2e-4, "atol": 2e-4}
 
 
 def model_of(kind: str) -> Pretrained:
-    """In float32: of a row that may attend to nothing, transformers makes NaN in float64."""
-    return tiny(kind, dtype=torch.float32)
+    return tiny(kind)
 
 
 def rows() -> tuple[Pairs, list[Pairs]]:

@@ -4,7 +4,8 @@ An Edit names a Site, a region of it (chosen batch, pos, head, unit, query or ke
 Places can be written as reports print them: "L9.z[pos=14, head=6]", or "L9.z[6]", whose number is the head, or the unit
 where there are no heads.
 An Edit never writes into the tensor that it is given. Edits at one Site act in the order of the list. Values may be
-trainable: gradients flow through what an edit writes.
+trainable: gradients flow through what an edit writes. Edits of `scores` act within the mask: a pair that may not attend
+does not, whatever its score was to become. An edit of `pattern` writes what it is given.
 """
 
 import ast
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from micrographia.core.errors import BadEdit
@@ -79,7 +80,13 @@ class Edit:
         grids = iter(torch.meshgrid(*lists, indexing="ij"))
         return tuple(i if isinstance(i, int) else next(grids) for i in chosen)
 
-    def _checked(self, new: Tensor, old: Tensor) -> Tensor:
+    def _checked(self, new: Any, old: Tensor) -> Tensor:
+        if not isinstance(new, Tensor):
+            hint = " Its function must return the new values." if new is None else ""
+            raise BadEdit(
+                f"{self.name} at {self.site} should give a tensor of shape {tuple(old.shape)}. Found "
+                f"{'nothing (None)' if new is None else f'a {type(new).__name__}'}.{hint}"
+            )
         if new.dtype != old.dtype or new.device != old.device:
             raise BadEdit(
                 f"{self.name} at {self.site} gives {new.dtype} on {new.device}, but the activation is {old.dtype} on "
@@ -198,12 +205,42 @@ def zero(site: SiteLike, **where: Index) -> Edit:
     return _edit(site, "zero", torch.zeros_like, where)
 
 
-def mean(site: SiteLike, reference: Tensor, **where: Index) -> Edit:
+def mean_of_rows(site: Site, values: Tensor, mask: Bool[Tensor, "row pos"] | None = None) -> Tensor:
+    """The mean over the rows of an activation of this Site, (1, ...), in float32 at least.
+
+    Each place is averaged over the rows in which it is no padding (`mask` is False there) and, of scores, in which the
+    pair may attend; 0 where that is no row.
+    """
+    wide = values.to(torch.promote_types(values.dtype, torch.float32))
+    seen = None if mask is None else spread(site, mask.to(values.device))
+    if site.kind == "scores":
+        seen = may_attend(values) if seen is None else seen & may_attend(values)
+    if seen is None:
+        return wide.mean(0, keepdim=True)
+    seen = seen.expand(values.shape)
+    count = seen.sum(0, keepdim=True)
+    return torch.where(seen, wide, 0.0).sum(0, keepdim=True) / count.clamp(min=1)
+
+
+def spread(site: Site, mask: Bool[Tensor, "row pos"]) -> Bool[Tensor, "row *axes"]:
+    """The mask of tokens as one of this Site's values: of pairs, where query and key are tokens both."""
+    if "pos" not in site.axes:
+        return mask[:, None, :, None] & mask[:, None, None, :]
+    return mask.reshape(*mask.shape, *[1] * (len(site.axes) - 2))
+
+
+def may_attend(scores: Float[Tensor, "*pairs"]) -> Bool[Tensor, "*pairs"]:
+    """Of scores, the pairs that the mask lets attend: the others have the dtype's lowest number, or -inf."""
+    return scores > torch.finfo(scores.dtype).min
+
+
+def mean(site: SiteLike, reference: Tensor, mask: Bool[Tensor, "row pos"] | None = None, **where: Index) -> Edit:
     """Mean-ablate: write the mean over the batch (the first axis) of `reference`, an activation of this Site.
 
-    The region is selected from the mean first, so a reference with all positions can be used for an edit at some.
+    `mask`: that of the reference prompts, False at padding, which the mean leaves out. The region is selected from the
+    mean first, so a reference with all positions can be used for an edit at some.
     """
-    average = reference.mean(0, keepdim=True)
+    average = mean_of_rows(place_of(site)[0], reference, mask).to(reference.dtype)
     one_row = 0 if isinstance(where.get("batch"), int) else None  # a number drops its axis, here as in the region
     chosen = _edit(site, "mean", lambda value: value, {**where, "batch": one_row})
     value = chosen.inside(average)

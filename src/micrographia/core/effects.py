@@ -8,11 +8,11 @@ Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -60,6 +60,8 @@ class Effects:
     together: bool = False
     positions: tuple[str, ...] = ()
     """A name for each position, for people; their numbers where there are none."""
+    taken: Mapping[Site, Bool[Tensor, "*axes"]] = field(default_factory=dict)
+    """Of Sites of which only some places were asked for, which; the scores of the others are NaN."""
 
     @property
     def exact(self) -> bool:
@@ -85,7 +87,7 @@ class Effects:
 
     def __repr__(self) -> str:
         how = "exact" if self.exact else f"estimated by {self.method}"
-        n = sum(score[0].numel() for score in self.scores.values())
+        n = sum(int(self.taken[site].sum()) if site in self.taken else s[0].numel() for site, s in self.scores.items())
         counts = (_counted(n, "place"), _counted(len(self.scores), "site"), _counted(len(self.clean), "prompt"))
         return f"Effects({self.mode}, {how}, {counts[0]} of {counts[1]}, {counts[2]})"
 
@@ -97,7 +99,7 @@ class Effects:
             share = "" if gap is None or self.gives == "size" else f"  {sign * value / gap:+.1%} of the gap"
             token = f"  at {self.positions[at]!r}" if self.positions and at is not None else ""
             lines.append(f"  {each.name(flat):<32} {value:+.4g}{share}{token}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *numberless(self.maps())])
 
     def share(self) -> dict[Site, Tensor]:
         """By Site the share of the gap, (*axes), over the prompts. Raises UserError where there is no gap."""
@@ -110,10 +112,14 @@ class Effects:
         return {site: sign * score.double().mean(0) / self.gap for site, score in self.scores.items()}
 
     def top(self, n: int = 10) -> list[tuple[Place, float]]:
-        """The n places with the largest score in size, mean over prompts, the largest first."""
+        """The n places with the largest score in size, mean over prompts, the largest first.
+
+        Places whose score is NaN or infinite come before all others: nothing says that they are small.
+        """
+        maps = self.maps()
         return [
             (each.place(flat), float(each.raw[self.mode].mean(0).ravel()[flat]))
-            for each, flat in largest(self.maps(), n)
+            for each, flat in [*without_number(maps), *largest(maps, n)][: max(n, 0)]
         ]
 
     def maps(self) -> "list[EffectMap]":
@@ -158,10 +164,17 @@ class EffectMap(NamedTuple):
     raw: dict[Mode, NDArray[Any]]
     shares: dict[Mode, NDArray[Any]]
     replace: str = "other"
+    taken: NDArray[Any] | None = None
+    """Which places (*lengths) were asked for, where not all were."""
 
     @property
     def size(self) -> int:
         return int(np.prod(self.lengths))
+
+    @property
+    def asked(self) -> NDArray[Any]:
+        """Whether each place, in the order of their numbers, was asked for."""
+        return np.ones(self.size, dtype=bool) if self.taken is None else self.taken.ravel()
 
     def cell(self, flat: int) -> dict[str, int]:
         """The coordinates of a place, layers by their number in the model."""
@@ -204,6 +217,7 @@ def effect_map(
     raw: Mapping[Mode, NDArray[Any]],
     gap: float | None,
     replace: str = "other",
+    taken: NDArray[Any] | None = None,
 ) -> EffectMap:
     """An EffectMap from the changes of a metric, per prompt. `gap` is clean less corrupt; None where there is none."""
     whole: dict[Mode, NDArray[Any]] = {
@@ -212,7 +226,7 @@ def effect_map(
     shares: dict[Mode, NDArray[Any]] = {
         mode: MODES[mode].sign * each.mean(0) / (gap or np.nan) for mode, each in whole.items()
     }
-    return EffectMap(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares, replace)
+    return EffectMap(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares, replace, taken)
 
 
 def effect_maps(effects: Sequence[Effects]) -> list[EffectMap]:
@@ -234,7 +248,11 @@ def _family(kind: str, axes: tuple[str, ...], sites: Sequence[Site], effects: Se
         raw = {mode: each[:, 0] for mode, each in raw.items()}
     else:
         axes, lengths = ("layer", *axes), (len(sites), *lengths)
-    return effect_map(kind, axes, lengths, layers, raw, effects[0].gap, effects[0].replace)
+    known, taken = effects[0].taken, None
+    if any(site in known for site in sites):
+        whole = np.ones(lengths[1:], dtype=bool)
+        taken = np.stack([known[site].cpu().numpy() if site in known else whole for site in sites])
+    return effect_map(kind, axes, lengths, layers, raw, effects[0].gap, effects[0].replace, taken)
 
 
 def kind_of(site: Site) -> str:
@@ -266,15 +284,40 @@ def summed_along(each: EffectMap, axis: str) -> EffectMap:
 
 
 def largest(maps: Sequence[EffectMap], n: int) -> list[tuple[EffectMap, int]]:
-    """The places with the largest effect in size, of either direction, the largest first."""
+    """The places with the largest effect in size, of either direction, the largest first; see `without_number`."""
     ranked: list[tuple[float, int, int]] = []
     for which, each in enumerate(maps):
-        size = np.max(np.abs(np.stack([effect.mean(0).ravel() for effect in each.raw.values()])), axis=0)
-        best = np.argsort(-np.nan_to_num(size), kind="stable")[:n]
+        size = _sizes(each)
+        size = np.where(np.isfinite(size), size, -1.0)
+        best = [flat for flat in np.argsort(-size, kind="stable")[:n] if size[flat] >= 0]
         ranked += [(-float(size[flat]), which, int(flat)) for flat in best]
     ranked.sort()
     least = -NEGLIGIBLE * ranked[0][0] if ranked else 0.0
     return [(maps[which], flat) for size, which, flat in ranked[:n] if -size > least or size == ranked[0][0]]
+
+
+def without_number(maps: Sequence[EffectMap]) -> list[tuple[EffectMap, int]]:
+    """The places whose effect, in either direction, is NaN or infinite: they are never among the largest."""
+    return [(each, int(flat)) for each in maps for flat in np.flatnonzero(each.asked & ~np.isfinite(_sizes(each)))]
+
+
+def numberless(maps: Sequence[EffectMap]) -> list[str]:
+    """A sentence on the places without a number, if there are any."""
+    found, n_places = without_number(maps), sum(int(each.asked.sum()) for each in maps)
+    if not found:
+        return []
+    (first, flat), several = found[0], len(found) > 1
+    return [
+        f"{len(found):,} of {_counted(n_places, 'place')} {'have' if several else 'has'} no number and "
+        f"{'are' if several else 'is'} not ranked{', among them' if several else ':'} {first.name(flat)}. The metric "
+        "of such a run, or what its estimate is made of, is NaN or infinite: an activation overflowed, or a "
+        "probability is 0."
+    ]
+
+
+def _sizes(each: EffectMap) -> NDArray[Any]:
+    """The larger effect of the two directions, of every place."""
+    return np.max(np.abs(np.stack([effect.mean(0).ravel() for effect in each.raw.values()])), axis=0)
 
 
 def record(each: EffectMap, flat: int, positions: Sequence[str]) -> dict[str, Any]:
@@ -296,7 +339,9 @@ def record(each: EffectMap, flat: int, positions: Sequence[str]) -> dict[str, An
 
 
 def columns(maps: Sequence[EffectMap]) -> dict[str, NDArray[Any] | list[str]]:
-    """Every place of every map as a table: kind, coordinates (-1 where there is none), share, change and spread."""
+    """Every place that was asked for as a table: kind, coordinates (-1 where there is none), share, change and
+    spread.
+    """
     kinds = [each.kind for each in maps for _ in range(each.size)]
     found: dict[str, NDArray[Any] | list[str]] = {"kind": kinds}
     found |= {axis: np.concatenate([_along(each, axis) for each in maps]) for axis in COORDINATES}
@@ -304,9 +349,13 @@ def columns(maps: Sequence[EffectMap]) -> dict[str, NDArray[Any] | list[str]]:
         flat = [each.raw[mode].reshape(len(each.raw[mode]), -1) for each in maps]
         found[f"{mode}_share"] = np.concatenate([each.shares[mode].ravel() for each in maps])
         found[f"{mode}_change"] = np.concatenate([raw.mean(0) for raw in flat])
-        found[f"{mode}_sd"] = np.concatenate(
-            [raw.std(0, ddof=1) if len(raw) > 1 else np.full(raw.shape[1], np.nan) for raw in flat]
-        )
+        with np.errstate(invalid="ignore"):  # of infinite changes: NaN
+            found[f"{mode}_sd"] = np.concatenate(
+                [raw.std(0, ddof=1) if len(raw) > 1 else np.full(raw.shape[1], np.nan) for raw in flat]
+            )
+    if any(each.taken is not None for each in maps):
+        asked = np.concatenate([each.asked for each in maps])
+        found = {"kind": np.asarray(kinds)[asked].tolist()} | {k: v[asked] for k, v in found.items() if k != "kind"}
     return found
 
 

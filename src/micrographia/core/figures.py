@@ -93,6 +93,20 @@ class Figure:
                     f"Figure {self.name!r}: {name!r} has {len(self.data[name])} frames, not {len(self.frames)}."
                 )
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether a picture has no value to draw."""
+        return self.kind in VALUES and not _has_any(self.data[VALUES[self.kind]])
+
+
+VALUES = {"lines": "y", "bars": "y", "histogram": "values", "scatter": "x", "tokens": "values", "graph": "weights"}
+VALUES |= dict.fromkeys(("heatmap", "attention", "board"), "z")
+"""What a picture of this kind draws."""
+
+
+def _has_any(values: Any) -> bool:
+    return any(map(_has_any, values)) if isinstance(values, list | tuple) else getattr(values, "size", 1) > 0
+
 
 ABOUT = ("caption", "source", "claims", "group", "essential", "frames", "framed")
 """What every constructor takes beside its data: the fields of a Figure that are about it. Claims and frames may be any

@@ -180,8 +180,8 @@ def check_additive(model: Model, inputs: Inputs) -> None:
     gap = float((total - cache[end].double()).norm() / cache[end].double().norm())
     if math.isnan(gap):
         raise UserError(
-            "Asked to separate the components of this model, but its residual stream contains NaN. Check its "
-            "logits; of padded prompts in float64, transformers' eager attention makes NaN: use float32 or sdpa there."
+            "Asked to separate the components of this model, but its residual stream contains NaN. Check its weights "
+            "and its logits."
         )
     if not gap < ROUNDING:
         raise UserError(

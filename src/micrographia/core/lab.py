@@ -107,7 +107,10 @@ def run_in_folder(
     """The same for a config as it is stored, with its provenance `about` at hand."""
     place = out or new_run_path(lab, config)
     with RunFolder.open(place, lab=lab, preset=preset, config=config, provenance=about, resume=resume) as folder:
-        if folder.status != "finished":
+        if folder.status == "finished":
+            for note in folder.notes:
+                watch(Note(note, "warning"))
+        else:
             with ending(folder):
                 finish(folder, work(folder, watch), preset=preset, claims=claims)
     return load_run(folder.path)

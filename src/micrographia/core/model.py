@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from micrographia.core.edits import Edit
+from micrographia.core.edits import Edit, may_attend
 from micrographia.core.errors import BadEdit, UnknownSite, UserError
 from micrographia.core.sites import Site, SiteLike, as_site, select
 from micrographia.core.tokens import Inputs, Tokenizer
@@ -33,7 +34,10 @@ LogitsAt = Literal["all", "last"] | Sequence[int] | Readout
 
 
 class Cache(Mapping[Site, Tensor]):
-    """The activations that a run kept, after edits, by Site or its text. Treat the tensors as read-only too."""
+    """The activations that a run kept, after edits, by Site or its text.
+
+    No two share memory: one that is changed in place changes no other. With `grad=True` they may, as in the run.
+    """
 
     def __init__(self, values: Mapping[Site, Tensor]) -> None:
         self._values = dict(values)
@@ -225,8 +229,11 @@ class Tap:
 
     def _at(self, site: Site, value: Tensor) -> Tensor:
         self.reached.add(site)
+        given = value
         for edit in self._edits.get(site, ()):
             value = self._splice(edit, value) if edit.dictionary is not None else edit(value)
+        if site.kind == "scores" and value is not given:  # no edit lifts the mask
+            value = torch.where(may_attend(given), value, given)
         if site in self._keep:
             self.kept[site] = value.detach() if self._detach else value
         return value
@@ -246,7 +253,17 @@ class Tap:
         if missing:
             names = ", ".join(sorted(map(str, missing)))
             raise UnknownSite(f"The run never reached {names}. Check `start`, `stop` and the spliced dictionaries.")
-        return Cache(self.kept)
+        return Cache(_apart(self.kept) if self._detach else self.kept)
+
+
+def _apart(kept: Mapping[Site, Tensor]) -> dict[Site, Tensor]:
+    """The same values, none of which is another's tensor (as L1.resid_pre is L0.resid_post's): the later is copied."""
+    found, seen = dict(kept), set[int]()
+    for site, value in kept.items() if len(kept) > 1 else ():
+        if value.data_ptr() in seen:
+            found[site] = value.clone()
+        seen.add(value.data_ptr())
+    return found
 
 
 SILENT = Tap()

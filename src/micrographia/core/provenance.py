@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 # A change of these may change a result bit for bit. Threads are not listed: a Run's own count is reused.
-BITWISE = ("version", "commit", "torch", "device", "device_name", "dtype")
+BITWISE = ("version", "commit", "torch", "device", "device_name", "dtype", "weights")
 
 
 def provenance(seed: int | None, device: str | torch.device, dtype: str | torch.dtype, threads: int) -> dict[str, Any]:

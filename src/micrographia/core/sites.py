@@ -55,6 +55,8 @@ LAYERLESS = frozenset({"embed", "pos_embed", "final_norm_scale", "final_norm", "
 PARTS = ("latents", "error")
 LATENTS = ("batch", "pos", "latent")  # a dictionary reads concatenated heads; its error has the axes of its Site
 
+EXAMPLES = ("embed", "resid_pre", "z", "pattern", "mlp_out")  # named where nothing is near
+
 LENS_NAMES: dict[str, str] = {  # TransformerLens' name within a block -> our kind
     "hook_resid_pre": "resid_pre",
     "hook_resid_mid": "resid_mid",
@@ -170,6 +172,8 @@ def select(sites: Sequence[Site], wanted: SiteLike | Iterable[SiteLike]) -> tupl
     >>> [str(site) for site in select(here, "L*.z")]
     ['L0.z', 'L1.z']
     """
+    if not isinstance(wanted, Iterable | Site):
+        raise UnknownSite(_no_name(wanted))
     names = [wanted] if isinstance(wanted, Site | str) else list(wanted)
     found: dict[Site, None] = {}
     for name in names:
@@ -178,6 +182,8 @@ def select(sites: Sequence[Site], wanted: SiteLike | Iterable[SiteLike]) -> tupl
 
 
 def _matching(sites: Sequence[Site], name: SiteLike) -> list[Site]:
+    if not isinstance(name, Site | str):
+        raise UnknownSite(_no_name(name))
     if isinstance(name, str) and not _is_pattern(name):
         name = Site.parse(name)
     if isinstance(name, Site):
@@ -218,7 +224,13 @@ def _parse_lens(text: str) -> Site | None:
     return None
 
 
+def _no_name(given: object) -> str:
+    kind = type(given).__name__
+    return f"Asked for the site {given!r}, a value of type {kind}. Sites are texts such as 'L3.mlp_out', or Sites."
+
+
 def _nearest(text: str, sites: Sequence[Site] = ()) -> str:
     known = [str(site) for site in sites] or list(AXES)
-    near = get_close_matches(text, known) or get_close_matches(text.rpartition(".")[2], known)
-    return ", ".join(near) or "see `model.sites`"
+    texts = (text, text.lower(), text.lower().rpartition(".")[2])
+    near = next(filter(None, (get_close_matches(each, known) for each in texts)), None)
+    return ", ".join(near or EXAMPLES) + ("" if near else "; all are in `model.sites`")

@@ -5,7 +5,7 @@ A `Tokenizer` is anything that encodes and decodes; `Vocabulary` is the word-lev
 position of every row is its last token. Errors show the tokens of the text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -30,13 +30,15 @@ Inputs = Tensor | Batch
 
 
 def ids_of(inputs: Inputs) -> Int[Tensor, "batch pos"]:
-    """The ids without the mask. Raises UserError for anything but a tensor of ids, such as a text."""
+    """The ids without the mask. Raises UserError for anything but a tensor of ids, such as a text or probabilities."""
     ids = inputs.ids if isinstance(inputs, Batch) else inputs
     if not isinstance(ids, Tensor):
         raise UserError(
             f"A model runs on token ids (batch, pos), as a tensor. Found a {type(ids).__name__}. "
             "`model.to_tokens(text)` makes them of text, `torch.tensor(...)` of lists."
         )
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise UserError(f"Token ids are whole numbers (batch, pos). Found {ids.dtype}. Give them as `ids.long()`.")
     return ids
 
 
@@ -51,6 +53,17 @@ def mask_of(inputs: Inputs) -> Bool[Tensor, "batch pos"] | None:
             "False for padding on the left of each row and True for its tokens, of which the last comes last."
         )
     return mask
+
+
+def lengths_of(ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None) -> Int[Tensor, "batch"]:
+    """How many tokens each row has, less its padding."""
+    return torch.full((len(ids),), ids.shape[1]) if mask is None else mask.sum(1)
+
+
+def read_inputs(given: Inputs | str | Sequence[str], to_tokens: Callable[[str | Sequence[str]], Inputs]) -> Inputs:
+    """Inputs as they are, a text or several as their tokens. Raises UserError for texts without a tokenizer."""
+    several = isinstance(given, list | tuple) and bool(given) and all(isinstance(each, str) for each in given)
+    return to_tokens(given) if isinstance(given, str) or several else given
 
 
 def rows_of(inputs: Inputs, rows: Int[Tensor, "row"] | slice) -> Inputs:
@@ -141,6 +154,34 @@ def to_str_tokens(tokenizer: Tokenizer | None, ids: Sequence[int] | Int[Tensor, 
     """Each token as text."""
     listed = ids.tolist() if isinstance(ids, Tensor) else list(ids)
     return [_needed(tokenizer).decode([i]) for i in listed]
+
+
+def spans_of(tokenizer: Tokenizer | None, text: str, ids: Sequence[int] | Int[Tensor, "pos"]) -> list[tuple[int, int]]:
+    """Which letters of the text each token holds, as (first, end); of a token with part of a letter, that letter.
+
+    As the tokenizer tells (`spans`), or read off the tokens' own texts. A special token holds none.
+    """
+    listed = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+    told = getattr(tokenizer, "spans", lambda text, ids: None)(text, listed)
+    return _read_spans(_needed(tokenizer), text, listed) if told is None else told
+
+
+HALF = "\ufffd"
+"""What decoding makes of bytes that are no whole letter."""
+
+
+def _read_spans(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Each token's text, searched where the one before ended; tokens that make a letter together are read together."""
+    found, at, first = list[tuple[int, int]](), 0, 0
+    for end in range(1, len(ids) + 1):
+        word = tokenizer.decode(ids[first:end]).strip()
+        if HALF in word and word not in text and end < len(ids):
+            continue
+        start = text.find(word, at) if word else -1
+        span = (start, start + len(word)) if start >= 0 else (at, at)
+        found += [span] * (end - first)
+        at, first = span[1], end
+    return found
 
 
 def single_token(tokenizer: Tokenizer | None, text: str, *, first: bool = False) -> int:

@@ -76,7 +76,7 @@ def print_figures(console: Console, figures: Sequence[Figure]) -> None:
         heading(console, figure.title)
         if figure.kind in READABLE and figure.caption:
             _remark(console, figure.caption)
-        shown = SUMMARIES[figure.kind](_last_frame(figure))
+        shown = Text(words.NOTHING_TO_SHOW) if figure.is_empty else SUMMARIES[figure.kind](_last_frame(figure))
         if isinstance(shown, TextTable):
             print_table(console, shown)
         else:
@@ -194,7 +194,7 @@ def _bars(data: Mapping[str, Any]) -> Grid | Group:
     """A block of bars a series, under its name; the same bars in each, on one scale."""
     y = np.atleast_2d(np.asarray(data["y"], dtype=np.float64))
     names, series = [str(name) for name in data["names"]], data.get("series") or [""] * len(y)
-    sizes = np.nan_to_num(np.abs(y)).max(0, initial=0.0)
+    sizes = np.where(np.isnan(y), 0.0, np.abs(y)).max(0, initial=0.0)
     blocks = [bar_rows(names, heights, sizes=sizes) for heights in y]
     if len(blocks) == 1:
         return blocks[0]
@@ -206,14 +206,20 @@ def bar_rows(
 ) -> Grid:
     """The largest bars by size, in their own order, as rows of blocks with their values; one below 0 has a minus.
 
-    `sizes` decides which bars are the largest, and the scale; by default the bars' own sizes do.
+    `sizes` decides which bars are the largest, and the scale; by default the bars' own sizes do. An infinite bar is as
+    long as the longest.
     """
-    y = np.nan_to_num(np.asarray(heights, dtype=np.float64))
+    y = np.asarray(heights, dtype=np.float64)
+    y = np.where(np.isnan(y), 0.0, y)
     size = np.abs(y) if sizes is None else np.asarray(sizes, dtype=np.float64)
-    top = float(size.max(initial=0.0)) or 1.0
+    top = float(size[np.isfinite(size)].max(initial=0.0)) or 1.0
     falls, value = bool((y < 0).any()), _written(heights)
     rows: list[Sequence[str | Text]] = [
-        (names[i], ("-" if y[i] < 0 else " ") * falls + "█" * round(width * abs(y[i]) / top), value(heights[i]))
+        (
+            names[i],
+            ("-" if y[i] < 0 else " ") * falls + "█" * round(width * min(abs(y[i]) / top, 1.0)),
+            value(heights[i]),
+        )
         for i in sorted(_strongest(size, MOST_BARS))
     ]
     if more := len(names) - len(rows):
@@ -232,10 +238,13 @@ def _heatmap(data: Mapping[str, Any]) -> Grid:
     """Each panel's range, and the means over its rows as a spark line."""
     z = np.asarray(data["z"], dtype=np.float64)
     value = _written(z)
-    return _rows(
-        (str(name), spark(np.nanmean(panel, axis=0)), f"{value(np.nanmin(panel))} to {value(np.nanmax(panel))}")
-        for name, panel in zip(data["panels"], z if z.ndim == 3 else z[None])
-    )
+    rows = []
+    for name, panel in zip(data["panels"], z if z.ndim == 3 else z[None]):
+        known, there = panel[~np.isnan(panel)], np.isfinite(panel)
+        means = np.where(there, panel, 0.0).sum(0) / np.where(there.any(0), there.sum(0), np.nan)
+        ends = f"{value(known.min())} to {value(known.max())}" if known.size else words.NOTHING
+        rows.append((str(name), spark(means), ends))
+    return _rows(rows)
 
 
 def _scatter(data: Mapping[str, Any]) -> Grid:

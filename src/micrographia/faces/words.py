@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+NOTHING_TO_SHOW = "There is nothing to show."
 NOTHING = "–"
 DIGITS, MOST_DECIMALS, LARGE = 3, 6, 1e6
 

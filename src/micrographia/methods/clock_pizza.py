@@ -14,11 +14,13 @@ from torch import Tensor
 
 from micrographia.core.basis import fourier_basis, frequency_rows, n_frequencies
 from micrographia.core.errors import BadShape
+from micrographia.core.gradients import with_gradients
 
 LogitFunction = Callable[[Float[Tensor, "batch d"], Float[Tensor, "batch d"]], Float[Tensor, "batch n"]]
 """Embeddings of the left and right operand (positions not yet added) to the logits after "="."""
 
 
+@with_gradients
 def gradient_symmetricity(
     logit_function: LogitFunction,
     W_E: Float[Tensor, "n d"],

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from micrographia.core.errors import BadShape
+from micrographia.core.gradients import with_gradients
 from micrographia.core.losses import cross_entropy
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import forward
@@ -19,6 +20,7 @@ from micrographia.core.small.transformer import forward
 CHUNK = 1024  # rows at a time: their activations stay in the cache
 
 
+@with_gradients
 def decay_balance(
     arch: Architecture,
     weights: Mapping[str, Float[Tensor, "*shape"]],

@@ -168,7 +168,7 @@ def _replaced(
         masks = [mask_of(side) for side in (pairs.clean, pairs.corrupt)]
         mask = torch.cat([mask for mask in masks if mask is not None]) if None not in masks else None
         source = f"the {2 * n_prompts} clean and corrupt prompts of the pairs"
-    made = replacement(replace, Reference(values, mask), n_prompts, n_pos, generator)
+    made = replacement(replace, Reference(values, mask), n_prompts, n_pos, generator, mask_of(pairs.clean))
     return made, f"{WORDS[replace]} {source}"
 
 

@@ -7,25 +7,28 @@ Sources: Wang et al., "Interpretability in the wild" (2022), section 3.1 and app
 "Localizing model behavior with path patching" (2023), section 3.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.edits import Edit, put
+from micrographia.core.effects import Effects
 from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.graph import INPUT, LOGITS, Graph, Node, check_additive, graph_of
 from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, Model, Start
-from micrographia.core.prompts import Pairs, check_aligned
-from micrographia.core.sites import Site
-from micrographia.core.sweep import Donor, MetricSet, Patch, Patched
+from micrographia.core.prompts import Pairs, check_aligned, position_names
+from micrographia.core.sites import Site, select
+from micrographia.core.sweep import Donor, MetricSet, Patch, Patched, Place
 from micrographia.core.sweep.per_reader import AT_ONCE, Written, read, repeated, run_end, run_layer
+from micrographia.core.sweep.places import axis_length, words_of
 from micrographia.core.sweep.writing import Frame, Write, as_edits, check_donors
 from micrographia.core.titles import Mode
 from micrographia.core.tokens import Inputs, ids_of
@@ -113,6 +116,74 @@ def path_patch(
     baselines = (reading(there.logits, rows), reading(here.logits, rows))
     clean, corrupt = baselines if mode == "denoise" else baselines[::-1]
     return Patched(mode, torch.cat(found), clean, corrupt, tuple(metric.name for metric in metrics))
+
+
+def path_effects(
+    model: Model, pairs: Pairs, metric: Metric, senders: Sequence[Place], receivers: Sequence[Node], **choices: Any
+) -> Effects:
+    """`path_patch` of one metric, each of these places by itself, as Effects. `choices` are those of `path_patch`.
+
+    Senders of one Site name the same axes, by single numbers. Raises UserError for senders that do not.
+    """
+    sites: dict[Site, list[int]] = {}
+    for i, place in enumerate(senders):
+        sites.setdefault(place.site, []).append(i)
+    axes = {site: _axes_of([senders[i] for i in chosen]) for site, chosen in sites.items()}
+    done = path_patch(model, pairs, [metric], [(place,) for place in senders], receivers, **choices)
+    scores, taken = dict[Site, Tensor](), dict[Site, Tensor]()
+    n_pos = ids_of(pairs.clean).shape[1]
+    for site, chosen in sites.items():
+        changes = done.effects()[chosen, :, 0]
+        lengths = [axis_length(model.shape, site, axis, n_pos) for axis in axes[site]]
+        score = changes.new_full((changes.shape[1], *lengths), torch.nan)
+        for change, i in zip(changes, chosen):
+            score[(slice(None), *(senders[i].where[axis] for axis in axes[site]))] = change
+        scores[site] = score
+        if len(chosen) < math.prod(lengths):
+            taken[site] = torch.zeros(lengths, dtype=torch.bool)
+            for i in chosen:
+                taken[site][tuple(senders[i].where[axis] for axis in axes[site])] = True
+    return Effects(
+        mode=done.mode,
+        method="exact",
+        scores=scores,
+        axes=axes,
+        clean=done.clean[:, 0],
+        corrupt=done.corrupt[:, 0],
+        metric=metric.name,
+        unit=metric.unit,
+        source=f"the other run, along the paths to {', '.join(map(str, receivers))}",
+        positions=tuple(position_names(pairs, model.tokenizer)),
+        taken=taken,
+    )
+
+
+def _axes_of(places: Sequence[Place]) -> tuple[str, ...]:
+    """The axes that these places of one Site name, in the Site's order."""
+    site = places[0].site
+    if len({frozenset(place.where) for place in places}) > 1 or len({str(place) for place in places}) < len(places):
+        shown = ", ".join(map(str, places[:4]))
+        raise UserError(f"Asked for paths from {shown}. Name the same axes of {site} each time, and no place twice.")
+    return tuple(axis for axis in words_of(site) if axis in places[0].where)
+
+
+def receivers_of(model: Model, names: Sequence[str | Node]) -> list[Node]:
+    """Receivers by name: "L1.q[3]" one head, "L1.q" or "L*.q" every head, "L*.mlp_pre", "logits".
+
+    Raises UserError for a Site that reads nothing from the residual stream, UnknownSite.
+    """
+    readers, found = graph_of(model).readers, list[Node]()
+    for name in names:
+        one = Node.parse(name) if isinstance(name, str) and name.endswith("]") else name
+        wanted = {one} if isinstance(one, Node) else {n for n in readers if n.site in select(model.sites, one)}
+        if not wanted & set(readers):
+            raise UserError(
+                f"Asked for paths to {name}, which reads nothing from the residual stream by itself. Receivers are the "
+                "query, key or value of a head (L1.q[0], or L1.q for all of a layer), the input of an MLP "
+                f"(L1.mlp_pre) and the logits; here {readers[0]} ... {readers[-1]}."
+            )
+        found += [node for node in readers if node in wanted and node not in found]
+    return found
 
 
 def _check(graph: Graph, receivers: Sequence[Node]) -> None:

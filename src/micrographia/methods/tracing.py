@@ -189,22 +189,16 @@ def _checked(ids: Tensor, subject: Sequence[int], n_samples: int, window: int) -
     return sorted({pos % n_pos for pos in subject})
 
 
-def positions_of(subject: str, prompt: str, tokens: Sequence[str]) -> list[int]:
-    """The positions of the tokens that hold the subject, where it first occurs in the prompt. Raises BadPrompt."""
-    begin = prompt.find(subject)
-    end, at, found = begin + len(subject), 0, []
-    for i, token in enumerate(tokens if begin >= 0 else ()):
-        first = prompt.find(token.strip(), at) if token.strip() else -1
-        if first < 0:  # a special token, or half a letter
-            continue
-        last = first + len(token.strip())
-        if first < end and last > begin:
-            found.append(i)
-        at = last
-    if not found:
-        raise BadPrompt(
-            f"The subject {subject!r} was not found among the tokens {' | '.join(tokens)}. Copy it from the prompt."
-        )
+def positions_of(subject: str, prompt: str, spans: Sequence[tuple[int, int]]) -> list[int]:
+    """The positions of all tokens that hold a letter of the subject, or part of one, where it first occurs in the
+    prompt.
+
+    `spans`: which letters of the prompt each token holds (`core.tokens.spans_of`). Raises BadPrompt.
+    """
+    begin = prompt.find(subject) if subject.strip() else -1
+    found = [i for i, (first, end) in enumerate(spans) if first < begin + len(subject) and begin < end]
+    if begin < 0 or not found:
+        raise BadPrompt(f"The subject {subject!r} was not found in the prompt {prompt!r}. Copy it from there.")
     return list(range(found[0], found[-1] + 1))
 
 

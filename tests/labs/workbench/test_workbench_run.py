@@ -1,5 +1,6 @@
 """A question in, a Run out, on a miniature GPT-2 and on a network of our own."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +15,8 @@ from micrographia.core.prompts import PairText, from_texts
 from micrographia.core.small.trained import load_trained
 from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.labs.workbench import edges, words
-from micrographia.labs.workbench.config import Attribute, Circuit, Patch, Prompts, Target, Trace, stored
+from micrographia.labs.workbench.config import Attribute, Circuit, Lens, Patch, Prompts, Target, Trace, stored
 from micrographia.labs.workbench.run import run
-from micrographia.methods.tracing import positions_of
 from miniature import CLEAN, CORRUPT, pairs_file
 
 INLINE = Prompts(clean=CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John")
@@ -97,6 +97,19 @@ def test_a_finished_run_is_read_again_and_another_question_is_refused(patched):
     assert (done.path / "results.json").stat().st_mtime_ns == before
     with pytest.raises(BadConfig, match="another config"):
         run(replace(question, sites="L0.z"), out=done.path, resume=True)
+
+
+def test_a_finished_run_read_again_over_other_weights_says_so(trained, tmp_path):
+    model, heard = shutil.copytree(trained, tmp_path / "model"), []
+    question = Lens(target=target(model), prompt=CLEAN)
+    run(question, out=tmp_path / "r")
+    run(question, out=tmp_path / "r", resume=True, watch=heard.append)
+    assert not heard
+    weights, *_ = sorted(model.rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    run(question, out=tmp_path / "r", resume=True, watch=heard.append)
+    assert [note.level for note in heard] == ["warning"]
+    assert "have changed since the Run" in heard[0].text
 
 
 def test_what_was_mistyped_leaves_no_run_behind(trained, tmp_path):
@@ -226,16 +239,6 @@ def test_a_blur_that_does_little_is_reported(gpt2, tmp_path):
     done = run(twice, out=tmp_path / "r")
     assert len(done.results["summary"]) == 3  # the blur, that the subject occurs twice, and that the blur does little
     assert "--window" in next(figure for figure in done.figures if figure.name == "trace").caption
-
-
-def test_a_subject_is_found_where_it_stands_first_also_in_parts_of_words():
-    assert positions_of("Space Needle", "The Space Needle is", ["<s>", "The", " Sp", "ace", " Need", "le", " is"]) == [
-        2,
-        3,
-        4,
-        5,
-    ]
-    assert positions_of("a", "b a a", ["b", "a", "a"]) == [1]
 
 
 def test_the_strongest_places_leave_out_what_does_nothing():

@@ -74,13 +74,19 @@ def needs_eager(context: HookContext, implementation: str) -> bool:
 
 
 @contextmanager
-def attending(body: Body, implementation: Implementation, context: HookContext, *, eager: bool) -> Iterator[None]:
-    """Pass attention internals to the run's context; the implementation is restored afterwards."""
+def attending(
+    body: Body, implementation: Implementation, context: HookContext, *, eager: bool, padded: bool
+) -> Iterator[None]:
+    """Pass attention internals to the run's context; the implementation is restored afterwards.
+
+    `padded`: some rows are padded, so that eager attention in float64 needs our mask (`_finite_mask`).
+    """
     name = "eager" if eager else implementation.own
     wanted = [i for i in context.layers if i is not None and context.wants(*INSIDE, layer=i)]
-    if not wanted and not implementation.is_renamed:
+    ours = wanted or (padded and name == "eager" and not body.family.eager_method and body.dtype == torch.float64)
+    if not ours and not implementation.is_renamed:
         yield
-    elif not wanted:
+    elif not ours:
         with implementation.named(name):
             yield
     elif body.family.inline_attention:
@@ -113,8 +119,23 @@ def _registered(name: str) -> str:
             return _attend(call, module, *args, **kwargs)
 
         AttentionInterface.register(ours, attend)
-        AttentionMaskInterface.register(ours, ALL_MASK_ATTENTION_FUNCTIONS[name])
+        mask = ALL_MASK_ATTENTION_FUNCTIONS[name]
+        AttentionMaskInterface.register(ours, _finite_mask(mask) if name == "eager" else mask)
     return ours
+
+
+def _finite_mask(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The mask that `make` makes, with float32's lowest number in place of float64's.
+
+    Eager attention takes its softmax in float32, where float64's lowest number is -inf and a row that may attend to
+    nothing (padding) becomes NaN, which its value then carries to every later position. The float32 number weighs 0 in
+    every other row just so, bit for bit.
+    """
+
+    def finite(*args: Any, dtype: torch.dtype = torch.float32, **kwargs: Any) -> Any:
+        return make(*args, dtype=torch.float32 if dtype == torch.float64 else dtype, **kwargs)
+
+    return finite
 
 
 def _eager_function(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]:

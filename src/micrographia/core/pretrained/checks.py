@@ -107,16 +107,27 @@ def _check_norm(body: Body, layer: int, kind: str, at: Mapping[str, Tensor], x: 
 
 
 def _check_attention(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
-    """A single token attends to itself, at position 0, which rotary leaves as it is."""
+    """A single token attends to itself, at position 0, where rotary turns nothing: it stretches at most."""
     groups = body.shape.n_heads // body.shape.n_kv_heads
     if at.keys() >= VALUES:
         _differs(body, layer, "z", at["z"], at["v"].repeat_interleave(groups, 2))
     for name in ("q", "k"):
         if f"rot_{name}" in at and name in at:
-            _differs(body, layer, f"rot_{name}", at[f"rot_{name}"], at[name])
+            _differs(body, layer, f"rot_{name}", at[f"rot_{name}"], _stretched(body, at[name], at[f"rot_{name}"]))
     if at.keys() >= PAIRS:
         pattern = at["pattern"]
         _differs(body, layer, "pattern, summed over keys,", pattern.sum(-1), torch.ones_like(pattern[..., 0]))
+
+
+def _stretched(body: Body, value: Tensor, like: Tensor) -> Tensor:
+    """q or k times a scale of the model's rotary tables, in each component the one that comes nearest to `like`.
+
+    YaRN and LongRoPE scale what they turn (Peng et al. 2023, section 3.4), which need not be every component of a head.
+    """
+    found = (vars(module) for module in body.module.modules())
+    scales = {1.0}.union(v for named in found for key, v in named.items() if key.endswith("attention_scaling"))
+    each = torch.stack([value * scale for scale in scales])
+    return each.gather(0, (each - like).abs().argmin(0, keepdim=True))[0]
 
 
 def _check_reached(body: Body, site: Site, found: list[Tensor]) -> None:

@@ -1,6 +1,7 @@
 """Generation under edits: sampling of tokens, and which edits act at which positions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,33 @@ PLACES = frozenset({"pos", "query", "key"})
 def names_positions(edit: Edit) -> bool:
     """Whether the edit selects positions, which are then those of the prompt."""
     return bool(PLACES & set(edit.region))
+
+
+def in_prompt(edit: Edit, n_pos: int) -> Edit:
+    """The edit at the same places of a text that goes on after its first `n_pos` positions, the prompt."""
+    if not names_positions(edit):
+        return edit
+    counted = torch.arange(n_pos)
+    axes = PLACES.intersection(edit.site.axes)
+    places = {axis: counted[edit.region.get(axis, slice(None))].tolist() for axis in axes}
+    return replace(edit, region={**edit.region, **places})
+
+
+def check_one_stretch(body: Body, lengths: Int[Tensor, "row"], n_more: int = 0) -> None:
+    """Raise UserError for rows of which some are within LongRoPE's short context and others beyond it.
+
+    The model would turn the short rows by the factors for long ones. `n_more`: how many tokens each row still grows by.
+    """
+    window = body.short_context
+    if window is None or not len(lengths):
+        return
+    low, high = int(lengths.min()), int(lengths.max())
+    if any(low + more <= window < high + more for more in range(n_more + 1)):
+        raise UserError(
+            f"Rows of {low} to {high} tokens were given together{f', to grow by {n_more}' if n_more else ''}. This "
+            f"model's positions (LongRoPE) are others beyond {window} tokens, for every row of a batch: rows on both "
+            "sides of that would not be as they are alone. Give them in batches of their own."
+        )
 
 
 def check_generation(

@@ -3,6 +3,7 @@
 Hooks are installed for one forward pass and always removed. Without edits the logits equal those of the bare module,
 bit for bit, whatever is kept (same inputs, batch and attention implementation; "all" logits). A module's internal
 values are computed off its path; an edit there adds its difference, so an edit that changes nothing is bit-exact too.
+One exception: of a padded row in float64, transformers' eager attention makes NaN, and a run the logits of the row.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,8 +38,10 @@ from micrographia.core.pretrained.families import family_of
 from micrographia.core.pretrained.fused import fused_activations
 from micrographia.core.pretrained.generation import (
     check_generation,
+    check_one_stretch,
     ends_of,
     fresh_cache,
+    in_prompt,
     names_positions,
     next_tokens,
 )
@@ -50,7 +53,17 @@ from micrographia.core.pretrained.save import save
 from micrographia.core.pretrained.tokenizer import HubTokenizer
 from micrographia.core.pretrained.weights import PretrainedWeights
 from micrographia.core.sites import Site, SiteLike, select
-from micrographia.core.tokens import Inputs, Tokenizer, ids_of, mask_of, single_token, to_str_tokens, to_tokens
+from micrographia.core.tokens import (
+    Inputs,
+    Tokenizer,
+    ids_of,
+    lengths_of,
+    mask_of,
+    read_inputs,
+    single_token,
+    to_str_tokens,
+    to_tokens,
+)
 
 
 class Pass(NamedTuple):
@@ -68,6 +81,10 @@ class Pass(NamedTuple):
     @property
     def end(self) -> Site | None:
         return self.stop if isinstance(self.stop, Site) else None
+
+    @property
+    def is_padded(self) -> bool:
+        return self.mask is not None and not bool(self.mask.all())
 
 
 class Pretrained:
@@ -112,7 +129,7 @@ class Pretrained:
 
     def run(
         self,
-        inputs: Inputs,
+        inputs: Inputs | str | Sequence[str],
         *,
         keep: SiteLike | Iterable[SiteLike] = (),
         edits: Sequence[Edit] = (),
@@ -121,7 +138,8 @@ class Pretrained:
         start: Start | None = None,
         stop: int | Site | None = None,
     ) -> Output:
-        """Run tokens, keep Sites, apply edits; see `Model`. One pass of the model, or of the layers asked for.
+        """Run tokens (or texts: `to_tokens`), keep Sites, apply edits; see `Model`. One pass of the model, or of the
+        layers asked for.
 
         With `grad` the parameters are frozen for the run: gradients begin at edits with trainable tensors or at
         `leaf`. Sites inside attention that are edited or differentiated switch the run to eager attention, with one
@@ -129,8 +147,9 @@ class Pretrained:
         Errors: UserError for tokens outside the vocabulary or too many, layers that do not exist, a model that draws
         dropout; UnknownSite; BadEdit; UnknownModel where the family's row does not fit.
         """
+        inputs = read_inputs(inputs, self.to_tokens)
         ids, mask = ids_of(inputs).to(self.device), mask_of(inputs)
-        self._check(ids, start, stop, logits)
+        self._check(ids, mask, start, stop, logits)
         offset = start.offset if start else 0
         cache = past_cache(self.body, start, len(ids)) if start is not None and offset else None
         return self._run(Pass(ids, mask, logits, grad, start, stop, offset, cache), keep, edits)
@@ -179,7 +198,7 @@ class Pretrained:
         with ExitStack() as scopes:
             scopes.enter_context(started(body, start))
             scopes.enter_context(fused_activations(body, context, active=self._fused))
-            scopes.enter_context(attending(body, self._implementation, context, eager=eager))
+            scopes.enter_context(attending(body, self._implementation, context, eager=eager, padded=what.is_padded))
             scopes.enter_context(installed_hooks(context, [*entry, *sites, *exit, *readout_hooks(body, at)]))
             found = self._call(what, at)
         if whole:
@@ -204,7 +223,7 @@ class Pretrained:
 
     def generate(
         self,
-        inputs: Inputs,
+        inputs: Inputs | str | Sequence[str],
         *,
         max_new_tokens: int,
         edits: Sequence[Edit] = (),
@@ -212,22 +231,30 @@ class Pretrained:
         generator: Generator | None = None,
         stop_at: Sequence[int] | None = None,
     ) -> Int[Tensor, "batch pos"]:
-        """The prompts with the model's continuation, one token at a time, under edits.
+        """The prompts (ids or texts) with the model's continuation, as ids, one token at a time, under edits.
 
         An edit with positions (`pos`, `query`, `key`) acts on the prompt; one without acts on every position, generated
         ones too. Temperature 0 takes the most likely token; otherwise tokens are drawn with `generator`.
         A row ends with a token of `stop_at` (None: the model's own end of text), which is then repeated to its end.
-        Cost: one pass over the prompt, then one of a single position per token; keys and values are kept.
+        Cost: one pass over the prompt, then one of a single position per token; keys and values are kept. A text that
+        grows beyond LongRoPE's short context is read once more, since every key is another from there on.
         Errors: as `run`; UserError for an encoder, a draw without generator, and edits of rotated keys, which would not
         reach the cached keys (edit `k`).
         """
+        inputs = read_inputs(inputs, self.to_tokens)
         ids, mask = ids_of(inputs).to(self.device), mask_of(inputs)
-        self._check(ids, None, None, "last")
+        self._check(ids, mask, None, None, "last")
         check_generation(self.body, edits, ids.shape[1] + max_new_tokens, temperature, generator)
+        length = lengths_of(ids, mask)
+        check_one_stretch(self.body, length, max(max_new_tokens - 1, 0))
+        n_prompt, beyond = ids.shape[1], (self.body.short_context or 0) + 1  # from there on every key is another
         cache, offset = fresh_cache(self.module), 0
         ends = ends_of(self.module) if stop_at is None else list(stop_at)
         done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-        for _ in range(max_new_tokens):
+        for n_new in range(max_new_tokens):
+            if n_new and int(length[0]) + n_new == beyond:
+                cache, offset = fresh_cache(self.module), 0
+                edits = [in_prompt(edit, n_prompt) for edit in edits]
             acting = edits if not offset else [edit for edit in edits if not names_positions(edit)]
             logits = self._run(Pass(ids, mask, "last", offset=offset, cache=cache), (), acting).logits
             offset = ids.shape[1]
@@ -262,10 +289,11 @@ class Pretrained:
         """Ids (batch, pos), padded on the left where lengths differ.
 
         `prepend_bos` None adds the tokenizer's usual special tokens (GPT-2 none, Llama one at the start, BERT one at
-        each end); True or False adds one at the start or none. Never twice.
+        each end); True or False adds one at the start or none. Never twice. A model that goes on with a text gets none
+        at its end, whatever the tokenizer's habit: its last position is the text's last token.
         """
         if prepend_bos is None and isinstance(self.tokenizer, HubTokenizer):
-            return to_tokens(self.tokenizer.as_usual, texts, prepend_bos=False)
+            return to_tokens(self.tokenizer.as_usual(ends=not self.shape.causal), texts, prepend_bos=False)
         return to_tokens(self.tokenizer, texts, prepend_bos=prepend_bos)
 
     def to_str_tokens(self, ids: Sequence[int] | Int[Tensor, "pos"]) -> list[str]:
@@ -281,16 +309,19 @@ class Pretrained:
         """The device of the embedding, where tokens go."""
         return device_of(self.body.part(self.body.family.embed))
 
-    def _check(self, ids: Tensor, start: Start | None, stop: int | Site | None, logits: LogitsAt) -> None:
+    def _check(
+        self, ids: Tensor, mask: Tensor | None, start: Start | None, stop: int | Site | None, logits: LogitsAt
+    ) -> None:
         shape = self.shape
-        if ids.ndim != 2:
-            raise BadShape(f"Tokens should have shape (batch, pos). Found {tuple(ids.shape)}.")
+        if ids.ndim != 2 or not ids.shape[1]:
+            raise BadShape(f"Tokens should have shape (batch, pos), a token at least. Found {tuple(ids.shape)}.")
         if ids.shape[1] > shape.n_ctx:
             raise UserError(
                 f"This model reads {shape.n_ctx} tokens at most. Found {ids.shape[1]}. Shorten the prompts."
             )
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < shape.d_vocab:
             raise UserError(f"Tokens must lie in 0..{shape.d_vocab - 1}. Found {int(ids.min())}..{int(ids.max())}.")
+        check_one_stretch(self.body, lengths_of(ids, mask))
         span(self, start, stop)
         if logits != "all":
             self.body.part(self.body.family.head)

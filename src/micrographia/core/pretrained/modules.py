@@ -45,6 +45,11 @@ class Body:
     family: Family
     config: Any
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the embedding, and so of the residual stream."""
+        return next(self.part(self.family.embed).parameters()).dtype
+
     def find(self, path: str, layer: int | None = None) -> nn.Module | None:
         """The module at a dotted path of the model or of a layer; None where the path or the module is empty."""
         if not path:
@@ -118,6 +123,17 @@ class Body:
         if rows:
             return rows - self.family.pos_offset
         return self.family.n_ctx or self.config.max_position_embeddings
+
+    @cached_property
+    def short_context(self) -> int | None:
+        """Up to how many tokens LongRoPE turns by its short factors (Ding et al. 2024); None for other positions.
+
+        transformers decides for a whole batch, by its longest row.
+        """
+        given: Any = getattr(self.config, "rope_parameters", None) or {}
+        each = [given, *(inner for inner in given.values() if isinstance(inner, dict))]  # or one a type of layer
+        found = [one["original_max_position_embeddings"] for one in each if one.get("rope_type") == "longrope"]
+        return min(found, default=None)
 
     @cached_property
     def sites(self) -> SiteList:

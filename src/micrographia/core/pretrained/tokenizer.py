@@ -38,17 +38,39 @@ class HubTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return self.inner.decode(list(ids), clean_up_tokenization_spaces=False)
 
-    @property
-    def as_usual(self) -> "AsUsual":
-        return AsUsual(self.inner)
+    def spans(self, text: str, ids: Sequence[int]) -> list[tuple[int, int]] | None:
+        """Which letters of a text each of its ids holds (`core.tokens.spans_of`); None where nothing tells."""
+        if not self.inner.is_fast:
+            return None
+        read = self.inner(text, add_special_tokens=True, return_offsets_mapping=True)
+        first = _place_in(read["input_ids"], ids)
+        return None if first is None else read["offset_mapping"][first : first + len(ids)]
+
+    def as_usual(self, *, ends: bool) -> "AsUsual":
+        return AsUsual(self.inner, ends=ends)
 
 
 class AsUsual(HubTokenizer):
-    """The same, with its usual special tokens; one at the beginning never twice."""
+    """The same, with its usual special tokens; one at the beginning never twice, those at the end only with `ends`."""
+
+    def __init__(self, inner: Any, *, ends: bool) -> None:
+        super().__init__(inner)
+        self._ends = ends
 
     def encode(self, text: str) -> list[int]:
-        ids = self.inner.encode(text, add_special_tokens=True)
+        ids: list[int] = self.inner.encode(text, add_special_tokens=True)
+        if not self._ends:
+            own = super().encode(text)
+            first = _place_in(ids, own) if own else None
+            ids = ids if first is None else ids[: first + len(own)]
         return ids[1:] if ids[:2] == [self.bos, self.bos] else ids
+
+
+def _place_in(ids: Sequence[int], part: Sequence[int]) -> int | None:
+    """Where this part of the ids begins, if it is one."""
+    wanted = list(part)
+    starts = range(len(ids) - len(wanted) + 1)
+    return next((first for first in starts if list(ids[first : first + len(wanted)]) == wanted), None)
 
 
 def as_tokenizer(given: Any) -> Tokenizer | None:

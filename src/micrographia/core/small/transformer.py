@@ -33,7 +33,16 @@ from micrographia.core.model import (
 from micrographia.core.sites import Site, SiteLike
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.weights import Weights, WeightViews, unembedding
-from micrographia.core.tokens import Inputs, Tokenizer, ids_of, mask_of, single_token, to_str_tokens, to_tokens
+from micrographia.core.tokens import (
+    Inputs,
+    Tokenizer,
+    ids_of,
+    mask_of,
+    read_inputs,
+    single_token,
+    to_str_tokens,
+    to_tokens,
+)
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -110,6 +119,7 @@ def _embed(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Te
         return x_BPD[:, :-1].flatten(1)[:, None]
     if arch.positions == "learned":
         where = weights["pos_embed.W_pos"][: tokens.shape[1]].expand(x_BPD.shape)
+        where = where.clone() if tap.keeps("pos_embed", None) else where  # else the weights themselves would be kept
         x_BPD = x_BPD + tap("pos_embed", None, where)
     return x_BPD
 
@@ -236,7 +246,7 @@ class Transformer:
 
     def run(
         self,
-        inputs: Inputs,
+        inputs: Inputs | str | Sequence[str],
         *,
         keep: SiteLike | Iterable[SiteLike] = (),
         edits: Sequence[Edit] = (),
@@ -245,12 +255,13 @@ class Transformer:
         start: Start | None = None,
         stop: int | Site | None = None,
     ) -> Output:
-        """Run tokens, keep Sites, apply edits. Only the requested logits are computed, unless their Site is kept or
-        edited; "all" and a selection of positions agree up to rounding.
+        """Run tokens or texts, keep Sites, apply edits. Only the requested logits are computed, unless their Site is
+        kept or edited; "all" and a selection of positions agree up to rounding.
 
         Errors: UserError for tokens outside the vocabulary or too long, padding, and layers that do not exist;
         UnknownSite; BadEdit.
         """
+        inputs = read_inputs(inputs, self.to_tokens)
         ids = ids_of(inputs)
         self._check(ids)
         if mask_of(inputs) is not None:
@@ -286,8 +297,8 @@ class Transformer:
         return _unembed(self.arch, self.state, x)
 
     def _check(self, tokens: Tensor) -> None:
-        if tokens.ndim != 2:
-            raise BadShape(f"Tokens should have shape (batch, pos). Found {tuple(tokens.shape)}.")
+        if tokens.ndim != 2 or not tokens.shape[1]:
+            raise BadShape(f"Tokens should have shape (batch, pos), a token at least. Found {tuple(tokens.shape)}.")
         if tokens.shape[1] > self.arch.n_ctx:
             raise UserError(f"This model reads {self.arch.n_ctx} tokens at most. Found {tokens.shape[1]}.")
         if not self.arch.attention and tokens.shape[1] != self.arch.n_ctx:

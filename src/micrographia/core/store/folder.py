@@ -27,11 +27,18 @@ from micrographia.core.store.verify import RUN, all_files, read_run
 METRICS, RESULTS = "metrics.parquet", "results.json"
 
 
+OTHER_WEIGHTS = (
+    "The weights of the model have changed since the Run {path} was finished: what it holds is of the old ones. Leave "
+    "its folder out, or give another, to ask the model as it is now."
+)
+
+
 class RunFolder:
     """A Run that is being written, with its lock; use it as a context manager, or `close` it.
 
     `config` is the stored one: `threads`, if left open, is the count with which the Run was started.
-    `notes` are sentences for the user: damaged checkpoints, and why a resumed Run may lose bit-identity.
+    `notes` are sentences for the user: damaged checkpoints, why a resumed Run may lose bit-identity, and that a
+    finished one is of weights that have changed.
     """
 
     def __init__(self, path: Path, record: Mapping[str, Any], lock: Lock | None) -> None:
@@ -92,9 +99,10 @@ class RunFolder:
         record = read_run(path)
         _refuse_other_config(path, record, lab=lab, config=config)
         folder = cls(path, record, held)
-        if folder.status == "finished":
-            return folder
         changed = changed_since(record["provenance"], plain(provenance))
+        if folder.status == "finished":
+            folder.notes += [OTHER_WEIGHTS.format(path=path) for each in changed if each.startswith("weights ")]
+            return folder
         if changed:
             folder.notes.append(f"Bit-identity with an uninterrupted run is lost: {'; '.join(changed)}.")
         record["resumed"].append({"at": _now(), "changed": changed})

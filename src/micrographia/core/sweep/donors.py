@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Generator, Tensor
 
+from micrographia.core.edits import mean_of_rows, spread
 from micrographia.core.errors import UserError
 from micrographia.core.sites import Site
 from micrographia.core.sweep.places import Donor
@@ -26,11 +27,17 @@ class Reference(NamedTuple):
 
 
 def replacement(
-    replace: Replacement, reference: Reference, n_prompts: int, n_pos: int, generator: Generator | None = None
+    replace: Replacement,
+    reference: Reference,
+    n_prompts: int,
+    n_pos: int,
+    generator: Generator | None = None,
+    mask: Bool[Tensor, "prompt pos"] | None = None,
 ) -> dict[Site, Tensor]:
-    """A donor for `n_prompts` prompts of `n_pos` positions.
+    """A donor for `n_prompts` prompts of `n_pos` positions; `mask` is theirs, where they are padded.
 
-    "zero": zeros. "mean": over the rows at the same position; over all positions where the length differs. "resample":
+    "zero": zeros. "mean": over the rows at the same position; over all positions where the length differs; padding and
+    pairs that may not attend take no part (`edits.mean_of_rows`), and no pattern attends to padding. "resample":
     for each prompt one row, drawn with `generator`, the same at every Site. "noise": Gaussian draws with the mean and
     standard deviation of each unit over rows and positions.
     Errors: UserError for draws without a generator, and for lengths or Sites that do not fit the choice.
@@ -46,7 +53,7 @@ def replacement(
     drawn = torch.randint(rows, (n_prompts,), generator=generator) if replace == "resample" else None
     make = MAKERS[replace]
     return {
-        site: make(_Request(site, value, reference.mask, n_prompts, n_pos, generator, drawn))
+        site: make(_Request(site, value, reference.mask, n_prompts, n_pos, generator, drawn, mask))
         for site, value in reference.values.items()
     }
 
@@ -59,6 +66,8 @@ class _Request(NamedTuple):
     n_pos: int
     generator: Generator | None
     drawn: Tensor | None
+    prompts: Tensor | None
+    """The mask of the prompts that are written into."""
 
     @property
     def fits(self) -> bool:
@@ -76,8 +85,8 @@ class _Request(NamedTuple):
 
     def weight(self) -> Tensor:
         """1 for tokens and 0 for padding, as (row, pos, 1, ...)."""
-        ones = self.wide.new_ones(self.value.shape[:2]) if self.mask is None else self.mask.to(self.wide)
-        return ones.reshape(*ones.shape, *[1] * (self.value.ndim - 2))
+        mask = self.value.new_ones(self.value.shape[:2], dtype=torch.bool) if self.mask is None else self.mask
+        return spread(self.site, mask).to(self.wide)
 
     def over_everything(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each unit over rows and positions, each (1, 1, ...), in float32 at least."""
@@ -99,11 +108,10 @@ def _zero(request: _Request) -> Tensor:
 def _mean(request: _Request) -> Tensor:
     if not request.fits:
         found = request.over_everything()[0].expand(1, request.n_pos, *request.value.shape[2:])
-    elif request.mask is None or "pos" not in request.site.axes:
-        found = request.wide.mean(0, keepdim=True)
     else:
-        weight = request.weight()
-        found = (request.wide * weight).sum(0, keepdim=True) / weight.sum(0, keepdim=True).clamp(min=1)
+        found = mean_of_rows(request.site, request.value, request.mask)
+    if request.site.kind == "pattern" and request.prompts is not None:
+        found = found * spread(request.site, request.prompts.to(found.device))
     return found.to(request.value)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jaxtyping import Shaped
 from torch import Tensor
 
-from micrographia.core.edits import UNIT_AXES
+from micrographia.core.edits import UNIT_AXES, place_of
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.model import Model, ModelShape
 from micrographia.core.sites import Site, SiteLike, select
@@ -95,7 +95,7 @@ def _grid(shape: ModelShape, sites: list[Site], by: tuple[str, ...], n_pos: int,
     if unknown := [axis for axis in by if axis not in words]:
         raise BadConfig(f"{sites[0]} was to be patched by {', '.join(unknown)}. It has {', '.join(words)}.")
     axes = tuple(word for word in words if word in by)
-    sizes = {axis: _length(shape, sites[0], axis, n_pos, n_latents) for axis in axes if axis != "layer"}
+    sizes = {axis: axis_length(shape, sites[0], axis, n_pos, n_latents) for axis in axes if axis != "layer"}
     layers = sorted(site.layer for site in sites if site.layer is not None)
     inner = [dict(zip(sizes, cell)) for cell in product(*(range(size) for size in sizes.values()))]
     if "layer" in axes:
@@ -106,7 +106,8 @@ def _grid(shape: ModelShape, sites: list[Site], by: tuple[str, ...], n_pos: int,
     return PatchGrid(sites[0].kind, patches, axes, lengths, tuple(layers))
 
 
-def _length(shape: ModelShape, site: Site, axis: str, n_pos: int, n_latents: int | None) -> int:
+def axis_length(shape: ModelShape, site: Site, axis: str, n_pos: int, n_latents: int | None = None) -> int:
+    """How many places a Site has along an axis."""
     if axis in ("pos", "query", "key"):
         return n_pos
     if axis == "head":
@@ -123,6 +124,26 @@ def _length(shape: ModelShape, site: Site, axis: str, n_pos: int, n_latents: int
     if size is None:
         raise BadConfig(f"Asked for every latent of {site}, but their number is unknown. Pass n_latents.")
     return size
+
+
+def named_places(model: Model, names: Sequence[str | Place], by: Sequence[str], n_pos: int) -> list[Place]:
+    """Places by name: "L5.z[5]", "L5.z[pos=3, head=5]"; a Site or a pattern ("L*.z") by each place along `by`.
+
+    Raises UserError for a place that names several numbers at once.
+    """
+    found: list[Place] = []
+    for name in names:
+        if isinstance(name, Place):
+            found.append(name)
+        elif "[" in name and name.endswith("]"):
+            site, where = place_of(name)
+            if several := [axis for axis, at in where.items() if not isinstance(at, int)]:
+                raise UserError(f"Asked for {name}, several places along {several[0]}. Name them one by one.")
+            (chosen,) = select(model.sites, site)
+            found.append(Place(chosen, {axis: at for axis, at in where.items() if isinstance(at, int)}))
+        else:
+            found += [place for (place,) in places(model, name, ("layer", *by), n_pos)]
+    return found
 
 
 def first_position(place: Place, n_pos: int) -> int:

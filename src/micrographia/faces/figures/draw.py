@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from micrographia.core.figures import Figure
-from micrographia.faces.figures.axes import Drawn, padded, span
+from micrographia.faces.figures.axes import Drawn, frame, padded, span
 from micrographia.faces.figures.boards import board
 from micrographia.faces.figures.counts import bars, histogram
 from micrographia.faces.figures.curves import lines, scatter
@@ -19,6 +19,7 @@ from micrographia.faces.figures.graphs import graph
 from micrographia.faces.figures.maps import heatmap, reach_of
 from micrographia.faces.figures.palette import SCALES, template
 from micrographia.faces.figures.texts import attention, tokens
+from micrographia.faces.words import NOTHING_TO_SHOW
 
 DRAW: dict[str, Callable[[Mapping[str, Any]], Drawn]] = {
     "lines": lines,
@@ -32,14 +33,15 @@ DRAW: dict[str, Callable[[Mapping[str, Any]], Drawn]] = {
     "board": board,
 }
 
+EMPTY = 120  # pixels: the height of a picture without a value
 MOVING = ("x", "y", "z", "text", "error_y", "marker", "customdata", "width")
 """What a frame may change in a trace."""
 
 
 def draw(figure: Figure) -> dict[str, Any]:
     """The plotly picture of a Figure: {"data", "layout", "frames"}. The slider starts at the last frame."""
-    function = DRAW[figure.kind]
-    if not figure.frames:
+    function = DRAW[figure.kind] if not figure.is_empty else _nothing
+    if not figure.frames or figure.is_empty:
         traces, layout = function(figure.data)
         return {"data": traces, "layout": _themed(layout), "frames": []}
     drawn = [function(_at(figure, i)) for i in range(len(figure.frames))]
@@ -52,6 +54,13 @@ def draw(figure: Figure) -> dict[str, Any]:
         for name, (each, _) in zip(figure.frames, drawn)
     ]
     return {"data": traces, "layout": _themed(layout), "frames": frames}
+
+
+def _nothing(data: Mapping[str, Any]) -> Drawn:
+    """A picture without a value."""
+    middle = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False, "text": NOTHING_TO_SHOW}
+    hidden = {"visible": False}
+    return [], frame(height=EMPTY, annotations=[middle], xaxis=hidden, yaxis=hidden)
 
 
 def _themed(layout: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Generator
 
 from micrographia.core import figures
 from micrographia.core.effect_figures import figures_of_maps
-from micrographia.core.effects import COORDINATES, EffectMap, Effects, columns, effect_maps, largest, record
+from micrographia.core.effects import COORDINATES, EffectMap, Effects, columns, effect_maps, largest, numberless, record
 from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
@@ -62,7 +62,7 @@ def prepare_patch(question: Patch, model: LanguageModel) -> Compute:
             "other_metrics": _others(each_baseline, every),
             "places": places,
         }
-        summary = words.strongest_patches(places, n_places, question.replace)
+        summary = [*words.strongest_patches(places, n_places, question.replace), *numberless(maps)]
         if question.replace != "other":
             summary.append(f"What was written is {first.source}, not the other run's value: that defines the question.")
         shown_as = [

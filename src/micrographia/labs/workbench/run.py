@@ -1,7 +1,7 @@
 """A question in, a Run out: load the model, read the prompts, compute, and store.
 
 A question is answered in one go. One that was interrupted starts again from its beginning with `resume`; one that is
-finished is read from its folder, without loading the model.
+finished is read from its folder, without loading the model: a warning says so where its weights have changed.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ from typing import Any
 
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch, silent
+from micrographia.core.fingerprint import weights_of
 from micrographia.core.lab import Findings, run_in_folder
 from micrographia.core.load import load_any
 from micrographia.core.prompts import LanguageModel
@@ -43,7 +44,7 @@ def run(question: Question, *, out: Path | None = None, resume: bool = False, wa
     target, config, kind = question.target, stored(question), kind_of(question)
     device, threads = pick_device(target.device), target.threads or allowed_cores()
     place = out or new_run_path(LAB, config)
-    about = provenance(target.seed, str(device), target.dtype, threads)
+    about = {**provenance(target.seed, str(device), target.dtype, threads), "weights": weights_of(target.model)}
 
     def prepared() -> Compute:
         dtype = torch_dtype(target.dtype)

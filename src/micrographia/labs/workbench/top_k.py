@@ -52,7 +52,7 @@ def prepare_top_k(
     title, passes = METHODS[question.method], ESTIMATES[question.method].passes
 
     def work(generator: Generator, watch: Watch) -> Findings:
-        held, notes, baselines = list[TopK](), list[str](), list[Baselines]()
+        held, notes, missing, baselines = list[TopK](), list[str](), list[str](), list[Baselines]()
         for i, mode in enumerate(modes):
             watch(Progress("attribution", i, len(modes), "direction"))
             best = Best(question.strongest)
@@ -66,6 +66,8 @@ def prepare_top_k(
                 exact = done.effects()[..., 0].double().mean(1).cpu().tolist()
             held.append(TopK(mode, places, estimate, exact, best.n_scored))
             notes += found.notes
+            if best.n_without_number:
+                missing.append(f"{best.n_without_number:,} scores ({mode}) are NaN or infinite, and not ranked.")
         watch(Progress("attribution", len(modes), len(modes), "direction"))
         rows = _rows(held, baselines[0].gap, prompts.positions)
         results = {
@@ -82,6 +84,7 @@ def prepare_top_k(
             *words.strongest_estimates(rows),
             *(_verified(each) for each in held if each.exact),
             *([] if held[0].exact else [words.UNCHECKED]),
+            *missing,
             "Effects that a gradient does not see are not among the largest, and were not looked for.",
         ]
         about: dict[str, Any] = {"prompts": prompts, "baselines": baselines[:1], "metrics": _table(rows)}

@@ -16,7 +16,7 @@ from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
 from micrographia.core.prompt_files import read_texts
 from micrographia.core.prompts import LanguageModel, shown_token
-from micrographia.core.tokens import ids_of, single_token, to_str_tokens, to_tokens
+from micrographia.core.tokens import ids_of, single_token, spans_of, to_str_tokens, to_tokens
 from micrographia.labs.workbench.config import Trace
 from micrographia.labs.workbench.findings import Compute, findings, spread
 from micrographia.labs.workbench.prompts import check_length
@@ -59,7 +59,8 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
     check_length(inputs, model)
     inputs = ids_of(inputs).to(model.weights.W_E.device)
     tokens = to_str_tokens(tokenizer, inputs[0])
-    where = positions_of(question.subject.strip(), question.prompt, tokens)
+    spans = spans_of(tokenizer, question.prompt, inputs[0])
+    where = positions_of(question.subject.strip(), question.prompt, spans)
     answer = None if question.answer is None else single_token(tokenizer, question.answer, first=question.first_token)
     subjects = [inputs[:, where]]
     if question.reference is not None:

@@ -17,6 +17,7 @@ from micrographia.core.edits import Edit
 from micrographia.core.effects import Effects, axes_of_scores
 from micrographia.core.errors import UserError
 from micrographia.core.events import Note, Watch, silent
+from micrographia.core.gradients import with_gradients
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model, ModelShape
 from micrographia.core.prompts import Pairs, check_aligned, position_names
@@ -55,6 +56,7 @@ METHODS: Mapping[str, Method] = {
 }
 
 
+@with_gradients
 def attribute(
     model: Model,
     pairs: Pairs,
@@ -185,10 +187,13 @@ class Best:
         self._k = k
         self._found: list[tuple[float, Place]] = []
         self.n_scored = 0
+        self.n_without_number = 0
 
     def __call__(self, site: Site, score: Tensor) -> None:
         means = score.mean(0)
         self.n_scored += means.numel()
+        self.n_without_number += int((~means.isfinite()).sum())
+        means = torch.where(means.isfinite(), means, 0.0)
         values, where = means.abs().flatten().topk(min(self._k, means.numel()))
         floor = abs(self._found[-1][0]) if len(self._found) == self._k else -1.0
         for i in where[values > floor].tolist():

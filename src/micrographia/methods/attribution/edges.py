@@ -13,6 +13,7 @@ k / n; ours their middles, (k - 1/2) / n, whose error falls with n^2.
 Suffixes: p prompt, t pos, r row (a prompt's position), h head, e d_head, d d_model, g reader.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +27,7 @@ from micrographia.core.edits import leaf, observe, put
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
+from micrographia.core.gradients import with_gradients
 from micrographia.core.graph import INPUT, Edge, Graph, check_additive, graph_of, normed_behind
 from micrographia.core.graph_figure import strongest_links
 from micrographia.core.metrics import Metric
@@ -62,10 +64,10 @@ class EdgeAttribution(NamedTuple):
         return self.values.sum(2)
 
     def top(self, n: int) -> list[tuple[Edge, float]]:
-        """The n edges of largest mean score in absolute value, largest first."""
+        """The n edges of largest mean score in absolute value, largest first; before them those without a number."""
         rows = self.mean().tolist()
         scored = [(edge, rows[i][j]) for edge, (i, j) in ((edge, self.graph.place(edge)) for edge in self.graph.edges)]
-        return sorted(scored, key=lambda pair: -abs(pair[1]))[:n]
+        return sorted(scored, key=lambda pair: -abs(pair[1]) if math.isfinite(pair[1]) else -math.inf)[:n]
 
     @property
     def gap(self) -> float | None:
@@ -99,6 +101,7 @@ class EdgeAttribution(NamedTuple):
         ]
 
 
+@with_gradients
 def edge_attribution(
     model: Model,
     pairs: Pairs,

@@ -62,7 +62,7 @@ def qk_reader(sites: Sequence[Site], estimation: Estimation, on_score: OnScore, 
             score(torch.zeros_like(next(iter(fixes.values()))[0]))
 
     look = [observe(Site(prefix + name, layer), _hold(donor, name)) for name in {COMPARED[s.kind] for s in sites}]
-    look.append(observe(Site("scores", layer), lambda value: donor.__setitem__("allowed", may_attend(value))))
+    look.append(observe(Site("scores", layer), lambda value: donor.__setitem__("allowed", may_attend(value[:, :1]))))
     base_hooks = [observe(Site(prefix + name, layer), _hold(base, name)) for name in "qk"]
     return ScoreHook(tuple(sites), look, [*base_hooks, observe(Site("pattern", layer), on_base)], finish)
 
@@ -138,11 +138,6 @@ def pattern_scores(
     if scoring.cap is not None:
         scores = scoring.cap * torch.tanh(scores / scoring.cap)
     return scores.masked_fill(~allowed, torch.finfo(wide).min)
-
-
-def may_attend(scores: Float[Tensor, "prompt head query key"]) -> Bool[Tensor, "prompt one query key"]:
-    """The attention mask, from the scores of any run: the same for all heads."""
-    return scores[:, :1] > torch.finfo(scores.dtype).min
 
 
 FIX = {"q": query_fix, "k": key_fix}

@@ -141,7 +141,10 @@ def logit_lens(
 
     Logits, probabilities and ranks of the answers, and the k best tokens.
     Cost: one forward pass, then an unembedding per Site and position; the vocabulary is held for one Site at a time.
+    Raises UserError for less than one token.
     """
+    if k < 1:
+        raise UserError(f"Asked for the {k} best tokens of each point of the stream. Ask for 1 at least.")
     chosen = select(model.sites, sites)
     cache = model.run(inputs, keep=chosen, logits="last").cache
     positions = list(at)

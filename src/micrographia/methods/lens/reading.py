@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.graph import Node
@@ -145,7 +146,10 @@ def read_stream(
     `n_heads` heads of the largest parts are split by source; `best` tokens are kept of each point of the stream.
     `positions` names the positions; without names they are numbered.
     Cost: four forward passes, and an unembedding of every position at each point of the stream, one point at a time.
+    Raises UserError for numbers of heads or tokens that there cannot be.
     """
+    if n_heads < 0 or best < 1:
+        raise UserError(f"Asked for {n_heads} heads and the {best} best tokens. Ask for 0 heads and 1 token at least.")
 
     def at(step: int) -> None:
         watch(Progress("read the stream", step, 3, "lens"))
