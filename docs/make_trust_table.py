@@ -4,8 +4,8 @@ Estimates of every method beside exact patches (denoising), kind of Site by kind
 layout: `ioi` (the second mention of the subject differs), `capitals` ("The capital of France is"), and `country-first`
 ("France is a country whose capital city is"), where the prompts differ at position 0. Of each kind of Site, at position
 0 and elsewhere, all places are patched where these are few, else `--places`: the largest estimates of every method, and
-others drawn at random, which are weighted for those that they stand for. AtP* (GradDrop) gives sizes and is compared with the effects' sizes.
-Intervals resample pairs. What is measured is kept beside the file (`FILE.parts/`), so that a run that was stopped goes
+others drawn at random, which are weighted for those that they stand for. AtP* (GradDrop) gives sizes and is compared
+with the effects' sizes. Intervals resample pairs. What is measured is kept beside the file (`FILE.parts/`), so that a run that was stopped goes
 on where it was; several tasks can run at once, and the last of them to end writes all that is there.
 Usage: uv run python docs/make_trust_table.py --model MODEL --out FILE [--name NAME] [--pairs 50] [--tasks TASK ...]
 """
