@@ -291,6 +291,8 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["pearson"]["value"] or math.nan):
+        return "–"
     ends = "" if row["slope"] is None else f" ({row['slope']:.2f})"
     return f"{row['pearson']['value']:.2f} / {row['spearman']['value']:.2f}{ends}"
 
