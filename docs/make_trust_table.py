@@ -5,8 +5,8 @@ layout: `ioi` (the second mention of the subject differs), `capitals` ("The capi
 ("France is a country whose capital city is"), where the prompts differ at position 0. Of each kind of Site, at position
 0 and elsewhere, all places are patched where these are few, else `--places`: the largest estimates of every method, and
 others drawn at random, which are weighted for those that they stand for. AtP* (GradDrop) gives sizes and is compared
-with the effects' sizes. Intervals resample pairs. What is measured is kept beside the file (`FILE.parts/`), so that a run that was stopped goes
-on where it was; several tasks can run at once, and the last of them to end writes all that is there.
+with the effects' sizes. Intervals resample pairs. What is measured is kept beside the file (`FILE.parts/`), so that a
+run that was stopped goes on where it was; several tasks can run at once, and the last of them to end writes all.
 Usage: uv run python docs/make_trust_table.py --model MODEL --out FILE [--name NAME] [--pairs 50] [--tasks TASK ...]
 """
 
@@ -291,7 +291,7 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    if math.isnan(row["pearson"]["value"] or math.nan):
+    if row["pearson"]["value"] is None or math.isnan(row["pearson"]["value"]):  # nothing varies
         return "–"
     ends = "" if row["slope"] is None else f" ({row['slope']:.2f})"
     return f"{row['pearson']['value']:.2f} / {row['spearman']['value']:.2f}{ends}"

@@ -282,8 +282,9 @@ class _Routed:
 def _split(
     state: Int[Tensor, "circuit"], read: Bool[Tensor, "circuit writer reader"]
 ) -> tuple[Int[Tensor, "circuit"], Int[Tensor, "state 2"]]:
-    """The new state of each circuit, and of each state one circuit and its old state: states stay one where the circuits
-    in it read alike."""
+    """The new state of each circuit; and of each state one of its circuits, and its old state. Circuits stay in one
+    state as long as they read alike.
+    """
     named = torch.cat([state[:, None], read.flatten(1).to(state)], 1)
     _, new = named.unique(dim=0, return_inverse=True)
     first = torch.full((int(new.max()) + 1,), len(state), device=state.device)
