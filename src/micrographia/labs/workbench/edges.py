@@ -8,13 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator
 
-from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.events import Watch
 from micrographia.core.graph import Edge
 from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import LanguageModel, Pairs, metric_of
-from micrographia.core.sweep import Place
 from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Attribute, modes_of
@@ -24,7 +23,7 @@ from micrographia.methods.attribution.agreement import Estimate, agreement, slop
 from micrographia.methods.attribution.calibrate import trust
 from micrographia.methods.attribution.check_figures import against_exact, calibration_table
 from micrographia.methods.attribution.edges import EdgeAttribution, edge_attribution
-from micrographia.methods.paths import path_patch
+from micrographia.methods.edge_patching import edge_patch
 
 DRAWS = 1000
 """Of the bootstrap."""
@@ -97,19 +96,10 @@ def check(
     n_top = min(budget - budget // 2, len(order))
     drawn = torch.randperm(len(order) - n_top, generator=generator)[: budget - n_top] + n_top
     chosen = [graph.edges[int(i)] for i in order[torch.cat([torch.arange(n_top), drawn])]]
-    exact: dict[Edge, NDArray[Any]] = {}
-    readers = list(dict.fromkeys(edge.reader for edge in chosen))
-    for i, reader in enumerate(readers):
-        watch(Progress("check edges", i, len(readers), "reader"))
-        into = [edge for edge in chosen if edge.reader == reader]
-        writers = [edge.writer for edge in into]
-        senders = [(Place(node.site, {} if node.head is None else {"head": node.head}),) for node in writers]
-        effects = path_patch(model, pairs, [metric], senders, [reader], mode=found.mode, watch=silent).effects()
-        exact |= dict(zip(into, effects[..., 0].double().cpu().numpy()))
-    watch(Progress("check edges", len(readers), len(readers), "reader"))
+    exact = edge_patch(model, pairs, [metric], chosen, mode=found.mode, watch=watch).effects()[..., 0]
     values = found.values.double().cpu().numpy()
     estimate = np.stack([values[(slice(None), *graph.place(edge))] for edge in chosen])
-    measured = np.stack([exact[edge] for edge in chosen])
+    measured = exact.double().cpu().numpy()
     weight = np.ones(len(chosen))
     weight[n_top:] = (len(order) - n_top) / max(len(chosen) - n_top, 1)
     pearson, spearman = agreement(estimate, measured, weight, generator=generator, draws=DRAWS)

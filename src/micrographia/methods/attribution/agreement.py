@@ -13,6 +13,7 @@ Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -104,9 +105,9 @@ def missed(hits: int, drawn: int, of: int, threshold: float) -> Missed:
     """
     if not of:
         return Missed(threshold, hits, drawn, of, 0.0)
-    counts = np.arange(hits, of - (drawn - hits) + 1)
-    possible = counts[stats.hypergeom.cdf(hits, of, counts, drawn) > 1 - CONFIDENCE]
-    return Missed(threshold, hits, drawn, of, float(possible.max(initial=hits)) / of)
+    counts = range(hits, of - (drawn - hits) + 1)  # the probability falls as the count rises
+    n = bisect_left(counts, True, key=lambda count: not stats.hypergeom.cdf(hits, of, count, drawn) > 1 - CONFIDENCE)
+    return Missed(threshold, hits, drawn, of, (counts[n - 1] if n else hits) / of)
 
 
 def correlation(

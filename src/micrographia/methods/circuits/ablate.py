@@ -8,8 +8,9 @@ Sources: Wang et al. (2022), section 2.1 (mean ablation, nodes); Conmy et al. (2
 (the other prompt, edges); Miller et al. (2024) for how much the choice matters.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -25,11 +26,13 @@ from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, check_aligned
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Donor, MetricSet, Patch, Place, Reference, replacement, sweep
-from micrographia.core.sweep.per_reader import AT_ONCE, read, repeated, run_end, run_layer
-from micrographia.core.tokens import Inputs, ids_of, mask_of
+from micrographia.core.sweep.per_reader import read, repeated, run_end, run_layer
+from micrographia.core.tokens import Inputs, ids_of, mask_of, rows_of
 from micrographia.methods.circuits.members import Part
 
 By = Literal["other", "zero", "mean"]
+HELD = 2**26
+"""The number of entries of the writers' d_model vectors that are held at once: 256 MB in float32."""
 Alone = Callable[[Sequence[frozenset]], Float[Tensor, "circuit prompt"]]
 """Score function of circuits: the metric of each prompt with everything outside each circuit ablated."""
 
@@ -125,15 +128,16 @@ def edges_alone(
     graph: Graph,
     *,
     ablation: Ablation | None = None,
-    tokens_at_once: int = AT_ONCE,
+    numbers_at_once: int = HELD,
     watch: Watch = silent,
 ) -> Alone:
     """Scores of circuits of Edges of this graph, exact: the input of every reader has the writers of its circuit edges
     as they are in this run, and all others ablated. The model's input is a writer too.
 
-    Cost of a circuit: one forward pass, and in each layer, for every distinct set of edges of its readers, norms and
-    projections once more and a sum over the heads outside: for GPT-2 small's shape, 8 prompts of 15 tokens on one CPU
-    thread, 24, 33 and 46 forwards for 100, 1000 and 10 000 edges.
+    Cost of a circuit: one forward pass, and in each layer norms and projections once more for every distinct set of
+    edges of its readers; circuits that differ in late readers alone share the layers before. For SmolLM2-135M's shape,
+    5 tokens on one CPU thread, 2 to 4 forwards. Memory: `numbers_at_once` floats, what every writer adds to the
+    residual stream in the circuits and prompts that run together.
     Errors: BadConfig for a graph whose heads do not add up; UserError for edges it does not have.
     """
     check_aligned(pairs, model.tokenizer)
@@ -143,14 +147,16 @@ def edges_alone(
     writes = list(dict.fromkeys(node.site for node in graph.writers))
     donor = ablation.values(model, pairs, writes)
     base = model.run(pairs.clean, keep=INPUT, stop=1).cache[INPUT]
-    routed = _Routed(model, pairs, graph, donor, base, MetricSet([metric], ids_of(pairs.clean).shape[1]))
-    at_once = max(1, tokens_at_once // ids_of(pairs.clean).numel())
+    reading = MetricSet([metric], ids_of(pairs.clean).shape[1])
+    groups = prompts(len(pairs), base.device).split(max(1, numbers_at_once // (len(graph.writers) * base[0].numel())))
+    routed = [_Routed(model, rows_of(pairs.clean, rows), graph, donor, base[rows], reading, rows) for rows in groups]
+    at_once = max(1, numbers_at_once // (len(graph.writers) * base[groups[0]].numel()))
 
     def score(circuits: Sequence[frozenset[Edge]]) -> Tensor:
-        masks = torch.stack([graph.mask(circuit) for circuit in circuits]).to(base.device)
         found = []
         for first in range(0, len(circuits), at_once):
-            found.append(routed.score(masks[first : first + at_once]))
+            masks = torch.stack([graph.mask(circuit) for circuit in circuits[first : first + at_once]]).to(base.device)
+            found.append(torch.cat([some.score(masks) for some in routed], 1))
             watch(Progress("circuits", min(first + at_once, len(circuits)), len(circuits), "circuit"))
         return torch.cat(found)
 
@@ -159,109 +165,135 @@ def edges_alone(
 
 @dataclass(frozen=True)
 class _Routed:
-    """Runs in which each reader has its own input. Rows are (circuit, prompt); `gap` is the difference of writers from
-    their replacement, by Site.
+    """Runs of some prompts in which each reader has its own input.
+
+    A state is a run up to here; circuits whose readers so far have the same edges share one. `gaps` (state, writer,
+    prompt, pos, d_model) hold what each writer adds to the residual stream, less its replacement.
     """
 
     model: Model
-    pairs: Pairs
+    inputs: Inputs
     graph: Graph
     donor: Donor
     base: Float[Tensor, "prompt pos d_model"]
     reading: MetricSet
+    prompt: Int[Tensor, "prompt"]
+
+    @cached_property
+    def columns(self) -> Mapping[int, Mapping[str, list[int]]]:
+        """The readers of each layer by kind."""
+        found: dict[int, dict[str, list[int]]] = {}
+        for j, node in enumerate(self.graph.readers):
+            if node.site.layer is not None:
+                found.setdefault(node.site.layer, {}).setdefault(node.site.kind, []).append(j)
+        return found
+
+    @cached_property
+    def spans(self) -> Mapping[Site, slice]:
+        """The writers of each Site, which stand together."""
+        sites = [node.site for node in self.graph.writers]
+        return {site: slice(sites.index(site), sites.index(site) + sites.count(site)) for site in dict.fromkeys(sites)}
 
     def score(self, masks: Bool[Tensor, "circuit writer reader"]) -> Float[Tensor, "circuit prompt"]:
-        n = len(masks)
-        inputs = repeated(self.pairs.clean, n)
-        stream = self.base.repeat(n, 1, 1)
-        gap = {INPUT: stream - self._given(INPUT, n)}
+        state = torch.zeros(len(masks), dtype=torch.long, device=masks.device)  # of each circuit
+        stream = self.base[None]
+        gaps = self.base.new_empty((len(masks), len(self.graph.writers), *self.base.shape))
+        gaps[:1, :1] = (self.base - self._given(INPUT))[None, None]
         for layer in range(self.model.shape.n_layers):
-            edits, inside = self._reads(layer, masks, stream, gap)
-            written = run_layer(self.model, inputs, layer, stream, edits, self._middle(layer, stream, inside, gap, n))
-            for site, value in zip(("z", "attn_out", "mlp_out"), written):
-                name = Site(site, layer)
-                if value is not None and name in self.donor:
-                    gap[name] = value - self._given(name, n)
-            stream = stream + written.total
-        last = self._missing(masks[:, :, self.graph.readers.index(Node(LOGITS))], gap)
-        rows = prompts(len(self.pairs), stream.device).repeat(n)
-        logits = run_end(self.model, inputs, stream - last, self.reading.logits(rows))
-        return self.reading(logits, rows)[:, 0].unflatten(0, (n, -1))
+            here = [j for at in self.columns.get(layer, {}).values() for j in at]
+            n_seen = max((self.graph.seen[j] for j in here), default=0)
+            state, circuit = _split(state, masks[:, :n_seen, here])
+            if len(circuit) > len(stream):
+                parent, filled = circuit[:, 1], self.graph.seen[here[0]]
+                gaps[: len(circuit), :filled] = gaps[parent, :filled]
+                stream = stream[parent]
+            stream = stream + self._layer(layer, masks[circuit[:, 0]], stream, gaps[: len(circuit)])
+        last = ~masks[:, :, self.graph.readers.index(Node(LOGITS))]
+        left = torch.stack([stream[i] - _mixed(out[None], gaps[i])[0] for out, i in zip(last, state.tolist())])
+        rows = self.prompt.repeat(len(masks))
+        logits = run_end(self.model, repeated(self.inputs, len(masks)), left.flatten(0, 1), self.reading.logits(rows))
+        return self.reading(logits, rows)[:, 0].unflatten(0, (len(masks), -1))
+
+    def _layer(self, layer: int, masks: Tensor, stream: Tensor, gaps: Tensor) -> Tensor:
+        """What a layer adds to the stream of each state; its writers' gaps are filled in."""
+        columns = dict(self.columns.get(layer, {}))
+        heads, whole, out = Site("z", layer), Site("attn_out", layer), Site("mlp_out", layer)
+        own = heads if heads in self.spans else whole
+
+        def fill(site: Site, value: Tensor) -> None:
+            less = value.unflatten(0, (len(masks), -1)) - self._given(site)
+            parts = (
+                torch.einsum("nbphe,hed->nhbpd", less, self.model.weights.W_O[layer])
+                if site == heads
+                else less[:, None]
+            )
+            gaps[:, self.spans[site]] = parts
+
+        middle = None
+        if "mlp_pre" in columns and Site("resid_mid", layer) in self.model.sites:
+            j = columns.pop("mlp_pre")[0]
+
+            def middle(mid: Tensor, z: Tensor) -> Tensor:
+                fill(own, z if own == heads else mid - stream.flatten(0, 1))
+                n = self.graph.seen[j]
+                missing = [_mixed(~mask[None, :n, j], gap[:n])[0] for mask, gap in zip(masks, gaps)]
+                return mid - torch.stack(missing).flatten(0, 1)
+
+        edits = self._reads(layer, columns, masks, stream, gaps)
+        written = run_layer(self.model, repeated(self.inputs, len(masks)), layer, stream.flatten(0, 1), edits, middle)
+        if middle is None:
+            fill(own, written.z if own == heads else written.attn_out)
+        if written.mlp_out is not None:
+            fill(out, written.mlp_out)
+        return written.total.unflatten(0, (len(masks), -1))
 
     def _reads(
-        self, layer: int, masks: Tensor, stream: Tensor, gap: dict[Site, Tensor]
-    ) -> tuple[list[Edit], Bool[Tensor, "circuit writer"] | None]:
-        """Edits with the values of this layer's readers for their own inputs. Separately, the edges into an MLP after
-        attention, which reads during the run of the layer.
-        """
-        columns: dict[str, list[int]] = {}
-        for j, node in enumerate(self.graph.readers):
-            if node.site.layer == layer:
-                columns.setdefault(node.site.kind, []).append(j)
-        inside = None
-        if Site("resid_mid", layer) in self.model.sites and "mlp_pre" in columns:
-            inside = masks[:, :, columns.pop("mlp_pre")[0]]
-        patterns = masks[:, :, [j for at in columns.values() for j in at]].transpose(1, 2)
-        if patterns[:, :, : self.graph.seen[columns["q"][0]]].all():
-            return [], inside
-        circuit, pattern, place = _distinct(patterns)
-        n_prompts = len(self.pairs)
-        chosen = {site: x.unflatten(0, (-1, n_prompts))[circuit].flatten(0, 1) for site, x in gap.items()}
-        rows = stream.unflatten(0, (-1, n_prompts))[circuit].flatten(0, 1)
+        self, layer: int, columns: Mapping[str, list[int]], masks: Tensor, stream: Tensor, gaps: Tensor
+    ) -> list[Edit]:
+        """Edits with the values of this layer's readers for their own inputs, each distinct input computed once."""
+        readers = [j for at in columns.values() for j in at]
+        n = self.graph.seen[readers[0]] if readers else 0
+        patterns = masks[:, :n, readers].transpose(1, 2)
+        if patterns.all():
+            return []
+        found = [pattern.unique(dim=0, return_inverse=True) for pattern in patterns]
+        counts = [len(different) for different, _ in found]
+        inputs = [own - _mixed(~different, gap[:n]) for (different, _), own, gap in zip(found, stream, gaps)]
+        starts = torch.tensor([0, *counts[:-1]], device=masks.device).cumsum(0)
+        place = torch.stack([inverse for _, inverse in found]) + starts[:, None]
         kinds = ["neurons" if kind == "mlp_pre" else kind for kind in columns]
-        found = read(self.model, layer, kinds, rows - self._missing(pattern, chosen))
+        values = read(self.model, layer, kinds, torch.cat(inputs))
         edits: list[Edit] = []
         for kind, places in zip(kinds, place.split([len(at) for at in columns.values()], 1)):
-            value = found[kind].unflatten(0, (-1, n_prompts))
+            value = values[kind]
             if kind == "neurons":
                 own = value[places[:, 0]]
             else:
                 own = torch.stack([value[at, :, :, head] for head, at in enumerate(places.T)], 3)
             edits.append(put(Site(kind, layer), own.flatten(0, 1)))
-        return edits, inside
+        return edits
 
-    def _middle(
-        self, layer: int, stream: Tensor, inside: Tensor | None, gap: dict[Site, Tensor], n: int
-    ) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """The input of the MLP after attention, computed during the run of the layer."""
-        if inside is None:
-            return None
-        heads, whole = Site("z", layer), Site("attn_out", layer)
-
-        def middle(mid: Tensor, z: Tensor) -> Tensor:
-            site, value = (heads, z) if heads in self.donor else (whole, mid - stream)
-            return mid - self._missing(inside, {**gap, site: value - self._given(site, n)})
-
-        return middle
-
-    def _missing(self, pattern: Bool[Tensor, "circuit writer"], gap: dict[Site, Tensor]) -> Tensor:
-        """The outputs of writers outside the pattern in this run, minus their replacements."""
-        n_prompts = len(self.pairs)
-        total = torch.zeros_like(gap[INPUT])
-        for site, value in gap.items():
-            at = [i for i, node in enumerate(self.graph.writers) if node.site == site]
-            out = (~pattern[:, at]).to(value).repeat_interleave(n_prompts, 0)  # row head
-            if not out.any():
-                continue
-            if site.kind == "z":
-                assert site.layer is not None
-                W_O = self.model.weights.W_O[site.layer]
-                total = total + (value * out[:, None, :, None]).flatten(2) @ W_O.flatten(0, 1)
-            else:
-                total = total + value * out[:, :, None]
-        return total
-
-    def _given(self, site: Site, n: int) -> Tensor:
+    def _given(self, site: Site) -> Tensor:
+        """The replacement of a Site, for these prompts or for all alike."""
         value = self.donor[site]
-        return value.expand(len(self.pairs), *value.shape[1:]).repeat(n, *[1] * (value.ndim - 1))
+        return value[self.prompt] if len(value) > 1 else value
 
 
-def _distinct(
-    patterns: Bool[Tensor, "circuit reader writer"],
-) -> tuple[Int[Tensor, "distinct"], Bool[Tensor, "distinct writer"], Int[Tensor, "circuit reader"]]:
-    """The circuit and the pattern of each distinct input of readers, and the index of each reader's input."""
-    n_circuits, n_readers, _ = patterns.shape
-    circuit = torch.arange(n_circuits, device=patterns.device)[:, None, None].expand(-1, n_readers, 1)
-    named = torch.cat([circuit, patterns.to(circuit)], 2).flatten(0, 1)
-    different, place = named.unique(dim=0, return_inverse=True)
-    return different[:, 0], different[:, 1:].bool(), place.unflatten(0, (n_circuits, n_readers))
+def _split(
+    state: Int[Tensor, "circuit"], read: Bool[Tensor, "circuit writer reader"]
+) -> tuple[Int[Tensor, "circuit"], Int[Tensor, "state 2"]]:
+    """The new state of each circuit; and of each state one of its circuits, and its old state. Circuits stay in one
+    state as long as they read alike.
+    """
+    named = torch.cat([state[:, None], read.flatten(1).to(state)], 1)
+    _, new = named.unique(dim=0, return_inverse=True)
+    first = torch.full((int(new.max()) + 1,), len(state), device=state.device)
+    first.scatter_reduce_(0, new, torch.arange(len(state), device=state.device), "amin")
+    return new, torch.stack([first, state[first]], 1)
+
+
+def _mixed(
+    out: Bool[Tensor, "pattern writer"], gap: Float[Tensor, "writer *stream"]
+) -> Float[Tensor, "pattern *stream"]:
+    """The sum of the writers outside each pattern."""
+    return (out.to(gap) @ gap.flatten(1)).unflatten(1, gap.shape[1:])
