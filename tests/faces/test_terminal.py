@@ -1,6 +1,7 @@
 """A Run in 80 columns."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,51 @@ def test_names_and_figures_stay_whole_however_narrow_it_is():
         assert max(map(len, text.splitlines())) <= width
         for piece in ("operation-subtract_seed-0", "(0.88 to 0.95)", "107,035", "-0.0012", "folded"):
             assert piece in text
+
+
+LETTERS = [chr(code) for code in range(0x100, 0x180)]  # one terminal cell each
+
+
+def cells_of(shape, width):
+    """A table whose words are each one letter repeated, and whose figures are all different."""
+    n_rows, texts, longest, n_figures, interval = shape
+    letter = iter(LETTERS * 40)
+    words = [[" ".join(next(letter) * longest for _ in range(n)) for n in texts] for _ in range(n_rows)]
+    figures = [
+        [f"{i}.{j:02}{width:03}" + f" (-{i}.{j:02}7 to {i}.{j:02}8)" * interval for j in range(n_figures)]
+        for i in range(n_rows)
+    ]
+    columns = [*(f"text {i}" for i in range(len(texts))), *("measured unexpectedly" for _ in range(n_figures))]
+    rows = [[*some, *more] for some, more in zip(words, figures)]
+    return TextTable(columns, rows, texts=frozenset(range(len(texts))))
+
+
+SHAPES = [(n, texts, longest, n_figures, interval) for n in (1, 3) for texts in ((1,), (1, 3), (2, 1, 4))
+          for longest in (2, 11, 50) for n_figures in (0, 1, 5, 14) for interval in (False, True)]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [40, 55, 80, 100, 133, 200])
+def test_every_cell_is_whole_at_every_width(width):
+    for shape in SHAPES[width % 5 :: 5]:
+        content = cells_of(shape, width)
+        text = printed(lambda console, content=content: print_table(console, content), width=width)
+        drawn = {*re.split(r"\s{2,}|\n", text.replace("(-", "  (-"))}
+        for row in content.rows:
+            for cell in row[len(shape[1]) :]:
+                assert drawn.issuperset(re.split(r" (?=\()", cell)), (shape, cell, text)
+        for word in {word for row in content.rows for cell in row[: len(shape[1])] for word in cell.split()}:
+            n = text.count(word[0])
+            assert n, (shape, word, text)
+            assert n % len(word) == 0, (shape, word, text)
+        if shape[2] < 50:
+            assert max(map(len, text.splitlines())) <= width, (shape, text)
+
+
+def test_a_wide_character_takes_two_cells():
+    content = TextTable(["token", "effect"], [["東京都庁舎前駅東京都庁舎前駅", "0.123"], ["大", "-4.567"]])
+    text = printed(lambda console: print_table(console, content), width=40)
+    assert "東京都庁舎前駅東京都庁舎前駅" in text
+    assert "-4.567" in text
 
 
 def test_a_wide_board_without_texts_is_a_line_a_row_and_of_many_the_first_are_shown():

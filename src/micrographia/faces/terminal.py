@@ -4,13 +4,14 @@ Made for 80 columns and for pipes; nothing depends on colour alone.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
@@ -19,7 +20,7 @@ from micrographia.core.claims import Judged, Run
 from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.boards import board_texts, column_letters, marks_of, square_name
-from micrographia.faces.layout import n_names, parts_of, widths
+from micrographia.faces.layout import drawn_width, n_names, parts_of, squeezed, widths
 from micrographia.faces.sections import sections, subtitle, summary, title
 from micrographia.faces.tables import TextTable, table_of, texts_of
 
@@ -100,18 +101,31 @@ def print_table(console: Console, content: TextTable) -> None:
     for i, part in enumerate(parts):
         if i:
             _remark(console, f"The same table, from the column {part.columns[n_names(content)]!r} on:")
-        console.print(table(part, room))
+        chosen = widths(part, room) or squeezed(part, room)
+        console.print(Whole(table(part, chosen), drawn_width(chosen)), crop=False)
     remarks = (f"{row[0]}: {note}" for row, note in zip(content.rows, content.notes) if note)
     for remark in dict.fromkeys(remarks):  # rows of one name may share theirs
         _remark(console, remark)
 
 
-def table(content: TextTable, room: int) -> Grid:
-    """A table as rich draws it: where room is short, texts and headings wrap between words, figures never."""
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What is drawn as wide as it is, also where the terminal is narrower."""
+
+    drawn: Grid
+    width: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.drawn, options.update(width=self.width))
+
+
+def table(content: TextTable, widths: Sequence[int]) -> Grid:
+    """A table with columns of these widths: texts and headings wrap between words, figures never."""
     drawn = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bright_black")
-    chosen = widths(content, room) or [None] * len(content.columns)  # rich must cut where nothing else helps
-    for i, (name, width) in enumerate(zip(content.columns, chosen)):
-        drawn.add_column(Text(name), justify="left" if i in content.texts else "right", width=width)
+    for i, (name, width) in enumerate(zip(content.columns, widths)):
+        drawn.add_column(
+            Text(name), justify="left" if i in content.texts else "right", width=width, overflow="fold"
+        )
     for i, row in enumerate(content.rows):
         drawn.add_row(*map(Text, row), style="bold" if i in content.strong else "")
     return drawn
