@@ -1,5 +1,6 @@
 """A Run in 80 columns."""
 
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -22,34 +23,38 @@ def printed(show, *, width=80):
 
 def test_a_run_shows_what_was_found_and_where_it_is(run):
     text = printed(lambda console: print_run(console, run, report=Path("/tmp/a/report.html")))
-    parts = ("memorised", "0.93 (0.88 to 0.95)", "none: of any kind", "logit(c) = cos(w c)", "d3: played")
+    parts = ("memorised", "0.93 (0.88 to 0.95)", "2 hold, 1 fails, 1 not run", "All tables: --verbose")
     for part in ("Addition modulo 11  ·  one network, finished", *parts):
         assert part in text
-    assert "published 2.4e-7 ± 50 %" in text
-    assert "✗ fails" in text
+    assert "published 2.4e-7 ± 50 %." in text.replace("\n", " ")
     assert "Report: /tmp/a/report.html\n" in text
+    assert "logit(c) = cos(w c)" not in text
 
 
-def test_pictures_and_what_is_not_essential_are_shown_when_asked_for(run):
-    brief = printed(lambda console: print_run(console, run))
-    full = printed(lambda console: print_run(console, run, everything=True))
-    assert "Loss over training" not in brief
-    assert "Loss over training" in full
-    assert "Interactive" not in brief
-    assert "Interactive" in full
+def test_asked_for_more_a_run_shows_its_tables_and_claims_and_then_its_pictures(run):
+    brief, verbose, full = (
+        printed(lambda console, more=more: print_run(console, run, **more))
+        for more in ({}, {"verbose": True}, {"pictures": True})
+    )
+    for part, told in {
+        "Five cosine cubes": (False, True, True), "none: of any kind": (False, True, True),
+        "logit(c) = cos(w c)": (False, True, True), "✗ fails": (True, True, True), "keys": (False, True, False),
+        "Loss over training": (False, False, True), "Interactive": (False, False, True),
+        "Seed 0 settles": (False, False, True), "· not run": (False, False, True),
+    }.items():  # fmt: skip
+        assert tuple(part in text for text in (brief, verbose, full)) == told, part
+    assert 2 * brief.count("\n") < verbose.count("\n") < full.count("\n")
 
 
-def test_what_is_not_run_is_named_in_brief_and_told_in_full(run):
-    brief = printed(lambda console: print_run(console, run))
-    full = printed(lambda console: print_run(console, run, everything=True))
-    assert "keys" in brief
-    assert "Seed 0 settles" not in brief
-    assert "· not run" in full
-    assert "Seed 0 settles" in full
+def test_of_a_long_table_the_first_rows_are_shown_and_the_one_that_is_marked_is_chosen(run):
+    tables = [figures.table(name, name, [[name, i] for i in range(11)], columns=["a", "b"], headline=name == "marked")
+              for name in ("first", "marked")]  # fmt: skip
+    text = printed(lambda console: print_run(console, dataclasses.replace(run, figures=tables)))
+    assert (text.count("marked "), text.count("first "), "and 3 more rows" in text) == (8, 0, True)
 
 
 def test_no_line_is_wider_than_the_terminal(run):
-    text = printed(lambda console: print_run(console, run, everything=True))
+    text = printed(lambda console: print_run(console, run, pictures=True))
     assert max(map(len, text.splitlines())) <= 80
 
 

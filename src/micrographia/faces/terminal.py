@@ -21,7 +21,7 @@ from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.boards import board_texts, column_letters, marks_of, square_name
 from micrographia.faces.layout import drawn_width, n_names, parts_of, squeezed, widths
-from micrographia.faces.sections import sections, subtitle, summary, title
+from micrographia.faces.sections import headline, sections, subtitle, summary, title
 from micrographia.faces.tables import TextTable, table_of, texts_of
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -29,28 +29,62 @@ STYLES = {"holds": "green", "fails": "red", "not run": "bright_black"}
 SIGNS = {"holds": "✓ holds", "fails": "✗ fails", "not run": "· not run"}
 READABLE = ("table", "text", "board")
 """Kinds that a terminal prints as they are; of pictures it prints a summary, when asked for everything."""
+MOST_ROWS = 8
+"""Of the one table that is printed without being asked."""
 MOST_BARS = 16
 MOST_TOKENS = 8
 
 
-def print_run(console: Console, run: Run, *, report: Path | None = None, everything: bool = False) -> None:
-    """What was found, in words and tables; `everything` adds what a report has further down, and its pictures."""
+def print_run(
+    console: Console, run: Run, *, report: Path | None = None, verbose: bool = False, pictures: bool = False
+) -> None:
+    """What was found: the sentences, one short table, and the tally of the claims.
+
+    `verbose`: every essential table and text, and the claims in full; `pictures`: what only a report has besides.
+    """
     console.print()
     console.print(
         Text(title(run), style="bold").append(f"  ·  {subtitle(run)}, {run.status}", style="not bold bright_black")
     )
     for sentence in summary(run):
         console.print(sentence, markup=False, highlight=False)
-    for section in sections(run):
-        chosen = [each for each in section.figures if everything or (each.essential and each.kind in READABLE)]
-        print_section(console, section.title, chosen)
-    if run.claims:
-        heading(console, "The claims")
-        print_claims(console, run.claims, brief=not everything)
+    _print_all(console, run, pictures) if verbose or pictures else _print_briefly(console, run)
     console.print()
     print_place(console, "Run", run.path.absolute())
     if report is not None:
         print_place(console, "Report", report)
+
+
+def _print_all(console: Console, run: Run, pictures: bool) -> None:
+    for section in sections(run):
+        chosen = [each for each in section.figures if pictures or (each.essential and each.kind in READABLE)]
+        print_section(console, section.title, chosen)
+    if run.claims:
+        heading(console, "The claims")
+        print_claims(console, run.claims, brief=not pictures)
+
+
+def _print_briefly(console: Console, run: Run) -> None:
+    """The Run's first table, as far as it is short, and the claims in a line each that fails."""
+    if (figure := headline(run)) is not None:
+        heading(console, figure.title)
+        content = table_of(figure.data)
+        print_table(console, content._replace(rows=content.rows[:MOST_ROWS], notes=()))
+        if (more := len(content.rows) - MOST_ROWS) > 0:
+            _remark(console, f"and {more} more rows")
+    if run.claims:
+        console.print()
+        print_tally(console, run.claims)
+    if any(section.essential for section in sections(run)):
+        _remark(console, "All tables: --verbose. With pictures: the report.")
+
+
+def print_tally(console: Console, claims: Sequence[Judged]) -> None:
+    """How many claims hold, and those that fail, each in a line."""
+    console.print(f"Claims: {words.tally([judged.verdict for judged in claims])}", markup=False, highlight=False)
+    for claim in (judged.as_json() for judged in claims if judged.verdict == "fails"):
+        line = Text(f"{SIGNS['fails']}  ", style=STYLES["fails"]).append(claim["text"], style="default")
+        console.print(line.append(f" Measured {words.measured(claim)}, published {words.published(claim)}."))
 
 
 def print_place(console: Console, name: str, path: Path) -> None:
