@@ -26,7 +26,7 @@ def test_a_run_shows_what_was_found_and_where_it_is(run):
     parts = ("memorised", "0.93 (0.88 to 0.95)", "2 hold, 1 fails, 1 not run", "All tables: --verbose")
     for part in ("Addition modulo 11  ·  one network, finished", *parts):
         assert part in text
-    assert "published 2.4e-7 ± 50 %." in text.replace("\n", " ")
+    assert "published 2.4e-7 ± 50 %." in " ".join(text.split())
     assert "Report: /tmp/a/report.html\n" in text
     assert "logit(c) = cos(w c)" not in text
 
@@ -49,7 +49,7 @@ def test_asked_for_more_a_run_shows_its_tables_and_claims_and_then_its_pictures(
 def test_of_a_long_table_the_first_rows_are_shown_and_the_one_that_is_marked_is_chosen(run):
     tables = [figures.table(name, name, [[name, i] for i in range(11)], columns=["a", "b"], headline=name == "marked")
               for name in ("first", "marked")]  # fmt: skip
-    text = printed(lambda console: print_run(console, dataclasses.replace(run, figures=tables)))
+    text = printed(lambda console: print_run(console, dataclasses.replace(run, figures=tuple(tables))))
     assert (text.count("marked "), text.count("first "), "and 3 more rows" in text) == (8, 0, True)
 
 
