@@ -317,7 +317,8 @@ def test_an_interrupted_command_says_exactly_how_to_go_on(tmp_path):
 def test_in_words_the_end_names_run_and_report(tmp_path, capsys):
     assert carried_out(tmp_path / "r", lambda out, watch: finished_run(out)) == 0
     out = capsys.readouterr().out
-    assert "The claims" in out
+    assert "Claims: 2 hold" in out
+    assert "The claims" not in out
     assert str(tmp_path / "r" / "report.html") in out
 
 
@@ -375,6 +376,10 @@ def test_claims_come_from_the_newest_run_that_judged_them(tmp_path, capsys, monk
 def test_claims_without_any_run_are_all_not_run(tmp_path, capsys, monkeypatch, stated):
     monkeypatch.setenv("MICROGRAPHIA_RUNS", str(tmp_path))
     assert main(["claims"]) == 0
+    told = capsys.readouterr().out
+    assert "grokking: 4 claims, no Run that judges them" in told
+    assert len(told.splitlines()) < 6
+    assert main(["claims", "--verbose"]) == 0
     assert "4 not run" in capsys.readouterr().out
 
 

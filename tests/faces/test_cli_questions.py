@@ -77,7 +77,7 @@ def test_what_whole_sites_do_at_once_is_in_words_and_json(trained, tmp_path, cap
     assert main([*words, str(tmp_path / "r"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["wholes"]
     assert {row["what"] for row in found} == {"L0.z", "L1.z", "all z"}
-    assert main([*words, str(tmp_path / "s")]) == 0
+    assert main([*words, str(tmp_path / "s"), "--verbose"]) == 0
     assert found[0]["so"] in capsys.readouterr().out
 
 

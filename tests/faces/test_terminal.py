@@ -1,6 +1,8 @@
 """A Run in 80 columns."""
 
+import dataclasses
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,34 +25,38 @@ def printed(show, *, width=80):
 
 def test_a_run_shows_what_was_found_and_where_it_is(run):
     text = printed(lambda console: print_run(console, run, report=Path("/tmp/a/report.html")))
-    parts = ("memorised", "0.93 (0.88 to 0.95)", "none: of any kind", "logit(c) = cos(w c)", "d3: played")
+    parts = ("memorised", "0.93 (0.88 to 0.95)", "2 hold, 1 fails, 1 not run", "All tables: --verbose")
     for part in ("Addition modulo 11  ·  one network, finished", *parts):
         assert part in text
-    assert "published 2.4e-7 ± 50 %" in text
-    assert "✗ fails" in text
+    assert "published 2.4e-7 ± 50 %." in " ".join(text.split())
     assert "Report: /tmp/a/report.html\n" in text
+    assert "logit(c) = cos(w c)" not in text
 
 
-def test_pictures_and_what_is_not_essential_are_shown_when_asked_for(run):
-    brief = printed(lambda console: print_run(console, run))
-    full = printed(lambda console: print_run(console, run, everything=True))
-    assert "Loss over training" not in brief
-    assert "Loss over training" in full
-    assert "Interactive" not in brief
-    assert "Interactive" in full
+def test_asked_for_more_a_run_shows_its_tables_and_claims_and_then_its_pictures(run):
+    brief, verbose, full = (
+        printed(lambda console, more=more: print_run(console, run, **more))
+        for more in ({}, {"verbose": True}, {"pictures": True})
+    )
+    for part, told in {
+        "Five cosine cubes": (False, True, True), "none: of any kind": (False, True, True),
+        "logit(c) = cos(w c)": (False, True, True), "✗ fails": (True, True, True), "keys": (False, True, False),
+        "Loss over training": (False, False, True), "Interactive": (False, False, True),
+        "Seed 0 settles": (False, False, True), "· not run": (False, False, True),
+    }.items():  # fmt: skip
+        assert tuple(part in text for text in (brief, verbose, full)) == told, part
+    assert 2 * brief.count("\n") < verbose.count("\n") < full.count("\n")
 
 
-def test_what_is_not_run_is_named_in_brief_and_told_in_full(run):
-    brief = printed(lambda console: print_run(console, run))
-    full = printed(lambda console: print_run(console, run, everything=True))
-    assert "keys" in brief
-    assert "Seed 0 settles" not in brief
-    assert "· not run" in full
-    assert "Seed 0 settles" in full
+def test_of_a_long_table_the_first_rows_are_shown_and_the_one_that_is_marked_is_chosen(run):
+    tables = [figures.table(name, name, [[name, i] for i in range(11)], columns=["a", "b"], headline=name == "marked")
+              for name in ("first", "marked")]  # fmt: skip
+    text = printed(lambda console: print_run(console, dataclasses.replace(run, figures=tuple(tables))))
+    assert (text.count("marked "), text.count("first "), "and 3 more rows" in text) == (8, 0, True)
 
 
 def test_no_line_is_wider_than_the_terminal(run):
-    text = printed(lambda console: print_run(console, run, everything=True))
+    text = printed(lambda console: print_run(console, run, pictures=True))
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -76,6 +82,51 @@ def test_names_and_figures_stay_whole_however_narrow_it_is():
         assert max(map(len, text.splitlines())) <= width
         for piece in ("operation-subtract_seed-0", "(0.88 to 0.95)", "107,035", "-0.0012", "folded"):
             assert piece in text
+
+
+LETTERS = [chr(code) for code in range(0x100, 0x180)]  # one terminal cell each
+
+
+def cells_of(shape, width):
+    """A table whose words are each one letter repeated, and whose figures are all different."""
+    n_rows, texts, longest, n_figures, interval = shape
+    letter = iter(LETTERS * 40)
+    words = [[" ".join(next(letter) * longest for _ in range(n)) for n in texts] for _ in range(n_rows)]
+    figures = [
+        [f"{i}.{j:02}{width:03}" + f" (-{i}.{j:02}7 to {i}.{j:02}8)" * interval for j in range(n_figures)]
+        for i in range(n_rows)
+    ]
+    columns = [*(f"text {i}" for i in range(len(texts))), *("measured unexpectedly" for _ in range(n_figures))]
+    rows = [[*some, *more] for some, more in zip(words, figures)]
+    return TextTable(columns, rows, texts=frozenset(range(len(texts))))
+
+
+SHAPES = [(n, texts, longest, n_figures, interval) for n in (1, 3) for texts in ((1,), (1, 3), (2, 1, 4))
+          for longest in (2, 11, 50) for n_figures in (0, 1, 5, 14) for interval in (False, True)]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [40, 55, 80, 100, 133, 200])
+def test_every_cell_is_whole_at_every_width(width):
+    for shape in SHAPES[width % 5 :: 5]:
+        content = cells_of(shape, width)
+        text = printed(lambda console, content=content: print_table(console, content), width=width)
+        drawn = {*re.split(r"\s{2,}|\n", text.replace("(-", "  (-"))}
+        for row in content.rows:
+            for cell in row[len(shape[1]) :]:
+                assert drawn.issuperset(re.split(r" (?=\()", cell)), (shape, cell, text)
+        for word in {word for row in content.rows for cell in row[: len(shape[1])] for word in cell.split()}:
+            n = text.count(word[0])
+            assert n, (shape, word, text)
+            assert n % len(word) == 0, (shape, word, text)
+        if shape[2] < 50:
+            assert max(map(len, text.splitlines())) <= width, (shape, text)
+
+
+def test_a_wide_character_takes_two_cells():
+    content = TextTable(["token", "effect"], [["東京都庁舎前駅東京都庁舎前駅", "0.123"], ["大", "-4.567"]])
+    text = printed(lambda console: print_table(console, content), width=40)
+    assert "東京都庁舎前駅東京都庁舎前駅" in text
+    assert "-4.567" in text
 
 
 def test_a_wide_board_without_texts_is_a_line_a_row_and_of_many_the_first_are_shown():

@@ -1,8 +1,8 @@
 """Figure: the data of one picture or table, and a constructor for each kind.
 
 A lab hands over all that it shows as Figures; terminal, report and notebook draw them alike, and know no lab. `group`
-is the section that a Figure stands in, `essential` whether a terminal prints it. Arrays stay numpy arrays; nothing here
-is drawn. A `widget` carries data for a script that lives with its lab.
+is the section that a Figure stands in, `essential` and `headline` whether a terminal prints it. Arrays stay numpy
+arrays; nothing here is drawn. A `widget` carries data for a script that lives with its lab.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,7 +74,9 @@ class Figure:
     group: str = ""
     """The section of the report it belongs to."""
     essential: bool = True
-    """Whether a terminal prints it without being asked. The report has everything."""
+    """Whether a terminal prints it when asked for all tables. The report has everything."""
+    headline: bool = False
+    """Whether it is the one table that a terminal prints without being asked."""
 
     def __post_init__(self) -> None:
         if self.kind not in REQUIRED:
@@ -108,7 +110,7 @@ def _has_any(values: Any) -> bool:
     return any(map(_has_any, values)) if isinstance(values, list | tuple) else getattr(values, "size", 1) > 0
 
 
-ABOUT = ("caption", "source", "claims", "group", "essential", "frames", "framed")
+ABOUT = ("caption", "source", "claims", "group", "essential", "headline", "frames", "framed")
 """What every constructor takes beside its data: the fields of a Figure that are about it. Claims and frames may be any
 sequence. All other keywords are entries of `OPTIONAL`; those that are None are left out."""
 

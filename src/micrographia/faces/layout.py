@@ -1,16 +1,20 @@
-"""How a table is laid out in a given number of letters: what may wrap, and which columns stand side by side.
+"""How a table is laid out in a given number of terminal cells: what may wrap, and which columns stand side by side.
 
-Names and figures stay whole. Where a table is too wide, intervals go below their figures; where that is not enough,
-its columns are shown in parts, one below the other, which all begin with the names of the rows.
+Figures stay whole whatever the width, names as long as there is room for them. Where a table is too wide, intervals go
+below their figures; where that is not enough, its columns are shown in parts, one below the other, which all begin with
+the names of the rows. Widths are those that a terminal draws: a Chinese character takes two cells.
 """
 
 import re
 from collections.abc import Sequence
 
+from rich.cells import cell_len
+
 from micrographia.faces.tables import TextTable
 
-BETWEEN, EDGES = 3, 2  # letters between two columns, and around a table
-MOST_LEAST = 36  # letters that the longest word of a column may ask for at least
+BETWEEN, EDGES = 3, 2  # cells between two columns, and around a table
+MOST_LEAST = 36  # cells that the longest word of a column may ask for at least
+SQUEEZED = 8  # cells that are left to a column of words at least, where figures need all the others
 
 
 def parts_of(content: TextTable, room: int) -> list[TextTable]:
@@ -58,22 +62,46 @@ def widths(content: TextTable, room: int) -> list[int]:
 
     rich itself would take from all columns alike, and cut figures.
     """
-    cells = [[row[i] for row in content.rows] for i in range(len(content.columns))]
-    pieces = [
-        re.split(r"\s+" if i in content.texts else r"\n|(?<=,) ", "\n".join(each)) for i, each in enumerate(cells)
-    ]
-    least = [
-        min(max(map(len, [*words, *name.split()]), default=1), MOST_LEAST)
-        for name, words in zip(content.columns, pieces)
-    ]
-    most = [
-        max(len(line) for text in (name, *each) for line in text.split("\n"))
-        for name, each in zip(content.columns, cells)
-    ]
-    spare = room - EDGES - BETWEEN * (len(least) - 1) - sum(least)
+    least, most = _least(content), _most(content)
+    spare = room - drawn_width(least)
     if spare < 0:
         return []
     for _ in range(min(spare, sum(most) - sum(least))):
         poorest = max(range(len(least)), key=lambda i: most[i] - least[i])
         least[poorest] += 1
     return least
+
+
+def squeezed(content: TextTable, room: int) -> list[int]:
+    """Widths where there is no room for `widths`: words are folded anywhere, figures take what they need.
+
+    The table may then be wider than the room, since a figure is never cut.
+    """
+    least = _least(content, headed=False)
+    while drawn_width(least) > room and (words := [i for i in content.texts if least[i] > SQUEEZED]):
+        least[max(words, key=least.__getitem__)] -= 1
+    return least
+
+
+def drawn_width(widths: Sequence[int]) -> int:
+    """How wide a table with columns of these widths is drawn."""
+    return EDGES + BETWEEN * (len(widths) - 1) + sum(widths)
+
+
+def _least(content: TextTable, *, headed: bool = True) -> list[int]:
+    """The longest piece of each column that may not be broken; without `headed`, headings may."""
+    found = []
+    for i, name in enumerate(content.columns):
+        cells = "\n".join(row[i] for row in content.rows)
+        pieces = re.split(r"\s+" if i in content.texts else r"\n|(?<=,) ", cells)
+        longest = max(map(cell_len, [*pieces, *(name.split() if headed else [])]), default=1)
+        found.append(max(min(longest, MOST_LEAST) if i in content.texts else longest, 1))
+    return found
+
+
+def _most(content: TextTable) -> list[int]:
+    """The longest line of each column."""
+    return [
+        max(cell_len(line) for text in (name, *(row[i] for row in content.rows)) for line in text.split("\n"))
+        for i, name in enumerate(content.columns)
+    ]

@@ -44,6 +44,12 @@ def sections(run: Run) -> list[Section]:
     return _grouped([*opening, *figures_of_results(run.results or {}), *chain(*rest)])
 
 
+def headline(run: Run) -> Figure | None:
+    """The table to show where there is room for one: that which is marked so, else the first essential one."""
+    tables = [each for section in sections(run) for each in section.figures if each.kind == "table" and each.essential]
+    return next((each for each in tables if each.headline), tables[0] if tables else None)
+
+
 def _grouped(figures: Sequence[Figure]) -> list[Section]:
     groups: dict[str, list[Figure]] = {}
     for figure in figures:

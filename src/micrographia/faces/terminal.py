@@ -4,13 +4,14 @@ Made for 80 columns and for pipes; nothing depends on colour alone.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
@@ -19,8 +20,8 @@ from micrographia.core.claims import Judged, Run
 from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.boards import board_texts, column_letters, marks_of, square_name
-from micrographia.faces.layout import n_names, parts_of, widths
-from micrographia.faces.sections import sections, subtitle, summary, title
+from micrographia.faces.layout import drawn_width, n_names, parts_of, squeezed, widths
+from micrographia.faces.sections import headline, sections, subtitle, summary, title
 from micrographia.faces.tables import TextTable, table_of, texts_of
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -28,28 +29,62 @@ STYLES = {"holds": "green", "fails": "red", "not run": "bright_black"}
 SIGNS = {"holds": "✓ holds", "fails": "✗ fails", "not run": "· not run"}
 READABLE = ("table", "text", "board")
 """Kinds that a terminal prints as they are; of pictures it prints a summary, when asked for everything."""
+MOST_ROWS = 8
+"""Of the one table that is printed without being asked."""
 MOST_BARS = 16
 MOST_TOKENS = 8
 
 
-def print_run(console: Console, run: Run, *, report: Path | None = None, everything: bool = False) -> None:
-    """What was found, in words and tables; `everything` adds what a report has further down, and its pictures."""
+def print_run(
+    console: Console, run: Run, *, report: Path | None = None, verbose: bool = False, pictures: bool = False
+) -> None:
+    """What was found: the sentences, one short table, and the tally of the claims.
+
+    `verbose`: every essential table and text, and the claims in full; `pictures`: what only a report has besides.
+    """
     console.print()
     console.print(
         Text(title(run), style="bold").append(f"  ·  {subtitle(run)}, {run.status}", style="not bold bright_black")
     )
     for sentence in summary(run):
         console.print(sentence, markup=False, highlight=False)
-    for section in sections(run):
-        chosen = [each for each in section.figures if everything or (each.essential and each.kind in READABLE)]
-        print_section(console, section.title, chosen)
-    if run.claims:
-        heading(console, "The claims")
-        print_claims(console, run.claims, brief=not everything)
+    _print_all(console, run, pictures) if verbose or pictures else _print_briefly(console, run)
     console.print()
     print_place(console, "Run", run.path.absolute())
     if report is not None:
         print_place(console, "Report", report)
+
+
+def _print_all(console: Console, run: Run, pictures: bool) -> None:
+    for section in sections(run):
+        chosen = [each for each in section.figures if pictures or (each.essential and each.kind in READABLE)]
+        print_section(console, section.title, chosen)
+    if run.claims:
+        heading(console, "The claims")
+        print_claims(console, run.claims, brief=not pictures)
+
+
+def _print_briefly(console: Console, run: Run) -> None:
+    """The Run's first table, as far as it is short, and the claims in a line each that fails."""
+    if (figure := headline(run)) is not None:
+        heading(console, figure.title)
+        content = table_of(figure.data)
+        print_table(console, content._replace(rows=content.rows[:MOST_ROWS], notes=()))
+        if (more := len(content.rows) - MOST_ROWS) > 0:
+            _remark(console, f"and {more} more rows")
+    if run.claims:
+        console.print()
+        print_tally(console, run.claims)
+    if any(section.essential for section in sections(run)):
+        _remark(console, "All tables: --verbose. With pictures: the report.")
+
+
+def print_tally(console: Console, claims: Sequence[Judged]) -> None:
+    """How many claims hold, and those that fail, each in a line."""
+    console.print(f"Claims: {words.tally([judged.verdict for judged in claims])}", markup=False, highlight=False)
+    for claim in (judged.as_json() for judged in claims if judged.verdict == "fails"):
+        line = Text(f"{SIGNS['fails']}  ", style=STYLES["fails"]).append(claim["text"], style="default")
+        console.print(line.append(f" Measured {words.measured(claim)}, published {words.published(claim)}."))
 
 
 def print_place(console: Console, name: str, path: Path) -> None:
@@ -100,18 +135,31 @@ def print_table(console: Console, content: TextTable) -> None:
     for i, part in enumerate(parts):
         if i:
             _remark(console, f"The same table, from the column {part.columns[n_names(content)]!r} on:")
-        console.print(table(part, room))
+        chosen = widths(part, room) or squeezed(part, room)
+        console.print(Whole(table(part, chosen), drawn_width(chosen)), crop=False)
     remarks = (f"{row[0]}: {note}" for row, note in zip(content.rows, content.notes) if note)
     for remark in dict.fromkeys(remarks):  # rows of one name may share theirs
         _remark(console, remark)
 
 
-def table(content: TextTable, room: int) -> Grid:
-    """A table as rich draws it: where room is short, texts and headings wrap between words, figures never."""
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What is drawn as wide as it is, also where the terminal is narrower."""
+
+    drawn: Grid
+    width: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.drawn, options.update(width=self.width))
+
+
+def table(content: TextTable, widths: Sequence[int]) -> Grid:
+    """A table with columns of these widths: texts and headings wrap between words, figures never."""
     drawn = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bright_black")
-    chosen = widths(content, room) or [None] * len(content.columns)  # rich must cut where nothing else helps
-    for i, (name, width) in enumerate(zip(content.columns, chosen)):
-        drawn.add_column(Text(name), justify="left" if i in content.texts else "right", width=width)
+    for i, (name, width) in enumerate(zip(content.columns, widths)):
+        drawn.add_column(
+            Text(name), justify="left" if i in content.texts else "right", width=width, overflow="fold"
+        )
     for i, row in enumerate(content.rows):
         drawn.add_row(*map(Text, row), style="bold" if i in content.strong else "")
     return drawn

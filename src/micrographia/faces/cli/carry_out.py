@@ -43,7 +43,7 @@ def carry_out(
         return 0
     from micrographia.faces.terminal import print_run
 
-    print_run(Console(), run, report=report)
+    print_run(Console(), run, report=report, verbose=output.verbose)
     return 0
 
 

@@ -4,7 +4,7 @@ For each claim, the newest finished Run in which it was judged; a claim that no 
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from micrographia.labs.catalogue import LABS, Lab
 class Arguments(Printed):
     root: Path | None = None
     """Look for Runs here; by default ./runs or $MICROGRAPHIA_RUNS."""
+    verbose: bool = False
+    """Print every claim with what was published and measured, not only those that fail."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -32,16 +34,25 @@ def main(words: Sequence[str]) -> int:
     if arguments.json:
         print_json({"claims": [_record(name, *row) for name, rows in found.items() for row in rows]})
         return 0
-    from micrographia.faces.terminal import print_claims
+    _print(Console(), found, arguments.verbose)
+    return 0
 
-    console = Console()
+
+def _print(console: Console, found: Mapping[str, Sequence[tuple[Judged, Path | None]]], verbose: bool) -> None:
+    from micrographia.faces.terminal import print_claims, print_tally
+
     for lab in LABS:
         rows = found[lab.name]
+        runs = dict.fromkeys(path for _, path in rows if path is not None)
+        if not runs and not verbose:
+            console.print(f"{lab.name}: {len(rows)} claims, no Run that judges them", highlight=False)
+            continue
         console.print(f"\n[bold]{lab.name}[/bold]  {lab.question}", highlight=False)
-        print_claims(console, [judged for judged, _ in rows])
-        for path in dict.fromkeys(path for _, path in rows if path is not None):
+        (print_claims if verbose else print_tally)(console, [judged for judged, _ in rows])
+        for path in runs:
             console.print(f"from {path}", style="bright_black", highlight=False, soft_wrap=True)
-    return 0
+    if not verbose:
+        console.print("Every claim with its figures: --verbose", style="bright_black", highlight=False)
 
 
 def newest(lab: Lab, root: Path | None) -> list[tuple[Judged, Path | None]]:

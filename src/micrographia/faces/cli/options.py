@@ -44,6 +44,8 @@ class Destination:
     """Go on with the Run in --out, begin it if there is none, or print it again if it is finished."""
     json: bool = False
     """Print one JSON object on standard output and nothing else."""
+    verbose: bool = False
+    """Print every table and claim, not only the sentences and the first table."""
     report: bool = True
     """Write report.html into the Run."""
 

@@ -47,7 +47,7 @@ def main(words: Sequence[str]) -> int:
     if arguments.terminal:
         from micrographia.faces.terminal import print_run
 
-        print_run(console, run, everything=True)
+        print_run(console, run, pictures=True)
     for path in [page, *pictures]:
         console.print(str(path), soft_wrap=True, highlight=False, markup=False)
     return 0

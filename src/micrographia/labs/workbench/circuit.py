@@ -158,7 +158,7 @@ def _members(rows: Sequence[Mapping[str, Any]]) -> Figure:
     title = "Members of the circuit"
     more = f" The strongest {MOST_MEMBERS} of {len(rows)}." if len(rows) > MOST_MEMBERS else ""
     caption = f"Estimated share of the gap, and the change, up or down, when this member alone is left out.{more}"
-    return figures.table("members", title, rows[:MOST_MEMBERS], caption=caption, group=title)
+    return figures.table("members", title, rows[:MOST_MEMBERS], caption=caption, group=title, headline=True)
 
 
 def _graph(found: CircuitEvaluation[Any], scored: EdgeAttribution) -> Figure:

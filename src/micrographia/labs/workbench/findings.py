@@ -134,7 +134,8 @@ def top_table(rows: Sequence[Mapping[str, Any]], unit: str, n: int, what: str) -
         else:
             fields |= {direction.verb: direction.verb, f"{mode}_change": "change", f"{mode}_sd": "SD"}
     title = "Largest effects"
-    return table("top", title, rows, columns=_filled(fields, rows), caption=caption, group=title)
+    columns = _filled(fields, rows)
+    return table("top", title, rows, columns=columns, caption=caption, group=title, headline=True)
 
 
 def prompt_tables(pairs: Sequence[Mapping[str, Any]]) -> list[Figure]:

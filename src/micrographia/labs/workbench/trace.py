@@ -162,7 +162,8 @@ def _restored_table(rows: Sequence[Mapping[str, Any]]) -> Figure:
     caption = (
         "Probability of the answer above that of the blurred run, mean and standard deviation over the draws of noise. "
     )
-    return figures.table("restored", title, rows, columns=columns, caption=caption + LEFT_OUT, group=title)
+    caption += LEFT_OUT
+    return figures.table("restored", title, rows, columns=columns, caption=caption, group=title, headline=True)
 
 
 def _pictures(traces: Traces, names: Sequence[str], answer: str) -> list[Figure]:
