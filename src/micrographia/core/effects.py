@@ -355,7 +355,8 @@ def columns(maps: Sequence[EffectMap]) -> dict[str, NDArray[Any] | list[str]]:
             )
     if any(each.taken is not None for each in maps):
         asked = np.concatenate([each.asked for each in maps])
-        found = {"kind": np.asarray(kinds)[asked].tolist()} | {k: v[asked] for k, v in found.items() if k != "kind"}
+        found = {name: np.asarray(column)[asked] for name, column in found.items()}
+        found["kind"] = [kind for kind, wanted in zip(kinds, asked) if wanted]
     return found
 
 

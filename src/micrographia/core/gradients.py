@@ -8,17 +8,18 @@ import torch
 
 from micrographia.core.errors import UserError
 
-P, R = ParamSpec("P"), TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
+def with_gradients(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """The same function, with gradients also inside `torch.no_grad()` and `torch.inference_mode()`.
 
     Raises UserError where a tensor was made in inference mode, of which autograd keeps nothing.
     """
 
     @wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 return function(*args, **kwargs)

@@ -62,8 +62,11 @@ def lengths_of(ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | 
 
 def read_inputs(given: Inputs | str | Sequence[str], to_tokens: Callable[[str | Sequence[str]], Inputs]) -> Inputs:
     """Inputs as they are, a text or several as their tokens. Raises UserError for texts without a tokenizer."""
-    several = isinstance(given, list | tuple) and bool(given) and all(isinstance(each, str) for each in given)
-    return to_tokens(given) if isinstance(given, str) or several else given
+    if isinstance(given, Tensor | Batch):
+        return given
+    texts = [given] if isinstance(given, str) else given
+    is_text = isinstance(texts, list | tuple) and bool(texts) and all(isinstance(text, str) for text in texts)
+    return to_tokens(texts) if is_text else ids_of(given)  # pyright: ignore[reportArgumentType] (which refuses it)
 
 
 def rows_of(inputs: Inputs, rows: Int[Tensor, "row"] | slice) -> Inputs:

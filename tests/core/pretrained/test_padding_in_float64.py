@@ -24,10 +24,11 @@ def test_a_padded_row_is_the_row_alone_whatever_its_attention_is_asked(name, how
         run, alone = (model.run(inputs, keep="L1.resid_post", edits=edits) for inputs in (BOTH, ROW))
         assert bool(run.cache["L1.resid_post"].isfinite().all())
         torch.testing.assert_close(run.logits[:1, 2:], alone.logits, rtol=1e-5, atol=1e-6)  # softmax in float32
-    begun = []
-    model.run(BOTH, edits=[leaf("embed", begun.append)], keep="L1.pattern", grad=True).logits[:, -1].sum().backward()
-    assert bool(begun[0].grad.isfinite().all())
-    assert not begun[0].grad[0, :2].any()
+    for keep in ((), "L1.pattern"):  # the model's own attention, and eager
+        begun = []
+        model.run(BOTH, edits=[leaf("embed", begun.append)], keep=keep, grad=True).logits[:, -1].sum().backward()
+        assert bool(begun[0].grad.isfinite().all())
+        assert not begun[0].grad[0, :2].any()
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.DECODERS if name not in zoo.NARROW])

@@ -8,8 +8,8 @@ only the logits that are read are computed.
 Two plans. "strict" runs one patch at a time at full length from its layer on: bit-equal to `model.run` with the same
 edits and the same batch of prompts. "fast" batches patches and positions: the order of sums differs, so results agree
 with "strict" to about 1e-4 of their scale in float32 and 1e-10 in float64 (tested), not bit for bit. In bfloat16, over
-66 patches on a CPU: up to 0.015 logits apart on a network of GPT-2's shape with random weights (0.006 on average, effects
-spread by 0.2), most of it the fused GELU's rounding; not at all on SmolLM2-135M, whose activation is one kernel anyway.
+66 patches on a CPU: up to 0.015 logits apart on a network of GPT-2's shape with random weights (0.006 on average,
+effects spread by 0.2), all of it by the fused GELU; not at all on SmolLM2-135M, whose activation is one kernel anyway.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

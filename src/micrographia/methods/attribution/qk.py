@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from micrographia.core.edits import observe
+from micrographia.core.edits import may_attend, observe
 from micrographia.core.sites import Site
 from micrographia.methods.attribution.estimation import Estimation, OnScore, ScoreHook, detached_copy, hook
 
