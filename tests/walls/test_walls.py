@@ -80,6 +80,7 @@ BREAKS: list[tuple[Rule, str, str]] = [
     (walls.libraries_come_in_by_their_doors, "labs/ioi/run.py", "def f():\n    from transformers import AutoModel"),
     (walls.libraries_come_in_by_their_doors, "methods/lens.py", "def f():\n    import pyarrow.parquet"),
     (walls.libraries_come_in_by_their_doors, "core/store/formats.py", "import pyarrow"),
+    (walls.libraries_come_in_by_their_doors, "core/sources.py", "def f():\n    import gguf"),
     (walls.libraries_come_in_by_their_doors, "labs/ioi/run.py", "def f():\n    import ray"),
     (walls.libraries_come_in_by_their_doors, "labs/ioi/run.py", "import argparse"),
     (walls.libraries_come_in_by_their_doors, "labs/ioi/config.py", "import tyro"),
@@ -263,7 +264,7 @@ BUDGETS = {  # lab -> what it may hold instead, and why; a limit only ever falls
     "workbench": (1770, "five questions, each of which is a method asked by its flags; aim 1,100"),
     "grokking": (2670, "four studies: one network, many, networks of others, and the lottery; aim 2,300"),
 }
-THE_HOUSE = 31_200  # lines of Python in all of src; aim 27,000
+THE_HOUSE = 32_300  # lines of Python in all of src, 1,150 of them for GGUF files and model packages; aim 27,000
 
 
 def over_budget(lines: Mapping[str, int]) -> dict[str, int]:

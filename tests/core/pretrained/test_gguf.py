@@ -1,5 +1,7 @@
 """GGUF files: the network and tokenizer that they hold, what transformers drops of them, files that cannot be read."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ import tiny_gguf
 from micrographia.core.errors import CannotWrite, MissingExtra, UnknownModel, UserError
 from micrographia.core.events import Note
 from micrographia.core.pretrained import load
-from micrographia.core.pretrained.gguf_header import read_header
+from micrographia.core.pretrained.gguf import mended
+from micrographia.core.pretrained.gguf_header import GgufHeader, read_header
 from tiny_gguf import module, write
 
 IDS = torch.randint(3, 270, (2, 40), generator=torch.Generator().manual_seed(1))
@@ -127,6 +130,21 @@ def test_what_transformers_drops_of_the_metadata_is_heeded(name, tmp_path):
     assert torch.equal(logits(model), truth(network))
     if metadata.get("rope.scaling.type"):
         assert not torch.allclose(truth(network), truth(usual()), atol=1e-3)
+
+
+@pytest.mark.parametrize(("layers", "scalar"), [(26, 24), (46, 16), (62, 16)])
+def test_gemmas_scores_are_scaled_by_the_width_of_a_head_but_for_the_largest(layers, scalar):
+    from transformers import Gemma3TextConfig
+
+    facts = {"block_count": layers, "attention.key_length": 24, "attention.sliding_window": 5}
+    facts |= {"rope.scaling.type": "linear", "rope.scaling.factor": 8.0}
+    header = GgufHeader(
+        Path("x"), {"general.architecture": "gemma3", **{f"gemma3.{k}": v for k, v in facts.items()}}, ()
+    )
+    config = mended(Gemma3TextConfig(hidden_size=64, num_attention_heads=4), header)
+    assert (config.query_pre_attn_scalar, config.head_dim, config.sliding_window) == (scalar, 24, 5)
+    assert config.rope_parameters["full_attention"]["factor"] == 8.0
+    assert config.rope_parameters["sliding_attention"]["rope_type"] == "default"
 
 
 def llama_3():
