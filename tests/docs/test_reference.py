@@ -16,8 +16,8 @@ INNER = {
     f"micrographia.{room}.{name}"
     for room, names in {
         "core.store": "atomic checkpoints exact lock manifest models records",
-        "core.pretrained": "attention checks fused generation gguf gguf_header hooks modules partial_run quiet readout save "
-        "tokenizer",
+        "core.pretrained": "attention checks fused generation gguf gguf_header hooks modules partial_run quiet readout "
+        "save tokenizer",
         "core.sweep": "base last_layer metric_set plan writing",
         "methods.attribution": "passes",
     }.items()

@@ -18,7 +18,7 @@ from micrographia.core.pretrained import gguf
 from micrographia.core.pretrained.families import Family, family_of
 from micrographia.core.pretrained.gguf_header import GgufHeader
 from micrographia.core.pretrained.model import Pretrained
-from micrographia.core.pretrained.quiet import quietly
+from micrographia.core.pretrained.quiet import quietly, without_gguf_bar
 from micrographia.core.pretrained.tokenizer import HubTokenizer, as_tokenizer
 from micrographia.core.runtime import dtype_named
 from micrographia.core.small.transformer import Transformer
@@ -133,16 +133,12 @@ def _from_gguf(
     from transformers import AutoConfig
 
     folder, file = str(header.path.parent), header.path.name
-    choices = {**choices, **gguf.whole_weights()}
     config = gguf.mended(AutoConfig.from_pretrained(folder, gguf_file=file, trust_remote_code=False), header)
-    module, about = _class_for(family_of(config)).from_pretrained(
-        folder,
-        gguf_file=file,
-        config=config,
-        dtype=dtype or torch.float32,
-        output_loading_info=True,
-        **choices,
-    )
+    choices = {**choices, **gguf.whole_weights(), "config": config, "dtype": dtype or torch.float32}
+    with without_gguf_bar():
+        module, about = _class_for(family_of(config)).from_pretrained(
+            folder, gguf_file=file, output_loading_info=True, **choices
+        )
     _check_whole(str(header.path), module, about["missing_keys"])
     gguf.checked(module, header)
     inner = gguf.tokenizer_of(header) if with_tokenizer else None
