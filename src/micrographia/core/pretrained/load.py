@@ -71,7 +71,7 @@ def load(
         choices, stored = {"device_map": device_map} if device_map is not None else {}, ""
         if gguf_file is not None:
             header = gguf.opened(gguf_file)
-            module, own = _from_gguf(header, tokenizer is None, dtype_named(dtype), choices)
+            module, own = _from_gguf(header, tokenizer is None, dtype_named(dtype), choices, watch)
             stored = gguf.said(header, module)
             watch(Note(f"{gguf_file.name}: {stored}."))
         else:
@@ -127,7 +127,7 @@ def _from_hub(
 
 
 def _from_gguf(
-    header: GgufHeader, with_tokenizer: bool, dtype: torch.dtype | None, choices: dict[str, Any]
+    header: GgufHeader, with_tokenizer: bool, dtype: torch.dtype | None, choices: dict[str, Any], watch: Watch
 ) -> tuple[Any, Tokenizer | None]:
     """The module of a GGUF file, dequantised, and its tokenizer where that is wanted."""
     from transformers import AutoConfig
@@ -141,8 +141,18 @@ def _from_gguf(
         )
     _check_whole(str(header.path), module, about["missing_keys"])
     gguf.checked(module, header)
-    inner = gguf.tokenizer_of(header) if with_tokenizer else None
-    return module, None if inner is None else HubTokenizer(inner)
+    return module, _gguf_tokenizer(header, watch) if with_tokenizer else None
+
+
+def _gguf_tokenizer(header: GgufHeader, watch: Watch) -> Tokenizer | None:
+    """The file's tokenizer; None, with a Note to `watch`, for one that cannot be built."""
+    try:
+        inner = gguf.tokenizer_of(header)
+    except Exception as error:  # tokenizers raises no narrower kind
+        text = f"The tokenizer of {header.path.name} cannot be built ({error}), so that it takes token ids alone."
+        watch(Note(text, "warning"))
+        return None
+    return None if inner is None else HubTokenizer(inner)
 
 
 def _class_for(family: Family) -> Any:
