@@ -45,9 +45,9 @@ def load(
 
     A loaded module is used as it is, with its dtype, device, attention implementation and mode. From the Hub or a
     folder, `dtype` None means that of the file (of a GGUF file float32, to which its weights are dequantised);
-    `device_map` needs accelerate. `tokenizer` is a Hub id, a folder, a
-    Hugging Face tokenizer or a `core.tokens.Tokenizer`; None finds the model's own, if it has one. A folder of one of
-    our own Runs gives the model that it trained, with its vocabulary. `watch` gets Notes on later runs.
+    `device_map` needs accelerate. `tokenizer` is a Hub id, a folder, a Hugging Face tokenizer or a
+    `core.tokens.Tokenizer`; None finds the model's own, if it has one. A folder of one of our own Runs gives the model
+    that it trained, with its vocabulary. `watch` gets Notes on the file and on later runs.
     Errors: UnknownModel for a model that does not exist, needs permission or has no known family; UserError for
     settings that a loaded module already has, that do not apply to a Run, or that exclude each other.
     """
