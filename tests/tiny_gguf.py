@@ -122,3 +122,33 @@ def _add_tokenizer(writer: Any, pre: str, without: tuple[str, ...]) -> None:
     if "add_bos_token" not in without:
         writer.add_add_bos_token(False)
     writer.add_chat_template(TEMPLATE)
+
+
+def write_family(path: Path, architecture: str, network: Any, metadata: Mapping[str, Any]) -> Path:
+    """A file of float32 of another architecture, without tokenizer; names are those of the package gguf."""
+    import gguf
+
+    config, writer = network.config, gguf.GGUFWriter(path, architecture)
+    facts = {
+        "context_length": config.max_position_embeddings, "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers, "attention.head_count": config.num_attention_heads,
+        "vocab_size": config.vocab_size, **metadata,
+    }  # fmt: skip
+    for key, value in facts.items():
+        {int: writer.add_uint32, float: writer.add_float32}[type(value)](f"{architecture}.{key}", value)
+    writer.add_pad_token_id(0)
+    kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
+    for name, parameter in network.named_parameters():
+        base, _, end = name.rpartition(".")
+        weight = parameter.detach()
+        if architecture.startswith("gemma") and base.endswith("norm"):
+            weight = weight + 1
+        if architecture == "gpt2" and ".h." in name and weight.ndim == 2:
+            weight = weight.T
+        writer.add_tensor(f"{names.get_name(base)}.{end}", np.ascontiguousarray(weight.numpy()))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

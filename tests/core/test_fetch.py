@@ -142,6 +142,21 @@ def test_interrupted_it_leaves_nothing_and_the_client_ends(number, package, use,
     assert list(cache.iterdir()) == []
 
 
+def test_what_a_killed_process_left_is_cleared(package, use, cache):
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    dead, recent, alive = (
+        cache / f".tmp-{name}" for name in (f"{done.stdout.strip()}-a", "99999999-b", f"{os.getpid()}-c")
+    )
+    for folder in (dead, recent, alive):
+        folder.mkdir(parents=True)
+        (folder / "half").touch()
+    for folder in (dead, alive):
+        os.utime(folder, (0, 0))
+    use(GIVES)
+    fetch(package)
+    assert {each.name for each in cache.iterdir()} == {package.sha256, recent.name, alive.name}
+
+
 def test_pip_of_this_python_comes_first_then_uv_then_another_pip(monkeypatch):
     found = {"pip": object(), "/bin": {"uv", "pip"}}
     monkeypatch.setattr(util, "find_spec", lambda name: found[name])

@@ -19,6 +19,7 @@ DOORS = {  # library -> the only places that may import it
     "transformers": ("core/pretrained",),
     "tokenizers": ("core/pretrained", "core/tokens"),
     "huggingface_hub": ("core/pretrained",),
+    "gguf": ("core/pretrained",),
     "pyarrow": ("core/store",),
     "argparse": ("faces",),
     "tyro": ("faces",),
@@ -28,7 +29,7 @@ DOORS = {  # library -> the only places that may import it
 }
 LABS = ("grokking", "ioi", "planted", "workbench", "othello")
 """Those that there are or are planned; a test holds the list against the folders."""
-LAZY = ("transformers", "tokenizers", "huggingface_hub", "pyarrow")
+LAZY = ("transformers", "tokenizers", "huggingface_hub", "gguf", "pyarrow")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 PICKLE_READER = "core/state_dicts/pickles"  # where the user may let a named file in
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "manager", "handler", "misc", "common"}

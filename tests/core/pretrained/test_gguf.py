@@ -1,14 +1,18 @@
 """GGUF files: the network and tokenizer that they hold, what transformers drops of them, files that cannot be read."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import zoo
 
 import tiny_gguf
 from micrographia.core.errors import CannotWrite, MissingExtra, UnknownModel, UserError
 from micrographia.core.events import Note
 from micrographia.core.pretrained import load
-from micrographia.core.pretrained.gguf_header import read_header
+from micrographia.core.pretrained.gguf import mended
+from micrographia.core.pretrained.gguf_header import GgufHeader, read_header
 from tiny_gguf import module, write
 
 IDS = torch.randint(3, 270, (2, 40), generator=torch.Generator().manual_seed(1))
@@ -127,6 +131,53 @@ def test_what_transformers_drops_of_the_metadata_is_heeded(name, tmp_path):
     assert torch.equal(logits(model), truth(network))
     if metadata.get("rope.scaling.type"):
         assert not torch.allclose(truth(network), truth(usual()), atol=1e-3)
+
+
+RMS = {"attention.head_count_kv": 2, "attention.layer_norm_rms_epsilon": 1e-6, "feed_forward_length": 48}
+WIDE = {**RMS, "attention.key_length": 10, "attention.sliding_window": zoo.WINDOW}
+FAMILIES = {  # architecture -> the network of the zoo, and what its file says
+    "qwen2": ("qwen2", {**RMS, "rope.freq_base": 10000.0}),
+    "qwen3": ("qwen3", {**RMS, "rope.freq_base": 10000.0, "attention.key_length": 10}),
+    "phi3": ("phi3", {**RMS, "rope.freq_base": 10000.0, "attention.layer_norm_rms_epsilon": 1e-5}),
+    "gemma2": ("gemma2", {**WIDE, "attn_logit_softcapping": 0.5, "final_logit_softcapping": 0.7}),
+    "gpt2": ("gpt2", {"attention.layer_norm_epsilon": 1e-5, "feed_forward_length": 128}),
+}
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_files_of_other_architectures_give_their_networks_too(architecture, tmp_path):
+    name, metadata = FAMILIES[architecture]
+    network = zoo.fresh(name)
+    if architecture == "gemma2":  # as all of this family but the largest are scaled
+        for layer in network.model.layers:
+            layer.self_attn.scaling = 10**-0.5
+    ids = zoo.tokens()
+    model = load(tiny_gguf.write_family(tmp_path / "a.gguf", architecture, network, metadata))
+    assert torch.allclose(model.run(ids).logits, zoo.logits_of(network, ids), atol=1e-5)
+
+
+def test_a_tokenizer_that_cannot_be_built_leaves_a_model_of_ids_and_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny_gguf, "MERGES", ("no such",))
+    told = []
+    model = load(write(tmp_path / "a.gguf"), watch=told.append)
+    assert model.tokenizer is None
+    assert [event.level for event in told] == ["warning", "info"]
+    assert "cannot be built" in told[0].text
+
+
+@pytest.mark.parametrize(("layers", "scalar"), [(26, 24), (46, 16), (62, 16)])
+def test_gemmas_scores_are_scaled_by_the_width_of_a_head_but_for_the_largest(layers, scalar):
+    from transformers import Gemma3TextConfig
+
+    facts = {"block_count": layers, "attention.key_length": 24, "attention.sliding_window": 5}
+    facts |= {"rope.scaling.type": "linear", "rope.scaling.factor": 8.0}
+    header = GgufHeader(
+        Path("x"), {"general.architecture": "gemma3", **{f"gemma3.{k}": v for k, v in facts.items()}}, ()
+    )
+    config = mended(Gemma3TextConfig(hidden_size=64, num_attention_heads=4), header)
+    assert (config.query_pre_attn_scalar, config.head_dim, config.sliding_window) == (scalar, 24, 5)
+    assert config.rope_parameters["full_attention"]["factor"] == 8.0
+    assert config.rope_parameters["sliding_attention"]["rope_type"] == "default"
 
 
 def llama_3():

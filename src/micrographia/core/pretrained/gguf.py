@@ -30,6 +30,9 @@ MEANT = {  # metadata of the architecture -> the config's name of it, whichever 
     "attn_logit_softcapping": ("attn_logit_softcapping",),
     "final_logit_softcapping": ("final_logit_softcapping",),
 }
+GEMMA_27B = (46, 62)
+"""The layers of Gemma 2 and 3 of 27 B, whose scores are scaled by d_model / n_heads; all others by the width of a head
+(llama.cpp, src/llama-model.cpp, which tells them apart so too)."""
 ROTARY = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """Tensors that stretch the rotary embeddings, and are no weights of the module."""
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -73,6 +76,10 @@ def mended(config: Any, header: GgufHeader) -> Any:
         name = next((name for name in names if hasattr(config, name)), None)
         if name is not None and isinstance(value, int | float):
             setattr(config, name, value)
+    if hasattr(config, "query_pre_attn_scalar") and header.own("attention.key_length"):
+        by_model = header.own("block_count") in GEMMA_27B
+        width = config.hidden_size // config.num_attention_heads
+        config.query_pre_attn_scalar = width if by_model else header.own("attention.key_length")
     for tensor in header.tensors:
         if tensor.name == "token_embd.weight":
             config.vocab_size = tensor.shape[0]

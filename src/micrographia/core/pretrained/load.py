@@ -19,7 +19,7 @@ from micrographia.core.pretrained.families import Family, family_of
 from micrographia.core.pretrained.files import check_folder, check_loaded
 from micrographia.core.pretrained.gguf_header import GgufHeader
 from micrographia.core.pretrained.model import Pretrained
-from micrographia.core.pretrained.quiet import quietly
+from micrographia.core.pretrained.quiet import quietly, without_gguf_bar
 from micrographia.core.pretrained.tokenizer import HubTokenizer, as_tokenizer
 from micrographia.core.runtime import dtype_named
 from micrographia.core.small.transformer import Transformer
@@ -46,9 +46,9 @@ def load(
 
     A loaded module is used as it is, with its dtype, device, attention implementation and mode. From the Hub or a
     folder, `dtype` None means that of the file (of a GGUF file float32, to which its weights are dequantised);
-    `device_map` needs accelerate. `tokenizer` is a Hub id, a folder, a
-    Hugging Face tokenizer or a `core.tokens.Tokenizer`; None finds the model's own, if it has one. A folder of one of
-    our own Runs gives the model that it trained, with its vocabulary. `watch` gets Notes on later runs.
+    `device_map` needs accelerate. `tokenizer` is a Hub id, a folder, a Hugging Face tokenizer or a
+    `core.tokens.Tokenizer`; None finds the model's own, if it has one. A folder of one of our own Runs gives the model
+    that it trained, with its vocabulary. `watch` gets Notes on the file and on later runs.
     Errors: UnknownModel for a model that does not exist, needs permission or has no known family; UserError for
     settings that a loaded module already has, that do not apply to a Run, or that exclude each other.
     """
@@ -142,21 +142,27 @@ def _from_gguf(
     from transformers import AutoConfig
 
     folder, file = str(header.path.parent), header.path.name
-    choices = {**choices, **gguf.whole_weights()}
     config = gguf.mended(AutoConfig.from_pretrained(folder, gguf_file=file, trust_remote_code=False), header)
     family = family_of(config)
-    module, about = _class_for(family).from_pretrained(
-        folder,
-        gguf_file=file,
-        config=config,
-        dtype=dtype or torch.float32,
-        output_loading_info=True,
-        **choices,
-    )
+    choices = {**choices, **gguf.whole_weights(), "config": config, "dtype": dtype or torch.float32}
+    with without_gguf_bar():
+        module, about = _class_for(family).from_pretrained(
+            folder, gguf_file=file, output_loading_info=True, ignore_mismatched_sizes=True, **choices
+        )
     check_loaded(str(header.path), family, module, about, watch)
     gguf.checked(module, header)
-    inner = gguf.tokenizer_of(header) if with_tokenizer else None
-    return module, None if inner is None else HubTokenizer(inner)
+    return module, _gguf_tokenizer(header, watch) if with_tokenizer else None
+
+
+def _gguf_tokenizer(header: GgufHeader, watch: Watch) -> Tokenizer | None:
+    """The file's tokenizer; None, with a Note to `watch`, for one that cannot be built."""
+    try:
+        inner = gguf.tokenizer_of(header)
+    except Exception as error:  # tokenizers raises no narrower kind
+        text = f"The tokenizer of {header.path.name} cannot be built ({error}), so that it takes token ids alone."
+        watch(Note(text, "warning"))
+        return None
+    return None if inner is None else HubTokenizer(inner)
 
 
 def _class_for(family: Family) -> Any:

@@ -23,11 +23,12 @@ def save(module: nn.Module, tokenizer: Tokenizer | None, folder: Path) -> Path:
     Raises CannotWrite for a folder that is there already or a full disk; UserError for a module that transformers
     cannot write, such as one of packed weights.
     """
-    if not hasattr(module, "save_pretrained"):
+    write: Any = getattr(module, "save_pretrained", None)
+    if write is None:
         raise UserError(f"Asked to save a {type(module).__name__}, which has no save_pretrained of transformers.")
     with model_draft(folder) as draft, quietly(), without_marks(module):
         try:
-            module.save_pretrained(draft)
+            write(draft)
         except SafetensorError as error:
             raise CannotWrite(f"Cannot write the model to {folder}: {error}. Nothing was kept.") from error
         except ValueError as error:

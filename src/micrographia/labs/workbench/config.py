@@ -22,7 +22,7 @@ class Target:
     """The model, and where it runs."""
 
     model: str
-    """A name on the Hugging Face hub or of `micrographia models`, a folder, a .gguf file, a wheel, or one of your Runs."""
+    """A name on the hub or of `micrographia models`, a folder, a .gguf file, a wheel, or one of your Runs."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: Dtype = "float32"
