@@ -152,7 +152,9 @@ def test_the_task_follows_from_the_widths_unless_they_contradict(n_ctx, tokens, 
 
 @pytest.mark.parametrize(("tokens", "last"), [(8, [(7,)]), (7, [(6,), (6,)])])
 def test_an_mlp_of_both_operands_needs_no_token_for_equals(tokens, last):
-    arch = Architecture(d_vocab=tokens, d_vocab_out=7, n_ctx=3, d_model=4, n_heads=1, d_head=4, d_mlp=4, attention=False)
+    arch = Architecture(
+        d_vocab=tokens, d_vocab_out=7, n_ctx=3, d_model=4, n_heads=1, d_head=4, d_mlp=4, attention=False
+    )
     assert [task.last for task in tasks_of(arch)] == last
     assert tasks_of(arch)[0] == Task(7, last[0])
 

@@ -84,7 +84,7 @@ class Guesses(NamedTuple):
 
     best: Guess
     all: list[Guess]
-    alike: list[Guess] = []
+    alike: Sequence[Guess] = ()
 
 
 def guess(

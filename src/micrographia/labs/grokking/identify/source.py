@@ -105,9 +105,10 @@ def tasks_of(arch: Architecture, given: int | None = None) -> list[Task]:
         return enough
     asked = "the modulus, from the widths" if given is None else f"modulus {given}"
     raise UnreadableWeights(
-        f"Asked for {asked}. It needs rows of three tokens (a, b and '=') and p + 1 tokens, or rows of two and p tokens, "
-        f"and p or p + 1 answers. Found: a row has {arch.n_ctx} tokens, the embedding reads {tokens} tokens, the "
-        f"unembedding has {answers} answers. {'Give it with --modulus' if given is None else 'Leave --modulus out'}."
+        f"Asked for {asked}. It needs rows of three tokens (a, b and '=') and p + 1 tokens, or rows of two and p "
+        f"tokens, and p or p + 1 answers. Found: a row has {arch.n_ctx} tokens, the embedding reads {tokens} "
+        f"tokens, the unembedding has {answers} answers. "
+        f"{'Give it with --modulus' if given is None else 'Leave --modulus out'}."
     )
 
 
