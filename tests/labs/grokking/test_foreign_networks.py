@@ -13,7 +13,7 @@ from micrographia.core.state_dicts.foreign import candidates, variants
 from micrographia.labs.grokking.identify.activation import balance, learnt
 from micrographia.labs.grokking.identify.guess import Guesses, check, guess
 from micrographia.labs.grokking.identify.run import analyse
-from micrographia.labs.grokking.identify.source import Task
+from micrographia.labs.grokking.identify.source import RowFormat
 from micrographia.labs.grokking.identify.verdict import judge
 from micrographia.labs.grokking.task import all_rows
 from micrographia.methods.decay_balance import decay_balance
@@ -154,7 +154,7 @@ def test_training_pairs_that_are_known_to_be_right_remove_the_doubt():
 def test_without_the_split_the_better_of_two_sets_of_learnt_pairs_counts():
     readings = variants(candidates(pizza(N, KS, 6.0))[0], act="relu")
     [network] = [each for each in readings if each.choices["norm"] == "none"]
-    [found] = check(network, Task(N, (N,)), ["add"])
+    [found] = check(network, RowFormat(N, (N,)), ["add"])
     spread = 10 ** torch.linspace(-3, 0, N * N).double()
     found = found._replace(losses=spread[torch.randperm(N * N, generator=generator(2))])
     tokens, labels = all_rows(N, "add")
