@@ -58,6 +58,14 @@ def test_neurons_agree_where_their_read_out_follows_their_phases_alone():
     assert agreement_p_values(neurons, shuffled, frequency)[2] > 0.01
 
 
+def test_only_frequencies_that_have_neurons_are_a_family():
+    (first, W_first), (second, W_second) = circuit(17, 3), circuit(17, 5)
+    neurons, W_L = torch.cat([first[..., :4], second], dim=2), torch.cat([W_first[:4], W_second])
+    alone = agreement_p_values(neurons[..., :4], W_L[:4], majority_frequency(neurons[..., :4]))[2]
+    both = agreement_p_values(neurons, W_L, majority_frequency(neurons))
+    assert both[4] < alone == both[2] < 0.01  # the larger of two p-values is not raised
+
+
 def unfinished(n: int, k: int, *, phases: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """A circuit whose other signs, and others' sines, are as large as its answer: the null of the logits hides it."""
     neurons, W_L = circuit(n, k, phases=phases)

@@ -81,15 +81,3 @@ def test_holm_steps_down(p):
     for rank, i in enumerate(order):
         largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
         assert adjusted[i].item() == pytest.approx(largest)
-
-
-def test_at_half_an_even_modulus_the_waves_of_fewer_operands_are_the_null():
-    n, logits = 12, noise(12, 0)
-    sign = (-1.0) ** torch.arange(n)
-    waves = [sign.expand(n, n, n), (sign[:, None, None] * sign).expand(n, n, n), (sign[:, None] * sign).expand(n, n, n)]
-    rms = torch.stack([(logits * x).sum() for x in waves]).square().mean().sqrt() / n**1.5
-    torch.testing.assert_close(cube_cells(logits).other_signs[-1], rms)
-    parity = 200 * wave(n, 6, 6, 6, 0)
-    assert family_wise(p_values(cube_cells(logits + parity), floor=0.0))[-1] < 1e-3
-    crowded = logits + parity + 200 * sign / n**1.5
-    assert p_values(cube_cells(crowded), floor=0.0)[-1] > p_values(cube_cells(logits + parity), floor=0.0)[-1]

@@ -36,15 +36,14 @@ TINY = 1e-150  # its square does not underflow
 class CubeCells(NamedTuple):
     """Scalar products of the logits with cubes of norm 1, and sizes of neighbouring cubes; row k - 1 is frequency k.
 
-    At the Nyquist frequency (even n) the sine does not exist: NaN. All signs are one there, and the waves (-1)^c,
-    (-1)^(a + c) and (-1)^(b + c) stand for the others.
+    At the Nyquist frequency (even n) sine and other signs do not exist: NaN.
     """
 
     cosine: Float[Tensor, "n_frequencies"]
     """v_k, with cos(w_k(a + b - c))."""
     sine: Float[Tensor, "n_frequencies"]
     other_signs: Float[Tensor, "n_frequencies"]
-    """Root mean square over the six waves of w_k(a + b + c), w_k(a - b + c) and w_k(a - b - c); at Nyquist of three."""
+    """Root mean square over the six waves of w_k(a + b + c), w_k(a - b + c) and w_k(a - b - c)."""
     wrong_sums: Float[Tensor, "n_frequencies"]
     """Root mean square over all other waves of any multiples of a and b, with the same w_k c."""
 
@@ -68,15 +67,10 @@ def cube_cells(logits: Float[Tensor, "n n n"], pairs: Bool[Tensor, "n n"] | None
     wrong_sums = ((same_answer / n**3 - answer.abs().square()) / (n**2 - 1)).clamp_min(0).sqrt()
     other_signs = torch.stack(cell[1:]).abs().square().mean(dim=0).sqrt() / n**1.5
     nyquist = 2 * k == n
-    if n % 2 == 0:
-        sign = 1.0 - 2.0 * (x % 2).double()
-        of_c = over_c[..., -1].real
-        cells = torch.stack([of_c.sum(), (sign @ of_c).sum(), (of_c @ sign).sum()]) / n**1.5
-        other_signs[-1] = cells.square().mean().sqrt()
     return CubeCells(
         cosine=torch.where(nyquist, 1.0, 2.0).double().sqrt() * answer.real,
         sine=(math.sqrt(2) * answer.imag).masked_fill(nyquist, torch.nan),
-        other_signs=other_signs,
+        other_signs=other_signs.masked_fill(nyquist, torch.nan),
         wrong_sums=wrong_sums,
     )
 
@@ -116,11 +110,11 @@ def p_values(
     paired = ~np.isnan(sine)
     if not paired.any():
         return torch.ones_like(cells.cosine)
+    # The Nyquist frequency has no other signs: they are set, relative to its wrong sums, to the largest of all.
     signs, sums, sine = (np.maximum(x, max(floor, TINY)) for x in (signs, sums, sine))
-    by_signs = 2 * stdtr(3, -v / signs)  # at the Nyquist frequency
-    by_signs[paired] = 2 * stdtr(7, -v[paired] / np.sqrt((6 * signs[paired] ** 2 + sine[paired] ** 2) / 7))
-    # Its waves are too few to predict a sine from: they are set, relative to its wrong sums, to the largest of all.
     signs[~paired] = sums[~paired] * (signs[paired] / sums[paired]).max()
+    by_signs = np.ones_like(v)
+    by_signs[paired] = 2 * stdtr(7, -v[paired] / np.sqrt((6 * signs[paired] ** 2 + sine[paired] ** 2) / 7))
     speaking = paired if null is None else paired & null.cpu().numpy()
     by_sines = sine_p_values(v, sine[speaking], speaking, signs, sums)
     p = 2 / (1 / np.maximum(by_signs, TINY) + 1 / np.maximum(by_sines, TINY))
