@@ -19,7 +19,7 @@ from micrographia.methods.circuits.members import Part
 
 LAYERS = (1, 2)
 NORMS = ("none", "layernorm", "rmsnorm")
-ACTS = ("relu", "gelu", "gelu_new", "silu", "swiglu")
+ACTS = ("relu", "gelu", "gelu_new", "silu", "tanh", "square", "swiglu")
 POSITIONS = ("learned", "rotary")
 FLAGS = (False, True)
 GRID_ACTS = ("relu", "gelu", "swiglu")

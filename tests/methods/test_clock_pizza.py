@@ -11,6 +11,7 @@ from micrographia.methods.clock_pizza import (
     circularity,
     distance_irrelevance,
     gradient_symmetricity,
+    mechanism,
     random_triples,
 )
 
@@ -115,3 +116,23 @@ def test_an_embedding_of_circles_is_circular_and_noise_is_less_so(n):
 def test_more_components_than_there_are_are_refused():
     with pytest.raises((BadShape, TypeCheckError)):
         circularity(circle())
+
+
+@pytest.mark.parametrize(
+    ("symmetricity", "irrelevance", "expected"),
+    [
+        (0.99, 0.17, "pizza"),
+        (0.99, 0.47, "pizza"),
+        (0.33, 0.85, "clock"),
+        (0.78, 0.72, "between"),
+        (math.nan, 0.5, None),
+    ],
+)
+def test_both_measures_together_tell_the_mechanism(symmetricity, irrelevance, expected):
+    assert mechanism(symmetricity, irrelevance) == expected
+
+
+def test_the_two_networks_are_told_apart_by_their_mechanism():
+    for network, expected in ((pizza, "pizza"), (clock, "clock")):
+        symmetricity = gradient_symmetricity(network, circle(), generator=seeded())
+        assert mechanism(symmetricity, distance_irrelevance(all_logits(network))) == expected

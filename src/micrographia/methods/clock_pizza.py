@@ -6,7 +6,9 @@ right answer at c = a + b mod n, embeddings are rows in the same cyclic order (`
 Source: Zhong, Liu, Tegmark and Andreas, "The Clock and the Pizza" (2023), section 4; defaults as in its notebook.
 """
 
+import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +17,11 @@ from torch import Tensor
 from micrographia.core.basis import fourier_basis, frequency_rows, n_frequencies
 from micrographia.core.errors import BadShape
 from micrographia.core.gradients import with_gradients
+
+Mechanism = Literal["clock", "pizza", "between"]
+
+CLOCK, PIZZA = 0.4, 0.6
+"""`pizza_score` of a clock at most, and of a pizza at least; the middle fifth is between."""
 
 LogitFunction = Callable[[Float[Tensor, "batch d"], Float[Tensor, "batch d"]], Float[Tensor, "batch n"]]
 """Embeddings of the left and right operand (positions not yet added) to the logits after "="."""
@@ -44,6 +51,22 @@ def gradient_symmetricity(
     of_left, of_right = torch.autograd.grad(chosen, (left, right))
     lengths = of_left.double().norm(dim=1) * of_right.double().norm(dim=1)
     return ((of_left.double() * of_right.double()).sum(dim=1) / lengths).mean().item()
+
+
+def pizza_score(gradient_symmetricity: float, distance_irrelevance: float) -> float:
+    """The mean of gradient symmetricity and 1 - distance irrelevance: 1 for an ideal pizza, 0 for an ideal clock.
+
+    The paper's examples have 0.91 and 0.24. How they are put together is ours.
+    """
+    return (gradient_symmetricity + 1 - distance_irrelevance) / 2
+
+
+def mechanism(gradient_symmetricity: float, distance_irrelevance: float) -> Mechanism | None:
+    """Clock, pizza, or between, by `pizza_score`; None where one of the measures is NaN."""
+    score = pizza_score(gradient_symmetricity, distance_irrelevance)
+    if math.isnan(score):
+        return None
+    return "clock" if score <= CLOCK else "pizza" if score >= PIZZA else "between"
 
 
 def random_triples(n: int, count: int, *, generator: torch.Generator | None = None) -> Int[Tensor, "batch 3"]:

@@ -38,7 +38,7 @@ def test_what_the_plan_covers():
 
 
 NOT_COVERED = {name: arch for name, arch in A_FEW.items() if name != "plain"}
-NOT_COVERED |= {act: dataclasses.replace(ARCH, act=act) for act in ("gelu_new", "silu", "swiglu")}
+NOT_COVERED |= {act: dataclasses.replace(ARCH, act=act) for act in ("gelu_new", "silu", "tanh", "square", "swiglu")}
 NOT_COVERED |= {"unembed_bias": dataclasses.replace(ARCH, unembed_bias=True)}
 
 

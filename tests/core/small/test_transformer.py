@@ -88,6 +88,8 @@ def test_the_mlp_is_the_formula_of_its_activation(act):
         "gelu": pre * (1 + torch.erf(pre / math.sqrt(2))) / 2,
         "gelu_new": pre * (1 + torch.tanh(math.sqrt(2 / math.pi) * (pre + 0.044715 * pre**3))) / 2,
         "silu": pre / (1 + (-pre).exp()),
+        "tanh": (pre.exp() - (-pre).exp()) / (pre.exp() + (-pre).exp()),
+        "square": pre * pre,
     }
     gate = x @ w["W_gate"] if act == "swiglu" else cache["L0.mlp_pre"]
     torch.testing.assert_close(cache["L0.mlp_pre"], gate)

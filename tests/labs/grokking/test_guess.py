@@ -12,7 +12,7 @@ from micrographia.core.small.weights import init_weights
 from micrographia.core.state_dicts.foreign import candidates, variants
 from micrographia.labs.grokking.identify.activation import CLEAR, choose_activation, learnt, rivals
 from micrographia.labs.grokking.identify.guess import Guesses, check, guess
-from micrographia.labs.grokking.identify.source import Task, tasks_of
+from micrographia.labs.grokking.identify.source import RowFormat, tasks_of
 
 
 def candidates_of(state, act=None):
@@ -60,7 +60,7 @@ def test_the_activation_is_found_without_the_split(act):
 @pytest.mark.parametrize("act", ["relu", "gelu"])
 def test_the_activation_is_found_by_the_balance_on_the_training_pairs(act):
     network = trained(act=act)
-    three = [check(each, Task(13, (13,)), ["add"])[0] for each in candidates_of(as_paper(network.weights))]
+    three = [check(each, RowFormat(13, (13,)), ["add"])[0] for each in candidates_of(as_paper(network.weights))]
     alike = [each._replace(accuracy=0.5) for each in three]
     for first in alike:
         assert choose_activation(Guesses(first, alike), network.train, silent).best.candidate.choices["act"] == act
@@ -152,9 +152,11 @@ def test_the_task_follows_from_the_widths_unless_they_contradict(n_ctx, tokens, 
 
 @pytest.mark.parametrize(("tokens", "last"), [(8, [(7,)]), (7, [(6,), (6,)])])
 def test_an_mlp_of_both_operands_needs_no_token_for_equals(tokens, last):
-    arch = Architecture(d_vocab=tokens, d_vocab_out=7, n_ctx=3, d_model=4, n_heads=1, d_head=4, d_mlp=4, attention=False)
+    arch = Architecture(
+        d_vocab=tokens, d_vocab_out=7, n_ctx=3, d_model=4, n_heads=1, d_head=4, d_mlp=4, attention=False
+    )
     assert [task.last for task in tasks_of(arch)] == last
-    assert tasks_of(arch)[0] == Task(7, last[0])
+    assert tasks_of(arch)[0] == RowFormat(7, last[0])
 
 
 def test_multiplication_needs_a_prime():

@@ -17,7 +17,7 @@ from micrographia.core.edits import put
 from micrographia.core.losses import cross_entropy
 from micrographia.labs.grokking.network import NetworkTensors, cyclic, with_attention
 from micrographia.methods import clock_pizza
-from micrographia.methods.fourier import activations, cubes, restricted, spectra
+from micrographia.methods.fourier import activations, cubes, distance, restricted, spectra
 from micrographia.methods.fourier.ablations import ablations
 from micrographia.methods.fourier.closed_form import read_algorithm, sentences
 from micrographia.methods.fourier.key_frequencies import find_frequencies
@@ -53,15 +53,20 @@ def quantities(r: NetworkTensors, ks: Sequence[int], generator: Generator) -> di
     """
     if not has_characters(r):
         measures = {"n": len(r.logits), **performance(r), "squared_weights": weight_size(r)}
-        return {"published_rule": [], "measures": measures, "algorithm": [], "replacements": [], "ablations": []}
+        lists = {name: [] for name in ("published_rule", "algorithm", "replacements", "ablations")}
+        return {**lists, "measures": measures, "mechanism": None}
     parts, clusters = {"neurons": r.neurons, "W_L": r.W_L}, neuron_frequencies(r)
     measures = measures_of(r, ks, generator)
     cut = ablations(r.logits, ks, **parts, train=r.train, generator=generator)
+    mechanism, algorithm = mechanism_of(measures), read_algorithm(r.logits, ks, **parts)
+    slices = distance.read_slices(r.logits, algorithm) if mechanism in ("pizza", "between") else []
+    formula = distance.formula(r.logits, slices)
     return {
         "published_rule": [] if clusters is None else activations.published_key_frequencies(clusters),
         "measures": measures,
-        "algorithm": sentences(read_algorithm(r.logits, ks, **parts), str(len(r.logits))),
-        "replacements": [row._asdict() for row in replaced(r, ks)],
+        "mechanism": mechanism,
+        "algorithm": sentences(algorithm, str(algorithm.n), mechanism=mechanism, formula=formula),
+        "replacements": [row._asdict() for row in replaced(r, ks, slices)],
         "ablations": [row._asdict() for row in cut],
     }
 
@@ -167,10 +172,20 @@ def attention_waves(r: NetworkTensors) -> list[Numbers]:
     return [] if r.pattern is None else activations.head_waves(r.pattern)
 
 
-def replaced(r: NetworkTensors, ks: Sequence[int]) -> list[Row]:
-    """Section 4.4: the losses with parts of the network, one after the other, replaced by the formula."""
-    attend = {} if r.pattern is None else {"pattern": r.pattern, "logits_given_pattern": partial(with_attention, r)}
-    return replacements(r.logits, ks, neurons=r.neurons, W_L=r.W_L, train=r.train, **attend)
+def mechanism_of(measures: Mapping[str, Any]) -> clock_pizza.Mechanism | None:
+    """Clock, pizza or between; None where that was not measured."""
+    found = measures.get("clock_or_pizza")
+    return clock_pizza.mechanism(found["gradient_symmetricity"], found["distance_irrelevance"]) if found else None
+
+
+def replaced(r: NetworkTensors, ks: Sequence[int], slices: Sequence[distance.Slice] = ()) -> list[Row]:
+    """Section 4.4: the losses with parts of the network, one after the other, replaced by the formula.
+
+    `slices`: the terms with a - b in them, of a pizza.
+    """
+    more: dict[str, Any] = {} if r.pattern is None else {"logits_given_pattern": partial(with_attention, r)}
+    more["with_distance"] = distance.distance_logits(slices, len(r.logits)) if slices else None
+    return replacements(r.logits, ks, neurons=r.neurons, W_L=r.W_L, train=r.train, pattern=r.pattern, **more)
 
 
 VARIANTS = ("projection", "quadratic")

@@ -89,7 +89,7 @@ def opening(results: Mapping[str, Any], *, preset: str = "") -> list[str]:
     m = results["measures"]
     short = preset == "tiny" and (_unknown(m["test_accuracy"]) or m["test_accuracy"] < GENERALISES)
     performance = f"{TOO_SHORT if short else ''}{_performance(m)}"
-    return [performance, *_frequencies(results), *_algorithm(m)]
+    return [performance, *_frequencies(results), *_algorithm(m), *_mechanism(results)]
 
 
 TOO_SHORT = "The preset tiny checks the installation and is too short to grok; take quick to see it. "
@@ -124,6 +124,23 @@ def _algorithm(m: Mapping[str, Any]) -> list[str]:
         f"Their cosines cos(w_k(a+b-c)) explain {m['logit_variance_explained']:.1%} of the logits' variance and alone "
         f"have loss {m['trig_loss']:.2g} nats (network {m['loss']:.2g}, uniform guess {math.log(m['n']):.2g})."
     ]
+
+
+def _mechanism(results: Mapping[str, Any]) -> list[str]:
+    """Only with a circuit to speak of."""
+    kind, found = results.get("mechanism"), results["measures"].get("clock_or_pizza")
+    if kind is None or found is None or not results["algorithm"] or _unknown(results["measures"].get("trig_loss")):
+        return []
+    symmetric, irrelevant = found["gradient_symmetricity"], found["distance_irrelevance"]
+    measured = f"gradient symmetricity {symmetric:.2f}, distance irrelevance {irrelevant:.2f}; Zhong et al. 2023"
+    return [f"{MECHANISMS[kind]} ({measured})."]
+
+
+MECHANISMS = {
+    "clock": "It is a clock: it multiplies waves of a and b",
+    "pizza": "It is a pizza: it adds the embeddings of a and b first, and multiplies no waves of theirs",
+    "between": "It lies between a clock, which multiplies waves, and a pizza, which adds the embeddings first",
+}
 
 
 def _unknown(value: float | None) -> bool:

@@ -83,16 +83,19 @@ def agreement_p_values(
 ) -> Float[Tensor, "n_frequencies"]:
     """An upper bound of the p-value of each frequency's own neurons, adjusted for the family (Holm); 1 without any.
 
-    `frequency` gives the neurons of each. One pass over the neurons; float64.
+    `frequency` gives the neurons of each; the family is the frequencies that have any, since only they are tested. One
+    pass over the neurons; float64.
     """
     n = neurons.shape[0]
     h, g = waves(fold(neurons)), waves(W_L.T)
     written, sizes = (h * g.conj()).real.cpu().numpy(), (h.abs() * g.abs()).cpu().numpy()
-    found = np.ones(n_frequencies(n))
-    for k in set(frequency.tolist()) - {0}:
+    tested, bounds = sorted(set(frequency.tolist()) - {0}), []
+    for k in tested:
         own = (frequency == k).cpu().numpy()
-        found[k - 1] = tail_bound(sizes[k - 1, own], written[k - 1, own].sum(), signs=2 * k == n)
-    return family_wise(torch.from_numpy(found)).to(W_L.device)
+        bounds.append(tail_bound(sizes[k - 1, own], written[k - 1, own].sum(), signs=2 * k == n))
+    found = torch.ones(n_frequencies(n), dtype=torch.float64)
+    found[[k - 1 for k in tested]] = family_wise(torch.tensor(bounds, dtype=torch.float64))
+    return found.to(W_L.device)
 
 
 def tail_bound(sizes: np.ndarray, total: float, *, signs: bool = False) -> float:

@@ -22,6 +22,24 @@ PHASE_SHOWN = 0.5
 """Degrees: a smaller phase is printed, and computed, as 0."""
 
 
+MULTIPLY = (
+    "multiply these waves: cos(w a) cos(w b) - sin(w a) sin(w b) = cos(w(a+b)) and "
+    "sin(w a) cos(w b) + cos(w a) sin(w b) = sin(w(a+b))."
+)
+ADD_FIRST = (
+    "cos(w a) + cos(w b) = 2 cos(w(a-b)/2) cos(w(a+b)/2) and sin(w a) + sin(w b) = 2 cos(w(a-b)/2) sin(w(a+b)/2)"
+)
+DOUBLE = "Neurons double that angle: |cos(w(a-b)/2)| cos(w(a+b)) and |cos(w(a-b)/2)| sin(w(a+b))."
+MECHANISMS = {  # Zhong et al. (2023), sections 2 and 3
+    "clock": [f"Attention and neurons {MULTIPLY}"],
+    "pizza": [f"Pizza: the embeddings are added first, {ADD_FIRST}.", DOUBLE],
+    "between": [
+        f"Between clock and pizza. As in a clock, attention and neurons {MULTIPLY}",
+        f"As in a pizza, the embeddings are added first, {ADD_FIRST}. {DOUBLE}",
+    ],
+}
+
+
 class Wave(NamedTuple):
     """One term A cos(w_k(a + b - c) - phase) of the logits."""
 
@@ -91,32 +109,42 @@ def cube_height(k: int, n: int) -> float:
 def as_printed(algorithm: Algorithm) -> Algorithm:
     """The algorithm rounded as `sentences` prints it: amplitudes to three digits, phases to a degree."""
     waves = [
-        wave._replace(amplitude=float(f"{wave.amplitude:.3g}"), phase=math.radians(_degrees(wave)))
+        wave._replace(amplitude=float(f"{wave.amplitude:.3g}"), phase=math.radians(phase_degrees(wave.phase)))
         for wave in algorithm.waves
     ]
     return algorithm._replace(waves=tuple(waves))
 
 
-def sentences(algorithm: Algorithm, modulus_name: str) -> list[str]:
+def sentences(
+    algorithm: Algorithm, modulus_name: str, *, mechanism: str | None = None, formula: Sequence[str] = ()
+) -> list[str]:
     """The algorithm in plain words, embedding to logits. a, b and c are in cyclic coordinates (`core.basis`).
 
-    `modulus_name`: the text after "mod", such as "113".
+    `modulus_name`: the text after "mod", such as "113". `mechanism`: clock, pizza or between, as `clock_pizza` tells;
+    None is told as a clock. `formula`: what is said of the terms with a - b in them, of a pizza or between
+    (`distance.formula`).
     """
     if not algorithm.waves:
         return ["No key frequency was found, so there is no closed form."]
     ks = ", ".join(str(wave.k) for wave in algorithm.waves)
+    half = f" For k = {algorithm.n // 2} there is no sine: cos(w x) is +1 for even x and -1 for odd."
+    terms = "This term holds" if len(algorithm.waves) == 1 else f"These {len(algorithm.waves)} terms hold"
+    waves = f"each number x becomes cos(w x) and sin(w x), with w = 2 pi k / {algorithm.n} for k = {ks}."
     said = [
-        f"Embedding: each number x becomes cos(w x) and sin(w x), with w = 2 pi k / {algorithm.n} for k = {ks}.",
-        "Attention and neurons multiply these waves: cos(w a) cos(w b) - sin(w a) sin(w b) = cos(w(a+b)) and "
-        "sin(w a) cos(w b) + cos(w a) sin(w b) = sin(w(a+b)).",
+        f"Embedding: {waves}{half if any(2 * wave.k == algorithm.n for wave in algorithm.waves) else ''}",
+        *MECHANISMS[mechanism or "clock"],
         "Read-out: cos(w(a+b)) cos(w c) + sin(w(a+b)) sin(w c) = cos(w(a+b-c)), which is largest where "
         f"c = a + b mod {modulus_name}; several k together make this c the only maximum.",
-        f"Closed form: logit(c) = {_formula(algorithm)}.",
-        f"These {len(algorithm.waves)} terms hold {algorithm.share:.1%} of the logits' variance over c.",
+        f"Closed form{', averaged over a - b' if formula else ''}: logit(c) = {_formula(algorithm)}.",
+        f"{terms} {algorithm.share:.1%} of the logits' variance over c.",
+        *formula,
     ]
     if algorithm.n_neurons:
         own = ", ".join(f"{wave.own_neurons} for k = {wave.k}" for wave in algorithm.waves)
-        said.insert(2, f"Of {algorithm.n_neurons} neurons, these respond to a single frequency (above 85 %): {own}.")
+        said.insert(
+            1 + len(MECHANISMS[mechanism or "clock"]),
+            f"Of {algorithm.n_neurons} neurons, these respond to a single frequency (above 85 %): {own}.",
+        )
     through = [wave.through_neurons for wave in algorithm.waves if not math.isnan(wave.through_neurons)]
     if through:
         part = f"{min(through):.0%}" if len(through) == 1 else f"{min(through):.0%} to {max(through):.0%}"
@@ -141,15 +169,19 @@ def _along(written: Float[Tensor, "waves"], cosine: float, sine: float) -> float
     return (parts[0] * cosine + parts[1] * sine) / norm if norm else math.nan
 
 
-def _degrees(wave: Wave) -> int:
-    degrees = math.degrees(wave.phase)
+def phase_degrees(phase: float) -> int:
+    """A phase in degrees as printed."""
+    degrees = math.degrees(phase)
     return round(degrees) if abs(degrees) >= PHASE_SHOWN else 0
 
 
+def phase_text(degrees: int) -> str:
+    """What is subtracted in a formula, with its sign; nothing for 0."""
+    return f" {'-' if degrees > 0 else '+'} {abs(degrees)} deg" if degrees else ""
+
+
 def _formula(algorithm: Algorithm) -> str:
-    terms = []
-    for wave in algorithm.waves:
-        degrees = _degrees(wave)
-        phase = f" {'-' if degrees > 0 else '+'} {abs(degrees)} deg" if degrees else ""
-        terms.append(f"{wave.amplitude:.3g} cos(2 pi {wave.k} (a+b-c) / {algorithm.n}{phase})")
-    return " + ".join(terms)
+    return " + ".join(
+        f"{wave.amplitude:.3g} cos(2 pi {wave.k} (a+b-c) / {algorithm.n}{phase_text(phase_degrees(wave.phase))})"
+        for wave in algorithm.waves
+    )

@@ -31,6 +31,7 @@ NO_ATTENTION = "attention zero"
 SUM_WAVES = "logits: waves of a+b alone"
 KEY_COSINES = "logits: key cosines alone"
 CLOSED_FORM = "closed form"
+DISTANCE_FORM = "closed form with the distance"
 
 
 Pattern = Float[Tensor, "n n head key"]
@@ -58,12 +59,15 @@ def replacements(
     train: Bool[Tensor, "n n"] | None = None,
     pattern: Float[Tensor, "n n head key"] | None = None,
     logits_given_pattern: Callable[[Tensor], Tensor] | None = None,
+    with_distance: Float[Tensor, "n n n"] | None = None,
 ) -> list[Row]:
     """Losses with a part of the network replaced by its formula; the original network comes first.
 
     `pattern[a, b, head]` is the last position's attention to a, b and "="; `logits_given_pattern` runs the network with
     another such pattern, (n, n, head, 3) -> (n, n, n). Rows whose part is missing are omitted, and all that need a key
-    frequency if `ks` is empty. A few float64 copies of logits and neurons; three forwards for attention.
+    frequency if `ks` is empty.
+    `with_distance`: the logits of a pizza's formula (`distance`). A few float64 copies of logits and neurons; three
+    forwards for attention.
     Source: Nanda et al. (2023), section 4.4; the null row is ours.
     """
     table = ReplacementTable(logits, train)
@@ -74,6 +78,9 @@ def replacements(
         rows += _attention_rows(table, ks, pattern, logits_given_pattern)
     if ks:
         rows += _logit_rows(table, ks, read_algorithm(logits, ks))
+    if with_distance is not None:
+        says = "The same, but each wave's height depends on the distance a - b, as printed."
+        rows.append(table.of_logits(DISTANCE_FORM, with_distance, says))
     return rows
 
 

@@ -27,7 +27,7 @@ Rows = Sequence[Mapping[str, Any]]
 COLUMNS = {
     "frequencies": {
         "k": "k", "kind": "kind", "energy": "logit energy", "p_value": "p-value", "loss_change": "loss rise without",
-        "own_neurons": "own neurons", "carried_by": "carried by",
+        "own_neurons": "own neurons", "neurons_p": "their p-value", "carried_by": "carried by",
     },
     "losses": {
         "name": "what", "loss": "loss", "ratio": "to the network's", "accuracy": "accuracy",

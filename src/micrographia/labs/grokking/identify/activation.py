@@ -2,7 +2,8 @@
 
 ReLU's weights run with GELU lose little, and may even look surer. But only as it was trained does a network's gradient
 balance weight decay (`methods/decay_balance`) on the pairs that it learnt. Without the split these are identified by
-their losses: at most three times the median loss of as many pairs as are right.
+their losses: at most three times, or ten times, the median loss of as many pairs as are right, whichever balances
+better, as the true set of pairs does.
 """
 
 import torch
@@ -16,7 +17,7 @@ from micrographia.methods.decay_balance import decay_balance
 
 ALIKE = 0.02  # accuracies no farther apart do not separate activations
 CLEAR = 0.02  # balances at least so far apart do
-LEARNT = 3.0  # times the median loss of the right pairs
+LEARNT = (3.0, 10.0)  # times the median loss of the right pairs
 MOST_ROWS = 4000
 
 
@@ -55,14 +56,17 @@ def others(guesses: Guesses, *, within: float) -> list[Guess]:
 def balance(guess: Guess, train: Bool[Tensor, "pairs"] | None) -> float:
     """`decay_balance` on the training pairs, or on those that were learnt by their losses."""
     tokens, labels = all_rows(guess.modulus, guess.operation, guess.last)
-    rows = (learnt(guess.losses, guess.accuracy) if train is None else train).nonzero()[:, 0]
-    step = -(-len(rows) // MOST_ROWS)
-    return decay_balance(guess.candidate.arch, guess.candidate.weights, tokens[rows[::step]], labels[rows[::step]])
+    found = []
+    for mask in [learnt(guess.losses, guess.accuracy, times) for times in LEARNT] if train is None else [train]:
+        rows = mask.nonzero()[:, 0]
+        rows = rows[:: -(-len(rows) // MOST_ROWS)]
+        found.append(decay_balance(guess.candidate.arch, guess.candidate.weights, tokens[rows], labels[rows]))
+    return max(found)
 
 
-def learnt(losses: Float[Tensor, "pairs"], accuracy: float) -> Bool[Tensor, "pairs"]:
-    """The pairs whose loss is at most three times the median of the right ones'."""
-    return losses <= LEARNT * torch.quantile(losses, accuracy / 2)
+def learnt(losses: Float[Tensor, "pairs"], accuracy: float, times: float = LEARNT[0]) -> Bool[Tensor, "pairs"]:
+    """The pairs whose loss is at most this many times the median of the right ones'."""
+    return losses <= times * torch.quantile(losses, accuracy / 2)
 
 
 def _but_act(guess: Guess) -> tuple[str, int, int, dict[str, str]]:

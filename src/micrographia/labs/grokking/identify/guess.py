@@ -18,7 +18,7 @@ from micrographia.core.events import Note, Watch
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.state_dicts.foreign import Candidate
 from micrographia.labs.grokking.config import is_prime
-from micrographia.labs.grokking.identify.source import Task, tasks_of
+from micrographia.labs.grokking.identify.source import RowFormat, tasks_of
 from micrographia.labs.grokking.task import OPERATIONS, all_rows
 
 STANDARD_ERRORS = 5.0
@@ -36,7 +36,7 @@ class Guess(NamedTuple):
     """
 
     candidate: Candidate
-    task: Task
+    task: RowFormat
     operation: str
     losses: Float[Tensor, "pairs"]
     accuracy: float
@@ -84,7 +84,7 @@ class Guesses(NamedTuple):
 
     best: Guess
     all: list[Guess]
-    alike: list[Guess] = []
+    alike: Sequence[Guess] = ()
 
 
 def guess(
@@ -115,7 +115,7 @@ def guess(
     return Guesses(best if best.credible else _best(plainest), [*found, *unlikely])
 
 
-def check(candidate: Candidate, task: Task, operations: Sequence[str], rows: Tensor | None = None) -> list[Guess]:
+def check(candidate: Candidate, task: RowFormat, operations: Sequence[str], rows: Tensor | None = None) -> list[Guess]:
     """One candidate against each operation, on these rows or on all. One forward."""
     p, last = task
     tokens, _ = all_rows(p, operations[0], last)
@@ -150,7 +150,7 @@ def _best(guesses: Sequence[Guess]) -> Guess:
     return max((each for each in guesses if each.accuracy >= top - EQUAL), key=lambda each: each.probability)
 
 
-def _readable(candidates: Sequence[Candidate], modulus: int | None) -> list[tuple[Candidate, Task]]:
+def _readable(candidates: Sequence[Candidate], modulus: int | None) -> list[tuple[Candidate, RowFormat]]:
     """The candidates whose widths and context fit the task, with each task; an error when there is none."""
     found, errors = [], []
     for candidate in candidates:
@@ -173,8 +173,8 @@ def _operations(p: int, given: str | None) -> list[str]:
 
 
 def _likely(
-    candidates: list[tuple[Candidate, Task]], operation: str | None, generator: Generator
-) -> tuple[list[tuple[Candidate, Task]], list[Guess]]:
+    candidates: list[tuple[Candidate, RowFormat]], operation: str | None, generator: Generator
+) -> tuple[list[tuple[Candidate, RowFormat]], list[Guess]]:
     """Candidates worth a run on all pairs, and the best guess of each other one on a sample."""
     if len(candidates) == 1 or min(task.modulus for _, task in candidates) ** 2 <= 2 * SAMPLE:
         return candidates, []

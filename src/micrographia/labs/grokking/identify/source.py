@@ -76,7 +76,7 @@ def _with_act(arch: Architecture, act: str) -> Architecture:
     return replace(arch, act=act)
 
 
-class Task(NamedTuple):
+class RowFormat(NamedTuple):
     """The modulus p, and the tokens that follow a and b in a row: "=", or none."""
 
     modulus: int
@@ -87,7 +87,7 @@ class Task(NamedTuple):
         return "a b =" if self.last else "a b"
 
 
-def tasks_of(arch: Architecture, given: int | None = None) -> list[Task]:
+def tasks_of(arch: Architecture, given: int | None = None) -> list[RowFormat]:
     """The moduli and rows that the widths of embedding and unembedding allow, the usual one first.
 
     Rows of a, b and "=" have p + 1 tokens, rows of a and b p of them, or p + 1 of which one is not used; of either p or
@@ -98,16 +98,17 @@ def tasks_of(arch: Architecture, given: int | None = None) -> list[Task]:
     threes = [p for p in (_moduli(given, tokens - 1) if arch.n_ctx >= 3 and arch.attention else []) if p < tokens]
     short = arch.n_ctx == 2 or arch.positions == "rotary" if arch.attention else arch.n_ctx == 3
     twos = [p for p in (_moduli(given, tokens, tokens - 1) if short else []) if p <= tokens]
-    found = [Task(p, (p,)) for p in threes]
-    found += [Task(p, () if arch.attention else (min(p, tokens - 1),)) for p in twos]
+    found = [RowFormat(p, (p,)) for p in threes]
+    found += [RowFormat(p, () if arch.attention else (min(p, tokens - 1),)) for p in twos]
     enough = [x for x in found if x.modulus >= 3 and 0 <= answers - x.modulus <= (1 if given is None else answers)]
     if enough:
         return enough
     asked = "the modulus, from the widths" if given is None else f"modulus {given}"
     raise UnreadableWeights(
-        f"Asked for {asked}. It needs rows of three tokens (a, b and '=') and p + 1 tokens, or rows of two and p tokens, "
-        f"and p or p + 1 answers. Found: a row has {arch.n_ctx} tokens, the embedding reads {tokens} tokens, the "
-        f"unembedding has {answers} answers. {'Give it with --modulus' if given is None else 'Leave --modulus out'}."
+        f"Asked for {asked}. It needs rows of three tokens (a, b and '=') and p + 1 tokens, or rows of two and p "
+        f"tokens, and p or p + 1 answers. Found: a row has {arch.n_ctx} tokens, the embedding reads {tokens} "
+        f"tokens, the unembedding has {answers} answers. "
+        f"{'Give it with --modulus' if given is None else 'Leave --modulus out'}."
     )
 
 

@@ -1,4 +1,4 @@
-"""The sentence on what a network was read as. It says "it does" only where nearly all pairs it should know are right.
+"""The sentence on what a network was read as. It says "it does" only where at least nine pairs in ten are right.
 
 A reading that is credible, above any wrong guess, may still be wrong in what weights do not show: the activation, a
 norm, a scale. Then accuracy stays in between, or another activation fits nearly as well, and the sentence says so.
@@ -14,6 +14,7 @@ from micrographia.labs.grokking.identify.activation import others
 from micrographia.labs.grokking.identify.guess import Guess, Guesses
 
 SURE = 0.99  # accuracy, on all pairs or on the training pairs
+MOSTLY = 0.9
 NEAR = 0.1  # accuracies no farther apart are a little better, below SURE
 
 
@@ -32,6 +33,8 @@ def judge(guesses: Guesses, train: Bool[Tensor, "pairs"] | None) -> Verdict:
     doubts = _doubts(guesses, train)
     if best.accuracy >= SURE:
         said = f"Read as {best.reading}, it does {best.task_name}: it is {right}."
+    elif best.accuracy >= MOSTLY:
+        said = f"Read as {best.reading}, it does {best.task_name} for the most part: it is {right}."
     elif train is not None and not doubts:
         said = f"Read as {best.reading}, it has learned its training pairs of {best.task_name}: it is {right}."
     else:
@@ -49,7 +52,7 @@ def _doubts(guesses: Guesses, train: Bool[Tensor, "pairs"] | None) -> list[str]:
         act = best.candidate.choices["act"]
         rivals = ", ".join(f"{each.candidate.choices['act']} {each.accuracy:.2%}" for each in near)
         found.append(f"Doubtful: {act} fits hardly better than another activation ({rivals}).")
-    if not sure:
+    if not sure and best.accuracy < MOSTLY:
         why = "may be unfinished, or have an activation or a norm that was not tried"
         found.append(
             f"Doubtful: it is not right on nearly all of its training pairs, so it {why}."
