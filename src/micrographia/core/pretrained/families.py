@@ -78,7 +78,11 @@ class Family:
     attn: str
     """The attention module, which is also passed to the attention function."""
     mlp: str = ""
-    """The module of the whole MLP, needed where no norm precedes it."""
+    """The module of the whole MLP, needed where no norm precedes it, or where it has experts."""
+    router: str = ""
+    """The router, which returns logits, weights and choice of the experts; layers without it have a plain MLP."""
+    experts: str = ""
+    """The module of all experts, called with the tokens, their choice and their weights."""
     qkv: QKV
     o: str
     act: str
@@ -95,6 +99,8 @@ class Family:
 
     norm: Norm = LAYER_NORM
     rotary: bool = False
+    sinks: bool = False
+    """Attention may go to no key: a pattern's row sums to less than one."""
     parallel: bool = False
     """Attention and MLP read the same residual stream; there is no resid_mid."""
     encoder: bool = False
@@ -324,6 +330,12 @@ OLMO = replace(
 
 QWEN3 = replace(LLAMA, name="Qwen3", qkv=_normed("heads"))
 
+MIXTRAL = replace(LLAMA, name="Mixtral", router="mlp.gate", experts="mlp.experts")
+
+QWEN3_MOE = replace(QWEN3, name="Qwen3 MoE", router="mlp.gate", experts="mlp.experts")
+
+GPT_OSS = replace(LLAMA, name="gpt-oss", router="mlp.router", experts="mlp.experts", sinks=True)
+
 OLMO2 = replace(
     LLAMA,
     name="OLMo 2",
@@ -459,8 +471,12 @@ FAMILIES: Mapping[str, Family] = {
     "falcon": FALCON,
     "llama": LLAMA,
     "mistral": replace(LLAMA, name="Mistral"),
+    "mixtral": MIXTRAL,
     "qwen2": replace(LLAMA, name="Qwen2"),
+    "qwen2_moe": replace(MIXTRAL, name="Qwen2 MoE"),  # with a shared expert, which is no Site of its own
     "qwen3": QWEN3,
+    "qwen3_moe": QWEN3_MOE,
+    "gpt_oss": GPT_OSS,
     "olmo": OLMO,
     "olmo2": OLMO2,
     "phi3": PHI3,

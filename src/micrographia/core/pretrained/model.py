@@ -31,6 +31,7 @@ from micrographia.core.model import (
 )
 from micrographia.core.pretrained.attention import Implementation, attending, needs_eager
 from micrographia.core.pretrained.checks import Probe, check, check_dropout, device_of, examined, has_hooks, needed_for
+from micrographia.core.pretrained.experts import check_experts, routing
 from micrographia.core.pretrained.families import family_of
 from micrographia.core.pretrained.fused import fused_activations
 from micrographia.core.pretrained.generation import (
@@ -170,6 +171,7 @@ class Pretrained:
             scopes.enter_context(started(body, start))
             scopes.enter_context(fused_activations(body, context, active=self._fused))
             scopes.enter_context(attending(body, self._implementation, context, eager=eager))
+            scopes.enter_context(routing(body, context))
             scopes.enter_context(installed_hooks(context, [*entry, *sites, *exit, *readout_hooks(body, at)]))
             found = self._call(what, at)
         if whole:
@@ -277,6 +279,7 @@ class Pretrained:
             check_start(self.body, start, *ids.shape)
         check_readout(logits, ids.shape[1] - (start.offset if start else 0))
         check_dropout(self.module)
+        check_experts(self.body)
 
     def _note_eager(self) -> None:
         if "eager" not in self._noted:

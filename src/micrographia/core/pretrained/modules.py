@@ -16,7 +16,8 @@ from micrographia.core.model import ModelShape
 from micrographia.core.pretrained.families import Family, Location
 from micrographia.core.sites import Site
 
-MLP_KINDS = ("mlp_norm_scale", "mlp_norm", "mlp_pre", "mlp_up", "neurons", "mlp_raw", "mlp_out")
+MLP_KINDS = ("mlp_norm_scale", "mlp_norm", "router_logits", "router_probs", "expert_out")
+MLP_KINDS += ("mlp_pre", "mlp_up", "neurons", "mlp_raw", "mlp_out")
 
 
 class SiteList(tuple[Site, ...]):
@@ -85,7 +86,6 @@ class Body:
     def shape(self) -> ModelShape:
         config = self.config
         n_heads = config.num_attention_heads
-        down = self.part(self.family.down, 0)
         head = self.part(self.family.head)
         return ModelShape(
             n_layers=len(self.layers),
@@ -93,12 +93,28 @@ class Body:
             n_heads=n_heads,
             n_kv_heads=self._n_kv_heads or n_heads,
             d_head=getattr(config, "head_dim", None) or config.hidden_size // n_heads,
-            d_mlp=width_in(down),
+            d_mlp=self._d_mlp,
             d_vocab=config.vocab_size,
             d_vocab_out=getattr(head, "out_features", config.vocab_size),
             n_ctx=self._n_ctx,
             causal=not self.family.encoder,
         )
+
+    @property
+    def _d_mlp(self) -> int:
+        """The neurons of a layer's MLP, or where all layers have experts those of one expert."""
+        plain = next((i for i in range(len(self.layers)) if not self.has_experts(i)), None)
+        if plain is not None:
+            return width_in(self.part(self.family.down, plain))
+        return getattr(self.config, "moe_intermediate_size", self.config.intermediate_size)
+
+    def has_experts(self, layer: int) -> bool:
+        return self.find(self.family.router, layer) is not None
+
+    @property
+    def n_experts(self) -> int:
+        layer = next((i for i in range(len(self.layers)) if self.has_experts(i)), None)
+        return 0 if layer is None else int(getattr(self.part(self.family.router, layer), "num_experts"))  # noqa: B009
 
     @property
     def _n_kv_heads(self) -> int | None:
@@ -120,7 +136,7 @@ class Body:
         family = self.family
         found = [Site("embed"), *([Site("pos_embed")] if family.pos_embed else [])]
         for i in range(self.shape.n_layers):
-            found += [Site(kind, i) for kind in layer_kinds(family)]
+            found += [Site(kind, i) for kind in layer_kinds(family, experts=self.has_experts(i))]
         final = self.find(family.final_norm) is not None
         found += [Site(kind) for kind in ("final_norm_scale", "final_norm") if final]
         return SiteList([*found, Site("logits")])
@@ -146,7 +162,7 @@ class Body:
         return slice(*ends[part.share]) if part.share else slice(None)
 
 
-def layer_kinds(family: Family) -> list[str]:
+def layer_kinds(family: Family, *, experts: bool = False) -> list[str]:
     """The kinds of Sites in a layer, in the order of a run."""
     inner_norm = bool(family.attn_post_norm) and not family.post_ln
     present = {
@@ -158,7 +174,12 @@ def layer_kinds(family: Family) -> list[str]:
         "resid_mid": not family.parallel,
         "mlp_norm_scale": family.mlp_norm,
         "mlp_norm": family.mlp_norm,
-        "mlp_up": family.gate,
+        "router_logits": experts,
+        "router_probs": experts,
+        "expert_out": experts,
+        "mlp_pre": not experts,
+        "neurons": not experts,
+        "mlp_up": family.gate and not experts,
         "mlp_raw": inner_norm,
     }
     order = ("resid_pre", "attn_norm_scale", "attn_norm", "q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z")
