@@ -46,7 +46,7 @@ def load(model: Any, **choices: Any) -> Any:
     """A model: a name on the Hugging Face hub, a folder, a module in hand, or a Run of yours (itself, path or name).
 
     `choices` are those of `core.load.load_any` and `core.pretrained.load`: dtype, device, device_map, revision,
-    tokenizer.
+    tokenizer, residual_only.
     """
     name = model.path if isinstance(model, Run) else model
     if not isinstance(name, str | Path | nn.Module):

@@ -42,6 +42,8 @@ class Implementation:
     @property
     def own(self) -> str:
         """The user's choice, also while a run uses another."""
+        if not self._configs:
+            return "eager"
         named = self._before[0][self._own] if self._before else self._configs[self._own]._attn_implementation
         return named or "eager"
 

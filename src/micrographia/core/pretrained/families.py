@@ -104,6 +104,8 @@ class Family:
     parallel: bool = False
     """Attention and MLP read the same residual stream; there is no resid_mid."""
     encoder: bool = False
+    stream_only: bool = False
+    """Only the residual stream and the logits are Sites: see `stream`."""
     flattened_mlp: bool = False
     """The MLP works on (batch * pos, ...)."""
     sums_in_place: bool = False
@@ -491,15 +493,52 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+RECURRENT = ("mamba", "mamba2", "falcon_mamba", "rwkv", "recurrent_gemma", "xlstm", "jamba", "zamba", "zamba2", "bamba")
+RECURRENT += (
+    "falcon_h1",
+    "granitemoehybrid",
+    "nemotron_h",
+    "qwen3_next",
+    "qwen3_5",
+    "lfm2",
+    "kimi_linear",
+    "olmo_hybrid",
+)
+LATENT = ("deepseek_v2", "deepseek_v3", "minicpm3", "kimi_k25", "longcat_flash")
+
+
+def refusal(config: Any) -> str:
+    """Why a model without a row is refused: what is different about it, and what can be done."""
+    kind = getattr(config, "model_type", None)
+    if getattr(config, "is_encoder_decoder", False):
+        return (
+            f"A model of type {kind!r} was given, an encoder and a decoder: it has two residual streams, reads two "
+            "texts and attends from one to the other, which Sites of one list of layers cannot address. Give a decoder "
+            "or an encoder alone."
+        )
+    stream = "For its residual stream alone, load it with residual_only=True."
+    if kind in RECURRENT:
+        return (
+            f"A model of type {kind!r} was given, which has recurrent (state-space) layers: there are no attention "
+            f"patterns, and no heads whose outputs add up. {stream}"
+        )
+    if kind in LATENT:
+        return (
+            f"A model of type {kind!r} was given, whose attention compresses keys and values into latents (MLA): "
+            f"queries and keys have parts of two kinds, which no row describes. {stream}"
+        )
+    return (
+        f"A model of type {kind!r} was given; supported are {', '.join(FAMILIES)}. {stream} Or add a row to FAMILIES "
+        "in micrographia/core/pretrained/families.py: copy the nearest one, correct the paths of its modules, and run "
+        "it; the first run reports what does not fit."
+    )
+
+
 def family_of(config: Any) -> Family:
     """The row for this model's configuration, with the configuration's changes. Raises UnknownModel."""
     found = FAMILIES.get(getattr(config, "model_type", ""))
     if found is None:
-        raise UnknownModel(
-            f"A model of type {getattr(config, 'model_type', None)!r} was given; supported are "
-            f"{', '.join(FAMILIES)}. Add a row to FAMILIES in micrographia/core/pretrained/families.py: copy the "
-            "nearest one, correct the paths of its modules, and run it; the first run reports what does not fit."
-        )
+        raise UnknownModel(refusal(config))
     if found.encoder and getattr(config, "is_decoder", False):
         raise UnknownModel(
             f"A {found.name} model was given with is_decoder set; its row describes the encoder, which is "

@@ -127,6 +127,8 @@ def _through(steps: Sequence[Step], value: Tensor, read: Tensor) -> Tensor:
 
 def hooks_for(body: Body, context: HookContext, layers: range, *, from_tokens: bool, to_logits: bool) -> list[Hook]:
     """The hooks that this run needs in these layers, before them and after them."""
+    if body.family.stream_only:
+        return [hook for i in layers for hook in _stream_hooks(body, context, i)]
     found = _embedding_hooks(body, context) if from_tokens else []
     for layer in (layer for layer in layers if layer in context.layers):
         found += _attention_hooks(body, context, layer)
@@ -136,6 +138,14 @@ def hooks_for(body: Body, context: HookContext, layers: range, *, from_tokens: b
     if to_logits:
         found += _norm_hooks(body, context, "final_norm", None, body.find(body.family.final_norm), PLAIN)
     return found
+
+
+def _stream_hooks(body: Body, context: HookContext, layer: int) -> list[Hook]:
+    block = body.layers[layer]
+    return [
+        *_plain(body, context, "resid_pre", layer, block, "in"),
+        *_plain(body, context, "resid_post", layer, block, "out"),
+    ]
 
 
 def _embedding_hooks(body: Body, context: HookContext) -> list[Hook]:

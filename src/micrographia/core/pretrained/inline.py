@@ -44,10 +44,8 @@ class TorchCalls(TorchFunctionMode):
 
     def __enter__(self) -> "TorchCalls":
         for layer, module in self._modules.items():
-            self._handles += [
-                module.register_forward_pre_hook(lambda module, args, layer=layer: self._turn(layer)),
-                module.register_forward_hook(lambda module, args, output: self._turn(None)),
-            ]
+            self._handles.append(module.register_forward_pre_hook(self._turning(layer)))
+            self._handles.append(module.register_forward_hook(self._turning(None)))
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> None:
@@ -55,11 +53,14 @@ class TorchCalls(TorchFunctionMode):
             handle.remove()
         super().__exit__(*raised)
 
-    def _turn(self, layer: int | None) -> None:
-        if self._context.is_active():
-            self._layer = layer
-            if layer is not None:
-                self._entered(layer)
+    def _turning(self, layer: int | None) -> Callable[..., None]:
+        def turn(*args: Any) -> None:
+            if self._context.is_active():
+                self._layer = layer
+                if layer is not None:
+                    self._entered(layer)
+
+        return turn
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._layer is None or not self._context.is_active():

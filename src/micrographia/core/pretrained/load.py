@@ -17,6 +17,7 @@ from micrographia.core.events import Note, Watch, silent
 from micrographia.core.pretrained.families import Family, family_of
 from micrographia.core.pretrained.files import check_folder, check_loaded
 from micrographia.core.pretrained.model import Pretrained
+from micrographia.core.pretrained.stream import stream_of
 from micrographia.core.pretrained.tokenizer import HubTokenizer, as_tokenizer
 from micrographia.core.runtime import dtype_named
 from micrographia.core.small.transformer import Transformer
@@ -37,6 +38,7 @@ def load(
     device_map: str | dict[str, Any] | None = None,
     revision: str | None = None,
     tokenizer: Any = None,
+    residual_only: bool = False,
     watch: Watch = silent,
 ) -> Pretrained | Transformer:
     """Load a Model: from a Hub id, a local folder, or a module that is already loaded.
@@ -44,7 +46,8 @@ def load(
     A loaded module is used as it is, with its dtype, device, attention implementation and mode. From the Hub or a
     folder, `dtype` None means that of the file; `device_map` needs accelerate. `tokenizer` is a Hub id, a folder, a
     Hugging Face tokenizer or a `core.tokens.Tokenizer`; None finds the model's own, if it has one. A folder of one of
-    our own Runs gives the model that it trained, with its vocabulary. `watch` gets Notes on later runs.
+    our own Runs gives the model that it trained, with its vocabulary. `residual_only` takes a model of any family, and
+    gives the residual stream between its blocks as its only Sites. `watch` gets Notes on later runs.
     Errors: UnknownModel for a model that does not exist, needs permission or has no known family; UserError for
     settings that a loaded module already has, that do not apply to a Run, or that exclude each other.
     """
@@ -55,13 +58,13 @@ def load(
                 f"{', '.join(set_anyway)} was asked for, but a module that is already loaded stays as it is. "
                 "Convert or move the module yourself, or pass its Hub id."
             )
-        return Pretrained(model, as_tokenizer(tokenizer), watch=watch)
+        return Pretrained(model, as_tokenizer(tokenizer), residual_only=residual_only, watch=watch)
     if (Path(model) / RUN_FILE).is_file():
         own = {"device_map": device_map, "revision": revision, "tokenizer": tokenizer}
         return _from_run(Path(model), dtype, device, [name for name, value in own.items() if value is not None])
     if _means_a_folder(model) and not Path(model).is_dir():
         raise UnknownModel(f"Asked for the model in the folder {model}. There is no such folder. Check the path.")
-    return _from_hub(str(model), dtype, device, device_map, revision, tokenizer, watch)
+    return _from_hub(str(model), dtype, device, device_map, revision, tokenizer, watch, residual_only=residual_only)
 
 
 def _from_run(
@@ -93,6 +96,8 @@ def _from_hub(
     revision: str | None,
     tokenizer: Any,
     watch: Watch,
+    *,
+    residual_only: bool = False,
 ) -> Pretrained:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
@@ -103,8 +108,9 @@ def _from_hub(
         if Path(name).is_dir():
             check_folder(Path(name))
         config = AutoConfig.from_pretrained(name, **where)
-        family: Family = family_of(config)
-        kind = AutoModelForMaskedLM if family.encoder else AutoModelForCausalLM
+        family: Family | None = None if residual_only else family_of(config)
+        masked = type(config) not in AutoModelForCausalLM._model_mapping if family is None else family.encoder
+        kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
         choices = {"device_map": device_map} if device_map is not None else {}
         loaded: Any = kind.from_pretrained(
             name,
@@ -116,11 +122,11 @@ def _from_hub(
             **where,
         )
         module, about = loaded
-        check_loaded(name, family, module, about, watch)
+        check_loaded(name, family or stream_of(module.eval()), module, about, watch)
         words = as_tokenizer(tokenizer) if tokenizer is not None else _own_tokenizer(name, where, watch)
     if device is not None:
         module = module.to(device)
-    return Pretrained(module.eval(), words, watch=watch)
+    return Pretrained(module.eval(), words, residual_only=residual_only, watch=watch)
 
 
 @contextmanager

@@ -45,6 +45,7 @@ from micrographia.core.pretrained.hooks import HookContext, hooks_for, installed
 from micrographia.core.pretrained.modules import Body
 from micrographia.core.pretrained.partial_run import check_start, past_cache, placeholder, span_hooks, started
 from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks, selected
+from micrographia.core.pretrained.stream import stream_of
 from micrographia.core.pretrained.tokenizer import HubTokenizer
 from micrographia.core.pretrained.weights import PretrainedWeights
 from micrographia.core.sites import Site, SiteLike, select
@@ -71,12 +72,20 @@ class Pass(NamedTuple):
 class Pretrained:
     """A Hugging Face language model as a Model. `module` stays as it is: dtype, device, attention, train or eval."""
 
-    def __init__(self, module: nn.Module, tokenizer: Tokenizer | None = None, *, watch: Watch = silent) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        tokenizer: Tokenizer | None = None,
+        *,
+        residual_only: bool = False,
+        watch: Watch = silent,
+    ) -> None:
         self.module = examined(module, watch)
         self.tokenizer = tokenizer
         self.watch = watch
         config: Any = getattr(self.module, "config", None)
-        self.body = Body(self.module, family_of(config), config.get_text_config())
+        family = stream_of(self.module) if residual_only else family_of(config)
+        self.body = Body(self.module, family, config.get_text_config())
         self._implementation = Implementation(self.body)
         self._fused = False
         self._probed: set[str] = set()
@@ -181,11 +190,16 @@ class Pretrained:
     def _call(self, what: Pass, at: LogitsAt) -> Tensor:
         offset, mask = what.offset, what.mask
         arguments: dict[str, Any] = logits_to_keep(self.body, at, what.ids.shape[1] - offset)
-        if not self.body.family.encoder:
+        if not (self.body.family.encoder or self.body.family.stream_only):
             arguments |= {"use_cache": what.cache is not None, "past_key_values": what.cache}
+        if mask is not None and self.body.family.stream_only and not bool(mask.all()):
+            raise UserError(
+                f"Padded prompts were given to {self.body.family.name}; whether its layers leave padding out is not "
+                "known. Give prompts of one length, or one at a time."
+            )
         if mask is not None:
             arguments["attention_mask"] = mask.long().to(what.ids.device)
-        if mask is not None or offset:
+        if (mask is not None or offset) and not self.body.family.stream_only:
             places = torch.ones_like(what.ids[:1]) if mask is None else mask.long().to(what.ids.device)
             known = (places.cumsum(-1) - 1).clamp(min=0)[:, offset:]
             arguments["position_ids"] = known + self.body.family.first_position
@@ -235,6 +249,8 @@ class Pretrained:
     def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
         """The logits of this residual stream: the modules after the last layer, run on it (the logit lens)."""
         body, family = self.body, self.body.family
+        if family.stream_only and not family.final_norm:
+            raise UserError(f"{family.name}: how the last residual stream becomes logits was not found. Run the model.")
         with torch.set_grad_enabled(torch.is_grad_enabled() and residual.requires_grad):
             for path in family.after_layers:
                 module = body.find(path)

@@ -20,6 +20,9 @@ MLP_KINDS = ("mlp_norm_scale", "mlp_norm", "router_logits", "router_probs", "exp
 MLP_KINDS += ("mlp_pre", "mlp_up", "neurons", "mlp_raw", "mlp_out")
 
 
+UNLIMITED = 1_000_000
+
+
 class SiteList(tuple[Site, ...]):
     """The Sites in order, with membership tests in constant time."""
 
@@ -58,6 +61,11 @@ class Body:
     def part(self, path: str, layer: int | None = None) -> nn.Module:
         """The module at this path. Raises UnknownModel where the family's row is wrong about it."""
         found = self.find(path, layer)
+        if found is None and self.family.stream_only:
+            raise UserError(
+                f"{self.family.name}: a part of a block was asked for, of a model loaded with residual_only=True. Its "
+                "Sites are resid_pre, resid_post and logits; for more, its family needs a row."
+            )
         if found is None:
             where = "the model" if layer is None else f"layer {layer}"
             raise UnknownModel(
@@ -80,11 +88,14 @@ class Body:
     @cached_property
     def attention_layers(self) -> dict[int, int]:
         """id of an attention module -> its layer."""
-        return {id(self.part(self.family.attn, i)): i for i in range(len(self.layers))}
+        attn = self.family.attn
+        return {id(self.part(attn, i)): i for i in range(len(self.layers))} if attn else {}
 
     @cached_property
     def shape(self) -> ModelShape:
         config = self.config
+        if self.family.stream_only:
+            return self._stream_shape
         n_heads = config.num_attention_heads
         head = self.part(self.family.head)
         return ModelShape(
@@ -97,6 +108,23 @@ class Body:
             d_vocab=config.vocab_size,
             d_vocab_out=getattr(head, "out_features", config.vocab_size),
             n_ctx=self._n_ctx,
+            causal=not self.family.encoder,
+        )
+
+    @property
+    def _stream_shape(self) -> ModelShape:
+        """No heads and no neurons; recurrent models have no limit of positions."""
+        config, head = self.config, self.part(self.family.head)
+        return ModelShape(
+            n_layers=len(self.layers),
+            d_model=config.hidden_size,
+            n_heads=0,
+            n_kv_heads=0,
+            d_head=0,
+            d_mlp=0,
+            d_vocab=config.vocab_size,
+            d_vocab_out=getattr(head, "out_features", config.vocab_size),
+            n_ctx=max(getattr(config, "max_position_embeddings", None) or 0, 0) or UNLIMITED,
             causal=not self.family.encoder,
         )
 
@@ -134,6 +162,9 @@ class Body:
     def sites(self) -> SiteList:
         """Every Site, in the order in which a run reaches them."""
         family = self.family
+        if family.stream_only:
+            stream = [Site(kind, i) for i in range(self.shape.n_layers) for kind in ("resid_pre", "resid_post")]
+            return SiteList([*stream, Site("logits")])
         found = [Site("embed"), *([Site("pos_embed")] if family.pos_embed else [])]
         for i in range(self.shape.n_layers):
             found += [Site(kind, i) for kind in layer_kinds(family, experts=self.has_experts(i))]
