@@ -49,7 +49,7 @@ def load(model: Any, **choices: Any) -> Any:
     name on the Hugging Face hub, a module in hand, or a Run of yours (itself, path or name).
 
     `choices` are those of `core.load.load_any` and `core.pretrained.load`: dtype, device, device_map, revision,
-    tokenizer.
+    tokenizer, residual_only.
     """
     name = model.path if isinstance(model, Run) else model
     if not isinstance(name, str | Path | nn.Module):

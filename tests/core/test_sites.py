@@ -67,8 +67,11 @@ def test_transformer_lens_names_parse(theirs, ours):
     assert str(Site.parse(theirs)) == ours
 
 
-def test_every_kind_but_logits_and_raw_outputs_has_a_transformer_lens_name():
-    assert {*LENS_NAMES.values(), *LENS_LAYERLESS.values()} == AXES.keys() - {"logits", "attn_raw", "mlp_raw"}
+OURS = {"logits", "attn_raw", "mlp_raw", "router_logits", "router_probs", "expert_out"}
+
+
+def test_every_kind_but_logits_raw_outputs_and_experts_has_a_transformer_lens_name():
+    assert {*LENS_NAMES.values(), *LENS_LAYERLESS.values()} == AXES.keys() - OURS
 
 
 @pytest.mark.parametrize(

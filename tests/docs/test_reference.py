@@ -15,9 +15,9 @@ SHOWN = re.findall(r"```\{api\} (\S+)", API)
 INNER = {
     f"micrographia.{room}.{name}"
     for room, names in {
-        "core.store": "atomic checkpoints exact lock manifest models records",
-        "core.pretrained": "attention checks fused generation gguf gguf_header hooks modules partial_run quiet readout "
-        "save tokenizer",
+        "core.store": "atomic checkpoints damage exact lock manifest models records",
+        "core.pretrained": "attention checks experts files fused generation gguf gguf_header hooks inline modules "
+        "partial_run quiet readout save stream tokenizer",
         "core.sweep": "base last_layer metric_set plan writing",
         "methods.attribution": "passes",
     }.items()

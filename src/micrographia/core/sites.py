@@ -3,7 +3,8 @@
 `AXES` gives the axes of each kind's value; `LAYERLESS` are the kinds outside layers. A Site prints as `L3.mlp_out` or
 `logits`; a spliced dictionary's latents as `L3.resid_post[sae].latents`. TransformerLens' hook names parse too.
 `select` turns patterns (`L*.resid_pre`, `L-1.z`, `L2:5.*`) into Sites of a model.
-Axes are always named the same: batch pos head query key d_model d_head neuron latent vocab. In dense algebra a file
+Axes are always named the same: batch pos head query key d_model d_head neuron expert latent vocab. In dense algebra a
+file
 uses suffix letters with a legend at its top; annotations with these names are executed in the tests.
 """
 
@@ -20,6 +21,7 @@ HEADS = ("batch", "pos", "head", "d_head")
 PAIRS = ("batch", "head", "query", "key")
 NEURONS = ("batch", "pos", "neuron")
 SCALE = ("batch", "pos", "one")
+EXPERTS = ("batch", "pos", "expert")
 
 AXES: dict[str, tuple[str, ...]] = {
     "embed": RESIDUAL,
@@ -44,6 +46,9 @@ AXES: dict[str, tuple[str, ...]] = {
     "mlp_pre": NEURONS,  # the input of the activation function: in a gated MLP the gate branch
     "mlp_up": NEURONS,  # the linear branch of a gated MLP
     "neurons": NEURONS,
+    "router_logits": EXPERTS,  # of a layer with experts: the router's scores
+    "router_probs": EXPERTS,  # what each expert's output is multiplied with; 0 for one that is not chosen
+    "expert_out": ("batch", "pos", "expert", "d_model"),  # what each expert adds to mlp_out
     "mlp_raw": RESIDUAL,  # as attn_raw
     "mlp_out": RESIDUAL,
     "resid_post": RESIDUAL,

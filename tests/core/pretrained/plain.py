@@ -93,9 +93,17 @@ def _attention(model: Pretrained, i: int, x: Tensor, meet: Meet) -> Tensor:
     scores = scores if cap is None else cap * torch.tanh(scores / cap)
     scores = scores + _alibi(model, x.shape[1])
     scores = meet("scores", i, scores.masked_fill(~_allowed(model, i, x.shape[1]), torch.finfo(x.dtype).min))
-    z = meet("z", i, torch.einsum("bhqk,bkhe->bqhe", meet("pattern", i, scores.softmax(-1)), v))
+    pattern = meet("pattern", i, _softmax(scores, getattr(own, "sinks", None)))
+    z = meet("z", i, torch.einsum("bhqk,bkhe->bqhe", pattern, v))
     result = meet("result", i, torch.einsum("bphe,hed->bphd", z, w.W_O[i]))
     return result.sum(2) + (0 if w.b_O[i] is None else w.b_O[i])
+
+
+def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    if sinks is None:
+        return scores.softmax(-1)
+    whole = scores.exp().sum(-1, keepdim=True) + sinks.exp()[:, None, None]
+    return scores.exp() / whole
 
 
 def _alibi(model: Pretrained, length: int) -> Tensor | float:
@@ -122,7 +130,11 @@ def _allowed(model: Pretrained, i: int, length: int) -> Tensor:
     if model.body.family.encoder:
         return back > -length
     types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
-    local = types[i] in ("sliding_attention", "local") if types else config.model_type == "mistral"
+    local = (
+        types[i] in ("sliding_attention", "local")
+        if types
+        else config.model_type in ("mistral", "mixtral") and config.sliding_window is not None
+    )
     return (back >= 0) & (back < zoo.WINDOW) if local else back >= 0
 
 
@@ -165,6 +177,8 @@ def _head_norm(model: Pretrained, x: Tensor, norm: Any) -> Tensor:
 def _mlp(model: Pretrained, i: int, x: Tensor, meet: Meet) -> Tensor:
     family, w, config = model.body.family, model.weights, model.body.config
     y = _norm(model, x, w.mlp_norm_w[i], w.mlp_norm_b[i], "mlp_norm", i, meet) if family.mlp_norm else x
+    if model.body.has_experts(i):
+        return _experts(model, i, y, meet)
     pre = y @ w.W_in[i] + (0 if w.b_in[i] is None else w.b_in[i])
     if family.gate:
         up = meet("mlp_up", i, pre)
@@ -176,6 +190,34 @@ def _mlp(model: Pretrained, i: int, x: Tensor, meet: Meet) -> Tensor:
     if family.mlp_post_norm and not family.post_ln:
         out = _plain_norm(model, meet("mlp_raw", i, out), w.mlp_post_norm_w[i], None)
     return meet("mlp_out", i, out)
+
+
+def _experts(model: Pretrained, i: int, y: Tensor, meet: Meet) -> Tensor:
+    config, block = model.body.config, model.body.find(model.body.family.mlp, i)
+    router, experts = model.body.find(model.body.family.router, i), block.experts
+    logits = meet("router_logits", i, y @ router.weight.T + getattr(router, "bias", 0))
+    chosen = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, logits.topk(2, -1).indices, True)
+    if config.model_type == "gpt_oss":
+        probs = logits.masked_fill(~chosen, -torch.inf).softmax(-1)
+    else:
+        probs = logits.softmax(-1) * chosen
+        probs = probs / probs.sum(-1, keepdim=True) if getattr(config, "norm_topk_prob", True) else probs
+    probs = torch.where(chosen, meet("router_probs", i, probs), 0)
+    outs = [_expert(config, experts, x, y) for x in range(logits.shape[-1])]
+    out = meet("expert_out", i, torch.stack(outs, 2) * probs[..., None]).sum(2)
+    if config.model_type == "qwen2_moe":
+        out = out + torch.sigmoid(block.shared_expert_gate(y)) * block.shared_expert(y)
+    return meet("mlp_out", i, out)
+
+
+def _expert(config: Any, experts: Any, x: int, y: Tensor) -> Tensor:
+    if config.model_type == "gpt_oss":
+        both = y @ experts.gate_up_proj[x] + experts.gate_up_proj_bias[x]
+        gate, up = both[..., ::2].clamp(max=config.swiglu_limit), both[..., 1::2]
+        h = (up.clamp(-config.swiglu_limit, config.swiglu_limit) + 1) * gate * torch.sigmoid(config.swiglu_alpha * gate)
+        return h @ experts.down_proj[x] + experts.down_proj_bias[x]
+    gate, up = (y @ experts.gate_up_proj[x].T).chunk(2, -1)
+    return (F.silu(gate) * up) @ experts.down_proj[x].T
 
 
 def _act(config: Any, x: Tensor) -> Tensor:

@@ -300,6 +300,10 @@ def test_weights_are_views_with_the_shapes_that_all_families_share(name):
     w, shape = model.weights, model.shape
     H, K, E, D, M = shape.n_heads, shape.n_kv_heads, shape.d_head, shape.d_model, shape.d_mlp
     assert [tuple(W[1].shape) for W in (w.W_Q, w.W_K, w.W_V, w.W_O)] == [(H, D, E), (K, D, E), (K, D, E), (H, E, D)]
+    if name in zoo.MIXTURES:
+        with pytest.raises(UserError, match=r"layer 2 were asked for. It has \d experts"):
+            _ = w.W_in[2]
+        return
     assert [tuple(W[2].shape) for W in (w.W_in, w.W_out)] == [(D, M), (M, D)]
     assert tuple(w.W_Q[0, 1].shape) == (D, E)
     stored = {parameter.untyped_storage().data_ptr() for parameter in model.module.parameters()}

@@ -23,15 +23,19 @@ from transformers import (
     GPTJConfig,
     GPTNeoConfig,
     GPTNeoXConfig,
+    GptOssConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Olmo2Config,
     OlmoConfig,
     OPTConfig,
     Phi3Config,
     PhiConfig,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
     RobertaConfig,
 )
 
@@ -56,6 +60,10 @@ DISTILLED: dict[str, Any] = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim
 BLOOM: dict[str, Any] = {**BLOCKS, **WORDS}
 FALCON: dict[str, Any] = {**BLOCKS, "max_position_embeddings": CONTEXT, **WORDS}
 
+CHOSEN: dict[str, Any] = {**GROUPED, "num_experts_per_tok": 2}
+MOE: dict[str, Any] = {**CHOSEN, "num_experts": 5, "moe_intermediate_size": 24}
+ROTARY = {"rope_type": "default", "rope_theta": 10_000.0}
+
 CONFIGS = {
     "gpt2": lambda: GPT2Config(**GPT2),
     "gpt2-upcast": lambda: GPT2Config(
@@ -77,8 +85,15 @@ CONFIGS = {
         **GROUPED, attention_bias=True, mlp_bias=True, head_dim=6, tie_word_embeddings=True
     ),
     "mistral": lambda: MistralConfig(**GROUPED, sliding_window=WINDOW),
+    "mixtral": lambda: MixtralConfig(**CHOSEN, num_local_experts=4, sliding_window=WINDOW),
+    "mixtral-grouped": lambda: MixtralConfig(**CHOSEN, num_local_experts=4),
     "qwen2": lambda: Qwen2Config(**GROUPED),
+    "qwen2_moe": lambda: Qwen2MoeConfig(**MOE, shared_expert_intermediate_size=28, mlp_only_layers=[0]),
     "qwen3": lambda: Qwen3Config(**GROUPED, head_dim=10),
+    "qwen3_moe": lambda: Qwen3MoeConfig(**MOE, head_dim=10, norm_topk_prob=True),
+    "gpt_oss": lambda: GptOssConfig(
+        **CHOSEN, num_local_experts=4, head_dim=10, sliding_window=WINDOW, layer_types=LAYERS, rope_parameters=ROTARY
+    ),
     "olmo": lambda: OlmoConfig(**GROUPED),
     "olmo2": lambda: Olmo2Config(**GROUPED),
     "phi3": lambda: Phi3Config(**GROUPED),
@@ -94,12 +109,13 @@ CONFIGS = {
     "roberta": lambda: RobertaConfig(**{**SIZES, "bos_token_id": 0, "pad_token_id": 1}),
     "distilbert": lambda: DistilBertConfig(**DISTILLED, max_position_embeddings=CONTEXT),
 }  # fmt: skip
-EAGER_ONLY = ("gpt_neo", "gptj", "bloom", "gemma2")
+EAGER_ONLY = ("gpt_neo", "gptj", "bloom", "gemma2", "gpt_oss")
 ENCODERS = ("bert", "roberta", "distilbert")
 NAMES = tuple(CONFIGS)
 DECODERS = tuple(name for name in NAMES if name not in ENCODERS)
-NARROW = ("gpt2-upcast",)
+NARROW = ("gpt2-upcast", "mixtral-grouped")
 """Models that themselves refuse float64."""
+MIXTURES = ("mixtral", "mixtral-grouped", "qwen2_moe", "qwen3_moe", "gpt_oss")
 EVERY = tuple((name, how) for name in NAMES for how in ("eager", "sdpa") if how == "eager" or name not in EAGER_ONLY)
 
 
@@ -116,7 +132,8 @@ def fresh(name: str, how: str = "eager", dtype: torch.dtype = torch.float32, see
     config = CONFIGS[name]()
     kind = transformers.AutoModelForMaskedLM if name in ENCODERS else transformers.AutoModelForCausalLM
     torch.manual_seed(seed)
-    module = kind.from_config(config, attn_implementation=how)
+    experts = {"experts_implementation": "eager"} if name in MIXTURES and name != "mixtral-grouped" else {}
+    module = kind.from_config(config, attn_implementation=how, **experts)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from micrographia.core.errors import UnknownModel
+from micrographia.core.errors import Corrupt, UnknownModel
 from micrographia.core.small.trained import describe_model, load_trained
-from micrographia.core.store import RunFolder
+from micrographia.core.store import RunFolder, read_tensors, write_json, write_tensors
 from micrographia.core.tokens import Vocabulary
 from small import A_FEW, small_model, some_tokens
 
@@ -48,3 +48,32 @@ def test_a_run_of_several_networks_names_theirs(tmp_path):
     a_run(outer / "networks" / "seed-0")
     with pytest.raises(UnknownModel, match=r"give .*networks/seed-0"):
         load_trained(outer)
+
+
+def test_damaged_or_foreign_weights_of_a_run_are_told_by_file_and_name(tmp_path):
+    run = a_run(tmp_path / "run")
+    file = run / "snapshots" / "00000005.safetensors"
+    stored = {key: value.clone() for key, value in read_tensors(file).items()}  # which lie in the file itself
+    whole = file.read_bytes()
+    name = "blocks.0.attn.W_Q"
+    for content, said in (
+        (whole[:-40], rf"{file.name}: holds {len(whole) - 40:,} bytes where its header promises {len(whole):,}"),
+        (b"", f"{file.name}: is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", f"{file.name}: is a pointer of Git LFS"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(Corrupt, match=said):
+            load_trained(run)
+    for changed, said in (
+        ({name: stored[name][:-1]}, rf"{name} has the shape .* says"),
+        ({"blocks.9.attn.W_Q": stored[name]}, r"blocks\.9\.attn\.W_Q .* no such weight"),
+    ):
+        write_tensors(file, stored | changed)
+        with pytest.raises(Corrupt, match=said):
+            load_trained(run)
+    write_tensors(file, {key: value for key, value in stored.items() if key != name})
+    with pytest.raises(Corrupt, match=rf"{name} has the shape None"):
+        load_trained(run)
+    write_json(run / "model.json", {"architecture": {"nothing": 1}, "vocabulary": None})
+    with pytest.raises(Corrupt, match=r"model\.json"):
+        load_trained(run)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from micrographia.core.errors import UserError
 from micrographia.core.pretrained.hooks import HookContext, current_context
-from micrographia.core.pretrained.inline import InlineAttention
+from micrographia.core.pretrained.inline import InlineAttention, TorchCalls
 from micrographia.core.pretrained.modules import Body
 from micrographia.core.pretrained.weights import score_scale
 
@@ -42,6 +42,8 @@ class Implementation:
     @property
     def own(self) -> str:
         """The user's choice, also while a run uses another."""
+        if not self._configs:
+            return "eager"
         named = self._before[0][self._own] if self._before else self._configs[self._own]._attn_implementation
         return named or "eager"
 
@@ -90,7 +92,9 @@ def attending(
         with implementation.named(name):
             yield
     elif body.family.inline_attention:
-        with implementation.named(name), InlineAttention(body, context, wanted, _kept_beside):
+        step = InlineAttention(body, context, _kept_beside)
+        modules = {layer: body.part(body.family.attn, layer) for layer in wanted}
+        with implementation.named(name), TorchCalls(context, modules, step, step.entered):
             yield
     elif name == "eager" and body.family.eager_method:
         with implementation.named(name), _wrapped_methods(body, context, wanted):
@@ -171,7 +175,7 @@ def _attend(
     causal = kwargs.get("is_causal")
     allowed = _allowed(mask, q, k, getattr(module, "is_causal", True) if causal is None else causal)
     scores = _scores(q, k, allowed, q.shape[-1] ** -0.5 if scaling is None else scaling, softcap)
-    change = _patterns(context, layer, scores, pattern)
+    change = _patterns(context, layer, scores, pattern, kwargs.get("s_aux"))
     if change is not None:
         out_BQHE = out_BQHE + (change @ _for_each_head(v_BHKE, change.shape[1])).transpose(1, 2)
     return out_BQHE, pattern
@@ -213,17 +217,19 @@ def _allowed(mask: Tensor | None, q: Tensor, k: Tensor, causal: bool) -> Tensor 
     return torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
 
 
-def _patterns(context: HookContext, layer: int, scores: Tensor, pattern: Tensor | None) -> Tensor | None:
+def _patterns(
+    context: HookContext, layer: int, scores: Tensor, pattern: Tensor | None, sinks: Tensor | None = None
+) -> Tensor | None:
     """Pass scores and pattern to the Tap; return its change of the pattern, None for no change.
 
     `pattern` is the one that attention itself used: unchanged, it is already on the path.
     """
-    used = _softmax(scores) if pattern is None else pattern
+    used = _softmax(scores, sinks) if pattern is None else pattern
     now = used
     if context.wants("scores", layer=layer):
         tapped = context("scores", layer, scores.view_as(scores))
         if context.on_path("scores", layer):
-            now = used + (_softmax(tapped) - _softmax(scores))
+            now = used + (_softmax(tapped, sinks) - _softmax(scores, sinks))
     if context.wants("pattern", layer=layer):
         now = context("pattern", layer, now) if context.on_path("pattern", layer) else _beside(context, layer, now)
     return None if now is used or pattern is None else now - used
@@ -240,10 +246,13 @@ def _beside(context: HookContext, layer: int, pattern: Tensor) -> Tensor:
     return pattern
 
 
-def _softmax(scores: Tensor) -> Tensor:
-    """Softmax in float32 at least, as in the models."""
+def _softmax(scores: Tensor, sinks: Tensor | None = None) -> Tensor:
+    """Softmax in float32 at least, as in the models; gpt-oss has one score more a head, of no key (its sink)."""
     wide = torch.promote_types(scores.dtype, torch.float32)
-    return scores.softmax(-1, dtype=wide).to(scores.dtype)
+    if sinks is None:
+        return scores.softmax(-1, dtype=wide).to(scores.dtype)
+    more = sinks.view(-1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)
+    return torch.cat([scores, more], -1).softmax(-1, dtype=wide)[..., :-1].to(scores.dtype)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ NORMS = {  # a norm, and the residual stream that it reads where the blocks are 
     "mlp_norm": "resid_mid",
     "final_norm": "resid_post",
 }
+EXPERTS = frozenset({"router_probs", "expert_out", "mlp_out"})
 GROUPS = (STREAM, HEADS, EMBEDDING, PAIRS, VALUES, ROTARY)
 GROUPS += tuple(frozenset({name, f"{name}_scale", read, "resid_pre"}) for name, read in NORMS.items())
 CPU = torch.device("cpu")
@@ -52,6 +53,7 @@ def needed_for(body: Body, kinds: Iterable[str]) -> tuple[Site, ...]:
     """The Sites that a probe of these kinds needs: these and the ones they are computed from."""
     asked = frozenset(kinds)
     wanted = asked.union(*(group for group in GROUPS if asked & group))
+    wanted = wanted.union(EXPERTS if "expert_out" in asked else ())
     wanted -= {"result"} - asked  # large, and unavailable for quantised weights
     return tuple(site for site in body.sites if site.kind in wanted)
 
@@ -64,14 +66,14 @@ def check(body: Body, sites: Iterable[Site], found: Mapping[Site, list[Tensor]],
     """
     for site in sites:
         _check_reached(body, site, found.get(site, []))
-    if not sums:
+    if not sums or body.family.stream_only:  # checked when it was found
         return
     whole = {site.kind: value[0] for site, value in found.items() if site.layer is None}
     last: Tensor | None = None
     for layer in range(body.shape.n_layers):
         own = device_of(body.layers[layer])  # hooks see a layer's input before it is moved to its device
         at = {site.kind: value[0].to(own) for site, value in found.items() if site.layer == layer}
-        for test in (_check_heads, _check_stream, _check_attention, _check_norms):
+        for test in (_check_heads, _check_stream, _check_attention, _check_norms, _check_experts):
             test(body, layer, at)
         if layer == 0:
             _check_embedding(body, whole | at)
@@ -109,12 +111,12 @@ def _check_norm(body: Body, layer: int, kind: str, at: Mapping[str, Tensor], x: 
 def _check_attention(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
     """A single token attends to itself, at position 0, where rotary turns nothing: it stretches at most."""
     groups = body.shape.n_heads // body.shape.n_kv_heads
-    if at.keys() >= VALUES:
+    if at.keys() >= VALUES and not body.family.sinks:
         _differs(body, layer, "z", at["z"], at["v"].repeat_interleave(groups, 2))
     for name in ("q", "k"):
         if f"rot_{name}" in at and name in at:
             _differs(body, layer, f"rot_{name}", at[f"rot_{name}"], _stretched(body, at[name], at[f"rot_{name}"]))
-    if at.keys() >= PAIRS:
+    if at.keys() >= PAIRS and not body.family.sinks:
         pattern = at["pattern"]
         _differs(body, layer, "pattern, summed over keys,", pattern.sum(-1), torch.ones_like(pattern[..., 0]))
 
@@ -128,6 +130,13 @@ def _stretched(body: Body, value: Tensor, like: Tensor) -> Tensor:
     scales = {1.0}.union(v for named in found for key, v in named.items() if key.endswith("attention_scaling"))
     each = torch.stack([value * scale for scale in scales])
     return each.gather(0, (each - like).abs().argmin(0, keepdim=True))[0]
+
+
+def _check_experts(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
+    """The experts' parts must add up to the MLP's output, where there is no shared one beside them."""
+    shared = body.find("mlp.shared_expert", layer) is not None
+    if {"expert_out", "mlp_out"} <= at.keys() and not shared:
+        _differs(body, layer, "mlp_out", at["mlp_out"], at["expert_out"].sum(2))
 
 
 def _check_reached(body: Body, site: Site, found: list[Tensor]) -> None:
@@ -150,7 +159,7 @@ def shape_of(body: Body, site: Site) -> tuple[int, ...]:
     shape = body.shape
     heads = shape.n_kv_heads if site.kind in ("k", "v", "rot_k") else shape.n_heads
     sizes = {"d_model": shape.d_model, "head": heads, "d_head": shape.d_head, "neuron": shape.d_mlp}
-    sizes["vocab"] = shape.d_vocab_out
+    sizes |= {"vocab": shape.d_vocab_out, "expert": body.n_experts}
     return tuple(sizes.get(axis, 1) for axis in site.axes)
 
 

@@ -78,7 +78,11 @@ class Family:
     attn: str
     """The attention module, which is also passed to the attention function."""
     mlp: str = ""
-    """The module of the whole MLP, needed where no norm precedes it."""
+    """The module of the whole MLP, needed where no norm precedes it, or where it has experts."""
+    router: str = ""
+    """The router, which returns logits, weights and choice of the experts; layers without it have a plain MLP."""
+    experts: str = ""
+    """The module of all experts, called with the tokens, their choice and their weights."""
     qkv: QKV
     o: str
     act: str
@@ -95,9 +99,13 @@ class Family:
 
     norm: Norm = LAYER_NORM
     rotary: bool = False
+    sinks: bool = False
+    """Attention may go to no key: a pattern's row sums to less than one."""
     parallel: bool = False
     """Attention and MLP read the same residual stream; there is no resid_mid."""
     encoder: bool = False
+    stream_only: bool = False
+    """Only the residual stream and the logits are Sites: see `stream`."""
     flattened_mlp: bool = False
     """The MLP works on (batch * pos, ...)."""
     sums_in_place: bool = False
@@ -324,6 +332,12 @@ OLMO = replace(
 
 QWEN3 = replace(LLAMA, name="Qwen3", qkv=_normed("heads"))
 
+MIXTRAL = replace(LLAMA, name="Mixtral", router="mlp.gate", experts="mlp.experts")
+
+QWEN3_MOE = replace(QWEN3, name="Qwen3 MoE", router="mlp.gate", experts="mlp.experts")
+
+GPT_OSS = replace(LLAMA, name="gpt-oss", router="mlp.router", experts="mlp.experts", sinks=True)
+
 OLMO2 = replace(
     LLAMA,
     name="OLMo 2",
@@ -470,8 +484,12 @@ FAMILIES: Mapping[str, Family] = {
     "falcon": FALCON,
     "llama": LLAMA,
     "mistral": replace(LLAMA, name="Mistral"),
+    "mixtral": MIXTRAL,
     "qwen2": replace(LLAMA, name="Qwen2"),
+    "qwen2_moe": replace(MIXTRAL, name="Qwen2 MoE"),  # with a shared expert, which is no Site of its own
     "qwen3": QWEN3,
+    "qwen3_moe": QWEN3_MOE,
+    "gpt_oss": GPT_OSS,
     "olmo": OLMO,
     "olmo2": OLMO2,
     "phi3": PHI3,
@@ -488,16 +506,52 @@ FAMILIES: Mapping[str, Family] = {
 WITHOUT_HEAD: Mapping[str, Family] = {"BertModel": BERT_WITHOUT_HEAD}
 """The rows of modules that predict no words, by the name of their class."""
 
+RECURRENT = ("mamba", "mamba2", "falcon_mamba", "rwkv", "recurrent_gemma", "xlstm", "jamba", "zamba", "zamba2", "bamba")
+RECURRENT += (
+    "falcon_h1",
+    "granitemoehybrid",
+    "nemotron_h",
+    "qwen3_next",
+    "qwen3_5",
+    "lfm2",
+    "kimi_linear",
+    "olmo_hybrid",
+)
+LATENT = ("deepseek_v2", "deepseek_v3", "minicpm3", "kimi_k25", "longcat_flash")
+
+
+def refusal(config: Any) -> str:
+    """Why a model without a row is refused: what is different about it, and what can be done."""
+    kind = getattr(config, "model_type", None)
+    if getattr(config, "is_encoder_decoder", False):
+        return (
+            f"A model of type {kind!r} was given, an encoder and a decoder: it has two residual streams, reads two "
+            "texts and attends from one to the other, which Sites of one list of layers cannot address. Give a decoder "
+            "or an encoder alone."
+        )
+    stream = "For its residual stream alone, load it with residual_only=True."
+    if kind in RECURRENT:
+        return (
+            f"A model of type {kind!r} was given, which has recurrent (state-space) layers: there are no attention "
+            f"patterns, and no heads whose outputs add up. {stream}"
+        )
+    if kind in LATENT:
+        return (
+            f"A model of type {kind!r} was given, whose attention compresses keys and values into latents (MLA): "
+            f"queries and keys have parts of two kinds, which no row describes. {stream}"
+        )
+    return (
+        f"A model of type {kind!r} was given; supported are {', '.join(FAMILIES)}. {stream} Or add a row to FAMILIES "
+        "in micrographia/core/pretrained/families.py: copy the nearest one, correct the paths of its modules, and run "
+        "it; the first run reports what does not fit."
+    )
+
 
 def family_of(config: Any, kind: str = "") -> Family:
     """The row for this configuration, or for a class without head, with the changes of both. Raises UnknownModel."""
     found = WITHOUT_HEAD.get(kind) or FAMILIES.get(getattr(config, "model_type", ""))
     if found is None:
-        raise UnknownModel(
-            f"A model of type {getattr(config, 'model_type', None)!r} was given; supported are "
-            f"{', '.join(FAMILIES)}. Add a row to FAMILIES in micrographia/core/pretrained/families.py: copy the "
-            "nearest one, correct the paths of its modules, and run it; the first run reports what does not fit."
-        )
+        raise UnknownModel(refusal(config))
     if found.encoder and getattr(config, "is_decoder", False):
         raise UnknownModel(
             f"A {found.name} model was given with is_decoder set; its row describes the encoder, which is "

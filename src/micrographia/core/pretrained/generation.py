@@ -52,6 +52,8 @@ def check_generation(
 ) -> None:
     if body.family.encoder:
         raise UserError(f"Text was to be generated; {body.family.name} is an encoder and cannot generate.")
+    if body.family.stream_only:
+        raise UserError(f"Text was to be generated; of {body.family.name} no cache is known. Use its own `generate`.")
     if length > body.shape.n_ctx:
         raise UserError(
             f"Prompt and new tokens would be {length} long; this model reads {body.shape.n_ctx}. Ask for fewer."

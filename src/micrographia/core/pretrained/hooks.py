@@ -127,6 +127,8 @@ def _through(steps: Sequence[Step], value: Tensor, read: Tensor) -> Tensor:
 
 def hooks_for(body: Body, context: HookContext, layers: range, *, from_tokens: bool, to_logits: bool) -> list[Hook]:
     """The hooks that this run needs in these layers, before them and after them."""
+    if body.family.stream_only:
+        return [hook for i in layers for hook in _stream_hooks(body, context, i)]
     found = _embedding_hooks(body, context) if from_tokens else []
     for layer in (layer for layer in layers if layer in context.layers):
         found += _attention_hooks(body, context, layer)
@@ -136,6 +138,14 @@ def hooks_for(body: Body, context: HookContext, layers: range, *, from_tokens: b
     if to_logits:
         found += _norm_hooks(body, context, "final_norm", None, body.find(body.family.final_norm), PLAIN)
     return found
+
+
+def _stream_hooks(body: Body, context: HookContext, layer: int) -> list[Hook]:
+    block = body.layers[layer]
+    return [
+        *_plain(body, context, "resid_pre", layer, block, "in"),
+        *_plain(body, context, "resid_post", layer, block, "out"),
+    ]
 
 
 def _embedding_hooks(body: Body, context: HookContext) -> list[Hook]:
@@ -197,6 +207,8 @@ def _mlp_hooks(body: Body, context: HookContext, layer: int) -> list[Hook]:
     family = body.family
     accessor = flattened(context.batch) if family.flattened_mlp else PLAIN
     found = _norm_hooks(body, context, "mlp_norm", layer, body.find(family.mlp_norm, layer), accessor)
+    if body.has_experts(layer):
+        return found + _expert_hooks(body, context, layer)
     if context.wants("mlp_up", layer=layer):
         shared = within(body.share(family.up)) if family.up.share else PLAIN
         found += _plain(body, context, "mlp_up", layer, body.part(family.up.path, layer), "out", shared)
@@ -214,6 +226,32 @@ def _mlp_hooks(body: Body, context: HookContext, layer: int) -> list[Hook]:
             *_plain(body, context, "mlp_out", layer, post, "out"),
         ]
     return found + _plain(body, context, "mlp_out", layer, down, "out", COPIED if family.sums_in_place else accessor)
+
+
+def _expert_hooks(body: Body, context: HookContext, layer: int) -> list[Hook]:
+    """The experts' parts; what their router computes is tapped in `experts`."""
+    found: list[Hook] = []
+    if context.wants("expert_out", layer=layer):
+        found.append(Hook(body.part(body.family.experts, layer), "out", _expert_out(body, context, layer)))
+    return found + _plain(body, context, "mlp_out", layer, body.part(body.family.mlp, layer), "out")
+
+
+def _expert_out(body: Body, context: HookContext, layer: int) -> Step:
+    """Each expert's part of the sum, computed off the path from the tokens that chose it; an edit adds its change."""
+    experts, stays = body.part(body.family.experts, layer), context.on_path("expert_out", layer)
+
+    def step(value: Tensor, tokens: Tensor) -> Tensor:
+        weights, chosen = context.memory["router_weights", layer], context.memory["router_choice", layer]
+        parts = tokens.new_zeros(len(tokens), body.n_experts, tokens.shape[-1])
+        for expert in chosen.unique().tolist():
+            rows, slots = torch.where(chosen == expert)
+            part = experts.forward(tokens[rows], chosen[rows, slots, None], weights[rows, slots, None])
+            parts = parts.index_put((rows, torch.full_like(rows, expert)), part.to(parts.dtype))
+        by_prompt = flattened(context.batch).read(parts)
+        tapped = context("expert_out", layer, by_prompt.view_as(by_prompt))
+        return value + (tapped - by_prompt).flatten(0, 1).sum(1) if stays else value
+
+    return step
 
 
 def _plain(

@@ -7,7 +7,7 @@ module's own by its difference; unchanged ones change no bit.
 Suffixes: as in `attention`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,23 +24,28 @@ PRODUCTS = (torch.Tensor.__matmul__, torch.Tensor.matmul, torch.matmul)
 SOFTMAXES = (F.softmax, torch.Tensor.softmax, torch.softmax)
 
 
-class InlineAttention(TorchFunctionMode):
-    """Passes what attention computes to the run's context, in these layers, while it is entered."""
+class TorchCalls(TorchFunctionMode):
+    """Passes torch's calls that are made while one of these modules runs to `step(layer, func, args, kwargs)`.
 
-    def __init__(self, body: Body, context: HookContext, layers: Sequence[int], beside: Beside) -> None:
+    `entered(layer)` is told of each module's start. Acts for the context's own run only.
+    """
+
+    def __init__(
+        self,
+        context: HookContext,
+        modules: Mapping[int, nn.Module],
+        step: Callable[[int, Any, tuple[Any, ...], dict[str, Any]], Any],
+        entered: Callable[[int], None] = lambda layer: None,
+    ) -> None:
         super().__init__()
-        self._body, self._context, self._layers, self._beside = body, context, layers, beside
+        self._context, self._modules, self._step, self._entered = context, modules, step, entered
         self._layer: int | None = None
-        self._multiplied = False
         self._handles: list[Any] = []
 
-    def __enter__(self) -> "InlineAttention":
-        for layer in self._layers:
-            module = self._body.part(self._body.family.attn, layer)
-            self._handles += [
-                module.register_forward_pre_hook(self._enters(layer)),
-                module.register_forward_hook(self._enters(None)),
-            ]
+    def __enter__(self) -> "TorchCalls":
+        for layer, module in self._modules.items():
+            self._handles.append(module.register_forward_pre_hook(self._turning(layer)))
+            self._handles.append(module.register_forward_hook(self._turning(None)))
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> None:
@@ -48,24 +53,39 @@ class InlineAttention(TorchFunctionMode):
             handle.remove()
         super().__exit__(*raised)
 
-    def _enters(self, layer: int | None) -> Callable[..., None]:
-        def enter(module: nn.Module, *args: Any) -> None:
+    def _turning(self, layer: int | None) -> Callable[..., None]:
+        def turn(*args: Any) -> None:
             if self._context.is_active():
-                self._layer, self._multiplied = layer, False
+                self._layer = layer
+                if layer is not None:
+                    self._entered(layer)
 
-        return enter
+        return turn
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
         if self._layer is None or not self._context.is_active():
-            return func(*args, **kwargs)
+            return func(*args, **(kwargs or {}))
+        return self._step(self._layer, func, args, kwargs or {})
+
+
+class InlineAttention:
+    """The step for such attention modules: what it computes goes to the run's context."""
+
+    def __init__(self, body: Body, context: HookContext, beside: Beside) -> None:
+        self._body, self._context, self._beside = body, context, beside
+        self._multiplied = False
+
+    def entered(self, layer: int) -> None:
+        self._multiplied = False
+
+    def __call__(self, layer: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in SOFTMAXES:
-            return self._softmax(self._layer, func, *args, **kwargs)
+            return self._softmax(layer, func, *args, **kwargs)
         if func is F.scaled_dot_product_attention:
-            return self._attend(self._layer, func, *args, **kwargs)
+            return self._attend(layer, func, *args, **kwargs)
         if func in PRODUCTS and not self._multiplied and args[0].ndim == args[1].ndim == 4:
             self._multiplied = True
-            q, k = self._rotated(self._layer, args[0], args[1].transpose(-1, -2))
+            q, k = self._rotated(layer, args[0], args[1].transpose(-1, -2))
             return func(q, k.transpose(-1, -2), *args[2:], **kwargs)
         return func(*args, **kwargs)
 

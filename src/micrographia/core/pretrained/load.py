@@ -20,6 +20,7 @@ from micrographia.core.pretrained.files import check_folder, check_loaded
 from micrographia.core.pretrained.gguf_header import GgufHeader
 from micrographia.core.pretrained.model import Pretrained
 from micrographia.core.pretrained.quiet import quietly, without_gguf_bar
+from micrographia.core.pretrained.stream import stream_of
 from micrographia.core.pretrained.tokenizer import HubTokenizer, as_tokenizer
 from micrographia.core.runtime import dtype_named
 from micrographia.core.small.transformer import Transformer
@@ -40,6 +41,7 @@ def load(
     device_map: str | dict[str, Any] | None = None,
     revision: str | None = None,
     tokenizer: Any = None,
+    residual_only: bool = False,
     watch: Watch = silent,
 ) -> Pretrained | Transformer:
     """Load a Model: from a Hub id, a local folder or GGUF file, or a module that is already loaded.
@@ -48,7 +50,8 @@ def load(
     folder, `dtype` None means that of the file (of a GGUF file float32, to which its weights are dequantised);
     `device_map` needs accelerate. `tokenizer` is a Hub id, a folder, a Hugging Face tokenizer or a
     `core.tokens.Tokenizer`; None finds the model's own, if it has one. A folder of one of our own Runs gives the model
-    that it trained, with its vocabulary. `watch` gets Notes on the file and on later runs.
+    that it trained, with its vocabulary. `residual_only` takes a model of any family, and gives the residual stream
+    between its blocks as its only Sites. `watch` gets Notes on the file and on later runs.
     Errors: UnknownModel for a model that does not exist, needs permission or has no known family; UserError for
     settings that a loaded module already has, that do not apply to a Run, or that exclude each other.
     """
@@ -59,7 +62,7 @@ def load(
                 f"{', '.join(set_anyway)} was asked for, but a module that is already loaded stays as it is. "
                 "Convert or move the module yourself, or pass its Hub id."
             )
-        return Pretrained(model, as_tokenizer(tokenizer), watch=watch)
+        return Pretrained(model, as_tokenizer(tokenizer), residual_only=residual_only, watch=watch)
     if (Path(model) / RUN_FILE).is_file():
         own = {"device_map": device_map, "revision": revision, "tokenizer": tokenizer}
         return _from_run(Path(model), dtype, device, [name for name, value in own.items() if value is not None])
@@ -76,11 +79,11 @@ def load(
             stored = gguf.said(header, module)
             watch(Note(f"{gguf_file.name}: {stored}."))
         else:
-            module, own = _from_hub(str(model), dtype, revision, tokenizer is None, choices, watch)
+            module, own = _from_hub(str(model), dtype, revision, tokenizer is None, choices, watch, residual_only)
         words = own if tokenizer is None else as_tokenizer(tokenizer)
     if device is not None:
         module = module.to(device)
-    return Pretrained(module.eval(), words, watch=watch, stored=stored)
+    return Pretrained(module.eval(), words, residual_only=residual_only, watch=watch, stored=stored)
 
 
 def _from_run(
@@ -111,6 +114,7 @@ def _from_hub(
     with_tokenizer: bool,
     choices: dict[str, Any],
     watch: Watch,
+    residual_only: bool,
 ) -> tuple[Any, Tokenizer | None]:
     """The module of a Hub id or folder, and its tokenizer where that is wanted."""
     from transformers import AutoConfig
@@ -119,8 +123,8 @@ def _from_hub(
     if Path(name).is_dir():
         check_folder(Path(name))
     config = AutoConfig.from_pretrained(name, **where)
-    family = family_of(config, next(iter(config.architectures or ()), ""))
-    module, about = _class_for(family).from_pretrained(
+    family = None if residual_only else family_of(config, next(iter(config.architectures or ()), ""))
+    module, about = _class_for(family, config).from_pretrained(
         name,
         config=config,
         dtype=dtype or "auto",
@@ -131,7 +135,7 @@ def _from_hub(
     )
     if any(each.startswith("pooler.") for each in about["missing_keys"]):
         module.pooler = None  # behind the last layer, where no run goes
-    check_loaded(name, family, module, about, watch)
+    check_loaded(name, family or stream_of(module.eval()), module, about, watch)
     return module, _own_tokenizer(name, where, watch) if with_tokenizer else None
 
 
@@ -146,7 +150,7 @@ def _from_gguf(
     family = family_of(config)
     choices = {**choices, **gguf.whole_weights(), "config": config, "dtype": dtype or torch.float32}
     with without_gguf_bar():
-        module, about = _class_for(family).from_pretrained(
+        module, about = _class_for(family, config).from_pretrained(
             folder, gguf_file=file, output_loading_info=True, ignore_mismatched_sizes=True, **choices
         )
     check_loaded(str(header.path), family, module, about, watch)
@@ -165,12 +169,13 @@ def _gguf_tokenizer(header: GgufHeader, watch: Watch) -> Tokenizer | None:
     return None if inner is None else HubTokenizer(inner)
 
 
-def _class_for(family: Family) -> Any:
+def _class_for(family: Family | None, config: Any) -> Any:
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
-    if not family.head:
+    if family is not None and not family.head:
         return AutoModel
-    return AutoModelForMaskedLM if family.encoder else AutoModelForCausalLM
+    masked = type(config) not in AutoModelForCausalLM._model_mapping if family is None else family.encoder
+    return AutoModelForMaskedLM if masked else AutoModelForCausalLM
 
 
 @contextmanager

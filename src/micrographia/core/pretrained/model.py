@@ -34,6 +34,7 @@ from micrographia.core.model import (
 )
 from micrographia.core.pretrained.attention import Implementation, attending, needs_eager
 from micrographia.core.pretrained.checks import Probe, check, check_dropout, device_of, examined, has_hooks, needed_for
+from micrographia.core.pretrained.experts import check_experts, routing
 from micrographia.core.pretrained.families import family_of
 from micrographia.core.pretrained.fused import fused_activations
 from micrographia.core.pretrained.generation import (
@@ -50,6 +51,7 @@ from micrographia.core.pretrained.modules import Body
 from micrographia.core.pretrained.partial_run import check_start, past_cache, placeholder, span_hooks, started
 from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks, selected
 from micrographia.core.pretrained.save import save
+from micrographia.core.pretrained.stream import stream_of
 from micrographia.core.pretrained.tokenizer import HubTokenizer
 from micrographia.core.pretrained.weights import PretrainedWeights
 from micrographia.core.sites import Site, SiteLike, select
@@ -91,14 +93,21 @@ class Pretrained:
     """A Hugging Face language model as a Model. `module` stays as it is: dtype, device, attention, train or eval."""
 
     def __init__(
-        self, module: nn.Module, tokenizer: Tokenizer | None = None, *, watch: Watch = silent, stored: str = ""
+        self,
+        module: nn.Module,
+        tokenizer: Tokenizer | None = None,
+        *,
+        residual_only: bool = False,
+        watch: Watch = silent,
+        stored: str = "",
     ) -> None:
         """`stored`: how the weights lie in their file, where that is not how they are run."""
         self.module = examined(module, watch)
         self.tokenizer = tokenizer
         self.watch, self.stored = watch, stored
         config: Any = getattr(self.module, "config", None)
-        self.body = Body(self.module, family_of(config, type(self.module).__name__), config.get_text_config())
+        family = stream_of(self.module) if residual_only else family_of(config, type(self.module).__name__)
+        self.body = Body(self.module, family, config.get_text_config())
         self._implementation = Implementation(self.body)
         self._fused = False
         self._probed: set[str] = set()
@@ -199,6 +208,7 @@ class Pretrained:
             scopes.enter_context(started(body, start))
             scopes.enter_context(fused_activations(body, context, active=self._fused))
             scopes.enter_context(attending(body, self._implementation, context, eager=eager, padded=what.is_padded))
+            scopes.enter_context(routing(body, context))
             scopes.enter_context(installed_hooks(context, [*entry, *sites, *exit, *readout_hooks(body, at)]))
             found = self._call(what, at)
         if whole:
@@ -208,11 +218,16 @@ class Pretrained:
     def _call(self, what: Pass, at: LogitsAt) -> Tensor:
         offset, mask = what.offset, what.mask
         arguments: dict[str, Any] = logits_to_keep(self.body, at, what.ids.shape[1] - offset)
-        if not self.body.family.encoder:
+        if not (self.body.family.encoder or self.body.family.stream_only):
             arguments |= {"use_cache": what.cache is not None, "past_key_values": what.cache}
+        if mask is not None and self.body.family.stream_only and not bool(mask.all()):
+            raise UserError(
+                f"Padded prompts were given to {self.body.family.name}; whether its layers leave padding out is not "
+                "known. Give prompts of one length, or one at a time."
+            )
         if mask is not None:
             arguments["attention_mask"] = mask.long().to(what.ids.device)
-        if mask is not None or offset:
+        if (mask is not None or offset) and not self.body.family.stream_only:
             places = torch.ones_like(what.ids[:1]) if mask is None else mask.long().to(what.ids.device)
             known = (places.cumsum(-1) - 1).clamp(min=0)[:, offset:]
             arguments["position_ids"] = known + self.body.family.first_position
@@ -278,7 +293,10 @@ class Pretrained:
     def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
         """The logits of this residual stream: the modules after the last layer, run on it (the logit lens)."""
         body, family = self.body, self.body.family
-        body.part(family.head)
+        if family.stream_only and not family.final_norm:
+            raise UserError(f"{family.name}: how the last residual stream becomes logits was not found. Run the model.")
+        if not family.stream_only:
+            body.part(family.head)
         with torch.set_grad_enabled(torch.is_grad_enabled() and residual.requires_grad):
             for path in family.after_layers:
                 module = body.find(path)
@@ -329,6 +347,7 @@ class Pretrained:
             check_start(self.body, start, *ids.shape)
         check_readout(logits, ids.shape[1] - (start.offset if start else 0))
         check_dropout(self.module)
+        check_experts(self.body)
 
     def _note_eager(self) -> None:
         if "eager" not in self._noted:

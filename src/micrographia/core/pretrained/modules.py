@@ -16,7 +16,11 @@ from micrographia.core.model import ModelShape
 from micrographia.core.pretrained.families import Family, Location
 from micrographia.core.sites import Site
 
-MLP_KINDS = ("mlp_norm_scale", "mlp_norm", "mlp_pre", "mlp_up", "neurons", "mlp_raw", "mlp_out")
+MLP_KINDS = ("mlp_norm_scale", "mlp_norm", "router_logits", "router_probs", "expert_out")
+MLP_KINDS += ("mlp_pre", "mlp_up", "neurons", "mlp_raw", "mlp_out")
+
+
+UNLIMITED = 1_000_000
 
 
 class SiteList(tuple[Site, ...]):
@@ -62,10 +66,15 @@ class Body:
     def part(self, path: str, layer: int | None = None) -> nn.Module:
         """The module at this path. Raises UnknownModel where the family's row is wrong about it."""
         found = self.find(path, layer)
-        if not path:
+        if not path and not self.family.stream_only:
             raise UserError(
                 f"Asked for the head of {type(self.module).__name__}, which predicts no words and has none. Its "
                 "activations can be kept, edited and compared; for logits load a model with a language-modelling head."
+            )
+        if found is None and self.family.stream_only:
+            raise UserError(
+                f"{self.family.name}: a part of a block was asked for, of a model loaded with residual_only=True. Its "
+                "Sites are resid_pre, resid_post and logits; for more, its family needs a row."
             )
         if found is None:
             where = "the model" if layer is None else f"layer {layer}"
@@ -89,13 +98,15 @@ class Body:
     @cached_property
     def attention_layers(self) -> dict[int, int]:
         """id of an attention module -> its layer."""
-        return {id(self.part(self.family.attn, i)): i for i in range(len(self.layers))}
+        attn = self.family.attn
+        return {id(self.part(attn, i)): i for i in range(len(self.layers))} if attn else {}
 
     @cached_property
     def shape(self) -> ModelShape:
         config = self.config
+        if self.family.stream_only:
+            return self._stream_shape
         n_heads = config.num_attention_heads
-        down = self.part(self.family.down, 0)
         head = self.find(self.family.head)
         return ModelShape(
             n_layers=len(self.layers),
@@ -103,12 +114,45 @@ class Body:
             n_heads=n_heads,
             n_kv_heads=self._n_kv_heads or n_heads,
             d_head=getattr(config, "head_dim", None) or config.hidden_size // n_heads,
-            d_mlp=width_in(down),
+            d_mlp=self._d_mlp,
             d_vocab=config.vocab_size,
             d_vocab_out=getattr(head, "out_features", config.vocab_size) if self.family.head else 0,
             n_ctx=self._n_ctx,
             causal=not self.family.encoder,
         )
+
+    @property
+    def _stream_shape(self) -> ModelShape:
+        """No heads and no neurons; recurrent models have no limit of positions."""
+        config, head = self.config, self.part(self.family.head)
+        return ModelShape(
+            n_layers=len(self.layers),
+            d_model=config.hidden_size,
+            n_heads=0,
+            n_kv_heads=0,
+            d_head=0,
+            d_mlp=0,
+            d_vocab=config.vocab_size,
+            d_vocab_out=getattr(head, "out_features", config.vocab_size),
+            n_ctx=max(getattr(config, "max_position_embeddings", None) or 0, 0) or UNLIMITED,
+            causal=not self.family.encoder,
+        )
+
+    @property
+    def _d_mlp(self) -> int:
+        """The neurons of a layer's MLP, or where all layers have experts those of one expert."""
+        plain = next((i for i in range(len(self.layers)) if not self.has_experts(i)), None)
+        if plain is not None:
+            return width_in(self.part(self.family.down, plain))
+        return getattr(self.config, "moe_intermediate_size", self.config.intermediate_size)
+
+    def has_experts(self, layer: int) -> bool:
+        return self.find(self.family.router, layer) is not None
+
+    @property
+    def n_experts(self) -> int:
+        layer = next((i for i in range(len(self.layers)) if self.has_experts(i)), None)
+        return 0 if layer is None else int(getattr(self.part(self.family.router, layer), "num_experts"))  # noqa: B009
 
     @property
     def _n_kv_heads(self) -> int | None:
@@ -139,9 +183,12 @@ class Body:
     def sites(self) -> SiteList:
         """Every Site, in the order in which a run reaches them."""
         family = self.family
+        if family.stream_only:
+            stream = [Site(kind, i) for i in range(self.shape.n_layers) for kind in ("resid_pre", "resid_post")]
+            return SiteList([*stream, Site("logits")])
         found = [Site("embed"), *([Site("pos_embed")] if family.pos_embed else [])]
         for i in range(self.shape.n_layers):
-            found += [Site(kind, i) for kind in layer_kinds(family)]
+            found += [Site(kind, i) for kind in layer_kinds(family, experts=self.has_experts(i))]
         final = self.find(family.final_norm) is not None
         found += [Site(kind) for kind in ("final_norm_scale", "final_norm") if final]
         return SiteList([*found, *([Site("logits")] if family.head else [])])
@@ -167,7 +214,7 @@ class Body:
         return slice(*ends[part.share]) if part.share else slice(None)
 
 
-def layer_kinds(family: Family) -> list[str]:
+def layer_kinds(family: Family, *, experts: bool = False) -> list[str]:
     """The kinds of Sites in a layer, in the order of a run."""
     inner_norm = bool(family.attn_post_norm) and not family.post_ln
     present = {
@@ -179,7 +226,12 @@ def layer_kinds(family: Family) -> list[str]:
         "resid_mid": not family.parallel,
         "mlp_norm_scale": family.mlp_norm,
         "mlp_norm": family.mlp_norm,
-        "mlp_up": family.gate,
+        "router_logits": experts,
+        "router_probs": experts,
+        "expert_out": experts,
+        "mlp_pre": not experts,
+        "neurons": not experts,
+        "mlp_up": family.gate and not experts,
         "mlp_raw": inner_norm,
     }
     order = ("resid_pre", "attn_norm_scale", "attn_norm", "q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z")

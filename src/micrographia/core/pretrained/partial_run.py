@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from micrographia.core.errors import BadShape, UserError
 from micrographia.core.model import Start, Stopped
-from micrographia.core.pretrained.hooks import Hook, Step
+from micrographia.core.pretrained.hooks import Hook, Side, Step
 from micrographia.core.pretrained.modules import Body
 from micrographia.core.sites import Site
 
@@ -21,7 +21,7 @@ from micrographia.core.sites import Site
 @contextmanager
 def started(body: Body, start: Start | None) -> Iterator[None]:
     """Bypass the layers before the first; the last of them outputs the given residual stream."""
-    if start is None or start.layer == 0:
+    if start is None or start.layer == 0 or body.family.stream_only:
         yield
         return
     bypassed = body.layers[: start.layer]
@@ -47,8 +47,10 @@ def _passing(body: Body, residual: Tensor | None) -> Callable[..., Any]:
 
 def span_hooks(body: Body, start: Start | None, stop: int | Site | None) -> tuple[list[Hook], list[Hook]]:
     """Hooks before the Sites are read (inserting the residual stream at layer 0), and after (stopping at `stop`)."""
-    residual = None if start is None or start.layer else start.residual
-    entry = [] if residual is None else [Hook(body.layers[0], "in", lambda value, read: residual.to(value.device))]
+    residual = None if start is None or (start.layer and not body.family.stream_only) else start.residual
+    first, n_layers = start.layer if start else 0, len(body.layers)
+    place: tuple[nn.Module, Side] = (body.layers[first], "in") if first < n_layers else (body.layers[-1], "out")
+    entry = [] if residual is None else [Hook(*place, lambda value, read: residual.to(value.device))]
     if stop is None or isinstance(stop, Site):
         return entry, []
     if stop == (start.layer if start else 0):
@@ -82,10 +84,10 @@ def check_start(body: Body, start: Start, batch: int, length: int) -> None:
         )
     if not start.offset:
         return
-    if body.family.encoder:
+    if body.family.encoder or body.family.stream_only:
         raise UserError(
-            f"A start after {start.offset} positions was asked for; {body.family.name} is bidirectional, so earlier "
-            "positions depend on later ones. Start with offset 0."
+            f"A start after {start.offset} positions was asked for; {body.family.name} has no keys and values to start "
+            "from (it is bidirectional, or only its residual stream is known). Start with offset 0."
         )
     if missing := [layer for layer in range(start.layer, len(body.layers)) if layer not in start.past]:
         raise UserError(f"A start after {start.offset} positions needs keys and values of layers {missing} in `past`.")
@@ -93,7 +95,12 @@ def check_start(body: Body, start: Start, batch: int, length: int) -> None:
 
 def placeholder(body: Body, start: Start | None) -> Tensor | None:
     """Input embeddings of the right shape, in place of tokens that need not be embedded."""
-    if start is None or start.layer == 0 or body.find(body.family.embed_projection) is not None:
+    if (
+        start is None
+        or start.layer == 0
+        or body.family.stream_only
+        or body.find(body.family.embed_projection) is not None
+    ):
         return None
     return start.residual
 

@@ -21,9 +21,10 @@ def readout_hooks(body: Body, logits: LogitsAt) -> list[Hook]:
     if not body.family.head:
         return []
     head = body.part(body.family.head)
-    if isinstance(logits, Readout) and type(head) is nn.Linear and not head._forward_hooks:  # of the user's own
+    known = not body.family.stream_only
+    if known and isinstance(logits, Readout) and type(head) is nn.Linear and not head._forward_hooks:  # of the user's
         return [Hook(head, "in", leaving_with(lambda hidden: columns(body, head, hidden, logits)))]
-    if logits == "all" or not (body.family.encoder or isinstance(logits, Readout)):
+    if logits == "all" or not (_selected_here(body) or isinstance(logits, Readout)):
         return []
     positions = _positions(logits)
     return [Hook(head, "in", lambda value, read: value[:, positions])]
@@ -31,9 +32,14 @@ def readout_hooks(body: Body, logits: LogitsAt) -> list[Hook]:
 
 def logits_to_keep(body: Body, logits: LogitsAt, length: int) -> dict[str, Any]:
     """The argument with which decoders select positions themselves."""
-    if body.family.encoder or logits == "all" or isinstance(logits, Readout):
+    if _selected_here(body) or logits == "all" or isinstance(logits, Readout):
         return {}
     return {"logits_to_keep": 1 if logits == "last" else torch.tensor([pos % length for pos in logits])}
+
+
+def _selected_here(body: Body) -> bool:
+    """Whether the model does not select positions itself."""
+    return body.family.encoder or body.family.stream_only
 
 
 def selected(logits: Tensor, wanted: LogitsAt) -> Tensor:

@@ -67,8 +67,8 @@ class PretrainedWeights:
         # The score is score_scale * q . k of the Sites q and k, capped to cap * tanh(score / cap) where capped.
         self.score_scale = per_layer(lambda i: score_scale(body, i))
         self.score_cap = per_layer(lambda i: getattr(body.config, "attn_logit_softcapping", None))
-        self.W_out = per_layer(lambda i: matrix_of(body, body.part(family.down, i)))
-        self.b_out = per_layer(lambda i: bias_of(body, body.part(family.down, i)))
+        self.W_out = per_layer(lambda i: matrix_of(body, _of_mlp(body, family.down, i)))
+        self.b_out = per_layer(lambda i: bias_of(body, _of_mlp(body, family.down, i)))
         norms = {name: getattr(family, name) for name in ("attn_norm", "mlp_norm", "attn_post_norm", "mlp_post_norm")}
         for name, path in norms.items():
             setattr(self, f"{name}_w", per_layer(lambda i, path=path: gain_of(body, body.find(path, i))))
@@ -182,12 +182,21 @@ def _heads_bias(body: Body, part: Location, name: str, layer: int) -> Tensor | N
 
 
 def _matrix(body: Body, part: Location, layer: int) -> Tensor:
-    return matrix_of(body, body.part(part.path, layer))[:, body.share(part)]
+    return matrix_of(body, _of_mlp(body, part.path, layer))[:, body.share(part)]
 
 
 def _vector(body: Body, part: Location, layer: int) -> Tensor | None:
-    bias = bias_of(body, body.part(part.path, layer))
+    bias = bias_of(body, _of_mlp(body, part.path, layer))
     return None if bias is None else bias[body.share(part)]
+
+
+def _of_mlp(body: Body, path: str, layer: int) -> nn.Module:
+    if body.has_experts(layer):
+        raise UserError(
+            f"The MLP's weights of layer {layer} were asked for. It has {body.n_experts} experts with weights of their "
+            "own. Read `expert_out` and `router_probs`, or the module's parameters."
+        )
+    return body.part(path, layer)
 
 
 def _own(body: Body, module: nn.Module | None, name: str) -> Tensor | None:
