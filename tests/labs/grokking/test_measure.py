@@ -165,4 +165,4 @@ def test_a_summary_is_three_sentences_at_most(operation, known):
 
 
 def test_a_summary_reports_the_algorithm_where_there_is_one(with_keys):
-    assert len(opening(with_keys[0])) == 3
+    assert len(opening(with_keys[0])) == 3  # nothing on clock or pizza: it has not learned the task

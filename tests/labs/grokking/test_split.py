@@ -10,6 +10,7 @@ from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.events import Note, silent
 from micrographia.core.state_dicts.foreign import Candidate
 from micrographia.labs.grokking.identify.guess import check
+from micrographia.labs.grokking.identify.source import RowFormat
 from micrographia.labs.grokking.identify.split import SplitChoice, find_split
 from micrographia.labs.grokking.task import SPLITS
 from micrographia.methods.training_rows import Z
@@ -19,7 +20,7 @@ RECORDED = SplitChoice("shuffle", FRACTION, 0)
 
 def losses_of(network):
     candidate = Candidate(network.arch, network.weights, {"layout": "ours", "norm": "none"})
-    return check(candidate, network.modulus, [network.operation])[0].losses
+    return check(candidate, RowFormat(network.modulus, (network.modulus,)), [network.operation])[0].losses
 
 
 def find(given, losses, *, extra=None, recorded=None, watch=silent):

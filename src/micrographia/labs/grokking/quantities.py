@@ -58,7 +58,7 @@ def quantities(r: NetworkTensors, ks: Sequence[int], generator: Generator) -> di
     parts, clusters = {"neurons": r.neurons, "W_L": r.W_L}, neuron_frequencies(r)
     measures = measures_of(r, ks, generator)
     cut = ablations(r.logits, ks, **parts, train=r.train, generator=generator)
-    mechanism, algorithm = mechanism_of(measures), read_algorithm(r.logits, ks, **parts)
+    mechanism, algorithm = mechanism_of(measures) if ks else None, read_algorithm(r.logits, ks, **parts)
     slices = distance.read_slices(r.logits, algorithm) if mechanism in ("pizza", "between") else []
     formula = distance.formula(r.logits, slices)
     return {

@@ -127,9 +127,9 @@ def _algorithm(m: Mapping[str, Any]) -> list[str]:
 
 
 def _mechanism(results: Mapping[str, Any]) -> list[str]:
-    """Only with a circuit to speak of."""
-    kind, found = results.get("mechanism"), results["measures"].get("clock_or_pizza")
-    if kind is None or found is None or not results["algorithm"] or _unknown(results["measures"].get("trig_loss")):
+    """Only where there is a circuit, and nine pairs in ten are right: else there is little to name."""
+    kind, found = results["mechanism"], results["measures"].get("clock_or_pizza")
+    if kind is None or found is None or results["measures"]["accuracy"] < 0.9:
         return []
     symmetric, irrelevant = found["gradient_symmetricity"], found["distance_irrelevance"]
     measured = f"gradient symmetricity {symmetric:.2f}, distance irrelevance {irrelevant:.2f}; Zhong et al. 2023"
