@@ -20,6 +20,7 @@ from micrographia.core.errors import UserError
 from micrographia.core.figures import Figure
 from micrographia.core.prompts import gap_of
 from micrographia.core.sites import Site, SiteLike, as_site
+from micrographia.core.spoken import at_position, component_name
 from micrographia.core.sweep.places import Place, words_of
 from micrographia.core.titles import MODES, Mode
 
@@ -60,6 +61,8 @@ class Effects:
     together: bool = False
     positions: tuple[str, ...] = ()
     """A name for each position, for people; their numbers where there are none."""
+    group: int = 1
+    """Heads that share a key and a value, under grouped-query attention."""
 
     @property
     def exact(self) -> bool:
@@ -158,6 +161,7 @@ class EffectMap(NamedTuple):
     raw: dict[Mode, NDArray[Any]]
     shares: dict[Mode, NDArray[Any]]
     replace: str = "other"
+    group: int = 1
 
     @property
     def size(self) -> int:
@@ -190,10 +194,15 @@ class EffectMap(NamedTuple):
         return f"{site}[{inside}]" if inside else site
 
     def component(self, flat: int) -> str:
-        """The place without its position, and short where it has one number: L9.z[6]."""
-        at = [axis for axis in self.cell(flat) if axis not in ("layer", "pos", "query")]
-        name = self.name(flat, without=("pos", "query"))
-        return name.replace(f"{at[0]}=", "") if len(at) == 1 else name
+        """The place as people call it, without its position: L9H6."""
+        at = {axis: i for axis, i in self.cell(flat).items() if axis not in ("layer", "pos", "query")}
+        return component_name(self.place(flat).site, at, self.group, layered=not self.layers or "layer" in self.axes)
+
+    def spoken(self, flat: int, positions: Sequence[str] = ()) -> str:
+        """The place as people call it, with its position: L9H6 at 'to' (14)."""
+        at = self.cell(flat)
+        where = at.get("pos", at.get("query"))
+        return self.component(flat) + ("" if where is None else f" at {at_position(positions, where)}")
 
 
 def effect_map(
@@ -204,6 +213,7 @@ def effect_map(
     raw: Mapping[Mode, NDArray[Any]],
     gap: float | None,
     replace: str = "other",
+    group: int = 1,
 ) -> EffectMap:
     """An EffectMap from the changes of a metric, per prompt. `gap` is clean less corrupt; None where there is none."""
     whole: dict[Mode, NDArray[Any]] = {
@@ -212,7 +222,7 @@ def effect_map(
     shares: dict[Mode, NDArray[Any]] = {
         mode: MODES[mode].sign * each.mean(0) / (gap or np.nan) for mode, each in whole.items()
     }
-    return EffectMap(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares, replace)
+    return EffectMap(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares, replace, group)
 
 
 def effect_maps(effects: Sequence[Effects]) -> list[EffectMap]:
@@ -234,7 +244,7 @@ def _family(kind: str, axes: tuple[str, ...], sites: Sequence[Site], effects: Se
         raw = {mode: each[:, 0] for mode, each in raw.items()}
     else:
         axes, lengths = ("layer", *axes), (len(sites), *lengths)
-    return effect_map(kind, axes, lengths, layers, raw, effects[0].gap, effects[0].replace)
+    return effect_map(kind, axes, lengths, layers, raw, effects[0].gap, effects[0].replace, effects[0].group)
 
 
 def kind_of(site: Site) -> str:

@@ -73,7 +73,7 @@ def test_the_picture_holds_both_directions_with_tokens_along_the_axis(patched):
     assert figure.data["colour"] == "diverging"
     assert figure.data["x_names"][0] == "0 <bos>"
     assert figure.data["x_names"][10] == "10 …"
-    assert figure.data["y_names"] == ["0.0", "0.1", "1.0", "1.1"]
+    assert figure.data["y_names"] == ["L0H0", "L0H1", "L1H0", "L1H1"]
 
 
 def test_the_results_say_what_was_asked_and_read(patched):
