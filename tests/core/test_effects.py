@@ -148,7 +148,7 @@ def test_places_of_several_layers_are_named_by_their_numbers_in_the_model():
     assert each.cell(13) == {"layer": 7, "pos": 2, "head": 1}
     assert each.place(13) == Place(Site("z", 7), {"pos": 2, "head": 1})
     assert each.name(13) == "L7.z[pos=2, head=1]"
-    assert each.component(13) == "L7.z[1]"
+    assert each.component(13) == "L7H1"
     assert each.raw["denoise"].shape == (N_PROMPTS, 2, 4, 2)
 
 

@@ -63,6 +63,17 @@ def node_name(node: Node | str, group: int = 1) -> str:
     return str(node) if node.head is None else head_name(node.site.layer, node.head, node.site.kind, group)
 
 
+def place_name(site: Site, where: Mapping[str, Any], positions: Any = (), group: int = 1) -> str:
+    """A part of a model at a position.
+
+    >>> place_name(Site("z", 1), {"pos": 14, "head": 4})
+    'L1H4 at position 14'
+    """
+    inside = {axis: i for axis, i in where.items() if axis not in ("pos", "query")}
+    at = where.get("pos", where.get("query"))
+    return component_name(site, inside, group) + ("" if at is None else f" at {at_position(positions, at)}")
+
+
 def at_position(positions: Any, i: int) -> str:
     """A position in a sentence: 'to' (14); its number where it has no name.
 

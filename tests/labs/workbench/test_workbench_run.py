@@ -284,7 +284,7 @@ def test_of_many_edges_the_strongest_of_each_mode_are_written_out(trained, tmp_p
     assert few["places"] == every[:5]
     for verb in ("restored", "destroyed"):
         largest = max(abs(row[verb]) for row in every)
-        assert any(row["place"] in " ".join(few["summary"]) for row in every if abs(row[verb]) == largest)
+        assert any(row["part"] in " ".join(few["summary"]) for row in every if abs(row[verb]) == largest)
 
 
 def test_the_tables_hold_what_the_results_hold(patched):

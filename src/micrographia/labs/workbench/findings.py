@@ -63,7 +63,7 @@ def findings(
         results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
         summary = [*words.opening(baselines[0], n), *summary]
         first.append(baseline_table(results["baselines"], n))
-        if "top" in own:
+        if own.get("top"):
             first.append(top_table(own["top"], baselines[0].metric.unit, n, "estimated " * (kind == "attribute")))
     results |= own
     tables = [*first, *(each for each in figures if each.group != PICTURES)]
@@ -135,6 +135,19 @@ def top_table(rows: Sequence[Mapping[str, Any]], unit: str, n: int, what: str) -
             fields |= {direction.verb: direction.verb, f"{mode}_change": "change", f"{mode}_sd": "SD"}
     title = "Largest effects"
     return table("top", title, rows, columns=_filled(fields, rows), caption=caption, group=title)
+
+
+def position_table(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Figure]:
+    """A row for each position, with the layers in which patching it matters."""
+    title = "Largest effects by position"
+    fields = {"stream": "stream", "token": "token", "layers": "layers"} | {verb: verb for verb, *_ in MODES.values()}
+    if len({row["stream"] for row in rows}) < 2:
+        del fields["stream"]
+    caption = (
+        f"The layers in which each position has at least half of its largest effect, and the mean share of the gap in "
+        f"{metric} there. Before the first layer the only changed token is the whole difference by construction."
+    )
+    return [table("by-position", title, rows, columns=_filled(fields, rows), caption=caption, group=title)] if rows else []
 
 
 def prompt_tables(pairs: Sequence[Mapping[str, Any]]) -> list[Figure]:
