@@ -248,8 +248,8 @@ def test_whatever_the_axes_are_every_effect_is_drawn_or_the_largest_are(axes, ki
 def test_a_cell_of_a_heat_map_is_the_share_of_the_place_that_its_names_say():
     [found, _], [figure] = drawn(("pos", "head"), (3, 7))
     data = figure.data
-    assert (list(data["x_names"]), list(data["y_names"])) == (list(WORDS), ["3.0", "3.1", "7.0", "7.1"])
-    assert data["z"][0, data["y_names"].index("7.1"), 2] == pytest.approx(found.share()[Site("z", 7)][2, 1].item())
+    assert (list(data["x_names"]), list(data["y_names"])) == (list(WORDS), ["L3H0", "L3H1", "L7H0", "L7H1"])
+    assert data["z"][0, data["y_names"].index("L7H1"), 2] == pytest.approx(found.share()[Site("z", 7)][2, 1].item())
 
 
 def test_attention_has_a_frame_for_each_layer_and_a_panel_for_each_head():

@@ -222,10 +222,13 @@ def test_a_trace_follows_the_models_own_answer(gpt2, tmp_path):
 
 
 def test_a_blur_that_does_little_is_reported(gpt2, tmp_path):
-    twice = Trace(target=target(gpt2), prompt=f"{CLEAN} Mary", subject="Mary", samples=2, window=8, noise=1e-6)
+    twice = Trace(target=target(gpt2), prompt=f"{CLEAN} Mary", subject="Mary", samples=2, window=2, noise=1e-6)
     done = run(twice, out=tmp_path / "r")
     assert len(done.results["summary"]) == 3  # the blur, that the subject occurs twice, and that the blur does little
-    assert "--window" in next(figure for figure in done.figures if figure.name == "trace").caption
+    assert "layer 1, it is left out" in next(figure for figure in done.figures if figure.name == "trace").caption
+    with pytest.raises(UserError, match="Windows of 8 layers"):
+        run(replace(twice, window=8), out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_subject_is_found_where_it_stands_first_also_in_parts_of_words():

@@ -17,7 +17,7 @@ from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
 from micrographia.core.prompts import Baselines, LanguageModel, baselines, changed_positions, metrics_of
 from micrographia.core.sweep import Patched, grids
-from micrographia.core.titles import MODES
+from micrographia.core.titles import MODES, WRITTEN
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Patch, modes_of, names
 from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings, position_table
@@ -78,6 +78,8 @@ def prepare_patch(question: Patch, model: LanguageModel) -> Compute:
         if not summary:
             summary = [words.CERTAIN]
         if question.replace != "other":
+            if prompts.sink is not None and question.replace in ("zero", "mean", "noise"):
+                summary.append(words.SINK_REPLACED.format(written=WRITTEN[question.replace]))
             summary.append(f"What was written is {first.source}, not the other run's value: that defines the question.")
         shown_as = [
             *position_table(rows, each_baseline[0].metric.name),

@@ -15,6 +15,18 @@ FALLING = ("KL divergence", "rank")
 """Metrics that fall as the answer improves."""
 NOT_EXPLAINED = "Sufficiency and necessity are not reported: see the warning on the gap in the summary."
 UNCHECKED = "No estimate was checked: with `verify` some are, by exact patches."
+SINK_DIFFERS = (
+    "Warning: the prompts differ at position 0, an attention sink: a patch there changes what every head attends to, "
+    "and estimates are worst there."
+)
+SINK_REPLACED = (
+    "Warning: {written} at position 0 breaks an attention sink, and with it the model: an effect there does not show "
+    "that it holds anything about the answer."
+)
+SINK_BLURRED = (
+    "Warning: the subject begins at position 0, an attention sink: the blur changes it too, and what is restored there "
+    "may be the sink and not the fact. Put a word before the subject."
+)
 CERTAIN = (
     "Every place that was patched restores or destroys everything by construction: it is the whole residual stream. "
     "Patch it by position, or its parts."
