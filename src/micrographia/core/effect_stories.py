@@ -71,6 +71,15 @@ def rows_by_position(maps: Sequence[EffectMap], positions: Sequence[str]) -> lis
     return rows
 
 
+def apart(maps: Sequence[EffectMap], n: int) -> list[tuple[EffectMap, int]]:
+    """The largest effects, of a residual stream one a position: its layers tell the same."""
+    found: dict[Any, tuple[EffectMap, int]] = {}
+    for each, flat in largest(maps, sum(each.size for each in maps)):
+        at = each.cell(flat)
+        found.setdefault((each.kind, at["pos"] if by_position(each) else flat), (each, flat))
+    return list(found.values())[:n]
+
+
 def telling(
     maps: Sequence[EffectMap], positions: Sequence[str], n: int, changed: Sequence[int], last: int, n_layers: int
 ) -> list[dict[str, Any]]:

@@ -202,7 +202,9 @@ class EffectMap(NamedTuple):
         """The place as people call it, with its position: L9H6 at 'to' (14)."""
         at = self.cell(flat)
         where = at.get("pos", at.get("query"))
-        return self.component(flat) + ("" if where is None else f" at {at_position(positions, where)}")
+        name = self.component(flat)
+        name = f"the {name}" if name.startswith("residual") else name
+        return name + ("" if where is None else f" at {at_position(positions, where)}")
 
 
 def effect_map(

@@ -10,7 +10,7 @@ from torch import Generator
 
 from micrographia.core import figures
 from micrographia.core.effect_figures import figures_of_maps
-from micrographia.core.effect_stories import by_position, followed, rows_by_position, telling
+from micrographia.core.effect_stories import apart, by_position, followed, rows_by_position, telling
 from micrographia.core.effects import COORDINATES, EffectMap, Effects, columns, effect_maps, largest, record
 from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
@@ -53,7 +53,7 @@ def prepare_patch(question: Patch, model: LanguageModel) -> Compute:
         each_baseline = [_baselines(metric, effects[0]) for metric, effects in zip(metrics, by_metric)]
         every = [effect_maps(effects) for effects in by_metric]
         maps = every[0]
-        shown, joint = largest(maps, PAIRED), list[Patched]()
+        shown, joint = apart(maps, PAIRED), list[Patched]()
         if question.mode == "both" and question.replace == "other" and len(shown) > 1:
             patch_at = {each.kind: grid.patches for each, grid in zip(maps, cells)}
             twos = [one + other for one, other in combinations([patch_at[each.kind][i] for each, i in shown], 2)]

@@ -116,7 +116,8 @@ def strongest_estimates(rows: Sequence[Row]) -> list[str]:
 
 def _at(row: Row) -> str:
     """A place as people call it, with its token."""
-    return row["part"] + (f" at {at_position([row['token']], 0)}" if row.get("token") else "")
+    name = f"the {row['part']}" if row["part"].startswith("residual") else row["part"]
+    return name + (f" at {at_position([row['token']], 0)}" if row.get("token") else "")
 
 
 def explanation(modes: Sequence[Mode], replace: str = "other") -> list[str]:
