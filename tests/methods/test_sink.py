@@ -59,7 +59,9 @@ def test_padding_is_no_position():
     assert torch.equal(alone.ratio, padded.ratio)
 
 
-@pytest.mark.parametrize(("first", "last", "said"), [(1, 3, "from layer 1 on"), (1, 2, "in layers 1 to 2"), (2, 2, "in layer 2")])
+@pytest.mark.parametrize(
+    ("first", "last", "said"), [(1, 3, "from layer 1 on"), (1, 2, "in layers 1 to 2"), (2, 2, "in layer 2")]
+)
 def test_the_sentence_holds_what_was_measured(first, last, said):
     sink = Sink(torch.tensor([1.0, 144.0, 20.0, 12.0]), first, last, 507, 0.986, 0.5, 0.09)
     assert said in str(sink)

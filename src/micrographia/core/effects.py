@@ -95,7 +95,11 @@ class Effects:
     def __str__(self) -> str:
         sign, gap = MODES[self.mode].sign, self.gap
         lines = [repr(self), f"{self.metric}: clean {_mean(self.clean):.4g}, corrupt {_mean(self.corrupt):.4g}"]
-        for each, flat in largest(self.maps(), SHOWN):
+        from micrographia.core.effect_stories import apart, by_position, followed
+
+        maps = self.maps()
+        lines += [sentence for each in maps if by_position(each) for sentence in followed(each, self.positions)]
+        for each, flat in apart(maps, SHOWN):
             value, at = float(each.raw[self.mode].mean(0).ravel()[flat]), each.cell(flat).get("pos")
             share = "" if gap is None or self.gives == "size" else f"  {sign * value / gap:+.1%} of the gap"
             token = f"  at {self.positions[at]!r}" if self.positions and at is not None else ""

@@ -7,7 +7,7 @@ half of the gap and more than any other; it *leaves* where less than 90 % of wha
 """
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,7 +77,7 @@ def carriers(values: Float[ndarray, "layer pos"], layers: Sequence[int]) -> list
 def moves(values: Float[ndarray, "layer pos"], layers: Sequence[int]) -> list[Move]:
     """The hand-overs between carriers that follow one another."""
     stays, found = carriers(values, layers), []
-    for one, other in zip(stays, stays[1:]):
+    for one, other in pairwise(stays):
         if one.pos == other.pos:
             continue
         left = _near(values[:, one.pos], layers, one)

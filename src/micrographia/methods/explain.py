@@ -73,9 +73,7 @@ def percent(share: float, places: int = 0) -> str:
     return told if told.strip("-0.%") else told.lstrip("-")
 
 
-def explain(
-    effects: PairEffects, *, shows: float = SHOWS, dependent: Collection[tuple[int, int]] = ()
-) -> list[Word]:
+def explain(effects: PairEffects, *, shows: float = SHOWS, dependent: Collection[tuple[int, int]] = ()) -> list[Word]:
     """A sentence for each component, then one for each pair that looks like a gate or a backup.
 
     `shows`: the fraction of the gap from which an effect counts. `dependent`: pairs (i < j) that are no gates whatever

@@ -47,8 +47,8 @@ class Sink(NamedTuple):
     def __str__(self) -> str:
         layers = f"from layer {self.first} on" if self.last == len(self.ratio) - 1 else self._layers()
         return (
-            f"Position 0 is an attention sink here: {layers} it has up to {float(self.ratio.max()):.0f} times the median "
-            f"norm ({self.dimension_share:.0%} of it in dimension {self.dimension}) and gets {self.attention:.2f} of "
+            f"Position 0 is an attention sink here: {layers} it has up to {float(self.ratio.max()):.0f} times the "
+            f"median norm ({self.dimension_share:.0%} of it in dimension {self.dimension}) and gets {self.attention:.2f} of "
             f"attention (even: {self.even:.2f})."
         )
 

@@ -14,8 +14,9 @@ from micrographia.core.prompts import PairText, from_texts
 from micrographia.core.small.trained import load_trained
 from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.labs.workbench import edges, words
-from micrographia.labs.workbench.config import Attribute, Circuit, Patch, Prompts, Target, Trace, stored
+from micrographia.labs.workbench.config import Attribute, Circuit, Lens, Patch, Prompts, Target, Trace, stored
 from micrographia.labs.workbench.run import run
+from micrographia.methods.sink import Sink
 from micrographia.methods.tracing import positions_of
 from miniature import CLEAN, CORRUPT, pairs_file
 
@@ -306,6 +307,51 @@ def test_the_tables_hold_what_the_results_hold(patched):
     assert tables["tokens"].data["highlight"] == [10]
     names = [figure.name for figure in done.figures]
     assert names.index("top") < names.index("explanation") < names.index("z") < names.index("prompts")
+
+
+def test_a_sink_is_said_once_marked_and_warned_of(trained, gpt2, tmp_path, monkeypatch):
+    sink = Sink(torch.tensor([1.0, 144.0]), 1, 1, 5, 0.98, 0.5, 0.1)
+    for room in ("prompts", "trace", "lens"):
+        monkeypatch.setattr(f"micrographia.labs.workbench.{room}.find_sink", lambda model, inputs: sink)
+    differ = Prompts(clean=CLEAN, corrupt=CORRUPT.replace("When", "then"), answer="Mary", wrong="John")
+    warning = {"zero": words.SINK_REPLACED.format(written="zeros"), "differ": words.SINK_DIFFERS}
+    asked = {
+        "r": Patch(target=target(trained), prompts=INLINE),
+        "zero": Patch(target=target(trained), prompts=INLINE, replace="zero"),
+        "differ": Attribute(target=target(gpt2), prompts=differ, sites="L*.z", verify=0, metric="log-prob"),
+        "lens": Lens(target=target(trained), prompt=CLEAN),
+        "trace": Trace(target=target(trained), prompt=CLEAN, subject="Mary", samples=2, noise=9),
+    }
+    for name, question in asked.items():
+        done = run(question, out=tmp_path / name)
+        assert done.results["summary"].count(str(sink)) == 1, name
+        assert done.results["sink"]["dimension"] == 5
+        axes = [
+            label for figure in done.figures for axis in ("x_names", "y_names") for label in figure.data.get(axis, ())
+        ]
+        assert any(label.endswith("(sink)") for label in axes), name
+        warned = [
+            sentence for sentence in done.results["summary"] if sentence.startswith("Warning") and "sink" in sentence
+        ]
+        assert warned == ([warning[name]] if name in warning else []), name
+
+
+def test_what_holds_by_construction_is_no_headline(trained, tmp_path):
+    done = run(Patch(target=target(trained), prompts=INLINE, by="layer"), out=tmp_path / "whole")
+    assert done.results["summary"][-1] == words.CERTAIN
+    done = run(Patch(target=target(trained), prompts=INLINE), out=tmp_path / "by-position")
+    assert "L0 at 'John / Mary'" not in " ".join(done.results["summary"])
+    tokens = [row["token"] for row in done.results["by_position"]]
+    assert "10 John / Mary" in tokens
+    assert len(set(tokens)) == len(tokens)
+    assert next(each for each in done.figures if each.name == "by-position").kind == "table"
+
+
+def test_entries_of_one_row_of_attention_do_not_stand_in_for_each_other(trained, tmp_path):
+    question = Patch(target=target(trained), prompts=INLINE, sites="L0.pattern", by="head,query,key")
+    done = run(question, out=tmp_path / "r")
+    gates = [sentence for sentence in done.results["explanation"] if "look like" in sentence or "redundant" in sentence]
+    assert not [sentence for sentence in gates if sentence.count("'to' (14)") > 1]
 
 
 def test_edges_are_drawn_in_both_directions(trained, tmp_path):

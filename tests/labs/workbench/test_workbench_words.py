@@ -65,7 +65,14 @@ def test_no_gate_is_read_off_a_replacement_and_panels_name_it(gpt2, tmp_path, re
 
 
 def row(share, **more):
-    return {"place": "L1.z[pos=2, head=0]", "part": "L1H0", "restored": share, "denoise_change": share, "denoise_sd": None, **more}
+    return {
+        "place": "L1.z[pos=2, head=0]",
+        "part": "L1H0",
+        "restored": share,
+        "denoise_change": share,
+        "denoise_sd": None,
+        **more,
+    }
 
 
 @pytest.mark.parametrize(("share", "against"), [(-0.45, True), (-0.0001, False), (0.45, False)])

@@ -11,6 +11,7 @@ import torch
 from torch import Generator
 
 from micrographia.core.effect_figures import figures_of_maps
+from micrographia.core.effect_stories import telling
 from micrographia.core.effects import columns, effect_maps, largest, record
 from micrographia.core.events import Progress, Watch
 from micrographia.core.lab import Findings
@@ -73,7 +74,7 @@ def prepare_attribute(question: Attribute, model: LanguageModel) -> Compute:
             "places": places,
         }
         summary = [f"By {title}, the effects of {n_places:,} places are estimated at once."]
-        summary += words.strongest_estimates(places)
+        summary += words.strongest_estimates(telling(maps, prompts.positions, question.top, *prompts.ends(model)))
         summary += [each.summary() for each in checks.values()] or [words.UNCHECKED]
         figures = [
             *([calibration_table(results["calibration"])] if checks else []),

@@ -152,7 +152,9 @@ def position_table(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Figur
         f"The layers in which each position has at least half of its largest effect, and the mean share of the gap in "
         f"{metric} there. Before the first layer the only changed token is the whole difference by construction."
     )
-    return [table("by-position", title, rows, columns=_filled(fields, rows), caption=caption, group=title)] if rows else []
+    return (
+        [table("by-position", title, rows, columns=_filled(fields, rows), caption=caption, group=title)] if rows else []
+    )
 
 
 def prompt_tables(pairs: Sequence[Mapping[str, Any]]) -> list[Figure]:

@@ -114,7 +114,11 @@ def _difference(read: StreamReading) -> list[str]:
             "towards it, and no prediction of what differs between the prompts."
         ]
     found = f"Logit lens: from {apart} on {answer} is the top token on the clean prompt and not on the corrupt one"
-    same = f"; from {since} on it is, but before {apart} on both prompts: a bias, not a prediction" if since != apart else ""
+    same = (
+        f"; from {since} on it is, but before {apart} on both prompts: a bias, not a prediction"
+        if since != apart
+        else ""
+    )
     return [f"{found}{same}."]
 
 

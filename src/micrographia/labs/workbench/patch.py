@@ -15,7 +15,7 @@ from micrographia.core.effects import COORDINATES, EffectMap, Effects, columns, 
 from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
-from micrographia.core.prompts import Baselines, LanguageModel, baselines, changed_positions, metrics_of
+from micrographia.core.prompts import Baselines, LanguageModel, baselines, metrics_of
 from micrographia.core.sweep import Patched, grids
 from micrographia.core.titles import MODES, WRITTEN
 from micrographia.labs.workbench import words
@@ -61,7 +61,6 @@ def prepare_patch(question: Patch, model: LanguageModel) -> Compute:
         first, rows = by_metric[0][0], rows_by_position(maps, prompts.positions)
         places = [record(*at, prompts.positions) for at in largest(maps, MOST_PLACES)]
         follow, single = [each for each in maps if by_position(each)], [each for each in maps if not by_position(each)]
-        ends: Any = (changed_positions(pairs), len(prompts.positions) + pairs.pos, model.shape.n_layers)
         results = {
             "explanation": [
                 *words.explanation(modes, question.replace),
@@ -73,7 +72,7 @@ def prepare_patch(question: Patch, model: LanguageModel) -> Compute:
             "places": places,
         }
         moves = [sentence for each in follow for sentence in followed(each, prompts.positions)]
-        best = telling(single if moves else maps, prompts.positions, TOP, *ends)
+        best = telling(single if moves else maps, prompts.positions, TOP, *prompts.ends(model))
         summary = [*moves, *words.strongest_patches(best, words.among(maps), question.replace, first.metric)]
         if not summary:
             summary = [words.CERTAIN]

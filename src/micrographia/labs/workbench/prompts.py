@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 from micrographia.core.errors import BadPrompt
 from micrographia.core.model import Model
 from micrographia.core.prompt_files import read_pairs, read_texts
-from micrographia.core.prompts import NEED_WRONG, LanguageModel, Pairs, PairText, from_texts, position_names
+from micrographia.core.prompts import (
+    NEED_WRONG,
+    LanguageModel,
+    Pairs,
+    PairText,
+    changed_positions,
+    from_texts,
+    position_names,
+)
 from micrographia.core.tokens import Batch, Inputs, ids_of, to_str_tokens
 from micrographia.labs.workbench.config import Prompts
 from micrographia.methods.sink import Sink, find_sink
@@ -22,6 +30,10 @@ class PromptSet(NamedTuple):
     texts: list[PairText]
     positions: list[str]
     sink: Sink | None = None
+
+    def ends(self, model: Model) -> tuple[list[int], int, int]:
+        """Where prompts differ, where the answer is read, and how many layers there are."""
+        return changed_positions(self.pairs), self.pairs.pos % len(self.positions), model.shape.n_layers
 
     def rows(self, model: Model) -> list[dict[str, Any]]:
         """The pairs for the results: texts, answers, and the tokens of both prompts."""

@@ -100,7 +100,10 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
             model,
             results,
             sink=sink,
-            summary=[*_summary(question, plain, followed, names), *([words.SINK_BLURRED] if sink and 0 in where else [])],
+            summary=[
+                *_summary(question, plain, followed, names),
+                *([words.SINK_BLURRED] if sink and 0 in where else []),
+            ],
             figures=[_restored_table(results["restored"]), *_pictures(traces, names, followed)],
             metrics=_table(traces),
         )
@@ -125,8 +128,8 @@ def _summary(question: Trace, traced: Traced, answer: str, names: Sequence[str])
         ]
     if gap < LITTLE * traced.high:
         sentences.append(
-            f"Warning: the blur takes only {gap / traced.high:.0%} of it, so what is restored is a share of little: take "
-            "more noise, or another fact."
+            f"Warning: the blur takes only {gap / traced.high:.0%} of it, so what is restored is a share of little: "
+            "take more noise, or another fact."
         )
     called = [at_position(names, i) for i in range(len(names))]
     share = (traced.indirect_effect() / gap).cpu().numpy()
@@ -174,7 +177,9 @@ def restored(traces: Traces, names: Sequence[str]) -> list[dict[str, Any]]:
             layer = stay.first + int(effect[stay.first : stay.last + 1, stay.pos].argmax())
             layers = str(stay.first) if stay.first == stay.last else f"{stay.first} to {stay.last}"
             row = {"state": name, "token": names[stay.pos], "layers": layers, "layer": layer}
-            rows.append({**row, "brings_back": float(effect[layer, stay.pos]), "sd": spread(traced.samples[layer, stay.pos])})
+            rows.append(
+                {**row, "brings_back": float(effect[layer, stay.pos]), "sd": spread(traced.samples[layer, stay.pos])}
+            )
     return sorted((row for row in rows if row["brings_back"] > 0), key=lambda row: -row["brings_back"])[:TOP]
 
 

@@ -81,7 +81,9 @@ class StreamReading(NamedTuple):
     def writers(self) -> list[dict[str, Any]]:
         """A record for everything that writes, the largest first, in logits."""
         values = self.direct.values.double().T.tolist()
-        return self._by_size({"part": node_name(part), **self._sided(row)} for part, row in zip(self.direct.labels, values))
+        return self._by_size(
+            {"part": node_name(part), **self._sided(row)} for part, row in zip(self.direct.labels, values)
+        )
 
     def head_sources(self) -> list[dict[str, Any]]:
         """A record for each head and source token, the largest first, in logits."""

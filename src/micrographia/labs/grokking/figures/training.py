@@ -53,7 +53,7 @@ CAPTIONS = {
     "cosines": "How much of each cos(w_k(a+b-c)) the logits hold. In grokking many start and the key frequencies win.",
     "gini": "Gini coefficient of the Fourier norms: 0 when all components are alike, towards 1 when a few hold all.",
     "spectrum": "At first all frequencies are alike; after grokking a handful hold nearly all. Move the slider.",
-    "singular": "After grokking they come in pairs, a cosine and a sine each, which counts frequencies without a basis.",
+    "singular": "After grokking they come in pairs, a cosine and a sine each: frequencies counted without a basis.",
     "clusters": "Each dot is a neuron. In grokking they climb to the top at the key frequencies: one frequency each.",
     "explorer": "Pick any set of frequencies: the page recomputes the restricted loss (variant projection) at every "
     "checkpoint on the slider, and the excluded loss at those checkpoints that carry all train logits (stored as "

@@ -17,9 +17,9 @@ from micrographia.core.lab import Findings, run_in_folder
 from micrographia.core.runtime import allowed_cores, generator, provenance, settings
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder
+from micrographia.labs.grokking.config import paper
 from micrographia.labs.grokking.figures.network import of_network, tables
 from micrographia.labs.grokking.figures.training import explorer
-from micrographia.labs.grokking.config import paper
 from micrographia.labs.grokking.identify.activation import choose_activation
 from micrographia.labs.grokking.identify.guess import Guess, Guesses, guess
 from micrographia.labs.grokking.identify.source import Source, open_source
