@@ -134,6 +134,13 @@ def _tokens(each: EffectMap, title: str, shares: Shares, positions: Sequence[str
     )
 
 
+def bar_name(each: EffectMap, flat: int) -> str:
+    """A place below its bar: L9H6 @14, the position behind the @."""
+    at = each.cell(flat)
+    where = at.get("pos", at.get("query"))
+    return each.component(flat) + ("" if where is None else f" @{where}")
+
+
 def _bars(each: EffectMap, title: str, shares: Shares, label: str) -> Figure:
     """The largest effects by name."""
     chosen = [flat for _, flat in largest([each], MOST_BARS)]
@@ -144,7 +151,7 @@ def _bars(each: EffectMap, title: str, shares: Shares, label: str) -> Figure:
         each.kind,
         title,
         np.stack([share.ravel()[chosen] for share in shares.values()]),
-        names=[each.name(flat) for flat in chosen],
+        names=[bar_name(each, flat) for flat in chosen],
         series=[MODES[mode].verb for mode in shares],
         x_label="place",
         y_label=label,

@@ -3,6 +3,7 @@
 Keys and values of grouped-query attention have fewer heads than queries: "L23 kv head 1 (heads 3-5) value".
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,6 +62,15 @@ def node_name(node: Node | str, group: int = 1) -> str:
             return node
         node = Node.parse(node)
     return str(node) if node.head is None else head_name(node.site.layer, node.head, node.site.kind, group)
+
+
+def spoken_heads(text: str) -> str:
+    """A text with the addresses of head outputs in it, as of members of a circuit, as people call them.
+
+    >>> spoken_heads("L9.z[6]@-1 -> L10.mlp_out")
+    'L9H6@-1 -> L10.mlp_out'
+    """
+    return re.sub(r"L(\d+)\.z\[(\d+)\]", r"L\1H\2", text)
 
 
 def place_name(site: Site, where: Mapping[str, Any], positions: Any = (), group: int = 1) -> str:

@@ -48,8 +48,8 @@ class Sink(NamedTuple):
         layers = f"from layer {self.first} on" if self.last == len(self.ratio) - 1 else self._layers()
         return (
             f"Position 0 is an attention sink here: {layers} it has up to {float(self.ratio.max()):.0f} times the "
-            f"median norm ({self.dimension_share:.0%} of it in dimension {self.dimension}) and gets {self.attention:.2f} of "
-            f"attention (even: {self.even:.2f})."
+            f"median norm ({self.dimension_share:.0%} of it in dimension {self.dimension}) and gets "
+            f"{self.attention:.2f} of attention (even: {self.even:.2f})."
         )
 
     def _layers(self) -> str:

@@ -57,7 +57,7 @@ class Traced(NamedTuple):
         return f"Traced({self.state}, {n_layers} layers by {n_pos} positions, {n_draws} draws of noise)"
 
     def __str__(self) -> str:
-        lines = [repr(self), f"probability: clean {self.high:.4g}, blurred {self.low:.4g}"]
+        lines = [repr(self), f"probability: clean {self.high:.4g}, corrupted {self.low:.4g}"]
         for stay in sorted(self.ranges(), key=lambda stay: -abs(stay.value)):
             where = f"position {stay.pos}{'*' * (stay.pos in self.subject)}"
             lines.append(f"  {where:<14} {layer_range(stay.first, stay.last):<18} {stay.value:+.4g} restored")
@@ -82,7 +82,7 @@ class Traced(NamedTuple):
 
     @property
     def effects(self) -> Effects:
-        """The same as Effects, a draw of noise in the place of a prompt; the mean of the blurred runs is the base."""
+        """The same as Effects, a draw of noise in the place of a prompt; the mean of the corrupted runs is the base."""
         sites = [Site(self.state, layer) for layer in range(len(self.samples))]
         clean, corrupt = (torch.full_like(self.samples[0, 0], value) for value in (self.high, self.low))
         return Effects(
@@ -264,7 +264,7 @@ def trace_map(
     names = positions or [f"{i}{'*' * (i in next(iter(traces.values())).subject)}" for i in range(z.shape[1])]
     if len(names) != z.shape[1]:
         raise UserError(f"{len(names)} names were given for the {z.shape[1]} positions of the trace. Give one to each.")
-    meaning = "Tokens with a star were blurred. The higher the probability, the more of the answer is restored here."
+    meaning = "Tokens with a star were corrupted. The higher the probability, the more of the answer is restored here."
     return figures.heatmap(
         name,
         title,
@@ -313,6 +313,6 @@ def subject_token(traces: Mapping[str, Traced], positions: Sequence[str] = ()) -
 
 NO_NOISE, ALL_NOISE = "no noise", "all noise"
 THROUGH = (
-    "Where the curve with one kind of sublayer held lies below that of a single state, the state works through "
+    "Where the curve with one kind of sublayer severed lies below that of a single state, the state works through "
     "sublayers of that kind in the layers above."
 )

@@ -1,7 +1,7 @@
-"""Trace: where a fact is restored when a blurred prompt gets single clean states, as in ROME.
+"""Trace: where a fact is restored when a corrupted prompt gets single clean states, as in ROME.
 
 States of the residual stream one at a time, MLP and attention outputs in windows of layers; then the same with MLPs, or
-attention, held at their blurred values, which shows through which of the two the state works.
+attention, severed (held at their corrupted values), which shows through which of the two the state works.
 Source: Meng et al., "Locating and editing factual associations in GPT" (2022), section 2 and figures 1 and 3.
 """
 
@@ -44,12 +44,12 @@ STATES: Mapping[str, Variant] = {
     "attention outputs": ("attn_out", ()),
 }
 SEVERED: Mapping[str, Variant] = {
-    "one state, MLPs held": ("resid_post", ("mlp_out",)),
-    "one state, attention held": ("resid_post", ("attn_out",)),
+    "one state, MLPs severed": ("resid_post", ("mlp_out",)),
+    "one state, attention severed": ("resid_post", ("attn_out",)),
 }
 TOP = 12
 HARDLY, LITTLE = 0.05, 0.25
-"""A blur that lowers the probability by less than these shares of it hardly lowers it, or little. Our choice."""
+"""Noise that lowers the probability by less than these shares of it hardly lowers it, or little. Our choice."""
 LEFT_OUT = (
     "States of the residual stream at the last position are left out of this (the picture has them): the one after the "
     "last layer is the clean answer itself."
@@ -114,21 +114,21 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
 def _summary(question: Trace, traced: Traced, answer: str, names: Sequence[str]) -> list[str]:
     subject, gap = question.subject.strip(), traced.high - traced.low
     sentences = [
-        f"The probability of {answer!r} is {traced.high:.3g}; with {question.subject!r} blurred it is "
+        f"The probability of {answer!r} is {traced.high:.3g}; with {question.subject!r} corrupted it is "
         f"{traced.low:.3g} ({question.samples} draws of noise of {traced.noise_std:.3g}, "
         f"{question.noise:g} standard deviations of the embeddings)."
     ]
     if (n := question.prompt.count(subject)) > 1:
-        sentences.append(f"{subject!r} occurs {n} times in the prompt; its first occurrence was blurred.")
+        sentences.append(f"{subject!r} occurs {n} times in the prompt; its first occurrence was corrupted.")
     if gap < HARDLY * traced.high:
         effect = "raises" if gap < 0 else "hardly lowers"
         return [
             *sentences,
-            f"Warning: the blur {effect} it, so there is little to restore: take more noise, or another fact.",
+            f"Warning: the noise {effect} it, so there is little to restore: take more noise, or another fact.",
         ]
     if gap < LITTLE * traced.high:
         sentences.append(
-            f"Warning: the blur takes only {gap / traced.high:.0%} of it, so what is restored is a share of little: "
+            f"Warning: the noise takes only {gap / traced.high:.0%} of it, so what is restored is a share of little: "
             "take more noise, or another fact."
         )
     called = [at_position(names, i) for i in range(len(names))]
@@ -159,10 +159,10 @@ def _most_restored(traced: Traced, names: Sequence[str]) -> str:
     )
     if first is None:
         return LEFT_OUT
-    most = f"Before the last position, restoring one state brings back at most {first}"
+    most = f"Before the last position, the largest indirect effect of one state is {first}"
     if own is None or own == first:
         return f"{most}{', a token of the subject' if own else ''}. {LEFT_OUT}"
-    return f"{most}; of the subject's own tokens at most {own}. {LEFT_OUT}"
+    return f"{most}; of the subject's own tokens {own}. {LEFT_OUT}"
 
 
 def restored(traces: Traces, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -188,7 +188,7 @@ def _restored_table(rows: Sequence[Mapping[str, Any]]) -> Figure:
     columns = {"state": "state", "token": "token", "layers": "layers", "brings_back": "restored", "sd": "SD"}
     caption = (
         "The layers in which a token's state restores at least half of what it does at most, and that: the probability "
-        "of the answer above that of the blurred run, mean and standard deviation over the draws of noise. "
+        "of the answer above that of the corrupted run, mean and standard deviation over the draws of noise. "
     )
     return figures.table("restored", title, rows, columns=columns, caption=caption + LEFT_OUT, group=title)
 
@@ -205,7 +205,7 @@ def _pictures(traces: Traces, names: Sequence[str], answer: str) -> list[Figure]
     title = f"Probability of {answer.strip()!r} when a state is restored"
     found = [trace_map("trace", title, plain, names, caption)]
     if severed:
-        found.append(trace_map("severed", "With one kind of sublayer held at its blurred values", severed, names))
+        found.append(trace_map("severed", "With one kind of sublayer severed: held at its corrupted values", severed, names))
     return [*found, subject_token({**dict(list(plain.items())[:1]), **severed}, names)]
 
 

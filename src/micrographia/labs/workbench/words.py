@@ -24,7 +24,7 @@ SINK_REPLACED = (
     "that it holds anything about the answer."
 )
 SINK_BLURRED = (
-    "Warning: the subject begins at position 0, an attention sink: the blur changes it too, and what is restored there "
+    "Warning: the subject begins at position 0, an attention sink: the noise changes it too, and what is restored there "
     "may be the sink and not the fact. Put a word before the subject."
 )
 CERTAIN = (
