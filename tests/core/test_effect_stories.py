@@ -44,6 +44,8 @@ def test_the_headline_is_the_largest_that_could_have_been_otherwise():
         "L1.resid_pre[pos=2]",
     ]
     assert telling([one("resid_pre", np.ones(2), ("layer",))], POSITIONS, 9, *ENDS) == []
+    (nothing,) = telling([one("resid_pre", [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])], POSITIONS, 1, *ENDS)
+    assert nothing["restored"] == 0.0, "where nothing else has an effect, what must hold is not listed for it"
 
 
 def test_a_stream_is_followed_and_has_a_row_a_position():

@@ -74,7 +74,8 @@ def rows_by_position(maps: Sequence[EffectMap], positions: Sequence[str]) -> lis
 def apart(maps: Sequence[EffectMap], n: int) -> list[tuple[EffectMap, int]]:
     """The largest effects, of a residual stream one a position: its layers tell the same."""
     found: dict[Any, tuple[EffectMap, int]] = {}
-    for each, flat in largest(maps, sum(each.size for each in maps)):
+    enough = n + sum(each.size for each in maps if by_position(each))
+    for each, flat in largest(maps, enough):
         at = each.cell(flat)
         found.setdefault((each.kind, at["pos"] if by_position(each) else flat), (each, flat))
     return list(found.values())[:n]
@@ -84,10 +85,10 @@ def telling(
     maps: Sequence[EffectMap], positions: Sequence[str], n: int, changed: Sequence[int], last: int, n_layers: int
 ) -> list[dict[str, Any]]:
     """The records of the largest effects that could have been otherwise."""
-    wanted = []
+    wanted = list[EffectMap]()
     for each in maps:
         known = by_construction(each, changed, last, n_layers)
-        raw = {mode: np.where(known, 0.0, x) for mode, x in each.raw.items()}
-        wanted.append(each._replace(raw=raw) if not known.all() else None)
-    chosen = largest([each for each in wanted if each is not None], n)
+        raw, shares = ({mode: np.where(known, 0.0, x) for mode, x in of.items()} for of in (each.raw, each.shares))
+        wanted += [] if known.all() else [each._replace(raw=raw, shares=shares)]
+    chosen = largest(wanted, n)
     return [record(each, flat, positions) for each, flat in chosen]

@@ -205,7 +205,9 @@ def _pictures(traces: Traces, names: Sequence[str], answer: str) -> list[Figure]
     title = f"Probability of {answer.strip()!r} when a state is restored"
     found = [trace_map("trace", title, plain, names, caption)]
     if severed:
-        found.append(trace_map("severed", "With one kind of sublayer severed: held at its corrupted values", severed, names))
+        found.append(
+            trace_map("severed", "With one kind of sublayer severed: held at its corrupted values", severed, names)
+        )
     return [*found, subject_token({**dict(list(plain.items())[:1]), **severed}, names)]
 
 

@@ -24,8 +24,8 @@ SINK_REPLACED = (
     "that it holds anything about the answer."
 )
 SINK_BLURRED = (
-    "Warning: the subject begins at position 0, an attention sink: the noise changes it too, and what is restored there "
-    "may be the sink and not the fact. Put a word before the subject."
+    "Warning: the subject begins at position 0, an attention sink: the noise changes it too, and what is restored "
+    "there may be the sink and not the fact. Put a word before the subject."
 )
 CERTAIN = (
     "Every place that was patched restores or destroys everything by construction: it is the whole residual stream. "
