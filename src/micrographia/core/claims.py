@@ -178,7 +178,8 @@ def over_networks(each: Sequence[Measures]) -> dict[str, Measured]:
     names = dict.fromkeys(name for measures in each for name in measures)
     found = {name: [measures[name] for measures in each if name in measures] for name in names}
     figures = {name: zip(*((each.value, each.null, each.raw) for each in rows)) for name, rows in found.items()}
-    return {name: Measured(*(_combined(name, column) for column in rows)) for name, rows in figures.items()}
+    combined = {name: [_combined(name, column) for column in rows] for name, rows in figures.items()}
+    return {name: Measured(value, null, raw) for name, (value, null, raw) in combined.items()}
 
 
 def _combined(name: str, column: Sequence[Value]) -> Value:

@@ -1,8 +1,8 @@
 """`micrographia grok sweep`: many networks, varied along the axes that the flags or a TOML file name.
 
 Without an axis the standard ones are varied; where one is named, those that are named alone, and all else keeps the
-base's value. Every field of the base is a flag too, such as --base.lr 0.001: they are those of `micrographia grok
---help`.
+base's value. Every field of the base is a flag too, such as --base.lr 0.001: they are those of
+`micrographia grok --help`.
 """
 
 import dataclasses
