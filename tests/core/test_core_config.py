@@ -68,7 +68,7 @@ def test_each_choice_of_a_training_is_held_to_its_range(part, choice):
 
 def test_everything_that_is_wrong_is_told_at_once_with_what_was_given():
     config = Config(steps=0, seed=-1)
-    with pytest.raises(BadConfig, match=r"steps must be positive; seed must be positive\. Got Config\(steps=0"):
+    with pytest.raises(BadConfig, match=r"steps must be positive; seed must be positive\. Found steps 0, seed -1\.$"):
         validate(config, positive(config, ["steps", "seed"]))
 
 

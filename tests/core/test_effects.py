@@ -136,7 +136,7 @@ def test_two_directions_stand_side_by_side():
     assert both.shares["noise"].tolist() == [[-1.0, -0.5, 0.0, 0.0]]
     row = record(both, 1, WORDS)
     assert row == {
-        "place": "L0.resid_pre[pos=1]", "part": "L0.resid_pre", "token": "1 word1", "restored": 0.5,
+        "place": "L0.resid_pre[pos=1]", "part": "residual stream before L0", "token": "1 word1", "restored": 0.5,
         "denoise_change": 1.5, "denoise_sd": 0.0, "destroyed": -0.5, "noise_change": 1.5, "noise_sd": 0.0,
     }  # fmt: skip
     assert {"denoise_share", "noise_share"} <= columns([both]).keys()
@@ -148,7 +148,7 @@ def test_places_of_several_layers_are_named_by_their_numbers_in_the_model():
     assert each.cell(13) == {"layer": 7, "pos": 2, "head": 1}
     assert each.place(13) == Place(Site("z", 7), {"pos": 2, "head": 1})
     assert each.name(13) == "L7.z[pos=2, head=1]"
-    assert each.component(13) == "L7.z[1]"
+    assert each.component(13) == "L7H1"
     assert each.raw["denoise"].shape == (N_PROMPTS, 2, 4, 2)
 
 
@@ -248,8 +248,8 @@ def test_whatever_the_axes_are_every_effect_is_drawn_or_the_largest_are(axes, ki
 def test_a_cell_of_a_heat_map_is_the_share_of_the_place_that_its_names_say():
     [found, _], [figure] = drawn(("pos", "head"), (3, 7))
     data = figure.data
-    assert (list(data["x_names"]), list(data["y_names"])) == (list(WORDS), ["3.0", "3.1", "7.0", "7.1"])
-    assert data["z"][0, data["y_names"].index("7.1"), 2] == pytest.approx(found.share()[Site("z", 7)][2, 1].item())
+    assert (list(data["x_names"]), list(data["y_names"])) == (list(WORDS), ["L3H0", "L3H1", "L7H0", "L7H1"])
+    assert data["z"][0, data["y_names"].index("L7H1"), 2] == pytest.approx(found.share()[Site("z", 7)][2, 1].item())
 
 
 def test_attention_has_a_frame_for_each_layer_and_a_panel_for_each_head():

@@ -70,12 +70,12 @@ def test_the_data_are_a_figures_and_name_both_ends_of_each_link():
     links = {(head(0, 2), LOGITS_PART): -0.5, (Node(INPUT), Node(Site("mlp_out", 0))): 1.0}
     data = drawn(links, "share")
     Figure(name="x", kind="graph", title="", caption="", data=data)  # refuses what does not fit
-    assert data["nodes"] == ["input", "a0.2", "m0", "logits"]
+    assert data["nodes"] == ["input", "L0H2", "L0 MLP", "logits"]
     named = [(data["nodes"][s], data["nodes"][t]) for s, t in zip(data["sources"], data["targets"])]
-    assert named == [("a0.2", "logits"), ("input", "m0")]
+    assert named == [("L0H2", "logits"), ("input", "L0 MLP")]
     assert data["weights"] == [-0.5, 1.0]
     assert data["level_names"] == [{"level": 1.0, "name": "layer 0"}]
 
 
 def test_a_layers_whole_attention_has_a_short_name_too():
-    assert short_name(Node(Site("attn_out", 3))) == "a3"
+    assert short_name(Node(Site("attn_out", 3))) == "L3 attn"

@@ -110,6 +110,46 @@ def test_the_caller_says_from_where_on_an_effect_counts(shows):
     assert (word.reading == "sufficient and necessary") == (shows == 0.1)
 
 
+def reading(d: float, n: float, error: float | None = None) -> str:
+    given = None if error is None else torch.tensor([error])
+    [word] = explain(PairEffects(("A",), torch.tensor([d]), torch.tensor([n]), error=given))
+    return word.reading
+
+
+@pytest.mark.parametrize(("d", "n"), [(0.18, 0.21), (0.097, 0.132), (0.087, 0.074), (0.099, 0.101)])
+def test_neighbouring_numbers_tell_one_story(d, n):
+    """Numbers of one prompt pair that hard bounds at a tenth had told as three opposite stories."""
+    assert reading(d, n) == "sufficient and necessary"
+
+
+OPPOSITE = {"sufficient": {"necessary", "works against"}, "necessary": {"sufficient", "works against"}}
+
+
+@pytest.mark.parametrize("error", [None, 0.01])
+def test_between_opposite_readings_lies_one_that_decides_nothing(error):
+    shares = [round(0.02 * i - 0.3, 2) for i in range(66)]
+    found = {(d, n): reading(d, n, error) for d in shares[::2] for n in shares[::2]}
+    for (d, n), own in found.items():
+        for other in ((round(d + 0.04, 2), n), (d, round(n + 0.04, 2))):
+            assert found.get(other) not in OPPOSITE.get(own, ()), (d, n, other)
+
+
+def test_a_gate_needs_a_clear_ratio_or_a_difference_beyond_the_spread():
+    assert reading(0.13, 0.33) == "too close to call"
+    assert reading(0.13, 0.33, error=0.02) == "necessary"
+    assert reading(0.13, 0.33, error=0.15) == "too close to call"
+    assert reading(0.02, 0.5, error=0.4) == "too close to call", "however large, it is within the spread"
+    assert reading(0.33, 0.1) == "sufficient"
+    assert gates(PairEffects(("A", "B"), torch.tensor([0.099, 0.09]), torch.tensor([0.13, 0.12]))) == []
+
+
+def test_entries_of_one_softmax_are_no_gate():
+    both = torch.tensor([[float("nan"), 0.61], [0.61, float("nan")]])
+    effects = PairEffects(("A", "B"), torch.tensor([0.5, 0.5]), torch.tensor([0.33, 0.15]), both, both)
+    assert gates(effects) == ["redundant"]
+    assert [word.reading for word in explain(effects, dependent=[(0, 1)]) if len(word.parts) == 2] == []
+
+
 def test_numbers_that_do_not_fit_the_names_are_refused():
     wrong: Tensor = torch.zeros(3)
     with pytest.raises(BadShape, match="2 parts"):

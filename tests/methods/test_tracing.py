@@ -6,7 +6,15 @@ import torch
 from micrographia.core.edits import add, put
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.small.architecture import Architecture
-from micrographia.methods.tracing import subject_noise, trace
+from micrographia.methods.tracing import (
+    ALL_NOISE,
+    NO_NOISE,
+    Traced,
+    subject_noise,
+    subject_token,
+    trace,
+    window_of,
+)
 from small import small_model, some_tokens
 
 ARCH = Architecture(
@@ -59,10 +67,38 @@ def test_single_states_are_the_plain_loop_with_both_baselines():
 @pytest.mark.parametrize(("state", "window"), [("mlp_out", None), ("attn_out", 2), ("mlp_out", 3)])
 def test_windows_of_layers_are_restored_together(state, window):
     found = trace(MODEL, PROMPT, SUBJECT, seeded(), state=state, window=window)
-    width = window or 10
+    width = window or 1
     table, _, _ = plain(lambda l: range(max(0, l - width // 2), min(4, l - (-width // 2))), state)
     assert found.window == width
     assert torch.allclose(found.values, table)
+
+
+def test_a_window_of_every_layer_is_left_out():
+    found = trace(MODEL, PROMPT, SUBJECT, seeded(), state="attn_out", window=6)
+    assert found.values.isnan().all(1).tolist() == [False, True, True, True]
+    assert not {layer for stay in found.ranges() for layer in range(stay.first, stay.last + 1)} & {1, 2, 3}
+    assert window_of(4) == window_of(1) == 1
+
+
+def test_a_trace_prints_what_could_have_been_otherwise():
+    """The last state of the last position is the answer itself, whatever the model does."""
+    effect = torch.zeros(3, 4, 2)
+    effect[0:2, 1], effect[:, 3] = 0.5, torch.tensor([0.1, 0.4, 0.9])[:, None]
+    found = Traced("resid_post", (), 1, effect.mean(-1), effect, 0.0, 0.9, 3, 0.1, (1,))
+    _, _, *rows = str(found).splitlines()
+    assert [row.split() for row in rows] == [["position", "1*", "layers", "0", "to", "1", "+0.5", "restored"]]
+    assert "position 3" in str(found._replace(state="mlp_out"))
+
+
+def test_the_curve_is_of_the_token_that_restores_most_on_the_scale_of_the_pictures():
+    effect = torch.zeros(3, 4, 2)
+    effect[1, 0], effect[:, 2] = 0.3, 0.01
+    found = Traced("resid_post", (), 1, effect.mean(-1), effect, 0.0, 0.9, 3, 0.1, (0, 2))
+    figure = subject_token({"one state": found}, ["0 Ei", "1 x", "2 Tower", "3 y"])
+    assert figure.title.endswith("'Ei' (0)")
+    curves = dict(zip(figure.data["names"], figure.data["y"]))
+    assert curves["one state"].tolist() == pytest.approx([0.0, 0.3, 0.0])
+    assert {curves[NO_NOISE][0], curves[ALL_NOISE][0]} == {0.9, 0.0}
 
 
 @pytest.mark.parametrize("severed", [("mlp_out",), ("attn_out",), ("mlp_out", "attn_out")])
@@ -100,5 +136,7 @@ def test_what_cannot_be_traced_is_refused():
         trace(MODEL, PROMPT, [7], seeded())
     with pytest.raises(UserError, match="at least 1"):
         trace(MODEL, PROMPT, SUBJECT, seeded(), n_samples=0)
+    with pytest.raises(UserError, match="Windows of 8 layers were asked for; each covers all 4"):
+        trace(MODEL, PROMPT, SUBJECT, seeded(), state="mlp_out", window=8)
     with pytest.raises(UserError, match="no subject"):
         subject_noise(MODEL, [])

@@ -147,12 +147,14 @@ class _Filled:
 class Measured(NamedTuple):
     """A figure that a claim is judged by. `null`: the same figure for the claim's null, control or baseline.
 
-    `raw` is the figure before the null was subtracted, where a lab judges what is left above its null.
+    `raw` is the figure before the null was subtracted, where a lab judges what is left above its null. `taken` is False
+    where this work could not take it at all, so that the claim is not run.
     """
 
     value: Value
     null: Value = None
     raw: Value = None
+    taken: bool = True
 
 
 Measures = Mapping[str, Measured]
@@ -175,7 +177,9 @@ def over_networks(each: Sequence[Measures]) -> dict[str, Measured]:
     """
     names = dict.fromkeys(name for measures in each for name in measures)
     found = {name: [measures[name] for measures in each if name in measures] for name in names}
-    return {name: Measured(*(_combined(name, column) for column in zip(*rows))) for name, rows in found.items()}
+    figures = {name: zip(*((each.value, each.null, each.raw) for each in rows)) for name, rows in found.items()}
+    combined = {name: [_combined(name, column) for column in rows] for name, rows in figures.items()}
+    return {name: Measured(value, null, raw) for name, (value, null, raw) in combined.items()}
 
 
 def _combined(name: str, column: Sequence[Value]) -> Value:
@@ -204,7 +208,7 @@ def judge_all(path: Path, measures: Measures, *, preset: str, config: Mapping[st
     nothing = Measured(None)
     found = [(claim, measures.get(claim.id, nothing)) for claim in load_claims(path)]
     return [
-        judge(claim, _number(own.value), preset=preset, config=config, null_measured=_number(own.null))
+        judge(claim, _number(own.value), preset=own.taken * preset, config=config, null_measured=_number(own.null))
         for claim, own in found
     ]
 

@@ -7,6 +7,7 @@ that should be true, beside whether it is; a Config hands all to `validate`, so 
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,9 +123,11 @@ def positive(config: object, names: Sequence[str]) -> Checks:
 
 
 def validate(config: object, checks: Checks) -> None:
-    """Raise BadConfig naming every check that fails."""
-    if broken := [text for text, good in checks.items() if not good]:
-        raise BadConfig(f"This config cannot be run: {'; '.join(broken)}. Got {config}.")
+    """Raise BadConfig naming every check that fails, with the values of the fields that it names."""
+    if broken := "; ".join(text for text, good in checks.items() if not good):
+        named = set(re.findall(r"\w+", broken))
+        found = ", ".join(f"{name} {value!r}" for name, value in flat(config).items() if name in named)
+        raise BadConfig(f"This config cannot be run: {broken}.{found and f' Found {found}.'}")
 
 
 def flat(config: Any) -> dict[str, Any]:

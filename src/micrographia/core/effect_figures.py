@@ -10,6 +10,7 @@ from micrographia.core import figures
 from micrographia.core.effects import EffectMap, largest, summed_along
 from micrographia.core.errors import UserError
 from micrographia.core.figures import Figure
+from micrographia.core.spoken import OF_HEADS, head_name
 from micrographia.core.titles import MODES, WRITTEN, Mode, kind_title, panel
 
 ACROSS = ("pos", "query", "key", "head", "layer")  # which axis runs from left to right: the first that is there
@@ -106,7 +107,10 @@ def names_along(each: EffectMap, axis: str, positions: Sequence[str]) -> list[st
 
 
 def _row_names(each: EffectMap, down: Sequence[str]) -> list[str]:
-    """Rows by their numbers along each axis: 9.6 is head 6 of layer 9."""
+    """Rows by what they are, L9H6 for a head; else by their numbers along each axis."""
+    if list(down) == ["layer", "head"] and each.layers and each.kind in OF_HEADS:
+        n = each.lengths[each.axes.index("head")]
+        return [head_name(layer, head, each.kind, each.group) for layer in each.layers for head in range(n)]
     numbers = [str(i) for i in range(max(each.lengths))]
     sides = [names_along(each, axis, numbers) for axis in down]
     names = sides[0]
@@ -130,6 +134,13 @@ def _tokens(each: EffectMap, title: str, shares: Shares, positions: Sequence[str
     )
 
 
+def bar_name(each: EffectMap, flat: int) -> str:
+    """A place below its bar: L9H6 @14, the position behind the @."""
+    at = each.cell(flat)
+    where = at.get("pos", at.get("query"))
+    return each.component(flat) + ("" if where is None else f" @{where}")
+
+
 def _bars(each: EffectMap, title: str, shares: Shares, label: str) -> Figure:
     """The largest effects by name."""
     chosen = [flat for _, flat in largest([each], MOST_BARS)]
@@ -140,7 +151,7 @@ def _bars(each: EffectMap, title: str, shares: Shares, label: str) -> Figure:
         each.kind,
         title,
         np.stack([share.ravel()[chosen] for share in shares.values()]),
-        names=[each.name(flat) for flat in chosen],
+        names=[bar_name(each, flat) for flat in chosen],
         series=[MODES[mode].verb for mode in shares],
         x_label="place",
         y_label=label,

@@ -20,6 +20,7 @@ from micrographia.core.errors import UserError
 from micrographia.core.figures import Figure
 from micrographia.core.prompts import gap_of
 from micrographia.core.sites import Site, SiteLike, as_site
+from micrographia.core.spoken import at_position, component_name
 from micrographia.core.sweep.places import Place, words_of
 from micrographia.core.titles import MODES, Mode
 
@@ -62,6 +63,8 @@ class Effects:
     """A name for each position, for people; their numbers where there are none."""
     taken: Mapping[Site, Bool[Tensor, "*axes"]] = field(default_factory=dict)
     """Of Sites of which only some places were asked for, which; the scores of the others are NaN."""
+    group: int = 1
+    """Heads that share a key and a value, under grouped-query attention."""
 
     @property
     def exact(self) -> bool:
@@ -94,7 +97,11 @@ class Effects:
     def __str__(self) -> str:
         sign, gap = MODES[self.mode].sign, self.gap
         lines = [repr(self), f"{self.metric}: clean {_mean(self.clean):.4g}, corrupt {_mean(self.corrupt):.4g}"]
-        for each, flat in largest(self.maps(), SHOWN):
+        from micrographia.core.effect_stories import apart, by_position, followed
+
+        maps = self.maps()
+        lines += [sentence for each in maps if by_position(each) for sentence in followed(each, self.positions)]
+        for each, flat in apart(maps, SHOWN):
             value, at = float(each.raw[self.mode].mean(0).ravel()[flat]), each.cell(flat).get("pos")
             share = "" if gap is None or self.gives == "size" else f"  {sign * value / gap:+.1%} of the gap"
             token = f"  at {self.positions[at]!r}" if self.positions and at is not None else ""
@@ -166,6 +173,7 @@ class EffectMap(NamedTuple):
     replace: str = "other"
     taken: NDArray[Any] | None = None
     """Which places (*lengths) were asked for, where not all were."""
+    group: int = 1
 
     @property
     def size(self) -> int:
@@ -203,10 +211,17 @@ class EffectMap(NamedTuple):
         return f"{site}[{inside}]" if inside else site
 
     def component(self, flat: int) -> str:
-        """The place without its position, and short where it has one number: L9.z[6]."""
-        at = [axis for axis in self.cell(flat) if axis not in ("layer", "pos", "query")]
-        name = self.name(flat, without=("pos", "query"))
-        return name.replace(f"{at[0]}=", "") if len(at) == 1 else name
+        """The place as people call it, without its position: L9H6."""
+        at = {axis: i for axis, i in self.cell(flat).items() if axis not in ("layer", "pos", "query")}
+        return component_name(self.place(flat).site, at, self.group, layered=not self.layers or "layer" in self.axes)
+
+    def spoken(self, flat: int, positions: Sequence[str] = ()) -> str:
+        """The place as people call it, with its position: L9H6 at 'to' (14)."""
+        at = self.cell(flat)
+        where = at.get("pos", at.get("query"))
+        name = self.component(flat)
+        name = f"the {name}" if name.startswith("residual") else name
+        return name + ("" if where is None else f" at {at_position(positions, where)}")
 
 
 def effect_map(
@@ -218,6 +233,7 @@ def effect_map(
     gap: float | None,
     replace: str = "other",
     taken: NDArray[Any] | None = None,
+    group: int = 1,
 ) -> EffectMap:
     """An EffectMap from the changes of a metric, per prompt. `gap` is clean less corrupt; None where there is none."""
     whole: dict[Mode, NDArray[Any]] = {
@@ -226,7 +242,7 @@ def effect_map(
     shares: dict[Mode, NDArray[Any]] = {
         mode: MODES[mode].sign * each.mean(0) / (gap or np.nan) for mode, each in whole.items()
     }
-    return EffectMap(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares, replace, taken)
+    return EffectMap(kind, tuple(axes), tuple(lengths), tuple(layers), whole, shares, replace, taken, group)
 
 
 def effect_maps(effects: Sequence[Effects]) -> list[EffectMap]:
@@ -252,7 +268,7 @@ def _family(kind: str, axes: tuple[str, ...], sites: Sequence[Site], effects: Se
     if any(site in known for site in sites):
         whole = np.ones(lengths[1:], dtype=bool)
         taken = np.stack([known[site].cpu().numpy() if site in known else whole for site in sites])
-    return effect_map(kind, axes, lengths, layers, raw, effects[0].gap, effects[0].replace, taken)
+    return effect_map(kind, axes, lengths, layers, raw, effects[0].gap, effects[0].replace, taken, effects[0].group)
 
 
 def kind_of(site: Site) -> str:

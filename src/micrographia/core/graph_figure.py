@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.graph import INPUT, LOGITS, Edge, Graph, Node
+from micrographia.core.spoken import head_name
 
 Link = tuple[Node, Node]
 """A part, and the part that reads what it writes."""
@@ -76,12 +77,13 @@ def level(part: Node) -> float:
 
 
 def short_name(part: Node) -> str:
-    """A part as it is written in a picture: a9.6 a head, a9 all heads of a layer, m3 an MLP.
+    """A part as it is written in a picture: L9H6 a head, L9 attn all heads of a layer, L3 MLP.
 
     >>> short_name(Node.parse("L9.z[6]"))
-    'a9.6'
+    'L9H6'
     """
     if part.site in (INPUT, LOGITS):
         return "input" if part.site == INPUT else "logits"
-    name = f"{'m' if part.site.kind == 'mlp_out' else 'a'}{part.site.layer}"
-    return name if part.head is None else f"{name}.{part.head}"
+    if part.head is not None:
+        return head_name(part.site.layer, part.head)
+    return f"L{part.site.layer} {'MLP' if part.site.kind == 'mlp_out' else 'attn'}"

@@ -134,7 +134,8 @@ def finish(folder: RunFolder, found: Findings, *, preset: str, claims: Path | No
     judged = judge_all(claims, found.measures, preset=preset, config=folder.config) if claims else []
     results = {"config": folder.config, **found.results}
     if found.measures:
-        results["measured"] = {name: each._asdict() for name, each in found.measures.items()}
+        measured = ((name, each._asdict()) for name, each in found.measures.items())
+        results["measured"] = {name: {k: x for k, x in each.items() if k != "taken"} for name, each in measured}
     results["claims"] = [each.as_json() for each in judged]
     results["summary"] = [*found.opening, *headline(judged), *found.closing]
     folder.finish(results, judged, found.figures, found.metrics)

@@ -190,16 +190,20 @@ def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:
             raise BadPrompt(_misaligned(i, clean[i, -a:].tolist(), corrupt[i, -b:].tolist(), tokenizer))
 
 
+def changed_positions(pairs: Pairs) -> list[int]:
+    """The positions, padding included, at which some pair's prompts differ."""
+    differ = ids_of(pairs.clean) != ids_of(pairs.corrupt)
+    for mask in (mask_of(pairs.clean), mask_of(pairs.corrupt)):
+        differ = differ if mask is None else differ & mask
+    return differ.any(0).nonzero()[:, 0].tolist()
+
+
 def first_difference(pairs: Pairs) -> int:
     """The first position, padding included, at which some pair's prompts differ; the length where none do.
 
     In a causal model, nothing before it can have an effect.
     """
-    differ = ids_of(pairs.clean) != ids_of(pairs.corrupt)
-    for mask in (mask_of(pairs.clean), mask_of(pairs.corrupt)):
-        differ = differ if mask is None else differ & mask
-    found = differ.any(0).nonzero()
-    return int(found[0]) if len(found) else differ.shape[1]
+    return next(iter(changed_positions(pairs)), ids_of(pairs.clean).shape[1])
 
 
 def _check_lengths(clean: Inputs, corrupt: Inputs, tokenizer: Tokenizer | None, i: int) -> None:

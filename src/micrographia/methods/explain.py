@@ -9,7 +9,7 @@ Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
@@ -18,12 +18,22 @@ from torch import Tensor
 
 from micrographia.core.errors import BadShape
 
-SHOWS = 0.1
+SHOWS = 0.03
 """The fraction of the gap between the runs below which an effect counts as none. Our choice; pass another if needed."""
+GATE = 0.1
+"""The fraction that a part of a gate has at least."""
+ALIKE, CLEAR = 1.5, 3.0
+"""Ratios of two effects: below the one they are alike, from the other on one is clearly larger. In between it is too
+close to call, unless a spread over prompts tells them apart. Our choice."""
+SLIGHT = 0.1
+"""Of the effect of the other sign: what is less does not count against it."""
+SPREADS = 2.0
+"""Standard errors by which a difference is beyond chance."""
 
 Sufficiency = Literal[
-    "sufficient and necessary", "sufficient", "necessary", "works against", "both ways", "not seen alone"
-]
+    "sufficient and necessary", "sufficient", "necessary", "too close to call", "works against", "both ways",
+    "not seen alone",
+]  # fmt: skip
 Gate = Literal["AND", "OR", "backup", "redundant"]
 
 
@@ -32,7 +42,8 @@ class PairEffects(NamedTuple):
 
     `denoise`: the fraction restored by patching the component from the clean run into the corrupt one. `noise`: the
     fraction lost by patching it from the corrupt run into the clean one. `joint_*`: the same for two components at
-    once, NaN where not measured. `estimate`: the attribution score for `noise`.
+    once, NaN where not measured. `estimate`: the attribution score for `noise`. `error`: the standard error of
+    `denoise` less `noise` over the prompts; NaN or None with one pair.
     """
 
     names: Sequence[str]
@@ -41,6 +52,7 @@ class PairEffects(NamedTuple):
     joint_denoise: Float[Tensor, "part part"] | None = None
     joint_noise: Float[Tensor, "part part"] | None = None
     estimate: Float[Tensor, "part"] | None = None
+    error: Float[Tensor, "part"] | None = None
 
 
 class Word(NamedTuple):
@@ -61,34 +73,44 @@ def percent(share: float, places: int = 0) -> str:
     return told if told.strip("-0.%") else told.lstrip("-")
 
 
-def explain(effects: PairEffects, *, shows: float = SHOWS) -> list[Word]:
+def explain(effects: PairEffects, *, shows: float = SHOWS, dependent: Collection[tuple[int, int]] = ()) -> list[Word]:
     """A sentence for each component, then one for each pair that looks like a gate or a backup.
 
-    `shows`: the fraction of the gap from which an effect counts. Raises BadShape where the numbers do not fit the
+    `shows`: the fraction of the gap from which an effect counts. `dependent`: pairs (i < j) that are no gates whatever
+    their effects, as entries of one softmax, which must sum to 1. Raises BadShape where the numbers do not fit the
     names.
     """
     _check(effects)
     singles = [_single(effects, i, shows) for i in range(len(effects.names))]
-    pairs = [_pair(effects, i, j, shows) for i, j in combinations(range(len(effects.names)), 2)]
+    twos = [two for two in combinations(range(len(effects.names)), 2) if two not in dependent]
+    pairs = [_pair(effects, i, j, max(shows, GATE)) for i, j in twos]
     return [*singles, *(word for word in pairs if word is not None)]
 
 
 def _single(effects: PairEffects, i: int, shows: float) -> Word:
     d, n = effects.denoise[i].item(), effects.noise[i].item()
-    reading: Sufficiency = SINGLE[d >= shows, n >= shows]
-    if min(d, n) <= -shows:
-        reading = "both ways" if max(d, n) >= shows else "works against"
+    reading = _reading(d, n, shows, None if effects.error is None else effects.error[i].item())
     name = effects.names[i]
     numbers = f"Denoising {name} restores {percent(d)} of the gap, noising it loses {percent(n)}"
     return Word((name,), reading, f"{numbers}: {SENTENCES[reading]}{_doubt(effects, i, n, shows)}")
 
 
-SINGLE: Mapping[tuple[bool, bool], Sufficiency] = {  # (denoising shows, noising shows)
-    (True, True): "sufficient and necessary",
-    (True, False): "sufficient",
-    (False, True): "necessary",
-    (False, False): "not seen alone",
-}
+def _reading(d: float, n: float, shows: float, error: float | None) -> Sufficiency:
+    """Neighbouring numbers never give opposite readings: between any two of these lies one that decides nothing."""
+    low, high = sorted((d, n))
+    if max(high, -low) < shows:
+        return "not seen alone"
+    if -low >= max(shows, SLIGHT * high):
+        return "both ways" if high >= max(shows, -SLIGHT * low) else "works against"
+    ratio = high / low if low > 0 else math.inf
+    if ratio < ALIKE:
+        return "sufficient and necessary"
+    told = error is not None and error == error and high - low > SPREADS * error
+    if high < GATE or not (told or (ratio >= CLEAR and (error is None or error != error))):
+        return "too close to call"
+    return "sufficient" if d > n else "necessary"
+
+
 SENTENCES: Mapping[str, str] = {
     "sufficient and necessary": "that much of the difference between the prompts is carried here, and the answer "
     "depends on it to that extent.",
@@ -96,6 +118,8 @@ SENTENCES: Mapping[str, str] = {
     "carries it too (as in an OR).",
     "necessary": "the answer needs it, but it is not sufficient, so something else is needed too (as in an AND).",
     "works against": "it pushes the answer away from the clean one.",
+    "too close to call": "whether something else carries it too (as in an OR) or is needed too (as in an AND) is too "
+    "close to call.",
     "both ways": "it supports the answer in one direction and works against it in the other, so its effect "
     "depends on the other components.",
     "not seen alone": "alone it has hardly any effect. That does not show that it plays no part: another component may "
@@ -133,14 +157,19 @@ def _gate(
     d: Sequence[float], n: Sequence[float], both_d: float | None, both_n: float | None, shows: float
 ) -> Gate | None:
     """The gate that two components look like: each under denoising, each under noising, both (None: not measured)."""
-    if min(n) >= shows and max(d) < shows and (both_d is None or both_d >= shows):
+    if _far(min(n), max(d), shows) and (both_d is None or _far(both_d, max(d), shows)):
         return "AND"  # each is necessary, neither is sufficient; together they are, if that was measured
     if both_n is None or both_n - sum(max(x, 0.0) for x in n) < shows:
         return None
-    if max(n) < shows <= min(d):
+    if _far(min(d), max(n), shows):
         return "OR"
     # a backup: one carries the answer, and the other has little or no effect unless the first is ablated
-    return "backup" if min(d) < shows <= max(d) else "redundant"
+    return "backup" if _far(max(d), max(min(d), *n), shows) else "redundant"
+
+
+def _far(more: float, less: float, shows: float) -> bool:
+    """Whether one effect counts and is clearly larger than the other."""
+    return more >= shows and more >= CLEAR * max(less, 0.0)
 
 
 PAIR_SENTENCES: Mapping[Gate, str] = {

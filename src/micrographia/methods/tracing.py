@@ -4,7 +4,8 @@ The picture is token x layer: the mean probability of the answer when the state 
 or MLP outputs, a window of layers is restored together; with a severed kind, that kind stays what it was under noise at
 the restored token, so that the state cannot work through it.
 Source: Meng et al., "Locating and editing factual associations in GPT" (2022, ROME), section 2 and the code published
-with it (`experiments/causal_trace.py`), whose defaults are ours: 3 standard deviations, 10 draws, windows of 10 layers.
+with it (`experiments/causal_trace.py`), whose defaults are ours: 3 standard deviations, 10 draws, and of GPT-2 XL's 48
+layers windows of 10, a fifth of the depth.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,14 +24,16 @@ from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.metrics import prob
 from micrographia.core.model import Model
+from micrographia.core.movement import SEEN, Stay, layer_range, ranges
 from micrographia.core.sites import Site
+from micrographia.core.spoken import at_position
 from micrographia.core.sweep import Donor, Patch, Place, Plan, sweep
 from micrographia.core.tokens import Inputs, ids_of, rows_of
 
 State = Literal["resid_post", "mlp_out", "attn_out"]
 Severed = Literal["mlp_out", "attn_out"]
 SAMPLES = 10
-WINDOW = 10  # layers restored together for mlp_out and attn_out
+WINDOW_SHARE = 10 / 48  # of the depth, restored together for mlp_out and attn_out: 10 layers in GPT-2 XL
 NOISE_STDS = 3.0
 CLEAN, NOISED = 0, 1  # the donors
 
@@ -54,8 +57,24 @@ class Traced(NamedTuple):
         return f"Traced({self.state}, {n_layers} layers by {n_pos} positions, {n_draws} draws of noise)"
 
     def __str__(self) -> str:
-        _, *largest = str(self.effects).splitlines()
-        return "\n".join([repr(self), *largest])
+        lines = [repr(self), f"probability: clean {self.high:.4g}, corrupted {self.low:.4g}"]
+        for stay in sorted(self.ranges(), key=lambda stay: -abs(stay.value)):
+            where = f"position {stay.pos}{'*' * (stay.pos in self.subject)}"
+            lines.append(f"  {where:<14} {layer_range(stay.first, stay.last):<18} {stay.value:+.4g} restored")
+        return "\n".join(lines)
+
+    def ranges(self) -> list[Stay]:
+        """A row a position: the layers in which restoring its state brings the answer back, and how much of it.
+
+        `value` is the mean probability restored there. Without the last position of the residual stream, whose last
+        state is the clean answer itself; of notable effects alone, a tenth of the largest.
+        """
+        effect = self.indirect_effect().double().cpu().numpy()
+        effect = effect[:, :-1] if self.state == "resid_post" else effect
+        if not effect.size:
+            return []
+        least = SEEN * max(float(np.nanmax(np.abs(effect))), SEEN * abs(self.high - self.low))
+        return ranges(effect, range(len(effect)), least)
 
     def indirect_effect(self) -> Float[Tensor, "layer pos"]:
         """The probability that restoring brings back, above all noise (section 2.1)."""
@@ -63,7 +82,7 @@ class Traced(NamedTuple):
 
     @property
     def effects(self) -> Effects:
-        """The same as Effects, a draw of noise in the place of a prompt; the mean of the blurred runs is the base."""
+        """The same as Effects, a draw of noise in the place of a prompt; the mean of the corrupted runs is the base."""
         sites = [Site(self.state, layer) for layer in range(len(self.samples))]
         clean, corrupt = (torch.full_like(self.samples[0, 0], value) for value in (self.high, self.low))
         return Effects(
@@ -81,6 +100,15 @@ class Traced(NamedTuple):
     def figures(self, positions: Sequence[str] = ()) -> list[Figure]:
         """The picture of tokens by layers. `positions` names the positions; without names they are numbered."""
         return [trace_map("trace", "Probability of the answer when a state is restored", {"": self}, positions)]
+
+
+def window_of(n_layers: int) -> int:
+    """The layers restored together unless told: a fifth of the depth, at least one.
+
+    >>> [window_of(n) for n in (2, 12, 30, 48)]
+    [1, 2, 6, 10]
+    """
+    return max(1, int(WINDOW_SHARE * n_layers))
 
 
 def trace(
@@ -102,7 +130,8 @@ def trace(
 
     `answer`: a token; by default what the model says itself. `noise_std`: by default 3 standard deviations of this
     subject's own embeddings; `subject_noise` takes it over many, as the paper does. `window`: how many layers around
-    each are restored together; by default 10 for mlp_out and attn_out and 1 for resid_post.
+    each are restored together; by default a fifth of the depth for mlp_out and attn_out and 1 for resid_post. Layers
+    whose window is every layer are NaN in `values` and `samples`: all of a kind restored is no finding about a layer.
     Cost: two forward passes and a sweep of layers x positions patches over `n_samples` rows.
     Errors: BadPrompt for several prompts or a subject outside; UserError for a window or number of draws below 1.
     """
@@ -113,9 +142,9 @@ def trace(
         )
     model = model if plan == "strict" else model.fused
     ids = ids_of(inputs)
-    places = _checked(ids, subject, n_samples, 1 if window is None else window)
-    window = (1 if state == "resid_post" else WINDOW) if window is None else window
     n_layers, n_pos = model.shape.n_layers, ids.shape[1]
+    window = (1 if state == "resid_post" else window_of(n_layers)) if window is None else window
+    places, whole = _checked(ids, subject, n_samples, window), covered(state, window, n_layers)
     states = [Site(state, layer) for layer in range(n_layers)]
     undisturbed = model.run(inputs, keep=[*states, Site("embed")], logits="last")
     clean = undisturbed.cache
@@ -134,6 +163,7 @@ def trace(
     donors: list[Donor] = [clean, noised.cache]
     found = sweep(model, rows, patches, donors, [metric], edits=[noise], plan=plan, watch=watch)
     samples = found[..., 0].unflatten(0, (n_layers, n_pos))
+    samples[whole] = torch.nan
     return Traced(
         state=state,
         severed=tuple(severed),
@@ -167,12 +197,30 @@ def _numbers(n: int, like: Tensor) -> Tensor:
     return torch.arange(n, device=like.device)
 
 
+def window_at(layer: int, window: int, n_layers: int) -> range:
+    """The layers of the window around this one, cut at both ends."""
+    return range(max(0, layer - window // 2), min(n_layers, layer + (window + 1) // 2))
+
+
+def covered(state: State, window: int, n_layers: int) -> list[int]:
+    """The layers whose window is every layer, which are left out. Raises UserError where that is all of them."""
+    spans = [len(window_at(layer, window, n_layers)) == n_layers for layer in range(n_layers)]
+    if state == "resid_post" or n_layers == 1:
+        return []
+    if all(spans):
+        raise UserError(
+            f"Windows of {window} layers were asked for; each covers all {n_layers} layers of this model, so that none "
+            f"tells them apart. Take a smaller one, such as {window_of(n_layers)}."
+        )
+    return [layer for layer, span in enumerate(spans) if span]
+
+
 def _patch(state: State, severed: tuple[Severed, ...], window: int, n_layers: int, layer: int, pos: int) -> Patch:
     """Restore a window of layers around this one; hold what is severed, at this token, as it was under noise.
 
     A window of 10 around layer l is l - 5 to l + 4, cut at both ends, as in the published code.
     """
-    layers = range(max(0, layer - window // 2), min(n_layers, layer + (window + 1) // 2))
+    layers = window_at(layer, window, n_layers)
     restored = {Site(state, i): Place(Site(state, i), {"pos": pos}, CLEAN) for i in layers}
     held = [Site(kind, i) for kind in severed for i in range(layers[0] + (state == "resid_post"), n_layers)]
     return (*restored.values(), *(Place(site, {"pos": pos}, NOISED) for site in held if site not in restored))
@@ -210,7 +258,7 @@ def trace_map(
     names = positions or [f"{i}{'*' * (i in next(iter(traces.values())).subject)}" for i in range(z.shape[1])]
     if len(names) != z.shape[1]:
         raise UserError(f"{len(names)} names were given for the {z.shape[1]} positions of the trace. Give one to each.")
-    meaning = "Tokens with a star were blurred. The higher the probability, the more of the answer is restored here."
+    meaning = "Tokens with a star were corrupted. The higher the probability, the more of the answer is restored here."
     return figures.heatmap(
         name,
         title,
@@ -226,26 +274,39 @@ def trace_map(
     )
 
 
-def last_subject_token(traces: Mapping[str, Traced]) -> Figure:
-    """The indirect effect along the layers at the last token of the subject, a curve a trace."""
-    last = max(next(iter(traces.values())).subject)
-    effects = torch.stack([each.indirect_effect()[:, last] for each in traces.values()]).cpu().numpy()
-    severed = any(each.severed for each in traces.values())
+def best_of_subject(traced: Traced) -> int:
+    """The token of the subject that restores most in any layer."""
+    own = list(traced.subject)
+    return own[int(traced.values[:, own].nan_to_num(-torch.inf).amax(0).argmax())]
+
+
+def subject_token(traces: Mapping[str, Traced], positions: Sequence[str] = ()) -> Figure:
+    """The probability along the layers at the token of the subject that restores most, a curve a trace.
+
+    The ends of the pictures' scale, no noise and all noise, are curves too, so that a small effect looks small.
+    """
+    first = next(iter(traces.values()))
+    token, severed = best_of_subject(first), any(each.severed for each in traces.values())
+    curves = {name: each.values[:, token].cpu().numpy() for name, each in traces.items()}
+    ends = {NO_NOISE: first.high, ALL_NOISE: first.low}
+    curves |= {name: np.full(len(first.values), value) for name, value in ends.items()}
+    through = f" {THROUGH}" if severed else ""
     return figures.lines(
-        "last-subject-token",
-        "Indirect effect at the last token of the subject",
-        np.arange(effects.shape[1]),
-        effects,
-        names=list(traces),
+        "subject-token",
+        f"The token of the subject that restores most: {at_position(positions, token)}",
+        np.arange(len(first.values)),
+        np.stack(list(curves.values())),
+        names=list(curves),
         x_label="layer",
-        y_label="probability restored",
-        source="Meng et al. (2022), figure 3",
-        caption=THROUGH if severed else "The probability that restoring one state brings back, layer by layer.",
+        y_label="probability",
+        source="Meng et al. (2022), figure 3, of the last token",
+        caption=f"The probability of the answer when one state is restored, layer by layer.{through}",
         group="In pictures",
     )
 
 
+NO_NOISE, ALL_NOISE = "no noise", "all noise"
 THROUGH = (
-    "Where the curve with one kind of sublayer held lies below that of a single state, the state works through "
+    "Where the curve with one kind of sublayer severed lies below that of a single state, the state works through "
     "sublayers of that kind in the layers above."
 )

@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import save_file
 from trained import FRACTION, as_lens, as_paper, trained
 
+from micrographia.core.claims import Measured, judge_all, load_claims
 from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig, Corrupt, PickleRefused, RunExists, UnreadableWeights, UserError
 from micrographia.core.events import Note
 from micrographia.core.store import RunFolder, load_run, read_json, read_metrics, read_tensors, verify
-from micrographia.labs.grokking.config import Config, tiny
-from micrographia.labs.grokking.identify.run import analyse
+from micrographia.labs.grokking.config import Config, paper, tiny
+from micrographia.labs.grokking.identify.run import analyse, judgeable
+from micrographia.labs.grokking.measure import CLAIMS
 from micrographia.labs.grokking.run import run
 
 SMALL = {"modulus": 11, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 24}
@@ -82,6 +84,21 @@ def test_its_results_are_those_of_a_run(analysed, own):
     assert not any(found.results["phases"].values())
     assert {judged.verdict for judged in found.claims} == {"not run"}
     assert len(found.claims) == len(own.claims)
+
+
+def test_a_network_of_the_papers_kind_is_judged_by_what_its_weights_show():
+    config = {**flat(paper()), "sha256": "", "train_fraction": None}
+    known = {"logit-variance": 0.97, "phases-in-order": []}
+    measures = {claim.id: Measured(known.get(claim.id)) for claim in load_claims(CLAIMS)}
+
+    def verdicts(config, accuracy=1.0):
+        judged = judge_all(CLAIMS, judgeable(measures, config, accuracy), preset="analysis", config=config)
+        return {each.claim.id: each.verdict for each in judged if each.verdict != "not run"}
+
+    assert verdicts(config) == {"logit-variance": "holds"}
+    assert verdicts({**config, "modulus": 59}) == {}
+    assert verdicts({**config, "d_mlp": 128}) == {}
+    assert verdicts(config, accuracy=0.9) == {}, "claims are about networks that have learned the task"
 
 
 def test_what_was_guessed_is_in_its_config(analysed):

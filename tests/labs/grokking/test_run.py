@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -76,6 +77,33 @@ def test_the_preset_that_is_too_short_to_grok_says_so_first(whole):
     short, other = opening(whole.results, preset="tiny"), opening(whole.results, preset="quick")
     assert short == [TOO_SHORT + other[0], *other[1:]]
     assert TOO_SHORT not in opening(grokked, preset="tiny")[0]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "state"),
+    [
+        (0.01, 0.01, "has not learned the task"),
+        (0.6, 0.02, "has learned part of the task"),
+        (1.0, 0.02, "has memorised only"),
+        (1.0, 0.3, "is partway through grokking"),
+        (1.0, 0.933, "is partway through grokking"),
+        (1.0, 0.995, "generalises"),
+    ],
+)
+def test_every_state_of_a_network_has_its_sentence(whole, train, test, state):
+    measures = {**whole.results["measures"], "n": 113, "train_accuracy": train, "test_accuracy": test}
+    first, *_ = opening({**whole.results, "measures": measures})
+    assert first.startswith(f"The network {state}: ")
+    assert f"{test:.1%}" in first or state == "generalises"
+
+
+def test_no_caption_says_of_every_network_what_a_grokked_one_shows(whole):
+    """The network of this Run learned nothing."""
+    assert whole.results["measures"]["test_accuracy"] < 0.5
+    told = {figure.name: figure.caption for figure in whole.figures if "grok" in figure.caption.lower()}
+    assert {"losses", "progress", "weights", "fve", "neurons", "attention"} <= told.keys()
+    for name, caption in told.items():
+        assert re.search(r"(In|After|after|in) grokking|grokking is", caption), name
 
 
 def test_the_same_config_gives_the_same_bytes(whole, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from micrographia.core.config import flat
 from micrographia.core.errors import BadConfig
 from micrographia.core.plan import members, settings, varying
+from micrographia.faces.cli.sweep import _default_plan
 from micrographia.labs.grokking.lottery.config import LotteryConfig
 from micrographia.labs.grokking.sweep.config import AXES, SweepConfig, plan_of, read_plan, small
 
@@ -52,6 +53,14 @@ def test_the_default_plan_is_small_enough_for_several_minutes():
     plan = SweepConfig()
     assert len(members(plan, AXES)) <= 36
     assert plan.base.epochs <= 1_200
+
+
+def test_where_the_command_line_names_an_axis_only_that_one_is_varied():
+    words = ["--seeds", "0", "1", "--operations", "subtract", "--train-fractions=0.5"]
+    plan = _default_plan(words)
+    assert not any(getattr(plan, axis) for axis in AXES.fields), "what is named is filled in by the flags themselves"
+    assert plan.seeds == SweepConfig().seeds
+    assert _default_plan(["--seeds", "0", "--base.lr", "0.1"]) == SweepConfig()
 
 
 def test_a_file_gives_axes_and_fields_of_the_base(tmp_path):

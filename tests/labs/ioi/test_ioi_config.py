@@ -52,6 +52,11 @@ def test_a_preset_keeps_its_name_whatever_is_free(make):
     assert preset_of(make()) == preset_of(with_fields(make(), **free)) == make.__name__
 
 
+def test_fewer_networks_than_the_preset_has_are_not_judged_as_it():
+    assert preset_of(with_fields(quick(), seeds=quick().seeds - 1)) == "custom"
+    assert preset_of(with_fields(quick(), seeds=quick().seeds + 1)) == "quick"
+
+
 def test_any_other_choice_makes_it_custom():
     assert preset_of(with_fields(quick(), lr=1e-3)) == "custom"
     assert preset_of(with_fields(quick(), model="gpt2-medium", seeds=1)) == "custom"

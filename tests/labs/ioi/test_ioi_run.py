@@ -11,7 +11,7 @@ from micrographia.core.small.trained import load_trained
 from micrographia.core.store import json_bytes, verify
 from micrographia.labs.ioi.analysis import analyse
 from micrographia.labs.ioi.measure import CLAIMS, of_estimates, of_gpt2
-from micrographia.labs.ioi.run import opening, run
+from micrographia.labs.ioi.run import NOTHING_LEARNED, ONE_NETWORK, opening, run
 from micrographia.labs.ioi.tables import tables
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -72,10 +72,19 @@ def test_published_figures_stand_in_claims_alone():
 
 
 def test_networks_that_learned_nothing_are_named_and_those_that_did_are_not(done):
-    assert len(opening(done.results, least=0.0)) == 1
+    assert opening(done.results, least=0.0) == [NOTHING_LEARNED, ONE_NETWORK]
     rows = [{**row, "accuracy": {"median": 0.9}, "by_chance": {"median": 0.1}} for row in done.results["behaviours"]]
+    rows = [{**row, "networks": 3} for row in rows]
     assert opening({"behaviours": rows}, least=0.0) == []
     assert len(opening({"behaviours": rows}, least=0.8)) == 1
+    half = [{**rows[0], "accuracy": {"median": 0.1}}, *rows[1:]]
+    (sentence,) = opening({"behaviours": half}, least=0.0)
+    assert sentence.endswith(f"machinery: {rows[0]['behaviour']}.")
+
+
+def test_tables_of_networks_that_learned_nothing_are_not_printed(done):
+    assert [each.name for each in done.figures if each.essential] == ["behaviours"]
+    assert len(done.figures) > 5
 
 
 def test_a_map_shows_both_directions_beside_the_words(done, config):

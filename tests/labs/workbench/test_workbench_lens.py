@@ -1,5 +1,7 @@
 """A lens as a question: parts that sum to the logits, sources that sum to heads, and layers that end in the model."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from micrographia.core.errors import BadPrompt
 from micrographia.core.small.trained import load_trained
 from micrographia.core.store import read_metrics
 from micrographia.labs.workbench.config import Lens, Target
+from micrographia.labs.workbench.lens import _difference
 from micrographia.labs.workbench.run import run
+from micrographia.methods.lens import read_stream
 from miniature import CLEAN, CORRUPT, WORDS
 
 SIDES = ("clean", "corrupt")
@@ -89,6 +93,32 @@ def test_the_last_layer_says_what_the_model_says(read):
     assert z.shape == (2, len(read.results["lens"]), 15 if read.config["model"].endswith("trained") else 14)
     assert texts[0][-1][-1] == last["clean"]["says"][0]
     assert read_metrics(read.path).keys() == {"part", "clean", "corrupt"}
+
+
+@pytest.mark.parametrize(
+    ("clean", "corrupt", "sentence"),
+    [
+        ([0, 0, 0], [5, 5, 5], "from L0.resid_pre on 'Mary' is the top token on the clean prompt and not on the"),
+        ([0, 0, 0], [0, 0, 5], "but before L1.resid_post on both prompts: a bias, not a prediction"),
+        ([7, 0, 0], [0, 0, 0], "on the corrupt prompt too: a bias towards it, and no prediction"),
+        ([0, 0, 3], [5, 5, 5], "The model's own first choice there is"),
+    ],
+)
+def test_a_token_that_is_first_on_both_prompts_is_a_bias_and_no_prediction(trained, clean, corrupt, sentence):
+    model = load_trained(trained)
+    ids = torch.cat([model.to_tokens(text) for text in (CLEAN, CORRUPT)])
+    read = read_stream(model, ids, [WORDS.index("Mary"), WORDS.index("John")])
+    rank = read.layers.rank.clone()
+    rank[:, :, -1, 0] = torch.tensor([clean, corrupt]).T
+    (found,) = _difference(read._replace(layers=read.layers._replace(rank=rank)))
+    assert sentence in found
+
+
+def test_heads_have_one_name(read):
+    heads = {row["head"] for row in read.results["sources"]}
+    assert heads
+    assert all(re.fullmatch(r"L\d+H\d+", head) for head in heads)
+    assert heads <= {row["part"] for row in read.results["writers"]}
 
 
 def test_one_prompt_is_read_for_the_models_own_choice(trained, tmp_path):

@@ -17,6 +17,7 @@ from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.labs.workbench import edges, words
 from micrographia.labs.workbench.config import Attribute, Circuit, Lens, Patch, Prompts, Target, Trace, stored
 from micrographia.labs.workbench.run import run
+from micrographia.methods.sink import Sink
 from miniature import CLEAN, CORRUPT, pairs_file
 
 INLINE = Prompts(clean=CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John")
@@ -73,7 +74,7 @@ def test_the_picture_holds_both_directions_with_tokens_along_the_axis(patched):
     assert figure.data["colour"] == "diverging"
     assert figure.data["x_names"][0] == "0 <bos>"
     assert figure.data["x_names"][10] == "10 …"
-    assert figure.data["y_names"] == ["0.0", "0.1", "1.0", "1.1"]
+    assert figure.data["y_names"] == ["L0H0", "L0H1", "L1H0", "L1H1"]
 
 
 def test_the_results_say_what_was_asked_and_read(patched):
@@ -235,10 +236,13 @@ def test_a_trace_follows_the_models_own_answer(gpt2, tmp_path):
 
 
 def test_a_blur_that_does_little_is_reported(gpt2, tmp_path):
-    twice = Trace(target=target(gpt2), prompt=f"{CLEAN} Mary", subject="Mary", samples=2, window=8, noise=1e-6)
+    twice = Trace(target=target(gpt2), prompt=f"{CLEAN} Mary", subject="Mary", samples=2, window=2, noise=1e-6)
     done = run(twice, out=tmp_path / "r")
     assert len(done.results["summary"]) == 3  # the blur, that the subject occurs twice, and that the blur does little
-    assert "--window" in next(figure for figure in done.figures if figure.name == "trace").caption
+    assert "layer 1, it is left out" in next(figure for figure in done.figures if figure.name == "trace").caption
+    with pytest.raises(UserError, match="Windows of 8 layers"):
+        run(replace(twice, window=8), out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_strongest_places_leave_out_what_does_nothing():
@@ -287,7 +291,7 @@ def test_of_many_edges_the_strongest_of_each_mode_are_written_out(trained, tmp_p
     assert few["places"] == every[:5]
     for verb in ("restored", "destroyed"):
         largest = max(abs(row[verb]) for row in every)
-        assert any(row["place"] in " ".join(few["summary"]) for row in every if abs(row[verb]) == largest)
+        assert any(row["part"] in " ".join(few["summary"]) for row in every if abs(row[verb]) == largest)
 
 
 def test_the_tables_hold_what_the_results_hold(patched):
@@ -306,6 +310,51 @@ def test_the_tables_hold_what_the_results_hold(patched):
     assert tables["tokens"].data["highlight"] == [10]
     names = [figure.name for figure in done.figures]
     assert names.index("top") < names.index("explanation") < names.index("z") < names.index("prompts")
+
+
+def test_a_sink_is_said_once_marked_and_warned_of(trained, gpt2, tmp_path, monkeypatch):
+    sink = Sink(torch.tensor([1.0, 144.0]), 1, 1, 5, 0.98, 0.5, 0.1)
+    for room in ("prompts", "trace", "lens"):
+        monkeypatch.setattr(f"micrographia.labs.workbench.{room}.find_sink", lambda model, inputs: sink)
+    differ = Prompts(clean=CLEAN, corrupt=CORRUPT.replace("When", "then"), answer="Mary", wrong="John")
+    warning = {"zero": words.SINK_REPLACED.format(written="zeros"), "differ": words.SINK_DIFFERS}
+    asked = {
+        "r": Patch(target=target(trained), prompts=INLINE),
+        "zero": Patch(target=target(trained), prompts=INLINE, replace="zero"),
+        "differ": Attribute(target=target(gpt2), prompts=differ, sites="L*.z", verify=0, metric="log-prob"),
+        "lens": Lens(target=target(trained), prompt=CLEAN),
+        "trace": Trace(target=target(trained), prompt=CLEAN, subject="Mary", samples=2, noise=9),
+    }
+    for name, question in asked.items():
+        done = run(question, out=tmp_path / name)
+        assert done.results["summary"].count(str(sink)) == 1, name
+        assert done.results["sink"]["dimension"] == 5
+        axes = [
+            label for figure in done.figures for axis in ("x_names", "y_names") for label in figure.data.get(axis, ())
+        ]
+        assert any(label.endswith("(sink)") for label in axes), name
+        warned = [
+            sentence for sentence in done.results["summary"] if sentence.startswith("Warning") and "sink" in sentence
+        ]
+        assert warned == ([warning[name]] if name in warning else []), name
+
+
+def test_what_holds_by_construction_is_no_headline(trained, tmp_path):
+    done = run(Patch(target=target(trained), prompts=INLINE, by="layer"), out=tmp_path / "whole")
+    assert done.results["summary"][-1] == words.CERTAIN
+    done = run(Patch(target=target(trained), prompts=INLINE), out=tmp_path / "by-position")
+    assert "L0 at 'John / Mary'" not in " ".join(done.results["summary"])
+    tokens = [row["token"] for row in done.results["by_position"]]
+    assert "10 John / Mary" in tokens
+    assert len(set(tokens)) == len(tokens)
+    assert next(each for each in done.figures if each.name == "by-position").kind == "table"
+
+
+def test_entries_of_one_row_of_attention_do_not_stand_in_for_each_other(trained, tmp_path):
+    question = Patch(target=target(trained), prompts=INLINE, sites="L0.pattern", by="head,query,key")
+    done = run(question, out=tmp_path / "r")
+    gates = [sentence for sentence in done.results["explanation"] if "look like" in sentence or "redundant" in sentence]
+    assert not [sentence for sentence in gates if sentence.count("'to' (14)") > 1]
 
 
 def test_edges_are_drawn_in_both_directions(trained, tmp_path):

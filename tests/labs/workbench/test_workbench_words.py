@@ -65,20 +65,27 @@ def test_no_gate_is_read_off_a_replacement_and_panels_name_it(gpt2, tmp_path, re
 
 
 def row(share, **more):
-    return {"place": "L1.z[pos=2, head=0]", "restored": share, "denoise_change": share, "denoise_sd": None, **more}
+    return {
+        "place": "L1.z[pos=2, head=0]",
+        "part": "L1H0",
+        "restored": share,
+        "denoise_change": share,
+        "denoise_sd": None,
+        **more,
+    }
 
 
 @pytest.mark.parametrize(("share", "against"), [(-0.45, True), (-0.0001, False), (0.45, False)])
 def test_a_negative_share_works_against_the_answer(share, against):
     (estimate,) = words.strongest_estimates([row(share)])
     assert (words.AGAINST in estimate) is against
-    (exact,) = words.strongest_patches([row(share)], 4)
+    (exact,) = words.strongest_patches([row(share)], "any head")
     assert (words.AGAINST in exact) is against
     assert "-0.0%" not in estimate + exact
 
 
 def test_a_replacement_does_not_work_against_the_answer():
-    (exact,) = words.strongest_patches([row(-0.45, denoise_sd=0.1)], 4, "zero")
+    (exact,) = words.strongest_patches([row(-0.45, denoise_sd=0.1)], "any head", "zero")
     assert words.REVERSED in exact
     assert words.AGAINST not in exact
 
@@ -88,7 +95,7 @@ def test_a_replacement_does_not_work_against_the_answer():
 @pytest.mark.parametrize("sd", [None, 0.1])
 def test_sentences_are_written_whatever_is_missing(share, token, sd):
     rows = [row(share, token=token, denoise_sd=sd)]
-    for sentences in (words.strongest_patches(rows, 1), words.strongest_estimates(rows)):
+    for sentences in (words.strongest_patches(rows, "any head"), words.strongest_estimates(rows)):
         assert len(sentences) == (share is not None)
         assert not any("None" in sentence or "nan" in sentence for sentence in sentences)
 

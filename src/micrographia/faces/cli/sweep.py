@@ -1,7 +1,8 @@
 """`micrographia grok sweep`: many networks, varied along the axes that the flags or a TOML file name.
 
-An axis without a value keeps the base's. Every field of the base is a flag too, such as --base.lr 0.001: they are those
-of `micrographia grok --help`.
+Without an axis the standard ones are varied; where one is named, those that are named alone, and all else keeps the
+base's value. Every field of the base is a flag too, such as --base.lr 0.001: they are those of
+`micrographia grok --help`.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from typing import Literal
 from micrographia.core.errors import BadConfig
 from micrographia.faces.cli.carry_out import carry_out
 from micrographia.faces.cli.options import Deciding, Destination, only, parse
-from micrographia.labs.grokking.sweep.config import BASES, SweepConfig, read_plan
+from micrographia.labs.grokking.sweep.config import AXES, BASES, SweepConfig, read_plan
 
 COMMAND = "grok sweep"
 
@@ -40,10 +41,13 @@ def main(words: Sequence[str]) -> int:
 
 
 def _default_plan(words: Sequence[str]) -> SweepConfig:
-    """The defaults of all flags: the plan's file, or the standard axes around the preset."""
+    """The defaults of all flags: the plan's file, or the standard axes around the preset where no axis is named."""
     first, _ = only(Deciding, words)
     if first.plan is not None and first.preset is not None:
         raise BadConfig("Both --plan and --preset were given; a plan names its own preset. Leave one out.")
     if first.plan is not None:
         return read_plan(first.plan)
-    return SweepConfig(base=BASES.get(first.preset or "small", BASES["small"])())  # tyro refuses an unknown one
+    flags = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
+    axes = dict.fromkeys(AXES.fields, ()) if flags & AXES.fields.keys() else {}
+    base = BASES.get(first.preset or "small", BASES["small"])()  # tyro refuses an unknown one
+    return SweepConfig(base=base, **axes)

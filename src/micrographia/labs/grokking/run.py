@@ -92,17 +92,24 @@ def opening(results: Mapping[str, Any], *, preset: str = "") -> list[str]:
     return [performance, *_frequencies(results), *_algorithm(m), *_mechanism(results)]
 
 
+PART = 0.1
+"""The share of the way from chance to perfect accuracy from which part of a task is learned. Our choice."""
 TOO_SHORT = "The preset tiny checks the installation and is too short to grok; take quick to see it. "
 
 
 def _performance(m: Mapping[str, Any]) -> str:
-    train, test = m["train_accuracy"], m["test_accuracy"]
+    train, test, chance = m["train_accuracy"], m["test_accuracy"], 1 / m["n"]
     if _unknown(test):
         return f"{m['accuracy']:.1%} of all pairs are right; which pairs were trained on is not known."
     if test >= GENERALISES:
         return f"The network generalises: {test:.2%} of unseen pairs are right (test loss {m['test_loss']:.2g} nats)."
-    state = "has memorised only" if train >= GENERALISES else "has not learned the task"
-    return f"The network {state}: {train:.1%} of the training pairs are right, {test:.1%} of the others."
+    found = f"{train:.1%} of the training pairs are right, {test:.1%} of the others"
+    knows, more = ((right - chance) / (1 - chance) >= PART for right in (train, test))
+    if train >= GENERALISES:
+        state = "is partway through grokking" if more else "has memorised only"
+    else:
+        state = "has learned part of the task" if knows else "has not learned the task"
+    return f"The network {state}: {found} (chance {chance:.1%})."
 
 
 def _frequencies(results: Mapping[str, Any]) -> list[str]:

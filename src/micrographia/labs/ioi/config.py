@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from micrographia.core.config import (
+    CUSTOM,
     Blocks,
     Machine,
     Optimiser,
@@ -147,8 +148,10 @@ def is_gpt2(model: str) -> bool:
 def preset_of(config: Config) -> str:
     """The preset whose choices these are, but for the FREE fields; else "custom".
 
-    Any folder of GPT-2 small is as good as its name.
+    Any folder of GPT-2 small is as good as its name. Claims are about as many networks as their preset has, at least:
+    fewer are "custom".
     """
     if is_gpt2(config.model):
         config = dataclasses.replace(config, model=paper().model)
-    return nearest_preset(config, PRESETS, FREE)
+    found = nearest_preset(config, PRESETS, FREE)
+    return found if found == CUSTOM or config.seeds >= PRESETS[found]().seeds else CUSTOM

@@ -5,6 +5,7 @@ anew from them.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def _trained(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     }
     curves = {config.seed: read_metrics(place / name) for name, config in configs.items()}
     figures = of_networks(networks, results, curves, config.network.n_heads)
+    if not learned(results):
+        figures = [replace(each, essential=each.essential and each.name == "behaviours") for each in figures]
     seeds = {"seed": [each.seed for each in networks]}
     return Findings(
         results, figures, measures, seeds, opening(results, config.least), [MODELS.format(seed=config.seed)]
@@ -73,14 +76,29 @@ ENOUGH = 0.5
 
 def opening(results: Mapping[str, Any], least: float) -> list[str]:
     """Which behaviours were learned; where `least` lets others through, that they are analysed nonetheless."""
-    rows = results["behaviours"]
+    rows, good = results["behaviours"], learned(results)
     counts = ", ".join(f"{row['behaviour']} {row['learned']}" for row in rows)
+    n = rows[0].get("networks")
+    single = [ONE_NETWORK] if n == 1 else []
     if least >= ENOUGH:
-        return [f"Networks (of {rows[0]['networks']}, trained from scratch) that learned each behaviour: {counts}."]
-    poor = [
-        row["behaviour"] for row in rows if not is_learned(_median(row, "accuracy"), _median(row, "by_chance"), ENOUGH)
-    ]
-    return [f"Not learned, and analysed all the same, to exercise the machinery: {', '.join(poor)}."] if poor else []
+        return [f"Networks (of {n}, trained from scratch) that learned each behaviour: {counts}.", *single]
+    if not good:
+        return [NOTHING_LEARNED, *single]
+    poor = ", ".join(row["behaviour"] for row in rows if row["behaviour"] not in good)
+    return [*([f"Not learned, and analysed all the same, to exercise the machinery: {poor}."] if poor else []), *single]
+
+
+ONE_NETWORK = "One network has no interval, and claims about several are not judged on it: take seeds 3 or more."
+NOTHING_LEARNED = (
+    "Warning: no behaviour was learned, as when the preset tiny checks the installation. All was measured to exercise "
+    "the machinery and means nothing, so it is in the report alone; take quick."
+)
+
+
+def learned(results: Mapping[str, Any]) -> list[str]:
+    """The behaviours that the networks learned, whatever `least` let through."""
+    found = ((row["behaviour"], _median(row, "accuracy"), _median(row, "by_chance")) for row in results["behaviours"])
+    return [behaviour for behaviour, accuracy, chance in found if is_learned(accuracy, chance, ENOUGH)]
 
 
 def _median(row: Mapping[str, Any], field: str) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from micrographia.core.claims import Measures, median_interval
+from micrographia.core.spoken import head_name
 from micrographia.labs.ioi.analysis import NetworkAnalysis
 from micrographia.labs.ioi.grammar import BEHAVIOURS
 from micrographia.labs.ioi.heads import PATHS, Head
@@ -129,7 +130,7 @@ def _head_kind(kind: str, networks: Sequence[NetworkAnalysis]) -> Row:
 
 
 def _heads(found: Iterable[Head]) -> str:
-    return " ".join(f"L{layer}.{head}" for layer, head in sorted(found)) or "none"
+    return " ".join(head_name(layer, head) for layer, head in sorted(found)) or "none"
 
 
 def _circuits(networks: Sequence[NetworkAnalysis]) -> list[Row]:

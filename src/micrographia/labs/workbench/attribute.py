@@ -11,11 +11,13 @@ import torch
 from torch import Generator
 
 from micrographia.core.effect_figures import figures_of_maps
+from micrographia.core.effect_stories import telling
 from micrographia.core.effects import columns, effect_maps, largest, numberless, record
 from micrographia.core.events import Progress, Watch
 from micrographia.core.lab import Findings
 from micrographia.core.prompts import Baselines, LanguageModel, metric_of
 from micrographia.core.sites import select
+from micrographia.core.spoken import place_name
 from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Attribute, modes_of, names
@@ -72,7 +74,8 @@ def prepare_attribute(question: Attribute, model: LanguageModel) -> Compute:
             "places": places,
         }
         summary = [f"By {title}, the effects of {n_places:,} places are estimated at once."]
-        summary += [*words.strongest_estimates(places), *numberless(maps)]
+        summary += words.strongest_estimates(telling(maps, prompts.positions, question.top, *prompts.ends(model)))
+        summary += numberless(maps)
         summary += [each.summary() for each in checks.values()] or [words.UNCHECKED]
         figures = [
             *([calibration_table(results["calibration"])] if checks else []),
@@ -99,7 +102,9 @@ def explain_exactly(checks: Mapping[Mode, Calibration], baseline: Baselines) -> 
     sides = (denoise, noise, estimated)
     chosen = sorted(both, key=lambda name: -max(abs(share[name]) for share in sides))[:MOST_EXPLAINED]
     columns = [torch.tensor([share[name] for name in chosen]) for share in sides]
-    effects = PairEffects(chosen, columns[0], columns[1], estimate=columns[2])
+    places = (place for each in checks["denoise"].kinds.values() for (place, *_) in each.patches)
+    called = {str(place): place_name(place.site, place.where) for place in places}
+    effects = PairEffects([called[name] for name in chosen], columns[0], columns[1], estimate=columns[2])
     alone = [word.sentence for word in explain(effects) if len(word.parts) == 1]  # no two were patched at once
     first = f"Of the places that were patched exactly in both directions, the {len(alone)} largest:"
     return [first, *alone] if alone else []

@@ -141,7 +141,7 @@ class Trace:
     prompt: str
     """A prompt that the model completes with the answer."""
     subject: str
-    """The words in it that are blurred: the subject of the fact."""
+    """The words in it that are corrupted with noise: the subject of the fact."""
     answer: str | None = None
     """The completion to follow, as one token; by default the model's own first choice."""
     first_token: bool = False
@@ -150,15 +150,15 @@ class Trace:
     """Draws of the noise."""
     noise: float = 3.0
     """Standard deviations, of the subjects' embeddings, that the noise has."""
-    window: int = 10
-    """Layers restored together in the pictures of MLP and attention outputs."""
+    window: int | None = None
+    """Layers restored together in the pictures of MLP and attention outputs; by default a fifth of the depth."""
     severed: bool = True
-    """Also hold MLPs, and attention, at their blurred values while restoring states."""
+    """Also sever MLPs, and attention, at their corrupted values while restoring states."""
     reference: str | None = None
     """A FILE of subjects that says how far embeddings spread; by default the subject's own tokens."""
 
     def __post_init__(self) -> None:
-        at_least(self, samples=1, window=1)
+        at_least(self, samples=1, **({} if self.window is None else {"window": 1}))
         if self.answer is None:
             unused(self, NO_ANSWER, "first_token")
         check(self.noise > 0, f"noise must be positive, not {self.noise}.")

@@ -14,6 +14,7 @@ from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import LanguageModel, Pairs, metric_of
+from micrographia.core.spoken import node_name
 from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Attribute, modes_of
@@ -124,12 +125,16 @@ def _rows(found: Sequence[EdgeAttribution]) -> list[dict[str, Any]]:
     values = {each.mode: each.values.double().cpu().numpy() for each in found}
     sizes = [each.mean()[graph.legal].abs().cpu() for each in found]
     best = torch.cat([size.argsort(descending=True, stable=True)[:MOST_PLACES] for size in sizes]).unique()
-    rows = [_row(graph.edges[i], graph.place(graph.edges[i]), values, found[0].gap) for i in best.tolist()]
+    edges, group = [graph.edges[i] for i in best.tolist()], graph.n_heads // graph.n_kv_heads
+    called = [" -> ".join(node_name(node, group) for node in edge) for edge in edges]
+    rows = [_row(edge, name, graph.place(edge), values, found[0].gap) for edge, name in zip(edges, called)]
     return sorted(rows, key=lambda row: -max(abs(row[f"{mode}_change"]) for mode in values))
 
 
-def _row(edge: Edge, at: tuple[int, int], values: Mapping[Any, NDArray[Any]], gap: float | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"place": str(edge), "part": str(edge), "token": None}
+def _row(
+    edge: Edge, named: str, at: tuple[int, int], values: Mapping[Any, NDArray[Any]], gap: float | None
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"place": str(edge), "part": named, "token": None}
     for mode, scores in values.items():
         effect = scores[(slice(None), *at)]
         row[MODES[mode].verb] = MODES[mode].sign * float(effect.mean()) / gap if gap else None

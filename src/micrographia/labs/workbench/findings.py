@@ -12,11 +12,12 @@ from micrographia.core.figures import Figure, table, text
 from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import Baselines
+from micrographia.core.prompts import Baselines, changed_positions
 from micrographia.core.titles import MODES
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Question, kind_of
 from micrographia.labs.workbench.prompts import PromptSet
+from micrographia.methods.sink import Sink
 
 Compute = Callable[[Generator, Watch], Findings]
 """What is left to do of a question once everything that the user chose has been checked."""
@@ -43,6 +44,7 @@ def findings(
     metrics: Mapping[str, Any],
     prompts: PromptSet | None = None,
     baselines: Sequence[Baselines] = (),
+    sink: Sink | None = None,
 ) -> Findings:
     """The findings of a question: its own results, sentences and figures among those that questions share.
 
@@ -61,11 +63,14 @@ def findings(
         n = len(prompts.texts)
         results["subtitle"] = f"{'one prompt pair' if n == 1 else f'{n} prompt pairs'}, {question.target.dtype}"
         results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
-        summary = [*words.opening(baselines[0], n), *summary]
+        sink, differ = prompts.sink, changed_positions(prompts.pairs)[:1] == [0]
+        summary = [*words.opening(baselines[0], n), *summary, *([words.SINK_DIFFERS] if sink and differ else [])]
         first.append(baseline_table(results["baselines"], n))
-        if "top" in own:
+        if own.get("top"):
             first.append(top_table(own["top"], baselines[0].metric.unit, n, "estimated " * (kind == "attribute")))
     results |= own
+    if sink is not None:
+        results["sink"], summary = sink.as_json(), [*summary, str(sink)]
     tables = [*first, *(each for each in figures if each.group != PICTURES)]
     if results.get("explanation"):
         tables.append(text("explanation", EXPLANATION, results["explanation"], group=EXPLANATION))
@@ -136,6 +141,21 @@ def top_table(rows: Sequence[Mapping[str, Any]], unit: str, n: int, what: str) -
     title = "Largest effects"
     columns = _filled(fields, rows)
     return table("top", title, rows, columns=columns, caption=caption, group=title, headline=True)
+
+
+def position_table(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Figure]:
+    """A row for each position, with the layers in which patching it matters."""
+    title = "Largest effects by position"
+    fields = {"stream": "stream", "token": "token", "layers": "layers"} | {verb: verb for verb, *_ in MODES.values()}
+    if len({row["stream"] for row in rows}) < 2:
+        del fields["stream"]
+    caption = (
+        f"The layers in which each position has at least half of its largest effect, and the mean share of the gap in "
+        f"{metric} there. Before the first layer the only changed token is the whole difference by construction."
+    )
+    return (
+        [table("by-position", title, rows, columns=_filled(fields, rows), caption=caption, group=title)] if rows else []
+    )
 
 
 def prompt_tables(pairs: Sequence[Mapping[str, Any]]) -> list[Figure]:

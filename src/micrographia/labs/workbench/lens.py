@@ -14,8 +14,9 @@ from micrographia.core.prompts import LanguageModel, Pairs, check_aligned, posit
 from micrographia.core.tokens import ids_of, single_token, to_str_tokens
 from micrographia.labs.workbench.config import Lens
 from micrographia.labs.workbench.findings import Compute, findings
-from micrographia.labs.workbench.prompts import check_length
+from micrographia.labs.workbench.prompts import check_length, marked
 from micrographia.methods.lens import StreamReading, read_stream
+from micrographia.methods.sink import find_sink
 
 MOST_CELLS = 60
 """Pairs of a head and a source token in the results."""
@@ -45,7 +46,8 @@ def prepare_lens(question: Lens, model: LanguageModel) -> Compute:
         raise BadPrompt(f"Asked to read {name!r} against itself. Name two different tokens.")
     pairs = Pairs(rows[0], rows[-1], torch.tensor([right]))
     check_aligned(pairs, model.tokenizer)
-    ids, positions = torch.cat(rows), position_names(pairs, model.tokenizer)
+    ids, sink = torch.cat(rows), find_sink(model, rows[0])
+    positions = marked(position_names(pairs, model.tokenizer), sink)
     answers = [right] if wrong is None else [right, wrong]
 
     def work(generator: Generator, watch: Watch) -> Findings:
@@ -62,7 +64,7 @@ def prepare_lens(question: Lens, model: LanguageModel) -> Compute:
             "prompts": [{"clean": question.prompt, "corrupt": question.corrupt, **reading, **tokens}],
         }
         summary, shown = _summary(question, read), read.figures()
-        return findings(question, model, results, summary=summary, figures=shown, metrics=read.table())
+        return findings(question, model, results, summary=summary, figures=shown, metrics=read.table(), sink=sink)
 
     return work
 
@@ -80,18 +82,44 @@ def _summary(question: Lens, read: StreamReading) -> list[str]:
     rows = sorted(read.writers(), key=lambda row: -abs(row["clean"]))
     most = ", ".join(f"{row['part']} ({row['clean']:+.3g})" for row in rows[:3])
     here = " on the clean prompt" * two
-    sentences.append(f"The largest direct effects{here} are {most}; all {len(rows)} sum to {_sum(read)}.")
+    sentences.append(f"Direct logit attribution{here}: {most} (all {len(rows)} components sum to {_sum(read)}).")
     if two:
         row = max(rows, key=lambda row: abs(row["difference"]))
         whole = float(read.direct.total[0] - read.direct.total[1])
-        sentences.append(f"The prompts differ most at {row['part']}: {row['difference']:+.3g} of {whole:+.3g}.")
+        sentences.append(
+            f"{row['part']} accounts for {row['difference']:+.3g} of the {whole:+.3g} between the prompts, the most."
+        )
     if cells := read.head_sources():
         cell = max(cells, key=lambda cell: abs(cell["clean"]))
         sentences.append(f"{cell['head']} carries {cell['clean']:+.3g} from {cell['token']!r}{here}, the largest part.")
+    return [*sentences, *(_difference(read) if two else _predicted(read))]
+
+
+def _predicted(read: StreamReading) -> list[str]:
+    """Since which layer the answer is the first choice of the logit lens."""
     since, answer = read.since(), repr(read.answers[0])
     if since is None:
-        return [*sentences, f"The model's own first choice there is {read.best[0][-1][0]!r}, not {answer}."]
-    return [*sentences, f"From {since} on, the logit lens predicts {answer} at the last position."]
+        return [f"The model's own first choice there is {read.best[0][-1][0]!r}, not {answer}."]
+    return [f"Logit lens: {answer} is the top token from {since} on."]
+
+
+def _difference(read: StreamReading) -> list[str]:
+    """The same of two prompts: what is the top token on both says nothing about what differs between them."""
+    since, apart, answer = read.since(), read.told_apart(), repr(read.answers[0])
+    if since is None:
+        return _predicted(read)
+    if apart is None:
+        return [
+            f"Logit lens: {answer} is the top token from {since} on, but at the end on the corrupt prompt too: a bias "
+            "towards it, and no prediction of what differs between the prompts."
+        ]
+    found = f"Logit lens: from {apart} on {answer} is the top token on the clean prompt and not on the corrupt one"
+    same = (
+        f"; from {since} on it is, but before {apart} on both prompts: a bias, not a prediction"
+        if since != apart
+        else ""
+    )
+    return [f"{found}{same}."]
 
 
 def _sum(read: StreamReading) -> str:

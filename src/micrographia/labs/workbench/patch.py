@@ -4,21 +4,23 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator
 
 from micrographia.core import figures
 from micrographia.core.effect_figures import figures_of_maps
+from micrographia.core.effect_stories import apart, by_position, followed, rows_by_position, telling
 from micrographia.core.effects import COORDINATES, EffectMap, Effects, columns, effect_maps, largest, numberless, record
 from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
 from micrographia.core.prompts import Baselines, LanguageModel, baselines, metrics_of
 from micrographia.core.sweep import Patched, grids
-from micrographia.core.titles import MODES
+from micrographia.core.titles import MODES, WRITTEN
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Patch, modes_of, names
-from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings
+from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings, position_table
 from micrographia.labs.workbench.prompts import read_prompts, reference_inputs
 from micrographia.methods.explain import PairEffects, explain
 from micrographia.methods.patching import patch, patch_sites
@@ -26,6 +28,7 @@ from micrographia.methods.patching import patch, patch_sites
 TOP = 15
 PAIRED = 4
 """Of the strongest places, which are patched two at a time to tell AND from OR and backups."""
+SOFTMAX = ("pattern", "scores")
 Found = tuple[EffectMap, int]
 
 
@@ -49,23 +52,37 @@ def prepare_patch(question: Patch, model: LanguageModel) -> Compute:
         by_metric = list(zip(*each_mode))
         each_baseline = [_baselines(metric, effects[0]) for metric, effects in zip(metrics, by_metric)]
         every = [effect_maps(effects) for effects in by_metric]
-        maps, places = every[0], [record(*at, prompts.positions) for at in largest(every[0], MOST_PLACES)]
-        shown, joint = largest(maps, PAIRED), list[Patched]()
+        maps = every[0]
+        shown, joint = apart(maps, PAIRED), list[Patched]()
         if question.mode == "both" and question.replace == "other" and len(shown) > 1:
             patch_at = {each.kind: grid.patches for each, grid in zip(maps, cells)}
             twos = [one + other for one, other in combinations([patch_at[each.kind][i] for each, i in shown], 2)]
             joint = [patch(model, pairs, metrics, twos, mode=mode, watch=silent, **how) for mode in modes]
-        n_places, first = sum(each.size for each in maps), by_metric[0][0]
+        first, rows = by_metric[0][0], rows_by_position(maps, prompts.positions)
+        places = [record(*at, prompts.positions) for at in largest(maps, MOST_PLACES)]
+        follow, single = [each for each in maps if by_position(each)], [each for each in maps if not by_position(each)]
         results = {
-            "explanation": [*words.explanation(modes, question.replace), *_explained(shown, joint, each_baseline[0])],
-            "top": places[:TOP],
-            "other_metrics": _others(each_baseline, every),
+            "explanation": [
+                *words.explanation(modes, question.replace),
+                *_explained(shown, joint, each_baseline[0], prompts.positions),
+            ],
+            "top": [record(*at, prompts.positions) for at in largest(single, TOP)],
+            "by_position": rows,
+            "other_metrics": _others(each_baseline, every, prompts.positions),
             "places": places,
         }
-        summary = [*words.strongest_patches(places, n_places, question.replace), *numberless(maps)]
+        moves = [sentence for each in follow for sentence in followed(each, prompts.positions)]
+        best = telling(single if moves else maps, prompts.positions, TOP, *prompts.ends(model))
+        summary = [*moves, *words.strongest_patches(best, words.among(maps), question.replace, first.metric)]
+        if not summary:
+            summary = [words.CERTAIN]
+        summary += numberless(maps)
         if question.replace != "other":
+            if prompts.sink is not None and question.replace in ("zero", "mean", "noise"):
+                summary.append(words.SINK_REPLACED.format(written=WRITTEN[question.replace]))
             summary.append(f"What was written is {first.source}, not the other run's value: that defines the question.")
         shown_as = [
+            *position_table(rows, each_baseline[0].metric.name),
             *_other_table(results["other_metrics"]),
             *figures_of_maps(maps, prompts.positions, metric=first.metric, done="patched"),
         ]
@@ -83,7 +100,9 @@ def _baselines(metric: Any, effects: Effects) -> Baselines:
     return Baselines(metric, effects.clean.cpu(), effects.corrupt.cpu())
 
 
-def _explained(shown: Sequence[Found], joint: Sequence[Patched], baseline: Baselines) -> list[str]:
+def _explained(
+    shown: Sequence[Found], joint: Sequence[Patched], baseline: Baselines, positions: Sequence[str]
+) -> list[str]:
     """The role of the strongest places, alone and in twos; a reason where the gap is too small for that."""
     if not joint or baseline.gap is None:
         return []
@@ -97,15 +116,33 @@ def _explained(shown: Sequence[Found], joint: Sequence[Patched], baseline: Basel
         for (i, j), value in zip(combinations(range(len(shown)), 2), effect.tolist()):
             table[i, j] = table[j, i] = value if each.mode == "denoise" else -value
         both[each.mode] = table
-    names_of = [each.name(i) for each, i in shown]
-    return [word.sentence for word in explain(PairEffects(names_of, denoise, noise, both["denoise"], both["noise"]))]
+    called = [each.spoken(i, positions) for each, i in shown]
+    effects = PairEffects(called, denoise, noise, both["denoise"], both["noise"], error=_errors(shown, baseline.gap))
+    return [word.sentence for word in explain(effects, dependent=_of_one_softmax(shown))]
 
 
-def _others(each_baseline: Sequence[Baselines], every: Sequence[Sequence[EffectMap]]) -> list[dict[str, Any]]:
+def _errors(shown: Sequence[Found], gap: float) -> torch.Tensor:
+    """The standard error of restored less destroyed, over the prompts; NaN with one pair."""
+    apart = [sum(raw.reshape(len(raw), -1)[:, i] for raw in each.raw.values()) for each, i in shown]
+    return torch.tensor([float(np.std(x, ddof=1)) / len(x) ** 0.5 if len(x) > 1 else np.nan for x in apart]) / abs(gap)
+
+
+def _of_one_softmax(shown: Sequence[Found]) -> list[tuple[int, int]]:
+    """The twos that are entries of one row of attention: what one loses the others must gain."""
+    rows = [
+        tuple(each.cell(i).get(axis) for axis in ("layer", "head", "query")) if each.kind in SOFTMAX else None
+        for each, i in shown
+    ]
+    return [(i, j) for i, j in combinations(range(len(rows)), 2) if rows[i] is not None and rows[i] == rows[j]]
+
+
+def _others(
+    each_baseline: Sequence[Baselines], every: Sequence[Sequence[EffectMap]], positions: Sequence[str]
+) -> list[dict[str, Any]]:
     """The strongest places of the first metric, in the other metrics."""
     rows = []
     for place, flat in largest(every[0], TOP) if len(each_baseline) > 1 else []:
-        row: dict[str, Any] = {"place": place.name(flat)}
+        row: dict[str, Any] = {"place": place.spoken(flat, positions)}
         for baseline, maps in zip(each_baseline[1:], every[1:]):
             same = next(each for each in maps if each.kind == place.kind)
             shares = {mode: float(share.ravel()[flat]) for mode, share in same.shares.items()}

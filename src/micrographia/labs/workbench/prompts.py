@@ -9,17 +9,31 @@ from typing import Any, NamedTuple
 from micrographia.core.errors import BadPrompt
 from micrographia.core.model import Model
 from micrographia.core.prompt_files import read_pairs, read_texts
-from micrographia.core.prompts import NEED_WRONG, LanguageModel, Pairs, PairText, from_texts, position_names
+from micrographia.core.prompts import (
+    NEED_WRONG,
+    LanguageModel,
+    Pairs,
+    PairText,
+    changed_positions,
+    from_texts,
+    position_names,
+)
 from micrographia.core.tokens import Batch, Inputs, ids_of, to_str_tokens
 from micrographia.labs.workbench.config import Prompts
+from micrographia.methods.sink import Sink, find_sink
 
 
 class PromptSet(NamedTuple):
-    """The pairs, their texts, and a name for each position."""
+    """The pairs, their texts, a name for each position, and the attention sink where there is one."""
 
     pairs: Pairs
     texts: list[PairText]
     positions: list[str]
+    sink: Sink | None = None
+
+    def ends(self, model: Model) -> tuple[list[int], int, int]:
+        """Where prompts differ, where the answer is read, and how many layers there are."""
+        return changed_positions(self.pairs), self.pairs.pos % len(self.positions), model.shape.n_layers
 
     def rows(self, model: Model) -> list[dict[str, Any]]:
         """The pairs for the results: texts, answers, and the tokens of both prompts."""
@@ -49,7 +63,13 @@ def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str],
             f"The metric {needy[0]} compares two answers, but the prompts name no wrong one. {give}, or choose "
             f"{option} logit."
         )
-    return PromptSet(pairs, texts, position_names(pairs, model.tokenizer))
+    sink = find_sink(model, pairs.clean)
+    return PromptSet(pairs, texts, marked(position_names(pairs, model.tokenizer), sink), sink)
+
+
+def marked(positions: Sequence[str], sink: Sink | None) -> list[str]:
+    """The names of positions, with the sink named as one."""
+    return list(positions) if sink is None else [f"{positions[0]} (sink)", *positions[1:]]
 
 
 def check_length(inputs: Inputs, model: Model) -> None:

@@ -19,6 +19,7 @@ from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Baselines
 from micrographia.core.sites import Site
+from micrographia.core.spoken import component_name
 from micrographia.core.sweep import Place
 from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
@@ -69,7 +70,8 @@ def prepare_top_k(
             if best.n_without_number:
                 missing.append(f"{best.n_without_number:,} scores ({mode}) are NaN or infinite, and not ranked.")
         watch(Progress("attribution", len(modes), len(modes), "direction"))
-        rows = _rows(held, baselines[0].gap, prompts.positions)
+        group = model.shape.n_heads // (model.shape.n_kv_heads or 1)
+        rows = _rows(held, baselines[0].gap, prompts.positions, group)
         results = {
             "method": {"name": title, "passes": passes, "places": held[0].n_scored},
             "strongest": question.strongest,
@@ -106,7 +108,7 @@ def _verified(held: TopK) -> str:
     )
 
 
-def _rows(held: Sequence[TopK], gap: float | None, positions: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(held: Sequence[TopK], gap: float | None, positions: Sequence[str], group: int) -> list[dict[str, Any]]:
     """A row a place among the largest of any direction, the largest first; None for a direction that lacks it."""
     modes: list[Mode] = [each.mode for each in held]
     rows = dict[str, dict[str, Any]]()
@@ -114,17 +116,17 @@ def _rows(held: Sequence[TopK], gap: float | None, positions: Sequence[str]) -> 
         verb = MODES[each.mode].verb
         exact: list[float | None] = [*each.exact, *[None] * (len(each.places) - len(each.exact))]
         for place, estimate, measured in zip(each.places, each.estimate, exact):
-            row = rows.setdefault(str(place), _empty(place, positions, modes))
+            row = rows.setdefault(str(place), _empty(place, positions, modes, group))
             row[verb], row[f"{each.mode}_change"] = each.share(estimate, gap), estimate
             row[f"{each.mode}_exact"] = measured
             row[f"{verb}_exactly"] = None if measured is None else each.share(measured, gap)
     return sorted(rows.values(), key=lambda row: -max(abs(row[f"{mode}_change"] or 0.0) for mode in modes))
 
 
-def _empty(place: Place, positions: Sequence[str], modes: Sequence[Mode]) -> dict[str, Any]:
+def _empty(place: Place, positions: Sequence[str], modes: Sequence[Mode], group: int) -> dict[str, Any]:
     where = place.where.get("pos", place.where.get("query"))
     inside = {axis: i for axis, i in place.where.items() if axis not in ("pos", "query")}
-    part = f"{place.site}[{next(iter(inside.values()))}]" if len(inside) == 1 else str(place._replace(where=inside))
+    part = component_name(place.site, inside, group)
     fields = [name for mode in modes for name in (MODES[mode].verb, f"{mode}_change", f"{mode}_exact")]
     fields += [f"{MODES[mode].verb}_exactly" for mode in modes]
     token = positions[where] if isinstance(where, int) else None

@@ -1,7 +1,7 @@
-"""Trace: where a fact is restored when a blurred prompt gets single clean states, as in ROME.
+"""Trace: where a fact is restored when a corrupted prompt gets single clean states, as in ROME.
 
 States of the residual stream one at a time, MLP and attention outputs in windows of layers; then the same with MLPs, or
-attention, held at their blurred values, which shows through which of the two the state works.
+attention, severed (held at their corrupted values), which shows through which of the two the state works.
 Source: Meng et al., "Locating and editing factual associations in GPT" (2022), section 2 and figures 1 and 3.
 """
 
@@ -10,24 +10,29 @@ from typing import Any
 
 from torch import Generator
 
-from micrographia.core import figures
+from micrographia.core import figures, movement
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
+from micrographia.core.movement import layer_range
 from micrographia.core.prompt_files import read_texts
 from micrographia.core.prompts import LanguageModel, shown_token
+from micrographia.core.spoken import at_position
 from micrographia.core.tokens import ids_of, single_token, spans_of, to_str_tokens, to_tokens
+from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Trace
 from micrographia.labs.workbench.findings import Compute, findings, spread
-from micrographia.labs.workbench.prompts import check_length
+from micrographia.labs.workbench.prompts import check_length, marked
+from micrographia.methods.sink import find_sink
 from micrographia.methods.tracing import (
     NOISE_STDS,
     Severed,
     State,
     Traced,
-    last_subject_token,
+    covered,
     positions_of,
     subject_noise,
+    subject_token,
     trace,
     trace_map,
 )
@@ -39,12 +44,12 @@ STATES: Mapping[str, Variant] = {
     "attention outputs": ("attn_out", ()),
 }
 SEVERED: Mapping[str, Variant] = {
-    "one state, MLPs held": ("resid_post", ("mlp_out",)),
-    "one state, attention held": ("resid_post", ("attn_out",)),
+    "one state, MLPs severed": ("resid_post", ("mlp_out",)),
+    "one state, attention severed": ("resid_post", ("attn_out",)),
 }
 TOP = 12
-HARDLY = 0.05
-"""A blur that lowers the probability by less than this share of it hardly lowers it. Our choice."""
+HARDLY, LITTLE = 0.05, 0.25
+"""Noise that lowers the probability by less than these shares of it hardly lowers it, or little. Our choice."""
 LEFT_OUT = (
     "States of the residual stream at the last position are left out of this (the picture has them): the one after the "
     "last layer is the clean answer itself."
@@ -57,6 +62,7 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
     tokenizer = model.tokenizer
     inputs = model.to_tokens(question.prompt)
     check_length(inputs, model)
+    covered("mlp_out", question.window or 1, model.shape.n_layers)
     inputs = ids_of(inputs).to(model.weights.W_E.device)
     tokens = to_str_tokens(tokenizer, inputs[0])
     spans = spans_of(tokenizer, question.prompt, inputs[0])
@@ -67,7 +73,8 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
         texts = read_texts(question.reference)
         subjects = [ids_of(to_tokens(tokenizer, text, prepend_bos=False)).to(inputs.device) for text in texts]
     variants = {**STATES, **(SEVERED if question.severed else {})}
-    names = [f"{i} {shown_token(token)}{'*' if i in where else ''}" for i, token in enumerate(tokens)]
+    names, sink = [f"{i} {shown_token(token)}" for i, token in enumerate(tokens)], find_sink(model, inputs)
+    names = [f"{name}{'*' if i in where else ''}" for i, name in enumerate(marked(names, sink))]
 
     def work(generator: Generator, watch: Watch) -> Findings:
         std = question.noise / NOISE_STDS * subject_noise(model, subjects)
@@ -93,7 +100,11 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
             question,
             model,
             results,
-            summary=_summary(question, plain, followed, names),
+            sink=sink,
+            summary=[
+                *_summary(question, plain, followed, names),
+                *([words.SINK_BLURRED] if sink and 0 in where else []),
+            ],
             figures=[_restored_table(results["restored"]), *_pictures(traces, names, followed)],
             metrics=_table(traces),
         )
@@ -104,16 +115,28 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
 def _summary(question: Trace, traced: Traced, answer: str, names: Sequence[str]) -> list[str]:
     subject, gap = question.subject.strip(), traced.high - traced.low
     sentences = [
-        f"The probability of {answer!r} is {traced.high:.3g}; with {question.subject!r} blurred it is "
+        f"The probability of {answer!r} is {traced.high:.3g}; with {question.subject!r} corrupted it is "
         f"{traced.low:.3g} ({question.samples} draws of noise of {traced.noise_std:.3g}, "
         f"{question.noise:g} standard deviations of the embeddings)."
     ]
     if (n := question.prompt.count(subject)) > 1:
-        sentences.append(f"{subject!r} occurs {n} times in the prompt; its first occurrence was blurred.")
+        sentences.append(f"{subject!r} occurs {n} times in the prompt; its first occurrence was corrupted.")
     if gap < HARDLY * traced.high:
         effect = "raises" if gap < 0 else "hardly lowers"
-        return [*sentences, f"The blur {effect} it, so there is little to restore: take more noise, or another fact."]
-    return [*sentences, _most_restored(traced, names)]
+        return [
+            *sentences,
+            f"Warning: the noise {effect} it, so there is little to restore: take more noise, or another fact.",
+        ]
+    if gap < LITTLE * traced.high:
+        sentences.append(
+            f"Warning: the noise takes only {gap / traced.high:.0%} of it, so what is restored is a share of little: "
+            "take more noise, or another fact."
+        )
+    called = [at_position(names, i) for i in range(len(names))]
+    share = (traced.indirect_effect() / gap).cpu().numpy()
+    moves = movement.told(share, range(len(share)), called)
+    return [*sentences, *([f"In single states of the residual stream, {moves}."] if moves else []),
+            _most_restored(traced, names)]  # fmt: skip
 
 
 def most_restored(traced: Traced) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
@@ -137,30 +160,36 @@ def _most_restored(traced: Traced, names: Sequence[str]) -> str:
     )
     if first is None:
         return LEFT_OUT
-    most = f"Before the last position, restoring one state brings back at most {first}"
+    most = f"Before the last position, the largest indirect effect of one state is {first}"
     if own is None or own == first:
         return f"{most}{', a token of the subject' if own else ''}. {LEFT_OUT}"
-    return f"{most}; of the subject's own tokens at most {own}. {LEFT_OUT}"
+    return f"{most}; of the subject's own tokens {own}. {LEFT_OUT}"
 
 
 def restored(traces: Traces, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The states that restore most, with the spread over the draws of noise; see `LEFT_OUT`."""
+    """A row a token and kind of state: the layers where it restores at least half of its most; see `LEFT_OUT`.
+
+    With the most, the layer where that is, and the spread over the draws of noise there.
+    """
     rows = []
     for name, traced in traces.items():
         effect = traced.indirect_effect()
-        effect = effect[:, :-1] if traced.state == "resid_post" else effect
-        for flat in effect.flatten().argsort(descending=True)[:TOP].tolist():
-            layer, pos = divmod(flat, effect.shape[1])
-            row = {"state": name, "layer": layer, "token": names[pos], "brings_back": float(effect[layer, pos])}
-            rows.append({**row, "sd": spread(traced.samples[layer, pos])})
-    return sorted(rows, key=lambda row: -row["brings_back"])[:TOP]
+        for stay in traced.ranges():
+            layer = stay.first + int(effect[stay.first : stay.last + 1, stay.pos].argmax())
+            layers = str(stay.first) if stay.first == stay.last else f"{stay.first} to {stay.last}"
+            row = {"state": name, "token": names[stay.pos], "layers": layers, "layer": layer}
+            rows.append(
+                {**row, "brings_back": float(effect[layer, stay.pos]), "sd": spread(traced.samples[layer, stay.pos])}
+            )
+    return sorted((row for row in rows if row["brings_back"] > 0), key=lambda row: -row["brings_back"])[:TOP]
 
 
 def _restored_table(rows: Sequence[Mapping[str, Any]]) -> Figure:
     title = "States that restore the answer"
-    columns = {"state": "state", "layer": "layer", "token": "token", "brings_back": "restored", "sd": "SD"}
+    columns = {"state": "state", "token": "token", "layers": "layers", "brings_back": "restored", "sd": "SD"}
     caption = (
-        "Probability of the answer above that of the blurred run, mean and standard deviation over the draws of noise. "
+        "The layers in which a token's state restores at least half of what it does at most, and that: the probability "
+        "of the answer above that of the corrupted run, mean and standard deviation over the draws of noise. "
     )
     caption += LEFT_OUT
     return figures.table("restored", title, rows, columns=columns, caption=caption, group=title, headline=True)
@@ -170,17 +199,18 @@ def _pictures(traces: Traces, names: Sequence[str], answer: str) -> list[Figure]
     plain, severed = (
         {name: each for name, each in traces.items() if name in variants} for variants in (STATES, SEVERED)
     )
-    window, n_layers = max(each.window for each in plain.values()), len(next(iter(plain.values())).values)
+    widest = max(plain.values(), key=lambda each: each.window)
+    window, left = widest.window, widest.values.isnan().all(1).nonzero()[:, 0].tolist()
     caption = f"MLP and attention outputs are restored in windows of {window} layers." if window > 1 else ""
-    if window > 1 and window // 2 >= n_layers:
-        caption += (
-            " A window spans all layers of this model, so that all layers look the same: take a smaller --window."
-        )
+    if left:
+        caption += f" Where a window covers every layer, {layer_range(left[0], left[-1])}, it is left out."
     title = f"Probability of {answer.strip()!r} when a state is restored"
     found = [trace_map("trace", title, plain, names, caption)]
     if severed:
-        found.append(trace_map("severed", "With one kind of sublayer held at its blurred values", severed, names))
-    return [*found, last_subject_token({**dict(list(plain.items())[:1]), **severed})]
+        found.append(
+            trace_map("severed", "With one kind of sublayer severed: held at its corrupted values", severed, names)
+        )
+    return [*found, subject_token({**dict(list(plain.items())[:1]), **severed}, names)]
 
 
 def _table(traces: Traces) -> dict[str, list[Any]]:

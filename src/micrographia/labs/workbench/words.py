@@ -3,19 +3,35 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from micrographia.core.effects import EffectMap
 from micrographia.core.prompts import Baselines
+from micrographia.core.spoken import at_position
 from micrographia.core.titles import MODES, WRITTEN, Mode
 from micrographia.methods.explain import percent
 
-NOTABLE = 0.1
-"""A share of the gap that is worth a sentence."""
 LEAST = {"logits": 0.1, "nats": 0.1, "probability": 0.01}
 """By the unit of a metric: a smaller gap is hardly one. Our choice."""
 FALLING = ("KL divergence", "rank")
 """Metrics that fall as the answer improves."""
 NOT_EXPLAINED = "Sufficiency and necessity are not reported: see the warning on the gap in the summary."
 UNCHECKED = "No estimate was checked: with `verify` some are, by exact patches."
-AGAINST, REVERSED = "works against the answer: it ", "works the other way: it "
+SINK_DIFFERS = (
+    "Warning: the prompts differ at position 0, an attention sink: a patch there changes what every head attends to, "
+    "and estimates are worst there."
+)
+SINK_REPLACED = (
+    "Warning: {written} at position 0 breaks an attention sink, and with it the model: an effect there does not show "
+    "that it holds anything about the answer."
+)
+SINK_BLURRED = (
+    "Warning: the subject begins at position 0, an attention sink: the noise changes it too, and what is restored "
+    "there may be the sink and not the fact. Put a word before the subject."
+)
+CERTAIN = (
+    "Every place that was patched restores or destroys everything by construction: it is the whole residual stream. "
+    "Patch it by position, or its parts."
+)
+AGAINST, REVERSED = "works against the answer and ", "works the other way and "
 
 Row = Mapping[str, Any]
 
@@ -57,22 +73,34 @@ def largest_of(rows: Sequence[Row], verb: str) -> Row | None:
     return max(shares, key=lambda row: abs(row[verb])) if shares else None
 
 
-def strongest_patches(rows: Sequence[Row], n_places: int, replace: str = "other") -> list[str]:
-    """The largest exact effect of each direction."""
+def strongest_patches(rows: Sequence[Row], among: str, replace: str = "other", metric: str = "gap") -> list[str]:
+    """The largest exact effect of each direction, `among` these places."""
     sentences = []
     for mode, (verb, *_) in MODES.items():
         if (row := largest_of(rows, verb)) is None:
             continue
         share, sd = row[verb], row.get(f"{mode}_sd")
-        change = "" if sd is None else f", a change of {row[f'{mode}_change']:.3g} ± {sd:.2g}"
-        against = (AGAINST if replace == "other" else REVERSED) if share < 0 else ""
-        largest = f"{_at(row)} {against}{verb} {percent(share, 1)} of the gap{change}"
-        if abs(share) < NOTABLE:
-            largest = f"the largest effect is {percent(share, 1)}, at {_at(row)}"
-            sentences.append(f"None of the {n_places:,} places alone {verb} a tenth of the gap; {largest}.")
-        else:
-            sentences.append(f"{largest}; the largest of {n_places:,} places.")
+        change = "" if sd is None else f" (a change of {row[f'{mode}_change']:.3g} ± {sd:.2g})"
+        against = (AGAINST if replace == "other" else REVERSED) if percent(share).startswith("-") else ""
+        done, effect = DONE[mode] if replace == "other" else (f"Writing {WRITTEN[replace]} at", DONE[mode][1])
+        sentences.append(
+            f"{done} {_at(row)} {against}{effect} {percent(share)} of the {metric}{change}, the most of {among}."
+        )
     return sentences
+
+
+ESTIMATED = {"restored": "restores", "destroyed": "destroys"}
+DONE: Mapping[Mode, tuple[str, str]] = {"denoise": ("Denoising", "recovers"), "noise": ("Noising", "removes")}
+
+
+def among(maps: Sequence[EffectMap]) -> str:
+    """Of what a place is the largest: "any head and position", or how many places of how many kinds there are."""
+    if len(maps) > 1:
+        return f"{sum(each.size for each in maps):,} places"
+    words = {"pos": "position", "query": "query", "key": "key", "unit": "unit", "head": "head", "layer": "layer"}
+    axes = [axis for axis in reversed(words) if axis in maps[0].axes]
+    named = [words[axis] for axis in axes if not (axis == "layer" and {"head", "unit"} & {*axes})]
+    return f"any {' and '.join([', '.join(named[:-1]), named[-1]] if len(named) > 1 else named)}" if named else "one"
 
 
 def strongest_estimates(rows: Sequence[Row]) -> list[str]:
@@ -82,13 +110,14 @@ def strongest_estimates(rows: Sequence[Row]) -> list[str]:
         if (row := largest_of(rows, verb)) is not None:
             share = percent(row[verb], 1)
             against = AGAINST if share.startswith("-") else ""
-            sentences.append(f"{_at(row)} {against}would have {verb} {share} of the gap, the largest estimate.")
+            sentences.append(f"By the estimate {_at(row)} {against}{ESTIMATED[verb]} {share} of the gap, the most.")
     return sentences
 
 
 def _at(row: Row) -> str:
-    """A place with its token."""
-    return row["place"] + (f" (at {row['token']!r})" if row.get("token") else "")
+    """A place as people call it, with its token."""
+    name = f"the {row['part']}" if row["part"].startswith("residual") else row["part"]
+    return name + (f" at {at_position([row['token']], 0)}" if row.get("token") else "")
 
 
 def explanation(modes: Sequence[Mode], replace: str = "other") -> list[str]:

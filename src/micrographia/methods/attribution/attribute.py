@@ -130,6 +130,7 @@ def _effects(estimation: Estimation, method: str, scored: Scored) -> Effects:
         gives=scored.gives,
         n_passes=scored.n_passes,
         notes=scored.notes,
+        group=estimation.model.shape.n_heads // (estimation.model.shape.n_kv_heads or 1),
     )
 
 

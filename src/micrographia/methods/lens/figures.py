@@ -10,6 +10,7 @@ from torch import Tensor
 from micrographia.core import figures
 from micrographia.core.figures import Figure
 from micrographia.core.graph import Node
+from micrographia.core.spoken import node_name
 from micrographia.methods.lens.reading import StreamReading
 
 GROUP, DIRECT = "In pictures", "Direct effects on the answer"
@@ -100,7 +101,7 @@ def _head_map(read: StreamReading, heads: Mapping[str, int]) -> Figure:
 
 def _source_map(read: StreamReading) -> Figure:
     z = _array(read.sources)[:, ::-1]
-    names = [str(node) for node in reversed(read.nodes)]
+    names = [node_name(node) for node in reversed(read.nodes)]
     caption = (
         f"The direct effects of the {len(names)} heads with the largest, split by source token: attention times the "
         "value's effect on the answer."

@@ -17,6 +17,7 @@ from micrographia.core.figures import Figure
 from micrographia.core.graph import Node
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
+from micrographia.core.spoken import node_name
 from micrographia.core.tokens import to_str_tokens
 from micrographia.methods.lens.direct import Direct, LogitLens, by_source, direct_logit_attribution, logit_lens
 
@@ -81,13 +82,15 @@ class StreamReading(NamedTuple):
     def writers(self) -> list[dict[str, Any]]:
         """A record for everything that writes, the largest first, in logits."""
         values = self.direct.values.double().T.tolist()
-        return self._by_size({"part": part, **self._sided(row)} for part, row in zip(self.direct.labels, values))
+        return self._by_size(
+            {"part": node_name(part), **self._sided(row)} for part, row in zip(self.direct.labels, values)
+        )
 
     def head_sources(self) -> list[dict[str, Any]]:
         """A record for each head and source token, the largest first, in logits."""
         values = self.sources.double().permute(1, 2, 0).tolist()
         return self._by_size(
-            {"head": str(node), "token": token, **self._sided(value)}
+            {"head": node_name(node), "token": token, **self._sided(value)}
             for node, row in zip(self.nodes, values)
             for token, value in zip(self.positions, row)
         )
@@ -115,6 +118,13 @@ class StreamReading(NamedTuple):
         first = (self.layers.rank[:, 0, -1, 0] == 0).tolist()
         behind = next((i for i, best in enumerate(reversed(first)) if not best), len(first))
         return self.layers.sites[len(first) - behind] if behind else None
+
+    def told_apart(self) -> Site | None:
+        """From which point on the answer is the best token of the clean stream and not of the corrupt one."""
+        best = self.layers.rank[:, :, -1, 0] == 0
+        own = (best[:, 0] & ~best[:, -1]).tolist()
+        behind = next((i for i, each in enumerate(reversed(own)) if not each), len(own))
+        return self.layers.sites[len(own) - behind] if behind else None
 
     def _sided(self, values: Sequence[float]) -> dict[str, float | None]:
         """A figure for each side; their difference where there are two."""

@@ -52,15 +52,17 @@ LOSSES = {
 }
 CAPTIONS = {
     "energies": "Fraction of the row-centred logits in each cube that is present; the key ones are drawn strong.",
-    "logit components": "Norm over c of every product of a wave of a and one of b: a few blocks, cos and sin of one "
-    "frequency each.",
-    "logits": "Diagonal waves of a + b, highest where a + b = c; the two maps are the same but for a shift.",
-    "fve": "Most neurons lie at the right: one frequency explains nearly all their variance over pairs.",
-    "neurons": "Each neuron is periodic in a and in b with one frequency: the most periodic one of four frequencies.",
-    "neuron components": "Norm over neurons: the constant's row and column (waves of one operand) and the products of "
-    "equal frequency.",
-    "read-out": "Fourier norms over c of their rows of the neuron-to-logit map: cos and sin of k = {k} alone.",
-    "attention": "Each head's attention is a wave in a and in b; where it gives less to a, it gives more to b.",
+    "logit components": "Norm over c of every product of a wave of a and one of b. After grokking: a few blocks, cos "
+    "and sin of one frequency each.",
+    "logits": "After grokking: diagonal waves of a + b, highest where a + b = c; the maps differ by a shift alone.",
+    "fve": "The further right, the more of a neuron's variance over pairs one frequency explains; after grokking most "
+    "lie past the mark.",
+    "neurons": "The most periodic neuron of each of four frequencies. After grokking each is a wave in a and in b.",
+    "neuron components": "Norm over neurons. After grokking: the constant's row and column (waves of one operand) and "
+    "the products of equal frequency.",
+    "read-out": "Fourier norms over c of their rows of the neuron-to-logit map. After grokking: cos and sin of k = {k} "
+    "alone.",
+    "attention": "After grokking: a wave in a and in b; where a head gives less to a, it gives more to b.",
 }
 
 

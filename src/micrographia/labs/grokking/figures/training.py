@@ -41,19 +41,20 @@ SPECTRA = (
     ("neuron_logit", "Neuron-to-logit map", "3b", "norm over neurons"),
 )
 CAPTIONS = {
-    "losses": "The loss on pairs the network trains on falls at once; the loss on pairs it never saw first rises, then "
-    "falls by orders of magnitude, long after. Bands are the phases found by change points.",
-    "accuracy": "The fraction of unseen pairs that are answered rightly: grokking is the late jump.",
+    "losses": "In grokking the training loss falls at once; the loss on unseen pairs first rises, then falls by orders "
+    "of magnitude, long after. Bands are the phases found by change points.",
+    "accuracy": "The fraction of unseen pairs that are answered correctly: grokking is a late jump.",
     "phases": "From change points in the measures along training, not by eye. A dash: it did not happen in this run.",
-    "progress": "Restricted loss falls long before test loss: the circuit forms while the network still memorises. "
-    "Excluded loss then rises as the network comes to rely on the circuit, and stays up when cleanup removes the rest.",
-    "weights": "Weight decay sheds what memorised once the circuit does the work: the sum of squares falls in cleanup.",
-    "excluded": "On the training pairs: without a key frequency it stays up, without another it falls all the same.",
-    "cosines": "How much of each cos(w_k(a+b-c)) the logits hold. Many start; the key frequencies win.",
+    "progress": "In grokking the restricted loss falls long before the test loss: the circuit forms while the network "
+    "still memorises. Excluded loss then rises as the network comes to rely on the circuit, and stays up in cleanup.",
+    "weights": "In grokking the sum of squares falls in cleanup: weight decay removes what memorised once the circuit "
+    "does the work.",
+    "excluded": "The loss on the training pairs without one frequency: it stays up where the network relies on it.",
+    "cosines": "How much of each cos(w_k(a+b-c)) the logits hold. In grokking many start and the key frequencies win.",
     "gini": "Gini coefficient of the Fourier norms: 0 when all components are alike, towards 1 when a few hold all.",
-    "spectrum": "At first all frequencies are alike; at the end a handful hold nearly all. Move the slider.",
-    "singular": "They end in pairs, a cosine and a sine each: the count of frequencies without any Fourier basis.",
-    "clusters": "Each dot is a neuron. They climb to the top at the key frequencies: one frequency each.",
+    "spectrum": "At first all frequencies are alike; after grokking a handful hold nearly all. Move the slider.",
+    "singular": "After grokking they come in pairs, a cosine and a sine each: frequencies counted without a basis.",
+    "clusters": "Each dot is a neuron. In grokking they climb to the top at the key frequencies: one frequency each.",
     "explorer": "Pick any set of frequencies: the page recomputes the restricted loss (variant projection) at every "
     "checkpoint on the slider, and the excluded loss at those checkpoints that carry all train logits (stored as "
     "float16, so excluded losses below about 1e-3 are rounded).",

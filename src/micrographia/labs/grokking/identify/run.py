@@ -4,12 +4,12 @@ Each guess is run on all pairs and reported; where none is credible the analysis
 credible split what needs it is left empty. The weights are kept in the Run, so that it stands on its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from micrographia.core.claims import Run
+from micrographia.core.claims import Measured, Measures, Run
 from micrographia.core.config import flat
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.figures import Figure, table
@@ -17,6 +17,7 @@ from micrographia.core.lab import Findings, run_in_folder
 from micrographia.core.runtime import allowed_cores, generator, provenance, settings
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder
+from micrographia.labs.grokking.config import paper
 from micrographia.labs.grokking.figures.network import of_network, tables
 from micrographia.labs.grokking.figures.training import explorer
 from micrographia.labs.grokking.identify.activation import choose_activation
@@ -30,6 +31,7 @@ from micrographia.labs.grokking.quantities import present_frequencies, used_freq
 from micrographia.labs.grokking.run import LAB, opening, title
 from micrographia.labs.grokking.task import all_pairs
 from micrographia.labs.grokking.training_curves import training_curves
+from micrographia.methods.fourier.criterion import GENERALISES
 from micrographia.methods.phases import NAMES
 
 SEED = 0  # of the random subspaces, null frequencies and samples of the analysis itself
@@ -133,7 +135,24 @@ def _work(
     columns = ("train_loss", "test_loss", "test_accuracy")
     squared = sum(weight.double().pow(2).sum().item() for weight in weights.values())
     row = {"epoch": [epoch], **{name: [found["measures"][name]] for name in columns}, "squared_weights": [squared]}
+    measures = judgeable(measures, folder.config, found["measures"]["accuracy"])
     return Findings(results, figures, measures, row, opening=[verdict, *opening(found)])
+
+
+def judgeable(measures: Measures, config: Mapping[str, Any], accuracy: float) -> dict[str, Measured]:
+    """The figures with what the paper's claims cannot be judged by marked as not taken.
+
+    Claims are about networks of the paper's problem and sizes that have learned it; and what the weights alone do not
+    show, or the split that was not found, fails no claim.
+    """
+    known = flat(paper())
+    names = ("modulus", "operation", *(name for name in flat(paper().network) if name in config))
+    able = accuracy >= GENERALISES and all(config[name] == known[name] for name in names)
+    return {name: each._replace(taken=able and _found(each.value)) for name, each in measures.items()}
+
+
+def _found(value: Any) -> bool:
+    return value is not None and value == value
 
 
 def _identified(results: dict[str, Any]) -> list[Figure]:
