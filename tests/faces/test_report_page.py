@@ -88,8 +88,9 @@ def test_every_figure_has_its_place_and_its_data(run, page):
     data = json.loads(carried(page, "data"))
     for figure in run.figures:
         assert f'id="figure-{figure.name}"' in page
-        assert (figure.name in data["pictures"]) == (figure.kind not in ("table", "text", "widget"))
+        assert (figure.name in data["pictures"]) == (figure.kind not in ("table", "text", "widget", "tokens", "attention"))
     assert set(data["widgets"]) == {"widget"}
+    assert set(data["viewers"]) == {figure.name for figure in run.figures if figure.kind == "attention"}
 
 
 def test_every_claim_is_there_with_its_verdict_and_its_control(run, page):

@@ -20,6 +20,7 @@ from micrographia.core.claims import Judged, Run
 from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.boards import board_texts, column_letters, marks_of, square_name
+from micrographia.faces.figures.texts import attention_values
 from micrographia.faces.layout import drawn_width, n_names, parts_of, squeezed, widths
 from micrographia.faces.sections import headline, sections, subtitle, summary, title
 from micrographia.faces.tables import TextTable, table_of, texts_of
@@ -157,9 +158,7 @@ def table(content: TextTable, widths: Sequence[int]) -> Grid:
     """A table with columns of these widths: texts and headings wrap between words, figures never."""
     drawn = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bright_black")
     for i, (name, width) in enumerate(zip(content.columns, widths)):
-        drawn.add_column(
-            Text(name), justify="left" if i in content.texts else "right", width=width, overflow="fold"
-        )
+        drawn.add_column(Text(name), justify="left" if i in content.texts else "right", width=width, overflow="fold")
     for i, row in enumerate(content.rows):
         drawn.add_row(*map(Text, row), style="bold" if i in content.strong else "")
     return drawn
@@ -309,8 +308,9 @@ def _tokens(data: Mapping[str, Any]) -> Grid:
 def _attention(data: Mapping[str, Any]) -> Grid:
     """Each panel's strongest pair: from which query to which key."""
     named, rows = [f"{i} {str(text)!r}" for i, text in enumerate(data["tokens"])], []
-    value = _written(data["z"])
-    for name, panel in zip(data["panels"], np.asarray(data["z"], dtype=np.float64)):
+    z = attention_values(data)
+    value = _written(z)
+    for name, panel in [*zip(data["panels"], z)][:MOST_BARS]:
         query, key = divmod(_strongest(panel.ravel(), 1)[0], panel.shape[1])
         rows.append((str(name), f"{named[query]} ← {named[key]}", value(panel[query, key])))
     return _rows(rows)

@@ -246,7 +246,9 @@ def last_subject_token(traces: Mapping[str, Traced]) -> Figure:
         x_label="layer",
         y_label="probability restored",
         source="Meng et al. (2022), figure 3",
-        caption=THROUGH if severed else "The probability that restoring one state brings back, layer by layer.",
+        reach=(0.0, max(float(each.indirect_effect().max()) for each in traces.values())),
+        caption=(THROUGH if severed else "The probability that restoring one state brings back, layer by layer.")
+        + " The axis reaches as far as the largest effect anywhere.",
         group="In pictures",
     )
 

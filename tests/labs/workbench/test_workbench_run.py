@@ -300,9 +300,10 @@ def test_the_tables_hold_what_the_results_hold(patched):
         "logits",
         done.results["baselines"][0]["clean"],
     ]
-    assert tables["tokens"].data["highlight"] == [10]
+    clean, corrupt = next(figure for figure in done.figures if figure.name == "tokens").data["tokens"]
+    assert [i for i, (one, other) in enumerate(zip(clean, corrupt)) if one != other] == [10]
     names = [figure.name for figure in done.figures]
-    assert names.index("top") < names.index("explanation") < names.index("z") < names.index("prompts")
+    assert names.index("z") < names.index("top") < names.index("explanation") < names.index("prompts")
 
 
 def test_edges_are_drawn_in_both_directions(trained, tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from micrographia.faces.figures.axes import Drawn, axis, escaped, frame, level_marks, switches, upright_marks
-from micrographia.faces.figures.palette import LINES, MUTED, faint
+from micrographia.faces.figures.palette import LINES, MUTED, bar_styles, faint
 
 ROOM = 95  # characters along the axis of a picture
 
@@ -16,7 +16,8 @@ def bars(data: Mapping[str, Any]) -> Drawn:
     y = np.atleast_2d(np.asarray(data["y"]))
     series = [escaped(name) for name in data.get("series") or ("",)]
     names = [escaped(name) for name in data["names"]]
-    traces = [_bar(data, i, names, y[i], name=name) for i, name in enumerate(series)]
+    styles = bar_styles([str(name) for name in data.get("series") or ("",)])
+    traces = [_bar(data, i, names, y[i], name=name, style=styles[i]) for i, name in enumerate(series)]
     slanted = len(names) * (1 + max(map(len, names), default=0)) > ROOM
     layout = frame(
         xaxis=axis(data["x_label"], category=True)
@@ -30,17 +31,18 @@ def bars(data: Mapping[str, Any]) -> Drawn:
     return traces, layout
 
 
-def _bar(data: Mapping[str, Any], i: int, names: list[str], y: Any, *, name: str) -> dict[str, Any]:
-    colour: Any = LINES[i % len(LINES)]
+def _bar(
+    data: Mapping[str, Any], i: int, names: list[str], y: Any, *, name: str, style: dict[str, Any]
+) -> dict[str, Any]:
     if data.get("highlight") is not None and len(data["highlight"]):
         strong = {int(j) for j in data["highlight"]}
-        colour = [colour if j in strong else faint(MUTED, 0.5) for j in range(len(names))]
+        style["color"] = [style["color"] if j in strong else faint(MUTED, 0.5) for j in range(len(names))]
     trace = {
         "type": "bar",
         "x": names,
         "y": y,
         "name": name,
-        "marker": {"color": colour, "line": {"width": 0}},
+        "marker": {**style, "line": {"width": 0}},
         "hovertemplate": f"{escaped(data['x_label'])} %{{x}}: %{{y:.4~g}}<extra>{name}</extra>",
     }
     if data.get("low") is not None and data.get("high") is not None:
@@ -77,5 +79,5 @@ def histogram(data: Mapping[str, Any]) -> Drawn:
         yaxis=axis(data["y_label"], log=bool(data.get("log_y"))),
         shapes=upright_marks(data.get("marks") or ()),
         bargap=0.04,
-        meta={"log": ["y"]},
+        meta={"log": switches(data, y=counts)},
     )

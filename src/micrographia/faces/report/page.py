@@ -21,6 +21,7 @@ from micrographia.faces.figures.palette import LINES, MUTED, SCALES, template
 from micrographia.faces.report import parts
 from micrographia.faces.report.markup import Html, escape, join, tag, typeset
 from micrographia.faces.report.packing import packed, packed_text
+from micrographia.faces.report.viewers import VIEWERS, viewed
 from micrographia.faces.report.widgets import HOUSE, Scripts, read_scripts
 from micrographia.faces.sections import sections, subtitle, summary, title
 
@@ -59,9 +60,10 @@ def render_figures(figures: Sequence[Figure], heading: str = "") -> str:
 
 def document(heading: str, body: Html, figures: Sequence[Figure], drawers: Scripts) -> str:
     """The file around the body: styles, data, plotly.js and scripts, all inside."""
-    pictures = {each.name: draw(each) for each in figures if each.kind in DRAW}
+    pictures = {each.name: draw(each) for each in figures if each.kind in PLOTTED}
     widgets = {each.name: dict(each.data) for each in figures if each.data.get("asset") in drawers.texts}
-    data = {"pictures": pictures, "widgets": widgets, "themes": THEMES, "ticks": TICKS}
+    viewers, kinds = viewed(figures), {each.kind for each in figures}
+    data = {"pictures": pictures, "widgets": widgets, "viewers": viewers, "themes": THEMES, "ticks": TICKS}
     head = join(
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -70,12 +72,16 @@ def document(heading: str, body: Html, figures: Sequence[Figure], drawers: Scrip
         tag("title", heading),
         tag("style", Html(asset("report.css"))),
     )
-    carried = [_carried("library", _library()), _carried("data", packed(data))] if pictures or widgets else []
-    carried += [tag("script", Html(text)) for text in (*drawers.texts.values(), asset("report.js"))]
+    carried = [_carried("library", _library())] if pictures or widgets else []
+    carried += [_carried("data", packed(data))] if pictures or widgets or viewers else []
+    own = (asset(script) for kind, script in VIEWERS.items() if kind in kinds)
+    carried += [tag("script", Html(text)) for text in (*drawers.texts.values(), *own, asset("report.js"))]
     page = tag("html", tag("head", head), tag("body", body, *carried), lang="en")
     return f"<!DOCTYPE html>\n{page}\n"
 
 
+PLOTTED = DRAW.keys() - VIEWERS.keys() - {"tokens"}
+"""Kinds of Figure that plotly draws in a page."""
 THEMES: Mapping[str, Any] = {
     theme: {"template": {"layout": template(theme)}, "scales": SCALES[theme], "lines": LINES, "muted": MUTED}
     for theme in ("light", "dark")

@@ -137,7 +137,11 @@
     if (scale) layout.coloraxis = { ...layout.coloraxis, colorscale: theme.scales[scale] };
     controls(node, picture);
     node.replaceChildren();
-    await Plotly.newPlot(node, picture.data, layout, config);
+    if (layout.meta && layout.meta.width > node.clientWidth) {
+      layout.width = layout.meta.width; // words in cells stay readable: the picture scrolls sideways
+      node.classList.add("wide");
+    }
+    await Plotly.newPlot(node, picture.data, layout, layout.width ? { ...config, responsive: false } : config);
     if (picture.frames.length) await Plotly.addFrames(node, picture.frames);
     drawn.push({ node, picture });
   }
@@ -226,15 +230,17 @@
 
   // Scripts of labs, carried before this one, have registered a function (element, data, tools) by their asset's name.
   function startWidget(node) {
-    const data = carried.widgets[node.dataset.widget];
-    const draw = ((window.micrographia || {}).widgets || {})[data.asset];
+    const viewer = node.dataset.viewer !== undefined;
+    const data = viewer ? carried.viewers[node.dataset.viewer] : carried.widgets[node.dataset.widget];
+    const known = (window.micrographia || {})[viewer ? "viewers" : "widgets"] || {};
+    const draw = known[viewer ? data.kind : data.asset];
     const tools = {
-      Plotly, number,
+      Plotly: window.Plotly, number,
       theme: () => carried.themes[themeName()],
       onTheme: (callback) => listeners.push(callback),
     };
     try {
-      if (!draw) throw new Error(`its script registered no ${data.asset}`);
+      if (!draw) throw new Error(`its script registered no ${data.asset || data.kind}`);
       draw(node, data, tools);
     } catch (error) {
       node.textContent = `This cannot be drawn: ${error.message}.`;
@@ -289,12 +295,13 @@
     if (typeof DecompressionStream === "undefined") {
       throw new Error("this browser cannot unpack gzip (needed: Chrome 80, Firefox 113 or Safari 16.4)");
     }
-    const [library, data] = await Promise.all([unpacked("library"), unpacked("data")]);
+    const [library, data] = await Promise.all([document.getElementById("carried-library") ? unpacked("library") : "", unpacked("data")]);
     const script = document.createElement("script");
     script.textContent = library;
     document.head.append(script);
     const tree = JSON.parse(data);
-    carried = { pictures: revive(tree.pictures, false), widgets: revive(tree.widgets, true), themes: tree.themes, ticks: tree.ticks };
+    carried = { pictures: revive(tree.pictures, false), widgets: revive(tree.widgets, true), viewers: revive(tree.viewers, true), themes: tree.themes, ticks: tree.ticks };
+    document.querySelectorAll("[data-viewer]").forEach(startWidget);
     for (const node of document.querySelectorAll("[data-figure]")) {
       await show(node);
       await new Promise((next) => setTimeout(next));

@@ -10,6 +10,7 @@ from torch import Tensor
 from micrographia.core import figures
 from micrographia.core.figures import Figure
 from micrographia.core.graph import Node
+from micrographia.core.titles import shown_token
 from micrographia.methods.lens.reading import StreamReading
 
 GROUP, DIRECT = "In pictures", "Direct effects on the answer"
@@ -45,7 +46,7 @@ def _table(name: str, title: str, rows: Sequence[Row], columns: Mapping[str, str
 def _layer_table(read: StreamReading, side: str) -> Figure:
     which = f" on the {side} prompt" if len(read.sides) > 1 else ""
     rows = [{"site": row["site"], **row[side]} for row in read.predictions()]
-    rows = [{**row, "best": " ".join(map(repr, row["says"][:MOST_TOKENS]))} for row in rows]
+    rows = [{**row, "best": "  ".join(map(shown_token, row["says"][:MOST_TOKENS]))} for row in rows]
     columns = {"site": "stream", "logit": "logit", "prob": "probability", "rank": "rank", "best": "best tokens"}
     caption = (
         f"The stream unembedded at each point, at the last position{which}: the {read.label}, probability and rank of "
@@ -131,7 +132,7 @@ def _predictions(read: StreamReading) -> Figure:
     z = _array(read.layers.top_prob[..., 0].transpose(0, 1))
     points = ["before" if site.kind == "resid_pre" else f"after {site.layer}" for site in read.layers.sites]
     caption = "Each cell has the best token where the stream is unembedded there; the stronger the colour, the surer."
-    texts = [[[text.strip() or "·" for text in row] for row in side] for side in read.tokens]
+    texts = [[[shown_token(text) for text in row] for row in side] for side in read.tokens]
     more = {"texts": texts, "diverging": False, "value": "probability"}
     axes = ("token", read.positions), ("layer", points)
     return _map(read, "lens", "Logit lens: the prediction layer by layer", z, *axes, caption, **more)
