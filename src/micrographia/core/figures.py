@@ -33,8 +33,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 OPTIONAL: dict[str, tuple[str, ...]] = {
     "lines": ("log_x", "log_y", "low", "high", "bands", "marks", "highlight", "hidden", "reach"),
     # low, high (series, n): an interval; bands: [{"name", "start", "end"}]; marks: [{"name", "x"}];
-    # highlight: indices of series drawn strong; hidden: indices of series shown only from the legend; reach: how far the y
-    # axis goes at least, (low, high)
+    # highlight: indices of series drawn strong; hidden: of series shown only from the legend; reach: (low, high) that
+    # the y axis holds
     "bars": ("highlight", "series", "log_y", "low", "high", "reference"),  # reference: [{"name", "y"}]
     "histogram": ("bins", "marks", "log_y"),
     "heatmap": ("x_names", "y_names", "y_groups", "colour", "midpoint", "value_label", "texts", "told"),
@@ -53,7 +53,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Figure:
     """The data of one picture or table, drawn alike by terminal, report, notebook and web.
 
@@ -80,6 +80,9 @@ class Figure:
     """Whether a terminal prints it when asked for all tables. The report has everything."""
     headline: bool = False
     """Whether it is the one table that a terminal prints without being asked."""
+
+    def __repr__(self) -> str:
+        return f"Figure({self.name!r}: {self.kind}, {self.title!r})"
 
     def __post_init__(self) -> None:
         if self.kind not in REQUIRED:

@@ -137,14 +137,14 @@ def print_table(console: Console, content: TextTable) -> None:
         if i:
             _remark(console, f"The same table, from the column {part.columns[n_names(content)]!r} on:")
         chosen = widths(part, room) or squeezed(part, room)
-        console.print(Whole(table(part, chosen), drawn_width(chosen)), crop=False)
+        console.print(Uncut(table(part, chosen), drawn_width(chosen)), crop=False)
     remarks = (f"{row[0]}: {note}" for row, note in zip(content.rows, content.notes) if note)
     for remark in dict.fromkeys(remarks):  # rows of one name may share theirs
         _remark(console, remark)
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class Uncut:
     """What is drawn as wide as it is, also where the terminal is narrower."""
 
     drawn: Grid
@@ -341,7 +341,7 @@ def _board(data: Mapping[str, Any]) -> Group:
     for place, (name, z, squares) in enumerate(panels[:MOST_BOARDS]):
         marks = {(mark["row"], mark["column"]): mark for mark in marks_of(data, place)}
         if data.get("texts") is None and max(len(x) for row in squares for x in row) * len(squares[0]) > WIDEST_BOARD:
-            drawn = Group(*(Text(spark(row, width=WIDEST_BOARD)) for row in z))
+            drawn = Group(*(Text(spark(row.tolist(), width=WIDEST_BOARD)) for row in z))
         else:
             drawn = _squares(squares, marks)
         named = "; ".join(f"{square_name(*at)}: {mark['name']}" for at, mark in marks.items() if mark.get("name"))

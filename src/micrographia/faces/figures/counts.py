@@ -9,6 +9,7 @@ from micrographia.faces.figures.axes import Drawn, axis, escaped, frame, level_m
 from micrographia.faces.figures.palette import LINES, MUTED, bar_styles, faint
 
 ROOM = 95  # characters along the axis of a picture
+LONG_NAME = 14  # characters: bars with longer names lie
 
 
 def bars(data: Mapping[str, Any]) -> Drawn:
@@ -18,7 +19,10 @@ def bars(data: Mapping[str, Any]) -> Drawn:
     names = [escaped(name) for name in data["names"]]
     styles = bar_styles([str(name) for name in data.get("series") or ("",)])
     traces = [_bar(data, i, names, y[i], name=name, style=styles[i]) for i, name in enumerate(series)]
-    slanted = len(names) * (1 + max(map(len, names), default=0)) > ROOM
+    longest = max(map(len, names), default=0)
+    if longest > LONG_NAME and not data.get("reference") and "_frame" not in data:
+        return [_lying(trace) for trace in traces], _lying_layout(data, len(names), len(series), y)
+    slanted = len(names) * (1 + longest) > ROOM
     layout = frame(
         xaxis=axis(data["x_label"], category=True)
         | {"tickangle": -45 if slanted else 0, "nticks": 30 if slanted else 20},
@@ -29,6 +33,26 @@ def bars(data: Mapping[str, Any]) -> Drawn:
         meta={"log": switches(data, y=y)},
     )
     return traces, layout
+
+
+def _lying(trace: dict[str, Any]) -> dict[str, Any]:
+    """A bar that goes to the right, with room for a long name at its left."""
+    turned = {**trace, "orientation": "h", "x": trace["y"], "y": trace["x"]}
+    turned["hovertemplate"] = trace["hovertemplate"].replace("%{x}", "%{label}").replace("%{y", "%{value")
+    if "error_y" in turned:
+        turned["error_x"] = turned.pop("error_y")
+    return turned
+
+
+def _lying_layout(data: Mapping[str, Any], n: int, n_series: int, y: np.ndarray) -> dict[str, Any]:
+    return frame(
+        height=int(90 + n * max(20, 9 * n_series + 7)),
+        xaxis=axis(data["y_label"], log=bool(data.get("log_y"))) | {"rangemode": "tozero"},
+        yaxis=axis(data["x_label"], category=True) | {"autorange": "reversed", "tickmode": "linear", "dtick": 1},
+        showlegend=n_series > 1,
+        bargap=0.25,
+        meta={"log": [{"y": "x"}[side] for side in switches(data, y=y)]},
+    )
 
 
 def _bar(

@@ -35,7 +35,9 @@ def heatmap(data: Mapping[str, Any]) -> Drawn:
 
 def panelled(data: Mapping[str, Any], z: np.ndarray, *, columns: int, labelled: bool = True) -> Drawn:
     """Panels in rows of `columns`. Small ones go without the names of their ticks, unless `labelled`."""
-    layout = frame(meta={"scale": data.get("colour", "sequential")})
+    scale = data.get("colour", "sequential")
+    worded = scale == "sequential" and data.get("texts") is not None  # pale, so that words can be read on it
+    layout = frame(meta={"scale": "words" if worded else scale})
     layout["margin"] = {"l": 8, "r": 8, "t": HEAD + 4, "b": 8}
     if data.get("texts") is not None and (wide := AXIS_ROOM + WORD_CELL * z.shape[-1]) > NARROW_WIDTH:
         layout["meta"]["width"] = wide  # the page scrolls where it is narrower

@@ -24,17 +24,20 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-seri
 _STOPS = {
     "sequential": (0.0, 0.15, 0.4, 0.65, 0.85, 1.0),
     "points": (0.0, 0.5, 1.0),
+    "words": (0.0, 0.3, 1.0),
     "diverging": (0.0, 0.25, 0.5, 0.75, 1.0),
 }
 _SCALES = {
     "light": {
         "sequential": "#fdfcf9 #dfe9f5 #8fb8e0 #2f78c4 #17427a #0b2140",
         "points": "#b9d3ec #2f78c4 #0b2140",
+        "words": "#fdfcf9 #dfe9f5 #8fb8e0",
         "diverging": "#123f7a #5c9bd6 #fdfcf9 #ee9a55 #8f3d05",
     },
     "dark": {
         "sequential": "#15181d #17304f #2563a6 #4ca3e6 #b5dcf7 #fdfaf0",
         "points": "#27486e #4ca3e6 #fdfaf0",
+        "words": "#15181d #17304f #2b67a8",
         "diverging": "#a9d6ff #3f83c8 #15181d #c8670f #ffd2a1",
     },
 }

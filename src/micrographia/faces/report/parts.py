@@ -1,6 +1,8 @@
 """The pieces of a page: tables, badges, sections, figures. Each takes data and gives Html."""
 
+import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,14 +48,19 @@ def _side(content: TextTable, column: int) -> str:
 
 
 def section(content: Section, verdicts: Mapping[str, str], missing: Mapping[str, str]) -> Html:
-    """The Figures of a group below its name; one of the same name goes without a heading of its own.
+    """The Figures of a group below its name, pictures before tables; one of the same name goes without a heading of its
+    own, and no sentence of a caption is said twice.
 
     `missing`: why a widget's script cannot be had, by its asset.
     """
-    figures = [
-        figure(each, verdicts, missing, headed=each.title != content.title or len(content.figures) > 1)
-        for each in content.figures
-    ]
+    ordered, said = sorted(content.figures, key=lambda each: each.kind in ("table", "text")), set[str]()
+    figures = []
+    for each in ordered:
+        sentences = re.split(r"(?<=[.:]) (?=[A-Z0-9])", each.caption)
+        once = dataclasses.replace(each, caption=" ".join(text for text in sentences if text not in said))
+        said.update(sentences)
+        headed = each.title != content.title or len(ordered) > 1
+        figures.append(figure(once, verdicts, missing, headed=headed))
     return tag("section", tag("h2", content.title), *figures, id=content.id)
 
 
@@ -67,20 +74,26 @@ def badge(verdict: str) -> Html:
 
 def claims(judged: Sequence[Judged]) -> Html:
     """Each published statement beside what was measured, failures and what was not run included."""
-    rows = [_claim(each.as_json()) for each in judged]
-    head = tag("tr", *(tag("th", name, scope="col") for name in ("claim", "published", "measured", "verdict")))
-    inner = tag("table", tag("thead", head), tag("tbody", *rows), class_="claims")
+    judged_here, others = ([each for each in judged if (each.verdict == "not run") == left] for left in (False, True))
     lead = (
         "Every published statement beside what this run measured. A claim is judged at the presets it was made for; "
         "elsewhere it is not run. One that was not reproduced stays here, marked as failed."
     )
+    folded = tag("details", tag("summary", f"{len(others)} not run here"), _claims_table(others)) if others else ""
     return tag(
         "section",
         tag("h2", "The claims"),
         tag("p", lead, class_="lead"),
-        tag("div", inner, class_="scroll"),
+        _claims_table(judged_here) if judged_here else "",
+        folded,
         id="claims",
     )
+
+
+def _claims_table(judged: Sequence[Judged]) -> Html:
+    head = tag("tr", *(tag("th", name, scope="col") for name in ("claim", "published", "measured", "verdict")))
+    rows = [_claim(each.as_json()) for each in judged]
+    return tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="claims"), class_="scroll")
 
 
 def _claim(claim: Mapping[str, Any]) -> Html:

@@ -18,8 +18,21 @@
     return bytes;
   }
 
+  // A frame of a notebook may leave plotly.js out, where an earlier frame of the same notebook carries it.
+  async function carrying(name) {
+    for (let tries = 0; tries < 25; tries++) {
+      const own = document.getElementById(`carried-${name}`);
+      const others = own || window.parent === window ? [] : window.parent.document.querySelectorAll("iframe.micrographia");
+      const there = [...others].map((frame) => frame.contentDocument && frame.contentDocument.getElementById(`carried-${name}`));
+      const found = own || there.find(Boolean);
+      if (found) return found;
+      await new Promise((next) => setTimeout(next, 200)); // a notebook that is opened loads its frames in any order
+    }
+    throw new Error("plotly.js stood in an earlier output, which is gone or apart; mg.show(...) carries its own");
+  }
+
   async function unpacked(name) {
-    const bytes = bytesOf(document.getElementById(`carried-${name}`).textContent.trim());
+    const bytes = bytesOf((await carrying(name)).textContent.trim());
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream).text();
   }
@@ -295,7 +308,8 @@
     if (typeof DecompressionStream === "undefined") {
       throw new Error("this browser cannot unpack gzip (needed: Chrome 80, Firefox 113 or Safari 16.4)");
     }
-    const [library, data] = await Promise.all([document.getElementById("carried-library") ? unpacked("library") : "", unpacked("data")]);
+    const plotted = document.querySelector("[data-figure], [data-widget]");
+    const [library, data] = await Promise.all([plotted ? unpacked("library") : "", unpacked("data")]);
     const script = document.createElement("script");
     script.textContent = library;
     document.head.append(script);

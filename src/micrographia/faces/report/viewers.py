@@ -15,8 +15,8 @@ from micrographia.faces.figures.texts import shown
 
 VIEWERS: Mapping[str, str] = {"attention": "attention.js"}
 """Kinds of Figure, and the script of this package that shows each."""
-SIGNED, UNSIGNED = 127, 255  # steps on a side
-MANY_CELLS, COARSE = 1_000_000, 4
+SIGNED, UNSIGNED, FEW = 127, 255, 63  # steps on a side
+MANY_CELLS = 1_000_000
 
 
 def viewer_data(figure: Figure) -> dict[str, Any]:
@@ -26,9 +26,8 @@ def viewer_data(figure: Figure) -> dict[str, Any]:
     z = z.reshape(-1, *z.shape[-2:])
     panels, groups = zip(*((panel, frame) for frame, panel in product(frames, data["panels"])))
     signed = data.get("colour") == "diverging"
-    steps, step = quantised(z, signed=signed)
-    if not signed and steps.size > MANY_CELLS:
-        steps, step = ((steps.astype(np.int16) + COARSE // 2) // COARSE).astype(np.uint8), step * COARSE
+    n = SIGNED if signed else FEW if z.size > MANY_CELLS else UNSIGNED
+    steps, step = quantised(z, n, signed=signed)
     return {
         "kind": figure.kind,
         "z": steps,
@@ -43,14 +42,15 @@ def viewer_data(figure: Figure) -> dict[str, Any]:
     }
 
 
-def quantised(z: np.ndarray, *, signed: bool) -> tuple[np.ndarray, float]:
-    """The values as whole steps (int8, or uint8 where none is below 0), and the size of a step."""
+def quantised(z: np.ndarray, n: int, *, signed: bool) -> tuple[np.ndarray, float]:
+    """The values as whole steps, n of them up to the largest (int8, or uint8 where none is below 0), and their size."""
     if z.dtype == np.uint8:
-        return z, 1 / UNSIGNED
+        if n == UNSIGNED:
+            return z, 1 / UNSIGNED
+        z = z.astype(np.float32) / UNSIGNED
     values = np.nan_to_num(z.astype(np.float64))
-    n, kind = (SIGNED, np.int8) if signed else (UNSIGNED, np.uint8)
     step = float(np.abs(values).max(initial=0.0) or 1.0) / n
-    return (values / step).round().clip(-SIGNED if signed else 0, n).astype(kind), step
+    return (values / step).round().clip(-n if signed else 0, n).astype(np.int8 if signed else np.uint8), step
 
 
 def viewed(figures: Sequence[Figure]) -> dict[str, dict[str, Any]]:
