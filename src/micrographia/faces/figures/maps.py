@@ -147,7 +147,7 @@ def _along_the_bar(label: str, reach: Reach, height: int) -> str:
         low, high, most = (words.format_number(float(f"{x:.3g}")) for x in reach)
         ends = f"±{high}" if reach.low == -reach.high else f"{low} and {high}"
         texts.append(f"colours end at {ends}; the most is {most}")
-    n_letters = max(18, int(0.9 * height / 6.2))
+    n_letters = max(14, int(0.9 * (height - AXIS_ROOM) / 6.2))
     return "<br>".join(escaped(line) for text in texts for line in textwrap.wrap(text, n_letters))
 
 

@@ -58,7 +58,7 @@ def _layer_table(read: StreamReading, side: str) -> Figure:
 def pictures_of(read: StreamReading) -> list[Figure]:
     """Components, heads by layer, heads by source token; then predictions and the answer, layer by layer."""
     heads = {label: i for i, label in enumerate(read.direct.labels) if ".z[" in label}
-    by_head = [_head_map(read, heads), _source_map(read)] if heads else []
+    by_head = [_head_map(read, heads), _source_text(read), _source_map(read)] if heads else []
     return [_components(read, heads), *by_head, _predictions(read), _answer_along(read)]
 
 
@@ -108,6 +108,24 @@ def _source_map(read: StreamReading) -> Figure:
     )
     title = "Direct effect of heads by source token"
     return _map(read, "sources", title, z, ("token", read.positions), ("head", names), caption)
+
+
+def _source_text(read: StreamReading) -> Figure:
+    """The prompts themselves, a token coloured by what these heads carry from it."""
+    names = [position.partition(" ")[2] or position for position in read.positions]
+    sides = [[name.split(" / ")[min(i, name.count(" / "))] for name in names] for i in range(len(read.sides))]
+    return figures.tokens(
+        "source-text",
+        "Direct effect by source token, in the text",
+        sides,
+        _array(read.sources).sum(1),
+        names=read.sides if len(read.sides) > 1 else [""],
+        value=read.label,
+        diverging=True,
+        caption=f"Summed over the {len(read.nodes)} heads with the largest: orange raises the answer, blue lowers it.",
+        source="Elhage et al. (2021)",
+        group=GROUP,
+    )
 
 
 def _map(
