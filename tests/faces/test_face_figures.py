@@ -183,6 +183,7 @@ def test_heads_are_grouped_by_layer_with_a_tick_and_a_line_each():
     assert layout["yaxis"]["tickvals"][:2] == ["4", "13"]
     assert [line["y0"] for line in layout["shapes"]][:2] == [8.5, 17.5]
     assert len(layout["shapes"]) == 2 * 29
+    assert heat_map(6, 14, y_groups=[*"000111"])["yaxis"]["ticktext"] == [*"012345"]  # all fit
     assert layout["height"] <= 1600
 
 

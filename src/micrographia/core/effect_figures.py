@@ -98,7 +98,7 @@ def _picture(each: EffectMap, title: str, shares: Shares, positions: Sequence[st
         value=label,
         diverging=True,
         x_label={"pos": "position"}.get(across, across),
-        y_label="layer" if groups else ", ".join({"pos": "position"}.get(axis, axis) for axis in down),
+        y_label="heads by layer" if groups else ", ".join({"pos": "position"}.get(axis, axis) for axis in down),
         caption=caption(shares, label, each.replace) + before,
         group=GROUP,
     )

@@ -77,9 +77,9 @@ def attention_patterns(
     Cost: one forward pass an input, with the patterns of the layers asked for in memory. Raises UserError for a model
     without patterns, for heads that it does not have, and for more cells than can be shown.
     """
-    shape, offered = model.shape, {site.layer for site in model.sites if site.kind == "pattern"}
+    shape, offered = model.shape, {site.layer or 0 for site in model.sites if site.kind == "pattern"}
     if heads is None:
-        heads = [(layer, head) for layer in sorted(offered, key=int) for head in range(shape.n_heads)]
+        heads = [(layer, head) for layer in sorted(offered) for head in range(shape.n_heads)]
     missing = [f"L{layer}H{head}" for layer, head in heads if layer not in offered or not 0 <= head < shape.n_heads]
     if missing or not heads:
         raise UserError(

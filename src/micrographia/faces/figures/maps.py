@@ -233,11 +233,12 @@ def _ticks_across(names: Any, room: float) -> dict[str, Any]:
 
 
 def _ticks_up(names: Any, groups: Any, room: float) -> dict[str, Any]:
-    """A name for each row, or each n-th; of rows in groups one in the middle of each."""
+    """A name for each row, or each n-th; where not all of them fit, and rows are in groups, one in the middle of each."""
     if names is None:
         return {}
-    if groups is None:
-        return _named_ticks(names, names, _step(len(names), BETWEEN_TICKS, room))
+    step = _step(len(names), BETWEEN_TICKS, room)
+    if groups is None or step == 1:
+        return _named_ticks(names, names, step)
     middles = [(start + end) // 2 for start, end in _runs(groups)]
     step = _step(len(middles), BETWEEN_TICKS, room)
     return _named_ticks([names[at] for at in middles], [groups[at] for at in middles], step)
