@@ -233,7 +233,7 @@ def _ticks_across(names: Any, room: float) -> dict[str, Any]:
 
 
 def _ticks_up(names: Any, groups: Any, room: float) -> dict[str, Any]:
-    """A name for each row, or each n-th; where not all of them fit, and rows are in groups, one in the middle of each."""
+    """A name for each row, or each n-th; of rows in groups one in the middle of each, where not all fit."""
     if names is None:
         return {}
     step = _step(len(names), BETWEEN_TICKS, room)
