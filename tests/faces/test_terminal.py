@@ -175,3 +175,13 @@ def test_of_many_bars_the_largest_are_shown_whatever_their_sign():
     assert "-30" in text
     assert "n2 " not in text
     assert "and 4 smaller ones" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_bars_and_their_figures_are_whole_where_there_is_little_room(width):
+    names = [f"L{i}.neurons[pos=12, unit=173]" for i in range(3)]
+    figure = figures.bars("b", "B", [0.512, -1.024, 0.256], names=names)
+    text = printed(lambda console: print_figures(console, [figure]), width=width)
+    assert text.count("█") == 18 + 36 + 9
+    assert all(number in text.split() for number in ("0.51", "-1.02", "0.26"))
+    assert max(map(len, text.splitlines())) <= width

@@ -206,8 +206,10 @@ def spark(values: Sequence[float], *, width: int = 40, log: bool = False) -> str
 
 def _rows(rows: Iterable[Sequence[str | Text]]) -> Grid:
     """Texts in columns, without rules or headings."""
-    drawn = Grid(box=None, show_header=False, pad_edge=False)
-    for row in rows:
+    drawn, listed = Grid(box=None, show_header=False, pad_edge=False), [*rows]
+    for i in range(max(map(len, listed), default=0)):
+        drawn.add_column(overflow="fold", no_wrap=i == 2)  # a name or a bar goes on below, a figure never
+    for row in listed:
         drawn.add_row(*(Text(each) if isinstance(each, str) else each for each in row))
     return drawn
 

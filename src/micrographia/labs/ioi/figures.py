@@ -187,7 +187,7 @@ def _training(curves: Mapping[int, Mapping[str, Any]]) -> Figure:
 
 def _map(behaviour: str, about: str, kind: str, found: BehaviourAnalysis, n_heads: int) -> Figure:
     z = np.stack([found.maps[kind][mode] for mode in MODES])
-    rows = [f"{i // n_heads}.{i % n_heads}" if kind == "z" else str(i) for i in range(z.shape[1])]
+    rows = [f"L{i // n_heads}H{i % n_heads}" if kind == "z" else str(i) for i in range(z.shape[1])]
     return figures.heatmap(
         f"{behaviour}-{kind}",
         f"Effect of {KINDS[kind]} by position: {about}",
@@ -198,7 +198,7 @@ def _map(behaviour: str, about: str, kind: str, found: BehaviourAnalysis, n_head
         value="share of the gap in logit difference",
         diverging=True,
         x_label="position",
-        y_label="layer.head" if kind == "z" else "layer",
+        y_label="head" if kind == "z" else "layer",
         caption=f"{MODES['denoise'].meaning} {MODES['noise'].meaning} A part that is enough alone may not be needed, "
         "and the other way round. Below 0 a place works against the answer.",
         source="Wang et al. (2022), section 3; Heimersheim and Nanda (2024)",
