@@ -73,7 +73,7 @@ def test_the_picture_holds_both_directions_with_tokens_along_the_axis(patched):
     assert figure.data["colour"] == "diverging"
     assert figure.data["x_names"][0] == "0 <bos>"
     assert figure.data["x_names"][10] == "10 …"
-    assert figure.data["y_names"] == ["0.0", "0.1", "1.0", "1.1"]
+    assert figure.data["y_names"] == ["L0H0", "L0H1", "L1H0", "L1H1"]
 
 
 def test_the_results_say_what_was_asked_and_read(patched):
@@ -290,8 +290,8 @@ def test_of_many_edges_the_strongest_of_each_mode_are_written_out(trained, tmp_p
 def test_the_tables_hold_what_the_results_hold(patched):
     _, done = patched
     tables = {figure.name: figure for figure in done.figures if figure.kind == "table"}
-    assert tables.keys() == {"baselines", "top", "other-metrics", "prompts", "tokens"}
-    assert [name for name, figure in tables.items() if figure.essential] == ["baselines", "top"]
+    assert tables.keys() == {"baselines", "top", "other-metrics", "prompts"}
+    assert [name for name, figure in tables.items() if figure.essential] == ["top", "baselines"]
     assert tables["top"].data["columns"] == ["place", "token", "restored", "change", "SD", "destroyed", "change", "SD"]
     first = done.results["top"][0]
     assert tables["top"].data["rows"][0][2:5] == [first["restored"], first["denoise_change"], first["denoise_sd"]]
