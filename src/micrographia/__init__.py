@@ -17,7 +17,7 @@ from typing import Any
 _PLACES = {
     "micrographia.api": (
         "analyse", "attribute", "check", "circuit", "grok", "lens", "load", "models", "open_run", "patch", "path_patch",
-        "run", "runs", "trace",
+        "patterns", "run", "runs", "trace",
     ),
     "micrographia.core.claims": ("Claim", "Run"),
     "micrographia.core.edits": (

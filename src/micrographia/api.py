@@ -39,6 +39,7 @@ from micrographia.methods.attribution.attribute import attribute as attribution
 from micrographia.methods.attribution.calibrate import Calibration, calibrate
 from micrographia.methods.circuits.evaluate import CircuitEvaluation
 from micrographia.methods.lens import StreamReading, read_stream
+from micrographia.methods.patterns import AttentionPatterns, attention_patterns
 from micrographia.methods.tracing import State, Traced, positions_of
 
 Pairs = core_prompts.Pairs
@@ -288,6 +289,20 @@ def lens(
     core_prompts.check_aligned(pairs, model.tokenizer)
     positions = core_prompts.position_names(pairs, model.tokenizer)
     return read_stream(model, torch.cat(rows), named, positions, n_heads=n_heads, best=best, watch=watch)
+
+
+def patterns(
+    model: LanguageModel, text: str, *, layers: int | Sequence[int] | None = None, corrupt: str | None = None
+) -> AttentionPatterns:
+    """What every head of these layers attends to, by default of all: heads x query x key, shown as a viewer.
+
+    One prompt, or two of any length side by side. Cost: a forward pass for each, in memory (heads, tokens, tokens).
+    """
+    chosen = [layers] if isinstance(layers, int) else layers
+    heads = None if chosen is None else [(layer, head) for layer in chosen for head in range(model.shape.n_heads)]
+    texts = {"": text} if corrupt is None else {"clean": text, "corrupt": corrupt}
+    inputs = [ids_of(model.to_tokens(each)).to(model.weights.W_E.device) for each in texts.values()]
+    return attention_patterns(model, inputs, heads, sides=list(texts))
 
 
 def run(

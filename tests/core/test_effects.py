@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from micrographia.core import effect_figures
 from micrographia.core.effect_figures import figures_of_maps
 from micrographia.core.effects import (
     COORDINATES,
@@ -287,3 +288,25 @@ def test_the_largest_of_a_map_are_those_of_numpy():
     [each] = effects({f"L{i}.z": ("pos", "head") for i in range(3)}).maps()
     size = np.abs(each.raw["denoise"].mean(0).ravel())
     assert [flat for _, flat in largest([each], 5)] == np.argsort(-size, kind="stable")[:5].tolist()
+
+
+def test_positions_before_the_first_effect_are_left_out_and_heads_stand_in_their_layers():
+    found = [effects({f"L{i}.z": ("pos", "head") for i in (3, 7)}, mode) for mode in MODES]
+    for each in found:
+        for score in each.scores.values():
+            score[:, :2] = 0.0
+    [figure] = figures_of_maps(effect_maps(found), WORDS, metric="m", done="patched")
+    assert figure.data["x_names"] == list(WORDS[2:])
+    assert figure.data["z"].shape == (2, 4, 2)
+    assert figure.data["y_groups"] == ["3", "3", "7", "7"]
+    assert "Before '2 word2', where the prompts first differ" in figure.caption
+
+
+def test_of_many_heads_a_map_shows_each_at_its_strongest_position(monkeypatch):
+    monkeypatch.setattr(effect_figures, "MANY_CELLS", 10)
+    [found, _], [by_head, every] = drawn(("pos", "head"), (3, 7))
+    share = effect_maps([found])[0].shares["denoise"]  # layer, pos, head
+    best = np.abs(share).argmax(1)
+    np.testing.assert_allclose(by_head.data["z"][0], np.take_along_axis(share, best[:, None], 1)[:, 0])
+    assert by_head.data["told"][0] == [[f"at {WORDS[pos]}" for pos in row] for row in best]
+    assert (by_head.data["x_names"], by_head.data["y_names"], every.data["z"].shape[1]) == (["0", "1"], ["3", "7"], 4)

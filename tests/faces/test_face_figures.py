@@ -8,7 +8,7 @@ import pytest
 
 from micrographia.core.figures import REQUIRED, Figure
 from micrographia.faces.figures.draw import DRAW, draw
-from micrographia.faces.figures.palette import LINES, MUTED, PAGE, line_style
+from micrographia.faces.figures.palette import LINES, MUTED, PAGE, bar_styles, line_styles
 
 DRAWN_BY_THE_REPORT = {"table", "text", "widget"}
 
@@ -42,11 +42,22 @@ def test_a_gap_stays_a_gap():
     assert trace["connectgaps"] is False
 
 
-def test_both_axes_of_curves_can_be_switched():
-    assert draw(lines())["layout"]["meta"]["log"] == ["x", "y"]
-    assert draw(lines(y=-np.ones((2, 3))))["layout"]["meta"]["log"] == ["x"]
-    assert draw(lines(y=np.full((2, 3), np.nan)))["layout"]["meta"]["log"] == ["x", "y"]
-    assert draw(lines(log_y=True))["layout"]["yaxis"]["type"] == "log"
+def test_an_axis_can_be_switched_where_a_logarithm_shows_more():
+    decades = np.array([[1e-6, 1.0, 5.0]] * 2)
+    assert draw(lines(y=decades))["layout"]["meta"]["log"] == ["y"]
+    assert draw(lines(y=-decades))["layout"]["meta"]["log"] == []
+    assert draw(lines(y=np.full((2, 3), 0.5)))["layout"]["meta"]["log"] == []  # an accuracy
+    assert draw(lines(y=np.full((2, 3), np.nan)))["layout"]["meta"]["log"] == []
+    logarithmic = draw(lines(log_y=True))["layout"]
+    assert (logarithmic["yaxis"]["type"], logarithmic["meta"]["log"]) == ("log", ["y"])
+
+
+def test_layers_are_counted_in_whole_numbers_and_a_small_curve_is_not_magnified():
+    layers = {"x": np.arange(30), "y": np.full((2, 30), 0.01), "reach": (0.0, 0.5)}
+    layout = draw(lines(**layers))["layout"]
+    assert layout["xaxis"]["dtick"] == 3
+    assert layout["yaxis"]["range"][1] >= 0.5
+    assert "dtick" not in draw(lines(x=np.linspace(0, 1, 3)))["layout"]["xaxis"]
 
 
 def test_bands_and_marks_become_shapes_and_open_bands_are_left_out():
@@ -125,7 +136,7 @@ def test_words_in_the_cells_of_a_map_take_its_whole_width():
     texts = [[["a", "<b>"], ["c", "d"]]] * 2
     data = {"z": np.zeros((2, 2, 2)), "panels": ["l", "r"], "x_label": "x", "y_label": "y", "texts": texts}
     traces = draw(Figure(name="m", kind="heatmap", title="t", caption="c", data=data))
-    assert traces["data"][0]["text"][0] == ["a", "&lt;b>"]
+    assert traces["data"][0]["text"][0] == traces["data"][0]["customdata"][0] == ["a", "&lt;b>"]
     assert traces["layout"]["xaxis"]["domain"] == traces["layout"]["xaxis2"]["domain"] == [0, 1]
 
 
@@ -147,10 +158,54 @@ def heat_map(rows, columns, panels=2, **more):
     return draw(Figure(name="f", kind="heatmap", title="t", caption="c", data={**data, **named, **more}))["layout"]
 
 
-def test_every_token_along_an_axis_has_its_own_tick():
-    axis = heat_map(3, 15)["xaxis"]
-    assert (axis["tickmode"], len(axis["ticktext"]), axis["tickangle"]) == ("array", 15, -45)
-    assert "tickvals" not in heat_map(3, 60)["xaxis"]
+@pytest.mark.parametrize("panels", [1, 2, 9])
+@pytest.mark.parametrize("n", [2, 15, 30, 60, 270])
+@pytest.mark.parametrize("longest", [1, 8, 20])
+def test_ticks_never_overprint(n, panels, longest):
+    names = [str(i).rjust(longest, "0") for i in range(n)]
+    data = {"z": np.ones((panels, n, n)), "panels": [*"abcdefghi"][:panels], "x_names": names, "y_names": names,
+            "x_label": "", "y_label": ""}  # fmt: skip
+    wide = draw(Figure(name="f", kind="heatmap", title="t", caption="c", data=data))["layout"]
+    for layout, width in ((wide, 760), (wide["meta"].get("narrow", wide), 350 if "narrow" in wide["meta"] else 760)):
+        across, up = layout["xaxis"], layout["yaxis"]
+        room = width * (across["domain"][1] - across["domain"][0])
+        each = 6 * longest if across["tickangle"] == 0 else 11
+        assert len(across["ticktext"]) * each <= room
+        assert len(up["ticktext"]) * 11 <= layout["height"] * (up["domain"][1] - up["domain"][0])
+    assert heat_map(3, 15)["xaxis"]["tickangle"] == -45
+    assert len(heat_map(3, 15, panels=1)["xaxis"]["ticktext"]) == 15
+
+
+def test_heads_are_grouped_by_layer_with_a_tick_and_a_line_each():
+    groups = [str(i // 9) for i in range(270)]
+    layout = heat_map(270, 14, y_groups=groups)
+    assert layout["yaxis"]["ticktext"] == [str(i) for i in range(30)]
+    assert layout["yaxis"]["tickvals"][:2] == ["4", "13"]
+    assert [line["y0"] for line in layout["shapes"]][:2] == [8.5, 17.5]
+    assert len(layout["shapes"]) == 2 * 29
+    assert heat_map(6, 14, y_groups=[*"000111"])["yaxis"]["ticktext"] == [*"012345"]  # all fit
+    assert layout["height"] <= 1600
+
+
+def test_a_map_of_few_layers_is_low_and_words_in_cells_have_room():
+    assert heat_map(2, 8)["height"] < 300
+    texts = [[["a very long word", "b"] * 20] * 31] * 2
+    layout = heat_map(31, 40, texts=texts)
+    assert layout["height"] > 2 * 31 * 20
+    assert (layout["meta"]["width"] > 40 * 40, layout["meta"]["scale"]) == (True, "words")
+    trace = draw(Figure(name="f", kind="heatmap", title="t", caption="", data={
+        "z": np.ones((1, 1, 40)), "panels": [""], "x_label": "", "y_label": "", "texts": [[["a very long word"] * 40]]
+    }))["data"][0]  # fmt: skip
+    assert (trace["text"][0][0], trace["customdata"][0][0]) == ("a very…", "a very long word")
+
+
+def test_bars_with_long_names_lie():
+    names = [f"L{i}.neurons[pos=10, unit=173]" for i in range(6)]
+    data = {"y": np.arange(6.0), "names": names, "x_label": "place", "y_label": "effect"}
+    picture = draw(Figure(name="b", kind="bars", title="t", caption="", data=data))
+    (bar,) = picture["data"]
+    assert (bar["orientation"], list(bar["y"]), list(bar["x"])) == ("h", names, list(range(6)))
+    assert picture["layout"]["yaxis"]["autorange"] == "reversed"
 
 
 def test_panels_stand_side_by_side_and_on_a_telephone_one_below_the_other():
@@ -244,9 +299,20 @@ def test_line_colours_stay_apart_for_colour_blind_eyes():
         assert nearest > 11, (name, nearest)
 
 
-def test_no_two_series_look_alike():
-    styles = [tuple(line_style(i).values()) for i in range(24)]
-    assert len(set(styles)) == 24
+NAMES = [*(f"s{i}" for i in range(7)), "clean", "corrupt"]
+
+
+@pytest.mark.parametrize("names", [NAMES, NAMES[::-1], NAMES[:7], [f"s{i}" for i in range(12)]])
+def test_no_two_series_look_alike_and_some_have_their_colour_everywhere(names):
+    for styles in (line_styles(names), bar_styles(names)):
+        assert len({str(style) for style in styles}) == len(names)
+    assert (
+        line_styles(["x", "clean"])[1]
+        == line_styles(["clean", "corrupt"])[0]
+        == bar_styles(["clean"])[0] | {"dash": "solid"}
+    )
+    signs = {trace["color"] for trace in line_styles(["restored", "destroyed", "clean", "corrupt"])}
+    assert signs.isdisjoint(LINES[:2])
 
 
 # Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB.

@@ -4,12 +4,13 @@ import pytest
 
 import micrographia
 from micrographia.core.errors import UserError
+from micrographia.faces import notebook
 from micrographia.faces.notebook import run_html, show
 
 
 def test_a_figure_shows_itself_in_a_frame_with_everything_inside(run):
     html = show(run.figures[0])._repr_html_()
-    assert html.startswith("<iframe srcdoc=")
+    assert html.startswith('<iframe class="micrographia" srcdoc=')
     assert "carried-library" in html
     assert "src=&quot;http" not in html
 
@@ -20,6 +21,20 @@ def test_a_run_shows_its_sentences_and_claims(run):
     assert "Addition modulo 11 · one network" in html
     assert "2 hold, 1 fails, 1 not run" in html
     assert "&amp;" in html
+    assert "figure-loss" in html  # and its first picture
+
+
+def test_plotly_is_sent_to_a_notebook_once(run, monkeypatch):
+    monkeypatch.setattr(notebook._Sent, "library", False)
+    table = next(figure for figure in run.figures if figure.kind == "table")
+    sent = ["carried-library" in notebook.frame_html(figure) for figure in (table, run.figures[0], run.figures[0])]
+    assert sent == [False, True, False]
+    assert "carried-library" in show(run.figures[0])._repr_html_()
+
+
+def test_figures_and_runs_are_one_line(run):
+    assert repr(run.figures[0]) == "Figure('loss': lines, 'Loss over training')"
+    assert max(len(repr(each)) for each in (run, *run.figures)) < 200
 
 
 def test_through_the_facade_runs_and_figures_display_themselves(run):

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from fake import WIDGETS
 
-from micrographia.core.figures import Figure, table, widget
+from micrographia.core.figures import Figure, attention, table, tokens, widget
 from micrographia.core.figures import text as text_of
 from micrographia.faces.report.markup import Html, tag, typeset
 from micrographia.faces.report.packing import encoded, packed
 from micrographia.faces.report.page import render, render_figures
+from micrographia.faces.report.viewers import viewer_data
 from micrographia.faces.report.widgets import read_scripts
 
 
@@ -88,8 +89,11 @@ def test_every_figure_has_its_place_and_its_data(run, page):
     data = json.loads(carried(page, "data"))
     for figure in run.figures:
         assert f'id="figure-{figure.name}"' in page
-        assert (figure.name in data["pictures"]) == (figure.kind not in ("table", "text", "widget"))
+        assert (figure.name in data["pictures"]) == (
+            figure.kind not in ("table", "text", "widget", "tokens", "attention")
+        )
     assert set(data["widgets"]) == {"widget"}
+    assert set(data["viewers"]) == {figure.name for figure in run.figures if figure.kind == "attention"}
 
 
 def test_every_claim_is_there_with_its_verdict_and_its_control(run, page):
@@ -235,3 +239,72 @@ def test_powers_of_ten_are_set_as_such_and_words_are_left_alone():
     assert typeset("epoch 1e") == "epoch 1e"
     assert typeset("abc1e-5x") == "abc1e-5x"
     assert typeset("cos(w_k x), w_key") == "cos(w<sub>k</sub> x), w_key"
+
+
+def test_attention_is_carried_in_a_byte_a_cell_and_coloured_text_needs_no_script(run):
+    n, heads = 100, 120
+    z = np.tril(np.full((heads, n, n), 1.0)) / np.arange(1, n + 1)[:, None]
+    few, many = (attention("a", "A", z[:k], panels=[f"L0H{i}" for i in range(k)], tokens=["x"] * n) for k in (3, heads))
+    for figure, n_steps in ((few, 255), (many, 63)):
+        found = viewer_data(figure)
+        assert found["z"].dtype == np.uint8
+        assert found["step"] * n_steps == pytest.approx(1, abs=0.01)
+        assert np.abs(found["z"] * found["step"] - np.asarray(figure.data["z"])).max() <= found["step"] / 2 + 1e-9
+        page = render_figures([figure])
+        assert "carried-library" not in page
+        assert json.loads(carried(page, "data"))["viewers"]["a"]["z"]["dtype"] == "u1"
+    assert len(render_figures([many])) < 4e5
+
+
+def test_signed_attention_and_layers_become_groups():
+    z = np.stack([np.eye(3), -2 * np.eye(3)])[:, None]
+    effects = attention(
+        "a", "A", z, panels=["head 0"], tokens=[*"abc"], diverging=True, frames=["layer 0", "layer 1"], framed=["z"]
+    )
+    found = viewer_data(effects)
+    assert (found["groups"], found["panels"], found["z"].dtype) == (["layer 0", "layer 1"], ["head 0"] * 2, np.int8)
+    assert (found["z"][:, 0, 0] * found["step"]).tolist() == pytest.approx([1, -2], abs=0.01)
+    assert found["first"] == 1  # the strongest
+
+
+def test_tokens_that_differ_are_marked_and_blanks_are_seen():
+    texts = [["When", " ", "\n", " John"], ["When", " ", "\n", " Mary"]]
+    figure = tokens(
+        "t",
+        "T",
+        texts,
+        [[0, 1, -0.5, float("nan")], [0.0] * 4],
+        names=["clean", "corrupt"],
+        value="effect",
+        diverging=True,
+    )
+    found = [
+        (attributes, attributes.get("class", "").split()) for _, attributes in Elements(render_figures([figure])).found
+    ]
+    shown = [(at["title"], classes, at["style"]) for at, classes in found if "token" in classes]
+    assert [title.split(" effect")[0] for title, _, _ in shown][::2] == ["0 “When”", "1 “␣”", "2 “↵”", "3 “John”"]
+    assert ["differs" in classes for _, classes, _ in shown] == [False] * 6 + [True] * 2
+    assert [(classes[1], style) for _, classes, style in shown][2:6:2] == [
+        ("raises", "--strength:100%"),
+        ("lowers", "--strength:50%"),
+    ]
+
+
+def test_pictures_stand_before_tables_and_no_sentence_of_a_caption_twice(run):
+    said = "Denoising: 1 restores the clean answer."
+    figures = (table("t", "T", [[1]], columns=["a"], group="g"),
+               *(Figure(name=name, kind="histogram", title=name, caption=f"{said} Only {name}.", group="g",
+                        data={"values": np.ones(3), "x_label": "", "y_label": ""})
+                 for name in ("one", "two")))  # fmt: skip
+    page = render(replace(run, figures=figures), WIDGETS)
+    assert page.index('id="figure-one"') < page.index('id="figure-two"') < page.index('id="figure-t"')
+    assert (page.count(said), page.count("Only one."), page.count("Only two.")) == (1, 1, 1)
+
+
+def test_what_was_not_run_is_folded_and_long_summaries_too(run):
+    long = replace(run, results={**run.results, "summary": [f"Sentence {i} {'word ' * 30}." for i in range(8)]})
+    page = render(long, WIDGETS)
+    folded = re.findall(r"<details>.*?</details>", page, flags=re.S)
+    assert ["Sentence 7" in each for each in folded] == [True, False]
+    assert 'id="claim-keys"' in folded[1]
+    assert not any("Sentence 0" in each or 'id="claim-variance"' in each for each in folded)

@@ -217,3 +217,13 @@ def test_a_map_without_numbers_in_places_is_still_drawn(z):
     figure = figures.heatmap("a", "A", z, x=[*"ab"], y=[*"ab"], diverging=True)
     assert ("–" if np.isnan(z).all() else "-∞ to ∞") in printed(lambda console: print_figures(console, [figure]))
     assert draw(figure)["data"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_bars_and_their_figures_are_whole_where_there_is_little_room(width):
+    names = [f"L{i}.neurons[pos=12, unit=173]" for i in range(3)]
+    figure = figures.bars("b", "B", [0.512, -1.024, 0.256], names=names)
+    text = printed(lambda console: print_figures(console, [figure]), width=width)
+    assert text.count("█") == 18 + 36 + 9
+    assert all(number in text.split() for number in ("0.51", "-1.02", "0.26"))
+    assert max(map(len, text.splitlines())) <= width

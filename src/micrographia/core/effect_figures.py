@@ -15,7 +15,10 @@ from micrographia.core.titles import MODES, WRITTEN, Mode, kind_title, panel
 
 ACROSS = ("pos", "query", "key", "head", "layer")  # which axis runs from left to right: the first that is there
 PLACED = ("pos", "query", "key")
+AT = ("layer", "head")
 MOST_ROWS, MOST_BARS = 400, 24
+MANY_CELLS = 1000
+"""More heads by position than that are summed up in a picture before the one with all of them."""
 GROUP = "In pictures"
 Shares = Mapping[Mode, NDArray[Any]]
 
@@ -44,7 +47,10 @@ def _of_map(each: EffectMap, positions: Sequence[str], metric: str, done: str) -
         return [bars, _picture(whole, f"{title}, summed over units", shown(whole, metric)[0], positions, label)]
     if {"query", "key"} <= set(each.axes):
         return [_attention(each, title, shares, positions, label)]
-    return [_picture(each, title, shares, positions, label)]
+    whole = _picture(each, title, shares, positions, label)
+    if {"layer", "head", "pos"} <= set(each.axes) and np.prod(each.lengths) > MANY_CELLS:
+        return [_by_head(each, title, shares, positions, label), whole]
+    return [whole]
 
 
 def shown(each: EffectMap, metric: str) -> tuple[Shares, str]:
@@ -74,22 +80,57 @@ def _picture(each: EffectMap, title: str, shares: Shares, positions: Sequence[st
         return _bars(each, title, shares, label)
     at = each.axes.index(across)
     z = np.stack([np.moveaxis(share, at, -1).reshape(-1, share.shape[at]) for share in shares.values()])
-    rows = _row_names(each, down)
+    rows, groups = _row_names(each, down), _layers_of_rows(each, down)
     if len(rows) > MOST_ROWS:
         keep = np.sort(np.argsort(-np.abs(z).max((0, 2)), kind="stable")[:MOST_ROWS])
-        z, rows = z[:, keep], [rows[i] for i in keep]
+        z, rows, groups = z[:, keep], [rows[i] for i in keep], groups and [groups[i] for i in keep]
+    first = _first_that_moves(z) if across == "pos" else 0
+    before = (
+        f" Before {positions[first]!r}, where the prompts first differ, nothing can have an effect." if first else ""
+    )
     return figures.heatmap(
         each.kind,
         title,
-        z,
-        x=names_along(each, across, positions),
+        z[..., first:],
+        x=names_along(each, across, positions)[first:],
         y=rows,
+        y_groups=groups,
         panels=[panel(mode, each.replace) for mode in shares],
         value=label,
         diverging=True,
         x_label={"pos": "position"}.get(across, across),
-        y_label=", ".join({"pos": "position"}.get(axis, axis) for axis in down),
-        caption=caption(shares, label, each.replace),
+        y_label="heads by layer" if groups else ", ".join({"pos": "position"}.get(axis, axis) for axis in down),
+        caption=caption(shares, label, each.replace) + before,
+        group=GROUP,
+    )
+
+
+def _first_that_moves(z: NDArray[Any]) -> int:
+    """The first column with any effect at all; the first one where none has."""
+    moves = (np.nan_to_num(z) != 0).any((0, 1))
+    return int(moves.argmax())
+
+
+def _by_head(each: EffectMap, title: str, shares: Shares, positions: Sequence[str], label: str) -> Figure:
+    """Layer by head, each at the position where its effect is largest, which the pointer tells."""
+    order = [each.axes.index(axis) for axis in ("layer", "head", "pos")]
+    rest = [i for i in range(len(each.axes)) if i not in order]
+    z = np.stack([np.transpose(share, [*order, *rest]).reshape(*_lengths(each, AT), -1) for share in shares.values()])
+    best = np.abs(np.nan_to_num(z)).argmax(-1)
+    told = [[[f"at {positions[pos]}" for pos in row] for row in side] for side in best.tolist()]
+    return figures.heatmap(
+        f"{each.kind}-by-head",
+        f"{title}, each head at its strongest position",
+        np.take_along_axis(z, best[..., None], -1)[..., 0],
+        x=names_along(each, "head", positions),
+        y=names_along(each, "layer", positions),
+        panels=[panel(mode, each.replace) for mode in shares],
+        value=label,
+        told=told,
+        diverging=True,
+        x_label="head",
+        y_label="layer",
+        caption="The largest effect by size of each head over all positions, which the pointer tells.",
         group=GROUP,
     )
 
@@ -117,6 +158,14 @@ def _row_names(each: EffectMap, down: Sequence[str]) -> list[str]:
     for side in sides[1:]:
         names = [f"{left}.{right}" for left in names for right in side]
     return names
+
+
+def _layers_of_rows(each: EffectMap, down: Sequence[str]) -> list[str] | None:
+    """The layer of each row, where rows are the heads of several."""
+    if tuple(down) != AT:
+        return None
+    layers, heads = (names_along(each, axis, ()) for axis in AT)
+    return [layer for layer in layers for _ in heads]
 
 
 def _tokens(each: EffectMap, title: str, shares: Shares, positions: Sequence[str], label: str) -> Figure:

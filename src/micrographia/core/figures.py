@@ -20,7 +20,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "heatmap": ("z", "panels", "x_label", "y_label"),  # z (panels, rows, columns); rows upward along y
     "scatter": ("x", "y", "x_label", "y_label"),  # x, y (n,)
     "tokens": ("tokens", "values", "names", "value_label"),  # tokens: texts of each row; values (row, n); a name a row
-    "attention": ("z", "panels", "tokens"),  # z (panels, query, key); tokens: the text at each position, in order
+    "attention": ("z", "panels", "tokens"),  # z (panels, query, key), floats, or uint8 in steps of 1/255; tokens: the
+    # text at each position, in order
     "graph": ("nodes", "levels", "sources", "targets", "weights"),  # nodes: names; levels (nodes,): the lowest first;
     # sources, targets (edges,): places in nodes; weights (edges,): positive raises, negative lowers
     "board": ("z", "panels"),  # z (panels, rows, columns), the first row on top
@@ -30,17 +31,19 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "widget": ("asset",),  # asset: "package:file.js", the script that draws all other entries, whatever they are
 }
 OPTIONAL: dict[str, tuple[str, ...]] = {
-    "lines": ("log_x", "log_y", "low", "high", "bands", "marks", "highlight", "hidden"),
+    "lines": ("log_x", "log_y", "low", "high", "bands", "marks", "highlight", "hidden", "reach"),
     # low, high (series, n): an interval; bands: [{"name", "start", "end"}]; marks: [{"name", "x"}];
-    # highlight: indices of series drawn strong; hidden: indices of series shown only from the legend
+    # highlight: indices of series drawn strong; hidden: of series shown only from the legend; reach: (low, high) that
+    # the y axis holds
     "bars": ("highlight", "series", "log_y", "low", "high", "reference"),  # reference: [{"name", "y"}]
     "histogram": ("bins", "marks", "log_y"),
-    "heatmap": ("x_names", "y_names", "colour", "midpoint", "value_label", "texts"),
-    # colour: "diverging" or "sequential"; texts: a word in each cell, as [panel][row][column]
+    "heatmap": ("x_names", "y_names", "y_groups", "colour", "midpoint", "value_label", "texts", "told"),
+    # y_groups: the group of each row, as its layer; colour: "diverging" or "sequential"; texts: a word in each cell, as
+    # [panel][row][column]; told: the same, under the pointer alone
     "scatter": ("colour", "colour_label", "names", "log_x", "log_y", "categorical", "diagonal"),
     # colour (n,); diagonal: draw y = x, for an estimate beside the truth
     "tokens": ("colour", "midpoint"),
-    "attention": ("colour", "midpoint", "value_label"),
+    "attention": ("colour", "midpoint", "value_label", "groups"),  # groups: the layer of each panel
     "graph": ("level_names", "values", "weight_label"),  # level_names: [{"level", "name"}]; values (nodes,)
     "board": ("colour", "midpoint", "value_label", "texts", "marks"),  # texts as a heat map's; marks: [{"panel", "row",
     # "column", "name"}]
@@ -50,7 +53,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Figure:
     """The data of one picture or table, drawn alike by terminal, report, notebook and web.
 
@@ -77,6 +80,9 @@ class Figure:
     """Whether a terminal prints it when asked for all tables. The report has everything."""
     headline: bool = False
     """Whether it is the one table that a terminal prints without being asked."""
+
+    def __repr__(self) -> str:
+        return f"Figure({self.name!r}: {self.kind}, {self.title!r})"
 
     def __post_init__(self) -> None:
         if self.kind not in REQUIRED:

@@ -16,7 +16,7 @@ from torch import Tensor
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.metrics import PAIRED, Metric
 from micrographia.core.model import Model
-from micrographia.core.titles import Mode
+from micrographia.core.titles import Mode, shown_token
 from micrographia.core.tokens import (
     Batch,
     Inputs,
@@ -158,11 +158,6 @@ def _token_name(clean: set[str], corrupt: set[str]) -> str:
         return "…"
     (one,), (other,) = clean, corrupt
     return shown_token(one) if one == other else f"{shown_token(one)} / {shown_token(other)}"
-
-
-def shown_token(text: str) -> str:
-    """A token in readable form: without surrounding spaces, line breaks escaped."""
-    return text.strip() or repr(text)[1:-1] or "(padding)"
 
 
 def check_aligned(pairs: Pairs, tokenizer: Tokenizer | None = None) -> None:

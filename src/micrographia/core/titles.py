@@ -80,3 +80,12 @@ def panel(mode: Mode, replace: str = "other") -> str:
     if replace == "other":
         return MODES[mode].panel
     return f"{WRITTEN[replace]} into {'corrupt' if mode == 'denoise' else 'clean'}"
+
+
+BLANKS = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"})
+BREAKS = str.maketrans({"\n": "↵", "\t": "⇥", "\r": "␍"})
+
+
+def shown_token(text: str) -> str:
+    """A token in readable form: without spaces around it, line breaks and tabs by their signs, blanks as ␣."""
+    return text.strip(" ").translate(BREAKS) or text.translate(BLANKS) or "(padding)"

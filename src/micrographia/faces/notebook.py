@@ -15,7 +15,7 @@ from micrographia.core.errors import UserError
 from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.report.write import write_report
-from micrographia.faces.sections import subtitle, summary, title
+from micrographia.faces.sections import sections, subtitle, summary, title
 
 FLOORS = ("micrographia.core.", "micrographia.methods.")
 """Where the classes of results are."""
@@ -44,7 +44,7 @@ def show(thing: Run | Figure | HasFigures) -> Displayed:
     Raises UserError for what has no figures.
     """
     if isinstance(thing, Run | Figure | HasFigures):
-        return Displayed(frame_html(thing))
+        return Displayed(frame_html(thing, alone=True))
     kind = type(thing).__name__
     raise UserError(f"Asked to show a value of type {kind}. What can be shown: Run, Figure, a result with figures.")
 
@@ -61,17 +61,29 @@ def attach() -> None:
 
 
 def run_html(run: Run) -> str:
-    """Title, sentences, claims: short enough to stand at the end of a cell."""
-    from micrographia.faces.report.markup import tag
+    """Title, sentences, claims, and the first picture: short enough to stand at the end of a cell."""
+    from micrographia.faces.report.markup import Html, tag
 
     sentences = [tag("p", sentence) for sentence in summary(run)]
     tally = tag("p", f"Claims: {words.tally([judged.verdict for judged in run.claims])}. Run: {run.path}")
-    return str(tag("div", tag("h3", f"{title(run)} · {subtitle(run)}"), *sentences, tally))
+    figures = [each for section in sections(run) for each in section.figures if each.kind not in ("table", "text")]
+    first = Html(frame_html(figures[0])) if figures else ""
+    return str(tag("div", tag("h3", f"{title(run)} · {subtitle(run)}"), *sentences, tally, first))
 
 
-def frame_html(shown: Run | Figure | HasFigures) -> str:
-    """A Run's whole report, a Figure with its controls, or all pictures of a result, in a frame; else its text."""
-    from micrographia.faces.report.page import render, render_figures
+class _Sent:
+    """What the notebook of this process already has: later frames take plotly.js from the first."""
+
+    library = False
+
+
+def frame_html(shown: Run | Figure | HasFigures, *, alone: bool = False) -> str:
+    """A Run's whole report, a Figure with its controls, or all pictures of a result, in a frame; else its text.
+
+    The first frame of a process carries plotly.js, two megabytes, and those after it do not, unless they are to stand
+    `alone`. A notebook that keeps its outputs apart (Colab, VS Code) needs `show`, whose frames do.
+    """
+    from micrographia.faces.report.page import needs_library, render, render_figures
 
     if isinstance(shown, Run):
         page, height = render(shown), 800
@@ -79,6 +91,8 @@ def frame_html(shown: Run | Figure | HasFigures) -> str:
         figures = [shown] if isinstance(shown, Figure) else shown.figures()
         if not figures:
             return f"<pre>{escaping.escape(str(shown))}</pre>"
-        page, height = render_figures(figures), min(200 + 560 * len(figures), 900)
+        page = render_figures(figures, library=alone or not _Sent.library)
+        _Sent.library = _Sent.library or needs_library(figures)
+        height = min(200 + 560 * len(figures), 900)
     style = f"width:100%;height:{height}px;border:0"
-    return f'<iframe srcdoc="{escaping.escape(page, quote=True)}" style="{style}"></iframe>'
+    return f'<iframe class="micrographia" srcdoc="{escaping.escape(page, quote=True)}" style="{style}"></iframe>'

@@ -20,6 +20,7 @@ from micrographia.core.claims import Judged, Run
 from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.boards import board_texts, column_letters, marks_of, square_name
+from micrographia.faces.figures.texts import attention_values
 from micrographia.faces.layout import drawn_width, n_names, parts_of, squeezed, widths
 from micrographia.faces.sections import headline, sections, subtitle, summary, title
 from micrographia.faces.tables import TextTable, table_of, texts_of
@@ -136,14 +137,14 @@ def print_table(console: Console, content: TextTable) -> None:
         if i:
             _remark(console, f"The same table, from the column {part.columns[n_names(content)]!r} on:")
         chosen = widths(part, room) or squeezed(part, room)
-        console.print(Whole(table(part, chosen), drawn_width(chosen)), crop=False)
+        console.print(Uncut(table(part, chosen), drawn_width(chosen)), crop=False)
     remarks = (f"{row[0]}: {note}" for row, note in zip(content.rows, content.notes) if note)
     for remark in dict.fromkeys(remarks):  # rows of one name may share theirs
         _remark(console, remark)
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class Uncut:
     """What is drawn as wide as it is, also where the terminal is narrower."""
 
     drawn: Grid
@@ -157,9 +158,7 @@ def table(content: TextTable, widths: Sequence[int]) -> Grid:
     """A table with columns of these widths: texts and headings wrap between words, figures never."""
     drawn = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bright_black")
     for i, (name, width) in enumerate(zip(content.columns, widths)):
-        drawn.add_column(
-            Text(name), justify="left" if i in content.texts else "right", width=width, overflow="fold"
-        )
+        drawn.add_column(Text(name), justify="left" if i in content.texts else "right", width=width, overflow="fold")
     for i, row in enumerate(content.rows):
         drawn.add_row(*map(Text, row), style="bold" if i in content.strong else "")
     return drawn
@@ -207,8 +206,10 @@ def spark(values: Sequence[float], *, width: int = 40, log: bool = False) -> str
 
 def _rows(rows: Iterable[Sequence[str | Text]]) -> Grid:
     """Texts in columns, without rules or headings."""
-    drawn = Grid(box=None, show_header=False, pad_edge=False)
-    for row in rows:
+    drawn, listed = Grid(box=None, show_header=False, pad_edge=False), [*rows]
+    for i in range(max(map(len, listed), default=0)):
+        drawn.add_column(overflow="fold", no_wrap=i == 2)  # a name or a bar goes on below, a figure never
+    for row in listed:
         drawn.add_row(*(Text(each) if isinstance(each, str) else each for each in row))
     return drawn
 
@@ -318,8 +319,9 @@ def _tokens(data: Mapping[str, Any]) -> Grid:
 def _attention(data: Mapping[str, Any]) -> Grid:
     """Each panel's strongest pair: from which query to which key."""
     named, rows = [f"{i} {str(text)!r}" for i, text in enumerate(data["tokens"])], []
-    value = _written(data["z"])
-    for name, panel in zip(data["panels"], np.asarray(data["z"], dtype=np.float64)):
+    z = attention_values(data)
+    value = _written(z)
+    for name, panel in [*zip(data["panels"], z)][:MOST_BARS]:
         query, key = divmod(_strongest(panel.ravel(), 1)[0], panel.shape[1])
         rows.append((str(name), f"{named[query]} ← {named[key]}", value(panel[query, key])))
     return _rows(rows)
@@ -350,7 +352,7 @@ def _board(data: Mapping[str, Any]) -> Group:
     for place, (name, z, squares) in enumerate(panels[:MOST_BOARDS]):
         marks = {(mark["row"], mark["column"]): mark for mark in marks_of(data, place)}
         if data.get("texts") is None and max(len(x) for row in squares for x in row) * len(squares[0]) > WIDEST_BOARD:
-            drawn = Group(*(Text(spark(row, width=WIDEST_BOARD)) for row in z))
+            drawn = Group(*(Text(spark(row.tolist(), width=WIDEST_BOARD)) for row in z))
         else:
             drawn = _squares(squares, marks)
         named = "; ".join(f"{square_name(*at)}: {mark['name']}" for at, mark in marks.items() if mark.get("name"))

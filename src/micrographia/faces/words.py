@@ -39,12 +39,13 @@ def is_interval(thing: Mapping[str, Any]) -> bool:
 
 
 def format_interval(thing: Mapping[str, Any], number: Callable[[float], str] | None = None) -> str:
-    """ "550 (500 to 625)", "3 of 4"; what never happened is named."""
+    """ "550 (500 to 625)", "3 of 4"; what never happened is named; of one network alone there are no limits."""
     if "count" in thing:
         return f"{format_number(thing['count'])} of {format_value(thing.get('of'))}"
     middle, low, high = (format_value(each, number) for each in (middle_of(thing), thing["low"], thing["high"]))
     never = f", {format_number(thing['never'])} never" if thing.get("never") else ""
-    return f"{middle}{never}" if middle == NOTHING or low == high == NOTHING else f"{middle} ({low} to {high}){never}"
+    alone = middle == NOTHING or low == high == NOTHING or middle_of(thing) == thing["low"] == thing["high"]
+    return f"{middle}{never}" if alone else f"{middle} ({low} to {high}){never}"
 
 
 def middle_of(interval: Mapping[str, Any]) -> float | None:

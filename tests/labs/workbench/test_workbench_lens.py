@@ -136,3 +136,13 @@ def test_prompts_that_do_not_line_up_and_an_answer_against_itself_are_refused(tr
     with pytest.raises(BadPrompt, match="against itself"):
         run(Lens(target=target(trained), prompt=CLEAN, answer="Mary", wrong="Mary"), out=tmp_path / "b")
     assert not list(tmp_path.iterdir())
+
+
+def test_each_prompt_stands_as_text_coloured_by_what_its_tokens_bring(read):
+    drawn = {figure.name: figure for figure in read.figures}
+    text = drawn["source-text"].data
+    np.testing.assert_allclose(np.asarray(text["values"]), np.asarray(drawn["sources"].data["z"]).sum(1))
+    clean, corrupt = (read.results["prompts"][0][f"{side}_tokens"] for side in ("clean", "corrupt"))
+    assert [list(row) for row in text["tokens"]] == [[token.strip() for token in row] for row in (clean, corrupt)]
+    patterns = [drawn[f"patterns-{side}"].data for side in ("clean", "corrupt")]
+    assert [len(each["tokens"]) for each in patterns] == [len(clean), len(corrupt)]

@@ -121,10 +121,31 @@ def span(values: Sequence[Any]) -> list[float] | None:
     return [float(flat.min()), float(flat.max()), float(positive.min()) if positive.size else 1.0]
 
 
+WIDE = 1e3
+"""How many times its least positive value an axis must reach for a logarithm to show more."""
+
+
 def switches(data: Mapping[str, Any], **values: Any) -> list[str]:
-    """The axes that may be made logarithmic: those without a negative value, and those that are so already."""
-    limits = {side: span([each]) or [0.0] for side, each in values.items()}
-    return [side for side in values if limits[side][0] >= 0 or data.get(f"log_{side}")]
+    """The axes that may be made logarithmic: those that are so already, and those without a negative value that reach
+    over decades.
+    """
+    limits = {side: span([each]) or [0.0, 0.0, 1.0] for side, each in values.items()}
+    return [
+        side
+        for side, (low, high, positive) in limits.items()
+        if data.get(f"log_{side}") or (low >= 0 and high >= WIDE * positive)
+    ]
+
+
+MOST_COUNTED, MOST_TICKS = 60, 12
+
+
+def counted(values: Any) -> dict[str, Any]:
+    """Ticks at whole numbers only, where an axis counts layers or the like."""
+    limits, numbers = span([values]), np.asarray(values)
+    if limits is None or not np.array_equal(numbers, np.round(numbers)) or limits[1] - limits[0] > MOST_COUNTED:
+        return {}
+    return {"tick0": 0, "dtick": max(1, -(-int(limits[1] - limits[0]) // MOST_TICKS))}
 
 
 def padded(limits: Sequence[float], *, log: bool, from_zero: bool = False) -> list[float]:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from micrographia.faces.figures.axes import Drawn, axis, escaped, frame, level_marks, switches, upright_marks
-from micrographia.faces.figures.palette import LINES, MUTED, faint
+from micrographia.faces.figures.palette import LINES, MUTED, bar_styles, faint
 
 ROOM = 95  # characters along the axis of a picture
+LONG_NAME = 14  # characters: bars with longer names lie
 
 
 def bars(data: Mapping[str, Any]) -> Drawn:
@@ -16,8 +17,12 @@ def bars(data: Mapping[str, Any]) -> Drawn:
     y = np.atleast_2d(np.asarray(data["y"]))
     series = [escaped(name) for name in data.get("series") or ("",)]
     names = [escaped(name) for name in data["names"]]
-    traces = [_bar(data, i, names, y[i], name=name) for i, name in enumerate(series)]
-    slanted = len(names) * (1 + max(map(len, names), default=0)) > ROOM
+    styles = bar_styles([str(name) for name in data.get("series") or ("",)])
+    traces = [_bar(data, i, names, y[i], name=name, style=styles[i]) for i, name in enumerate(series)]
+    longest = max(map(len, names), default=0)
+    if longest > LONG_NAME and not data.get("reference") and "_frame" not in data:
+        return [_lying(trace) for trace in traces], _lying_layout(data, len(names), len(series), y)
+    slanted = len(names) * (1 + longest) > ROOM
     layout = frame(
         xaxis=axis(data["x_label"], category=True)
         | {"tickangle": -45 if slanted else 0, "nticks": 30 if slanted else 20},
@@ -30,17 +35,38 @@ def bars(data: Mapping[str, Any]) -> Drawn:
     return traces, layout
 
 
-def _bar(data: Mapping[str, Any], i: int, names: list[str], y: Any, *, name: str) -> dict[str, Any]:
-    colour: Any = LINES[i % len(LINES)]
+def _lying(trace: dict[str, Any]) -> dict[str, Any]:
+    """A bar that goes to the right, with room for a long name at its left."""
+    turned = {**trace, "orientation": "h", "x": trace["y"], "y": trace["x"]}
+    turned["hovertemplate"] = trace["hovertemplate"].replace("%{x}", "%{label}").replace("%{y", "%{value")
+    if "error_y" in turned:
+        turned["error_x"] = turned.pop("error_y")
+    return turned
+
+
+def _lying_layout(data: Mapping[str, Any], n: int, n_series: int, y: np.ndarray) -> dict[str, Any]:
+    return frame(
+        height=int(90 + n * max(20, 9 * n_series + 7)),
+        xaxis=axis(data["y_label"], log=bool(data.get("log_y"))) | {"rangemode": "tozero"},
+        yaxis=axis(data["x_label"], category=True) | {"autorange": "reversed", "tickmode": "linear", "dtick": 1},
+        showlegend=n_series > 1,
+        bargap=0.25,
+        meta={"log": [{"y": "x"}[side] for side in switches(data, y=y)]},
+    )
+
+
+def _bar(
+    data: Mapping[str, Any], i: int, names: list[str], y: Any, *, name: str, style: dict[str, Any]
+) -> dict[str, Any]:
     if data.get("highlight") is not None and len(data["highlight"]):
         strong = {int(j) for j in data["highlight"]}
-        colour = [colour if j in strong else faint(MUTED, 0.5) for j in range(len(names))]
+        style["color"] = [style["color"] if j in strong else faint(MUTED, 0.5) for j in range(len(names))]
     trace = {
         "type": "bar",
         "x": names,
         "y": y,
         "name": name,
-        "marker": {"color": colour, "line": {"width": 0}},
+        "marker": {**style, "line": {"width": 0}},
         "hovertemplate": f"{escaped(data['x_label'])} %{{x}}: %{{y:.4~g}}<extra>{name}</extra>",
     }
     if data.get("low") is not None and data.get("high") is not None:
@@ -77,5 +103,5 @@ def histogram(data: Mapping[str, Any]) -> Drawn:
         yaxis=axis(data["y_label"], log=bool(data.get("log_y"))),
         shapes=upright_marks(data.get("marks") or ()),
         bargap=0.04,
-        meta={"log": ["y"]},
+        meta={"log": switches(data, y=counts)},
     )

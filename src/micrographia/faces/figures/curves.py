@@ -13,15 +13,17 @@ from micrographia.faces.figures.axes import (
     Drawn,
     axis,
     bands,
+    counted,
     escaped,
     frame,
     legend_square,
+    padded,
     points,
     span,
     switches,
     upright_marks,
 )
-from micrographia.faces.figures.palette import LINES, MUTED, faint, line_style
+from micrographia.faces.figures.palette import LINES, MUTED, faint, line_styles
 
 CROWD = 12
 SPARSE = 60
@@ -38,9 +40,10 @@ def lines(data: Mapping[str, Any]) -> Drawn:
     if len(strong) < len(names):
         traces.append(legend_square(f"the other {len(names) - len(strong)}", faint(MUTED, 0.6)))
     shapes, entries = bands(data.get("bands") or ())
+    ruler = {} if data.get("log_x") else counted(x)
     layout = frame(
-        xaxis=axis(data["x_label"], log=bool(data.get("log_x"))),
-        yaxis=axis(data["y_label"], log=bool(data.get("log_y"))),
+        xaxis=axis(data["x_label"], log=bool(data.get("log_x"))) | ruler,
+        yaxis=axis(data["y_label"], log=bool(data.get("log_y"))) | _reaching(data, y),
         shapes=shapes + upright_marks(data.get("marks") or ()),
         showlegend=len(names) > 1 or bool(entries),
         hovermode="closest" if len(names) > CROWD else "x unified",
@@ -49,14 +52,20 @@ def lines(data: Mapping[str, Any]) -> Drawn:
     return traces + entries, layout
 
 
+def _reaching(data: Mapping[str, Any], y: Any) -> dict[str, Any]:
+    """The range of the y axis, where the figure says how far it goes at least: what is small beside it looks small."""
+    limits = span([y, np.asarray(data.get("reach", []), dtype=np.float64)])
+    return {} if data.get("reach") is None or limits is None else {"range": padded(limits, log=False)}
+
+
 def _strong(data: Mapping[str, Any], n: int) -> dict[int, dict[str, Any]]:
     """Series index -> style of the series that are drawn in colour."""
     chosen = [int(i) for i in data.get("highlight") or ()]
     if not chosen and n <= CROWD:
         chosen = list(range(n))
     if n <= CROWD and chosen:
-        return {i: line_style(i) for i in range(n)}
-    return {i: line_style(place) for place, i in enumerate(chosen)}
+        chosen = list(range(n))
+    return dict(zip(chosen, line_styles([str(data["names"][i]) for i in chosen])))
 
 
 def _last(strong: Mapping[int, Any]) -> Any:

@@ -72,7 +72,7 @@ def _themed(layout: dict[str, Any]) -> dict[str, Any]:
 
 def _at(figure: Figure, i: int) -> dict[str, Any]:
     """The data of one frame, with what must be the same in all of them: classes, intervals, colour limits."""
-    data = dict(figure.data)
+    data = {**figure.data, "_frame": i}
     if data.get("categorical"):
         data["_classes"] = np.unique(np.asarray(data["colour"]))
     if figure.kind == "histogram":

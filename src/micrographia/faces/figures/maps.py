@@ -17,8 +17,12 @@ ROW_HEIGHT = 370
 GUTTER = 0.035
 HEAD = 26  # pixels above a row of panels, for their names
 SHORT_ROW, NARROW_SHARE = 8, 0.6  # more names across than that need a telephone's whole width; how high is less then
-LEAST_ROW, MOST_HEIGHT = 15, 2400  # pixels: of a row in a tall table, and of such a table
-ALL_NAMES, SLANTED_NAMES = 40, 24  # up to so many names each tick has its own; up to so many they are slanted
+LEAST_ROW, GROUPED_ROW, MOST_HEIGHT = 15, 5, 2400  # pixels: of a row in a tall table, one of a group; of such a table
+MOST_ROW = 64  # pixels of a row of a table of few
+WIDTH, NARROW_WIDTH, AXIS_ROOM = 760, 350, 90  # pixels: of a picture, on a telephone; beside it for names and the bar
+LETTER, BETWEEN_TICKS = 6.4, 13  # pixels: of a letter in a tick's name; between two slanted names, or two lines of them
+SLANTED_NAMES = 24  # up to so many names are slanted, more stand upright
+WORD_CELL, WORD_ROW, WORD_SIZE = 46, 21, 11  # pixels: of a cell with a word in it, and its letters
 
 
 def heatmap(data: Mapping[str, Any]) -> Drawn:
@@ -31,11 +35,16 @@ def heatmap(data: Mapping[str, Any]) -> Drawn:
 
 def panelled(data: Mapping[str, Any], z: np.ndarray, *, columns: int, labelled: bool = True) -> Drawn:
     """Panels in rows of `columns`. Small ones go without the names of their ticks, unless `labelled`."""
-    layout = frame(meta={"scale": data.get("colour", "sequential")})
+    scale = data.get("colour", "sequential")
+    worded = scale == "sequential" and data.get("texts") is not None  # pale, so that words can be read on it
+    layout = frame(meta={"scale": "words" if worded else scale})
     layout["margin"] = {"l": 8, "r": 8, "t": HEAD + 4, "b": 8}
+    if data.get("texts") is not None and (wide := AXIS_ROOM + WORD_CELL * z.shape[-1]) > NARROW_WIDTH:
+        layout["meta"]["width"] = wide  # the page scrolls where it is narrower
     layout |= _arranged(data, z, columns=columns, labelled=labelled)
     layout["coloraxis"] = colour_scale(data, height=layout["height"])
-    if labelled and data.get("x_names") is not None and len(data["x_names"]) > SHORT_ROW:
+    wordless = data.get("texts") is None
+    if wordless and labelled and data.get("x_names") is not None and len(data["x_names"]) > SHORT_ROW:
         layout["meta"]["narrow"] = _arranged(data, z, columns=1, labelled=True, share=NARROW_SHARE)
     return [_panel(data, z[i], str(name), i) for i, name in enumerate(data["panels"])], layout
 
@@ -46,34 +55,44 @@ def _arranged(
     """Where the panels stand: height, axes and headings. `share` makes all but tall tables lower."""
     panels = [str(name) for name in data["panels"]]
     rows = -(-len(panels) // columns)
-    high = _single_height(z, share) if columns == 1 else _row_height(z, columns)
+    high = _single_height(data, z, share) if columns == 1 else _row_height(data, z, columns)
     height = int(rows * high + (0 if columns == 1 else 40))
     gap = (HEAD + (34 if columns <= 2 else 8)) / height
-    found: dict[str, Any] = {"height": height, "annotations": []}
+    width = (NARROW_WIDTH if share < 1 else WIDTH) - AXIS_ROOM
+    if data.get("texts") is not None:
+        width = max(width, WORD_CELL * z.shape[-1])
+    room = width / columns, (1 - gap * (rows - 1)) / rows * height - AXIS_ROOM / 2
+    found: dict[str, Any] = {"height": height, "annotations": [], "shapes": []}
     for i, name in enumerate(panels):
         down, across = divmod(i, columns)
         box = _box(down, across, columns=columns, rows=rows, gap=gap)
         outer = (across == 0 and labelled, (down == rows - 1 or i + columns >= len(panels)) and labelled)
-        found |= _panel_axes(data, i, box, outer=outer, tall=_tall(z) > 0)
+        found |= _panel_axes(data, i, box, outer=outer, room=room)
+        found["shapes"] += _between_groups(data, i)
         if len(panels) > 1 or name:
             found["annotations"].append(_heading(name, box))
     return found
 
 
-def _row_height(z: np.ndarray, columns: int) -> float:
-    """Small panels are lower; those of a tall table as high as it needs."""
-    return max(ROW_HEIGHT * 2 / max(columns, 2), _tall(z))
+def _row_height(data: Mapping[str, Any], z: np.ndarray, columns: int) -> float:
+    """Small panels are lower, also those of few rows; those of a tall table as high as it needs."""
+    usual = ROW_HEIGHT * 2 / max(columns, 2)
+    return max(min(usual, AXIS_ROOM + MOST_ROW * z.shape[-2]), _tall(data, z))
 
 
-def _single_height(z: np.ndarray, share: float = 1.0) -> int:
+def _single_height(data: Mapping[str, Any], z: np.ndarray, share: float = 1.0) -> int:
     """A square table is shown as a square, a flat one flatter, a tall one with rows that can be read."""
-    return int(60 + max(share * np.clip(620 * z.shape[1] / z.shape[2], 240, 620), _tall(z)))
+    usual = share * np.clip(620 * z.shape[-2] / z.shape[-1], 240, 620)
+    return int(60 + max(min(usual, AXIS_ROOM + MOST_ROW * z.shape[-2]), _tall(data, z)))
 
 
-def _tall(z: np.ndarray) -> int:
-    """Pixels that a table of many more rows than columns needs; 0 for any other."""
+def _tall(data: Mapping[str, Any], z: np.ndarray) -> int:
+    """Pixels that a table of many more rows than columns needs, or one with words in its cells; 0 for any other."""
     rows, columns = z.shape[-2:]
-    return min(rows * LEAST_ROW, MOST_HEIGHT) if rows > 1.5 * columns else 0
+    if data.get("texts") is not None:
+        return rows * WORD_ROW + AXIS_ROOM
+    least = LEAST_ROW if data.get("y_groups") is None else GROUPED_ROW
+    return min(rows * least + AXIS_ROOM, MOST_HEIGHT) if rows > 1.5 * columns else 0
 
 
 class Reach(NamedTuple):
@@ -128,7 +147,7 @@ def _along_the_bar(label: str, reach: Reach, height: int) -> str:
         low, high, most = (words.format_number(float(f"{x:.3g}")) for x in reach)
         ends = f"±{high}" if reach.low == -reach.high else f"{low} and {high}"
         texts.append(f"colours end at {ends}; the most is {most}")
-    n_letters = max(18, int(0.9 * height / 6.2))
+    n_letters = max(14, int(0.9 * (height - AXIS_ROOM) / 6.2))
     return "<br>".join(escaped(line) for text in texts for line in textwrap.wrap(text, n_letters))
 
 
@@ -157,30 +176,40 @@ def _panel(data: Mapping[str, Any], z: np.ndarray, name: str, i: int) -> dict[st
         f"<br>{escaped(data.get('value_label') or '')} <b>%{{z:.4~g}}</b><extra>{escaped(name)}</extra>",
     }
     if data.get("texts") is not None:
-        trace["text"] = [[escaped(text) for text in row] for row in data["texts"][i]]
-        trace["texttemplate"] = "%{text}"
-        trace["hovertemplate"] = trace["hovertemplate"].replace("<br>", "<br><b>%{text}</b><br>", 1)
+        letters = int(max(WORD_CELL, (WIDTH - AXIS_ROOM) / z.shape[-1]) / LETTER)
+        trace["text"] = [[escaped(_short(str(text), letters)) for text in row] for row in data["texts"][i]]
+        trace |= {"texttemplate": "%{text}", "textfont": {"size": WORD_SIZE}}
+    told = data.get("texts") if data.get("told") is None else data["told"]
+    if told is not None:
+        trace["customdata"] = [[escaped(text) for text in row] for row in told[i]]
+        trace["hovertemplate"] = trace["hovertemplate"].replace("<br>", "<br><b>%{customdata}</b><br>", 1)
     for side in "xy":
         if data.get(f"{side}_names") is not None:
             trace[side] = [escaped(text) for text in data[f"{side}_names"]]
     return trace
 
 
-def _panel_axes(data: Mapping[str, Any], i: int, box: Any, *, outer: tuple[bool, bool], tall: bool) -> dict[str, Any]:
-    """Tick labels and names only along the left and lower edge of the whole picture."""
+def _short(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 1] + "…"
+
+
+def _panel_axes(
+    data: Mapping[str, Any], i: int, box: Any, *, outer: tuple[bool, bool], room: tuple[float, float]
+) -> dict[str, Any]:
+    """Tick labels and names only along the left and lower edge of the whole picture; `room`: pixels, across and up."""
     left, lowest = outer
     named = {side: data.get(f"{side}_names") is not None for side in "xy"}
     common = {"showgrid": False, "zeroline": False, "nticks": 8, "showline": True, "mirror": True, "linewidth": 1}
     x = (
         axis(data["x_label"] if lowest else "", category=named["x"])
         | common
-        | _all_names(data.get("x_names"))
+        | _ticks_across(data.get("x_names"), room[0])
         | {"domain": box[0], "anchor": f"y{_suffix(i)}"}
     )
     y = (
         axis(data["y_label"] if left else "", category=named["y"])
         | common
-        | _all_names(data.get("y_names"), most=MOST_HEIGHT // LEAST_ROW if tall else ALL_NAMES)
+        | _ticks_up(data.get("y_names"), data.get("y_groups"), room[1])
         | {"domain": box[1], "anchor": f"x{_suffix(i)}", "tickangle": 0}
     )
     if data.get("_downward"):
@@ -193,13 +222,49 @@ def _panel_axes(data: Mapping[str, Any], i: int, box: Any, *, outer: tuple[bool,
     }
 
 
-def _all_names(names: Any, *, most: int = ALL_NAMES) -> dict[str, Any]:
-    """A tick for every name where there are few, as a text's tokens are read one by one."""
-    if names is None or len(names) > most:
+def _ticks_across(names: Any, room: float) -> dict[str, Any]:
+    """As many names as can stand side by side: flat where all of them can, else turned."""
+    if names is None:
         return {}
-    texts = [escaped(name) for name in names]
-    angle = 0 if max(map(len, texts), default=0) <= 3 else -45 if len(texts) <= SLANTED_NAMES else -90
-    return {"tickmode": "array", "tickvals": texts, "ticktext": texts, "tickangle": angle, "tickfont": {"size": 11}}
+    longest = max((len(str(name)) for name in names), default=0)
+    flat = len(names) * (LETTER * longest + 6) <= room or longest <= 3
+    step = _step(len(names), LETTER * longest + 6 if flat else BETWEEN_TICKS, room)
+    return _named_ticks(names, names, step) | {"tickangle": 0 if flat else -45 if len(names) <= SLANTED_NAMES else -90}
+
+
+def _ticks_up(names: Any, groups: Any, room: float) -> dict[str, Any]:
+    """A name for each row, or each n-th; of rows in groups one in the middle of each, where not all fit."""
+    if names is None:
+        return {}
+    step = _step(len(names), BETWEEN_TICKS, room)
+    if groups is None or step == 1:
+        return _named_ticks(names, names, step)
+    middles = [(start + end) // 2 for start, end in _runs(groups)]
+    step = _step(len(middles), BETWEEN_TICKS, room)
+    return _named_ticks([names[at] for at in middles], [groups[at] for at in middles], step)
+
+
+def _step(n: int, each: float, room: float) -> int:
+    """Every how many-th of n names fits."""
+    return max(1, -(-int(n * each) // max(int(room), 1)))
+
+
+def _named_ticks(at: Any, names: Any, step: int) -> dict[str, Any]:
+    chosen = ([escaped(name) for name in each][::step] for each in (at, names))
+    return {"tickmode": "array", **dict(zip(("tickvals", "ticktext"), chosen)), "tickfont": {"size": 11}}
+
+
+def _runs(groups: Any) -> list[tuple[int, int]]:
+    """First and last row of each group."""
+    starts = [i for i, group in enumerate(groups) if not i or group != groups[i - 1]]
+    return [(start, end - 1) for start, end in zip(starts, [*starts[1:], len(groups)])]
+
+
+def _between_groups(data: Mapping[str, Any], i: int) -> list[dict[str, Any]]:
+    """A thin line above each group of rows but the last."""
+    ends = [end + 0.5 for _, end in _runs(data.get("y_groups") or ())][:-1]
+    line = {"type": "line", "xref": f"x{_suffix(i)} domain", "yref": f"y{_suffix(i)}", "line": {"width": 0.5}}
+    return [{**line, "x0": 0, "x1": 1, "y0": end, "y1": end} for end in ends]
 
 
 def _heading(name: str, box: Any) -> dict[str, Any]:

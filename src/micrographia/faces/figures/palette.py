@@ -6,6 +6,7 @@ since the middle of a diverging scale must be the page itself.
 """
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 PAGE = {"light": "#fdfcf9", "dark": "#15181d"}
@@ -23,17 +24,20 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-seri
 _STOPS = {
     "sequential": (0.0, 0.15, 0.4, 0.65, 0.85, 1.0),
     "points": (0.0, 0.5, 1.0),
+    "words": (0.0, 0.3, 1.0),
     "diverging": (0.0, 0.25, 0.5, 0.75, 1.0),
 }
 _SCALES = {
     "light": {
         "sequential": "#fdfcf9 #dfe9f5 #8fb8e0 #2f78c4 #17427a #0b2140",
         "points": "#b9d3ec #2f78c4 #0b2140",
+        "words": "#fdfcf9 #dfe9f5 #8fb8e0",
         "diverging": "#123f7a #5c9bd6 #fdfcf9 #ee9a55 #8f3d05",
     },
     "dark": {
         "sequential": "#15181d #17304f #2563a6 #4ca3e6 #b5dcf7 #fdfaf0",
         "points": "#27486e #4ca3e6 #fdfaf0",
+        "words": "#15181d #17304f #2b67a8",
         "diverging": "#a9d6ff #3f83c8 #15181d #c8670f #ffd2a1",
     },
 }
@@ -43,9 +47,31 @@ SCALES: dict[str, dict[str, Sequence[tuple[float, str]]]] = {
 }
 
 
-def line_style(index: int) -> dict[str, Any]:
-    """Colour and dash of the n-th series; no two among the first 24 are alike."""
-    return {"color": LINES[index % len(LINES)], "dash": DASHES[index // len(LINES) % len(DASHES)]}
+MEANINGS = {
+    "clean": LINES[2], "corrupt": LINES[3],
+    "restored": LINES[4], "denoise": LINES[4], "destroyed": LINES[5], "noise": LINES[5],
+}  # fmt: skip
+"""Series that have one colour in all figures. Blue and orange tell signs: lowers and raises."""
+PATTERNS = ("", "/", ".", "x")
+"""Of bars, where dashes tell lines apart."""
+
+
+def line_styles(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Colour and dash of each series of a figure; no two of the first 12 are alike."""
+    return [{"color": colour, "dash": DASHES[turn % len(DASHES)]} for colour, turn in _colours(names)]
+
+
+def bar_styles(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Colour and, where colours do not suffice, pattern of each series of bars."""
+    shapes = [(colour, PATTERNS[turn % len(PATTERNS)]) for colour, turn in _colours(names)]
+    return [{"color": colour, **({"pattern": {"shape": shape}} if shape else {})} for colour, shape in shapes]
+
+
+def _colours(names: Sequence[str]) -> list[tuple[str, int]]:
+    """A colour for each, those of `MEANINGS` their own, and how many times all colours were used before."""
+    free = [colour for colour in LINES if colour not in {MEANINGS.get(name) for name in names}]
+    others = ((colour, turn) for turn in count() for colour in free)
+    return [(MEANINGS[name], 0) if name in MEANINGS else next(others) for name in names]
 
 
 def faint(colour: str, opacity: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from micrographia.core.titles import shown_token
 from micrographia.faces.figures.axes import Drawn, escaped, frame, points
 from micrographia.faces.figures.maps import colour_scale, panelled
 
@@ -16,6 +17,8 @@ LINE = 46
 AIR = 2.2  # characters around a token
 LINE_HEIGHT, HEAD_HEIGHT = 30, 24  # pixels
 FEW_HEADS, FEW_COLUMNS, MANY_COLUMNS = 4, 2, 4
+MOST_PANELS = 36
+"""Heads in a picture on paper; the viewer of a page has all."""
 
 
 def tokens(data: Mapping[str, Any]) -> Drawn:
@@ -45,8 +48,8 @@ def tokens(data: Mapping[str, Any]) -> Drawn:
 
 
 def shown(text: Any) -> str:
-    """A token as it can be seen: line breaks and tabs by their signs, an empty one as a dot."""
-    return str(text).replace("\n", "↵").replace("\t", "⇥").strip() or "·"
+    """A token as it can be seen: line breaks and tabs by their signs, blanks as ␣, an empty one as a dot."""
+    return shown_token(str(text)) if text else "·"
 
 
 def _lines(texts: Sequence[str]) -> Iterator[tuple[int, list[float]]]:
@@ -82,10 +85,25 @@ def _head(name: str, y: float) -> dict[str, Any]:
     return points([0.2], [y], "text", text=[escaped(name)], textposition="middle right", hoverinfo="skip")
 
 
+def attention_values(data: Mapping[str, Any]) -> np.ndarray:
+    """z (panels, query, key) as it is meant: uint8 counts steps of 1/255."""
+    z = np.asarray(data["z"])
+    return z / np.float32(255) if z.dtype == np.uint8 else z
+
+
 def attention(data: Mapping[str, Any]) -> Drawn:
     """z (panels, query, key): what each query position takes from each key position."""
-    z = np.asarray(data["z"])
+    z = attention_values(data)[:MOST_PANELS]
     names = [f"{i} {shown(text)}" for i, text in enumerate(data["tokens"])]
     columns = 1 if len(z) == 1 else FEW_COLUMNS if len(z) <= FEW_HEADS else MANY_COLUMNS
-    table = {**data, "x_label": "key", "y_label": "query", "x_names": names, "y_names": names, "_downward": True}
+    table = {
+        **data,
+        "z": z,
+        "panels": list(data["panels"])[:MOST_PANELS],
+        "x_label": "key",
+        "y_label": "query",
+        "x_names": names,
+        "y_names": names,
+        "_downward": True,
+    }
     return panelled(table, z, columns=columns, labelled=columns < MANY_COLUMNS)

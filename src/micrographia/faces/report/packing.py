@@ -54,6 +54,8 @@ def _array(array: NDArray[Any], key: str) -> Any:
 
 
 def _kept_type(array: NDArray[Any], key: str) -> str:
+    if array.dtype in (np.uint8, np.int8):
+        return str(array.dtype)
     if array.dtype.kind != "f":
         return "int16" if array.size and np.abs(array).max() < 2**15 else "int32"
     if array.dtype == np.float16:

@@ -8,6 +8,7 @@ installed plotly and carried in the file, widgets by the scripts of their labs. 
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
+from itertools import accumulate
 from typing import Any
 
 from plotly.offline import get_plotlyjs
@@ -21,6 +22,7 @@ from micrographia.faces.figures.palette import LINES, MUTED, SCALES, template
 from micrographia.faces.report import parts
 from micrographia.faces.report.markup import Html, escape, join, tag, typeset
 from micrographia.faces.report.packing import packed, packed_text
+from micrographia.faces.report.viewers import VIEWERS, viewed
 from micrographia.faces.report.widgets import HOUSE, Scripts, read_scripts
 from micrographia.faces.sections import sections, subtitle, summary, title
 
@@ -50,18 +52,24 @@ def _chapters(run: Run, missing: Mapping[str, str]) -> list[tuple[str, str, Html
     return [*first, *claims, *last, ("making", "How it was made", parts.making(run))]
 
 
-def render_figures(figures: Sequence[Figure], heading: str = "") -> str:
-    """A page with these Figures alone, for a notebook's frame."""
+def render_figures(figures: Sequence[Figure], heading: str = "", *, library: bool = True) -> str:
+    """A page with these Figures alone, for a notebook's frame; without plotly.js where another frame has it."""
     drawers = read_scripts(figures)
     body = tag("main", *(parts.figure(each, {}, drawers.missing) for each in figures), class_="alone")
-    return document(heading or figures[0].title, body, figures, drawers)
+    return document(heading or figures[0].title, body, figures, drawers, library=library)
 
 
-def document(heading: str, body: Html, figures: Sequence[Figure], drawers: Scripts) -> str:
+def needs_library(figures: Sequence[Figure]) -> bool:
+    """Whether a page of these Figures needs plotly.js."""
+    return any(each.kind in PLOTTED or each.kind == "widget" for each in figures)
+
+
+def document(heading: str, body: Html, figures: Sequence[Figure], drawers: Scripts, *, library: bool = True) -> str:
     """The file around the body: styles, data, plotly.js and scripts, all inside."""
-    pictures = {each.name: draw(each) for each in figures if each.kind in DRAW}
+    pictures = {each.name: draw(each) for each in figures if each.kind in PLOTTED}
     widgets = {each.name: dict(each.data) for each in figures if each.data.get("asset") in drawers.texts}
-    data = {"pictures": pictures, "widgets": widgets, "themes": THEMES, "ticks": TICKS}
+    viewers, kinds = viewed(figures), {each.kind for each in figures}
+    data = {"pictures": pictures, "widgets": widgets, "viewers": viewers, "themes": THEMES, "ticks": TICKS}
     head = join(
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -70,12 +78,18 @@ def document(heading: str, body: Html, figures: Sequence[Figure], drawers: Scrip
         tag("title", heading),
         tag("style", Html(asset("report.css"))),
     )
-    carried = [_carried("library", _library()), _carried("data", packed(data))] if pictures or widgets else []
-    carried += [tag("script", Html(text)) for text in (*drawers.texts.values(), asset("report.js"))]
-    page = tag("html", tag("head", head), tag("body", body, *carried), lang="en")
+    carried = [_carried("library", _library())] if library and (pictures or widgets) else []
+    carried += [_carried("data", packed(data))] if pictures or widgets or viewers else []
+    own = (asset(script) for kind, script in VIEWERS.items() if kind in kinds)
+    carried += [tag("script", Html(text)) for text in (*drawers.texts.values(), *own, asset("report.js"))]
+    size = sum(map(len, (head, body, *carried))) / 1e6
+    told = tag("p", f"{size:.1f} MB, with all that it needs: nothing is asked of the network.", class_="source size")
+    page = tag("html", tag("head", head), tag("body", body, told if size >= 0.1 else "", *carried), lang="en")
     return f"<!DOCTYPE html>\n{page}\n"
 
 
+PLOTTED = DRAW.keys() - VIEWERS.keys() - {"tokens"}
+"""Kinds of Figure that plotly draws in a page."""
 THEMES: Mapping[str, Any] = {
     theme: {"template": {"layout": template(theme)}, "scales": SCALES[theme], "lines": LINES, "muted": MUTED}
     for theme in ("light", "dark")
@@ -117,14 +131,25 @@ def _contents(entries: Sequence[tuple[str, str]]) -> Html:
     return tag("nav", tag("details", tag("summary", "Contents"), tag("ol", *links), open=True), aria_label="Contents")
 
 
+AT_ONCE = 420
+"""Letters of the summary that stand there unfolded, so that the first picture is on the first screen."""
+
+
 def _short(run: Run) -> Html:
     tally = words.tally([judged.verdict for judged in run.claims])
     sentences = summary(run) or ["This run has no results yet."]
+    ends = list(accumulate(map(len, sentences)))
+    n = max(1, sum(end <= AT_ONCE for end in ends))
+    n = len(sentences) if ends[-1] - ends[n - 1] < AT_ONCE / 4 else n
+    rest = [tag("p", typeset(sentence)) for sentence in sentences[n:]]
     return tag(
         "section",
         tag("h2", "In short", class_="quiet"),
         tag("p", typeset(sentences[0]), class_="first"),
-        *(tag("p", typeset(sentence)) for sentence in sentences[1:]),
+        *(tag("p", typeset(sentence)) for sentence in sentences[1:n]),
+        tag("details", tag("summary", f"{len(rest)} more sentences" if len(rest) > 1 else "more"), *rest)
+        if rest
+        else "",
         tag("p", escape("Claims: "), tag("a", tally, href="#claims"), ".") if run.claims else "",
         id="short",
     )

@@ -1,11 +1,15 @@
 """The pieces of a page: tables, badges, sections, figures. Each takes data and gives Html."""
 
+import dataclasses
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from micrographia.core.claims import Judged, Run
 from micrographia.core.figures import Figure
 from micrographia.faces import words
+from micrographia.faces.figures.texts import shown
 from micrographia.faces.report.markup import Html, join, tag, typeset
 from micrographia.faces.sections import Section, flat
 from micrographia.faces.tables import TextTable, table_of, texts_of
@@ -44,14 +48,19 @@ def _side(content: TextTable, column: int) -> str:
 
 
 def section(content: Section, verdicts: Mapping[str, str], missing: Mapping[str, str]) -> Html:
-    """The Figures of a group below its name; one of the same name goes without a heading of its own.
+    """The Figures of a group below its name, pictures before tables; one of the same name goes without a heading of its
+    own, and no sentence of a caption is said twice.
 
     `missing`: why a widget's script cannot be had, by its asset.
     """
-    figures = [
-        figure(each, verdicts, missing, headed=each.title != content.title or len(content.figures) > 1)
-        for each in content.figures
-    ]
+    ordered, said = sorted(content.figures, key=lambda each: each.kind in ("table", "text")), set[str]()
+    figures = []
+    for each in ordered:
+        sentences = re.split(r"(?<=[.:]) (?=[A-Z0-9])", each.caption)
+        once = dataclasses.replace(each, caption=" ".join(text for text in sentences if text not in said))
+        said.update(sentences)
+        headed = each.title != content.title or len(ordered) > 1
+        figures.append(figure(once, verdicts, missing, headed=headed))
     return tag("section", tag("h2", content.title), *figures, id=content.id)
 
 
@@ -65,20 +74,26 @@ def badge(verdict: str) -> Html:
 
 def claims(judged: Sequence[Judged]) -> Html:
     """Each published statement beside what was measured, failures and what was not run included."""
-    rows = [_claim(each.as_json()) for each in judged]
-    head = tag("tr", *(tag("th", name, scope="col") for name in ("claim", "published", "measured", "verdict")))
-    inner = tag("table", tag("thead", head), tag("tbody", *rows), class_="claims")
+    judged_here, others = ([each for each in judged if (each.verdict == "not run") == left] for left in (False, True))
     lead = (
         "Every published statement beside what this run measured. A claim is judged at the presets it was made for; "
         "elsewhere it is not run. One that was not reproduced stays here, marked as failed."
     )
+    folded = tag("details", tag("summary", f"{len(others)} not run here"), _claims_table(others)) if others else ""
     return tag(
         "section",
         tag("h2", "The claims"),
         tag("p", lead, class_="lead"),
-        tag("div", inner, class_="scroll"),
+        _claims_table(judged_here) if judged_here else "",
+        folded,
         id="claims",
     )
+
+
+def _claims_table(judged: Sequence[Judged]) -> Html:
+    head = tag("tr", *(tag("th", name, scope="col") for name in ("claim", "published", "measured", "verdict")))
+    rows = [_claim(each.as_json()) for each in judged]
+    return tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="claims"), class_="scroll")
 
 
 def _claim(claim: Mapping[str, Any]) -> Html:
@@ -143,7 +158,45 @@ def _widget(content: Figure, missing: Mapping[str, str]) -> Html:
     return tag("div", class_="widget", data_widget=content.name)
 
 
-_BODIES = {"table": _table, "text": _text}
+def _viewer(content: Figure) -> Html:
+    return tag("div", class_="viewer widget", data_viewer=content.name, role="group", aria_label=content.title)
+
+
+def _tokens(content: Figure) -> Html:
+    """Coloured text. Rows of as many tokens stand one above the other, position by position; tokens that differ are
+    marked.
+    """
+    data, scale = content.data, _strongest(content.data["values"])
+    rows = [[shown(text) for text in row] for row in data["tokens"]]
+    texts = [[_token(data, i, j, text, rows, scale) for j, text in enumerate(row)] for i, row in enumerate(rows)]
+    if len({len(row) for row in rows}) > 1 or len(rows) == 1:
+        lines = [tag("p", tag("span", name, class_="label"), *row) for name, row in zip(data["names"], texts)]
+        return tag("div", *lines, class_="token-rows")
+    names = [tag("span", name, class_="label") for name in data["names"]]
+    columns = [tag("span", *column, class_="column") for column in (names, *map(list, zip(*texts)))]
+    return tag("div", *columns, class_="token-columns")
+
+
+def _token(data: Mapping[str, Any], i: int, j: int, text: str, rows: Sequence[Sequence[str]], scale: float) -> Html:
+    value = float(data["values"][i][j])
+    away = value - float(data.get("midpoint") or 0.0)
+    strength = min(abs(away) / scale, 1.0) if math.isfinite(away) else 0.0
+    differs = len({row[j] for row in rows if j < len(row)}) > 1
+    return tag(
+        "span",
+        text,
+        class_=f"token {'raises' if away >= 0 else 'lowers'}{' differs' * differs}",
+        style=f"--strength:{100 * strength:.0f}%",
+        title=f"{j} “{text}” {data['value_label']} {words.format_number(float(f'{value:.4g}'))}",
+    )
+
+
+def _strongest(values: Sequence[Sequence[float]]) -> float:
+    """The largest size among all rows."""
+    return max((abs(float(x)) for row in values for x in row if math.isfinite(x)), default=0.0) or 1.0
+
+
+_BODIES = {"table": _table, "text": _text, "tokens": _tokens, "attention": _viewer}
 
 
 def making(run: Run) -> Html:

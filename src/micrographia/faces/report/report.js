@@ -18,8 +18,21 @@
     return bytes;
   }
 
+  // A frame of a notebook may leave plotly.js out, where an earlier frame of the same notebook carries it.
+  async function carrying(name) {
+    for (let tries = 0; tries < 25; tries++) {
+      const own = document.getElementById(`carried-${name}`);
+      const others = own || window.parent === window ? [] : window.parent.document.querySelectorAll("iframe.micrographia");
+      const there = [...others].map((frame) => frame.contentDocument && frame.contentDocument.getElementById(`carried-${name}`));
+      const found = own || there.find(Boolean);
+      if (found) return found;
+      await new Promise((next) => setTimeout(next, 200)); // a notebook that is opened loads its frames in any order
+    }
+    throw new Error("plotly.js stood in an earlier output, which is gone or apart; mg.show(...) carries its own");
+  }
+
   async function unpacked(name) {
-    const bytes = bytesOf(document.getElementById(`carried-${name}`).textContent.trim());
+    const bytes = bytesOf((await carrying(name)).textContent.trim());
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream).text();
   }
@@ -137,7 +150,11 @@
     if (scale) layout.coloraxis = { ...layout.coloraxis, colorscale: theme.scales[scale] };
     controls(node, picture);
     node.replaceChildren();
-    await Plotly.newPlot(node, picture.data, layout, config);
+    if (layout.meta && layout.meta.width > node.clientWidth) {
+      layout.width = layout.meta.width; // words in cells stay readable: the picture scrolls sideways
+      node.classList.add("wide");
+    }
+    await Plotly.newPlot(node, picture.data, layout, layout.width ? { ...config, responsive: false } : config);
     if (picture.frames.length) await Plotly.addFrames(node, picture.frames);
     drawn.push({ node, picture });
   }
@@ -226,15 +243,17 @@
 
   // Scripts of labs, carried before this one, have registered a function (element, data, tools) by their asset's name.
   function startWidget(node) {
-    const data = carried.widgets[node.dataset.widget];
-    const draw = ((window.micrographia || {}).widgets || {})[data.asset];
+    const viewer = node.dataset.viewer !== undefined;
+    const data = viewer ? carried.viewers[node.dataset.viewer] : carried.widgets[node.dataset.widget];
+    const known = (window.micrographia || {})[viewer ? "viewers" : "widgets"] || {};
+    const draw = known[viewer ? data.kind : data.asset];
     const tools = {
-      Plotly, number,
+      Plotly: window.Plotly, number,
       theme: () => carried.themes[themeName()],
       onTheme: (callback) => listeners.push(callback),
     };
     try {
-      if (!draw) throw new Error(`its script registered no ${data.asset}`);
+      if (!draw) throw new Error(`its script registered no ${data.asset || data.kind}`);
       draw(node, data, tools);
     } catch (error) {
       node.textContent = `This cannot be drawn: ${error.message}.`;
@@ -289,12 +308,14 @@
     if (typeof DecompressionStream === "undefined") {
       throw new Error("this browser cannot unpack gzip (needed: Chrome 80, Firefox 113 or Safari 16.4)");
     }
-    const [library, data] = await Promise.all([unpacked("library"), unpacked("data")]);
+    const plotted = document.querySelector("[data-figure], [data-widget]");
+    const [library, data] = await Promise.all([plotted ? unpacked("library") : "", unpacked("data")]);
     const script = document.createElement("script");
     script.textContent = library;
     document.head.append(script);
     const tree = JSON.parse(data);
-    carried = { pictures: revive(tree.pictures, false), widgets: revive(tree.widgets, true), themes: tree.themes, ticks: tree.ticks };
+    carried = { pictures: revive(tree.pictures, false), widgets: revive(tree.widgets, true), viewers: revive(tree.viewers, true), themes: tree.themes, ticks: tree.ticks };
+    document.querySelectorAll("[data-viewer]").forEach(startWidget);
     for (const node of document.querySelectorAll("[data-figure]")) {
       await show(node);
       await new Promise((next) => setTimeout(next));

@@ -8,15 +8,16 @@ from torch import Generator, Tensor
 
 from micrographia.core.errors import UserError
 from micrographia.core.events import Watch
-from micrographia.core.figures import Figure, table, text
+from micrographia.core.figures import Figure, table, text, tokens
 from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import Baselines, changed_positions
+from micrographia.core.prompts import Baselines, Pairs, changed_positions
 from micrographia.core.titles import MODES
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Question, kind_of
 from micrographia.labs.workbench.prompts import PromptSet
+from micrographia.methods.patterns import pattern_figures
 from micrographia.methods.sink import Sink
 
 Compute = Callable[[Generator, Watch], Findings]
@@ -31,6 +32,8 @@ TITLES = {
 MOST_PLACES = 2000
 """Places in the results; all of them are in the table of the Run."""
 MOST_PAIRS = 20
+NAMING = {"top": "part", "members": "member", "sources": "head"}
+"""Results that name heads, and the entry of a row that does."""
 EXPLANATION, PROMPTS, PICTURES = "What this shows", "The prompts", "In pictures"
 
 
@@ -44,12 +47,13 @@ def findings(
     metrics: Mapping[str, Any],
     prompts: PromptSet | None = None,
     baselines: Sequence[Baselines] = (),
+    pairs: Pairs | None = None,
     sink: Sink | None = None,
 ) -> Findings:
     """The findings of a question: its own results, sentences and figures among those that questions share.
 
-    Tables come first, then the explanation, pictures, and the prompts; of a question about pairs the baselines and the
-    largest effects (`top` of its results) are the first of all.
+    Pictures come first, then tables (of a question about pairs the largest effects and the baselines before its own),
+    the patterns of the heads that its results name, the explanation, and the prompts.
     """
     name, shape, kind = question.target.model, model.shape, kind_of(question)
     results: dict[str, Any] = {
@@ -60,23 +64,27 @@ def findings(
     }
     first = list[Figure]()
     if prompts is not None:
-        n = len(prompts.texts)
+        n, pairs = len(prompts.texts), prompts.pairs
         results["subtitle"] = f"{'one prompt pair' if n == 1 else f'{n} prompt pairs'}, {question.target.dtype}"
         results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
         sink, differ = prompts.sink, changed_positions(prompts.pairs)[:1] == [0]
         summary = [*words.opening(baselines[0], n), *summary, *([words.SINK_DIFFERS] if sink and differ else [])]
-        first.append(baseline_table(results["baselines"], n))
         if own.get("top"):
             first.append(top_table(own["top"], baselines[0].metric.unit, n, "estimated " * (kind == "attribute")))
+        first.append(baseline_table(results["baselines"], n))
     results |= own
     if sink is not None:
         results["sink"], summary = sink.as_json(), [*summary, str(sink)]
-    tables = [*first, *(each for each in figures if each.group != PICTURES)]
-    if results.get("explanation"):
-        tables.append(text("explanation", EXPLANATION, results["explanation"], group=EXPLANATION))
     pictures = [each for each in figures if each.group == PICTURES]
+    tables = [*first, *(each for each in figures if each.group != PICTURES)]
+    if pairs is not None:
+        tables += pattern_figures(
+            model, pairs, [row.get(key) for name, key in NAMING.items() for row in own.get(name, ())]
+        )
+    if results.get("explanation"):
+        tables.append(text("explanation", EXPLANATION, results["explanation"], group=EXPLANATION, essential=False))
     last = prompt_tables(results["prompts"]) if "prompts" in results else []
-    return Findings(results, [*tables, *pictures, *last], metrics=metrics, opening=summary)
+    return Findings(results, [*pictures, *tables, *last], metrics=metrics, opening=summary)
 
 
 def spread(values: Float[Tensor, "prompt"]) -> float | None:
@@ -159,15 +167,13 @@ def position_table(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Figur
 
 
 def prompt_tables(pairs: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    """The first pairs; and the tokens of the very first, position by position, where they differ set off."""
+    """The first pairs; and the tokens of the very first, where they differ set off."""
     fields = _filled({name: name for name in ("clean", "corrupt", "answer", "wrong")}, pairs)
     caption = f"The first {MOST_PAIRS} of {len(pairs)}." if len(pairs) > MOST_PAIRS else ""
     about: dict[str, Any] = {"group": PROMPTS, "essential": False}
     found = [table("prompts", PROMPTS, pairs[:MOST_PAIRS], columns=fields, caption=caption, **about)]
     if clean := pairs[0].get("corrupt_tokens") and pairs[0].get("clean_tokens"):
-        rows = [[i, one, other] for i, (one, other) in enumerate(zip(clean, pairs[0]["corrupt_tokens"]))]
-        differ = [i for i, one, other in rows if one != other]
-        columns = ["position", "clean", "corrupt"]
-        title = "The first pair, token by token"
-        found.append(table("tokens", title, rows, columns=columns, highlight=differ, **about))
+        rows = [clean, pairs[0]["corrupt_tokens"]]
+        nothing, names = [[0.0] * len(row) for row in rows], ["clean", "corrupt"]
+        found.append(tokens("tokens", "The first pair, token by token", rows, nothing, names=names, **about))
     return found

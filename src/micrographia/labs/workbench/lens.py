@@ -64,7 +64,8 @@ def prepare_lens(question: Lens, model: LanguageModel) -> Compute:
             "prompts": [{"clean": question.prompt, "corrupt": question.corrupt, **reading, **tokens}],
         }
         summary, shown = _summary(question, read), read.figures()
-        return findings(question, model, results, summary=summary, figures=shown, metrics=read.table(), sink=sink)
+        table = read.table()
+        return findings(question, model, results, summary=summary, figures=shown, metrics=table, pairs=pairs, sink=sink)
 
     return work
 

@@ -11,6 +11,7 @@ from micrographia.core import figures
 from micrographia.core.figures import Figure
 from micrographia.core.graph import Node
 from micrographia.core.spoken import node_name
+from micrographia.core.titles import shown_token
 from micrographia.methods.lens.reading import StreamReading
 
 GROUP, DIRECT = "In pictures", "Direct effects on the answer"
@@ -46,7 +47,7 @@ def _table(name: str, title: str, rows: Sequence[Row], columns: Mapping[str, str
 def _layer_table(read: StreamReading, side: str) -> Figure:
     which = f" on the {side} prompt" if len(read.sides) > 1 else ""
     rows = [{"site": row["site"], **row[side]} for row in read.predictions()]
-    rows = [{**row, "best": " ".join(map(repr, row["says"][:MOST_TOKENS]))} for row in rows]
+    rows = [{**row, "best": "  ".join(map(shown_token, row["says"][:MOST_TOKENS]))} for row in rows]
     columns = {"site": "stream", "logit": "logit", "prob": "probability", "rank": "rank", "best": "best tokens"}
     caption = (
         f"The stream unembedded at each point, at the last position{which}: the {read.label}, probability and rank of "
@@ -58,7 +59,7 @@ def _layer_table(read: StreamReading, side: str) -> Figure:
 def pictures_of(read: StreamReading) -> list[Figure]:
     """Components, heads by layer, heads by source token; then predictions and the answer, layer by layer."""
     heads = {label: i for i, label in enumerate(read.direct.labels) if ".z[" in label}
-    by_head = [_head_map(read, heads), _source_map(read)] if heads else []
+    by_head = [_head_map(read, heads), _source_text(read), _source_map(read)] if heads else []
     return [_components(read, heads), *by_head, _predictions(read), _answer_along(read)]
 
 
@@ -110,6 +111,24 @@ def _source_map(read: StreamReading) -> Figure:
     return _map(read, "sources", title, z, ("token", read.positions), ("head", names), caption)
 
 
+def _source_text(read: StreamReading) -> Figure:
+    """The prompts themselves, a token coloured by what these heads carry from it."""
+    names = [position.partition(" ")[2] or position for position in read.positions]
+    sides = [[name.split(" / ")[min(i, name.count(" / "))] for name in names] for i in range(len(read.sides))]
+    return figures.tokens(
+        "source-text",
+        "Direct effect by source token, in the text",
+        sides,
+        _array(read.sources).sum(1),
+        names=read.sides if len(read.sides) > 1 else [""],
+        value=read.label,
+        diverging=True,
+        caption=f"Summed over the {len(read.nodes)} heads with the largest: orange raises the answer, blue lowers it.",
+        source="Elhage et al. (2021)",
+        group=GROUP,
+    )
+
+
 def _map(
     read: StreamReading,
     name: str,
@@ -132,7 +151,7 @@ def _predictions(read: StreamReading) -> Figure:
     z = _array(read.layers.top_prob[..., 0].transpose(0, 1))
     points = ["before" if site.kind == "resid_pre" else f"after {site.layer}" for site in read.layers.sites]
     caption = "Each cell has the best token where the stream is unembedded there; the stronger the colour, the surer."
-    texts = [[[text.strip() or "·" for text in row] for row in side] for side in read.tokens]
+    texts = [[[shown_token(text) for text in row] for row in side] for side in read.tokens]
     more = {"texts": texts, "diverging": False, "value": "probability"}
     axes = ("token", read.positions), ("layer", points)
     return _map(read, "lens", "Logit lens: the prediction layer by layer", z, *axes, caption, **more)
