@@ -158,6 +158,7 @@ class EffectMap(NamedTuple):
     raw: dict[Mode, NDArray[Any]]
     shares: dict[Mode, NDArray[Any]]
     replace: str = "other"
+    gives: Literal["effect", "size"] = "effect"
 
     @property
     def size(self) -> int:
@@ -234,7 +235,8 @@ def _family(kind: str, axes: tuple[str, ...], sites: Sequence[Site], effects: Se
         raw = {mode: each[:, 0] for mode, each in raw.items()}
     else:
         axes, lengths = ("layer", *axes), (len(sites), *lengths)
-    return effect_map(kind, axes, lengths, layers, raw, effects[0].gap, effects[0].replace)
+    gap = effects[0].gap if effects[0].gives == "effect" else None  # sizes are no shares of anything
+    return effect_map(kind, axes, lengths, layers, raw, gap, effects[0].replace)._replace(gives=effects[0].gives)
 
 
 def kind_of(site: Site) -> str:

@@ -135,7 +135,7 @@ def test_an_interrupted_question_begins_anew(trained, tmp_path):
     question = Patch(target=target(trained), prompts=INLINE, mode="noise")
 
     def stop(event):
-        if getattr(event, "stage", "") == "patching":
+        if getattr(event, "stage", "") == "patching, noise":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

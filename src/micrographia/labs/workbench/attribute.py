@@ -12,7 +12,7 @@ from torch import Generator
 
 from micrographia.core.effect_figures import figures_of_maps
 from micrographia.core.effects import columns, effect_maps, largest, record
-from micrographia.core.events import Progress, Watch
+from micrographia.core.events import Progress, Watch, renamed
 from micrographia.core.lab import Findings
 from micrographia.core.prompts import Baselines, LanguageModel, metric_of
 from micrographia.core.sites import select
@@ -20,7 +20,7 @@ from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Attribute, modes_of, names
 from micrographia.labs.workbench.edges import prepare_edges
-from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings
+from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, beside_exact, findings
 from micrographia.labs.workbench.prompts import read_prompts
 from micrographia.labs.workbench.top_k import prepare_top_k
 from micrographia.methods.attribution.attribute import attribute
@@ -55,10 +55,20 @@ def prepare_attribute(question: Attribute, model: LanguageModel) -> Compute:
         first = found[0]
         baseline = baselines_with_gap(metric, first.clean, first.corrupt)
         budget = max(question.verify, len({site.kind for site in sites})) if question.verify else 0
-        sample: dict[str, Any] = {"budget": budget, "top": budget // TOP_SHARE, "generator": generator, "watch": watch}
-        checks = {each.mode: calibrate(model, pairs, metric, each, **sample) for each in found if budget}
+        sample: dict[str, Any] = {"budget": budget, "top": budget // TOP_SHARE, "generator": generator, "whole": True}
+        checks = {
+            each.mode: calibrate(
+                model, pairs, metric, each, **sample, watch=renamed(watch, f"check by patching, {each.mode}")
+            )
+            for each in found
+            if budget
+        }
         maps = effect_maps(found)
         places = [record(*at, prompts.positions) for at in largest(maps, MOST_PLACES)]
+        if first.gives == "size":
+            places = [{**row, "gives": "size"} for row in places]
+        elif (gap := baseline.gap) is not None:
+            places = beside_exact(places, {mode: _shares(each, "exact", gap) for mode, each in checks.items()})
         n_places, title = sum(each.size for each in maps), METHODS[question.method]
         exactly = explain_exactly(checks, baseline) if first.gives == "effect" else []
         results = {

@@ -10,7 +10,7 @@ from torch import Generator
 from micrographia.core import figures
 from micrographia.core.effect_figures import figures_of_maps
 from micrographia.core.effects import COORDINATES, EffectMap, Effects, columns, effect_maps, largest, record
-from micrographia.core.events import Watch, silent
+from micrographia.core.events import Watch, renamed, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
 from micrographia.core.prompts import Baselines, LanguageModel, baselines, metrics_of
@@ -43,8 +43,8 @@ def prepare_patch(question: Patch, model: LanguageModel) -> Compute:
     def work(generator: Generator, watch: Watch) -> Findings:
         how: dict[str, Any] = {**choices, "generator": generator}
         each_mode = [
-            patch_sites(model, pairs, sites, metrics, by=by, together=question.together, mode=mode, watch=watch, **how)
-            for mode in modes
+            patch_sites(model, pairs, sites, metrics, by=by, together=question.together, mode=mode, **how, watch=told)
+            for mode, told in ((mode, renamed(watch, f"patching, {mode}")) for mode in modes)
         ]
         by_metric = list(zip(*each_mode))
         each_baseline = [_baselines(metric, effects[0]) for metric, effects in zip(metrics, by_metric)]

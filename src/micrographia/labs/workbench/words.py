@@ -75,14 +75,27 @@ def strongest_patches(rows: Sequence[Row], n_places: int, replace: str = "other"
     return sentences
 
 
+def are_sizes(rows: Sequence[Row]) -> bool:
+    """Whether scores rank places and are no effects, as the rows say."""
+    return bool(rows) and rows[0].get("gives") == "size"
+
+
 def strongest_estimates(rows: Sequence[Row]) -> list[str]:
-    """The largest estimated effect of each direction; a negative share works against the answer."""
+    """The largest estimated effect of each direction, with the exact one where it was measured; a negative share works
+    against the answer. Of scores that are sizes the largest of all.
+    """
+    if are_sizes(rows):
+        return [f"{_at(rows[0])} has the largest score. Scores rank places; they do not estimate effects."]
     sentences = []
     for verb, *_ in MODES.values():
         if (row := largest_of(rows, verb)) is not None:
             share = percent(row[verb], 1)
             against = AGAINST if share.startswith("-") else ""
-            sentences.append(f"{_at(row)} {against}would have {verb} {share} of the gap, the largest estimate.")
+            exact = row.get(f"{verb}_exactly")
+            measured = "" if exact is None else f" (exact: {percent(exact, 1)})"
+            sentences.append(
+                f"{_at(row)} {against}would have {verb} {share} of the gap{measured}, the largest estimate."
+            )
     return sentences
 
 
