@@ -43,8 +43,18 @@ def prepare_patch(question: Patch, model: LanguageModel) -> Compute:
     def work(generator: Generator, watch: Watch) -> Findings:
         how: dict[str, Any] = {**choices, "generator": generator}
         each_mode = [
-            patch_sites(model, pairs, sites, metrics, by=by, together=question.together, mode=mode, **how, watch=told)
-            for mode, told in ((mode, renamed(watch, f"patching, {mode}")) for mode in modes)
+            patch_sites(
+                model,
+                pairs,
+                sites,
+                metrics,
+                by=by,
+                together=question.together,
+                mode=mode,
+                **how,
+                watch=renamed(watch, f"patching, {mode}"),
+            )
+            for mode in modes
         ]
         by_metric = list(zip(*each_mode))
         each_baseline = [_baselines(metric, effects[0]) for metric, effects in zip(metrics, by_metric)]

@@ -190,7 +190,7 @@ def calibrate(
     begin = _begin(model, pairs)
     chosen = samples(attribution, budget=budget, top=top, generator=generator, begin=begin, whole=whole)
     groups = [wholes(each.kind, attribution) for each in chosen]
-    requested = [[*each.patches, joint(each.patches), *whole] for each, whole in zip(chosen, groups)]
+    requested = [[*each.patches, joint(each.patches), *several] for each, several in zip(chosen, groups)]
     patches = [patch for some in requested for patch in some]
     mode, rows = attribution.mode, prompts(len(pairs), ids_of(pairs.clean).device)
     sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
@@ -198,11 +198,11 @@ def calibrate(
     values = sweep(model, pairs.base(mode), patches, donor, [metric], edits=edits, watch=watch)[..., 0]
     effects = (values - attribution.base.to(values)).cpu().double().split(list(map(len, requested)))
     kinds: dict[str, Checked] = {}
-    for each, whole, effect in zip(chosen, groups, effects):
+    for each, sites_whole, effect in zip(chosen, groups, effects):
         n = len(each.patches)
         found = _checked(each, effect[: n + 1], attribution.gives, threshold, generator, draws)
         joint_effects = [
-            _whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(whole, effect[n + 1 :])
+            _whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(sites_whole, effect[n + 1 :])
         ]
         kinds[each.kind] = found._replace(wholes=tuple(joint_effects))
     flags = [flag for each in kinds.values() for flag in flags_of(each, mode, attribution.gives)]

@@ -229,19 +229,25 @@ class _Routed:
             )
             gaps[:, self.spans[site]] = parts
 
-        middle = None
-        if "mlp_pre" in columns and Site("resid_mid", layer) in self.model.sites:
-            j = columns.pop("mlp_pre")[0]
+        between = "mlp_pre" in columns and Site("resid_mid", layer) in self.model.sites
+        reader = columns.pop("mlp_pre")[0] if between else 0
 
-            def middle(mid: Tensor, z: Tensor) -> Tensor:
-                fill(own, z if own == heads else mid - stream.flatten(0, 1))
-                n = self.graph.seen[j]
-                missing = [_mixed(~mask[None, :n, j], gap[:n])[0] for mask, gap in zip(masks, gaps)]
-                return mid - torch.stack(missing).flatten(0, 1)
+        def middle(mid: Tensor, z: Tensor) -> Tensor:
+            fill(own, z if own == heads else mid - stream.flatten(0, 1))
+            n = self.graph.seen[reader]
+            missing = [_mixed(~mask[None, :n, reader], gap[:n])[0] for mask, gap in zip(masks, gaps)]
+            return mid - torch.stack(missing).flatten(0, 1)
 
         edits = self._reads(layer, columns, masks, stream, gaps)
-        written = run_layer(self.model, repeated(self.inputs, len(masks)), layer, stream.flatten(0, 1), edits, middle)
-        if middle is None:
+        written = run_layer(
+            self.model,
+            repeated(self.inputs, len(masks)),
+            layer,
+            stream.flatten(0, 1),
+            edits,
+            middle if between else None,
+        )
+        if not between:
             fill(own, written.z if own == heads else written.attn_out)
         if written.mlp_out is not None:
             fill(out, written.mlp_out)

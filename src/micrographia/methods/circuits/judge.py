@@ -223,7 +223,8 @@ def random_null(
     A draw counts where |1 - f| is no larger: a circuit with faithfulness 1.8 is not faithful.
     """
     ordered = list(members)
-    one = draw or (lambda generator: random_members(ordered, len(circuit), generator))
+    nothing = frozenset[Member]()
+    one = draw or (lambda generator: random_members(ordered, len(circuit), generator, nothing))
     found = faithfulness(alone, [circuit, *(one(generator) for _ in range(draws))], ordered).values
     null = found[1:].double().cpu()
     low, high = null.quantile(torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)).tolist()
