@@ -59,6 +59,8 @@ def load(model: Any, **choices: Any) -> Any:
 
 
 Sites = SiteLike | Iterable[SiteLike]
+INSIDE = frozenset({"on_score", "watch", "mode", "method", "donors", "prompts_at_once", "tokens_at_once"})
+"""Keywords of the methods that are named on their own, or that only a caller within needs: not listed as choices."""
 
 
 def pairs(
@@ -381,8 +383,11 @@ def _refuse_unknown_choices(what: str, choices: Mapping[str, Any], *takers: Call
     """Each choice must be a keyword of one of these functions."""
     taken = [each for taker in takers for each in inspect.signature(taker).parameters.values()]
     known = dict.fromkeys(each.name for each in taken if each.kind is each.KEYWORD_ONLY)
-    if unknown := choices.keys() - known.keys():
-        raise UserError(f"{what} has no choice {', '.join(sorted(unknown))}. It has {', '.join(known)}.")
+    if unknown := sorted(choices.keys() - known.keys()):
+        own = ", ".join(name for name in known if name not in INSIDE)
+        able = [name for name, method in METHODS.items() if unknown[0] in inspect.signature(method.run).parameters]
+        others = f" Methods with {unknown[0]}: {', '.join(able)}." if what.startswith("attribute") and able else ""
+        raise UserError(f"{what} has no choice {', '.join(unknown)}. It has {own}.{others}")
 
 
 def _sites(sites: Sites) -> Sites:

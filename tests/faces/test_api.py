@@ -98,7 +98,11 @@ MISTAKES = {
     "replace": (UserError, "other, zero", lambda model, pairs: mg.patch(model, pairs, "L*.z", replace="ones")),
     "axis": (BadConfig, "heads", lambda model, pairs: mg.patch(model, pairs, "L*.z", by="heads")),
     "estimator": (UserError, "atp-star", lambda model, pairs: mg.attribute(model, pairs, "L*.z", method="foo")),
-    "choice": (UserError, "no choice steps", lambda model, pairs: mg.attribute(model, pairs, "L*.z", steps=3)),
+    "choice": (
+        UserError,
+        r"no choice steps. It has checkpoints, positions, edits. Methods with steps: ig, ig-act",
+        lambda model, pairs: mg.attribute(model, pairs, "L*.z", steps=3),
+    ),
     "exact": (UserError, "attribute", lambda model, pairs: mg.check(model, pairs, mg.patch(model, pairs, "L*.z"))),
     "node": (UnknownSite, "foo", lambda model, pairs: mg.path_patch(model, pairs, "foo", "logits")),
     "receiver": (

@@ -32,6 +32,33 @@ def test_a_resumed_stage_does_not_count_what_was_done_before():
     assert "1 per s" in console.file.getvalue()
 
 
+def test_a_stage_that_begins_anew_is_timed_from_there():
+    """The second direction begins where the first has long been."""
+    console, now = terminal(live=False), iter([0.0, 10.0, 20.0, 21.0, 27.0])
+    with shown(console, clock=lambda: next(now)) as watch:
+        for done in (20, 100, 60, 70, 90):
+            watch(Progress("patching", done, 100, "patch"))
+    assert "patching: 90/100 patches, 4.286 per s, 0:02 left" in console.file.getvalue().splitlines()
+
+
+def test_slow_items_are_told_in_seconds_and_a_single_one_without_a_count():
+    console, now = terminal(live=False), iter([0.0, 11.0, 11.0, 12.0, 12.0, 34.0])
+    with shown(console, clock=lambda: next(now)) as watch:
+        for done in (0, 1):
+            watch(Progress("load the model", done, 1, "model"))
+        for done in (0, 1):
+            watch(Progress("write the report", done, 1, "file"))
+        for done in (0, 10):
+            watch(Progress("check", done, 20, "reader"))
+    assert console.file.getvalue().splitlines() == [
+        "load the model",
+        "load the model: took 0:11",
+        "write the report",
+        "check: 0/20 readers",
+        "check: 10/20 readers, 2.2 s per reader, 0:22 left",
+    ]
+
+
 def test_notes_are_printed_as_they_are():
     console = terminal(live=False)
     with shown(console) as watch:

@@ -54,7 +54,9 @@ def _of_map(each: EffectMap, positions: Sequence[str], metric: str, done: str) -
 
 
 def shown(each: EffectMap, metric: str) -> tuple[Shares, str]:
-    """What is drawn: shares of the gap, or, where there is no gap, changes of the metric."""
+    """What is drawn: shares of the gap, or, where there is no gap, changes of the metric; of sizes, the scores."""
+    if each.gives == "size":
+        return {mode: raw.mean(0) for mode, raw in each.raw.items()}, "score, which ranks"
     if all(np.isfinite(share).any() for share in each.shares.values()):
         return each.shares, f"share of the gap in {metric}"
     return {mode: raw.mean(0) for mode, raw in each.raw.items()}, f"change of {metric}"
@@ -62,6 +64,8 @@ def shown(each: EffectMap, metric: str) -> tuple[Shares, str]:
 
 def caption(shares: Shares, label: str, replace: str = "other") -> str:
     """What the colours mean, for the directions that are there."""
+    if label.startswith("score"):
+        return "Colour: the score. It ranks places by size and does not estimate the effect of a patch."
     if not label.startswith("share"):
         return f"Colour: {label}, against the run that is patched."
     said = [MODES[mode].meaning if replace == "other" else MODES[mode].replaced for mode in shares]

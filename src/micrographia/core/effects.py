@@ -174,6 +174,7 @@ class EffectMap(NamedTuple):
     taken: NDArray[Any] | None = None
     """Which places (*lengths) were asked for, where not all were."""
     group: int = 1
+    gives: Literal["effect", "size"] = "effect"
 
     @property
     def size(self) -> int:
@@ -268,7 +269,9 @@ def _family(kind: str, axes: tuple[str, ...], sites: Sequence[Site], effects: Se
     if any(site in known for site in sites):
         whole = np.ones(lengths[1:], dtype=bool)
         taken = np.stack([known[site].cpu().numpy() if site in known else whole for site in sites])
-    return effect_map(kind, axes, lengths, layers, raw, effects[0].gap, effects[0].replace, taken, effects[0].group)
+    gap = effects[0].gap if effects[0].gives == "effect" else None  # sizes are no shares of anything
+    found = effect_map(kind, axes, lengths, layers, raw, gap, effects[0].replace, taken, effects[0].group)
+    return found._replace(gives=effects[0].gives)
 
 
 def kind_of(site: Site) -> str:

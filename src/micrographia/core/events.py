@@ -5,7 +5,7 @@ the progress of a stage, and a sentence for the user.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 
@@ -34,3 +34,8 @@ Watch = Callable[[Event], None]
 
 def silent(event: Event) -> None:
     """A Watch that ignores every event."""
+
+
+def renamed(watch: Watch, stage: str) -> Watch:
+    """The same Watch, where progress is of a stage of this name: what a sweep is for, and in which direction."""
+    return lambda event: watch(replace(event, stage=stage) if isinstance(event, Progress) else event)

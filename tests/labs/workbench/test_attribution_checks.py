@@ -67,6 +67,52 @@ def test_the_exact_effect_beside_a_strongest_place_is_that_of_patching_it(traine
         assert row["destroyed_exactly"] == pytest.approx(exact[name]["destroyed"], abs=1e-3)
 
 
+@pytest.mark.parametrize("method", ["atp", "edges"])
+def test_the_exact_effect_stands_beside_every_estimate_that_was_checked(trained, tmp_path, method):
+    sites = {} if method == "edges" else {"sites": "L*.z"}
+    asked = Attribute(target=target(trained), prompts=INLINE, method=method, verify=24, mode="noise", **sites)
+    done = run(asked, out=tmp_path / "a")
+    scatter = next(figure for figure in done.figures if figure.kind == "scatter")
+    measured = dict(zip(scatter.data["names"], scatter.data["x"]))
+    gap = done.results["baselines"][0]["clean"] - done.results["baselines"][0]["corrupt"]
+    rows = {row["place"]: row["destroyed_exactly"] for row in done.results["places"]}
+    assert sum(share is not None for share in rows.values()) >= 5
+    for name, share in rows.items():
+        if name in measured:
+            assert share == pytest.approx(-measured[name] / gap, rel=1e-4, abs=1e-6)
+        else:
+            assert share is None
+    top = next(figure for figure in done.figures if figure.name == "top")
+    assert "exact" in str(top.data["columns"])
+    largest = done.results["top"][0]
+    assert f"(exact: {largest['destroyed_exactly']:.1%})" in " ".join(done.results["summary"])
+
+
+def test_scores_that_are_sizes_are_not_told_as_effects(trained, tmp_path):
+    asked = Attribute(target=target(trained), prompts=INLINE, sites="L*.z", method="atp-star", mode="denoise")
+    done = run(asked, out=tmp_path / "a")
+    told = " ".join(done.results["summary"])
+    assert "has the largest score" in told
+    assert "restored" not in told
+    assert all(row["restored"] is None for row in done.results["places"])
+    top = next(figure for figure in done.figures if figure.name == "top")
+    assert top.title == "Largest scores"
+    assert "share" not in top.caption
+    (picture,) = [figure for figure in done.figures if figure.group == "In pictures"]
+    assert "does not estimate" in picture.caption
+
+
+def test_as_many_places_are_checked_as_were_asked_for_and_the_progress_names_the_direction(trained, tmp_path):
+    stages = set()
+    asked = Attribute(target=target(trained), prompts=INLINE, sites="L*.neurons, L*.mlp_out", verify=40)
+    done = run(asked, out=tmp_path / "a", watch=lambda event: stages.add(getattr(event, "stage", "")))
+    assert {"check by patching, denoise", "check by patching, noise"} <= stages
+    assert sum(row["checked"] for row in done.results["calibration"] if row["mode"] == "noise") == 40
+    assert "Checked on 40 places" in " ".join(done.results["summary"])
+    table = next(figure for figure in done.figures if figure.name == "calibration")
+    assert "no interval over prompts" in table.caption  # of one pair there is none
+
+
 @pytest.mark.parametrize("method", ["ig", "ig-activation", "atp-star", "edges"])
 def test_a_method_that_comes_back_to_its_scores_must_hold_all(method):
     with pytest.raises(BadConfig, match="atp-qk"):

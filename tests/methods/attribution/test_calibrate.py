@@ -72,7 +72,7 @@ def test_on_a_linear_model_every_estimate_is_trusted_and_nothing_is_flagged():
         assert each.pearson.low == pytest.approx(1)
         assert each.spearman.value > 0.99  # ties of exact zeros are broken by rounding
     assert not calibration.flags
-    assert "follow the exact effects closely" in str(calibration)
+    assert "rank well, have the right size" in str(calibration)
 
 
 def test_the_largest_come_first_and_the_rest_by_lot():
@@ -112,7 +112,8 @@ def test_where_all_places_are_patched_nothing_is_left_to_be_missed():
 def test_the_bound_holds_as_often_as_it_says():
     """Of many lots from a population with known hits, at most one in twenty gives a bound below the truth."""
     draws = np.random.default_rng(0).hypergeometric(20, 80, 20, size=2000)
-    held = np.mean([missed(int(hits), 20, 100, 0.1).most >= 20 for hits in draws])
+    most = [missed(hits, 20, 100, 0.1).most for hits in range(21)]
+    held = np.mean([most[hits] >= 20 for hits in draws])
     assert 0.95 <= held < 1
 
 
@@ -282,10 +283,77 @@ def test_the_slope_is_the_effect_per_estimate_and_is_said_where_it_is_far_from_o
     x = np.array([[1.0, 3.0], [0.0, 0.0], [-1.0, -1.0]])
     assert slope(x, 2.2 * x + 1, np.array([1.0, 5.0, 2.0])) == pytest.approx(2.2)
     assert math.isnan(slope(np.ones((3, 2)), x, np.ones(3)))
-    assert trust(0.97, 2.16) == "follow the exact effects closely, though effects are about 2.2 times the estimates"
-    assert "0.5 times" in trust(0.7, 0.5)
-    for pearson, ratio in [(0.97, 1.1), (0.97, 0.9), (0.97, math.nan), (0.3, 3.0)]:
-        assert "times" not in trust(pearson, ratio)
+    assert trust(0.97, 2.16) == "underestimate by 2.2x"
+    assert trust(0.7, 0.5) == "overestimate by 2x, roughly"
+    for pearson, ratio in [(0.97, 1.1), (0.97, 0.9), (0.97, math.nan), (0.3, 3.0), (0.97, -3.0)]:
+        assert "estimate by" not in trust(pearson, ratio)
+
+
+@pytest.mark.parametrize(
+    ("pearson", "ratio", "spearman", "told"),
+    [
+        (0.95, 2.9, Estimate(0.94, 0.9, 0.97), "rank well, underestimate by 2.9x"),
+        (0.95, 1.0, Estimate(-0.24, -0.4, -0.1), "have the right size but do not rank"),
+        (0.3, 1.0, Estimate(0.95, 0.9, 0.97), "do not have the right size but rank well"),
+        (0.3, 1.0, Estimate(0.2, 0.1, 0.3), "do not rank, do not have the right size"),
+        (0.95, 1.0, Estimate(1.0, 0.4, 1.0), "cannot be ranked by so few places, have the right size"),
+        (0.95, 1.0, Estimate(math.nan), "have the right size"),
+    ],
+)
+def test_order_and_size_are_told_apart(pearson, ratio, spearman, told):
+    assert trust(pearson, ratio, spearman) == told
+
+
+def test_scores_that_are_sizes_are_judged_by_their_order_alone():
+    told = trust(0.95, math.nan, Estimate(0.94, 0.9, 0.97), sizes=False)
+    assert told.startswith("rank well; they are no effects")
+    *_, calibration = checked(method="atp-star", sites=("L*.z",), budget=24, top=5)
+    assert "right size" not in calibration.summary()
+    assert "no effects" in calibration.summary()
+
+
+def test_the_interval_of_ranks_covers_the_drawing_of_places():
+    """Bonett and Wright's: of samples from a population with known rank correlation, 95 in 100 or so hold it."""
+    x, y = np.random.default_rng(0).normal(size=(2, 4000))
+    y = x + 0.7 * y
+    truth = stats.spearmanr(x, y).statistic
+    held = []
+    for seed in range(200):
+        drawn = np.random.default_rng(seed).permutation(4000)[:16]
+        weight = np.full(16, 250.0)
+        found = agreement(x[drawn, None], y[drawn, None], weight, generator=seeded(), draws=0)[1]
+        held.append(found.low <= truth <= found.high)
+    assert 0.9 < np.mean(held) < 0.99
+    perfect = agreement(x[:8, None], x[:8, None], np.full(8, 500.0), generator=seeded(), draws=0)[1]
+    assert perfect.value == 1
+    assert 0.8 < perfect.low < 0.95  # eight in order do not show that all are
+    every = agreement(x[:8, None], x[:8, None], np.ones(8), generator=seeded(), draws=0)[1]
+    assert every.low is None  # all places were measured: nothing was drawn
+    few = agreement(x[:4, None], x[:4, None], np.full(4, 500.0), generator=seeded(), draws=0)[1]
+    assert (few.low, few.high) == (-1, 1)
+
+
+def test_a_bound_that_says_nothing_says_how_many_draws_would():
+    poor = missed(0, 8, 92152, 0.1)
+    assert poor.share > 0.3
+    assert missed(0, poor.needed, 92152, 0.1).share <= 0.1 < missed(0, poor.needed - 1, 92152, 0.1).share
+    assert missed(0, 60, 92152, 0.1).needed is None  # useful
+    assert missed(4, 8, 92152, 0.1).needed is None  # half are large: more draws would not change that
+    assert missed(0, 5, 5, 0.1).needed is None
+    *_, calibration = checked(sites=("L*.neurons",), budget=6, top=2)
+    if calibration.kinds["neurons"].missed.hits == 0:
+        assert "would have to be sampled" in str(calibration)
+
+
+def test_kinds_of_few_places_are_checked_whole_and_the_budget_is_spent():
+    model, pairs, found, _ = checked(sites=("L*.mlp_out", "L*.neurons"))
+    check = calibrate(model, pairs, metric_of(pairs), found, budget=40, top=20, generator=seeded(), draws=5, whole=True)
+    few = check.kinds["mlp_out"]
+    assert len(few.patches) == sum(score[0].numel() for site, score in found.scores.items() if site.kind == "mlp_out")
+    assert check.n_places == 40  # no more and no fewer places are compared than were asked for
+    assert "Checked on 40 places" in check.summary()
+    assert "mlp_out: " in str(check)
+    assert "Every place was patched" in str(check).splitlines()[0]
 
 
 def test_what_the_gradient_sees_of_an_effect_is_said():

@@ -202,7 +202,7 @@ class Pretrained:
         to_logits = stop is None or (what.end is not None and what.end.layer is None)
         sites = hooks_for(body, context, layers, from_tokens=start is None, to_logits=to_logits)
         eager = needs_eager(context, self._implementation.own)
-        if eager:
+        if eager and not self._fused:  # fused runs are equal to rounding alone, whichever attention
             self._note_eager()
         with ExitStack() as scopes:
             scopes.enter_context(started(body, start))

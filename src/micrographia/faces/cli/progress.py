@@ -30,34 +30,57 @@ def shown(console: Console | None = None, *, clock: Callable[[], float] = time.m
 
 
 class Lines:
-    """A Watch for logs and pipes: the first and last event of each stage, and one every few seconds between."""
+    """A Watch for logs and pipes: the first and last event of each stage, and one every few seconds between.
+
+    A stage begins anew where its count falls. One of a single item is a line without a count, and its time if it is
+    long.
+    """
 
     def __init__(self, console: Console, clock: Callable[[], float]) -> None:
         self._console, self._clock = console, clock
-        self._stage: Progress | None = None
+        self._first: Progress | None = None
+        self._last: Progress | None = None
         self._began = self._said = 0.0
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Note):
-            self._console.print(f"{event.level}: {event.text}", markup=False, highlight=False, soft_wrap=True)
+            self._print(f"{event.level}: {event.text}")
             return
-        now = self._clock()
-        fresh = self._stage is None or event.stage != self._stage.stage or event.done < self._stage.done
+        now, last = self._clock(), self._last
+        fresh = last is None or event.stage != last.stage or event.done < last.done
         if fresh:
-            self._stage, self._began = event, now
-        if fresh or event.done >= event.total or now - self._said >= EVERY_SECONDS:
+            self._first, self._began = event, now
+        self._last = event
+        if event.total == 1:
+            self._single(event, now, fresh)
+        elif fresh or event.done >= event.total or now - self._said >= EVERY_SECONDS:
             self._said = now
-            self._console.print(self._line(event, now), markup=False, highlight=False, soft_wrap=True)
+            self._print(self._line(event, now))
+
+    def _single(self, event: Progress, now: float, fresh: bool) -> None:
+        if fresh:
+            self._print(event.stage)
+        elif event.done >= event.total and now - self._began >= EVERY_SECONDS:
+            self._print(f"{event.stage}: took {duration(now - self._began)}")
 
     def _line(self, event: Progress, now: float) -> str:
-        assert self._stage is not None
+        assert self._first is not None
         parts = [f"{event.stage}: {amount(event)}"]
-        passed, done = now - self._began, event.done - self._stage.done
+        passed, done = now - self._began, event.done - self._first.done
         if passed > 0 and done > 0:
-            rate = done / passed
-            parts.append(f"{words.format_number(rate)} per s")
-            parts += [f"{duration((event.total - event.done) / rate)} left"] if event.done < event.total else []
+            parts.append(rate(done / passed, event.unit))
+            parts += [f"{duration((event.total - event.done) * passed / done)} left"] * (event.done < event.total)
         return ", ".join([*parts, *values(event)])
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def rate(per_second: float, unit: str) -> str:
+    """ "18.2 per s"; below one a second "2.2 s per reader"."""
+    if per_second >= 1:
+        return f"{words.format_number(per_second)} per s"
+    return f"{words.format_number(float(f'{1 / per_second:.2g}'))} s per {unit.removesuffix('s')}"
 
 
 class Live(Bars):
@@ -104,7 +127,8 @@ def pace(task: Task) -> str:
         return duration(task.finished_time or 0)
     if not task.speed:
         return ""
-    return f"{words.format_number(round(task.speed, 1))}/s, {duration((task.remaining or 0) / task.speed)} left"
+    speed = f"{words.format_number(round(task.speed, 1))}/s" if task.speed >= 1 else f"{1 / task.speed:.2g} s each"
+    return f"{speed}, {duration((task.remaining or 0) / task.speed)} left"
 
 
 def values(event: Progress) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Generator
 from micrographia.core.effect_figures import figures_of_maps
 from micrographia.core.effect_stories import telling
 from micrographia.core.effects import columns, effect_maps, largest, numberless, record
-from micrographia.core.events import Progress, Watch
+from micrographia.core.events import Progress, Watch, renamed
 from micrographia.core.lab import Findings
 from micrographia.core.prompts import Baselines, LanguageModel, metric_of
 from micrographia.core.sites import select
@@ -22,7 +22,7 @@ from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Attribute, modes_of, names
 from micrographia.labs.workbench.edges import prepare_edges
-from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings
+from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, beside_exact, findings
 from micrographia.labs.workbench.prompts import read_prompts
 from micrographia.labs.workbench.top_k import prepare_top_k
 from micrographia.methods.attribution.attribute import attribute
@@ -57,10 +57,22 @@ def prepare_attribute(question: Attribute, model: LanguageModel) -> Compute:
         first = found[0]
         baseline = baselines_with_gap(metric, first.clean, first.corrupt)
         budget = max(question.verify, len({site.kind for site in sites})) if question.verify else 0
-        sample: dict[str, Any] = {"budget": budget, "top": budget // TOP_SHARE, "generator": generator, "watch": watch}
-        checks = {each.mode: calibrate(model, pairs, metric, each, **sample) for each in found if budget}
+        sample: dict[str, Any] = {"budget": budget, "top": budget // TOP_SHARE, "generator": generator, "whole": True}
+        checks = {
+            each.mode: calibrate(
+                model, pairs, metric, each, **sample, watch=renamed(watch, f"check by patching, {each.mode}")
+            )
+            for each in found
+            if budget
+        }
         maps = effect_maps(found)
         places = [record(*at, prompts.positions) for at in largest(maps, MOST_PLACES)]
+        telltale = telling(maps, prompts.positions, question.top, *prompts.ends(model))
+        if first.gives == "size":
+            places, telltale = ([{**row, "gives": "size"} for row in rows] for rows in (places, telltale))
+        elif (gap := baseline.gap) is not None:
+            exact = {mode: _shares(each, "exact", gap) for mode, each in checks.items()}
+            places, telltale = (beside_exact(rows, exact) for rows in (places, telltale))
         n_places, title = sum(each.size for each in maps), METHODS[question.method]
         exactly = explain_exactly(checks, baseline) if first.gives == "effect" else []
         results = {
@@ -74,8 +86,7 @@ def prepare_attribute(question: Attribute, model: LanguageModel) -> Compute:
             "places": places,
         }
         summary = [f"By {title}, the effects of {n_places:,} places are estimated at once."]
-        summary += words.strongest_estimates(telling(maps, prompts.positions, question.top, *prompts.ends(model)))
-        summary += numberless(maps)
+        summary += [*words.strongest_estimates(telltale), *numberless(maps)]
         summary += [each.summary() for each in checks.values()] or [words.UNCHECKED]
         figures = [
             *([calibration_table(results["calibration"])] if checks else []),

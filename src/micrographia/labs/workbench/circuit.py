@@ -13,7 +13,7 @@ from torch import Generator
 from micrographia.core import figures
 from micrographia.core.config import flat
 from micrographia.core.errors import UserError
-from micrographia.core.events import Watch, silent
+from micrographia.core.events import Note, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.graph import Edge
 from micrographia.core.graph_figure import LOGITS_PART, readers_of, strongest_links
@@ -27,11 +27,17 @@ from micrographia.labs.workbench.findings import PICTURES, Compute, baselines_wi
 from micrographia.labs.workbench.prompts import read_prompts
 from micrographia.methods.attribution.edges import EdgeAttribution, edge_attribution
 from micrographia.methods.circuits.ablate import Ablation, edges_alone, nodes_alone
-from micrographia.methods.circuits.evaluate import FAITHFUL, CircuitEvaluation, Step, evaluate, ladder
+from micrographia.methods.circuits.evaluate import FAITHFUL, CircuitEvaluation, Connected, Step, evaluate, ladder
+from micrographia.methods.circuits.judge import Null
 from micrographia.methods.circuits.members import above, edge_scores, greedy_order, parts_of, ranked
+from micrographia.methods.circuits.null import NEEDED, needed, random_members, random_paths
 from micrographia.methods.explain import percent
 
 MOST_MEMBERS = 30
+COST = (
+    "Of {of:,} edges some 45 circuits are scored to choose one, and {judged} and one for each of its edges to judge "
+    "it; each takes two to four forward passes."
+)
 Scores = Mapping[Any, float]
 
 
@@ -95,13 +101,18 @@ def find_circuit(
     outside = Ablation(ablation)
     scores: Scores
     order: list[Any]
+    connected: Connected
     if units == "nodes":
         out = dict(zip(scored.graph.writers, (-scored.of_writers().double().mean(0).cpu() / gap).tolist()))
         scores = {part: out[part.node] for part in parts_of(model)}
         alone = nodes_alone(model, pairs, metric, list(scores), ablation=outside)
+        connected = lambda held, size, draw: random_members(list(scores), size, draw, held or strong)  # noqa: E731
     else:
         scores = edge_scores(scored.graph, -scored.mean().double().cpu() / gap)
         alone = edges_alone(model, pairs, metric, scored.graph, ablation=outside)
+        connected = lambda held, size, draw: random_paths(scored.graph, size, draw, held or strong)  # noqa: E731
+        watch(Note(COST.format(of=len(scores), judged=2 * null + 130)))
+    strong = needed({each: abs(score) for each, score in scores.items()})
     first = greedy_order(scored.graph, scores) if select == "greedy" else []
     order = list(dict.fromkeys([*first, *ranked(scores)]))
     circuit = None if n is None else order[:n]
@@ -116,8 +127,9 @@ def find_circuit(
         members=list(scores),
         along=ladder(alone, order, ranked(scores, signed=True)),
         faithful=faithful,
-        steps=["subsets", "worst", *minimality, "null", "interval"],
+        steps=["subsets", "worst", *minimality, "null", "interval", "connected"],
         n_null=null,
+        connected=connected,
         ablation=str(outside),
         watch=watch,
     )
@@ -144,15 +156,31 @@ def _summary(question: Circuit, found: CircuitEvaluation[Any], unit: str) -> lis
         near = f"No smaller circuit tried comes within {1 - question.faithful:.0%} of the behaviour alone"
         return [f"{every} {near}. Ask for a lower share (faithful), a number (n), or another ablation."]
     assert null is not None
-    median, low, high = (percent(float(x), 1) for x in (null.values.median(), null.low, null.high))
-    return [
+    sentences = [
         f"{size:,} of {of} carry {percent(found.faithfulness, 1)} of the behaviour alone, with everything else "
         f"replaced by {found.ablation}, on the prompts that chose them.",
-        f"Random circuits of that size carry {median} ({low} to {high}; p = {null.at_least:.2g} that one is as "
-        f"faithful, over {len(null.values)} draws).",
-        f"With the same members removed from both, circuit and model differ by {found.incomplete_mean:.3g} {unit} over "
-        f"random sets, and by {found.incomplete_worst:.3g} for the worst set found.",
+        f"Random circuits of that size carry {_spread(null)}.",
     ]
+    if found.connected is not None:
+        sentences.append(f"{HELD[question.units]} carry {_spread(found.connected)}.")
+    return [
+        *sentences,
+        f"With the same members removed from both, circuit and model differ by {found.incomplete_mean:.3g} {unit} over "
+        f"random sets, and by {found.incomplete_worst:.3g} for the worst set found, of a gap of {found.gap:.3g}.",
+    ]
+
+
+HELD = {
+    "nodes": f"Those that hold the nodes without which {NEEDED:.0%} of it is lost",
+    "edges": f"Those that hold the edges without which {NEEDED:.0%} of it is lost, and whose every edge is on a path "
+    "from the input to the logits,",
+}
+
+
+def _spread(null: Null) -> str:
+    """The faithfulness of random circuits, and how often one is as faithful."""
+    median, low, high = (percent(float(x), 1) for x in (null.values.median(), null.low, null.high))
+    return f"{median} ({low} to {high}); that one is as faithful: {null.p}"
 
 
 def _members(rows: Sequence[Mapping[str, Any]]) -> Figure:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator
 
-from micrographia.core.events import Watch
+from micrographia.core.events import Watch, renamed
 from micrographia.core.graph import Edge
 from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
@@ -18,7 +18,7 @@ from micrographia.core.spoken import node_name
 from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Attribute, modes_of
-from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings
+from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, beside_exact, findings
 from micrographia.labs.workbench.prompts import read_prompts
 from micrographia.methods.attribution.agreement import Estimate, agreement, slope
 from micrographia.methods.attribution.calibrate import trust
@@ -41,6 +41,12 @@ class EdgeCheck(NamedTuple):
     spearman: Estimate
     slope: float
     """Exact effect per estimate, by means over prompts."""
+    mode: Mode
+
+    def shares(self, gap: float | None) -> dict[str, float]:
+        """The exact share of the gap of each edge, by name."""
+        sign = MODES[self.mode].sign / (gap or np.nan)
+        return dict(zip(map(str, self.edges), (sign * self.exact.mean(1)).tolist()))
 
 
 def prepare_edges(question: Attribute, model: LanguageModel) -> Compute:
@@ -51,14 +57,18 @@ def prepare_edges(question: Attribute, model: LanguageModel) -> Compute:
     how: dict[str, Any] = {"method": question.method.replace("edges", "eap"), "steps": question.steps}
 
     def work(generator: Generator, watch: Watch) -> Findings:
-        found = [edge_attribution(model, pairs, metric, mode=mode, watch=watch, **how) for mode in modes]
+        found = [
+            edge_attribution(model, pairs, metric, mode=mode, watch=renamed(watch, f"edge attribution, {mode}"), **how)
+            for mode in modes
+        ]
         baseline = baselines_with_gap(metric, found[0].clean, found[0].corrupt)
         checks: dict[Mode, EdgeCheck] = {
             each.mode: check(model, pairs, metric, each, question.verify, generator, watch)
             for each in found
             if question.verify
         }
-        rows, title, n_edges = _rows(found), METHODS[question.method], len(found[0].graph.edges)
+        title, n_edges = METHODS[question.method], len(found[0].graph.edges)
+        rows = beside_exact(_rows(found), {mode: each.shares(baseline.gap) for mode, each in checks.items()})
         results = {
             "method": {"name": title, "places": n_edges},
             "explanation": words.explanation(modes),
@@ -97,20 +107,23 @@ def check(
     n_top = min(budget - budget // 2, len(order))
     drawn = torch.randperm(len(order) - n_top, generator=generator)[: budget - n_top] + n_top
     chosen = [graph.edges[int(i)] for i in order[torch.cat([torch.arange(n_top), drawn])]]
-    exact = edge_patch(model, pairs, [metric], chosen, mode=found.mode, watch=watch).effects()[..., 0]
+    told = renamed(watch, f"check edges, {found.mode}")
+    exact = edge_patch(model, pairs, [metric], chosen, mode=found.mode, watch=told).effects()[..., 0]
     values = found.values.double().cpu().numpy()
     estimate = np.stack([values[(slice(None), *graph.place(edge))] for edge in chosen])
     measured = exact.double().cpu().numpy()
     weight = np.ones(len(chosen))
     weight[n_top:] = (len(order) - n_top) / max(len(chosen) - n_top, 1)
     pearson, spearman = agreement(estimate, measured, weight, generator=generator, draws=DRAWS)
-    return EdgeCheck(chosen, estimate, measured, n_top, pearson, spearman, slope(estimate, measured, weight))
+    ratio = slope(estimate, measured, weight)
+    return EdgeCheck(chosen, estimate, measured, n_top, pearson, spearman, ratio, found.mode)
 
 
 def _agreement(mode: Mode, each: EdgeCheck) -> str:
+    told = trust(each.pearson.value, each.slope, each.spearman)
     return (
         f"Checked ({mode}) on {len(each.edges)} edges, {each.n_top} of them the largest, by exact path patching: the "
-        f"estimates {trust(each.pearson.value, each.slope)} (Pearson {each.pearson}, Spearman {each.spearman})."
+        f"estimates {told} (Pearson {each.pearson}, Spearman {each.spearman})."
     )
 
 

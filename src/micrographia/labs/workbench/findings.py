@@ -13,7 +13,7 @@ from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Baselines, Pairs, changed_positions
-from micrographia.core.titles import MODES
+from micrographia.core.titles import MODES, Mode
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Question, kind_of
 from micrographia.labs.workbench.prompts import PromptSet
@@ -139,16 +139,22 @@ def top_table(rows: Sequence[Mapping[str, Any]], unit: str, n: int, what: str) -
     """The places of largest effect; beside an estimate the exact effect, where only some places were patched."""
     fields = {"part": "place", "token": "token"}
     caption = f"The largest {what}effects, as shares of the gap and as changes in {unit}. {over(n)}"
+    change, sizes = "change", words.are_sizes(rows)
+    if sizes:
+        change, caption = "score", f"The largest scores: sizes that rank places and estimate no effect. {over(n)}"
     for mode, direction in MODES.items():
         exact = f"{direction.verb}_exactly"
         if rows and exact in rows[0]:
-            fields |= {direction.verb: direction.verb, exact: "exactly"}
+            fields |= {direction.verb: direction.verb, exact: "exact"}
             caption = "The largest estimates as shares of the gap, beside the exact effect where it was measured."
         else:
-            fields |= {direction.verb: direction.verb, f"{mode}_change": "change", f"{mode}_sd": "SD"}
-    title = "Largest effects"
-    columns = _filled(fields, rows)
-    return table("top", title, rows, columns=columns, caption=caption, group=title, headline=True)
+            fields |= {
+                direction.verb: direction.verb,
+                f"{mode}_change": f"{mode}: {change}" if sizes else change,
+                f"{mode}_sd": "SD",
+            }
+    title = "Largest scores" if sizes else "Largest effects"
+    return table("top", title, rows, columns=_filled(fields, rows), caption=caption, group=title, headline=True)
 
 
 def position_table(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Figure]:
@@ -164,6 +170,12 @@ def position_table(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Figur
     return (
         [table("by-position", title, rows, columns=_filled(fields, rows), caption=caption, group=title)] if rows else []
     )
+
+
+def beside_exact(rows: Sequence[Mapping[str, Any]], exact: Mapping[Mode, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """The rows with the exact share of the gap beside each estimate, by place; None where it was not measured."""
+    found = {f"{MODES[mode].verb}_exactly": shares for mode, shares in exact.items()}
+    return [{**row, **{name: shares.get(row["place"]) for name, shares in found.items()}} for row in rows]
 
 
 def prompt_tables(pairs: Sequence[Mapping[str, Any]]) -> list[Figure]:

@@ -12,7 +12,7 @@ from micrographia.core import figures
 from micrographia.core.effect_figures import figures_of_maps
 from micrographia.core.effect_stories import apart, by_position, followed, rows_by_position, telling
 from micrographia.core.effects import COORDINATES, EffectMap, Effects, columns, effect_maps, largest, numberless, record
-from micrographia.core.events import Watch, silent
+from micrographia.core.events import Watch, renamed, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
 from micrographia.core.prompts import Baselines, LanguageModel, baselines, metrics_of
@@ -46,7 +46,17 @@ def prepare_patch(question: Patch, model: LanguageModel) -> Compute:
     def work(generator: Generator, watch: Watch) -> Findings:
         how: dict[str, Any] = {**choices, "generator": generator}
         each_mode = [
-            patch_sites(model, pairs, sites, metrics, by=by, together=question.together, mode=mode, watch=watch, **how)
+            patch_sites(
+                model,
+                pairs,
+                sites,
+                metrics,
+                by=by,
+                together=question.together,
+                mode=mode,
+                **how,
+                watch=renamed(watch, f"patching, {mode}"),
+            )
             for mode in modes
         ]
         by_metric = list(zip(*each_mode))

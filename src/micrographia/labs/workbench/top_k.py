@@ -12,7 +12,7 @@ from torch import Generator
 
 from micrographia.core import figures
 from micrographia.core.effect_figures import MOST_BARS
-from micrographia.core.events import Progress, Watch
+from micrographia.core.events import Progress, Watch, renamed
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
@@ -63,7 +63,7 @@ def prepare_top_k(
             places, estimate = [place for place, _ in best.found], [score for _, score in best.found]
             exact = list[float]()
             if tried := [(place,) for place in places[: question.verify]]:
-                done = patch(model, pairs, [metric], tried, mode=mode, watch=watch)
+                done = patch(model, pairs, [metric], tried, mode=mode, watch=renamed(watch, f"check, {mode}"))
                 exact = done.effects()[..., 0].double().mean(1).cpu().tolist()
             held.append(TopK(mode, places, estimate, exact, best.n_scored))
             notes += found.notes

@@ -103,14 +103,27 @@ def among(maps: Sequence[EffectMap]) -> str:
     return f"any {' and '.join([', '.join(named[:-1]), named[-1]] if len(named) > 1 else named)}" if named else "one"
 
 
+def are_sizes(rows: Sequence[Row]) -> bool:
+    """Whether scores rank places and are no effects, as the rows say."""
+    return bool(rows) and rows[0].get("gives") == "size"
+
+
 def strongest_estimates(rows: Sequence[Row]) -> list[str]:
-    """The largest estimated effect of each direction; a negative share works against the answer."""
+    """The largest estimated effect of each direction, with the exact one where it was measured; a negative share works
+    against the answer. Of scores that are sizes the largest of all.
+    """
+    if are_sizes(rows):
+        return [f"{_at(rows[0])} has the largest score. Scores rank places; they do not estimate effects."]
     sentences = []
     for verb, *_ in MODES.values():
         if (row := largest_of(rows, verb)) is not None:
             share = percent(row[verb], 1)
             against = AGAINST if share.startswith("-") else ""
-            sentences.append(f"By the estimate {_at(row)} {against}{ESTIMATED[verb]} {share} of the gap, the most.")
+            exact = row.get(f"{verb}_exactly")
+            measured = "" if exact is None else f" (exact: {percent(exact, 1)})"
+            sentences.append(
+                f"By the estimate {_at(row)} {against}{ESTIMATED[verb]} {share} of the gap{measured}, the most."
+            )
     return sentences
 
 

@@ -2,8 +2,8 @@
 
 The sample of places is stratified: the largest estimates are all measured, the rest sampled at random. Correlations
 therefore weight each place by the number of places it represents, ranks included, so that they estimate the correlation
-over all places. Intervals resample prompts, the unit over which a finding should generalise; they do not cover the
-sampling of places.
+over all places. Intervals resample prompts, the unit over which a finding should generalise. That of the rank
+correlation, which rests on the places drawn at random, also covers their sampling (`sampled`).
 
 A flag is a disagreement of estimate and exact effect, with the mechanism that it suggests. A single place: missed
 (saturation, or a gate that the gradient misses, entirely or in part) or overstated. A set of places: the joint effect
@@ -41,6 +41,8 @@ STREAM = frozenset({"embed", "pos_embed", "resid_pre", "resid_mid", "resid_post"
 
 Kind = Literal["missed", "overstated", "more together", "less together"]
 
+USEFUL = 0.1
+"""A bound on the share of large effects that is above this says nothing of use. Our choice."""
 PART = 0.1
 """An estimate with the effect's sign and more than this fraction of its size captures part of it. Our choice."""
 UNSEEN = "the gradient misses it: saturation, a gate, or paths that cancel"
@@ -75,6 +77,11 @@ class Estimate(NamedTuple):
         interval = "n=1, no interval" if self.low is None or self.high is None else f"{self.low:.2f} to {self.high:.2f}"
         return f"{self.value:.2f} ({interval})"
 
+    @property
+    def width(self) -> float:
+        """How far apart the ends of the interval are; 0 without one."""
+        return 0.0 if self.low is None or self.high is None else self.high - self.low
+
 
 class Missed(NamedTuple):
     """A bound on the number of unmeasured places with an effect above `threshold`.
@@ -93,6 +100,15 @@ class Missed(NamedTuple):
     def most(self) -> int:
         """The bound as a number of places."""
         return math.floor(self.share * self.of)
+
+    @property
+    def needed(self) -> int | None:
+        """How many draws would bound the share at `USEFUL` if none of them had a large effect; None where the bound is
+        useful, or where one that was drawn had: then it is not for want of draws.
+        """
+        if self.share <= USEFUL or self.hits or self.drawn == self.of:
+            return None
+        return bisect_left(range(self.of), True, key=lambda drawn: missed(0, drawn, self.of, 0.0).share <= USEFUL)
 
 
 def missed(hits: int, drawn: int, of: int, threshold: float) -> Missed:
@@ -149,12 +165,35 @@ def agreement(
     generator: Generator,
     draws: int,
 ) -> tuple[Estimate, Estimate]:
-    """Pearson and Spearman correlation of the means over prompts, each with its interval."""
+    """Pearson and Spearman correlation of the means over prompts, each with its interval; Spearman's covers both the
+    prompts and, where places stand for others (`weight` above 1), the sampling of places.
+    """
     n = estimate.shape[1]
     drawn = torch.randint(n, (draws if n >= FEWEST else 0, n), generator=generator).tolist()
     share = np.array([np.bincount(rows, minlength=n) / n for rows in [range(n), *drawn]])  # the original pairs first
     x, y = share @ estimate.T, share @ exact.T
-    return _of(correlation(x, y, weight)), _of(correlation(ranks(x, weight), ranks(y, weight), weight))
+    in_order = _of(correlation(ranks(x, weight), ranks(y, weight), weight))
+    return _of(correlation(x, y, weight)), sampled(in_order, weight) if (weight > 1).any() else in_order
+
+
+def sampled(found: Estimate, weight: Float[ndarray, "place"]) -> Estimate:
+    """A rank correlation with an interval that covers the sampling of places: the wider end on either side.
+
+    Fisher's transformation with variance (1 + r^2 / 2) / (n - 3), n being the number of evenly weighted places that
+    say as much, (sum w)^2 / sum w^2 (Kish 1965); from -1 to 1 for n of at most 4. A correlation of 1 is taken as the
+    next value of Spearman's coefficient below it, since n places in order do not show that all are (our choice).
+    Source: Bonett and Wright, "Sample size requirements for estimating Pearson, Kendall and Spearman correlations"
+    (2000).
+    """
+    n = float(weight.sum() ** 2 / (weight**2).sum())
+    if math.isnan(found.value):
+        return found
+    most = 1 - 6 / (n * (n**2 - 1)) if n > FEWEST else 1.0
+    r = max(-most, min(most, found.value))
+    spread = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * math.sqrt((1 + r**2 / 2) / (n - 3)) if n > 4 else math.inf
+    low, high = (math.tanh(math.atanh(r) + side * spread) if n > 4 else side for side in (-1.0, 1.0))
+    ends = [end for end in (found.low, found.high) if end is not None and not math.isnan(end)]
+    return found._replace(low=min(low, *ends, found.value), high=max(high, *ends, found.value))
 
 
 def _of(values: Float[ndarray, "draw"]) -> Estimate:
@@ -214,6 +253,8 @@ class Checked(NamedTuple):
     wholes: tuple[Whole, ...] = ()
     """Joint effects of each Site, and of all Sites of the kind; none for the residual stream or where scores are
     sizes."""
+    gives_size: bool = False
+    """Whether scores are sizes that rank places (AtP*), and no effects."""
 
 
 def flags_of(each: Checked, mode: Mode, gives: str = "effect") -> list[Flag]:

@@ -28,7 +28,9 @@ from micrographia.core.sweep import Patch, Place, sweep
 from micrographia.core.titles import MODES, Mode
 from micrographia.core.tokens import ids_of
 from micrographia.methods.attribution.agreement import (
+    USEFUL,
     Checked,
+    Estimate,
     Flag,
     Whole,
     agreement,
@@ -51,10 +53,14 @@ from micrographia.methods.attribution.estimation import cell_axes, place
 LARGE = 0.1
 """An effect counts as large from this fraction of the largest measured one. Our choice."""
 CLOSE, ROUGH = 0.9, 0.6
-"""Pearson correlations from which estimates are called close, and rough. Our choice."""
+"""Correlations from which estimates are called close, and rough: Pearson's in size, Spearman's in order. Our choice."""
+UNSURE = 0.5
+"""A rank correlation whose interval is wider than this says nothing of the order. Our choice."""
 SCALE = 1.25
 """Where estimates are at least rough, a ratio of effects to estimates of this much or more (or its inverse or less) is
 reported: a correlation does not show it. Our choice."""
+LEAST = 16
+"""Places that a kind of Site is left at least, where others are patched whole."""
 MOST_FLAGS = 8
 EXCLUDED = (
     "{n:,} places cannot have an effect, before the prompts differ or where a query would attend to a later key; they "
@@ -131,13 +137,19 @@ class Calibration:
             *flags,
         ]
 
+    @property
+    def n_places(self) -> int:
+        """The number of estimates that were compared with an exact patch."""
+        return sum(len(each.patches) for each in self.kinds.values())
+
     def summary(self) -> str:
         """The verdicts on all kinds of Site in one sentence."""
         kinds: dict[str, list[str]] = {}
         for each in self.kinds.values():
-            kinds.setdefault(trust(each.pearson.value, each.slope), []).append(each.kind)
-        verdicts = "; ".join(f"those of {', '.join(names)} {verdict}" for verdict, names in kinds.items())
-        return f"Checked by {self.n_patches} exact patches ({self.mode}), the estimates rate as follows: {verdicts}."
+            kinds.setdefault(verdict(each), []).append(each.kind)
+        verdicts = "; ".join(f"those of {', '.join(names)} {told}" for told, names in kinds.items())
+        checked = f"Checked on {self.n_places} places by exact patches ({self.mode})"
+        return f"{checked}, the estimates rate as follows: {verdicts}."
 
     def figures(self) -> list[Figure]:
         """The table of correlations, the tables of whole Sites, the sentences, and a scatter plot of estimate and
@@ -157,10 +169,12 @@ def calibrate(
     generator: Generator,
     draws: int = 1000,
     threshold: float | None = None,
+    whole: bool = False,
     edits: Sequence[Edit] = (),
     watch: Watch = silent,
 ) -> Calibration:
-    """Patch `budget` places exactly: the `top` largest estimates and others at random, evenly over kinds of Site.
+    """Patch `budget` places exactly: the `top` largest estimates and others at random, evenly over kinds of Site; with
+    `whole`, kinds of few places are patched whole first (`shared_out`).
 
     In a causal model, places that cannot have an effect are left out (`Calibration.n_excluded`). `threshold`: the
     effect, in the metric's unit, that must not be missed; by default a tenth of the largest measured of its kind. Cost:
@@ -173,9 +187,10 @@ def calibrate(
             f"Asked to check estimates of {metric.name}, which is not a finite number on every prompt. Choose a metric "
             "that is."
         )
-    chosen = samples(attribution, budget=budget, top=top, generator=generator, begin=_begin(model, pairs))
+    begin = _begin(model, pairs)
+    chosen = samples(attribution, budget=budget, top=top, generator=generator, begin=begin, whole=whole)
     groups = [wholes(each.kind, attribution) for each in chosen]
-    requested = [[*each.patches, joint(each.patches), *whole] for each, whole in zip(chosen, groups)]
+    requested = [[*each.patches, joint(each.patches), *several] for each, several in zip(chosen, groups)]
     patches = [patch for some in requested for patch in some]
     mode, rows = attribution.mode, prompts(len(pairs), ids_of(pairs.clean).device)
     sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
@@ -183,11 +198,11 @@ def calibrate(
     values = sweep(model, pairs.base(mode), patches, donor, [metric], edits=edits, watch=watch)[..., 0]
     effects = (values - attribution.base.to(values)).cpu().double().split(list(map(len, requested)))
     kinds: dict[str, Checked] = {}
-    for each, whole, effect in zip(chosen, groups, effects):
+    for each, sites_whole, effect in zip(chosen, groups, effects):
         n = len(each.patches)
         found = _checked(each, effect[: n + 1], attribution.gives, threshold, generator, draws)
         joint_effects = [
-            _whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(whole, effect[n + 1 :])
+            _whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(sites_whole, effect[n + 1 :])
         ]
         kinds[each.kind] = found._replace(wholes=tuple(joint_effects))
     flags = [flag for each in kinds.values() for flag in flags_of(each, mode, attribution.gives)]
@@ -233,43 +248,83 @@ def _checked(
     limit = LARGE * float(sizes.max()) if threshold is None else threshold
     drawn = sizes[each.n_top :]
     bound = missed(int((drawn > limit).sum()), len(drawn), each.n_rest, limit)
-    return Checked(each.kind, each.patches, each.estimate, exact, each.n_top, pearson, spearman, ratio, bound, together)
+    found = Checked(
+        each.kind, each.patches, each.estimate, exact, each.n_top, pearson, spearman, ratio, bound, together
+    )
+    return found._replace(gives_size=gives == "size")
 
 
 def sentence(each: Checked, unit: str) -> str:
     """A sentence on how far to trust the estimates of this kind."""
-    n_drawn = len(each.patches) - each.n_top
+    bound, n_drawn = each.missed, len(each.patches) - each.n_top
     words = (
-        f"{each.kind}: the estimates {trust(each.pearson.value, each.slope)} (Pearson {each.pearson}; Spearman "
-        f"{each.spearman.value:.2f}; {len(each.patches)} places patched)."
+        f"{each.kind}: the estimates {verdict(each)} (Pearson {each.pearson}; Spearman "
+        f"{each.spearman}; {len(each.patches)} places patched)."
     )
-    if not each.missed.of:
+    if n_drawn == bound.of:
         return f"{words} Every place was patched."
     if not n_drawn:
-        return f"{words} None of the other {each.missed.of} was patched, so nothing is known about them."
-    return (
-        f"{words} Of the other {each.missed.of} places {n_drawn} were sampled, and {each.missed.hits} had an effect "
-        f"above {each.missed.threshold:.3g} {unit}; with 95 % confidence at most {each.missed.most} have."
-    )
+        return f"{words} None of the other {bound.of} was patched, so nothing is known about them."
+    found = f"{words} Of the other {bound.of} places {n_drawn} were sampled, and {bound.hits} had an effect above "
+    found += f"{bound.threshold:.3g} {unit}; "
+    if bound.needed is not None:
+        return f"{found}to show that at most {USEFUL:.0%} have, {bound.needed} would have to be sampled."
+    return f"{found}with 95 % confidence at most {bound.most} have."
 
 
-def trust(pearson: float, ratio: float = math.nan) -> str:
-    """A verdict on the estimates. `ratio`: effect per estimate, reported where it is far from 1 (`SCALE`)."""
+def verdict(each: Checked) -> str:
+    """`trust` of a kind of Site that was checked."""
+    return trust(each.pearson.value, each.slope, each.spearman, sizes=not each.gives_size)
+
+
+def trust(pearson: float, ratio: float = math.nan, spearman: Estimate | None = None, *, sizes: bool = True) -> str:
+    """A verdict on the estimates: their order, by Spearman's correlation, and their sizes, by Pearson's and the `ratio`
+    of effect to estimate, which is told where it is far from 1 (`SCALE`). Without `sizes` (AtP*) their order alone.
+    """
     if math.isnan(pearson):
         return "cannot be judged, since nothing varied"
-    if pearson < ROUGH:
-        return "are not to be trusted"
-    close = "follow the exact effects closely" if pearson >= CLOSE else "only suggest what to patch"
-    if math.isnan(ratio) or 1 / SCALE < ratio < SCALE:
-        return close
-    return f"{close}, though effects are about {ratio:.2g} times the estimates"
+    order = None if spearman is None or math.isnan(spearman.value) else _order(spearman)
+    if not sizes:
+        return f"{order or UNRANKED}; they are no effects, and their sizes are not judged"
+    size = _size(pearson, ratio)
+    if order is None:
+        return size
+    apart = (order == _ORDERS[-1]) != (size == _SIZES[-1]) and order != UNRANKED
+    return f"{size} but {order}" if apart else f"{order}, {size}"
+
+
+_ORDERS = ("rank well", "rank roughly", "do not rank")
+_SIZES = ("have the right size", "have roughly the right size", "do not have the right size")
+UNRANKED = "cannot be ranked by so few places"
+
+
+def _order(spearman: Estimate) -> str:
+    return UNRANKED if spearman.width > UNSURE else _graded(spearman.value, _ORDERS)
+
+
+def _size(pearson: float, ratio: float) -> str:
+    if pearson < ROUGH or math.isnan(ratio) or 1 / SCALE < ratio < SCALE or ratio <= 0:
+        return _graded(pearson, _SIZES)
+    off = f"underestimate by {ratio:.2g}x" if ratio > 1 else f"overestimate by {1 / ratio:.2g}x"
+    return off if pearson >= CLOSE else f"{off}, roughly"
+
+
+def _graded(value: float, words: Sequence[str]) -> str:
+    return words[0] if value >= CLOSE else words[1] if value >= ROUGH else words[2]
 
 
 def samples(
-    attribution: Effects, *, budget: int, top: int, generator: Generator, begin: int | None = None
+    attribution: Effects,
+    *,
+    budget: int,
+    top: int,
+    generator: Generator,
+    begin: int | None = None,
+    whole: bool = False,
 ) -> list[Sample]:
     """Distribute `budget` places, `top` of them the largest, evenly over the kinds of Site; an unused part of a kind is
-    dropped. Largest means largest absolute mean over prompts (of scores that are sizes: the mean of their sizes).
+    dropped, or with `whole` used for others (`shared_out`). Largest means largest absolute mean over prompts (of scores
+    that are sizes: the mean of their sizes).
     `begin`: where prompts first differ, in a causal model; None excludes no place. Raises BadConfig.
     """
     kinds: dict[str, list[Site]] = {}
@@ -281,10 +336,40 @@ def samples(
             f"Check {len(kinds)} at least, and at most that many of the largest."
         )
     counts = [(budget // len(kinds), top // len(kinds))] * len(kinds)
+    if whole:
+        able = [
+            sum(int(can_matter(site, attribution.scores[site], begin).sum()) for site in sites)
+            for sites in kinds.values()
+        ]
+        counts = [(n, n * top // max(1, budget)) for n in shared_out(budget, able)]
     return [
         _of_kind(kind, {site: attribution.scores[site] for site in sites}, attribution.gives, *count, generator, begin)
         for (kind, sites), count in zip(kinds.items(), counts)
     ]
+
+
+def shared_out(budget: int, able: Sequence[int]) -> list[int]:
+    """Places for each kind of Site, of which `able` can have an effect: kinds of few are patched whole, the smallest
+    first, as long as every other is left `LEAST` of them or its even part; the others share the rest evenly.
+
+    >>> shared_out(256, [60, 60, 5000])
+    [60, 60, 136]
+    >>> shared_out(64, [150, 150, 5000, 90000])
+    [16, 16, 16, 16]
+    """
+    found = dict.fromkeys(range(len(able)), 0)
+    order = sorted(found, key=lambda kind: able[kind])
+    for i, kind in enumerate(order):
+        behind = len(order) - i - 1
+        even = budget // (behind + 1)
+        if able[kind] > budget - behind * min(even, LEAST):  # nor is any larger one patched whole
+            for j, each in enumerate(order[i:]):
+                found[each] = min(able[each], budget // (len(order) - i - j))
+                budget -= found[each]
+            break
+        found[kind] = able[kind]
+        budget -= able[kind]
+    return list(found.values())
 
 
 def _of_kind(

@@ -27,31 +27,47 @@ def calibration_row(each: Checked, mode: Mode) -> dict[str, Any]:
     """The agreement of estimate and exact effect for one kind of Site."""
     row: dict[str, Any] = {"kind": each.kind, "mode": mode, "checked": len(each.patches), "n_top": each.n_top}
     row |= {"pearson": each.pearson._asdict(), "spearman": each.spearman._asdict(), "slope": each.slope}
-    return row | {"missed": {**each.missed._asdict(), "most": each.missed.most}, "together": each.together}
+    return row | {
+        "missed": {**each.missed._asdict(), "most": each.missed.most, "needed": each.missed.needed},
+        "together": each.together,
+    }
 
 
 def calibration_table(rows: Sequence[Row]) -> Figure:
     """Correlations of estimate and exact effect, a row a kind of Site and direction; a bound where there is one."""
     columns = ["kind", "mode", "checked", "Pearson", "Spearman", "slope"]
     cells = [
-        [row["kind"], row["mode"], row["checked"], _agreement(row["pearson"]), row["spearman"]["value"], row["slope"]]
+        [
+            row["kind"],
+            row["mode"],
+            row["checked"],
+            *(_agreement(row[name]) for name in ("pearson", "spearman")),
+            row["slope"],
+        ]
         for row in rows
     ]
     bounded = any("missed" in row for row in rows)
     if bounded:
         columns.append("large, unseen")
         cells = [[*cell, _bound(row.get("missed"))] for cell, row in zip(cells, rows)]
-    caption = BOUNDED if bounded else UNBOUNDED
+    spread = any(row["pearson"].get("low") is not None for row in rows)
+    few = any((row.get("missed") or {}).get("needed") is not None for row in rows)
+    drawn = (SPREAD if spread else NO_SPREAD) + ORDER
+    caption = " ".join([SAMPLE, drawn, BOUNDED if bounded else UNBOUNDED, *([TOO_FEW] * few)])
     title = "Estimates against exact patches"
     return figures.table("calibration", title, cells, columns=columns, caption=caption, group=GROUP)
 
 
 SAMPLE = (
-    "Some places were patched exactly: half of them the largest estimates, half drawn at random. Correlations are "
-    "weighted for how places were drawn, with 95 % intervals over prompts; the slope is the exact effect per estimate."
+    "Some places were patched exactly, the largest estimates and others drawn at random, and correlations are weighted "
+    "for how places were drawn. Pearson and the slope, the exact effect per estimate, tell of sizes; Spearman of order."
 )
-BOUNDED = f"{SAMPLE} The last column bounds how many of the places that were not patched may have a large effect."
-UNBOUNDED = f"{SAMPLE} Here a place is an edge; how many large ones were left unseen is not bounded."
+SPREAD = "Intervals of 95 % are over prompts"
+NO_SPREAD = "Of one prompt pair there is no interval over prompts"
+ORDER = "; that of Spearman also covers the drawing of places."
+BOUNDED = "The last column bounds how many of the places that were not patched may have a large effect."
+TOO_FEW = "Where too few were drawn for a useful bound, it says how many would be needed to bound it at a tenth."
+UNBOUNDED = "Here a place is an edge; how many large ones were left unseen is not bounded."
 
 
 def _agreement(found: Row) -> Any:
@@ -61,7 +77,11 @@ def _agreement(found: Row) -> Any:
 def _bound(missed: Row | None) -> str | None:
     if missed is None:
         return None
-    return f"≤ {missed['most']:,} of {missed['of']:,}" if missed["of"] else "none"
+    if missed["drawn"] == missed["of"]:
+        return "none"
+    if missed.get("needed") is not None:
+        return f"? {missed['needed']:,} needed"
+    return f"≤ {missed['most']:,} of {missed['of']:,}"
 
 
 def whole_row(whole: Whole, each: Checked, flags: Sequence[Flag], mode: Mode) -> dict[str, Any]:

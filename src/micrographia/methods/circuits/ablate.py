@@ -202,11 +202,11 @@ class _Routed:
         for layer in range(self.model.shape.n_layers):
             here = [j for at in self.columns.get(layer, {}).values() for j in at]
             n_seen = max((self.graph.seen[j] for j in here), default=0)
-            state, circuit = _split(state, masks[:, :n_seen, here])
+            state, circuit = _split(state, len(stream), masks[:, :n_seen, here])
             if len(circuit) > len(stream):
-                parent, filled = circuit[:, 1], self.graph.seen[here[0]]
-                gaps[: len(circuit), :filled] = gaps[parent, :filled]
-                stream = stream[parent]
+                parent, filled = circuit[len(stream) :, 1], self.graph.seen[here[0]]
+                gaps[len(stream) : len(circuit), :filled] = gaps[parent, :filled]
+                stream = torch.cat([stream, stream[parent]])
             stream = stream + self._layer(layer, masks[circuit[:, 0]], stream, gaps[: len(circuit)])
         last = ~masks[:, :, self.graph.readers.index(Node(LOGITS))]
         left = torch.stack([stream[i] - _mixed(out[None], gaps[i])[0] for out, i in zip(last, state.tolist())])
@@ -229,19 +229,25 @@ class _Routed:
             )
             gaps[:, self.spans[site]] = parts
 
-        middle = None
-        if "mlp_pre" in columns and Site("resid_mid", layer) in self.model.sites:
-            j = columns.pop("mlp_pre")[0]
+        between = "mlp_pre" in columns and Site("resid_mid", layer) in self.model.sites
+        reader = columns.pop("mlp_pre")[0] if between else 0
 
-            def middle(mid: Tensor, z: Tensor) -> Tensor:
-                fill(own, z if own == heads else mid - stream.flatten(0, 1))
-                n = self.graph.seen[j]
-                missing = [_mixed(~mask[None, :n, j], gap[:n])[0] for mask, gap in zip(masks, gaps)]
-                return mid - torch.stack(missing).flatten(0, 1)
+        def middle(mid: Tensor, z: Tensor) -> Tensor:
+            fill(own, z if own == heads else mid - stream.flatten(0, 1))
+            n = self.graph.seen[reader]
+            missing = [_mixed(~mask[None, :n, reader], gap[:n])[0] for mask, gap in zip(masks, gaps)]
+            return mid - torch.stack(missing).flatten(0, 1)
 
         edits = self._reads(layer, columns, masks, stream, gaps)
-        written = run_layer(self.model, repeated(self.inputs, len(masks)), layer, stream.flatten(0, 1), edits, middle)
-        if middle is None:
+        written = run_layer(
+            self.model,
+            repeated(self.inputs, len(masks)),
+            layer,
+            stream.flatten(0, 1),
+            edits,
+            middle if between else None,
+        )
+        if not between:
             fill(own, written.z if own == heads else written.attn_out)
         if written.mlp_out is not None:
             fill(out, written.mlp_out)
@@ -280,16 +286,25 @@ class _Routed:
 
 
 def _split(
-    state: Int[Tensor, "circuit"], read: Bool[Tensor, "circuit writer reader"]
+    state: Int[Tensor, "circuit"], n: int, read: Bool[Tensor, "circuit writer reader"]
 ) -> tuple[Int[Tensor, "circuit"], Int[Tensor, "state 2"]]:
-    """The new state of each circuit; and of each state one of its circuits, and its old state. Circuits stay in one
-    state as long as they read alike.
+    """The new state of each circuit, of `n` so far; and of each state one of its circuits, and the state that it was.
+
+    Circuits stay in one state as long as they read alike. Old states keep their numbers; new ones come behind.
     """
     named = torch.cat([state[:, None], read.flatten(1).to(state)], 1)
-    _, new = named.unique(dim=0, return_inverse=True)
-    first = torch.full((int(new.max()) + 1,), len(state), device=state.device)
-    first.scatter_reduce_(0, new, torch.arange(len(state), device=state.device), "amin")
-    return new, torch.stack([first, state[first]], 1)
+    _, group = named.unique(dim=0, return_inverse=True)
+    first = torch.full((int(group.max()) + 1,), len(state), device=state.device)
+    first.scatter_reduce_(0, group, torch.arange(len(state), device=state.device), "amin")
+    parent = state[first]
+    heir = torch.full((n,), len(first), device=state.device)  # of each state, the group that keeps its number
+    heir.scatter_reduce_(0, parent, torch.arange(len(first), device=state.device), "amin")
+    number = torch.empty_like(parent)
+    new = heir[parent] != torch.arange(len(first), device=state.device)
+    number[~new] = parent[~new]
+    number[new] = n + torch.arange(int(new.sum()), device=state.device)
+    order = number.argsort()
+    return number[group], torch.stack([first, parent], 1)[order]
 
 
 def _mixed(

@@ -10,6 +10,7 @@ Sources: Wang et al., "Interpretability in the wild" (2022), section 4; Mueller 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Literal, NamedTuple
 
 import numpy as np
@@ -33,16 +34,20 @@ from micrographia.methods.circuits.judge import (
     worst_subset,
 )
 from micrographia.methods.circuits.members import Member
+from micrographia.methods.circuits.null import needed
 
 FAITHFUL = 0.9
 """A circuit is faithful when its faithfulness is within 1 - FAITHFUL of 1, on either side. Our choice."""
 BETWEEN = 16
 """Sizes tried between two rungs of the ladder."""
 SHOWN = 30
+STAGE = "evaluate the circuit"
 ROWS = {
     "faithfulness": "faithfulness, 1 is the whole model",
     "null_faithfulness": "faithfulness of random circuits of that size",
     "null_p_value": "p-value against random circuits",
+    "connected_faithfulness": "that of random circuits that hold together",
+    "connected_p_value": "p-value against those",
     "score_of_the_model": "metric of the model",
     "score_alone": "metric of the circuit alone",
     "score_of_nothing": "metric with all members ablated",
@@ -53,8 +58,15 @@ ROWS = {
 }
 """The figures of `CircuitEvaluation.table` in words."""
 
-Step = Literal["interval", "subsets", "worst", "minimality", "null", "orders"]
+ORDERS = {"cpr": ", by signed score", "cmd": ", by absolute score"}
+"""What the two areas order members by, where that is not one order."""
+
+Step = Literal["interval", "subsets", "worst", "minimality", "null", "connected", "orders"]
 STEPS: tuple[Step, ...] = ("interval", "subsets", "worst", "minimality", "null")
+
+
+Connected = Callable[[frozenset, int, Generator], frozenset]
+"""A random circuit that holds these members, of this size."""
 
 
 class Ladder(NamedTuple):
@@ -144,6 +156,8 @@ class CircuitEvaluation(Generic[Member]):
     """What each member adds, as a share of the gap between the model and nothing."""
     null: Null | None
     """Circuits of the same size drawn at random."""
+    connected: Null | None = None
+    """Such that could carry something: with the members that `needed` names, and on paths (see `null`)."""
     random_size: float
     """The size at which random orders are first as faithful; the median order."""
 
@@ -176,7 +190,10 @@ class CircuitEvaluation(Generic[Member]):
         """The figures by name, with the ablation that they depend on."""
         low, high = self.interval
         value = self.faithfulness
-        null = self.null and {"median": float(self.null.values.median()), "low": self.null.low, "high": self.null.high}
+        null, connected = (
+            each and {"median": float(each.values.median()), "low": each.low, "high": each.high}
+            for each in (self.null, self.connected)
+        )
         return {
             "ablation": self.ablation,
             "members": len(self.members),
@@ -189,6 +206,8 @@ class CircuitEvaluation(Generic[Member]):
             "incompleteness_worst_set": self.incomplete_worst,
             "null_faithfulness": null,
             "null_p_value": self.null and self.null.at_least,
+            "connected_faithfulness": connected,
+            "connected_p_value": self.connected and self.connected.at_least,
             "cpr": self.ladder and self.ladder.cpr,
             "cmd": self.ladder and self.ladder.cmd,
         }
@@ -200,7 +219,9 @@ class CircuitEvaluation(Generic[Member]):
     def _table(self) -> Figure:
         found = self.table()
         rows: list[list[Any]] = [["members", f"{len(self.members):,} of {self.of:,}"]]
-        rows += [[name, found[key]] for key, name in ROWS.items() if found[key] is not None]
+        apart = self.ladder is not None and self.ladder.helpful != self.ladder.faithfulness
+        orders = ORDERS if apart else {}
+        rows += [[name + orders.get(key, ""), found[key]] for key, name in ROWS.items() if found[key] is not None]
         caption = f"Everything else is replaced by {self.ablation}, which defines what is measured."
         return figures.table(
             "circuit", "The circuit", rows, columns=["what", "value"], caption=caption, group="The circuit"
@@ -260,6 +281,7 @@ def evaluate(
     n_subsets: int = 8,
     n_null: int = 100,
     n_orders: int = 6,
+    connected: Connected | None = None,
     ablation: str = "",
     watch: Watch = silent,
 ) -> CircuitEvaluation[Member]:
@@ -287,19 +309,30 @@ def evaluate(
     def bad_set() -> float:
         return completeness(alone, inside, everything, [worst_subset(alone, inside, everything, generator)]).worst
 
+    def connected_null() -> Null | None:
+        held = needed(found.get("minimality", {}))
+        if connected is None:
+            return None
+        one = partial(connected, held, len(inside))
+        return random_null(alone, inside, everything, generator, draws=n_null, draw=one)
+
     measures: Mapping[Step, Callable[[], Any]] = {
         "interval": lambda: tuple(tried.interval(generator)[at].tolist()),
         "subsets": lambda: completeness(alone, inside, everything, subsets(inside, n_subsets, generator)).gaps,
         "worst": bad_set,
         "minimality": lambda: minimality(alone, inside, everything),
         "null": lambda: random_null(alone, inside, everything, generator, draws=n_null),
+        "connected": connected_null,
         "orders": orders,
     }
-    found: dict[str, Any] = {}
-    for i, step in enumerate(steps):
-        watch(Progress("evaluate the circuit", i, len(steps), "measure"))
+    costs = {"subsets": 2 * n_subsets, "worst": 102, "minimality": len(inside) + 3, "null": n_null + 3}
+    costs |= {"connected": n_null + 3} if connected else {}
+    total, done, found = sum(costs.get(step, 1) for step in steps), 0, dict[str, Any]()
+    for step in steps:
+        watch(Progress(STAGE, done, total, "circuit"))
         found[step] = measures[step]()
-    watch(Progress("evaluate the circuit", len(steps), len(steps), "measure"))
+        done += costs.get(step, 1)
+    watch(Progress(STAGE, total, total, "circuit"))
     gaps: Tensor = found.get("subsets", torch.tensor([math.nan]))
     return CircuitEvaluation(
         members=tuple(circuit),
@@ -317,6 +350,7 @@ def evaluate(
         incomplete_worst=found.get("worst", math.nan),
         adds=found.get("minimality", {}),
         null=found.get("null"),
+        connected=found.get("connected"),
         random_size=found.get("orders", math.nan),
     )
 

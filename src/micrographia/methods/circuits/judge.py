@@ -7,7 +7,7 @@ interpretability benchmark" (2025), section 3.1 for CPR and CMD.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.methods.circuits.ablate import Alone
 from micrographia.methods.circuits.members import Member
+from micrographia.methods.circuits.null import random_members
 
 LADDER = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The fractions of all members at which MIB evaluates circuits."""
@@ -141,18 +142,20 @@ def minimality(
     """The minimality score of each member v: |F(C \\ (K + v)) - F(C \\ K)| / |F(M) - F(empty)|, with K removed.
 
     `contexts` gives K for each member, since one of several redundant members adds nothing while the others are
-    present; empty by default. Cost: at most two scores per member. (Wang et al. divide by F(M) alone; with an ablation
+    present; empty by default. Cost: a score per member and per K. (Wang et al. divide by F(M) alone; with an ablation
     under which F(empty) is not 0 the gap is the natural unit.)
     """
     ordered = _ordered(circuit)
     contexts = contexts or {}
     without = [contexts.get(v, frozenset()) - {v} for v in ordered]
-    sets = [circuit - k for k in without] + [circuit - k - {v} for v, k in zip(ordered, without)]
+    backgrounds = list(dict.fromkeys(circuit - k for k in without))
+    sets = backgrounds + [circuit - k - {v} for v, k in zip(ordered, without)]
     scores = alone([*sets, frozenset(members), frozenset()]).mean(1)
     gap = float((scores[-2] - scores[-1]).abs())
     if not gap > ZERO_GAP * max(float(scores[-2].abs()), float(scores[-1].abs()), ZERO_GAP):
         raise UserError("The model scores as if fully ablated, so no member can add a fraction of its score.")
-    kept, lost = scores[: len(ordered)], scores[len(ordered) : 2 * len(ordered)]
+    kept = scores[[backgrounds.index(circuit - k) for k in without]]
+    lost = scores[len(backgrounds) : len(sets)]
     return dict(zip(ordered, ((kept - lost).abs() / gap).tolist()))
 
 
@@ -196,6 +199,13 @@ class Null(NamedTuple):
     at_least: float
     """p-value: (1 + number of draws with faithfulness at least as near to 1) / (1 + draws); never 0."""
 
+    @property
+    def p(self) -> str:
+        """The p-value in words: where no draw is as faithful it is the least that so many draws can show."""
+        if self.at_least <= 1 / (1 + len(self.values)):
+            return f"p ≤ {self.at_least:.2g}, the least that {len(self.values)} draws can show"
+        return f"p = {self.at_least:.2g} over {len(self.values)} draws"
+
 
 def random_null(
     alone: Alone,
@@ -205,14 +215,17 @@ def random_null(
     *,
     draws: int = 100,
     confidence: float = 0.95,
+    draw: Callable[[Generator], frozenset[Member]] | None = None,
 ) -> Null:
-    """Sample circuits of this circuit's size uniformly from all members. Cost: one score per draw, and three.
+    """Sample circuits of this circuit's size uniformly from all members, or as `draw` does (see `null`). Cost: one
+    score per draw, and three.
 
     A draw counts where |1 - f| is no larger: a circuit with faithfulness 1.8 is not faithful.
     """
     ordered = list(members)
-    drawn = [torch.randperm(len(ordered), generator=generator)[: len(circuit)].tolist() for _ in range(draws)]
-    found = faithfulness(alone, [circuit, *(frozenset(ordered[i] for i in row) for row in drawn)], ordered).values
+    nothing = frozenset[Member]()
+    one = draw or (lambda generator: random_members(ordered, len(circuit), generator, nothing))
+    found = faithfulness(alone, [circuit, *(one(generator) for _ in range(draws))], ordered).values
     null = found[1:].double().cpu()
     low, high = null.quantile(torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)).tolist()
     as_good = int(((1 - null).abs() <= abs(1 - float(found[0]))).sum())
