@@ -16,8 +16,9 @@ INNER = {
     f"micrographia.{room}.{name}"
     for room, names in {
         "core.store": "atomic checkpoints damage exact lock manifest records",
-        "core.pretrained": "attention checks experts files fused generation hooks inline modules partial_run readout stream "
-        "tokenizer",
+        "core.pretrained": (
+            "attention checks experts files fused generation hooks inline modules partial_run readout stream tokenizer"
+        ),
         "core.sweep": "base last_layer metric_set plan writing",
         "methods.attribution": "passes",
     }.items()
