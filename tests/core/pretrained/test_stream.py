@@ -30,11 +30,12 @@ def made(name: str) -> nn.Module:
 def test_the_stream_alone_is_kept_edited_and_restarted_with_the_modules_own_bits(name):
     module, ids = made(name), zoo.tokens()
     model = Pretrained(module, residual_only=True)
-    assert {site.kind for site in model.sites} == {"resid_pre", "resid_post", "logits"}
+    assert {site.kind for site in model.sites} == {"embed", "resid_pre", "resid_post", "logits"}
     wanted = zoo.logits_of(module, ids)
     run = model.run(ids, keep=model.sites)
     assert torch.equal(run.logits, wanted)
     assert torch.equal(run.cache["L0.resid_post"], run.cache["L1.resid_pre"])
+    assert torch.equal(run.cache["embed"], module.get_input_embeddings()(ids))
     for layer in range(4):
         stream = run.cache[f"L{layer}.resid_pre" if layer < 3 else "L2.resid_post"]
         assert torch.equal(model.run(ids, start=Start(layer, stream)).logits, wanted)

@@ -128,7 +128,9 @@ def _through(steps: Sequence[Step], value: Tensor, read: Tensor) -> Tensor:
 def hooks_for(body: Body, context: HookContext, layers: range, *, from_tokens: bool, to_logits: bool) -> list[Hook]:
     """The hooks that this run needs in these layers, before them and after them."""
     if body.family.stream_only:
-        return [hook for i in layers for hook in _stream_hooks(body, context, i)]
+        embed = body.part(body.family.embed)
+        entry = _plain(body, context, "embed", None, embed, "out") if from_tokens else []
+        return [*entry, *(hook for i in layers for hook in _stream_hooks(body, context, i))]
     found = _embedding_hooks(body, context) if from_tokens else []
     for layer in (layer for layer in layers if layer in context.layers):
         found += _attention_hooks(body, context, layer)

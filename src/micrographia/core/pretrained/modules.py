@@ -74,7 +74,7 @@ class Body:
         if found is None and self.family.stream_only:
             raise UserError(
                 f"{self.family.name}: a part of a block was asked for, of a model loaded with residual_only=True. Its "
-                "Sites are resid_pre, resid_post and logits; for more, its family needs a row."
+                "Sites are embed, resid_pre, resid_post and logits; for more, its family needs a row."
             )
         if found is None:
             where = "the model" if layer is None else f"layer {layer}"
@@ -185,7 +185,8 @@ class Body:
         family = self.family
         if family.stream_only:
             stream = [Site(kind, i) for i in range(self.shape.n_layers) for kind in ("resid_pre", "resid_post")]
-            return SiteList([*stream, Site("logits")])
+            plain = getattr(self.part(family.embed), "embedding_dim", None) == self.shape.d_model
+            return SiteList([*([Site("embed")] if plain else []), *stream, Site("logits")])
         found = [Site("embed"), *([Site("pos_embed")] if family.pos_embed else [])]
         for i in range(self.shape.n_layers):
             found += [Site(kind, i) for kind in layer_kinds(family, experts=self.has_experts(i))]
