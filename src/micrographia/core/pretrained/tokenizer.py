@@ -38,6 +38,13 @@ class HubTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return self.inner.decode(list(ids), clean_up_tokenization_spaces=False)
 
+    def chat(self, text: str) -> str | None:
+        """The text as the user's turn in this tokenizer's chat template, with the opening of the assistant's; or None."""
+        if not getattr(self.inner, "chat_template", None):
+            return None
+        turns = [{"role": "user", "content": text}]
+        return self.inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
     @property
     def as_usual(self) -> "AsUsual":
         return AsUsual(self.inner)

@@ -14,7 +14,7 @@ from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Baselines
 from micrographia.core.titles import MODES
-from micrographia.labs.workbench import words
+from micrographia.labs.workbench import answers, words
 from micrographia.labs.workbench.config import Question, kind_of
 from micrographia.labs.workbench.prompts import PromptSet
 
@@ -59,10 +59,12 @@ def findings(
     first = list[Figure]()
     if prompts is not None:
         n = len(prompts.texts)
-        results["subtitle"] = f"{'one prompt pair' if n == 1 else f'{n} prompt pairs'}, {question.target.dtype}"
+        pairs = "one prompt pair" if n == 1 else f"{n} prompt pairs"
+        results["subtitle"] = f"{pairs}, {answers.around_words(prompts.around)}, {question.target.dtype}"
         results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
-        summary = [*words.opening(baselines[0], n), *summary]
-        first.append(baseline_table(results["baselines"], n))
+        results |= {"answers": answers.recorded(prompts.check, model.tokenizer), "around": prompts.around._asdict()}
+        summary = [*prompts.sentences(model), *words.opening(baselines[0], n), *summary]
+        first = [*prompts.tables(model), baseline_table(results["baselines"], n)]
         if "top" in own:
             first.append(top_table(own["top"], baselines[0].metric.unit, n, "estimated " * (kind == "attribute")))
     results |= own

@@ -6,29 +6,53 @@ Everything that can be wrong about prompts is found here, before any Run is begu
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from micrographia.core.answer_check import AnswerCheck, check_answers
+from micrographia.core.answers import shown
 from micrographia.core.errors import BadPrompt
+from micrographia.core.framing import AroundTokens, Framing
+from micrographia.core.figures import Figure
 from micrographia.core.model import Model
 from micrographia.core.prompt_files import read_pairs, read_texts
 from micrographia.core.prompts import NEED_WRONG, LanguageModel, Pairs, PairText, from_texts, position_names
 from micrographia.core.tokens import Batch, Inputs, ids_of, to_str_tokens
-from micrographia.labs.workbench.config import Prompts
+from micrographia.labs.workbench import answers
+from micrographia.labs.workbench.config import Around, Prompts, columns_of
 
 
 class PromptSet(NamedTuple):
-    """The pairs, their texts, and a name for each position."""
+    """The pairs, their texts, a name for each position, what stands around them, and how the model answers them."""
 
     pairs: Pairs
     texts: list[PairText]
     positions: list[str]
+    around: AroundTokens
+    check: AnswerCheck
 
     def rows(self, model: Model) -> list[dict[str, Any]]:
         """The pairs for the results: texts, answers, and the tokens of both prompts."""
         sides = (ids_of(self.pairs.clean), ids_of(self.pairs.corrupt))
         tokens = ([to_str_tokens(model.tokenizer, row) for row in side] for side in sides)
         return [
-            {**text._asdict(), "clean_tokens": clean, "corrupt_tokens": corrupt}
+            {
+                "clean": text.clean,
+                "corrupt": text.corrupt,
+                "answer": shown(text.answer),
+                "wrong": None if text.wrong is None else shown(text.wrong),
+                "clean_tokens": clean,
+                "corrupt_tokens": corrupt,
+            }
             for text, clean, corrupt in zip(self.texts, *tokens)
         ]
+
+    def tables(self, model: Model) -> list[Figure]:
+        """How the model answers by itself."""
+        names = [(shown(text.answer), None if text.wrong is None else shown(text.wrong)) for text in self.texts]
+        return answers.answer_tables(self.check, names, model.tokenizer)
+
+    def sentences(self, model: Model) -> list[str]:
+        """What stands around the prompts, and whether the model gives the answers."""
+        told = answers.answer_sentences(self.check, self.pairs, self.texts, model.tokenizer)
+        return [*answers.around_sentences(self.around), *told]
 
 
 def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str], option: str) -> PromptSet:
@@ -37,10 +61,12 @@ def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str],
     Raises BadPrompt, also where a metric compares two answers and there is one; UserError without a tokenizer.
     """
     if prompts.prompts is not None:
-        texts = read_pairs(prompts.prompts)
+        columns = columns_of(prompts.columns)
+        texts = read_pairs(prompts.prompts, layout=prompts.prompt_format, columns=columns, limit=prompts.limit)
     else:
         texts = [PairText(str(prompts.clean), str(prompts.corrupt), str(prompts.answer), prompts.wrong)]
-    pairs = from_texts(model, texts, first_token=prompts.first_token)
+    framing = framing_of(prompts.around)
+    pairs = from_texts(model, texts, first_token=prompts.first_token, framing=framing)
     check_length(pairs.clean, model)
     needy = [name for name in metrics if name in NEED_WRONG]
     if needy and pairs.wrong is None:
@@ -49,7 +75,14 @@ def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str],
             f"The metric {needy[0]} compares two answers, but the prompts name no wrong one. {give}, or choose "
             f"{option} logit."
         )
-    return PromptSet(pairs, texts, position_names(pairs, model.tokenizer))
+    names, around = position_names(pairs, model.tokenizer), framing.around(model, texts[0].clean)
+    return PromptSet(pairs, texts, names, around, check_answers(model, pairs))
+
+
+def framing_of(around: Around) -> Framing:
+    """What stands around each prompt, with the shots from their file."""
+    shots = () if around.shots is None else tuple(read_texts(around.shots))
+    return Framing(around.bos, around.chat, around.chat_start or "", shots)
 
 
 def check_length(inputs: Inputs, model: Model) -> None:
@@ -61,11 +94,13 @@ def check_length(inputs: Inputs, model: Model) -> None:
         )
 
 
-def reference_inputs(file: str | None, model: LanguageModel) -> Inputs | None:
-    """The texts of a reference file as tokens; None, which means the pairs themselves, where there is no file."""
+def reference_inputs(file: str | None, model: LanguageModel, around: Around) -> Inputs | None:
+    """The texts of a reference file as tokens, with what stands around the prompts; None, which means the pairs
+    themselves, where there is no file.
+    """
     if file is None:
         return None
-    found = model.to_tokens(read_texts(file))
+    found = framing_of(around).tokens(model, read_texts(file))
     check_length(found, model)
     device = model.weights.W_E.device
     if isinstance(found, Batch):
