@@ -21,7 +21,7 @@ ROWS = 32
 
 
 class Standing(NamedTuple):
-    """A set of answers in the model's own prediction. `rank`: tokens that are likelier than its best, 0 for the first."""
+    """A set of answers in the model's own prediction. `rank`: how many tokens are likelier than its best."""
 
     prob: Float[Tensor, "prompt"]
     rank: Float[Tensor, "prompt"]
@@ -45,6 +45,10 @@ class AnswerCheck(NamedTuple):
 
     def __len__(self) -> int:
         return len(self.clean.first)
+
+    def __repr__(self) -> str:
+        likely = float(self.clean.answer.prob.median())
+        return f"AnswerCheck(first on {int(self.came_first.sum())} of {len(self)} clean prompts, median p {likely:.3g})"
 
     @property
     def chosen(self) -> Bool[Tensor, "prompt"] | None:
@@ -75,7 +79,9 @@ def _rows(model: Model, pairs: Pairs, inputs: Inputs, rows: slice) -> tuple[Any,
     which = prompts(len(logits), logits.device)
 
     def standing(tokens: Tensor | None) -> tuple[Tensor, ...]:
-        metrics: Sequence[Metric] = [] if tokens is None else [make(tokens[rows], pos=pairs.pos) for make in (prob, rank)]
+        metrics: Sequence[Metric] = (
+            [] if tokens is None else [make(tokens[rows], pos=pairs.pos) for make in (prob, rank)]
+        )
         return tuple(metric(logits, which).double().cpu() for metric in metrics)
 
     best = logits[:, 0].double().softmax(-1).max(-1)

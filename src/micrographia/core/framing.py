@@ -62,8 +62,9 @@ class Framing(NamedTuple):
 
     def around(self, model: Tokenizes, prompt: str) -> AroundTokens:
         """The tokens around one prompt."""
-        ids, tokenizer = ids_of(self.tokens(model, [prompt]))[0].tolist(), model.tokenizer
-        assert tokenizer is not None  # or there would be no ids
+        ids = ids_of(self.tokens(model, [prompt]))[0].tolist()
+        assert model.tokenizer is not None  # or there would be no ids
+        tokenizer: Tokenizer = model.tokenizer
         whole, own = tokenizer.decode(ids), prompt.strip()
         begin = whole.rfind(own)
         tokens = to_str_tokens(tokenizer, ids)

@@ -1,8 +1,8 @@
 """Metrics of next-token logits at one position: a number per prompt.
 
-An answer may be a set of tokens: ids of shape (prompt, option) with -1 where a prompt has fewer. Logits are then averaged
-over the set, so that a logit difference stays linear in the logits, and probabilities are summed. A set of one token is
-that token.
+An answer may be a set of tokens: ids of shape (prompt, option) with -1 where a prompt has fewer. Logits are then
+averaged over the set, so that a logit difference stays linear in the logits, and probabilities are summed. A set of one
+token is that token.
 
 A `Metric` names the columns of the vocabulary it reads, so that a run computes no others, and the function of them. All
 but `rank` are differentiable. Patching, attribution and circuits take any of them, and the user's own. Logits of a
@@ -193,8 +193,8 @@ PAIRED: Mapping[str, Callable[[Tensor, Tensor, Tensor, int], Metric]] = {
     "kl": lambda answer, wrong, reference, pos: kl(reference, pos=pos),
     "rank": lambda answer, wrong, reference, pos: rank(answer, pos=pos),
 }
-"""The metrics by name, from answers and wrong answers (prompt,) or (prompt, option), the clean run's logits at the position that is read
-(prompt, vocab), and that position."""
+"""The metrics by name, from answers and wrong answers (prompt,) or (prompt, option), the clean run's logits at the
+position that is read (prompt, vocab), and that position."""
 
 
 def prompts(n: int, device: torch.device | None = None) -> Int[Tensor, "row"]:

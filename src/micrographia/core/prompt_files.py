@@ -1,8 +1,8 @@
 """Prompt pairs and reference texts from files.
 
 Pairs are JSON (a list of objects, or an object with such a list as `prompts`), JSONL (an object a line) or CSV (a head
-with the columns' names), in a layout of `core.prompt_layouts`. A reference is a list of texts: a text file of one a line,
-JSON strings, or any of the above, whose clean prompts are taken.
+with the columns' names), in a layout of `core.prompt_layouts`. A reference is a list of texts: a text file of one a
+line, JSON strings, or any of the above, whose clean prompts are taken.
 """
 
 import csv
@@ -83,7 +83,7 @@ def _json(text: str) -> list[Any]:
 
 
 def _in_turn(found: Mapping[str, Any]) -> list[Any]:
-    """Prompts and, beside them, an answer and a wrong one each, as in ARENA's exercises: each is its neighbour's corrupt.
+    """Prompts with an answer and a wrong one each, as in ARENA's exercises, where neighbours are each other's corrupt.
 
     Raises ValueError unless the answers of neighbours are those of each other the other way round.
     """

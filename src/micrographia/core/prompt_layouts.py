@@ -1,8 +1,8 @@
 """Layouts of prompt files: which columns hold the prompts and answers of a pair, and how answers are written there.
 
 Our own; those of auto-circuit (Miller et al., 2024), of the tasks published with EAP-IG (Hanna et al., 2024) and with
-sparse feature circuits (Marks et al., 2024). Token ids are read only where the row says which words they must be. A file
-of another kind is read by naming its columns.
+sparse feature circuits (Marks et al., 2024). Token ids are held against the words that they must be, where these are
+known. A file of another kind is read by naming its columns.
 """
 
 import ast
@@ -42,10 +42,11 @@ def as_given(value: Any, row: Row) -> Answers | None:
 def as_ids(value: Any, row: Row, among: tuple[str, ...] = ()) -> Answers | None:
     """Token ids, also in a text: "16840", "[16840, 23685]"."""
     found = _literal(value) if isinstance(value, str) and value else value
-    listed = found if isinstance(found, list | tuple) else [found]
-    if any(type(each) is not int for each in listed):
-        raise ValueError(f"{value!r}, where ids of tokens stand in other rows")
-    return tuple(TokenId(each, among) for each in listed)
+    listed = list(found) if isinstance(found, list | tuple) else [found]
+    ids = [each for each in listed if type(each) is int]
+    if not ids or len(ids) < len(listed):
+        raise ValueError(f"{value!r}, where ids of tokens were expected")
+    return tuple(TokenId(each, among) for each in ids)
 
 
 def named_in_prompt(value: Any, row: Row) -> Answers | None:
@@ -156,7 +157,9 @@ def layout_of(row: Row, name: str, columns: Mapping[str, str], path: object) -> 
 
 def _with(layout: Layout, columns: Mapping[str, str]) -> Layout:
     """The layout with some of its columns named otherwise."""
-    read = {side: as_ids if columns[side].endswith(IDS) else as_given for side in ("answer", "wrong") if side in columns}
+    read = {
+        side: as_ids if columns[side].endswith(IDS) else as_given for side in ("answer", "wrong") if side in columns
+    }
     return layout._replace(columns={**layout.columns, **columns}, strict=layout.strict and not columns, **read)
 
 

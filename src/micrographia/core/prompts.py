@@ -113,8 +113,8 @@ def from_texts(
     for i, (own, other) in enumerate(zip(right, wrong)):
         if both := [repr(text) for text in to_str_tokens(tokenizer, [token for token in own if token in other])]:
             raise BadPrompt(
-                f"In pair {i}, {', '.join(both)} is both a right and a wrong answer. Give answers that differ in their "
-                f"{'first ' * first_token}token."
+                f"In pair {i}, {', '.join(both)} is both a right and a wrong answer. Give answers that differ"
+                f"{' in their first tokens' * first_token}."
             )
     clean, corrupt = (
         _onto(device, framing.tokens(model, texts)) for texts in zip(*((row.clean, row.corrupt) for row in rows))

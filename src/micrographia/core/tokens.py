@@ -164,7 +164,7 @@ def single_token(tokenizer: Tokenizer | None, text: str, *, first: bool = False)
 def continuation(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a text that goes on after another word.
 
-    SentencePiece (Llama 2) itself puts a space before a text, so that one that was typed as well would be a token alone.
+    SentencePiece (Llama 2) itself puts a space before a text, so that one that was typed would be a token alone.
     """
     ids = tokenizer.encode(text)
     if len(ids) < 2 or not text[:1].isspace() or tokenizer.decode(ids[:1]).strip():

@@ -39,7 +39,7 @@ class HubTokenizer:
         return self.inner.decode(list(ids), clean_up_tokenization_spaces=False)
 
     def chat(self, text: str) -> str | None:
-        """The text as the user's turn in this tokenizer's chat template, with the opening of the assistant's; or None."""
+        """The text as the user's turn of a chat, up to the assistant's; None without a chat template."""
         if not getattr(self.inner, "chat_template", None):
             return None
         turns = [{"role": "user", "content": text}]

@@ -16,7 +16,9 @@ WORST = 5
 """Pairs that are listed: those with the least probable answers."""
 SHOWN_TOKENS = 60
 """Tokens around a prompt that are printed, half of them from either end; all are in the results."""
-RANKED = "Rank 0 is the model's first choice. Of several answers: their probabilities together, and the rank of the best."
+RANKED = (
+    "Rank 0 is the model's first choice. Of several answers: their probabilities together, and the rank of the best."
+)
 
 
 def recorded(check: AnswerCheck, tokenizer: Tokenizer | None) -> dict[str, Any]:
@@ -34,13 +36,15 @@ def _side(side: SideCheck, tokenizer: Tokenizer | None) -> dict[str, Any]:
     return found
 
 
-def answer_tables(check: AnswerCheck, names: Sequence[tuple[str, str | None]], tokenizer: Tokenizer) -> list[Figure]:
+def answer_tables(
+    check: AnswerCheck, names: Sequence[tuple[str, str | None]], tokenizer: Tokenizer, *, alone: bool = False
+) -> list[Figure]:
     """One small table; of several pairs what they have in common, and those whose answer is least probable.
 
-    `names`: by pair the answer and the wrong answer as they were written.
+    `names`: by pair the answer and the wrong answer as they were written. `alone`: there is one prompt, and no other.
     """
     if len(check) == 1:
-        return [_of_one(check, *names[0], tokenizer)]
+        return [_of_one(check, *names[0], tokenizer, alone)]
     rows = [
         {
             "prompts": side,
@@ -53,7 +57,13 @@ def answer_tables(check: AnswerCheck, names: Sequence[tuple[str, str | None]], t
         for which, standing in (("answer", found.answer), ("wrong answer", found.wrong))
         if standing is not None
     ]
-    columns = {"prompts": "prompts", "which": "of the", "first": "comes first", "median": "median p", "least": "least p"}
+    columns = {
+        "prompts": "prompts",
+        "which": "of the",
+        "first": "comes first",
+        "median": "median p",
+        "least": "least p",
+    }
     caption = f"Probability of the answers before anything is patched. {RANKED}"
     worst = check.clean.answer.prob.argsort()[:WORST].tolist()
     listed = [
@@ -76,7 +86,7 @@ def answer_tables(check: AnswerCheck, names: Sequence[tuple[str, str | None]], t
     ]
 
 
-def _of_one(check: AnswerCheck, answer: str, wrong: str | None, tokenizer: Tokenizer) -> Figure:
+def _of_one(check: AnswerCheck, answer: str, wrong: str | None, tokenizer: Tokenizer, alone: bool) -> Figure:
     clean, corrupt = check.clean, check.corrupt
     first = Standing(clean.first_prob, torch.zeros(1)), Standing(corrupt.first_prob, torch.zeros(1))
     best = " / ".join(dict.fromkeys(written(tokenizer, int(side.first[0])) for side in (clean, corrupt)))
@@ -89,8 +99,8 @@ def _of_one(check: AnswerCheck, answer: str, wrong: str | None, tokenizer: Token
         {"which": which, "token": token, **_cells("clean", one), **_cells("corrupt", other)}
         for which, token, one, other in rows
     ]
-    columns = {"which": "", "token": "token", "clean": "clean p", "clean_rank": "rank"}
-    columns |= {"corrupt": "corrupt p", "corrupt_rank": "rank"}
+    columns = {"which": "", "token": "token", "clean": "probability" if alone else "clean p", "clean_rank": "rank"}
+    columns |= {} if alone else {"corrupt": "corrupt p", "corrupt_rank": "rank"}
     return table("answers", TITLE, cells, columns=columns, caption=RANKED, group=TITLE)
 
 
@@ -102,7 +112,9 @@ def answer_sentences(check: AnswerCheck, pairs: Pairs, texts: Sequence[PairText]
     """How often the answer comes first; a warning where it does not, with its right spelling where that is why."""
     missed = [i for i, first in enumerate(check.came_first.tolist()) if not first]
     tokens = pairs.answer[:, None] if pairs.answer.ndim == 1 else pairs.answer
-    spelt = [i for i in missed if any(same_word(tokenizer, int(check.clean.first[i]), int(t)) for t in tokens[i] if t >= 0)]
+    spelt = [
+        i for i in missed if any(same_word(tokenizer, int(check.clean.first[i]), int(t)) for t in tokens[i] if t >= 0)
+    ]
     if len(check) == 1:
         return [_warning(check, texts[0], bool(spelt), tokenizer)] if missed else []
     n = len(check)
@@ -114,8 +126,8 @@ def answer_sentences(check: AnswerCheck, pairs: Pairs, texts: Sequence[PairText]
     if spelt:
         own, first = (written(tokenizer, int(x)) for x in (tokens[spelt[0]][0], check.clean.first[spelt[0]]))
         sentences.append(
-            f"Warning: on {len(spelt)} of them the first choice is the same word written otherwise, as {first} for {own} "
-            f"in pair {spelt[0]}. Write the answers as the model does."
+            f"Warning: on {len(spelt)} of them the first choice is the same word written otherwise, as {first} for "
+            f"{own} in pair {spelt[0]}. Write the answers as the model does."
         )
     elif 2 * len(missed) > n:
         sentences.append("Warning: on most prompts the model would say something else.")
@@ -145,7 +157,11 @@ def around_words(around: AroundTokens) -> str:
 def around_sentences(around: AroundTokens) -> list[str]:
     """The tokens around each prompt, where there are more than a beginning-of-sequence token."""
     sides = {"before": around.before[around.bos :], "after": around.after}
-    told = [f"{side} it {_listed([*around.before] if side == 'before' else tokens)}" for side, tokens in sides.items() if tokens]
+    told = [
+        f"{side} it {_listed([*around.before] if side == 'before' else tokens)}"
+        for side, tokens in sides.items()
+        if tokens
+    ]
     return [f"Around each prompt stand these tokens: {'; '.join(told)}."] if told else []
 
 

@@ -53,7 +53,9 @@ class Around:
     """A FILE of examples that stand before each prompt: one a line, or JSON."""
 
     def __post_init__(self) -> None:
-        check(self.chat or self.chat_start is None, "--chat-start was given without --chat. Add --chat, or leave it out.")
+        check(
+            self.chat or self.chat_start is None, "--chat-start was given without --chat. Add --chat, or leave it out."
+        )
         both = "A chat begins as its template does: leave --no-bos out, or --chat."
         check(not (self.chat and self.bos is False), both)
 
@@ -107,7 +109,7 @@ class Patch:
     together: bool = False
     """Patch the same place in all chosen layers at once."""
     metrics: str = "logit-diff"
-    """Which figures, with commas between: logit-diff, logit, log-prob, prob, prob-diff, kl, rank. The first is shown."""
+    """Which figures, with commas between: logit-diff, logit, log-prob, prob, prob-diff, kl, rank; the first is shown."""
     mode: Modes = "both"
     """denoise: the clean value into the corrupt run; noise: the corrupt value into the clean run."""
     replace: Literal["other", "zero", "noise", "mean", "resample"] = "other"

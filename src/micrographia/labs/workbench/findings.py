@@ -60,11 +60,17 @@ def findings(
     if prompts is not None:
         n = len(prompts.texts)
         pairs = "one prompt pair" if n == 1 else f"{n} prompt pairs"
+        if not baselines:
+            pairs = "one prompt" if prompts.alone else "two prompts"
         results["subtitle"] = f"{pairs}, {answers.around_words(prompts.around)}, {question.target.dtype}"
-        results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
         results |= {"answers": answers.recorded(prompts.check, model.tokenizer), "around": prompts.around._asdict()}
-        summary = [*prompts.sentences(model), *words.opening(baselines[0], n), *summary]
-        first = [*prompts.tables(model), baseline_table(results["baselines"], n)]
+        first += prompts.tables(model)
+        told = prompts.sentences(model)
+        if baselines:
+            results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
+            told += words.opening(baselines[0], n)
+            first.append(baseline_table(results["baselines"], n))
+        summary = [*told, *summary]
         if "top" in own:
             first.append(top_table(own["top"], baselines[0].metric.unit, n, "estimated " * (kind == "attribute")))
     results |= own

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from micrographia.core.answer_check import AnswerCheck, check_answers
-from micrographia.core.answers import shown
+from micrographia.core.answers import Answers, TokenId, shown
 from micrographia.core.errors import BadPrompt
-from micrographia.core.framing import AroundTokens, Framing
 from micrographia.core.figures import Figure
+from micrographia.core.framing import AroundTokens, Framing
 from micrographia.core.model import Model
 from micrographia.core.prompt_files import read_pairs, read_texts
 from micrographia.core.prompts import NEED_WRONG, LanguageModel, Pairs, PairText, from_texts, position_names
-from micrographia.core.tokens import Batch, Inputs, ids_of, to_str_tokens
+from micrographia.core.tokens import Batch, Inputs, ids_of, spelling, to_str_tokens
 from micrographia.labs.workbench import answers
 from micrographia.labs.workbench.config import Around, Prompts, columns_of
 
@@ -44,10 +44,15 @@ class PromptSet(NamedTuple):
             for text, clean, corrupt in zip(self.texts, *tokens)
         ]
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is one prompt and nothing to compare it with."""
+        return len(self.texts) == 1 and self.texts[0].clean == self.texts[0].corrupt
+
     def tables(self, model: Model) -> list[Figure]:
         """How the model answers by itself."""
         names = [(shown(text.answer), None if text.wrong is None else shown(text.wrong)) for text in self.texts]
-        return answers.answer_tables(self.check, names, model.tokenizer)
+        return answers.answer_tables(self.check, names, model.tokenizer, alone=self.alone)
 
     def sentences(self, model: Model) -> list[str]:
         """What stands around the prompts, and whether the model gives the answers."""
@@ -77,6 +82,33 @@ def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str],
         )
     names, around = position_names(pairs, model.tokenizer), framing.around(model, texts[0].clean)
     return PromptSet(pairs, texts, names, around, check_answers(model, pairs))
+
+
+def read_prompt(
+    model: LanguageModel,
+    texts: Sequence[str],
+    around: Around,
+    named: Sequence[str | None],
+    *,
+    first_token: bool,
+) -> PromptSet:
+    """One prompt, or two of as many tokens, as a pair with the answers that are named, the right one first.
+
+    Without a right answer the model's own first choice. Raises BadPrompt as `from_texts` does.
+    """
+    right, wrong = named
+    framing, answer = framing_of(around), right
+    inputs = framing.tokens(model, texts[:1])
+    check_length(inputs, model)
+    own: Answers | None = right
+    if own is None:
+        first = int(model.run(ids_of(inputs).to(model.weights.W_E.device), logits="last").logits[0, -1].argmax())
+        own, answer = TokenId(first), spelling(model.tokenizer, first) or model.to_str_tokens([first])[0]
+    sides = PairText(texts[0], texts[-1], own, wrong)
+    pairs = from_texts(model, [sides], first_token=first_token, framing=framing)
+    names, around_it = position_names(pairs, model.tokenizer), framing.around(model, texts[0])
+    told = sides if right is not None else sides._replace(answer=[answer])
+    return PromptSet(pairs, [told], names, around_it, check_answers(model, pairs))
 
 
 def framing_of(around: Around) -> Framing:

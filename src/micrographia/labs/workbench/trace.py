@@ -14,12 +14,13 @@ from micrographia.core import figures
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
+from micrographia.core.metrics import options
 from micrographia.core.prompt_files import read_texts
 from micrographia.core.prompts import LanguageModel, shown_token
-from micrographia.core.tokens import ids_of, single_token, to_str_tokens, to_tokens
+from micrographia.core.tokens import ids_of, to_str_tokens, to_tokens
 from micrographia.labs.workbench.config import Trace
 from micrographia.labs.workbench.findings import Compute, findings, spread
-from micrographia.labs.workbench.prompts import check_length
+from micrographia.labs.workbench.prompts import read_prompt
 from micrographia.methods.tracing import (
     NOISE_STDS,
     Severed,
@@ -55,12 +56,11 @@ Traces = Mapping[str, Traced]
 def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
     """Find the subject in the prompt and read the answer; what remains is to trace."""
     tokenizer = model.tokenizer
-    inputs = model.to_tokens(question.prompt)
-    check_length(inputs, model)
-    inputs = ids_of(inputs).to(model.weights.W_E.device)
-    tokens = to_str_tokens(tokenizer, inputs[0])
-    where = positions_of(question.subject.strip(), question.prompt, tokens)
-    answer = None if question.answer is None else single_token(tokenizer, question.answer, first=question.first_token)
+    named = (question.answer, None)
+    prompts = read_prompt(model, [question.prompt], question.around, named, first_token=question.first_token)
+    inputs, answer = ids_of(prompts.pairs.clean), options(prompts.pairs.answer)[0].tolist()
+    tokens, n_before = to_str_tokens(tokenizer, inputs[0]), len(prompts.around.before)  # shots may hold the subject too
+    where = [n_before + i for i in positions_of(question.subject.strip(), question.prompt, tokens[n_before:])]
     subjects = [inputs[:, where]]
     if question.reference is not None:
         texts = read_texts(question.reference)
@@ -80,7 +80,7 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
             traces[name] = trace(model, inputs, where, generator, **choices)
         watch(Progress("tracing", len(variants), len(variants), "picture"))
         plain = next(iter(traces.values()))
-        followed = to_str_tokens(tokenizer, [plain.answer])[0]
+        followed = "|".join(to_str_tokens(tokenizer, answer))
         probabilities = {"answer": followed, "clean": plain.high, "blurred": plain.low, "noise_std": plain.noise_std}
         results = {
             "trace": {**probabilities, "left_out": LEFT_OUT},
@@ -95,6 +95,7 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
             summary=_summary(question, plain, followed, names),
             figures=[_restored_table(results["restored"]), *_pictures(traces, names, followed)],
             metrics=_table(traces),
+            prompts=prompts,
         )
 
     return work

@@ -165,7 +165,9 @@ def _of_answers(columns: Float[Tensor, "*d vocab"], answer: Tensor, wrong: Tenso
     return own if wrong is None else own - _of_options(columns, wrong)
 
 
-def _of_options(columns: Float[Tensor, "*d vocab"], tokens: Int[Tensor, "prompt *option"]) -> Float[Tensor, "*d prompt"]:
+def _of_options(
+    columns: Float[Tensor, "*d vocab"], tokens: Int[Tensor, "prompt *option"]
+) -> Float[Tensor, "*d prompt"]:
     """The column of each prompt's answer; of a set the mean, which is the direction of its mean logit."""
     if tokens.ndim == 1:
         return columns[..., tokens]
