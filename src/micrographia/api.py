@@ -106,6 +106,7 @@ def read_pairs(
     layout: str = "auto",
     columns: Mapping[str, str] | None = None,
     limit: int | None = None,
+    skip_misfits: bool = False,
     first_token: bool = False,
     bos: bool | None = None,
     chat: bool = False,
@@ -115,10 +116,12 @@ def read_pairs(
     """The prompt pairs of a JSON, JSONL or CSV file, ours or one of auto-circuit, EAP-IG or feature circuits.
 
     `layout` names whose it is, where its columns do not tell; `columns` name them ({"answer": "target"}); `limit` takes
-    the first pairs only. The other choices are those of `Pairs`.
+    the first pairs only, `skip_misfits` leaves out those that do not fit the model's tokenizer. The other choices are
+    those of `Pairs`.
     """
     rows = prompt_files.read_pairs(file, layout=layout, columns=columns, limit=limit)
     framing = Framing(bos, chat, chat_start, tuple(_listed(shots)))
+    rows = core_prompts.fitting(model, rows, first_token=first_token, framing=framing) if skip_misfits else rows
     return core_prompts.from_texts(model, rows, first_token=first_token, framing=framing)
 
 

@@ -84,8 +84,9 @@ def _rows(model: Model, pairs: Pairs, inputs: Inputs, rows: slice) -> tuple[Any,
         )
         return tuple(metric(logits, which).double().cpu() for metric in metrics)
 
-    best = logits[:, 0].double().softmax(-1).max(-1)
-    return standing(pairs.answer), standing(pairs.wrong), best.indices.cpu(), best.values.cpu()
+    first = logits[:, 0].argmax(-1)
+    likely = prob(first, pos=pairs.pos)(logits, which)
+    return standing(pairs.answer), standing(pairs.wrong), first.cpu(), likely.double().cpu()
 
 
 def same_word(tokenizer: Tokenizer, one: int, other: int) -> bool:

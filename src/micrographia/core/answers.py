@@ -65,10 +65,10 @@ def _checked(tokenizer: Tokenizer | None, given: TokenId) -> int:
     text = None
     if tokenizer is not None:
         try:
-            text = tokenizer.decode([given.id])
+            text = tokenizer.decode([given.id]) if given.id >= 0 else ""
         except (IndexError, OverflowError, TypeError):  # beyond the vocabulary
             text = ""
-    if text == "" or given.id < 0 or (text is not None and given.among and text.strip() not in given.among):
+    if text == "" or (text is not None and given.among and text.strip() not in given.among):
         means = "no token" if not text else f"{text!r}, which is none of {', '.join(given.among[:16])}"
         raise BadPrompt(
             f"The file gives the answer as token {given.id}, which this model's tokenizer reads as {means}. Such ids "

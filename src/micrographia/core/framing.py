@@ -65,7 +65,8 @@ class Framing(NamedTuple):
         ids = ids_of(self.tokens(model, [prompt]))[0].tolist()
         assert model.tokenizer is not None  # or there would be no ids
         tokenizer: Tokenizer = model.tokenizer
-        whole, own = tokenizer.decode(ids), prompt.strip()
+        whole = tokenizer.decode(ids)
+        own = prompt if prompt in whole else prompt.strip()  # some templates leave out white space at the ends
         begin = whole.rfind(own)
         tokens = to_str_tokens(tokenizer, ids)
         if begin < 0:  # a tokenizer that does not give back what it read

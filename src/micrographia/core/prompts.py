@@ -124,6 +124,22 @@ def from_texts(
     return Pairs(clean, corrupt, stacked(right, device), None if without else stacked(wrong, device), texts, pos)
 
 
+def fitting(
+    model: LanguageModel, rows: Sequence[PairText], *, first_token: bool = False, framing: Framing = PLAIN
+) -> list[PairText]:
+    """The pairs that `from_texts` can read with this tokenizer. Raises BadPrompt, that of the first, where none can."""
+    kept, reasons = list[PairText](), list[BadPrompt]()
+    for row in rows:
+        try:
+            from_texts(model, [row], first_token=first_token, framing=framing)
+            kept.append(row)
+        except BadPrompt as reason:
+            reasons.append(reason)
+    if reasons and not kept:
+        raise reasons[0]
+    return kept
+
+
 def _place_to_fill(tokenizer: Tokenizer | None, *sides: Int[Tensor, "prompt pos"]) -> int:
     """The position of the mask token, the same in every prompt, counted from the end."""
     mask = getattr(tokenizer, "mask", None)

@@ -80,6 +80,8 @@ class Prompts:
     """Which columns of the file to read: "clean=prompt, corrupt=counterfactual, answer=target"."""
     limit: int | None = None
     """Take only so many pairs of the file, the first."""
+    skip_misfits: bool = False
+    """Leave out pairs that do not line up or whose answers are several tokens; how many these are is said."""
     first_token: bool = False
     """Score the first token of an answer that is several."""
     around: Around = dataclasses.field(default_factory=Around)
@@ -91,7 +93,7 @@ class Prompts:
         once = self.prompts is None or (len(missing) == 3 and self.wrong is None)
         check(once, f"Prompts were given twice: in the file {self.prompts} and as texts. Leave one out.")
         if self.prompts is None:
-            unused(self, "no file of prompts is given", "prompt_format", "columns", "limit")
+            unused(self, "no file of prompts is given", "prompt_format", "columns", "limit", "skip_misfits")
         at_least(self, **({} if self.limit is None else {"limit": 1}))
         columns_of(self.columns)
 
@@ -109,7 +111,7 @@ class Patch:
     together: bool = False
     """Patch the same place in all chosen layers at once."""
     metrics: str = "logit-diff"
-    """Which figures, with commas between: logit-diff, logit, log-prob, prob, prob-diff, kl, rank; the first is shown."""
+    """Which figures, by commas: logit-diff, logit, log-prob, prob, prob-diff, kl, rank. The first is shown."""
     mode: Modes = "both"
     """denoise: the clean value into the corrupt run; noise: the corrupt value into the clean run."""
     replace: Literal["other", "zero", "noise", "mean", "resample"] = "other"

@@ -13,7 +13,7 @@ from micrographia.core.figures import Figure
 from micrographia.core.framing import AroundTokens, Framing
 from micrographia.core.model import Model
 from micrographia.core.prompt_files import read_pairs, read_texts
-from micrographia.core.prompts import NEED_WRONG, LanguageModel, Pairs, PairText, from_texts, position_names
+from micrographia.core.prompts import NEED_WRONG, LanguageModel, Pairs, PairText, fitting, from_texts, position_names
 from micrographia.core.tokens import Batch, Inputs, ids_of, spelling, to_str_tokens
 from micrographia.labs.workbench import answers
 from micrographia.labs.workbench.config import Around, Prompts, columns_of
@@ -27,6 +27,8 @@ class PromptSet(NamedTuple):
     positions: list[str]
     around: AroundTokens
     check: AnswerCheck
+    n_left_out: int = 0
+    """Pairs of the file that this tokenizer does not fit."""
 
     def rows(self, model: Model) -> list[dict[str, Any]]:
         """The pairs for the results: texts, answers, and the tokens of both prompts."""
@@ -57,7 +59,8 @@ class PromptSet(NamedTuple):
     def sentences(self, model: Model) -> list[str]:
         """What stands around the prompts, and whether the model gives the answers."""
         told = answers.answer_sentences(self.check, self.pairs, self.texts, model.tokenizer)
-        return [*answers.around_sentences(self.around), *told]
+        left = f"{self.n_left_out} pairs of the file were left out: they do not fit this model's tokenizer."
+        return [*([left] if self.n_left_out else []), *answers.around_sentences(self.around), *told]
 
 
 def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str], option: str) -> PromptSet:
@@ -70,7 +73,9 @@ def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str],
         texts = read_pairs(prompts.prompts, layout=prompts.prompt_format, columns=columns, limit=prompts.limit)
     else:
         texts = [PairText(str(prompts.clean), str(prompts.corrupt), str(prompts.answer), prompts.wrong)]
-    framing = framing_of(prompts.around)
+    framing, n_given = framing_of(prompts.around), len(texts)
+    if prompts.skip_misfits:
+        texts = fitting(model, texts, first_token=prompts.first_token, framing=framing)
     pairs = from_texts(model, texts, first_token=prompts.first_token, framing=framing)
     check_length(pairs.clean, model)
     needy = [name for name in metrics if name in NEED_WRONG]
@@ -81,7 +86,7 @@ def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str],
             f"{option} logit."
         )
     names, around = position_names(pairs, model.tokenizer), framing.around(model, texts[0].clean)
-    return PromptSet(pairs, texts, names, around, check_answers(model, pairs))
+    return PromptSet(pairs, texts, names, around, check_answers(model, pairs), n_given - len(texts))
 
 
 def read_prompt(
