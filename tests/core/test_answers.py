@@ -1,4 +1,4 @@
-"""Answers: one or several, as text or as ids, in tokenizers that write the space in front of a word in their own way."""
+"""Answers: one or several, as text or as ids, in tokenizers that write the space before a word in their own way."""
 
 import pytest
 import torch

@@ -62,7 +62,7 @@ READ = {
     "EAP-IG's hypernyms": (
         "hypernymy.csv",
         "clean,h1,answers,answers_idx,corrupted,corrupted_answers,corrupted_answers_idx\n"
-        "\", gems and other\",gems,\"['gem', 'gems']\",\"[16840, 23685]\",\", cats and other\",['animals'],[4695]\n",
+        '", gems and other",gems,"[\'gem\', \'gems\']","[16840, 23685]",", cats and other",[\'animals\'],[4695]\n',
         PairText(", gems and other", ", cats and other", (" gem", " gems"), (" animals",)),
     ),
     "EAP-IG's countries": (
@@ -73,7 +73,7 @@ READ = {
     ),
     "EAP-IG's pronouns": (
         "bias.csv",
-        "clean,corrupted,clean_answer_idx,corrupted_answer_idx,label\nThe nurse said that,The man said that,673,339,0\n",
+        "clean,corrupted,clean_answer_idx,corrupted_answer_idx,label\nThe nurse said that,The man said that,673,339,0",
         PairText(
             "The nurse said that",
             "The man said that",
@@ -113,7 +113,10 @@ TRACR = {"clean": "a b", "corrupt": "b a", "answers": [[0, 1]], "wrong_answers":
 REFUSED = {
     "a class": ("clean,corrupted,group,plural\na,b,ML,0\n", r"columns are clean, corrupted, group, plural.*--columns"),
     "a label": ("clean,corrupted,label\nThe nurse said,The man said,0\n", r"label '0', which is not the end of a year"),
-    "ids that are none": (f'clean,corrupted,correct_idx,incorrect_idx\n"{IOI}",b,Marco,3\n', "neither an id nor a list"),
+    "ids that are none": (
+        f'clean,corrupted,correct_idx,incorrect_idx\n"{IOI}",b,Marco,3\n',
+        "neither an id nor a list",
+    ),
     "an answer left out": ('clean,corrupted,answers,corrupted_answers\na,b,"[1, 2]",c\n', "Write a word"),
     "columns unknown to us": ("prompt,foil,target\na,b,c\n", r"prompt, foil, target: no layout that is known"),
 }

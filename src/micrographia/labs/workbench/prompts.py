@@ -59,8 +59,9 @@ class PromptSet(NamedTuple):
     def sentences(self, model: Model) -> list[str]:
         """What stands around the prompts, and whether the model gives the answers."""
         told = answers.answer_sentences(self.check, self.pairs, self.texts, model.tokenizer)
-        left = f"{self.n_left_out} pairs of the file were left out: they do not fit this model's tokenizer."
-        return [*([left] if self.n_left_out else []), *answers.around_sentences(self.around), *told]
+        n = f"{self.n_left_out} pair{' of the file was' if self.n_left_out == 1 else 's of the file were'}"
+        left = [f"{n} left out, which this model's tokenizer does not fit."] if self.n_left_out else []
+        return [*left, *answers.around_sentences(self.around), *told]
 
 
 def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str], option: str) -> PromptSet:
