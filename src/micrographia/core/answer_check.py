@@ -47,7 +47,7 @@ class AnswerCheck(NamedTuple):
         return len(self.clean.first)
 
     def __repr__(self) -> str:
-        likely = float(self.clean.answer.prob.median())
+        likely = float(self.clean.answer.prob.quantile(0.5))
         return f"AnswerCheck(first on {int(self.came_first.sum())} of {len(self)} clean prompts, median p {likely:.3g})"
 
     @property

@@ -96,7 +96,7 @@ def _literal(text: str) -> Any:
 Read = Callable[[Any, Row], Answers | None]
 
 
-class Layout(NamedTuple):
+class PromptLayout(NamedTuple):
     """Where a pair stands in a row: their column for each of ours, and how their answers are read."""
 
     name: str
@@ -110,8 +110,8 @@ class Layout(NamedTuple):
         return all(self.columns[name] in row for name in NEEDED)
 
 
-def _layout(name: str, columns: str, *read: Read, strict: bool = False) -> Layout:
-    return Layout(name, dict(zip(COLUMNS, columns.split())), *read, strict=strict)
+def _layout(name: str, columns: str, *read: Read, strict: bool = False) -> PromptLayout:
+    return PromptLayout(name, dict(zip(COLUMNS, columns.split())), *read, strict=strict)
 
 
 LAYOUTS = (
@@ -131,7 +131,7 @@ YEARS = tuple(
 NAMES = ("own", "auto-circuit", "eap-ig", "feature-circuits")
 
 
-def layout_of(row: Row, name: str, columns: Mapping[str, str], path: object) -> Layout:
+def layout_of(row: Row, name: str, columns: Mapping[str, str], path: object) -> PromptLayout:
     """The layout of a file with such rows: of this name, or with "auto" the one that its columns tell.
 
     `columns` are read whatever the layout says of them. Raises BadPrompt, with the file's own columns, where there is
@@ -155,7 +155,7 @@ def layout_of(row: Row, name: str, columns: Mapping[str, str], path: object) -> 
     )
 
 
-def _with(layout: Layout, columns: Mapping[str, str]) -> Layout:
+def _with(layout: PromptLayout, columns: Mapping[str, str]) -> PromptLayout:
     """The layout with some of its columns named otherwise."""
     read = {
         side: as_ids if columns[side].endswith(IDS) else as_given for side in ("answer", "wrong") if side in columns
@@ -163,7 +163,7 @@ def _with(layout: Layout, columns: Mapping[str, str]) -> Layout:
     return layout._replace(columns={**layout.columns, **columns}, strict=layout.strict and not columns, **read)
 
 
-def pair_of(row: Any, layout: Layout, where: str) -> PairText:
+def pair_of(row: Any, layout: PromptLayout, where: str) -> PairText:
     """The pair in a row. Raises BadPrompt, naming row and column."""
     if not isinstance(row, Mapping):
         raise BadPrompt(f"{where} is {row!r}. Write an object with {', '.join(COLUMNS)}.")
@@ -185,7 +185,7 @@ def pair_of(row: Any, layout: Layout, where: str) -> PairText:
     return PairText(str(texts["clean"]), str(texts["corrupt"]), right, answers["wrong"])
 
 
-def _read(row: Row, layout: Layout, side: str, where: str) -> Answers | None:
+def _read(row: Row, layout: PromptLayout, side: str, where: str) -> Answers | None:
     column = layout.columns.get(side, side)
     try:
         return (layout.answer if side == "answer" else layout.wrong)(row.get(column), row) if column in row else None

@@ -50,7 +50,7 @@ def answer_tables(
             "prompts": side,
             "which": which,
             "first": f"{int((standing.rank == 0).sum())} of {len(check)}",
-            "median": float(standing.prob.median()),
+            "median": float(standing.prob.quantile(0.5)),
             "least": float(standing.prob.min()),
         }
         for side, found in (("clean", check.clean), ("corrupt", check.corrupt))
@@ -121,7 +121,7 @@ def answer_sentences(check: AnswerCheck, pairs: Pairs, texts: Sequence[PairText]
     chosen = "" if check.chosen is None else f", and before the wrong answer on {int(check.chosen.sum())}"
     sentences = [
         f"The answer is the model's first choice on {n - len(missed)} of {n} clean prompts{chosen}; its median "
-        f"probability there is {float(check.clean.answer.prob.median()):.3g}."
+        f"probability there is {float(check.clean.answer.prob.quantile(0.5)):.3g}."
     ]
     if spelt:
         own, first = (written(tokenizer, int(x)) for x in (tokens[spelt[0]][0], check.clean.first[spelt[0]]))

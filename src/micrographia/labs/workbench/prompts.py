@@ -77,7 +77,11 @@ def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str],
     framing, n_given = framing_of(prompts.around), len(texts)
     if prompts.skip_misfits:
         texts = fitting(model, texts, first_token=prompts.first_token, framing=framing)
-    pairs = from_texts(model, texts, first_token=prompts.first_token, framing=framing)
+    try:
+        pairs = from_texts(model, texts, first_token=prompts.first_token, framing=framing)
+    except BadPrompt as error:
+        skip = " With --skip-misfits such pairs are left out." if n_given > 1 and not prompts.skip_misfits else ""
+        raise BadPrompt(f"{error}{skip}") from error
     check_length(pairs.clean, model)
     needy = [name for name in metrics if name in NEED_WRONG]
     if needy and pairs.wrong is None:
