@@ -260,20 +260,21 @@ def trace(
     text: str,
     subject: str,
     *,
-    answer: str | None = None,
+    answer: Answers | None = None,
     state: State = "resid_post",
+    bos: bool | None = None,
     seed: int = 0,
     **choices: Any,
 ) -> Traced:
     """Causal tracing: blur the subject, restore one state at a time, and see where the answer comes back.
 
-    `answer`: one token, or several with | between; by default the model's own first choice. `choices` are those of
-    `methods.tracing.trace`
-    (window, noise_std, n_samples, severed). Source: Meng et al. (2022), section 2.
+    `answer`: one token, or several with | between; by default the model's own first choice. `bos`: as of `Pairs`.
+    `choices` are those of `methods.tracing.trace` (window, noise_std, n_samples, severed).
+    Source: Meng et al. (2022), section 2.
     """
     _refuse_unknown(state=(state, State))
     _refuse_unknown_choices("trace", choices, tracing.trace)
-    tokens = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
+    tokens = ids_of(model.to_tokens(text, prepend_bos=bos)).to(model.weights.W_E.device)
     where = positions_of(subject, text, to_str_tokens(model.tokenizer, tokens[0]))
     token = None if answer is None else answer_tokens(model.tokenizer, answer)
     return tracing.trace(model, tokens, where, generator(seed), answer=token, state=state, **choices)
@@ -314,20 +315,22 @@ def lens(
     text: str,
     *,
     corrupt: str | None = None,
-    answer: str | None = None,
-    wrong: str | None = None,
+    answer: Answers | None = None,
+    wrong: Answers | None = None,
+    bos: bool | None = None,
     n_heads: int = 12,
     best: int = 5,
     watch: Watch = silent,
 ) -> StreamReading:
     """Direct effects on the answer's logit (less that of `wrong`), of components, heads and tokens; and the logit lens.
 
-    All at the last position, of one prompt, or of two of as many tokens side by side. `answer`: one token, by default
-    the model's own first choice. Cost: four forward passes and an unembedding at each point of the residual stream.
+    All at the last position, of one prompt, or of two of as many tokens side by side. `answer`: one token, or several
+    with | between, whose logits are averaged; by default the model's own first choice. `bos`: as of `Pairs`.
+    Cost: four forward passes and an unembedding at each point of the residual stream.
     Sources: Elhage et al. (2021); nostalgebraist, "interpreting GPT: the logit lens" (2020).
     """
     texts = [text] if corrupt is None else [text, corrupt]
-    rows = [ids_of(model.to_tokens(each)).to(model.weights.W_E.device) for each in texts]
+    rows = [ids_of(model.to_tokens(each, prepend_bos=bos)).to(model.weights.W_E.device) for each in texts]
     named = [answer_tokens(model.tokenizer, each) for each in (answer, wrong) if each is not None]
     if answer is None:
         named.insert(0, [int(model.run(rows[0], logits="last").logits[0, -1].argmax())])

@@ -65,19 +65,19 @@ def test_every_question_has_its_answers_checked_and_shown(name, trained, tmp_pat
     assert "BOS '<bos>'" in done.results["subtitle"]
 
 
-def check_of(first, prob, rank, n=1):
+def check_of(first, prob, rank, n=1, corrupt=900):
     def side(first, prob, rank):
         standing = Standing(torch.tensor([prob] * n), torch.tensor([float(rank)] * n))
         wrong = Standing(torch.tensor([0.001] * n), torch.tensor([50.0] * n))
         return SideCheck(standing, wrong, torch.tensor([first] * n), torch.tensor([0.77] * n))
 
-    return AnswerCheck(side(first, prob, rank), side(2, 1e-5, 900))
+    return AnswerCheck(side(first, prob, rank), side(2, 1e-5, corrupt))
 
 
-def told(check, *, answer=1, clean="The capital of France is"):
+def told(check, *, answer=1, clean="The capital of France is", named="Paris", corrupt="The capital of Italy is"):
     n = len(check)
     pairs = Pairs(torch.zeros(n, 1), torch.zeros(n, 1), torch.tensor([answer] * n))
-    return answer_sentences(check, pairs, [PairText(clean, clean, "Paris", "Rome")] * n, Letters())
+    return answer_sentences(check, pairs, [PairText(clean, corrupt, named, "Rome")] * n, Letters())
 
 
 def test_the_same_word_with_a_space_is_named_as_it_must_be_written():
@@ -96,6 +96,22 @@ def test_another_first_choice_is_told_and_white_space_at_the_end_is_named():
 
 def test_an_answer_that_comes_first_needs_no_words():
     assert told(check_of(0, 0.77, 0), answer=0) == []
+
+
+def test_several_answers_may_be_likelier_together_than_the_first_choice():
+    (sentence,) = told(check_of(3, 0.9, 1), named="Paris|Lyon")
+    assert sentence.startswith("On the clean prompt the model's first choice is ' the'")
+    assert "none of the answers, which have 0.9 together" in sentence
+    assert told(check_of(3, 0.5, 1), named="Paris|Lyon")[0].startswith("Warning: on the clean prompt")
+
+
+def test_a_corrupt_prompt_with_the_same_answer_is_told():
+    (warning,) = told(check_of(0, 0.77, 0, corrupt=0), answer=0)
+    assert "on the corrupt prompt the model gives the same answer first" in warning
+    assert told(check_of(0, 0.77, 0, corrupt=0), answer=0, corrupt="The capital of France is") == [], (
+        "there is one prompt"
+    )
+    assert "On 3 of the pairs the corrupt" in told(check_of(0, 0.77, 0, n=3, corrupt=0), answer=0)[1]
 
 
 def test_of_many_pairs_it_is_told_how_many_have_the_answer_first():

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from micrographia.core.answer_check import AnswerCheck, SideCheck, Standing, same_word, written
+from micrographia.core.answers import choices
 from micrographia.core.figures import Figure, table
 from micrographia.core.framing import AroundTokens
 from micrographia.core.prompts import Pairs, PairText
@@ -16,6 +17,7 @@ WORST = 5
 """Pairs that are listed: those with the least probable answers."""
 SHOWN_TOKENS = 60
 """Tokens around a prompt that are printed, half of them from either end; all are in the results."""
+TOO = "Warning: on the corrupt prompt the model gives the same answer first, so what changed hardly matters to it."
 RANKED = (
     "Rank 0 is the model's first choice. Of several answers: their probabilities together, and the rank of the best."
 )
@@ -115,8 +117,10 @@ def answer_sentences(check: AnswerCheck, pairs: Pairs, texts: Sequence[PairText]
     spelt = [
         i for i in missed if any(same_word(tokenizer, int(check.clean.first[i]), int(t)) for t in tokens[i] if t >= 0)
     ]
+    both = int((check.came_first & (check.corrupt.answer.rank == 0)).sum())
     if len(check) == 1:
-        return [_warning(check, texts[0], bool(spelt), tokenizer)] if missed else []
+        alone = texts[0].clean == texts[0].corrupt
+        return [_warning(check, texts[0], bool(spelt), tokenizer)] if missed else [TOO] if both and not alone else []
     n = len(check)
     chosen = "" if check.chosen is None else f", and before the wrong answer on {int(check.chosen.sum())}"
     sentences = [
@@ -131,19 +135,25 @@ def answer_sentences(check: AnswerCheck, pairs: Pairs, texts: Sequence[PairText]
         )
     elif 2 * len(missed) > n:
         sentences.append("Warning: on most prompts the model would say something else.")
+    if both:
+        sentences.append(f"On {both} of the pairs the corrupt prompt has the same first choice.")
     return sentences
 
 
 def _warning(check: AnswerCheck, text: PairText, spelt: bool, tokenizer: Tokenizer) -> str:
     """Of one pair whose answer does not come first."""
     clean, first = check.clean, written(tokenizer, int(check.clean.first[0]))
-    found = (
-        f"Warning: on the clean prompt the model's first choice is {first} (probability "
-        f"{float(clean.first_prob[0]):.3g}), not the answer ({float(clean.answer.prob[0]):.2g}, rank "
-        f"{int(clean.answer.rank[0])})."
-    )
+    own, best = float(clean.answer.prob[0]), float(clean.first_prob[0])
+    prompt = "prompt" if text.clean == text.corrupt else "clean prompt"
+    found = f"n the {prompt} the model's first choice is {first} (probability {best:.3g}), "
+    if len(choices(text.answer)) > 1:
+        found += f"none of the answers, which have {own:.2g} together."
+    else:
+        found += f"not the answer ({own:.2g}, rank {int(clean.answer.rank[0])})."
+    found = f"O{found}" if own > best else f"Warning: o{found}"  # the answers together are likelier
     if spelt:
-        return f"{found} It is the same word written otherwise: write --answer {first}, and the wrong answer alike."
+        alike = "" if text.wrong is None else ", and the wrong answer alike"
+        return f"{found} It is the same word written otherwise: write --answer {first}{alike}."
     if text.clean != text.clean.rstrip():
         return f"{found} The prompt ends in white space, which belongs to the token after it: leave it out there."
     return found
