@@ -117,7 +117,7 @@ def from_texts(
                 f"{' in their first tokens' * first_token}."
             )
     clean, corrupt = (
-        _onto(device, framing.tokens(model, texts)) for texts in zip(*((row.clean, row.corrupt) for row in rows))
+        onto(device, framing.tokens(model, texts)) for texts in zip(*((row.clean, row.corrupt) for row in rows))
     )
     pos = -1 if model.shape.causal else _place_to_fill(tokenizer, ids_of(clean), ids_of(corrupt))
     texts = tuple((row.clean, row.corrupt) for row in rows)
@@ -240,7 +240,8 @@ def _misaligned(i: int, clean: list[int], corrupt: list[int], tokenizer: Tokeniz
     )
 
 
-def _onto(device: torch.device, inputs: Inputs) -> Inputs:
+def onto(device: torch.device, inputs: Inputs) -> Inputs:
+    """The same on another device."""
     if isinstance(inputs, Batch):
         return Batch(inputs.ids.to(device), None if inputs.mask is None else inputs.mask.to(device))
     return inputs.to(device)

@@ -67,16 +67,11 @@ def answer_tables(
         "least": "least p",
     }
     caption = f"Probability of the answers before anything is patched. {RANKED}"
-    worst = check.clean.answer.prob.argsort()[:WORST].tolist()
+    worst, clean = check.clean.answer.prob.argsort()[:WORST].tolist(), check.clean
+    figures = [clean.answer.prob.tolist(), clean.answer.rank.int().tolist(), clean.first_prob.tolist()]
     listed = [
-        {
-            "pair": i,
-            "answer": names[i][0],
-            "prob": float(check.clean.answer.prob[i]),
-            "rank": int(check.clean.answer.rank[i]),
-            "first": written(tokenizer, int(check.clean.first[i])),
-            "first_prob": float(check.clean.first_prob[i]),
-        }
+        {"pair": i, "answer": names[i][0], "first": written(tokenizer, int(clean.first[i]))}
+        | {name: column[i] for name, column in zip(("prob", "rank", "first_prob"), figures)}
         for i in worst
     ]
     named = {"pair": "pair", "answer": "answer", "prob": "probability", "rank": "rank", "first": "first choice"}

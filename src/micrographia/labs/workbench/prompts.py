@@ -13,8 +13,17 @@ from micrographia.core.figures import Figure
 from micrographia.core.framing import AroundTokens, Framing
 from micrographia.core.model import Model
 from micrographia.core.prompt_files import read_pairs, read_texts
-from micrographia.core.prompts import NEED_WRONG, LanguageModel, Pairs, PairText, fitting, from_texts, position_names
-from micrographia.core.tokens import Batch, Inputs, ids_of, spelling, to_str_tokens
+from micrographia.core.prompts import (
+    NEED_WRONG,
+    LanguageModel,
+    Pairs,
+    PairText,
+    fitting,
+    from_texts,
+    onto,
+    position_names,
+)
+from micrographia.core.tokens import Inputs, ids_of, spelling, to_str_tokens
 from micrographia.labs.workbench import answers
 from micrographia.labs.workbench.config import Around, Prompts, columns_of
 
@@ -95,12 +104,7 @@ def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str],
 
 
 def read_prompt(
-    model: LanguageModel,
-    texts: Sequence[str],
-    around: Around,
-    named: Sequence[str | None],
-    *,
-    first_token: bool,
+    model: LanguageModel, texts: Sequence[str], around: Around, named: Sequence[str | None], *, first_token: bool
 ) -> PromptSet:
     """One prompt, or two of as many tokens, as a pair with the answers that are named, the right one first.
 
@@ -144,7 +148,4 @@ def reference_inputs(file: str | None, model: LanguageModel, around: Around) -> 
         return None
     found = framing_of(around).tokens(model, read_texts(file))
     check_length(found, model)
-    device = model.weights.W_E.device
-    if isinstance(found, Batch):
-        return Batch(found.ids.to(device), None if found.mask is None else found.mask.to(device))
-    return found.to(device)
+    return onto(model.weights.W_E.device, found)
