@@ -294,7 +294,7 @@ def test_the_tables_hold_what_the_results_hold(patched):
     _, done = patched
     tables = {figure.name: figure for figure in done.figures if figure.kind == "table"}
     assert tables.keys() == {"answers", "answers-worst", "baselines", "top", "other-metrics", "prompts", "tokens"}
-    assert [name for name, figure in tables.items() if figure.essential] == ["baselines", "top"]
+    assert [name for name, figure in tables.items() if figure.essential] == ["answers", "baselines", "top"]
     assert tables["top"].data["columns"] == ["place", "token", "restored", "change", "SD", "destroyed", "change", "SD"]
     first = done.results["top"][0]
     assert tables["top"].data["rows"][0][2:5] == [first["restored"], first["denoise_change"], first["denoise_sd"]]
