@@ -16,8 +16,8 @@ from typing import Any
 
 _PLACES = {
     "micrographia.api": (
-        "analyse", "attribute", "check", "circuit", "grok", "lens", "load", "models", "open_run", "patch", "path_patch",
-        "patterns", "run", "runs", "trace",
+        "analyse", "attribute", "check", "check_answers", "circuit", "grok", "lens", "load", "models", "open_run",
+        "patch", "path_patch", "patterns", "read_pairs", "run", "runs", "trace",
     ),
     "micrographia.core.claims": ("Claim", "Run"),
     "micrographia.core.edits": (

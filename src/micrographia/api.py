@@ -14,12 +14,17 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from micrographia.core import prompt_files
 from micrographia.core import prompts as core_prompts
+from micrographia.core.answer_check import AnswerCheck
+from micrographia.core.answer_check import check_answers as answer_check
+from micrographia.core.answers import Answers, answer_tokens, stacked
 from micrographia.core.claims import Run
 from micrographia.core.edits import Edit
 from micrographia.core.effects import Effects
 from micrographia.core.errors import BadConfig, BadPrompt, UserError
 from micrographia.core.events import Watch, silent
+from micrographia.core.framing import Framing
 from micrographia.core.graph import Node
 from micrographia.core.load import load_any
 from micrographia.core.metrics import Metric
@@ -30,7 +35,7 @@ from micrographia.core.sites import SiteLike
 from micrographia.core.store import find_run, list_runs, load_run
 from micrographia.core.sweep.places import Place, named_places
 from micrographia.core.titles import Mode
-from micrographia.core.tokens import ids_of, single_token, spans_of
+from micrographia.core.tokens import ids_of, spans_of
 from micrographia.labs.catalogue import LABS, lab, run_by_name
 from micrographia.labs.workbench.circuit import find_circuit
 from micrographia.methods import patching, paths, tracing
@@ -67,26 +72,71 @@ def pairs(
     model: LanguageModel,
     clean: str | Sequence[str],
     corrupt: str | Sequence[str],
-    answer: str | Sequence[str],
-    wrong: str | Sequence[str] | None = None,
+    answer: str | Sequence[Answers],
+    wrong: str | Sequence[Answers] | None = None,
     *,
     first_token: bool = False,
+    bos: bool | None = None,
+    chat: bool = False,
+    chat_start: str = "",
+    shots: str | Sequence[str] = (),
 ) -> Pairs:
     """Prompt pairs from texts, one or several: clean and corrupt prompt, the answer to each.
 
     `answer` is what the clean prompt calls for, `wrong` what the corrupt one does; each one token, or its first one
-    with `first_token`. Raises BadPrompt for prompts that do not line up token by token (both shown), and for lists of
-    different lengths.
+    with `first_token`. A set of answers is a text with | between ("5|6|7"), or a list in its place. `bos` puts the
+    beginning-of-sequence token first or leaves it out (None: as the tokenizer does); `shots` stand before each prompt,
+    a line each; `chat` makes them the user's turn in the model's own template, whose answer begins with `chat_start`.
+    Raises BadPrompt for prompts that do not line up token by token (both shown), and for lists of different lengths.
     """
-    columns = [_listed(column) for column in (clean, corrupt, answer)]
-    columns.append([None] * len(columns[0]) if wrong is None else _listed(wrong))
+    columns = [_listed(clean), _listed(corrupt)]
+    one = isinstance(clean, str)  # then a list of answers is a set
+    columns += [
+        [None] * len(columns[0]) if each is None else [each] if one else _listed(each) for each in (answer, wrong)
+    ]
     if len({len(column) for column in columns}) != 1:
         found = ", ".join(str(len(column)) for column in columns)
         raise BadPrompt(
             f"Asked for pairs of clean prompts, corrupt prompts, answers and wrong answers. Found {found} of them. "
             "Give as many of each."
         )
-    return core_prompts.from_texts(model, [PairText(*row) for row in zip(*columns)], first_token=first_token)
+    framing = Framing(bos, chat, chat_start, tuple(_listed(shots)))
+    rows = [PairText(*row) for row in zip(*columns)]
+    return core_prompts.from_texts(model, rows, first_token=first_token, framing=framing)
+
+
+def read_pairs(
+    model: LanguageModel,
+    file: Path | str,
+    *,
+    layout: str = "auto",
+    columns: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    skip_misfits: bool = False,
+    first_token: bool = False,
+    bos: bool | None = None,
+    chat: bool = False,
+    chat_start: str = "",
+    shots: str | Sequence[str] = (),
+) -> Pairs:
+    """The prompt pairs of a JSON, JSONL or CSV file, ours or one of auto-circuit, EAP-IG or feature circuits.
+
+    `layout` names whose it is, where its columns do not tell; `columns` name them ({"answer": "target"}); `limit` takes
+    the first pairs only, `skip_misfits` leaves out those that do not fit the model's tokenizer. The other choices are
+    those of `Pairs`.
+    """
+    rows = prompt_files.read_pairs(file, layout=layout, columns=columns, limit=limit)
+    framing = Framing(bos, chat, chat_start, tuple(_listed(shots)))
+    rows = core_prompts.fitting(model, rows, first_token=first_token, framing=framing) if skip_misfits else rows
+    return core_prompts.from_texts(model, rows, first_token=first_token, framing=framing)
+
+
+def check_answers(model: LanguageModel, pairs: Pairs) -> AnswerCheck:
+    """Whether the model gives these answers by itself: their probability and rank on both prompts of each pair.
+
+    Cost: a forward pass of every prompt. Ask this before anything is patched.
+    """
+    return answer_check(model, pairs)
 
 
 def patch(
@@ -217,21 +267,23 @@ def trace(
     text: str,
     subject: str,
     *,
-    answer: str | None = None,
+    answer: Answers | None = None,
     state: State = "resid_post",
+    bos: bool | None = None,
     seed: int = 0,
     **choices: Any,
 ) -> Traced:
     """Causal tracing: blur the subject, restore one state at a time, and see where the answer comes back.
 
-    `answer`: one token, by default the model's own first choice. `choices` are those of `methods.tracing.trace`
-    (window, noise_std, n_samples, severed). Source: Meng et al. (2022), section 2.
+    `answer`: one token, or several with | between; by default the model's own first choice. `bos`: as of `Pairs`.
+    `choices` are those of `methods.tracing.trace` (window, noise_std, n_samples, severed).
+    Source: Meng et al. (2022), section 2.
     """
     _refuse_unknown(state=(state, State))
     _refuse_unknown_choices("trace", choices, tracing.trace)
-    tokens = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
+    tokens = ids_of(model.to_tokens(text, prepend_bos=bos)).to(model.weights.W_E.device)
     where = positions_of(subject, text, spans_of(model.tokenizer, text, tokens[0]))
-    token = None if answer is None else single_token(model.tokenizer, answer)
+    token = None if answer is None else answer_tokens(model.tokenizer, answer)
     return tracing.trace(model, tokens, where, generator(seed), answer=token, state=state, **choices)
 
 
@@ -270,24 +322,26 @@ def lens(
     text: str,
     *,
     corrupt: str | None = None,
-    answer: str | None = None,
-    wrong: str | None = None,
+    answer: Answers | None = None,
+    wrong: Answers | None = None,
+    bos: bool | None = None,
     n_heads: int = 12,
     best: int = 5,
     watch: Watch = silent,
 ) -> StreamReading:
     """Direct effects on the answer's logit (less that of `wrong`), of components, heads and tokens; and the logit lens.
 
-    All at the last position, of one prompt, or of two of as many tokens side by side. `answer`: one token, by default
-    the model's own first choice. Cost: four forward passes and an unembedding at each point of the residual stream.
+    All at the last position, of one prompt, or of two of as many tokens side by side. `answer`: one token, or several
+    with | between, whose logits are averaged; by default the model's own first choice. `bos`: as of `Pairs`.
+    Cost: four forward passes and an unembedding at each point of the residual stream.
     Sources: Elhage et al. (2021); nostalgebraist, "interpreting GPT: the logit lens" (2020).
     """
     texts = [text] if corrupt is None else [text, corrupt]
-    rows = [ids_of(model.to_tokens(each)).to(model.weights.W_E.device) for each in texts]
-    named = [single_token(model.tokenizer, each) for each in (answer, wrong) if each is not None]
+    rows = [ids_of(model.to_tokens(each, prepend_bos=bos)).to(model.weights.W_E.device) for each in texts]
+    named = [answer_tokens(model.tokenizer, each) for each in (answer, wrong) if each is not None]
     if answer is None:
-        named.insert(0, int(model.run(rows[0], logits="last").logits[0, -1].argmax()))
-    pairs = Pairs(rows[0], rows[-1], torch.tensor(named[:1]))
+        named.insert(0, [int(model.run(rows[0], logits="last").logits[0, -1].argmax())])
+    pairs = Pairs(rows[0], rows[-1], stacked(named[:1]))
     core_prompts.check_aligned(pairs, model.tokenizer)
     positions = core_prompts.position_names(pairs, model.tokenizer)
     return read_stream(model, torch.cat(rows), named, positions, n_heads=n_heads, best=best, watch=watch)

@@ -5,7 +5,7 @@ import torch
 
 import micrographia as mg
 from micrographia.core.errors import BadConfig, BadPrompt, MicrographiaError, UnknownSite, UserError
-from miniature import CLEAN, CORRUPT, save_run
+from miniature import CLEAN, CORRUPT, pairs_file, save_run
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,29 @@ def test_a_result_prints_itself_shortly_and_shows_its_pictures(model, pairs, est
     page = mg.show(found)._repr_html_()
     assert "<iframe" in found._repr_html_()
     assert all(f"figure-{figure.name}" in page for figure in found.figures())
+
+
+def test_prompts_may_begin_otherwise_have_shots_and_sets_of_answers(model):
+    asked = {"clean": CLEAN, "corrupt": CORRUPT, "wrong": "John"}
+    several = mg.Pairs(model, **asked, answer=["Mary", "Anna"], bos=False, shots=["Tom went"])
+    assert several.answer.tolist() == [[3, 5]]
+    assert model.to_str_tokens(several.clean[0])[:4] == ["Tom", "went", "When", "Mary"]
+    assert several.answer.tolist() == mg.Pairs(model, **asked, answer="Mary|Anna").answer.tolist()
+    assert len(mg.lens(model, "Mary went to", bos=False).positions) == 3
+    assert mg.lens(model, "Mary went to", answer="Mary|Anna").answers == ["Mary|Anna"]
+    assert mg.trace(model, "Mary went to", "Mary", answer="Tom|Anna", bos=False, n_samples=1).subject == (0,)
+    with pytest.raises(BadPrompt, match="no chat template"):
+        mg.Pairs(model, **asked, answer="Mary", chat=True)
+
+
+def test_pairs_are_read_from_a_file_and_their_answers_checked(model, tmp_path):
+    file = pairs_file(tmp_path / "pairs.jsonl")
+    found = mg.read_pairs(model, file, limit=1)
+    assert (len(found), found.answer.tolist()) == (1, [3])
+    assert len(mg.read_pairs(model, file, columns={"answer": "wrong", "wrong": "answer"}, skip_misfits=True)) == 2
+    checked = mg.check_answers(model, found)
+    assert repr(checked) == str(checked)
+    assert "clean prompts, median p" in repr(checked)
 
 
 def test_a_run_is_a_model_by_itself_or_by_its_path(tmp_path):

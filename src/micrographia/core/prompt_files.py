@@ -1,31 +1,40 @@
 """Prompt pairs and reference texts from files.
 
-Pairs are JSON (a list of objects), JSONL (an object a line) or CSV (a head with the columns' names), with the columns
-clean, corrupt, answer and wrong. A reference is a list of texts: a text file of one a line, JSON strings, or any of the
-above, whose clean prompts are taken.
+Pairs are JSON (a list of objects, or an object with such a list as `prompts`), JSONL (an object a line) or CSV (a head
+with the columns' names), in a layout of `core.prompt_layouts`. A reference is a list of texts: a text file of one a
+line, JSON strings, or any of the above, whose clean prompts are taken.
 """
 
 import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from micrographia.core.errors import BadPrompt
+from micrographia.core.prompt_layouts import NAMES, layout_of, pair_of
 from micrographia.core.prompts import PairText
 
-COLUMNS = ("clean", "corrupt", "answer", "wrong")
-NEEDED = COLUMNS[:3]
 
+def read_pairs(
+    path: Path | str, *, layout: str = "auto", columns: Mapping[str, str] | None = None, limit: int | None = None
+) -> list[PairText]:
+    """The prompt pairs of a file, in its order; with `limit` only the first.
 
-def read_pairs(path: Path | str) -> list[PairText]:
-    """The prompt pairs of a file, in its order. Raises BadPrompt, naming row and column, for what cannot be read."""
-    found = _records(Path(path))
+    `layout` names whose layout it is (`prompt_layouts.NAMES`), where the columns do not tell; `columns` name the file's
+    columns for clean, corrupt, answer or wrong. Raises BadPrompt, naming row and column, for what cannot be read.
+    """
+    place = Path(path)
+    if layout not in ("auto", *NAMES):
+        raise BadPrompt(f"Asked for the layout {layout!r} of {path}. There are auto, {', '.join(NAMES)}.")
+    found = _records(place)[:limit]
     if not found:
         raise BadPrompt(f"Asked for the prompts in {path}, which holds none. Write at least one pair.")
-    return [_pair(row, f"row {i + 1} of {path}") for i, row in enumerate(found)]
+    if not isinstance(found[0], Mapping):
+        raise BadPrompt(f"row 1 of {path} is {found[0]!r:.80}. Write an object with clean, corrupt, answer and wrong.")
+    chosen = layout_of(found[0], layout, columns or {}, path)
+    return [pair_of(row, chosen, f"row {i + 1} of {path}") for i, row in enumerate(found)]
 
 
 def read_texts(path: Path | str) -> list[str]:
@@ -42,21 +51,6 @@ def read_texts(path: Path | str) -> list[str]:
             "list of strings, or objects with `text` or `clean`."
         )
     return [str(text) for text in texts]
-
-
-def _pair(row: Any, where: str) -> PairText:
-    if not isinstance(row, Mapping):
-        raise BadPrompt(f"{where} is {row!r}. Write an object with {', '.join(COLUMNS)}.")
-    if unknown := [str(key) for key in row if key not in COLUMNS]:
-        near = [match for key in unknown for match in get_close_matches(key.lower(), COLUMNS, n=1)]
-        hint = f"Did you mean {', '.join(near)}?" if near else f"Known are {', '.join(COLUMNS)}."
-        raise BadPrompt(f"{where} has the column {', '.join(map(repr, unknown))}. {hint}")
-    lacking = [key for key in NEEDED if not isinstance(row.get(key), str) or not row[key]]
-    if lacking:
-        raise BadPrompt(f"{where} lacks {', '.join(lacking)}. Each pair needs clean, corrupt and answer.")
-    if not isinstance(row.get("wrong"), str | None):
-        raise BadPrompt(f"{where} has the wrong answer {row['wrong']!r}. Write a text, or leave it out.")
-    return PairText(row["clean"], row["corrupt"], row["answer"], row.get("wrong") or None)
 
 
 def _records(path: Path) -> list[Any]:
@@ -81,9 +75,29 @@ def _text(path: Path) -> str:
 
 def _json(text: str) -> list[Any]:
     found = json.loads(text)
+    if isinstance(found, dict) and isinstance(found.get("prompts"), list):
+        found = _in_turn(found) if "answers" in found else found["prompts"]
     if not isinstance(found, list):
         raise ValueError(f"it holds a {type(found).__name__}, not a list")
     return found
+
+
+def _in_turn(found: Mapping[str, Any]) -> list[Any]:
+    """Prompts with an answer and a wrong one each, as in ARENA's exercises, where neighbours are each other's corrupt.
+
+    Raises ValueError unless the answers of neighbours are those of each other the other way round.
+    """
+    prompts, answers = found["prompts"], found["answers"]
+    turned = [list(pair)[::-1] for i in range(0, len(answers), 2) for pair in answers[i : i + 2][::-1]]
+    if len(prompts) != len(answers) or len(prompts) % 2 or turned != [list(pair) for pair in answers]:
+        raise ValueError(
+            "its prompts stand beside their answers, without corrupt ones: then each must be followed by its own "
+            "corrupt one, with the same two answers the other way round"
+        )
+    return [
+        {"clean": prompt, "corrupt": prompts[i ^ 1], "answer": right, "wrong": wrong}
+        for i, (prompt, (right, wrong)) in enumerate(zip(prompts, answers))
+    ]
 
 
 def _jsonl(text: str) -> list[Any]:

@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from micrographia.core.answers import Answers, answer_tokens, stacked
 from micrographia.core.errors import BadPrompt, UserError
+from micrographia.core.framing import PLAIN, Framing, Tokenizes
 from micrographia.core.metrics import PAIRED, Metric
 from micrographia.core.model import Model
 from micrographia.core.titles import Mode, shown_token
@@ -25,15 +27,12 @@ from micrographia.core.tokens import (
     ids_of,
     mask_of,
     rows_of,
-    single_token,
     to_str_tokens,
 )
 
 
-class LanguageModel(Model, Protocol):
+class LanguageModel(Model, Tokenizes, Protocol):
     """A Model that tokenizes text as usual, with its own special tokens."""
-
-    def to_tokens(self, texts: str | Sequence[str], *, prepend_bos: bool | None = None) -> Inputs: ...
 
 
 class PairText(NamedTuple):
@@ -41,18 +40,21 @@ class PairText(NamedTuple):
 
     clean: str
     corrupt: str
-    answer: str
-    wrong: str | None = None
+    answer: Answers
+    wrong: Answers | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pairs:
-    """Prompt pairs as tokens; `answer` and `wrong` hold one token id per pair, read at position `pos`."""
+    """Prompt pairs as tokens; `answer` and `wrong` hold one token id per pair, read at position `pos`.
+
+    Where any pair has a set of answers, they are (prompt, option), with -1 where a pair has fewer.
+    """
 
     clean: Inputs
     corrupt: Inputs
-    answer: Int[Tensor, "prompt"]
-    wrong: Int[Tensor, "prompt"] | None = None
+    answer: Int[Tensor, "prompt *option"]
+    wrong: Int[Tensor, "prompt *other"] | None = None
     texts: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     pos: int = -1
 
@@ -84,13 +86,16 @@ class Pairs:
         )
 
 
-def from_texts(model: LanguageModel, rows: Sequence[PairText], *, first_token: bool = False) -> Pairs:
+def from_texts(
+    model: LanguageModel, rows: Sequence[PairText], *, first_token: bool = False, framing: Framing = PLAIN
+) -> Pairs:
     """Pairs of texts, tokenized with the model's own tokenizer, on the device of its weights.
 
-    `first_token` scores the first token of an answer of several tokens. Pairs of different lengths give padded Batches.
+    `first_token` scores the first token of an answer of several tokens; `framing` stands around every prompt. Pairs of
+    different lengths give padded Batches.
     Answers are read at the last token, of a bidirectional model (BERT) at its mask token. Raises BadPrompt for no
-    pairs, for a pair whose prompts do not line up (both shown, token by token), for an answer that is not one token,
-    where only some pairs have a wrong answer, and without a single common mask position.
+    pairs, for a pair whose prompts do not line up (both shown, token by token), for an answer that is not one token or
+    that is both right and wrong, where only some pairs have a wrong answer, and without a single common mask position.
     """
     rows = [PairText(*row) for row in rows]
     if not rows:
@@ -99,21 +104,42 @@ def from_texts(model: LanguageModel, rows: Sequence[PairText], *, first_token: b
         raise BadPrompt("Asked for answers of a model without a head for words. Give one that predicts words.")
     tokenizer, device = model.tokenizer, model.weights.W_E.device
     for i, row in enumerate(rows):
-        _check_lengths(model.to_tokens(row.clean), model.to_tokens(row.corrupt), tokenizer, i)
+        _check_lengths(framing.tokens(model, [row.clean]), framing.tokens(model, [row.corrupt]), tokenizer, i)
     without = [i for i, row in enumerate(rows) if row.wrong is None]
     if without and len(without) < len(rows):
         raise BadPrompt(f"Only some pairs name a wrong answer; those at {without[:5]} do not. Give all of them one.")
-    answers = [
-        None if None in texts else [single_token(tokenizer, str(text), first=first_token) for text in texts]
-        for texts in ([row.answer for row in rows], [row.wrong for row in rows])
-    ]
-    right, wrong = (None if ids is None else torch.tensor(ids, device=device) for ids in answers)
-    clean, corrupt = (
-        _onto(device, model.to_tokens(list(texts))) for texts in zip(*((row.clean, row.corrupt) for row in rows))
+    right, wrong = (
+        [[] if each is None else answer_tokens(tokenizer, each, first=first_token) for each in answers]
+        for answers in ([row.answer for row in rows], [row.wrong for row in rows])
     )
-    assert right is not None
+    for i, (own, other) in enumerate(zip(right, wrong)):
+        if both := [repr(text) for text in to_str_tokens(tokenizer, [token for token in own if token in other])]:
+            raise BadPrompt(
+                f"In pair {i}, {', '.join(both)} is both a right and a wrong answer. Give answers that differ"
+                f"{' in their first tokens' * first_token}."
+            )
+    clean, corrupt = (
+        onto(device, framing.tokens(model, texts)) for texts in zip(*((row.clean, row.corrupt) for row in rows))
+    )
     pos = -1 if model.shape.causal else _place_to_fill(tokenizer, ids_of(clean), ids_of(corrupt))
-    return Pairs(clean, corrupt, right, wrong, tuple((row.clean, row.corrupt) for row in rows), pos)
+    texts = tuple((row.clean, row.corrupt) for row in rows)
+    return Pairs(clean, corrupt, stacked(right, device), None if without else stacked(wrong, device), texts, pos)
+
+
+def fitting(
+    model: LanguageModel, rows: Sequence[PairText], *, first_token: bool = False, framing: Framing = PLAIN
+) -> list[PairText]:
+    """The pairs that `from_texts` can read with this tokenizer. Raises BadPrompt, that of the first, where none can."""
+    kept, reasons = list[PairText](), list[BadPrompt]()
+    for row in rows:
+        try:
+            from_texts(model, [row], first_token=first_token, framing=framing)
+            kept.append(row)
+        except BadPrompt as reason:
+            reasons.append(reason)
+    if reasons and not kept:
+        raise reasons[0]
+    return kept
 
 
 def _place_to_fill(tokenizer: Tokenizer | None, *sides: Int[Tensor, "prompt pos"]) -> int:
@@ -215,13 +241,14 @@ def _misaligned(i: int, clean: list[int], corrupt: list[int], tokenizer: Tokeniz
     )
 
 
-def _onto(device: torch.device, inputs: Inputs) -> Inputs:
+def onto(device: torch.device, inputs: Inputs) -> Inputs:
+    """The same on another device."""
     if isinstance(inputs, Batch):
         return Batch(inputs.ids.to(device), None if inputs.mask is None else inputs.mask.to(device))
     return inputs.to(device)
 
 
-NEED_WRONG = frozenset({"logit-diff"})
+NEED_WRONG = frozenset({"logit-diff", "prob-diff"})
 NEED_REFERENCE = frozenset({"kl"})
 
 

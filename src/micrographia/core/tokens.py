@@ -189,12 +189,12 @@ def _read_spans(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[tup
 
 def single_token(tokenizer: Tokenizer | None, text: str, *, first: bool = False) -> int:
     """The id of a text that is one token; with `first`, of its first one. Raises BadPrompt, showing the tokens."""
-    found = _needed(tokenizer).encode(text)
+    found = continuation(_needed(tokenizer), text)
     if not found or (len(found) > 1 and not first):
         shown = " | ".join(to_str_tokens(tokenizer, found)) or "nothing"
         raise BadPrompt(
             f"The answer {text!r} should be one token; this tokenizer makes {len(found)} of it: {shown}. "
-            "Choose another answer (a leading space matters)"
+            + _other_spelling(_needed(tokenizer), text)
             + (", or score its first token (first_token, --first-token)." if found else ".")
         )
     if found[0] == getattr(tokenizer, "unk", None) and text.strip() != to_str_tokens(tokenizer, found[:1])[0].strip():
@@ -203,6 +203,42 @@ def single_token(tokenizer: Tokenizer | None, text: str, *, first: bool = False)
             f"{to_str_tokens(tokenizer, found[:1])[0]!r}. Choose a word of its vocabulary."
         )
     return found[0]
+
+
+def continuation(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text that goes on after another word.
+
+    SentencePiece (Llama 2) itself puts a space before a text, so that one that was typed would be a token alone.
+    """
+    ids = tokenizer.encode(text)
+    if len(ids) < 2 or not text[:1].isspace() or tokenizer.decode(ids[:1]).strip():
+        return ids
+    before, whole = tokenizer.encode("a"), tokenizer.encode(f"a{text}")
+    return whole[len(before) :] if whole[: len(before)] == before else ids
+
+
+def spelling(tokenizer: Tokenizer, token: int) -> str | None:
+    """How an answer is written so that it is this token; None where no text is, as for half a letter."""
+    text = tokenizer.decode([token])
+    wordless = not text.strip()
+    candidates = [text] if wordless else [text, f" {text.strip()}", text.strip()]
+    return next((each for each in candidates if each and _encoded(tokenizer, each) == [token]), None)
+
+
+def _other_spelling(tokenizer: Tokenizer, text: str) -> str:
+    """What to do about an answer of several tokens: the same with or without a space may be one."""
+    other = text.lstrip() if text[:1].isspace() else f" {text}"
+    one = _encoded(tokenizer, other) if other.strip() else []
+    if len(one) == 1 and one[0] != getattr(tokenizer, "unk", None):
+        return f"Write {other!r}, which is one"
+    return "Choose another answer"
+
+
+def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    try:
+        return continuation(tokenizer, text)
+    except BadPrompt:  # a vocabulary that lacks the word
+        return []
 
 
 def aligned(tokenizer: Tokenizer, clean: Sequence[int], corrupt: Sequence[int]) -> str:

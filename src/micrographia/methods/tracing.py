@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from micrographia.core import figures
+from micrographia.core.answers import stacked
 from micrographia.core.edits import add
 from micrographia.core.effects import Effects
 from micrographia.core.errors import BadPrompt, UserError
@@ -48,7 +49,8 @@ class Traced(NamedTuple):
     samples: Float[Tensor, "layer pos sample"]
     low: float
     high: float
-    answer: int
+    answer: int | tuple[int, ...]
+    """The token that is followed; several where a set is, by their probability together."""
     noise_std: float
     subject: tuple[int, ...]
 
@@ -117,7 +119,7 @@ def trace(
     subject: Sequence[int],
     generator: Generator,
     *,
-    answer: int | None = None,
+    answer: int | Sequence[int] | None = None,
     state: State = "resid_post",
     severed: Sequence[Severed] = (),
     window: int | None = None,
@@ -128,10 +130,11 @@ def trace(
 ) -> Traced:
     """Trace one prompt. `subject`: the positions whose embeddings get noise, drawn from `generator` `n_samples` times.
 
-    `answer`: a token; by default what the model says itself. `noise_std`: by default 3 standard deviations of this
-    subject's own embeddings; `subject_noise` takes it over many, as the paper does. `window`: how many layers around
-    each are restored together; by default a fifth of the depth for mlp_out and attn_out and 1 for resid_post. Layers
-    whose window is every layer are NaN in `values` and `samples`: all of a kind restored is no finding about a layer.
+    `answer`: a token, or several to follow together; by default what the model says itself. `noise_std`: by default 3
+    standard deviations of this subject's own embeddings; `subject_noise` takes it over many, as the paper does.
+    `window`: how many layers around each are restored together; by default a fifth of the depth for mlp_out and
+    attn_out and 1 for resid_post. Layers whose window is every layer are NaN in `values` and `samples`: all of a kind
+    restored is no finding about a layer.
     Cost: two forward passes and a sweep of layers x positions patches over `n_samples` rows.
     Errors: BadPrompt for several prompts or a subject outside; UserError for a window or number of draws below 1.
     """
@@ -154,7 +157,8 @@ def trace(
     drawn = torch.randn((n_samples, *embedded.shape[1:]), generator=generator).to(embedded)
     noise = add("embed", std * drawn, pos=places)
     rows = rows_of(inputs, torch.zeros(n_samples, dtype=torch.long, device=ids.device))
-    metric, own = (prob(torch.full((n,), answer, device=ids.device)) for n in (n_samples, 1))
+    followed = (answer,) if isinstance(answer, int) else tuple(answer)
+    metric, own = (prob(stacked([followed] * n, ids.device)) for n in (n_samples, 1))
     held = [Site(kind, layer) for kind in severed for layer in range(n_layers)]
     noised = model.run(rows, keep=held, edits=[noise], logits=metric.readout(_numbers(n_samples, ids)))
     patches = [
@@ -172,7 +176,7 @@ def trace(
         samples=samples,
         low=metric(noised.logits, _numbers(n_samples, ids)).mean().item(),
         high=own(undisturbed.logits, _numbers(1, ids)).item(),
-        answer=answer,
+        answer=next(iter(followed)) if len(followed) == 1 else followed,
         noise_std=float(std),
         subject=tuple(places),
     )

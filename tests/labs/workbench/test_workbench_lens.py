@@ -133,7 +133,7 @@ def test_one_prompt_is_read_for_the_models_own_choice(trained, tmp_path):
 def test_prompts_that_do_not_line_up_and_an_answer_against_itself_are_refused(trained, tmp_path):
     with pytest.raises(BadPrompt, match="as many tokens"):
         run(Lens(target=target(trained), prompt=CLEAN, corrupt=f"{CORRUPT} the"), out=tmp_path / "a")
-    with pytest.raises(BadPrompt, match="against itself"):
+    with pytest.raises(BadPrompt, match="both a right and a wrong"):
         run(Lens(target=target(trained), prompt=CLEAN, answer="Mary", wrong="Mary"), out=tmp_path / "b")
     assert not list(tmp_path.iterdir())
 

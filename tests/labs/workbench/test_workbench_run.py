@@ -83,7 +83,10 @@ def test_the_results_say_what_was_asked_and_read(patched):
     assert (done.lab, done.preset, done.status, done.claims) == ("workbench", "patch", "finished", ())
     assert done.results["n_prompts"] == 2
     assert done.results["prompts"][0]["corrupt_tokens"][10] == "Mary"
-    assert (done.results["title"], done.results["subtitle"]) == ("Patching trained", "2 prompt pairs, float32")
+    assert (done.results["title"], done.results["subtitle"]) == (
+        "Patching trained",
+        "2 prompt pairs, BOS '<bos>', float32",
+    )
     assert set(words.explanation(("denoise", "noise"))) <= set(done.results["explanation"])
     assert {"rank, denoise", "rank, noise"} <= done.results["other_metrics"][0].keys()
     assert not verify(done.path)
@@ -301,8 +304,8 @@ def test_of_many_edges_the_strongest_of_each_mode_are_written_out(trained, tmp_p
 def test_the_tables_hold_what_the_results_hold(patched):
     _, done = patched
     tables = {figure.name: figure for figure in done.figures if figure.kind == "table"}
-    assert tables.keys() == {"baselines", "top", "other-metrics", "prompts"}
-    assert [name for name, figure in tables.items() if figure.essential] == ["top", "baselines"]
+    assert tables.keys() == {"answers", "answers-worst", "baselines", "top", "other-metrics", "prompts"}
+    assert [name for name, figure in tables.items() if figure.essential] == ["top", "answers", "baselines"]
     assert tables["top"].data["columns"] == ["place", "token", "restored", "change", "SD", "destroyed", "change", "SD"]
     first = done.results["top"][0]
     assert tables["top"].data["rows"][0][2:5] == [first["restored"], first["denoise_change"], first["denoise_sd"]]

@@ -49,6 +49,13 @@ class HubTokenizer:
     def as_usual(self, *, ends: bool) -> "AsUsual":
         return AsUsual(self.inner, ends=ends)
 
+    def chat(self, text: str) -> str | None:
+        """The text as the user's turn of a chat, up to the assistant's; None without a chat template."""
+        if not getattr(self.inner, "chat_template", None):
+            return None
+        turns = [{"role": "user", "content": text}]
+        return self.inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
 
 class AsUsual(HubTokenizer):
     """The same, with its usual special tokens; one at the beginning never twice, those at the end only with `ends`."""

@@ -15,6 +15,7 @@ from micrographia.core.titles import MODES, Mode
 
 Modes = Literal["denoise", "noise", "both"]
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+Formats = Literal["auto", "own", "auto-circuit", "eap-ig", "feature-circuits"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +40,27 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Around:
+    """What stands around each prompt, the clean and the corrupt one alike."""
+
+    bos: bool | None = None
+    """Begin with the beginning-of-sequence token, or without; by default as the tokenizer does."""
+    chat: bool = False
+    """Make each prompt the user's turn of a chat, by the model's own template; the answer is the assistant's."""
+    chat_start: str | None = None
+    """How the assistant's answer begins, up to the token that is read: "The answer is"."""
+    shots: str | None = None
+    """A FILE of examples that stand before each prompt: one a line, or JSON."""
+
+    def __post_init__(self) -> None:
+        check(
+            self.chat or self.chat_start is None, "--chat-start was given without --chat. Add --chat, or leave it out."
+        )
+        both = "A chat begins as its template does: leave --no-bos out, or --chat."
+        check(not (self.chat and self.bos is False), both)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Prompts:
     """Pairs of prompts that differ in what is studied, and the answers that distinguish them."""
 
@@ -47,20 +69,33 @@ class Prompts:
     corrupt: str | None = None
     """The same with what matters changed; it must have as many tokens."""
     answer: str | None = None
-    """What the clean prompt calls for, as one token; a leading space matters."""
+    """What the clean prompt calls for, as one token, or several with | between ("5|6|7"). A leading space matters."""
     wrong: str | None = None
-    """What the corrupt prompt calls for; the logit difference needs it."""
+    """What the corrupt prompt calls for, one or several; the logit difference needs it."""
     prompts: str | None = None
     """A FILE of pairs instead: JSON, JSONL or CSV with the columns clean, corrupt, answer, wrong."""
+    prompt_format: Formats = "auto"
+    """Whose layout the file has, where its columns do not tell."""
+    columns: str | None = None
+    """Which columns of the file to read: "clean=prompt, corrupt=counterfactual, answer=target"."""
+    limit: int | None = None
+    """Take only so many pairs of the file, the first."""
+    skip_misfits: bool = False
+    """Leave out pairs that do not line up or whose answers are several tokens; how many these are is said."""
     first_token: bool = False
     """Score the first token of an answer that is several."""
+    around: Around = dataclasses.field(default_factory=Around)
 
     def __post_init__(self) -> None:
-        missing = [name for name in ("clean", "corrupt", "answer") if getattr(self, name) is None]
-        needed = "Prompts are needed: give clean, corrupt and answer, or a file (prompts). Missing:"
+        missing = [f"--{name}" for name in ("clean", "corrupt", "answer") if getattr(self, name) is None]
+        needed = "Prompts are needed: give --clean, --corrupt and --answer, or a file with --prompts. Missing:"
         check(self.prompts is not None or not missing, f"{needed} {', '.join(missing)}.")
         once = self.prompts is None or (len(missing) == 3 and self.wrong is None)
         check(once, f"Prompts were given twice: in the file {self.prompts} and as texts. Leave one out.")
+        if self.prompts is None:
+            unused(self, "no file of prompts is given", "prompt_format", "columns", "limit", "skip_misfits")
+        at_least(self, **({} if self.limit is None else {"limit": 1}))
+        columns_of(self.columns)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +111,7 @@ class Patch:
     together: bool = False
     """Patch the same place in all chosen layers at once."""
     metrics: str = "logit-diff"
-    """Which figures, with commas between: logit-diff, logit, log-prob, prob, kl, rank. The first is shown."""
+    """Which figures, by commas: logit-diff, logit, log-prob, prob, prob-diff, kl, rank. The first is shown."""
     mode: Modes = "both"
     """denoise: the clean value into the corrupt run; noise: the corrupt value into the clean run."""
     replace: Literal["other", "zero", "noise", "mean", "resample"] = "other"
@@ -102,7 +137,7 @@ class Attribute:
     prompts: Prompts
     sites: str = "L*.z, L*.neurons, L*.mlp_out, L*.resid_pre"
     """Which activations: Sites or patterns, with commas between. Not for edges."""
-    metric: Literal["logit-diff", "logit", "log-prob", "prob", "kl"] = "logit-diff"
+    metric: Literal["logit-diff", "logit", "log-prob", "prob", "prob-diff", "kl"] = "logit-diff"
     """What the effect is measured in."""
     method: Literal["atp", "atp-qk", "atp-star", "ig", "ig-activation", "relp", "edges", "edges-ig"] = "atp"
     """Attribution patching; with the QK-fix; AtP*; integrated gradients along the input or each Site; RelP; edges."""
@@ -141,10 +176,11 @@ class Trace:
     target: Target
     prompt: str
     """A prompt that the model completes with the answer."""
+    around: Around = dataclasses.field(default_factory=Around)
     subject: str
     """The words in it that are corrupted with noise: the subject of the fact."""
     answer: str | None = None
-    """The completion to follow, as one token; by default the model's own first choice."""
+    """The completion to follow, as one token or several with | between; by default the model's own first choice."""
     first_token: bool = False
     """Follow the first token of an answer that is several."""
     samples: int = 10
@@ -173,7 +209,7 @@ class Circuit:
 
     target: Target
     prompts: Prompts
-    metric: Literal["logit-diff", "logit", "log-prob", "prob"] = "logit-diff"
+    metric: Literal["logit-diff", "logit", "log-prob", "prob", "prob-diff"] = "logit-diff"
     """The behaviour."""
     units: Literal["nodes", "edges"] = "nodes"
     """Heads and MLPs, or the edges between them."""
@@ -213,12 +249,13 @@ class Lens:
     target: Target
     prompt: str
     """The prompt that is read, at its last position."""
+    around: Around = dataclasses.field(default_factory=Around)
     corrupt: str | None = None
     """A second one to read beside it, with what matters changed; it must have as many tokens."""
     answer: str | None = None
-    """The token to read for; by default the model's own first choice. A leading space matters."""
+    """The token to read for, or several with | between; by default the model's own first choice."""
     wrong: str | None = None
-    """A token to read against: parts are then parts of the difference of the two logits."""
+    """A token to read against, or several: parts are then parts of the difference of the two (mean) logits."""
     first_token: bool = False
     """Read for the first token of an answer that is several."""
     heads: int = 12
@@ -245,7 +282,7 @@ QUESTIONS: Mapping[str, type[Question]] = {
 AXES = ("layer", "pos", "head", "unit", "query", "key")
 ONCE = ("atp", "atp-qk", "relp")
 """Methods of attribution that make each score once, so that it need not be held."""
-METRICS = ("logit-diff", "logit", "log-prob", "prob", "kl", "rank")
+METRICS = ("logit-diff", "logit", "log-prob", "prob", "prob-diff", "kl", "rank")
 NO_ANSWER = "no answer is named, of which to take the first token"
 
 
@@ -311,6 +348,17 @@ def listed(question: Any, field: str, known: tuple[str, ...] | None) -> None:
     check(bool(found), f"{field} is empty. Name at least one.")
     unknown = ", ".join(repr(name) for name in found if known and name not in known)
     check(not unknown, f"{field} holds {unknown}; known are {', '.join(known or ())}.")
+
+
+def columns_of(text: str | None) -> dict[str, str]:
+    """The columns of a file in a text like "clean=prompt, answer=target", by the names that we give them."""
+    found = dict[str, str]()
+    for part in names(text or ""):
+        ours, equals, theirs = (side.strip() for side in part.partition("="))
+        good = bool(equals and theirs) and ours in ("clean", "corrupt", "answer", "wrong")
+        check(good, f"columns holds {part!r}. Write clean=, corrupt=, answer= or wrong= and the name of a column.")
+        found[ours] = theirs
+    return found
 
 
 def at_least(question: Any, **bounds: int) -> None:

@@ -12,13 +12,12 @@ from micrographia.core.figures import Figure, table, text, tokens
 from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
-from micrographia.core.prompts import Baselines, Pairs, changed_positions
+from micrographia.core.prompts import Baselines, changed_positions
 from micrographia.core.titles import MODES, Mode
-from micrographia.labs.workbench import words
+from micrographia.labs.workbench import answers, words
 from micrographia.labs.workbench.config import Question, kind_of
 from micrographia.labs.workbench.prompts import PromptSet
 from micrographia.methods.patterns import pattern_figures
-from micrographia.methods.sink import Sink
 
 Compute = Callable[[Generator, Watch], Findings]
 """What is left to do of a question once everything that the user chose has been checked."""
@@ -47,8 +46,6 @@ def findings(
     metrics: Mapping[str, Any],
     prompts: PromptSet | None = None,
     baselines: Sequence[Baselines] = (),
-    pairs: Pairs | None = None,
-    sink: Sink | None = None,
 ) -> Findings:
     """The findings of a question: its own results, sentences and figures among those that questions share.
 
@@ -62,16 +59,25 @@ def findings(
         "subtitle": question.target.dtype,
         "model": {"name": name, "layers": shape.n_layers, "heads": shape.n_heads, "d_model": shape.d_model},
     }
-    first = list[Figure]()
+    first, pairs, sink = list[Figure](), None, None
     if prompts is not None:
-        n, pairs = len(prompts.texts), prompts.pairs
-        results["subtitle"] = f"{'one prompt pair' if n == 1 else f'{n} prompt pairs'}, {question.target.dtype}"
-        results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
-        sink, differ = prompts.sink, changed_positions(prompts.pairs)[:1] == [0]
-        summary = [*words.opening(baselines[0], n), *summary, *([words.SINK_DIFFERS] if sink and differ else [])]
+        n, pairs, sink = len(prompts.texts), prompts.pairs, prompts.sink
+        asked = "one prompt pair" if n == 1 else f"{n} prompt pairs"
+        if not baselines:
+            asked = "one prompt" if prompts.alone else "two prompts"
+        results["subtitle"] = f"{asked}, {answers.around_words(prompts.around)}, {question.target.dtype}"
+        results |= {"answers": answers.recorded(prompts.check, model.tokenizer), "around": prompts.around._asdict()}
+        told = prompts.sentences(model)
+        if baselines:
+            results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
+            told += words.opening(baselines[0], n)
+            summary = [*summary, *([words.SINK_DIFFERS] if sink and changed_positions(pairs)[:1] == [0] else [])]
+        summary = [*told, *summary]
         if own.get("top"):
             first.append(top_table(own["top"], baselines[0].metric.unit, n, "estimated " * (kind == "attribute")))
-        first.append(baseline_table(results["baselines"], n))
+        first += prompts.tables(model)
+        if baselines:
+            first.append(baseline_table(results["baselines"], n))
     results |= own
     if sink is not None:
         results["sink"], summary = sink.as_json(), [*summary, str(sink)]

@@ -4,19 +4,20 @@ The direct effect of each component on the answer's logit (or on the difference 
 it, and the prediction of every layer if the stream were unembedded there. See `methods.lens`.
 """
 
+from typing import Any
+
 import torch
 from torch import Generator
 
-from micrographia.core.errors import BadPrompt
 from micrographia.core.events import Watch
 from micrographia.core.lab import Findings
-from micrographia.core.prompts import LanguageModel, Pairs, check_aligned, position_names
-from micrographia.core.tokens import ids_of, single_token, to_str_tokens
+from micrographia.core.metrics import options
+from micrographia.core.prompts import LanguageModel
+from micrographia.core.tokens import ids_of, to_str_tokens
 from micrographia.labs.workbench.config import Lens
 from micrographia.labs.workbench.findings import Compute, findings
-from micrographia.labs.workbench.prompts import check_length, marked
+from micrographia.labs.workbench.prompts import read_prompt
 from micrographia.methods.lens import StreamReading, read_stream
-from micrographia.methods.sink import find_sink
 
 MOST_CELLS = 60
 """Pairs of a head and a source token in the results."""
@@ -33,22 +34,11 @@ EXPLAINED = (
 def prepare_lens(question: Lens, model: LanguageModel) -> Compute:
     """Read the prompts and the answers; what remains is to read the stream."""
     texts = [text for text in (question.prompt, question.corrupt) if text is not None]
-    rows = [ids_of(model.to_tokens(text)).to(model.weights.W_E.device) for text in texts]
-    for row in rows:
-        check_length(row, model)
-    right, wrong = (
-        None if text is None else single_token(model.tokenizer, text, first=question.first_token)
-        for text in (question.answer, question.wrong)
-    )
-    right = int(model.run(rows[0], logits="last").logits[0, -1].argmax()) if right is None else right
-    if right == wrong:
-        name = to_str_tokens(model.tokenizer, [right])[0]
-        raise BadPrompt(f"Asked to read {name!r} against itself. Name two different tokens.")
-    pairs = Pairs(rows[0], rows[-1], torch.tensor([right]))
-    check_aligned(pairs, model.tokenizer)
-    ids, sink = torch.cat(rows), find_sink(model, rows[0])
-    positions = marked(position_names(pairs, model.tokenizer), sink)
-    answers = [right] if wrong is None else [right, wrong]
+    named = (question.answer, question.wrong)
+    prompts = read_prompt(model, texts, question.around, named, first_token=question.first_token)
+    pairs, positions = prompts.pairs, prompts.positions
+    ids = torch.cat([ids_of(side) for side in (pairs.clean, pairs.corrupt)[: len(texts)]])
+    answers = [options(each)[0].tolist() for each in (pairs.answer, pairs.wrong) if each is not None]
 
     def work(generator: Generator, watch: Watch) -> Findings:
         read = read_stream(model, ids, answers, positions, n_heads=question.heads, best=question.best, watch=watch)
@@ -64,8 +54,8 @@ def prepare_lens(question: Lens, model: LanguageModel) -> Compute:
             "prompts": [{"clean": question.prompt, "corrupt": question.corrupt, **reading, **tokens}],
         }
         summary, shown = _summary(question, read), read.figures()
-        table = read.table()
-        return findings(question, model, results, summary=summary, figures=shown, metrics=table, pairs=pairs, sink=sink)
+        about: dict[str, Any] = {"metrics": read.table(), "prompts": prompts}
+        return findings(question, model, results, summary=summary, figures=shown, **about)
 
     return work
 

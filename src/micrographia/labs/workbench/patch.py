@@ -40,7 +40,7 @@ def prepare_patch(question: Patch, model: LanguageModel) -> Compute:
     axes = [*([] if question.together else ["layer"]), *(axis for axis in by if axis != "layer")]
     cells = grids(model, sites, axes, len(prompts.positions))
     choices: dict[str, Any] = {"replace": question.replace, "plan": question.plan}
-    choices["reference"] = reference_inputs(question.reference, model)
+    choices["reference"] = reference_inputs(question.reference, model, question.prompts.around)
     baselines_with_gap(*baselines(model, pairs, metrics[0]))
 
     def work(generator: Generator, watch: Watch) -> Findings:

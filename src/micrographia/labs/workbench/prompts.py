@@ -6,7 +6,11 @@ Everything that can be wrong about prompts is found here, before any Run is begu
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from micrographia.core.answer_check import AnswerCheck, check_answers
+from micrographia.core.answers import Answers, TokenId, shown
 from micrographia.core.errors import BadPrompt
+from micrographia.core.figures import Figure
+from micrographia.core.framing import AroundTokens, Framing
 from micrographia.core.model import Model
 from micrographia.core.prompt_files import read_pairs, read_texts
 from micrographia.core.prompts import (
@@ -15,21 +19,29 @@ from micrographia.core.prompts import (
     Pairs,
     PairText,
     changed_positions,
+    fitting,
     from_texts,
+    onto,
     position_names,
 )
-from micrographia.core.tokens import Batch, Inputs, ids_of, to_str_tokens
-from micrographia.labs.workbench.config import Prompts
+from micrographia.core.tokens import Inputs, ids_of, spelling, to_str_tokens
+from micrographia.labs.workbench import answers
+from micrographia.labs.workbench.config import Around, Prompts, columns_of
 from micrographia.methods.sink import Sink, find_sink
 
 
 class PromptSet(NamedTuple):
-    """The pairs, their texts, a name for each position, and the attention sink where there is one."""
+    """The pairs, their texts, a name for each position, what stands around them, how the model answers them, and its
+    attention sink where there is one."""
 
     pairs: Pairs
     texts: list[PairText]
     positions: list[str]
-    sink: Sink | None = None
+    around: AroundTokens
+    check: AnswerCheck
+    sink: Sink | None
+    n_left_out: int = 0
+    """Pairs of the file that this tokenizer does not fit."""
 
     def ends(self, model: Model) -> tuple[list[int], int, int]:
         """Where prompts differ, where the answer is read, and how many layers there are."""
@@ -40,9 +52,33 @@ class PromptSet(NamedTuple):
         sides = (ids_of(self.pairs.clean), ids_of(self.pairs.corrupt))
         tokens = ([to_str_tokens(model.tokenizer, row) for row in side] for side in sides)
         return [
-            {**text._asdict(), "clean_tokens": clean, "corrupt_tokens": corrupt}
+            {
+                "clean": text.clean,
+                "corrupt": text.corrupt,
+                "answer": shown(text.answer),
+                "wrong": None if text.wrong is None else shown(text.wrong),
+                "clean_tokens": clean,
+                "corrupt_tokens": corrupt,
+            }
             for text, clean, corrupt in zip(self.texts, *tokens)
         ]
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one prompt and nothing to compare it with."""
+        return len(self.texts) == 1 and self.texts[0].clean == self.texts[0].corrupt
+
+    def tables(self, model: Model) -> list[Figure]:
+        """How the model answers by itself."""
+        names = [(shown(text.answer), None if text.wrong is None else shown(text.wrong)) for text in self.texts]
+        return answers.answer_tables(self.check, names, model.tokenizer, alone=self.alone)
+
+    def sentences(self, model: Model) -> list[str]:
+        """What stands around the prompts, and whether the model gives the answers."""
+        told = answers.answer_sentences(self.check, self.pairs, self.texts, model.tokenizer)
+        n = f"{self.n_left_out} pair{' of the file was' if self.n_left_out == 1 else 's of the file were'}"
+        left = [f"{n} left out, which this model's tokenizer does not fit."] if self.n_left_out else []
+        return [*left, *answers.around_sentences(self.around), *told]
 
 
 def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str], option: str) -> PromptSet:
@@ -51,10 +87,18 @@ def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str],
     Raises BadPrompt, also where a metric compares two answers and there is one; UserError without a tokenizer.
     """
     if prompts.prompts is not None:
-        texts = read_pairs(prompts.prompts)
+        columns = columns_of(prompts.columns)
+        texts = read_pairs(prompts.prompts, layout=prompts.prompt_format, columns=columns, limit=prompts.limit)
     else:
         texts = [PairText(str(prompts.clean), str(prompts.corrupt), str(prompts.answer), prompts.wrong)]
-    pairs = from_texts(model, texts, first_token=prompts.first_token)
+    framing, n_given = framing_of(prompts.around), len(texts)
+    if prompts.skip_misfits:
+        texts = fitting(model, texts, first_token=prompts.first_token, framing=framing)
+    try:
+        pairs = from_texts(model, texts, first_token=prompts.first_token, framing=framing)
+    except BadPrompt as error:
+        skip = " With --skip-misfits such pairs are left out." if n_given > 1 and not prompts.skip_misfits else ""
+        raise BadPrompt(f"{error}{skip}") from error
     check_length(pairs.clean, model)
     needy = [name for name in metrics if name in NEED_WRONG]
     if needy and pairs.wrong is None:
@@ -63,13 +107,44 @@ def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str],
             f"The metric {needy[0]} compares two answers, but the prompts name no wrong one. {give}, or choose "
             f"{option} logit."
         )
+    return _read(model, pairs, texts, framing, n_given - len(texts))
+
+
+def _read(
+    model: LanguageModel, pairs: Pairs, texts: list[PairText], framing: Framing, n_left_out: int = 0
+) -> PromptSet:
+    """What the model makes of these pairs."""
     sink = find_sink(model, pairs.clean)
-    return PromptSet(pairs, texts, marked(position_names(pairs, model.tokenizer), sink), sink)
+    names, around = position_names(pairs, model.tokenizer), framing.around(model, texts[0].clean)
+    marked = names if sink is None else [f"{names[0]} (sink)", *names[1:]]
+    return PromptSet(pairs, texts, marked, around, check_answers(model, pairs), sink, n_left_out)
 
 
-def marked(positions: Sequence[str], sink: Sink | None) -> list[str]:
-    """The names of positions, with the sink named as one."""
-    return list(positions) if sink is None else [f"{positions[0]} (sink)", *positions[1:]]
+def read_prompt(
+    model: LanguageModel, texts: Sequence[str], around: Around, named: Sequence[str | None], *, first_token: bool
+) -> PromptSet:
+    """One prompt, or two of as many tokens, as a pair with the answers that are named, the right one first.
+
+    Without a right answer the model's own first choice. Raises BadPrompt as `from_texts` does.
+    """
+    right, wrong = named
+    framing, answer = framing_of(around), right
+    inputs = framing.tokens(model, texts[:1])
+    check_length(inputs, model)
+    own: Answers | None = right
+    if own is None:
+        first = int(model.run(ids_of(inputs).to(model.weights.W_E.device), logits="last").logits[0, -1].argmax())
+        own, answer = TokenId(first), spelling(model.tokenizer, first) or model.to_str_tokens([first])[0]
+    sides = PairText(texts[0], texts[-1], own, wrong)
+    pairs = from_texts(model, [sides], first_token=first_token, framing=framing)
+    told = sides if right is not None else sides._replace(answer=[answer])
+    return _read(model, pairs, [told], framing)
+
+
+def framing_of(around: Around) -> Framing:
+    """What stands around each prompt, with the shots from their file."""
+    shots = () if around.shots is None else tuple(read_texts(around.shots))
+    return Framing(around.bos, around.chat, around.chat_start or "", shots)
 
 
 def check_length(inputs: Inputs, model: Model) -> None:
@@ -81,13 +156,12 @@ def check_length(inputs: Inputs, model: Model) -> None:
         )
 
 
-def reference_inputs(file: str | None, model: LanguageModel) -> Inputs | None:
-    """The texts of a reference file as tokens; None, which means the pairs themselves, where there is no file."""
+def reference_inputs(file: str | None, model: LanguageModel, around: Around) -> Inputs | None:
+    """The texts of a reference file as tokens, with what stands around the prompts; None, which means the pairs
+    themselves, where there is no file.
+    """
     if file is None:
         return None
-    found = model.to_tokens(read_texts(file))
+    found = framing_of(around).tokens(model, read_texts(file))
     check_length(found, model)
-    device = model.weights.W_E.device
-    if isinstance(found, Batch):
-        return Batch(found.ids.to(device), None if found.mask is None else found.mask.to(device))
-    return found.to(device)
+    return onto(model.weights.W_E.device, found)

@@ -14,16 +14,16 @@ from micrographia.core import figures, movement
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
+from micrographia.core.metrics import options
 from micrographia.core.movement import layer_range
 from micrographia.core.prompt_files import read_texts
-from micrographia.core.prompts import LanguageModel, shown_token
+from micrographia.core.prompts import LanguageModel
 from micrographia.core.spoken import at_position
-from micrographia.core.tokens import ids_of, single_token, spans_of, to_str_tokens, to_tokens
+from micrographia.core.tokens import ids_of, spans_of, to_str_tokens, to_tokens
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Trace
 from micrographia.labs.workbench.findings import Compute, findings, spread
-from micrographia.labs.workbench.prompts import check_length, marked
-from micrographia.methods.sink import find_sink
+from micrographia.labs.workbench.prompts import read_prompt
 from micrographia.methods.tracing import (
     NOISE_STDS,
     Severed,
@@ -60,21 +60,20 @@ Traces = Mapping[str, Traced]
 def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
     """Find the subject in the prompt and read the answer; what remains is to trace."""
     tokenizer = model.tokenizer
-    inputs = model.to_tokens(question.prompt)
-    check_length(inputs, model)
+    named = (question.answer, None)
+    prompts = read_prompt(model, [question.prompt], question.around, named, first_token=question.first_token)
     covered("mlp_out", question.window or 1, model.shape.n_layers)
-    inputs = ids_of(inputs).to(model.weights.W_E.device)
-    tokens = to_str_tokens(tokenizer, inputs[0])
-    spans = spans_of(tokenizer, question.prompt, inputs[0])
-    where = positions_of(question.subject.strip(), question.prompt, spans)
-    answer = None if question.answer is None else single_token(tokenizer, question.answer, first=question.first_token)
+    inputs, answer = ids_of(prompts.pairs.clean), options(prompts.pairs.answer)[0].tolist()
+    tokens, around = to_str_tokens(tokenizer, inputs[0]), prompts.around
+    own = inputs[0][len(around.before) : len(tokens) - len(around.after)]  # shots may hold the subject too
+    spans = spans_of(tokenizer, question.prompt, own)
+    where = [len(around.before) + i for i in positions_of(question.subject.strip(), question.prompt, spans)]
     subjects = [inputs[:, where]]
     if question.reference is not None:
         texts = read_texts(question.reference)
         subjects = [ids_of(to_tokens(tokenizer, text, prepend_bos=False)).to(inputs.device) for text in texts]
     variants = {**STATES, **(SEVERED if question.severed else {})}
-    names, sink = [f"{i} {shown_token(token)}" for i, token in enumerate(tokens)], find_sink(model, inputs)
-    names = [f"{name}{'*' if i in where else ''}" for i, name in enumerate(marked(names, sink))]
+    names = [f"{name}{'*' if i in where else ''}" for i, name in enumerate(prompts.positions)]
 
     def work(generator: Generator, watch: Watch) -> Findings:
         std = question.noise / NOISE_STDS * subject_noise(model, subjects)
@@ -88,7 +87,7 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
             traces[name] = trace(model, inputs, where, generator, **choices)
         watch(Progress("tracing", len(variants), len(variants), "picture"))
         plain = next(iter(traces.values()))
-        followed = to_str_tokens(tokenizer, [plain.answer])[0]
+        followed = "|".join(to_str_tokens(tokenizer, answer))
         probabilities = {"answer": followed, "clean": plain.high, "blurred": plain.low, "noise_std": plain.noise_std}
         results = {
             "trace": {**probabilities, "left_out": LEFT_OUT},
@@ -100,13 +99,13 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
             question,
             model,
             results,
-            sink=sink,
             summary=[
                 *_summary(question, plain, followed, names),
-                *([words.SINK_BLURRED] if sink and 0 in where else []),
+                *([words.SINK_BLURRED] if prompts.sink and 0 in where else []),
             ],
             figures=[_restored_table(results["restored"]), *_pictures(traces, names, followed)],
             metrics=_table(traces),
+            prompts=prompts,
         )
 
     return work

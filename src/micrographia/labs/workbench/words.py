@@ -13,6 +13,7 @@ LEAST = {"logits": 0.1, "nats": 0.1, "probability": 0.01}
 """By the unit of a metric: a smaller gap is hardly one. Our choice."""
 FALLING = ("KL divergence", "rank")
 """Metrics that fall as the answer improves."""
+DIFFERENCES = ("logit difference", "probability difference")
 NOT_EXPLAINED = "Sufficiency and necessity are not reported: see the warning on the gap in the summary."
 UNCHECKED = "No estimate was checked: with `verify` some are, by exact patches."
 SINK_DIFFERS = (
@@ -43,7 +44,7 @@ def doubts(baselines: Baselines) -> list[str]:
     side, sign = ("below", -1) if name in FALLING else ("above", 1)
     found = {
         f"the clean baseline is not {side} the corrupt one": sign * (clean - corrupt) <= 0,
-        "the model prefers the wrong answer on the clean prompts": name == "logit difference" and clean <= 0,
+        "the model prefers the wrong answer on the clean prompts": name in DIFFERENCES and clean <= 0,
         f"the gap is tiny, below {LEAST.get(unit)} {unit}": abs(clean - corrupt) < LEAST.get(unit, 0.0),
     }
     return [text for text, holds in found.items() if holds]
@@ -54,7 +55,7 @@ def opening(baselines: Baselines, n: int) -> list[str]:
     clean, corrupt = float(baselines.clean.mean()), float(baselines.corrupt.mean())
     over = "one prompt pair, so there is no spread" if n == 1 else f"{n} prompt pairs, ± their standard deviation"
     name, unit = baselines.metric.name, f" {baselines.metric.unit}"
-    unit = "" if unit.strip() == name else unit
+    unit = "" if unit.strip() in name else unit
     sentences = [
         f"The {name} is {clean:.4g}{unit} on the clean prompts and {corrupt:.4g} on the corrupt ones; "
         f"effects are shares of that gap, over {over}."

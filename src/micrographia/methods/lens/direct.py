@@ -17,6 +17,7 @@ from torch import Tensor
 
 from micrographia.core.errors import UserError
 from micrographia.core.graph import INPUT, Node, check_additive, normed_behind
+from micrographia.core.metrics import mean_over_options
 from micrographia.core.model import Cache, Model
 from micrographia.core.sites import Site, SiteLike, select
 from micrographia.core.tokens import Inputs
@@ -58,13 +59,14 @@ class LogitLens(NamedTuple):
 def direct_logit_attribution(
     model: Model,
     inputs: Inputs,
-    answer: Int[Tensor, "prompt"],
-    wrong: Int[Tensor, "prompt"] | None = None,
+    answer: Int[Tensor, "prompt *option"],
+    wrong: Int[Tensor, "prompt *other"] | None = None,
     *,
     pos: int = -1,
 ) -> Direct:
     """The logit of `answer` at `pos`, less that of `wrong`, as a sum over all that write to the residual stream.
 
+    Of sets of answers, (prompt, option) with -1 where there are fewer, the mean logits: a mean of directions.
     Labels are "pos_embed", "embed", "L3.z[5]", "L3.mlp_out", and for constants "L3.b_O", "L3.b_out", "final_norm_b" and
     "b_U". A bias inside a head is part of that head. Where a norm stands behind attention or MLP (Gemma 2 and 3,
     OLMo 2), its scale is held too, so that heads add up.
@@ -95,8 +97,8 @@ def by_source(
     model: Model,
     inputs: Inputs,
     heads: Sequence[Node],
-    answer: Int[Tensor, "prompt"],
-    wrong: Int[Tensor, "prompt"] | None = None,
+    answer: Int[Tensor, "prompt *option"],
+    wrong: Int[Tensor, "prompt *other"] | None = None,
     *,
     pos: int = -1,
 ) -> Float[Tensor, "prompt head source"]:
@@ -162,7 +164,17 @@ def logit_lens(
 
 
 def _of_answers(columns: Float[Tensor, "*d vocab"], answer: Tensor, wrong: Tensor | None) -> Float[Tensor, "*d prompt"]:
-    return columns[..., answer] if wrong is None else columns[..., answer] - columns[..., wrong]
+    own = _of_options(columns, answer)
+    return own if wrong is None else own - _of_options(columns, wrong)
+
+
+def _of_options(
+    columns: Float[Tensor, "*d vocab"], tokens: Int[Tensor, "prompt *option"]
+) -> Float[Tensor, "*d prompt"]:
+    """The column of each prompt's answer; of a set the mean, which is the direction of its mean logit."""
+    if tokens.ndim == 1:
+        return columns[..., tokens]
+    return (columns[..., tokens.clamp(min=0)] * mean_over_options(tokens).to(columns)).sum(-1)
 
 
 def _readout(model: Model, cache: Cache, directions: Tensor, pos: int) -> Float[Tensor, "prompt d_model"]:

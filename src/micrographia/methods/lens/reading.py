@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from micrographia.core.answers import stacked
 from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
@@ -31,7 +32,7 @@ class StreamReading(NamedTuple):
     """The answer read off the residual stream of one prompt, or of a clean and a corrupt one: sides in front."""
 
     answers: list[str]
-    """The answer, and the wrong one where there is one, as tokens."""
+    """The answer, and the wrong one where there is one, as tokens; a set with "|" between."""
     logits: Float[Tensor, "side"]
     """The model's own figure at the last position: the answer's logit, or the difference of two."""
     probs: Float[Tensor, "side"]
@@ -44,6 +45,8 @@ class StreamReading(NamedTuple):
     best: list[list[list[str]]]
     """The best tokens at every point of the stream at the last position, as [side][site][k]."""
     positions: list[str]
+    several: bool = False
+    """Whether an answer is a set of tokens."""
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -53,7 +56,8 @@ class StreamReading(NamedTuple):
     def label(self) -> str:
         """What the parts add up to, in words."""
         answer, *wrong = (repr(text.strip()) for text in self.answers)
-        return f"logit of {answer} less {wrong[0]}" if wrong else f"logit of {answer}"
+        logit = "mean logit" if self.several else "logit"
+        return f"{logit} of {answer} less {wrong[0]}" if wrong else f"{logit} of {answer}"
 
     def __repr__(self) -> str:
         found = ", ".join(f"{side} {logit:.4g}" for side, logit in zip(self.sides, self.logits.tolist()))
@@ -144,7 +148,7 @@ class StreamReading(NamedTuple):
 def read_stream(
     model: Model,
     ids: Int[Tensor, "side pos"],
-    answers: Sequence[int],
+    answers: Sequence[int | Sequence[int]],
     positions: Sequence[str] = (),
     *,
     n_heads: int = 12,
@@ -153,6 +157,8 @@ def read_stream(
 ) -> StreamReading:
     """Read for the first of `answers`, against the second where there is one, at the last position.
 
+    Either may be a set of tokens: its logit is then their mean, so that the parts still add up, its probability their
+    sum, and its rank that of the best.
     `n_heads` heads of the largest parts are split by source; `best` tokens are kept of each point of the stream.
     `positions` names the positions; without names they are numbered.
     Cost: four forward passes, and an unembedding of every position at each point of the stream, one point at a time.
@@ -165,7 +171,8 @@ def read_stream(
         watch(Progress("read the stream", step, 3, "lens"))
 
     at(0)
-    right, *wrong = (torch.tensor([answer] * len(ids), device=ids.device) for answer in answers)
+    sets = [[each] if isinstance(each, int) else list(each) for each in answers]
+    right, *wrong = (stacked([each] * len(ids), ids.device) for each in sets)
     against = wrong[0] if wrong else None
     direct = direct_logit_attribution(model, ids, right, against)
     at(1)
@@ -173,19 +180,19 @@ def read_stream(
     nodes = [Node.parse(direct.labels[i]) for i in largest if ".z[" in direct.labels[i]][:n_heads]
     sources = by_source(model, ids, nodes, right, against) if nodes else torch.zeros(len(ids), 0, ids.shape[1])
     at(2)
-    wanted = torch.tensor([list(answers)] * len(ids), device=ids.device)
-    layers = logit_lens(model, ids, wanted, sites=STREAM, at=range(ids.shape[1]), k=best)
+    wanted = torch.tensor([[token for each in sets for token in each]] * len(ids), device=ids.device)
+    layers = _by_set(logit_lens(model, ids, wanted, sites=STREAM, at=range(ids.shape[1]), k=best), sets)
     last = model.run(ids, logits="last").logits[:, -1].double()
-    own = last[:, answers[0]] - (last[:, answers[1]] if wrong else 0.0)
+    own = last[:, sets[0]].mean(1) - (last[:, sets[1]].mean(1) if wrong else 0.0)
     at(3)
 
     def words(top: Int[Tensor, "site side any"]) -> list[list[list[str]]]:
         return [[to_str_tokens(model.tokenizer, row) for row in side] for side in top.transpose(0, 1).tolist()]
 
     return StreamReading(
-        answers=to_str_tokens(model.tokenizer, list(answers)),
+        answers=["|".join(to_str_tokens(model.tokenizer, each)) for each in sets],
         logits=own.cpu(),
-        probs=last.softmax(-1)[:, answers[0]].cpu(),
+        probs=last.softmax(-1)[:, sets[0]].sum(1).cpu(),
         direct=direct,
         nodes=nodes,
         sources=sources,
@@ -193,4 +200,14 @@ def read_stream(
         tokens=words(layers.top[..., 0]),
         best=words(layers.top[:, :, -1]),
         positions=list(positions) or [str(i) for i in range(ids.shape[1])],
+        several=max(map(len, sets)) > 1,
     )
+
+
+def _by_set(found: LogitLens, sets: Sequence[Sequence[int]]) -> LogitLens:
+    """Figures of single tokens as figures of sets of them, which follow one another."""
+    sizes = [len(each) for each in sets]
+    logit = torch.stack([part.mean(-1) for part in found.logit.split(sizes, -1)], -1)
+    prob = torch.stack([part.sum(-1) for part in found.prob.split(sizes, -1)], -1)
+    rank = torch.stack([part.amin(-1) for part in found.rank.split(sizes, -1)], -1)
+    return found._replace(logit=logit, prob=prob, rank=rank)
