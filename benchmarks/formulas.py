@@ -270,7 +270,7 @@ def main() -> None:
     parser.add_argument("--positions", type=int, default=N_POS)
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the measurements lie")
     chosen = parser.parse_args()
-    jobs = {name: job(name, n_prompts=chosen.prompts, n_pos=chosen.positions) for name in SHAPES}
+    jobs = {name: job(name, n_prompts=chosen.prompts, n_pos=chosen.positions) for name in TITLES}
     print(f"By formula, for {chosen.prompts} pairs of {chosen.positions} tokens:\n\n{costs(jobs)}\n")
     if (chosen.prompts, chosen.positions) == (N_PROMPTS, N_POS):
         print(f"Measured at GPT-2 small's shape (benchmarks/results):\n\n{measured(jobs['gpt2'], chosen.results)}")

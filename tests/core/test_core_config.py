@@ -164,7 +164,7 @@ def test_a_file_gives_the_fields_of_parts_flat_and_leaves_the_others_as_they_are
         ({"lr": "high"}, "lr takes a number"),
         ({"lr": True}, "lr takes a number"),
         ({"n_layers": 1.5}, "n_layers takes a whole number"),
-        ({"act": "tanh"}, 'act takes "relu" or'),
+        ({"act": "swish"}, 'act takes "relu" or'),
         ({"lr": -1.0}, "lr must be positive"),
         ([1], "holds a list"),
     ],

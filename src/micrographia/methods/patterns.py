@@ -24,7 +24,7 @@ from micrographia.core.tokens import Inputs, ids_of, mask_of, to_str_tokens
 Head = tuple[int, int]
 """Layer and head."""
 GROUP, STEPS = "Attention patterns", 255
-NAMED = re.compile(r"L(\d+)\.(?:z|result|q|pattern)\[(\d+)")
+NAMED = re.compile(r"L(\d+)(?:H|\.(?:z|result|q|pattern)\[)(\d+)")
 MOST_HEADS = 12
 """Of a question, whose patterns its report shows."""
 MOST_CELLS = 12_000_000

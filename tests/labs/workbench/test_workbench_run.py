@@ -322,8 +322,7 @@ def test_the_tables_hold_what_the_results_hold(patched):
 
 def test_a_sink_is_said_once_marked_and_warned_of(trained, gpt2, tmp_path, monkeypatch):
     sink = Sink(torch.tensor([1.0, 144.0]), 1, 1, 5, 0.98, 0.5, 0.1)
-    for room in ("prompts", "trace", "lens"):
-        monkeypatch.setattr(f"micrographia.labs.workbench.{room}.find_sink", lambda model, inputs: sink)
+    monkeypatch.setattr("micrographia.labs.workbench.prompts.find_sink", lambda model, inputs: sink)
     differ = Prompts(clean=CLEAN, corrupt=CORRUPT.replace("When", "then"), answer="Mary", wrong="John")
     warning = {"zero": words.SINK_REPLACED.format(written="zeros"), "differ": words.SINK_DIFFERS}
     asked = {

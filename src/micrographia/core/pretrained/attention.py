@@ -85,7 +85,8 @@ def attending(
     """
     name = "eager" if eager else implementation.own
     wanted = [i for i in context.layers if i is not None and context.wants(*INSIDE, layer=i)]
-    ours = wanted or (padded and name == "eager" and not body.family.eager_method and body.dtype == torch.float64)
+    finite = padded and name == "eager" and not body.family.eager_method and body.dtype == torch.float64
+    ours = wanted or finite
     if not ours and not implementation.is_renamed:
         yield
     elif not ours:
@@ -94,7 +95,8 @@ def attending(
     elif body.family.inline_attention:
         step = InlineAttention(body, context, _kept_beside)
         modules = {layer: body.part(body.family.attn, layer) for layer in wanted}
-        with implementation.named(name), TorchCalls(context, modules, step, step.entered):
+        masked = _registered(name) if finite else name
+        with implementation.named(masked), TorchCalls(context, modules, step, step.entered):
             yield
     elif name == "eager" and body.family.eager_method:
         with implementation.named(name), _wrapped_methods(body, context, wanted):
