@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from recording import RESULTS
-from shapes import N_POS, N_PROMPTS, SHAPES, config_of, model
+from shapes import N_POS, N_PROMPTS, config_of, model
 
 from micrographia.core.model import ModelShape
 from micrographia.core.sweep.engine import AT_ONCE
