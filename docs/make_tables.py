@@ -2,7 +2,8 @@
 
 README's are made by `make_claims_table`. A page has its tables between `<!-- table:NAME:begin -->` and
 `<!-- table:NAME:end -->`; they are made from the Run stored as `docs/results/ioi-quick` (that of planted circuits from
-`planted-quick`), so that nobody types a measured number. What that Run does not hold is a dash.
+`planted-quick`; those of a deep model from `smollm2-trust.json`), so that nobody types a measured number. What that Run
+does not hold is a dash.
 Usage: uv run python docs/make_tables.py [--check]
 """
 
@@ -14,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import make_claims_table as claims  # the script beside this one
+import make_claims_table as claims  # the scripts beside this one
+import make_trust_table as trust
 
 from micrographia.faces import words
 from micrographia.labs.catalogue import lab
@@ -23,6 +25,7 @@ from micrographia.labs.ioi.circuits import N_RANDOM
 DOCS = Path(__file__).parent
 PAGES = (DOCS / "labs" / "ioi.md", DOCS / "when-to-trust-attribution.md")
 STORED, PLANTED = DOCS / "results" / "ioi-quick", DOCS / "results" / "planted-quick"
+DEEP = DOCS / "results" / "smollm2-trust.json"
 BLOCK = re.compile(r"(<!-- table:([\w-]+):begin -->\n).*?(<!-- table:\2:end -->)", re.DOTALL)
 METHODS = {
     "exact": "exact",
@@ -203,6 +206,16 @@ def planted(found: Stored) -> str:
     return f"Measured, and as theory says in {right} of {len(rows)} cases:\n\n{table}"
 
 
+def deep(found: Stored, task: str) -> str:
+    """Of a language model, from a file of its own."""
+    record = json.loads(DEEP.read_text(encoding="utf-8"))["tasks"][task]
+    clean, corrupt = record["example"]
+    return (
+        f"{record['pairs']} pairs such as *{clean}* with *{corrupt}*; logit difference {record['clean']:.2f} and "
+        f"{record['corrupt']:.2f}; {record['right']} pairs answered rightly on both sides.\n\n{trust.table(record)}"
+    )
+
+
 TABLES: Mapping[str, Callable[[Stored], str]] = {
     "networks": networks,
     "behaviours": behaviours,
@@ -216,6 +229,7 @@ TABLES: Mapping[str, Callable[[Stored], str]] = {
     "lowest": lowest,
     "told": told,
     "planted": planted,
+    **{f"deep-{task}": partial(deep, task=task) for task in trust.TASKS},
 }
 
 

@@ -294,12 +294,12 @@ def test_positions_before_the_first_effect_are_left_out_and_heads_stand_in_their
     found = [effects({f"L{i}.z": ("pos", "head") for i in (3, 7)}, mode) for mode in MODES]
     for each in found:
         for score in each.scores.values():
-            score[:, :2] = 0.0
+            score[:, :2] = 1e-7
     [figure] = figures_of_maps(effect_maps(found), WORDS, metric="m", done="patched")
     assert figure.data["x_names"] == list(WORDS[2:])
     assert figure.data["z"].shape == (2, 4, 2)
     assert figure.data["y_groups"] == ["3", "3", "7", "7"]
-    assert "Before '2 word2', where the prompts first differ" in figure.caption
+    assert "Positions before '2 word2' have no effect and are left out" in figure.caption
 
 
 def test_of_many_heads_a_map_shows_each_at_its_strongest_position(monkeypatch):

@@ -17,6 +17,8 @@ ACROSS = ("pos", "query", "key", "head", "layer")  # which axis runs from left t
 PLACED = ("pos", "query", "key")
 AT = ("layer", "head")
 MOST_ROWS, MOST_BARS = 400, 24
+ROUNDING = 1e-5
+"""Of the largest effect: as much is left where there is none, since patches run in batches of other sizes."""
 MANY_CELLS = 1000
 """More heads by position than that are summed up in a picture before the one with all of them."""
 GROUP = "In pictures"
@@ -89,9 +91,7 @@ def _picture(each: EffectMap, title: str, shares: Shares, positions: Sequence[st
         keep = np.sort(np.argsort(-np.abs(z).max((0, 2)), kind="stable")[:MOST_ROWS])
         z, rows, groups = z[:, keep], [rows[i] for i in keep], groups and [groups[i] for i in keep]
     first = _first_that_moves(z) if across == "pos" else 0
-    before = (
-        f" Before {positions[first]!r}, where the prompts first differ, nothing can have an effect." if first else ""
-    )
+    before = f" Positions before {positions[first]!r} have no effect and are left out." if first else ""
     return figures.heatmap(
         each.kind,
         title,
@@ -110,8 +110,8 @@ def _picture(each: EffectMap, title: str, shares: Shares, positions: Sequence[st
 
 
 def _first_that_moves(z: NDArray[Any]) -> int:
-    """The first column with any effect at all; the first one where none has."""
-    moves = (np.nan_to_num(z) != 0).any((0, 1))
+    """The first column with an effect beyond rounding; the first one where none has."""
+    moves = (np.abs(np.nan_to_num(z)) > ROUNDING * np.abs(np.nan_to_num(z)).max(initial=0)).any((0, 1))
     return int(moves.argmax())
 
 

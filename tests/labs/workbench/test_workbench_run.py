@@ -70,10 +70,9 @@ def test_every_place_is_in_the_table(patched):
 def test_the_picture_holds_both_directions_with_tokens_along_the_axis(patched):
     _, done = patched
     (figure,) = [figure for figure in done.figures if figure.kind == "heatmap"]
-    assert np.asarray(figure.data["z"]).shape == (2, 4, 15)
+    assert np.asarray(figure.data["z"]).shape == (2, 4, 5)
     assert figure.data["colour"] == "diverging"
-    assert figure.data["x_names"][0] == "0 <bos>"
-    assert figure.data["x_names"][10] == "10 …"
+    assert figure.data["x_names"][0] == "10 …"  # before it both prompts are alike
     assert figure.data["y_names"] == ["L0H0", "L0H1", "L1H0", "L1H1"]
 
 
@@ -339,7 +338,8 @@ def test_a_sink_is_said_once_marked_and_warned_of(trained, gpt2, tmp_path, monke
         axes = [
             label for figure in done.figures for axis in ("x_names", "y_names") for label in figure.data.get(axis, ())
         ]
-        assert any(label.endswith("(sink)") for label in axes), name
+        marked = any(label.endswith("(sink)") for label in axes)
+        assert marked is (name != "r"), name  # where position 0 has no effect it is left out of the picture
         warned = [
             sentence for sentence in done.results["summary"] if sentence.startswith("Warning") and "sink" in sentence
         ]
