@@ -88,7 +88,7 @@ def _picture(each: EffectMap, title: str, shares: Shares, positions: Sequence[st
     if len(rows) > MOST_ROWS:
         keep = np.sort(np.argsort(-np.abs(z).max((0, 2)), kind="stable")[:MOST_ROWS])
         z, rows, groups = z[:, keep], [rows[i] for i in keep], groups and [groups[i] for i in keep]
-    first = _first_that_moves(z) if across == "pos" else 0
+    first = int((np.nan_to_num(z) != 0).any((0, 1)).argmax()) if across == "pos" else 0  # with any effect at all
     before = (
         f" Before {positions[first]!r}, where the prompts first differ, nothing can have an effect." if first else ""
     )
@@ -107,12 +107,6 @@ def _picture(each: EffectMap, title: str, shares: Shares, positions: Sequence[st
         caption=caption(shares, label, each.replace) + before,
         group=GROUP,
     )
-
-
-def _first_that_moves(z: NDArray[Any]) -> int:
-    """The first column with any effect at all; the first one where none has."""
-    moves = (np.nan_to_num(z) != 0).any((0, 1))
-    return int(moves.argmax())
 
 
 def _by_head(each: EffectMap, title: str, shares: Shares, positions: Sequence[str], label: str) -> Figure:

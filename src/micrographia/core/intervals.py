@@ -56,7 +56,7 @@ def median(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
         return Interval(math.nan, math.nan, math.nan, 0.0)
     cover = 1 - 2 * stats.binom.cdf(np.arange(max(1, n // 2)), n, 0.5)  # by the number of values left out at each side
     out = int(np.flatnonzero(cover >= confidence).max(initial=0))
-    middle = float(x[n // 2]) if n % 2 else _between(x[n // 2 - 1], x[n // 2])
+    middle = float(x[(n - 1) // 2] + x[n // 2]) / 2
     return Interval(middle, float(x[out]), float(x[n - 1 - out]), max(0.0, float(cover[out])))
 
 
@@ -117,7 +117,3 @@ def share_entry(held: Sequence[bool]) -> dict[str, float | int | None]:
 
 def _finite(x: float) -> float | None:
     return x if math.isfinite(x) else None
-
-
-def _between(low: float, high: float) -> float:
-    return float(high) if math.isinf(high) else float(low + high) / 2

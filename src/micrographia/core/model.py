@@ -76,10 +76,6 @@ class Output(NamedTuple):
     cache: Cache
 
     @property
-    def has_logits(self) -> bool:
-        return self.maybe_logits is not None
-
-    @property
     def logits(self) -> Tensor:
         """The logits. Raises UserError where the run stopped before them."""
         if self.maybe_logits is None:

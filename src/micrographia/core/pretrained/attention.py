@@ -32,9 +32,8 @@ class Implementation:
 
     def __init__(self, body: Body) -> None:
         configs = [getattr(module, "config", None) for module in body.module.modules()]
-        self._configs = list(
-            {id(config): config for config in [*configs, body.config] if _names_attention(config)}.values()
-        )
+        naming = [each for each in [*configs, body.config] if getattr(each, "_attn_implementation", None) is not None]
+        self._configs = list({id(config): config for config in naming}.values())
         own = [place for place, config in enumerate(self._configs) if config is body.config]
         self._own = own[0] if own else -1
         self._before: list[list[str | None]] = []
@@ -61,10 +60,6 @@ class Implementation:
         finally:
             for config, before in zip(self._configs, self._before.pop()):
                 config._attn_implementation = before
-
-
-def _names_attention(config: Any) -> bool:
-    return getattr(config, "_attn_implementation", None) is not None
 
 
 def needs_eager(context: HookContext, implementation: str) -> bool:

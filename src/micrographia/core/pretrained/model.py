@@ -52,7 +52,7 @@ from micrographia.core.pretrained.partial_run import check_start, past_cache, pl
 from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks, selected
 from micrographia.core.pretrained.save import save
 from micrographia.core.pretrained.stream import stream_of
-from micrographia.core.pretrained.tokenizer import HubTokenizer
+from micrographia.core.pretrained.tokenizer import AsUsual, HubTokenizer
 from micrographia.core.pretrained.weights import PretrainedWeights
 from micrographia.core.sites import Site, SiteLike, select
 from micrographia.core.tokens import (
@@ -311,7 +311,7 @@ class Pretrained:
         at its end, whatever the tokenizer's habit: its last position is the text's last token.
         """
         if prepend_bos is None and isinstance(self.tokenizer, HubTokenizer):
-            return to_tokens(self.tokenizer.as_usual(ends=not self.shape.causal), texts, prepend_bos=False)
+            return to_tokens(AsUsual(self.tokenizer.inner, ends=not self.shape.causal), texts, prepend_bos=False)
         return to_tokens(self.tokenizer, texts, prepend_bos=prepend_bos)
 
     def to_str_tokens(self, ids: Sequence[int] | Int[Tensor, "pos"]) -> list[str]:

@@ -106,13 +106,13 @@ class Body:
         config = self.config
         if self.family.stream_only:
             return self._stream_shape
-        n_heads = config.num_attention_heads
+        n_heads, named = config.num_attention_heads, self.family.kv_heads
         head = self.find(self.family.head)
         return ModelShape(
             n_layers=len(self.layers),
             d_model=config.hidden_size,
             n_heads=n_heads,
-            n_kv_heads=self._n_kv_heads or n_heads,
+            n_kv_heads=(named if isinstance(named, int) else getattr(config, named, None)) or n_heads,
             d_head=getattr(config, "head_dim", None) or config.hidden_size // n_heads,
             d_mlp=self._d_mlp,
             d_vocab=config.vocab_size,
@@ -153,11 +153,6 @@ class Body:
     def n_experts(self) -> int:
         layer = next((i for i in range(len(self.layers)) if self.has_experts(i)), None)
         return 0 if layer is None else int(getattr(self.part(self.family.router, layer), "num_experts"))  # noqa: B009
-
-    @property
-    def _n_kv_heads(self) -> int | None:
-        named = self.family.kv_heads
-        return named if isinstance(named, int) else getattr(self.config, named, None)
 
     @property
     def _n_ctx(self) -> int:

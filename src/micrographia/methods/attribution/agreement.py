@@ -266,7 +266,8 @@ def _single_flags(each: Checked) -> list[Flag]:
     means = zip(each.patches, each.estimate.mean(1).tolist(), each.exact.mean(1).tolist())
     found = []
     for patch, estimate, exact in means:
-        if _disagree(estimate, exact, each.missed.threshold):
+        larger = max(abs(estimate), abs(exact))
+        if larger > each.missed.threshold and abs(estimate - exact) > APART * larger:
             kind, meaning = _error_of(estimate, exact)
             found.append(Flag(kind, patch, estimate, exact, meaning))
     return sorted(found, key=lambda flag: -abs(flag.exact - flag.estimate))
@@ -318,11 +319,6 @@ def compared(whole: Whole, threshold: float) -> Kind | Literal["alike", "too sma
     if whole.alone * whole.exact < 0:
         return "opposite"
     return "more together" if abs(whole.exact) > abs(whole.alone) else "less together"
-
-
-def _disagree(estimate: float, exact: float, threshold: float) -> bool:
-    larger = max(abs(estimate), abs(exact))
-    return larger > threshold and abs(estimate - exact) > APART * larger
 
 
 def in_series(kind: str) -> bool:

@@ -283,7 +283,9 @@ def trust(pearson: float, ratio: float = math.nan, spearman: Estimate | None = N
     """
     if math.isnan(pearson):
         return "cannot be judged, since nothing varied"
-    order = None if spearman is None or math.isnan(spearman.value) else _order(spearman)
+    order = None
+    if spearman is not None and not math.isnan(spearman.value):
+        order = UNRANKED if spearman.width > UNSURE else _graded(spearman.value, _ORDERS)
     if not sizes:
         return f"{order or UNRANKED}; they are no effects, and their sizes are not judged"
     size = _size(pearson, ratio)
@@ -296,10 +298,6 @@ def trust(pearson: float, ratio: float = math.nan, spearman: Estimate | None = N
 _ORDERS = ("rank well", "rank roughly", "do not rank")
 _SIZES = ("have the right size", "have roughly the right size", "do not have the right size")
 UNRANKED = "cannot be ranked by so few places"
-
-
-def _order(spearman: Estimate) -> str:
-    return UNRANKED if spearman.width > UNSURE else _graded(spearman.value, _ORDERS)
 
 
 def _size(pearson: float, ratio: float) -> str:

@@ -93,7 +93,8 @@ class Estimation:
 
     def score(self, site: Site, product: Float[Tensor, "prompt ..."]) -> Float[Tensor, "prompt ..."]:
         """Sum a product with this Site's axes over the axes within one place. Sums are float32 at least."""
-        over = [i for i, axis in enumerate(site.axes) if axis in FEATURES or self._sums(axis)]
+        summed = FEATURES | PLACES if self.positions == "sum" else FEATURES
+        over = [i for i, axis in enumerate(site.axes) if axis in summed]
         wide = torch.promote_types(product.dtype, torch.float32)
         return product.sum(over, dtype=wide) if over else product
 
@@ -102,9 +103,6 @@ class Estimation:
         mask = mask_of(self.pairs.clean)
         here = effect if mask is None else effect.masked_fill(~mask[:, :, None].to(effect.device), 0)
         return here.sum(1) if self.positions == "sum" else here
-
-    def _sums(self, axis: str) -> bool:
-        return self.positions == "sum" and axis in PLACES
 
     def difference(self, site: Site, donor: Tensor, base: Tensor) -> Tensor:
         """donor - base; 0 at padding, and for a masked pair, whose score is minus infinity in both."""
