@@ -303,8 +303,21 @@ def span(model: Model, start: Start | None, stop: int | Site | None) -> range:
     return range(first, last)
 
 
+def positions_read(logits: LogitsAt) -> list[int]:
+    """The positions of a selection of logits; the last one where nothing is named."""
+    if isinstance(logits, Readout):
+        return [logits.pos]
+    return [-1] if isinstance(logits, str) else list(logits)
+
+
+def selected(logits: Tensor, wanted: LogitsAt) -> Tensor:
+    """The requested part of logits at all positions."""
+    if isinstance(wanted, Readout):
+        return logits[:, wanted.pos].gather(-1, wanted.tokens.to(logits.device))[:, None]
+    return logits if wanted == "all" else logits[:, positions_read(wanted)]
+
+
 def check_readout(logits: LogitsAt, length: int) -> None:
     """Raises UserError for logits at positions that a run of this length does not have."""
-    wanted = [logits.pos] if isinstance(logits, Readout) else [] if isinstance(logits, str) else list(logits)
-    if outside := [pos for pos in wanted if not -length <= pos < length]:
+    if outside := [pos for pos in positions_read(logits) if not -length <= pos < length]:
         raise UserError(f"Logits at positions {outside} were asked for; this run computes {length}. Choose of these.")

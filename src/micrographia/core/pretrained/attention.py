@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from micrographia.core.errors import UserError
 from micrographia.core.pretrained.hooks import HookContext, current_context
 from micrographia.core.pretrained.inline import InlineAttention, TorchCalls
-from micrographia.core.pretrained.modules import Body
+from micrographia.core.pretrained.modules import Body, replaced
 from micrographia.core.pretrained.weights import score_scale
 
 PREFIX = "micrographia_"
@@ -94,7 +94,9 @@ def attending(
         with implementation.named(masked), TorchCalls(context, modules, step, step.entered):
             yield
     elif name == "eager" and body.family.eager_method:
-        with implementation.named(name), _wrapped_methods(body, context, wanted):
+        own = [(layer, body.part(body.family.attn, layer)) for layer in wanted]
+        wrapped = [(part, body.family.eager_method, _method(body, context, part, layer)) for layer, part in own]
+        with implementation.named(name), replaced(wrapped):
             yield
     else:
         with implementation.named(_registered(name)):
@@ -250,24 +252,6 @@ def _softmax(scores: Tensor, sinks: Tensor | None = None) -> Tensor:
         return scores.softmax(-1, dtype=wide).to(scores.dtype)
     more = sinks.view(-1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)
     return torch.cat([scores, more], -1).softmax(-1, dtype=wide)[..., :-1].to(scores.dtype)
-
-
-@contextmanager
-def _wrapped_methods(body: Body, context: HookContext, layers: list[int]) -> Iterator[None]:
-    """Wrap the attention method of these layers' modules, and restore it afterwards."""
-    name = body.family.eager_method
-    before: list[tuple[nn.Module, Any]] = []
-    try:
-        for layer in layers:
-            module = body.part(body.family.attn, layer)
-            before.append((module, vars(module).get(name)))
-            object.__setattr__(module, name, _method(body, context, module, layer))
-        yield
-    finally:
-        for module, old in before:
-            object.__delattr__(module, name)
-            if old is not None:
-                object.__setattr__(module, name, old)
 
 
 def _method(body: Body, context: HookContext, module: nn.Module, layer: int) -> Callable[..., tuple[Tensor, Tensor]]:

@@ -30,6 +30,7 @@ from micrographia.core.model import (
     check_readout,
     described,
     run_tapped,
+    selected,
     span,
 )
 from micrographia.core.pretrained.attention import Implementation, attending, needs_eager
@@ -49,7 +50,7 @@ from micrographia.core.pretrained.generation import (
 from micrographia.core.pretrained.hooks import HookContext, hooks_for, installed_hooks
 from micrographia.core.pretrained.modules import Body
 from micrographia.core.pretrained.partial_run import check_start, past_cache, placeholder, span_hooks, started
-from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks, selected
+from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks
 from micrographia.core.pretrained.save import save
 from micrographia.core.pretrained.stream import stream_of
 from micrographia.core.pretrained.tokenizer import AsUsual, HubTokenizer

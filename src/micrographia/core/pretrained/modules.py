@@ -3,7 +3,8 @@
 A `Body` is made once per model and holds no tensor of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -244,6 +245,20 @@ def width_in(linear: nn.Module) -> int:
             "has no in_features. Pass the module without what wraps its projections (merge adapters first)."
         )
     return int(width)
+
+
+@contextmanager
+def replaced(calls: Iterable[tuple[nn.Module, str, Callable[..., Any]]]) -> Iterator[None]:
+    """Functions in the place of modules' methods of these names; what was there is put back."""
+    before: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for module, name, call in calls:
+            before.append((vars(module), name, vars(module).get(name)))
+            vars(module)[name] = call
+        yield
+    finally:
+        for own, name, old in reversed(before):
+            own.pop(name) if old is None else own.update({name: old})
 
 
 PLAIN = Accessor(lambda x: x, lambda x, new: new)

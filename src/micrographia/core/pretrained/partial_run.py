@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from micrographia.core.errors import BadShape, UserError
 from micrographia.core.model import Start, Stopped
 from micrographia.core.pretrained.hooks import Hook, Side, Step
-from micrographia.core.pretrained.modules import Body
+from micrographia.core.pretrained.modules import Body, replaced
 from micrographia.core.sites import Site
 
 
@@ -25,16 +25,9 @@ def started(body: Body, start: Start | None) -> Iterator[None]:
         yield
         return
     bypassed = body.layers[: start.layer]
-    before = [vars(layer).get("forward") for layer in bypassed]
-    try:
-        for layer in bypassed:
-            layer.forward = _passing(body, start.residual if layer is bypassed[-1] else None)
+    passing = [_passing(body, start.residual if layer is bypassed[-1] else None) for layer in bypassed]
+    with replaced((layer, "forward", call) for layer, call in zip(bypassed, passing)):
         yield
-    finally:
-        for layer, old in zip(bypassed, before):
-            vars(layer).pop("forward", None)
-            if old is not None:
-                layer.forward = old
 
 
 def _passing(body: Body, residual: Tensor | None) -> Callable[..., Any]:

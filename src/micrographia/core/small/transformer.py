@@ -28,6 +28,7 @@ from micrographia.core.model import (
     check_readout,
     described,
     run_tapped,
+    selected,
     span,
 )
 from micrographia.core.sites import Site, SiteLike
@@ -87,30 +88,17 @@ def forward(
         raise Stopped
     x = _norm(arch, weights, "ln_final", x, tap, "final_norm", None)
     if tap.keeps("logits", None) or tap.changes("logits", None):
-        return _read(tap("logits", None, _unembed(arch, weights, x)), readout)
+        return selected(tap("logits", None, _unembed(arch, weights, x)), readout)
     if isinstance(readout, Readout):
         W_U, b_U = unembedding(arch, weights), weights.get("unembed.b_U")
         chosen = torch.einsum("bd,dbn->bn", x[:, readout.pos], W_U[:, readout.tokens])[:, None]
         return chosen if b_U is None else chosen + b_U[readout.tokens][:, None]
-    return _unembed(arch, weights, _positions(x, readout))
+    return _unembed(arch, weights, selected(x, readout))
 
 
 def _unembed(arch: Architecture, weights: Weights, x: Tensor) -> Tensor:
     logits = x @ unembedding(arch, weights)
     return logits + weights["unembed.b_U"] if arch.unembed_bias else logits
-
-
-def _read(logits: Tensor, readout: LogitsAt) -> Tensor:
-    """The requested part of the full logits."""
-    if isinstance(readout, Readout):
-        return logits[:, readout.pos].gather(-1, readout.tokens)[:, None]
-    return _positions(logits, readout)
-
-
-def _positions(x: Tensor, readout: LogitsAt) -> Tensor:
-    if isinstance(readout, Readout) or readout == "all":
-        return x
-    return x[:, [-1] if readout == "last" else list(readout)]
 
 
 def _embed(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Tensor:

@@ -24,6 +24,7 @@ from micrographia.methods.attribution.estimation import (
     Scored,
     ScoreHook,
     product_reader,
+    product_readers,
 )
 from micrographia.methods.attribution.passes import one_gradient, plain
 from micrographia.methods.attribution.qk import COMPARED, qk_reader
@@ -39,11 +40,7 @@ def attribution_patching(
     Two forwards and one backward, one tensor per Site held beside the graph; with `checkpoints` four forwards, and two
     residual streams per layer held instead. `on_score`: see `passes.one_gradient`.
     """
-
-    def readers(on_score: OnScore) -> list[ScoreHook]:
-        return [product_reader(site, estimation, on_score) for site in estimation.sites]
-
-    return one_gradient(estimation, readers, checkpoints=checkpoints, on_score=on_score)
+    return one_gradient(estimation, product_readers, checkpoints=checkpoints, on_score=on_score)
 
 
 def attribution_patching_with_qk_fix(
@@ -54,11 +51,7 @@ def attribution_patching_with_qk_fix(
     Besides the plain method's memory, for each layer with such Sites up to four tensors of its pattern's size.
     Source: Kramar et al. (2024), the QK-fix.
     """
-
-    def readers(on_score: OnScore) -> list[ScoreHook]:
-        return fixed_readers(estimation, on_score)
-
-    return one_gradient(estimation, readers, checkpoints=checkpoints, on_score=on_score)
+    return one_gradient(estimation, fixed_readers, checkpoints=checkpoints, on_score=on_score)
 
 
 def fixed_readers(estimation: Estimation, on_score: OnScore, *, again: bool = False) -> list[ScoreHook]:
