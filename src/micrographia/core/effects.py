@@ -358,9 +358,7 @@ def record(each: EffectMap, flat: int, positions: Sequence[str]) -> dict[str, An
 
 
 def columns(maps: Sequence[EffectMap]) -> dict[str, NDArray[Any] | list[str]]:
-    """Every place that was asked for as a table: kind, coordinates (-1 where there is none), share, change and
-    spread.
-    """
+    """Every place that was asked for as columns: kind, coordinates (-1 where there is none), share, change, spread."""
     kinds = [each.kind for each in maps for _ in range(each.size)]
     found: dict[str, NDArray[Any] | list[str]] = {"kind": kinds}
     found |= {axis: np.concatenate([_along(each, axis) for each in maps]) for axis in COORDINATES}

@@ -60,7 +60,7 @@ class Metric:
     def of_vocabulary(self, logits: Float[Tensor, "row pos vocab"], prompt: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
         """The metric of each row, from logits at every position and of the whole vocabulary."""
         here = logits[:, self.pos]
-        columns = None if self.columns is None else _of_rows(self.columns, prompt, here)
+        columns = None if self.columns is None else of_rows(self.columns, prompt, here)
         return self.score(here if columns is None else here.gather(-1, columns), prompt)
 
 
@@ -68,8 +68,8 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _of_rows(each: Tensor, prompt: Tensor, like: Tensor) -> Tensor:
-    """The entries of each row's prompt, on the device of the logits (the last one of a model spread over devices)."""
+def of_rows(each: Tensor, prompt: Tensor, like: Tensor) -> Tensor:
+    """The entries of each row's prompt, on the device of `like` (of a model spread over devices, the logits')."""
     return each.to(like.device)[prompt.to(like.device)]
 
 
@@ -119,14 +119,14 @@ def _weighted(name: str, weights: Sequence[Tensor], columns: Tensor, pos: int) -
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
         wide = _wide(x)
-        return (wide * _of_rows(weight, prompt, x).to(wide.dtype)).sum(1)
+        return (wide * of_rows(weight, prompt, x).to(wide.dtype)).sum(1)
 
     return Metric(name, "logits", score, columns.clamp(min=0), pos)
 
 
 def _own(x: Tensor, tokens: Tensor, prompt: Tensor, absent: float) -> Float[Tensor, "row option"]:
     """The entries of each row's answers; `absent` where its set has fewer."""
-    chosen = _of_rows(options(tokens), prompt, x)
+    chosen = of_rows(options(tokens), prompt, x)
     found = x.gather(-1, chosen.clamp(min=0))
     return found if chosen.shape[1] == 1 else found.masked_fill(chosen < 0, absent)
 
@@ -168,7 +168,7 @@ def kl(reference: Float[Tensor, "prompt vocab"], *, pos: int = -1) -> Metric:
     target = _wide(reference).log_softmax(-1)
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        expected = _of_rows(target, prompt, x)
+        expected = of_rows(target, prompt, x)
         return (expected.exp() * (expected - _wide(x).log_softmax(-1))).sum(-1)
 
     return Metric("KL divergence", "nats", score, None, pos)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.edits import Edit, may_attend
-from micrographia.core.errors import BadEdit, UnknownSite, UserError
+from micrographia.core.errors import BadEdit, BadShape, UnknownSite, UserError
 from micrographia.core.sites import Site, SiteLike, as_site, select
 from micrographia.core.tokens import Inputs, Tokenizer
 
@@ -126,6 +126,11 @@ class ModelShape:
     causal: bool = True
     """Attention is causal, so the keys and values of earlier positions can be reused."""
 
+    @property
+    def group(self) -> int:
+        """How many heads share a key and a value; 1 without attention."""
+        return self.n_heads // (self.n_kv_heads or 1) or 1
+
 
 def described(kind: str, shape: ModelShape, n_sites: int) -> str:
     """One line that describes a Model."""
@@ -157,9 +162,7 @@ class Model(Protocol):
 
     @property
     def fused(self) -> "Model":
-        """This model with faster kernels where there are any: equal to rounding, not bit for bit. Shares all
-        weights.
-        """
+        """This model with faster kernels where there are any: equal to rounding alone. Shares all weights."""
         ...
 
     def run(
@@ -179,6 +182,22 @@ class Model(Protocol):
     def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
         """The logits of this residual stream: the final norm and the unembedding (the logit lens)."""
         ...
+
+
+class PerLayer:
+    """One kind of weight over layers: `W_Q[layer]`, `W_Q[layer, head]`; None where the model has none."""
+
+    def __init__(self, read: Callable[[int], Any], n_layers: int) -> None:
+        self._read = read
+        self._n_layers = n_layers
+
+    def __len__(self) -> int:
+        return self._n_layers
+
+    def __getitem__(self, at: int | tuple[int, ...]) -> Any:
+        layer, *rest = at if isinstance(at, tuple) else (at,)
+        weight = self._read(layer)
+        return weight[tuple(rest)] if rest and weight is not None else weight
 
 
 class Stopped(Exception):
@@ -288,6 +307,16 @@ def run_tapped(
     except Stopped as stopped:
         logits = stopped.value
     return Output(logits, tap.finish())
+
+
+def check_ids(ids: Tensor, shape: ModelShape) -> None:
+    """Raises BadShape for ids of no token, UserError for too many, and for such as are not in the vocabulary."""
+    if ids.ndim != 2 or not ids.shape[1]:
+        raise BadShape(f"Tokens should have shape (batch, pos), a token at least. Found {tuple(ids.shape)}.")
+    if ids.shape[1] > shape.n_ctx:
+        raise UserError(f"This model reads {shape.n_ctx} tokens at most. Found {ids.shape[1]}. Shorten the prompts.")
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < shape.d_vocab:
+        raise UserError(f"Tokens must lie in 0..{shape.d_vocab - 1}. Found {int(ids.min())}..{int(ids.max())}.")
 
 
 def span(model: Model, start: Start | None, stop: int | Site | None) -> range:

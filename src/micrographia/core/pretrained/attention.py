@@ -230,7 +230,8 @@ def _patterns(
         if context.on_path("scores", layer):
             now = used + (_softmax(tapped, sinks) - _softmax(scores, sinks))
     if context.wants("pattern", layer=layer):
-        now = context("pattern", layer, now) if context.on_path("pattern", layer) else _beside(context, layer, now)
+        tapped = context("pattern", layer, now)
+        now = tapped if context.on_path("pattern", layer) else now
     return None if now is used or pattern is None else now - used
 
 
@@ -238,11 +239,6 @@ def _kept_beside(context: HookContext, layer: int, q: Tensor, k: Tensor, mask: T
     if context.wants("scores", "pattern", layer=layer):
         allowed = _allowed(mask, q, k, causal)
         _patterns(context, layer, _scores(q, k, allowed, q.shape[-1] ** -0.5, None), None)
-
-
-def _beside(context: HookContext, layer: int, pattern: Tensor) -> Tensor:
-    context("pattern", layer, pattern)
-    return pattern
 
 
 def _softmax(scores: Tensor, sinks: Tensor | None = None) -> Tensor:

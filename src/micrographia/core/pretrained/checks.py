@@ -110,9 +110,8 @@ def _check_norm(body: Body, layer: int, kind: str, at: Mapping[str, Tensor], x: 
 
 def _check_attention(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
     """A single token attends to itself, at position 0, where rotary turns nothing: it stretches at most."""
-    groups = body.shape.n_heads // body.shape.n_kv_heads
     if at.keys() >= VALUES and not body.family.sinks:
-        _differs(body, layer, "z", at["z"], at["v"].repeat_interleave(groups, 2))
+        _differs(body, layer, "z", at["z"], at["v"].repeat_interleave(body.shape.group, 2))
     for name in ("q", "k"):
         if f"rot_{name}" in at and name in at:
             _differs(body, layer, f"rot_{name}", at[f"rot_{name}"], _stretched(body, at[name], at[f"rot_{name}"]))

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from micrographia.core.edits import Edit
-from micrographia.core.errors import BadShape, UserError
+from micrographia.core.errors import UserError
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.model import (
     LogitsAt,
@@ -27,6 +27,7 @@ from micrographia.core.model import (
     Start,
     Stopped,
     Tap,
+    check_ids,
     check_readout,
     described,
     run_tapped,
@@ -331,15 +332,7 @@ class Pretrained:
     def _check(
         self, ids: Tensor, mask: Tensor | None, start: Start | None, stop: int | Site | None, logits: LogitsAt
     ) -> None:
-        shape = self.shape
-        if ids.ndim != 2 or not ids.shape[1]:
-            raise BadShape(f"Tokens should have shape (batch, pos), a token at least. Found {tuple(ids.shape)}.")
-        if ids.shape[1] > shape.n_ctx:
-            raise UserError(
-                f"This model reads {shape.n_ctx} tokens at most. Found {ids.shape[1]}. Shorten the prompts."
-            )
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < shape.d_vocab:
-            raise UserError(f"Tokens must lie in 0..{shape.d_vocab - 1}. Found {int(ids.min())}..{int(ids.max())}.")
+        check_ids(ids, self.shape)
         check_one_stretch(self.body, lengths_of(ids, mask))
         span(self, start, stop)
         if logits != "all":

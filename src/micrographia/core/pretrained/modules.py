@@ -292,7 +292,7 @@ PLACES = {"q": slice(None, -2), "k": slice(-2, -1), "v": slice(-1, None)}
 
 
 def _groups(shape: ModelShape, x: Tensor) -> Tensor:
-    return x.unflatten(-1, (shape.n_kv_heads, shape.n_heads // shape.n_kv_heads + 2, shape.d_head))
+    return x.unflatten(-1, (shape.n_kv_heads, shape.group + 2, shape.d_head))
 
 
 def _interleaved(shape: ModelShape, name: str) -> Accessor:

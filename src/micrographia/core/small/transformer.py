@@ -25,6 +25,7 @@ from micrographia.core.model import (
     Start,
     Stopped,
     Tap,
+    check_ids,
     check_readout,
     described,
     run_tapped,
@@ -113,9 +114,7 @@ def _embed(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Te
 
 
 def _attention(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap, start: Start | None) -> Tensor:
-    """Causal multi-head attention (Vaswani et al. 2017, section 3.2); with an offset, also to the cached keys before
-    it.
-    """
+    """Causal multi-head attention (Vaswani et al. 2017, section 3.2); with an offset, also to the cached keys."""
     block = f"blocks.{i}.attn."
     x = _norm(arch, weights, f"blocks.{i}.ln1", x, tap, "attn_norm", i)
     q, k, v = (
@@ -251,7 +250,9 @@ class Transformer:
         """
         inputs = read_inputs(inputs, self.to_tokens)
         ids = ids_of(inputs)
-        self._check(ids)
+        check_ids(ids, self.shape)
+        if not self.arch.attention and ids.shape[1] != self.arch.n_ctx:
+            raise UserError(f"An MLP over concatenated tokens reads {self.arch.n_ctx}. Found {ids.shape[1]}.")
         if mask_of(inputs) is not None:
             raise UserError("Padded prompts were given; this small transformer has no padding. Group them by length.")
         span(self, start, stop)
@@ -283,15 +284,3 @@ class Transformer:
         """The logits of this residual stream: the final norm and the unembedding (the logit lens)."""
         x = _norm(self.arch, self.state, "ln_final", residual, SILENT, "final_norm", None)
         return _unembed(self.arch, self.state, x)
-
-    def _check(self, tokens: Tensor) -> None:
-        if tokens.ndim != 2 or not tokens.shape[1]:
-            raise BadShape(f"Tokens should have shape (batch, pos), a token at least. Found {tuple(tokens.shape)}.")
-        if tokens.shape[1] > self.arch.n_ctx:
-            raise UserError(f"This model reads {self.arch.n_ctx} tokens at most. Found {tokens.shape[1]}.")
-        if not self.arch.attention and tokens.shape[1] != self.arch.n_ctx:
-            raise UserError(f"An MLP over concatenated tokens reads {self.arch.n_ctx}. Found {tokens.shape[1]}.")
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.arch.d_vocab:
-            raise UserError(
-                f"Tokens must lie in 0..{self.arch.d_vocab - 1}. Found {int(tokens.min())}..{int(tokens.max())}."
-            )

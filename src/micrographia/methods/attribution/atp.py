@@ -2,13 +2,12 @@
 
 score = (donor - base) . d metric / d activation, at the base. The cost is two forwards and one backward for any number
 of Sites. It is exact where the metric is linear in the activation. It is wrong for large steps and saturated attention,
-whose softmax the QK-fix recomputes (`qk`), and where effects cancel: a place whose direct effect cancels against its
-effect through later layers gets an estimate near zero, and a small error of the gradient decides its rank. GradDrop
-repeats the estimate with the gradient through one layer's attention and MLP blocked (the residual stream stays open),
-for each layer in turn, and averages the absolute values: effects that cancel in one pass show in another. `calibrate`
-measures the error. Sources: Nanda, "Attribution patching" (2023); Syed et al., "Attribution patching outperforms
-automated circuit discovery" (2023); Kramar et al., "AtP*: an efficient and scalable method for localizing LLM behaviour
-to components" (2024).
+whose softmax the QK-fix recomputes (`qk`), and where a place's direct effect cancels against that through later layers:
+GradDrop repeats the estimate with the gradient through one layer's attention and MLP blocked, for each layer in turn,
+and averages the absolute values. `calibrate` measures the error.
+Sources: Nanda, "Attribution patching" (2023); Syed et al., "Attribution patching outperforms automated circuit
+discovery" (2023); Kramar et al., "AtP*: an efficient and scalable method for localizing LLM behaviour to components"
+(2024).
 """
 
 import torch

@@ -95,11 +95,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Calibration:
-    """The result of the check. `n_patches` is the number of patched runs.
-
-    `n_excluded` places cannot have an effect (before the prompts differ, or where a query would attend to a later key);
-    they were neither sampled nor counted.
-    """
+    """The result of the check, in `n_patches` patched runs. `n_excluded` places cannot have an effect (`EXCLUDED`)."""
 
     kinds: dict[str, Checked]
     flags: tuple[Flag, ...]
@@ -392,9 +388,7 @@ def _of_kind(
 
 
 def can_matter(site: Site, score: Float[Tensor, "prompt ..."], begin: int | None) -> Bool[Tensor, "..."]:
-    """Which cells of a score can have an effect: none before `begin`, none where a query would attend to a later
-    key.
-    """
+    """Which cells of a score can have an effect: none before `begin`, none of a query and a later key."""
     shape = score.shape[1:]
     found = torch.ones(shape, dtype=torch.bool)
     if begin is None or not shape:

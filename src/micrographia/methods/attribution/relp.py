@@ -40,8 +40,9 @@ def relevance_patching(estimation: Estimation, *, checkpoints: bool = False, on_
             "so that none reaches them. Leave them out, or use another method ('atp-qk' for queries and keys)."
         )
     rules, notes = relevance_rules(estimation.model), notes_on(estimation.model)
-    how = {"rules": rules, "checkpoints": checkpoints, "on_score": on_score, "notes": notes}
-    return one_gradient(estimation, product_readers, **how)
+    return one_gradient(
+        estimation, product_readers, rules=rules, checkpoints=checkpoints, on_score=on_score, notes=notes
+    )
 
 
 def relevance_rules(model: Model) -> list[Edit]:
@@ -58,9 +59,7 @@ def relevance_rules(model: Model) -> list[Edit]:
 
 
 def secant(inputs: Sequence[Site], output: Site) -> list[Edit]:
-    """Edits that make `output` a sum over its n inputs, each with a constant factor and equal share: y = sum x
-    (y/nx).
-    """
+    """Edits that make `output` a sum over its n inputs, each with a constant factor: y = sum of x (y / (n x))."""
     seen: list[Tensor] = []
 
     def act(value: Tensor) -> Tensor:

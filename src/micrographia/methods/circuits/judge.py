@@ -1,9 +1,8 @@
-"""Circuit metrics: faithfulness, completeness, minimality, areas over sizes (CPR, CMD), and a random-circuit null.
+"""Circuit metrics: faithfulness, completeness, minimality, and a random-circuit null.
 
 Everything is computed from scores of circuits, whatever their members and ablation: `alone` (see `ablate`) scores sets,
 F is its mean over prompts, C a circuit, M all members, the empty set the fully ablated model.
-Sources: Wang et al., "Interpretability in the wild" (2022), section 4; Mueller et al., "MIB: a mechanistic
-interpretability benchmark" (2025), section 3.1 for CPR and CMD.
+Source: Wang et al., "Interpretability in the wild" (2022), section 4.
 """
 
 import math
@@ -14,13 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from micrographia.core.errors import BadConfig, UserError
+from micrographia.core.errors import UserError
 from micrographia.methods.circuits.ablate import Alone
 from micrographia.methods.circuits.members import Member
 from micrographia.methods.circuits.null import random_members
 
-LADDER = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""The fractions of all members at which MIB evaluates circuits."""
 ZERO_GAP = 1e-6
 """Gaps below this fraction of the scores' size are rounding."""
 
@@ -157,37 +154,6 @@ def minimality(
     kept = scores[[backgrounds.index(circuit - k) for k in without]]
     lost = scores[len(backgrounds) : len(sets)]
     return dict(zip(ordered, ((kept - lost).abs() / gap).tolist()))
-
-
-class Areas(NamedTuple):
-    """Faithfulness over a ladder of sizes, and its areas over the fraction of members kept (trapezoids, linear in the
-    fraction, from the first rung to the last, as in MIB).
-    """
-
-    sizes: tuple[int, ...]
-    shares: tuple[float, ...]
-    faithfulness: Faithfulness
-    cpr: float
-    """Circuit performance ratio: area under faithfulness, larger is better; order members by signed score."""
-    cmd: float
-    """Circuit-model distance: area between faithfulness and 1, smaller is better; order members by absolute score."""
-
-
-def areas(alone: Alone, order: Sequence[Member], *, ladder: Sequence[float] = LADDER) -> Areas:
-    """Areas for circuits of the first members of `order` (all, best first), at fractions `ladder` of their number.
-
-    Use absolute scores for CMD, signed scores for CPR. A rung is rounded to whole members, at least one; unlike MIB,
-    edges are not weighted and disconnected ones are not pruned. Cost: one score per rung, and two.
-    """
-    if len(ladder) < 2 or sorted(set(ladder)) != list(ladder) or not 0 < ladder[0] <= ladder[-1] <= 1:
-        raise BadConfig(f"A ladder of fractions must rise within (0, 1] by two steps or more. Found {tuple(ladder)}.")
-    sizes = [max(1, round(share * len(order))) for share in ladder]
-    circuits = [frozenset(order[:n]) for n in sizes]
-    found = faithfulness(alone, circuits, order)
-    shares = torch.tensor(list(ladder), dtype=torch.float64)
-    f = found.values.double().cpu()
-    cpr, cmd = (float(torch.trapezoid(y, shares)) for y in (f, (1 - f).abs()))
-    return Areas(tuple(sizes), tuple(ladder), found, cpr, cmd)
 
 
 class Null(NamedTuple):

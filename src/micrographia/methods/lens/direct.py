@@ -117,7 +117,7 @@ def by_source(
     cache = model.run(inputs, keep=kept, logits="last").cache
     read = _readout(model, cache, _of_answers(model.weights.W_U, answer, wrong), pos)
     at = {site: _wide(cache[site][:, pos]) for site in behind}
-    group = model.shape.n_heads // model.shape.n_kv_heads
+    group = model.shape.group
     found: list[Tensor] = []
     for node in heads:
         layer, head = node.site.layer, node.head
