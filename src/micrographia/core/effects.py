@@ -202,9 +202,9 @@ class EffectMap(NamedTuple):
         name, _, part = part.partition("].")
         return Place(Site(kind, layer, name, part), at)
 
-    def name(self, flat: int, *, without: Sequence[str] = ()) -> str:
+    def name(self, flat: int) -> str:
         """The place as it is written: L9.z[pos=14, head=6]."""
-        at = {axis: i for axis, i in self.cell(flat).items() if axis not in without}
+        at = self.cell(flat)
         layer = at.pop("layer", None)
         several = "L*." if self.layers and "layer" not in self.axes else ""
         site = f"L{layer}.{self.kind}" if layer is not None else f"{several}{self.kind}"

@@ -176,7 +176,8 @@ class _Sweeper(NamedTuple):
     def _last_start(self) -> int:
         """The latest position at which a run may begin, so that all read positions are computed; 0 without reuse."""
         met = [edit for edit in self.edits if edit.site.kind not in BEFORE_LAYERS]
-        placed = any(axis in edit.region for edit in met for axis in ("pos", "query")) or not all(map(_is_local, met))
+        local = all(edit.dictionary is not None or edit.name in LOCAL for edit in met)
+        placed = any(axis in edit.region for edit in met for axis in ("pos", "query")) or not local
         reusable = self.model.shape.causal and Site("k", 0) in self.model.sites
         wanted = self.logits(self.prompt(1))
         if self.keep or placed or not reusable or wanted == "all":
@@ -267,11 +268,7 @@ class _Sweeper(NamedTuple):
 
 
 LOCAL = frozenset({"zero", "project_out"})
-
-
-def _is_local(edit: Edit) -> bool:
-    """Whether the edit acts on each position separately; of functions and tensors this is unknown."""
-    return edit.dictionary is not None or edit.name in LOCAL
+"""Edits that act on each position separately, as a splice does; of functions and tensors this is unknown."""
 
 
 def _check_edits(edits: Sequence[Edit], plan: Plan) -> None:

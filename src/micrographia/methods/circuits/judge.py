@@ -14,10 +14,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from micrographia.core.errors import UserError
+from micrographia.core.intervals import CONFIDENCE
 from micrographia.methods.circuits.ablate import Alone
 from micrographia.methods.circuits.members import Member
 from micrographia.methods.circuits.null import random_members
 
+ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 ZERO_GAP = 1e-6
 """Gaps below this fraction of the scores' size are rounding."""
 
@@ -30,10 +32,8 @@ class Faithfulness(NamedTuple):
     model: Float[Tensor, "prompt"]
     empty: Float[Tensor, "prompt"]
 
-    def interval(
-        self, generator: Generator, *, draws: int = 2000, confidence: float = 0.95
-    ) -> Float[Tensor, "circuit 2"]:
-        """The percentile bootstrap interval over prompts; NaN for a single prompt."""
+    def interval(self, generator: Generator, *, draws: int = 2000) -> Float[Tensor, "circuit 2"]:
+        """The percentile bootstrap interval of 95 % over prompts; NaN for a single prompt."""
         n = len(self.model)
         if n < 2:
             return torch.full((len(self.values), 2), math.nan)
@@ -41,8 +41,7 @@ class Faithfulness(NamedTuple):
         weight = torch.zeros(draws, n).scatter_add_(1, drawn, torch.ones(draws, n)).double() / n
         scores, model, empty = (x.double().cpu() @ weight.T for x in (self.scores, self.model, self.empty))
         shares = (scores - empty) / (model - empty)
-        ends = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-        return shares.quantile(ends, dim=1).T
+        return shares.quantile(torch.tensor(ENDS, dtype=torch.float64), dim=1).T
 
 
 def faithfulness(alone: Alone, circuits: Sequence[frozenset[Member]], members: Iterable[Member]) -> Faithfulness:
@@ -180,7 +179,6 @@ def random_null(
     generator: Generator,
     *,
     draws: int = 100,
-    confidence: float = 0.95,
     draw: Callable[[Generator], frozenset[Member]] | None = None,
 ) -> Null:
     """Sample circuits of this circuit's size uniformly from all members, or as `draw` does (see `null`). Cost: one
@@ -193,7 +191,7 @@ def random_null(
     one = draw or (lambda generator: random_members(ordered, len(circuit), generator, nothing))
     found = faithfulness(alone, [circuit, *(one(generator) for _ in range(draws))], ordered).values
     null = found[1:].double().cpu()
-    low, high = null.quantile(torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)).tolist()
+    low, high = null.quantile(torch.tensor(ENDS, dtype=torch.float64)).tolist()
     as_good = int(((1 - null).abs() <= abs(1 - float(found[0]))).sum())
     return Null(null, low, high, (1 + as_good) / (1 + draws))
 
