@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from micrographia.core.errors import CannotWrite, Corrupt, RunNotFound, StoreError
-from micrographia.core.store import RunFolder, atomic, load_run, read_metrics, verify, write_json
+from micrographia.core.store import RunFolder, atomic, json_bytes, load_run, read_metrics, verify, write_bytes
 
 HEAD = {"lab": "grokking", "preset": "tiny", "config": {"modulus": 7}, "provenance": {}, "resume": True}
 
@@ -151,7 +151,7 @@ def test_a_run_that_cannot_be_read_is_corrupt(name, finished):
 
 @pytest.mark.parametrize(("number", "advice"), [(errno.ENOSPC, "Free some space"), (errno.EROFS, "you may write to")])
 def test_a_full_or_read_only_disk_is_named_with_what_to_do(number, advice, tmp_path, monkeypatch):
-    write_json(tmp_path / "x.json", {"loss": 0.5})
+    write_bytes(tmp_path / "x.json", json_bytes({"loss": 0.5}))
     before = (tmp_path / "x.json").read_bytes()
 
     def refuse(*arguments):
@@ -159,7 +159,7 @@ def test_a_full_or_read_only_disk_is_named_with_what_to_do(number, advice, tmp_p
 
     monkeypatch.setattr(atomic, "_write", refuse)
     with pytest.raises(CannotWrite, match=rf"x\.json: {os.strerror(number)}.*still there.*{advice}") as caught:
-        write_json(tmp_path / "x.json", {"loss": 0.25})
+        write_bytes(tmp_path / "x.json", json_bytes({"loss": 0.25}))
     assert caught.value.errno == number
     assert isinstance(caught.value, StoreError)
     assert isinstance(caught.value, OSError)
@@ -179,5 +179,5 @@ def test_a_folder_without_permission_refuses(tmp_path):
 def test_a_file_where_a_folder_should_be_refuses(tmp_path):
     (tmp_path / "file").write_text("text")
     with pytest.raises(CannotWrite, match="file"):
-        write_json(tmp_path / "file" / "x.json", {})
+        write_bytes(tmp_path / "file" / "x.json", json_bytes({}))
     assert (tmp_path / "file").read_text() == "text"

@@ -14,10 +14,8 @@ from micrographia.core.store import (
     read_json,
     read_table,
     read_tensors,
-    write_json,
-    write_table,
+    write_bytes,
     write_tensors,
-    write_text,
 )
 from micrographia.core.store.exact import pack, unpack
 from micrographia.core.store.formats import json_bytes, plain, table_bytes, tensors_bytes
@@ -46,7 +44,7 @@ def test_json_bytes_do_not_depend_on_the_order_of_the_keys():
 
 
 def test_nan_is_null_and_infinities_are_words_in_json(tmp_path):
-    write_json(tmp_path / "x.json", {"nan": math.nan, "inf": np.float32(-math.inf), "list": [math.nan]})
+    write_bytes(tmp_path / "x.json", json_bytes({"nan": math.nan, "inf": np.float32(-math.inf), "list": [math.nan]}))
     assert read_json(tmp_path / "x.json") == {"nan": None, "inf": "-Infinity", "list": [None]}
 
 
@@ -65,7 +63,7 @@ def test_json_refuses_what_it_cannot_hold():
 
 @pytest.mark.parametrize("content", ["", '{"a": 1', "[1]", '{"schema": 2}', "\x00"])
 def test_json_of_another_kind_is_corrupt(content, tmp_path):
-    write_text(tmp_path / "x.json", content)
+    write_bytes(tmp_path / "x.json", content.encode())
     with pytest.raises(Corrupt, match=r"x\.json"):
         read_json(tmp_path / "x.json")
 
@@ -117,7 +115,7 @@ def test_a_table_comes_back_as_it_was(tmp_path_factory, floats, data):
         "vector": np.arange(3.0 * n).reshape(n, 3),
     }
     path = tmp_path_factory.mktemp("table") / "t.parquet"
-    write_table(path, columns)
+    write_bytes(path, table_bytes(columns))
     found = read_table(path)
     assert list(found) == list(columns)
     assert all(map(same, found["loss"].tolist(), floats))
@@ -133,7 +131,7 @@ def test_a_table_gives_the_same_bytes_each_time():
 
 
 def test_none_among_numbers_is_nan_in_a_table(tmp_path):
-    write_table(tmp_path / "t.parquet", {"loss": [1.0, None], "none": [None, None]})
+    write_bytes(tmp_path / "t.parquet", table_bytes({"loss": [1.0, None], "none": [None, None]}))
     found = read_table(tmp_path / "t.parquet")
     assert found["loss"].tolist()[0] == 1.0
     assert np.isnan(found["loss"][1])
@@ -142,7 +140,7 @@ def test_none_among_numbers_is_nan_in_a_table(tmp_path):
 
 def test_a_table_without_columns_or_rows_is_a_table(tmp_path):
     for columns in ({}, {"loss": []}):
-        write_table(tmp_path / "t.parquet", columns)
+        write_bytes(tmp_path / "t.parquet", table_bytes(columns))
         found = read_table(tmp_path / "t.parquet")
         assert {name: len(column) for name, column in found.items()} == dict.fromkeys(columns, 0)
 
@@ -157,9 +155,8 @@ def test_a_table_refuses_ragged_columns():
 @pytest.mark.parametrize("suffix", ["safetensors", "parquet"])
 def test_a_binary_file_cut_short_is_corrupt(suffix, tmp_path):
     path = tmp_path / f"x.{suffix}"
-    write, read = (write_tensors, read_tensors) if suffix == "safetensors" else (write_table, read_table)
-    write(path, {"a": torch.ones(50)} if suffix == "safetensors" else {"a": np.ones(50)})
-    data = path.read_bytes()
+    read = read_tensors if suffix == "safetensors" else read_table
+    data = tensors_bytes({"a": torch.ones(50)}) if suffix == "safetensors" else table_bytes({"a": np.ones(50)})
     for length in range(0, len(data), 7):
         path.write_bytes(data[:length])
         with pytest.raises(Corrupt, match=f"{path}"):

@@ -164,8 +164,6 @@ def test_the_processes_end_with_the_one_who_asked_and_save_on_ctrl_c(number, par
     pytest.fail("the worker outlived its parent by ten seconds")
 
 
-def test_a_runner_is_known_or_named():
-    with pytest.raises(BadConfig, match=r"'slurm'; known are local\."):
-        run_tasks([], runner="slurm")
+def test_there_is_a_worker_at_least():
     with pytest.raises(BadConfig, match="0 workers"):
         run_tasks([], workers=0)

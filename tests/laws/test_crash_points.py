@@ -22,12 +22,13 @@ from micrographia.core.figures import Figure
 from micrographia.core.store import (
     RunFolder,
     atomic,
+    json_bytes,
     load_run,
     read_json,
     read_metrics,
     read_tensors,
     verify,
-    write_json,
+    write_bytes,
     write_tensors,
 )
 
@@ -207,8 +208,8 @@ def test_a_json_file_is_old_or_new(how, tmp_path, monkeypatch):
         tmp_path,
         monkeypatch,
         how,
-        prepare=lambda place: write_json(place / "x.json", old),
-        operate=lambda place: write_json(place / "x.json", new),
+        prepare=lambda place: write_bytes(place / "x.json", json_bytes(old)),
+        operate=lambda place: write_bytes(place / "x.json", json_bytes(new)),
         check=check,
     )
     assert calls == 4  # write, sync, rename, sync of the folder
@@ -404,7 +405,7 @@ def test_the_harness_catches_a_file_written_in_place(tmp_path, monkeypatch):
             tmp_path,
             monkeypatch,
             "torn",
-            prepare=lambda place: write_json(place / "x.json", {"loss": 0.5}),
+            prepare=lambda place: write_bytes(place / "x.json", json_bytes({"loss": 0.5})),
             operate=sloppy,
             check=lambda place, ended: read_json(place / "x.json"),
         )
@@ -423,7 +424,7 @@ def test_the_harness_catches_a_rename_before_the_sync(tmp_path, monkeypatch):
             tmp_path,
             monkeypatch,
             "power",
-            prepare=lambda place: write_json(place / "x.json", {"loss": 0.5}),
+            prepare=lambda place: write_bytes(place / "x.json", json_bytes({"loss": 0.5})),
             operate=hasty,
             check=lambda place, ended: read_json(place / "x.json"),
         )

@@ -16,7 +16,7 @@ from micrographia.core.small.transformer import Transformer
 from micrographia.core.sweep import Patch, Place, sweep
 from micrographia.labs.planted.theory import PLANTED
 from micrographia.methods.attribution.edges import edge_attribution
-from micrographia.methods.paths import Rule, path_patch
+from micrographia.methods.paths import Rule, path_effects, path_patch
 from small import A_FEW, SIZES, small_model
 from tiny_families import VOCAB, tiny
 
@@ -244,6 +244,12 @@ def test_receivers_that_are_none_are_refused(receivers, words):
     model, pairs = tiny("grouped heads"), pairs_for(VOCAB, 5)
     with pytest.raises(UserError, match=words):
         path_patch(model, pairs, [difference(pairs)], [sender(Node(INPUT))], receivers)
+
+
+def test_effects_of_paths_know_which_heads_share_a_value():
+    model, pairs = tiny("grouped heads"), pairs_for(VOCAB, 5)
+    found = path_effects(model, pairs, difference(pairs), [Place(Site("v", 0), {"head": 1})], [Node(LOGITS)])
+    assert found.maps()[0].component(1) == "L0 kv head 1 (heads 2-3) value"
 
 
 def test_what_writes_to_nobody_cannot_send():

@@ -211,15 +211,19 @@ def mean_of_rows(site: Site, values: Tensor, mask: Bool[Tensor, "row pos"] | Non
     Each place is averaged over the rows in which it is no padding (`mask` is False there) and, of scores, in which the
     pair may attend; 0 where that is no row.
     """
-    wide = values.to(torch.promote_types(values.dtype, torch.float32))
     seen = None if mask is None else spread(site, mask.to(values.device))
     if site.kind == "scores":
         seen = may_attend(values) if seen is None else seen & may_attend(values)
     if seen is None:
-        return wide.mean(0, keepdim=True)
+        return wide(values).mean(0, keepdim=True)
     seen = seen.expand(values.shape)
     count = seen.sum(0, keepdim=True)
-    return torch.where(seen, wide, 0.0).sum(0, keepdim=True) / count.clamp(min=1)
+    return torch.where(seen, wide(values), 0.0).sum(0, keepdim=True) / count.clamp(min=1)
+
+
+def wide(x: Tensor) -> Tensor:
+    """In float32 at least: a sum or a difference of narrower numbers keeps two digits, or overflows."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def spread(site: Site, mask: Bool[Tensor, "row pos"]) -> Bool[Tensor, "row *axes"]:

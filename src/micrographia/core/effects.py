@@ -202,9 +202,9 @@ class EffectMap(NamedTuple):
         name, _, part = part.partition("].")
         return Place(Site(kind, layer, name, part), at)
 
-    def name(self, flat: int, *, without: Sequence[str] = ()) -> str:
+    def name(self, flat: int) -> str:
         """The place as it is written: L9.z[pos=14, head=6]."""
-        at = {axis: i for axis, i in self.cell(flat).items() if axis not in without}
+        at = self.cell(flat)
         layer = at.pop("layer", None)
         several = "L*." if self.layers and "layer" not in self.axes else ""
         site = f"L{layer}.{self.kind}" if layer is not None else f"{several}{self.kind}"
@@ -358,9 +358,7 @@ def record(each: EffectMap, flat: int, positions: Sequence[str]) -> dict[str, An
 
 
 def columns(maps: Sequence[EffectMap]) -> dict[str, NDArray[Any] | list[str]]:
-    """Every place that was asked for as a table: kind, coordinates (-1 where there is none), share, change and
-    spread.
-    """
+    """Every place that was asked for as columns: kind, coordinates (-1 where there is none), share, change, spread."""
     kinds = [each.kind for each in maps for _ in range(each.size)]
     found: dict[str, NDArray[Any] | list[str]] = {"kind": kinds}
     found |= {axis: np.concatenate([_along(each, axis) for each in maps]) for axis in COORDINATES}

@@ -118,7 +118,8 @@ def _has_any(values: Any) -> bool:
 
 ABOUT = ("caption", "source", "claims", "group", "essential", "headline", "frames", "framed")
 """What every constructor takes beside its data: the fields of a Figure that are about it. Claims and frames may be any
-sequence. All other keywords are entries of `OPTIONAL`; those that are None are left out."""
+sequence. All other keywords are entries of `OPTIONAL`; those that are None are left out. Pictures with colours take
+`value`, what the colours show, and `diverging`, for colours on both sides of `midpoint`."""
 
 
 def lines(name: str, title: str, x: Any, y: Any, *, names: Sequence[str], **more: Any) -> Figure:
@@ -144,21 +145,16 @@ def heatmap(
     x: Sequence[str] | None = None,
     y: Sequence[str] | None = None,
     panels: Sequence[str] = ("",),
-    value: str | None = None,
-    diverging: bool = False,
     **more: Any,
 ) -> Figure:
-    """Colours: z (rows, columns) or (panels, rows, columns), rows upward. `x`, `y`: names of columns and rows.
-
-    `diverging`: colours on both sides of `midpoint`, 0 unless given.
-    """
+    """Colours: z (rows, columns) or (panels, rows, columns), rows upward. `x`, `y`: names of columns and rows."""
     import numpy as np  # Runs are read, and flags explained, without it
 
     framed = "z" in tuple(more.get("framed", ()))
     array = np.asarray(z)
     z = array if array.ndim >= 3 + framed else np.expand_dims(array, int(framed))
-    data = {"z": z, "panels": panels, "x_label": "", "y_label": "", "x_names": x, "y_names": y, "value_label": value}
-    return _figure("heatmap", name, title, {**data, **_colours(diverging, more)}, more)
+    data = {"z": z, "panels": panels, "x_label": "", "y_label": "", "x_names": x, "y_names": y}
+    return _coloured("heatmap", name, title, data, **more)
 
 
 def scatter(name: str, title: str, x: Any, y: Any, **more: Any) -> Figure:
@@ -167,58 +163,30 @@ def scatter(name: str, title: str, x: Any, y: Any, **more: Any) -> Figure:
 
 
 def tokens(
-    name: str,
-    title: str,
-    texts: Sequence[Sequence[str]],
-    values: Any,
-    *,
-    names: Sequence[str],
-    value: str = "",
-    diverging: bool = False,
-    **more: Any,
+    name: str, title: str, texts: Sequence[Sequence[str]], values: Any, *, names: Sequence[str], **more: Any
 ) -> Figure:
     """Coloured text: the tokens of each row, a value each (row, n), and a name for each row."""
-    data = {"tokens": texts, "values": values, "names": names, "value_label": value}
-    return _figure("tokens", name, title, {**data, **_colours(diverging, more)}, more)
+    data = {"tokens": texts, "values": values, "names": names}
+    return _coloured("tokens", name, title, data, **{"value": "", **more})
 
 
-def attention(
-    name: str,
-    title: str,
-    z: Any,
-    *,
-    panels: Sequence[str],
-    tokens: Sequence[str],
-    value: str | None = None,
-    diverging: bool = False,
-    **more: Any,
-) -> Figure:
+def attention(name: str, title: str, z: Any, *, panels: Sequence[str], tokens: Sequence[str], **more: Any) -> Figure:
     """Query by key: z (panels, query, key), a panel a head; `tokens` name the positions."""
-    data = {"z": z, "panels": panels, "tokens": tokens, "value_label": value}
-    return _figure("attention", name, title, {**data, **_colours(diverging, more)}, more)
+    return _coloured("attention", name, title, {"z": z, "panels": panels, "tokens": tokens}, **more)
 
 
 def graph(name: str, title: str, data: Mapping[str, Any], **more: Any) -> Figure:
-    """Nodes on levels and weighted edges between them; `data` as `core.graph.graph_data` gives it."""
+    """Nodes on levels and weighted edges between them; `data` as `core.graph_figure.drawn` gives it."""
     return _figure("graph", name, title, dict(data), more)
 
 
-def board(
-    name: str,
-    title: str,
-    z: Any,
-    *,
-    panels: Sequence[str] = ("",),
-    value: str | None = None,
-    diverging: bool = False,
-    **more: Any,
-) -> Figure:
+def board(name: str, title: str, z: Any, *, panels: Sequence[str] = ("",), **more: Any) -> Figure:
     """Squares of a board: z (rows, columns) or (panels, rows, columns), the first row on top."""
     import numpy as np  # as above
 
     array = np.asarray(z)
-    data = {"z": array if array.ndim > 2 else array[None], "panels": panels, "value_label": value}
-    return _figure("board", name, title, {**data, **_colours(diverging, more)}, more)
+    data = {"z": array if array.ndim > 2 else array[None], "panels": panels}
+    return _coloured("board", name, title, data, **more)
 
 
 def table(
@@ -264,8 +232,13 @@ def _words(key: str) -> str:
     return key.replace("_", " ")
 
 
-def _colours(diverging: bool, more: dict[str, Any]) -> dict[str, Any]:
-    return {"colour": "diverging", "midpoint": more.pop("midpoint", 0.0)} if diverging else {"colour": "sequential"}
+def _coloured(
+    kind: str, name: str, title: str, data: dict[str, Any], *, value: str | None = None, diverging: bool = False,
+    **more: Any,
+) -> Figure:  # fmt: skip
+    """`value` names what the colours show; `diverging`: colours on both sides of `midpoint`, 0 unless given."""
+    colours = {"colour": "diverging", "midpoint": 0.0} if diverging else {"colour": "sequential"}
+    return _figure(kind, name, title, {**data, "value_label": value, **colours}, more)
 
 
 def _figure(kind: str, name: str, title: str, data: Mapping[str, Any], more: Mapping[str, Any]) -> Figure:

@@ -92,7 +92,7 @@ class Graph:
         rows, columns = self._places
         if edge.writer not in rows or edge.reader not in columns:
             raise UserError(
-                f"Asked for the edge {edge}. Writers are {_few(self.writers)}; readers are {_few(self.readers)}."
+                f"Asked for the edge {edge}. Writers are {few(self.writers)}; readers are {few(self.readers)}."
             )
         i, j = rows[edge.writer], columns[edge.reader]
         if i >= self.seen[j]:
@@ -211,6 +211,6 @@ def check_heads(graph: Graph, model: Model) -> None:
         )
 
 
-def _few(nodes: Sequence[Node]) -> str:
+def few(nodes: Sequence[Node]) -> str:
     shown = ", ".join(map(str, nodes[:3]))
     return f"{shown} ... {nodes[-1]}"

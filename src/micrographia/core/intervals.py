@@ -18,6 +18,9 @@ from torch import Generator, Tensor
 
 from micrographia.core.errors import BadConfig
 
+CONFIDENCE = 0.95
+"""Of every interval."""
+
 
 class Interval(NamedTuple):
     """An estimate and the bounds of its interval; `coverage` is its actual coverage."""
@@ -28,7 +31,7 @@ class Interval(NamedTuple):
     coverage: float
 
 
-def share(count: int, total: int, *, confidence: float = 0.95) -> Interval:
+def share(count: int, total: int) -> Interval:
     """The fraction `count` / `total`, with Wilson's interval; NaN for a total of 0.
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
@@ -36,13 +39,13 @@ def share(count: int, total: int, *, confidence: float = 0.95) -> Interval:
     if not 0 <= count <= total:
         raise BadConfig(f"The fraction {count} of {total} was asked for. Give a count between 0 and the total.")
     if total == 0:
-        return Interval(math.nan, math.nan, math.nan, confidence)
-    bounds = stats.binomtest(count, total).proportion_ci(confidence, method="wilson")
-    return Interval(count / total, float(bounds.low), float(bounds.high), confidence)
+        return Interval(math.nan, math.nan, math.nan, CONFIDENCE)
+    bounds = stats.binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(count / total, float(bounds.low), float(bounds.high), CONFIDENCE)
 
 
-def median(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
-    """The median, between two order statistics that cover it with at least `confidence`, whatever the distribution.
+def median(values: Sequence[float]) -> Interval:
+    """The median, between two order statistics that cover it with at least 95 %, whatever the distribution.
 
     Infinity means "not within the observation" and takes part in the order. With fewer than six values
     95 % is out of reach: the bounds are the smallest and the largest value, and `coverage` is lower. NaN without
@@ -55,8 +58,8 @@ def median(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0.0)
     cover = 1 - 2 * stats.binom.cdf(np.arange(max(1, n // 2)), n, 0.5)  # by the number of values left out at each side
-    out = int(np.flatnonzero(cover >= confidence).max(initial=0))
-    middle = float(x[n // 2]) if n % 2 else _between(x[n // 2 - 1], x[n // 2])
+    out = int(np.flatnonzero(cover >= CONFIDENCE).max(initial=0))
+    middle = float(x[(n - 1) // 2] + x[n // 2]) / 2
     return Interval(middle, float(x[out]), float(x[n - 1 - out]), max(0.0, float(cover[out])))
 
 
@@ -66,7 +69,6 @@ def clustered_mean(
     *,
     generator: Generator,
     draws: int = 2000,
-    confidence: float = 0.95,
 ) -> tuple[Float[ndarray, "*curves"], Float[ndarray, "*curves"], Float[ndarray, "*curves"]]:
     """Mean over the last axis, with percentile bootstrap bounds from whole clusters drawn with replacement.
 
@@ -77,7 +79,7 @@ def clustered_mean(
     drawn = torch.randint(len(names), (draws, len(names)), generator=generator).numpy()
     weight = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])[:, place].astype(np.float64)
     means = values @ weight.T / weight.sum(1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=-1)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=-1)
     return np.asarray(values.mean(-1)), np.asarray(low), np.asarray(high)
 
 
@@ -117,7 +119,3 @@ def share_entry(held: Sequence[bool]) -> dict[str, float | int | None]:
 
 def _finite(x: float) -> float | None:
     return x if math.isfinite(x) else None
-
-
-def _between(low: float, high: float) -> float:
-    return float(high) if math.isinf(high) else float(low + high) / 2

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from micrographia.core.edits import Edit
+from micrographia.core.edits import Edit, wide
 from micrographia.core.errors import BadShape
 from micrographia.core.model import LogitsAt, Model, Readout
 from micrographia.core.tokens import Inputs, ids_of
@@ -60,16 +60,12 @@ class Metric:
     def of_vocabulary(self, logits: Float[Tensor, "row pos vocab"], prompt: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
         """The metric of each row, from logits at every position and of the whole vocabulary."""
         here = logits[:, self.pos]
-        columns = None if self.columns is None else _of_rows(self.columns, prompt, here)
+        columns = None if self.columns is None else of_rows(self.columns, prompt, here)
         return self.score(here if columns is None else here.gather(-1, columns), prompt)
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _of_rows(each: Tensor, prompt: Tensor, like: Tensor) -> Tensor:
-    """The entries of each row's prompt, on the device of the logits (the last one of a model spread over devices)."""
+def of_rows(each: Tensor, prompt: Tensor, like: Tensor) -> Tensor:
+    """The entries of each row's prompt, on the device of `like` (of a model spread over devices, the logits')."""
     return each.to(like.device)[prompt.to(like.device)]
 
 
@@ -99,7 +95,7 @@ def logit_difference(
         return _weighted("logit difference", [mean_over_options(answer), -mean_over_options(wrong)], columns, pos)
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        own, other = _wide(x).unbind(1)
+        own, other = wide(x).unbind(1)
         return own - other
 
     return Metric("logit difference", "logits", score, columns, pos)
@@ -110,7 +106,7 @@ def logit(answer: Int[Tensor, "prompt *option"], *, pos: int = -1) -> Metric:
     columns = options(answer)
     if columns.shape[1] > 1:
         return _weighted("logit", [mean_over_options(answer)], columns, pos)
-    return Metric("logit", "logits", lambda x, prompt: _wide(x[:, 0]), columns, pos)
+    return Metric("logit", "logits", lambda x, prompt: wide(x[:, 0]), columns, pos)
 
 
 def _weighted(name: str, weights: Sequence[Tensor], columns: Tensor, pos: int) -> Metric:
@@ -118,15 +114,15 @@ def _weighted(name: str, weights: Sequence[Tensor], columns: Tensor, pos: int) -
     weight = torch.cat(list(weights), 1)
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        wide = _wide(x)
-        return (wide * _of_rows(weight, prompt, x).to(wide.dtype)).sum(1)
+        logits = wide(x)
+        return (logits * of_rows(weight, prompt, x).to(logits.dtype)).sum(1)
 
     return Metric(name, "logits", score, columns.clamp(min=0), pos)
 
 
 def _own(x: Tensor, tokens: Tensor, prompt: Tensor, absent: float) -> Float[Tensor, "row option"]:
     """The entries of each row's answers; `absent` where its set has fewer."""
-    chosen = _of_rows(options(tokens), prompt, x)
+    chosen = of_rows(options(tokens), prompt, x)
     found = x.gather(-1, chosen.clamp(min=0))
     return found if chosen.shape[1] == 1 else found.masked_fill(chosen < 0, absent)
 
@@ -135,7 +131,7 @@ def log_prob(answer: Int[Tensor, "prompt *option"], *, pos: int = -1) -> Metric:
     """Natural logarithm of the answer's probability, in nats; of a set that of the sum."""
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        own = _own(_wide(x).log_softmax(-1), answer, prompt, -torch.inf)
+        own = _own(wide(x).log_softmax(-1), answer, prompt, -torch.inf)
         return own[:, 0] if own.shape[1] == 1 else own.logsumexp(1)
 
     return Metric("log-probability", "nats", score, None, pos)
@@ -145,7 +141,7 @@ def prob(answer: Int[Tensor, "prompt *option"], *, pos: int = -1) -> Metric:
     """Probability of the answer, of a set the sum. Insensitive to what lowers an answer that is already unlikely."""
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        own = _own(_wide(x).softmax(-1), answer, prompt, 0.0)
+        own = _own(wide(x).softmax(-1), answer, prompt, 0.0)
         return own[:, 0] if own.shape[1] == 1 else own.sum(1)
 
     return Metric("probability", "probability", score, None, pos)
@@ -165,11 +161,11 @@ def probability_difference(
 
 def kl(reference: Float[Tensor, "prompt vocab"], *, pos: int = -1) -> Metric:
     """Divergence KL(reference || run) of the next-token distributions, in nats; `reference` holds logits."""
-    target = _wide(reference).log_softmax(-1)
+    target = wide(reference).log_softmax(-1)
 
     def score(x: Tensor, prompt: Tensor) -> Tensor:
-        expected = _of_rows(target, prompt, x)
-        return (expected.exp() * (expected - _wide(x).log_softmax(-1))).sum(-1)
+        expected = of_rows(target, prompt, x)
+        return (expected.exp() * (expected - wide(x).log_softmax(-1))).sum(-1)
 
     return Metric("KL divergence", "nats", score, None, pos)
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.edits import Edit, may_attend
-from micrographia.core.errors import BadEdit, UnknownSite, UserError
+from micrographia.core.errors import BadEdit, BadShape, UnknownSite, UserError
 from micrographia.core.sites import Site, SiteLike, as_site, select
 from micrographia.core.tokens import Inputs, Tokenizer
 
@@ -76,10 +76,6 @@ class Output(NamedTuple):
     cache: Cache
 
     @property
-    def has_logits(self) -> bool:
-        return self.maybe_logits is not None
-
-    @property
     def logits(self) -> Tensor:
         """The logits. Raises UserError where the run stopped before them."""
         if self.maybe_logits is None:
@@ -130,6 +126,11 @@ class ModelShape:
     causal: bool = True
     """Attention is causal, so the keys and values of earlier positions can be reused."""
 
+    @property
+    def group(self) -> int:
+        """How many heads share a key and a value; 1 without attention."""
+        return self.n_heads // (self.n_kv_heads or 1) or 1
+
 
 def described(kind: str, shape: ModelShape, n_sites: int) -> str:
     """One line that describes a Model."""
@@ -161,9 +162,7 @@ class Model(Protocol):
 
     @property
     def fused(self) -> "Model":
-        """This model with faster kernels where there are any: equal to rounding, not bit for bit. Shares all
-        weights.
-        """
+        """This model with faster kernels where there are any: equal to rounding alone. Shares all weights."""
         ...
 
     def run(
@@ -183,6 +182,22 @@ class Model(Protocol):
     def unembed(self, residual: Float[Tensor, "*at d_model"]) -> Float[Tensor, "*at vocab"]:
         """The logits of this residual stream: the final norm and the unembedding (the logit lens)."""
         ...
+
+
+class PerLayer:
+    """One kind of weight over layers: `W_Q[layer]`, `W_Q[layer, head]`; None where the model has none."""
+
+    def __init__(self, read: Callable[[int], Any], n_layers: int) -> None:
+        self._read = read
+        self._n_layers = n_layers
+
+    def __len__(self) -> int:
+        return self._n_layers
+
+    def __getitem__(self, at: int | tuple[int, ...]) -> Any:
+        layer, *rest = at if isinstance(at, tuple) else (at,)
+        weight = self._read(layer)
+        return weight[tuple(rest)] if rest and weight is not None else weight
 
 
 class Stopped(Exception):
@@ -294,6 +309,16 @@ def run_tapped(
     return Output(logits, tap.finish())
 
 
+def check_ids(ids: Tensor, shape: ModelShape) -> None:
+    """Raises BadShape for ids of no token, UserError for too many, and for such as are not in the vocabulary."""
+    if ids.ndim != 2 or not ids.shape[1]:
+        raise BadShape(f"Tokens should have shape (batch, pos), a token at least. Found {tuple(ids.shape)}.")
+    if ids.shape[1] > shape.n_ctx:
+        raise UserError(f"This model reads {shape.n_ctx} tokens at most. Found {ids.shape[1]}. Shorten the prompts.")
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < shape.d_vocab:
+        raise UserError(f"Tokens must lie in 0..{shape.d_vocab - 1}. Found {int(ids.min())}..{int(ids.max())}.")
+
+
 def span(model: Model, start: Start | None, stop: int | Site | None) -> range:
     """The layers of a run. Raises UserError for layers that do not exist, UnknownSite for an unknown end."""
     n_layers = model.shape.n_layers
@@ -307,8 +332,21 @@ def span(model: Model, start: Start | None, stop: int | Site | None) -> range:
     return range(first, last)
 
 
+def positions_read(logits: LogitsAt) -> list[int]:
+    """The positions of a selection of logits; the last one where nothing is named."""
+    if isinstance(logits, Readout):
+        return [logits.pos]
+    return [-1] if isinstance(logits, str) else list(logits)
+
+
+def selected(logits: Tensor, wanted: LogitsAt) -> Tensor:
+    """The requested part of logits at all positions."""
+    if isinstance(wanted, Readout):
+        return logits[:, wanted.pos].gather(-1, wanted.tokens.to(logits.device))[:, None]
+    return logits if wanted == "all" else logits[:, positions_read(wanted)]
+
+
 def check_readout(logits: LogitsAt, length: int) -> None:
     """Raises UserError for logits at positions that a run of this length does not have."""
-    wanted = [logits.pos] if isinstance(logits, Readout) else [] if isinstance(logits, str) else list(logits)
-    if outside := [pos for pos in wanted if not -length <= pos < length]:
+    if outside := [pos for pos in positions_read(logits) if not -length <= pos < length]:
         raise UserError(f"Logits at positions {outside} were asked for; this run computes {length}. Choose of these.")

@@ -92,7 +92,7 @@ def _near(column: Float[ndarray, "layer"], layers: Sequence[int], stay: Stay) ->
     return [layer for layer, value in at.items() if value >= LEFT * max(at.values())]
 
 
-def told(values: Any, layers: Sequence[int], names: Sequence[str], *, what: str = "the answer") -> str:
+def told(values: Any, layers: Sequence[int], names: Sequence[str]) -> str:
     """In words where it is and between which layers it moves; empty where no position carries it.
 
     `names` are the positions as they are called in a sentence.
@@ -102,11 +102,11 @@ def told(values: Any, layers: Sequence[int], names: Sequence[str], *, what: str 
         return ""
     if not found:
         where = " and ".join(layer_range(stay.first, stay.last) for stay in stays)
-        return f"{what} is at {names[stays[0].pos]} in {where}, and moves to no other position"
+        return f"the answer is at {names[stays[0].pos]} in {where}, and moves to no other position"
     steps = [f"between layers {move.still} and {move.there} it moves on to {names[move.target]}" for move in found]
     first = found[0]
     steps[0] = (
-        f"between layers {first.still} and {first.there} {what} moves from {names[first.source]} to "
+        f"between layers {first.still} and {first.there} the answer moves from {names[first.source]} to "
         f"{names[first.target]}"
     )
     return ", ".join(steps)

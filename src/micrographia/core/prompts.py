@@ -104,7 +104,9 @@ def from_texts(
         raise BadPrompt("Asked for answers of a model without a head for words. Give one that predicts words.")
     tokenizer, device = model.tokenizer, model.weights.W_E.device
     for i, row in enumerate(rows):
-        _check_lengths(framing.tokens(model, [row.clean]), framing.tokens(model, [row.corrupt]), tokenizer, i)
+        left, other = (ids_of(framing.tokens(model, [text]))[0].tolist() for text in (row.clean, row.corrupt))
+        if len(left) != len(other):
+            raise BadPrompt(_misaligned(i, left, other, tokenizer))
     without = [i for i, row in enumerate(rows) if row.wrong is None]
     if without and len(without) < len(rows):
         raise BadPrompt(f"Only some pairs name a wrong answer; those at {without[:5]} do not. Give all of them one.")
@@ -225,12 +227,6 @@ def first_difference(pairs: Pairs) -> int:
     In a causal model, nothing before it can have an effect.
     """
     return next(iter(changed_positions(pairs)), ids_of(pairs.clean).shape[1])
-
-
-def _check_lengths(clean: Inputs, corrupt: Inputs, tokenizer: Tokenizer | None, i: int) -> None:
-    left, right = (ids_of(side)[0].tolist() for side in (clean, corrupt))
-    if len(left) != len(right):
-        raise BadPrompt(_misaligned(i, left, right, tokenizer))
 
 
 def _misaligned(i: int, clean: list[int], corrupt: list[int], tokenizer: Tokenizer | None) -> str:

@@ -16,12 +16,12 @@ BITWISE = ("version", "commit", "torch", "device", "device_name", "dtype", "weig
 
 def provenance(seed: int | None, device: str | torch.device, dtype: str | torch.dtype, threads: int) -> dict[str, Any]:
     """Seed, device, precision and threads of a computation, with software versions and the machine."""
-    device = torch.device(device)
+    device, cpu = torch.device(device), _cpu_name()
     return {
         "seed": seed,
         "device": str(device),
-        "device_name": _device_name(device),
-        "cpu": _cpu_name(),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+        "cpu": cpu,
         "dtype": str(dtype).removeprefix("torch."),
         "threads": threads,
         "version": _version(),
@@ -63,10 +63,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):  # no git, no checkout, no answer: nothing is known
         return None
     return output.stdout.strip()
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
 
 
 def _cpu_name() -> str:

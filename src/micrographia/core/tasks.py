@@ -1,9 +1,9 @@
 """Run many tasks at once, each in its own process.
 
-The local runner keeps a few spawned processes with one thread each. A task that fails, or whose process is killed, is
+There are a few spawned processes with one thread each. A task that fails, or whose process is killed, is
 reported, and the others continue. When the parent process stops, by Ctrl-C or otherwise, the workers end too; what they
 had committed is kept. Results are pickled between processes of this machine only: paths, numbers and dicts.
-A script that calls `run_tasks` needs the usual `if __name__ == "__main__":`. Another runner would be added here.
+A script that calls `run_tasks` needs the usual `if __name__ == "__main__":`.
 """
 
 import multiprocessing
@@ -46,22 +46,18 @@ class Done:
     error: str | None = None
 
 
-def run_tasks(
-    tasks: Sequence[Task], *, runner: str = "local", workers: int | None = None, watch: Watch = silent
-) -> Iterator[Done]:
+def run_tasks(tasks: Sequence[Task], *, workers: int | None = None, watch: Watch = silent) -> Iterator[Done]:
     """Run tasks in parallel and yield each as it ends, in any order.
 
     `workers` processes (by default the cores this process may use), each with one thread. Leaving the iterator ends
-    them. Raises BadConfig for an unknown runner or an invalid number of workers.
+    them. Raises BadConfig for an invalid number of workers.
     """
-    if runner not in RUNNERS:
-        raise BadConfig(f"Asked for runner {runner!r}; known are {', '.join(RUNNERS)}. Choose one of these.")
     if workers is not None and workers < 1:
         raise BadConfig(f"Asked for {workers} workers. Give 1 or more, or leave it out to use the allowed cores.")
-    return RUNNERS[runner](list(tasks), min(workers or allowed_cores(), max(1, len(tasks))), watch)
+    return _run(list(tasks), min(workers or allowed_cores(), max(1, len(tasks))), watch)
 
 
-def _run_locally(tasks: list[Task], workers: int, watch: Watch) -> Iterator[Done]:
+def _run(tasks: list[Task], workers: int, watch: Watch) -> Iterator[Done]:
     waiting = deque(tasks)
     watch(Progress("tasks", 0, len(tasks), "task"))
     with _workers(workers) as idle:
@@ -78,9 +74,6 @@ def _run_locally(tasks: list[Task], workers: int, watch: Watch) -> Iterator[Done
                 done = worker.end()
                 watch(Progress("tasks", ended, len(tasks), "task"))
                 yield done
-
-
-RUNNERS: dict[str, Callable[[list[Task], int, Watch], Iterator[Done]]] = {"local": _run_locally}
 
 
 @contextmanager

@@ -124,9 +124,7 @@ class _Recorder:
             self.save(state)
 
     def save(self, state: State) -> None:
-        """Commit the state and the rows since the last commit; the newest row, unless it is the last, is still missing
-        its loss.
-        """
+        """Commit the state and the rows since the last commit, less the newest one, whose loss is to come."""
         if state.step == self.saved:
             return
         stop = len(self.rows[self.record.unit]) - (state.step < self.record.steps)

@@ -64,7 +64,7 @@ def patch_sites(
     changes = done.effects().split([len(grid.patches) for grid in found])
     about: dict[str, Any] = {"mode": mode, "method": "exact", "replace": replace, "source": done.source}
     about |= {"together": together, "positions": tuple(position_names(pairs, model.tokenizer))}
-    about |= {"group": model.shape.n_heads // (model.shape.n_kv_heads or 1)}
+    about |= {"group": model.shape.group}
     effects = []
     for i, metric in enumerate(metrics):
         scores = {site: own for grid, each in zip(found, changes) for site, own in _by_site(grid, each[..., i])}

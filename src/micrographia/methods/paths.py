@@ -21,7 +21,7 @@ from micrographia.core.edits import Edit, put
 from micrographia.core.effects import Effects
 from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch, silent
-from micrographia.core.graph import INPUT, LOGITS, Graph, Node, check_additive, graph_of
+from micrographia.core.graph import INPUT, LOGITS, Graph, Node, check_additive, few, graph_of
 from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Cache, Model, Start
 from micrographia.core.prompts import Pairs, check_aligned, position_names
@@ -155,6 +155,7 @@ def path_effects(
         source=f"the other run, along the paths to {', '.join(map(str, receivers))}",
         positions=tuple(position_names(pairs, model.tokenizer)),
         taken=taken,
+        group=model.shape.group,
     )
 
 
@@ -190,10 +191,9 @@ def _check(graph: Graph, receivers: Sequence[Node]) -> None:
     if not receivers:
         raise UserError("Asked for paths to no receiver. Give some, for instance Node(Site('logits')).")
     if unknown := [str(node) for node in receivers if node not in graph.readers]:
-        shown = ", ".join(map(str, graph.readers[:3]))
         raise UserError(
             f"Asked for paths to {', '.join(unknown[:5])}, which read nothing from the residual stream here. Receivers "
-            f"are {shown} ... {graph.readers[-1]}."
+            f"are {few(graph.readers)}."
         )
 
 

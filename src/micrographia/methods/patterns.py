@@ -99,7 +99,7 @@ def attention_patterns(
         cache = model.run(row[None], keep=[*sites.values()], logits="last").cache
         found.append(torch.stack([cache[sites[layer]][0, head] for layer, head in heads]))
     texts = tuple(tuple(_texts(model, row)) for row in rows)
-    return AttentionPatterns(tuple(heads), tuple(sides), texts, tuple(found), shape.n_heads // shape.n_kv_heads)
+    return AttentionPatterns(tuple(heads), tuple(sides), texts, tuple(found), shape.group)
 
 
 def pattern_figures(model: Model, pairs: Pairs, parts: Sequence[str | None]) -> list[Figure]:

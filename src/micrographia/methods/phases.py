@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.optimize import isotonic_regression
 
 from micrographia.core.errors import BadShape
 
@@ -167,8 +168,8 @@ def _turn(x: Curve, y: Curve, before: Boundary) -> Boundary:
     x, y = x[part], y[part]
     if len(x) < 4:
         return NEVER
-    falling = [_isotonic(-y[: i + 1]) for i in range(len(y))]
-    rising = [_isotonic(y[i:]) for i in range(len(y))]
+    falling = [isotonic_regression(-y[: i + 1]).x for i in range(len(y))]
+    rising = [isotonic_regression(y[i:]).x for i in range(len(y))]
     fits = [np.concatenate([-down[:-1], up]) for down, up in zip(falling, rising)]
     misfit = np.array([((y - fit) ** 2).sum() for fit in fits]) + len(y) * EASE**2
     best = int(misfit.argmin())
@@ -266,20 +267,6 @@ def _boundary(x: Curve, places: Places, best: int, near: Bool[np.ndarray, "place
     low = min(low, left[-1] if len(left) else place)
     high = max(high, right[0] if len(right) else place)
     return Boundary(float(place), float(low), float(high))
-
-
-def _isotonic(y: Curve) -> Curve:
-    """The never-falling sequence nearest to y, by pooling adjacent violators."""
-    means: list[float] = []
-    counts: list[int] = []
-    for value in y:
-        means.append(float(value))
-        counts.append(1)
-        while len(means) > 1 and means[-2] > means[-1]:
-            mean, count = means.pop(), counts.pop()
-            means[-1] = (means[-1] * counts[-1] + mean * count) / (counts[-1] + count)
-            counts[-1] += count
-    return np.repeat(means, counts)
 
 
 def _points(epochs: Curve, values: Curve) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:

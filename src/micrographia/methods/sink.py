@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from micrographia.core.model import Model
+from micrographia.core.movement import layer_range
 from micrographia.core.sites import Site
 from micrographia.core.tokens import Inputs, ids_of, mask_of
 
@@ -45,15 +46,13 @@ class Sink(NamedTuple):
         return {**self._asdict(), "ratio": self.ratio.tolist()}
 
     def __str__(self) -> str:
-        layers = f"from layer {self.first} on" if self.last == len(self.ratio) - 1 else self._layers()
+        on = self.last == len(self.ratio) - 1
+        layers = f"from layer {self.first} on" if on else f"in {layer_range(self.first, self.last)}"
         return (
             f"Position 0 is an attention sink here: {layers} it has up to {float(self.ratio.max()):.0f} times the "
             f"median norm ({self.dimension_share:.0%} of it in dimension {self.dimension}) and gets "
             f"{self.attention:.2f} of attention (even: {self.even:.2f})."
         )
-
-    def _layers(self) -> str:
-        return f"in layer {self.first}" if self.first == self.last else f"in layers {self.first} to {self.last}"
 
 
 def find_sink(model: Model, inputs: Inputs) -> Sink | None:

@@ -23,7 +23,7 @@ from micrographia.core.effects import Effects
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
-from micrographia.core.metrics import prob
+from micrographia.core.metrics import prob, prompts
 from micrographia.core.model import Model
 from micrographia.core.movement import SEEN, Stay, layer_range, ranges
 from micrographia.core.sites import Site
@@ -160,7 +160,7 @@ def trace(
     followed = (answer,) if isinstance(answer, int) else tuple(answer)
     metric, own = (prob(stacked([followed] * n, ids.device)) for n in (n_samples, 1))
     held = [Site(kind, layer) for kind in severed for layer in range(n_layers)]
-    noised = model.run(rows, keep=held, edits=[noise], logits=metric.readout(_numbers(n_samples, ids)))
+    noised = model.run(rows, keep=held, edits=[noise], logits=metric.readout(prompts(n_samples, ids.device)))
     patches = [
         _patch(state, tuple(severed), window, n_layers, layer, pos) for layer in range(n_layers) for pos in range(n_pos)
     ]
@@ -174,8 +174,8 @@ def trace(
         window=window,
         values=samples.mean(-1),
         samples=samples,
-        low=metric(noised.logits, _numbers(n_samples, ids)).mean().item(),
-        high=own(undisturbed.logits, _numbers(1, ids)).item(),
+        low=metric(noised.logits, prompts(n_samples, ids.device)).mean().item(),
+        high=own(undisturbed.logits, prompts(1, ids.device)).item(),
         answer=next(iter(followed)) if len(followed) == 1 else followed,
         noise_std=float(std),
         subject=tuple(places),
@@ -195,10 +195,6 @@ def subject_noise(model: Model, subjects: Sequence[Inputs]) -> float:
 
 def _std(embeddings: Sequence[Float[Tensor, "_ d_model"]]) -> float:
     return torch.cat(list(embeddings)).double().std().item()
-
-
-def _numbers(n: int, like: Tensor) -> Tensor:
-    return torch.arange(n, device=like.device)
 
 
 def window_at(layer: int, window: int, n_layers: int) -> range:

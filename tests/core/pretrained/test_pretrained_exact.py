@@ -66,7 +66,7 @@ def test_a_run_that_stops_early_keeps_what_came_before_and_gives_no_logits(name)
     model, ids = zoo.model(name), zoo.tokens()
     whole = model.run(ids, keep=["L0.resid_post", "L1.z"]).cache
     stopped = model.run(ids, keep=["L0.resid_post", "L1.z"], stop=2)
-    assert not stopped.has_logits
+    assert stopped.maybe_logits is None
     assert all(torch.equal(stopped.cache[site], whole[site]) for site in whole)
     assert model.run(ids, keep="embed", stop=0).cache["embed"].shape == (2, zoo.LENGTH, 32)
 
@@ -76,7 +76,7 @@ def test_a_run_leaves_at_the_site_it_is_told_to(name):
     model, ids = zoo.model(name), zoo.tokens()
     whole = model.run(ids, keep=["L0.resid_post", "L1.v", "L1.z"]).cache
     left = model.run(ids, keep=["L0.resid_post", "L1.v"], stop=Site("z", 1))
-    assert not left.has_logits
+    assert left.maybe_logits is None
     assert all(torch.equal(left.cache[site], whole[site]) for site in left.cache)
     with pytest.raises(UnknownSite, match=r"never reached L1\.attn_out"):
         model.run(ids, keep="L1.attn_out", stop=Site("z", 1))

@@ -272,7 +272,7 @@ def test_what_draws_or_runs_again_without_a_module_for_it_is_refused(unchecked):
     with pytest.raises(UserError, match="draws dropout"):
         Pretrained(part).run(zoo.tokens())
     llama = zoo.fresh("llama").train()
-    assert Pretrained(llama).run(zoo.tokens()).has_logits  # training mode, but nothing is drawn
+    assert Pretrained(llama).run(zoo.tokens()).maybe_logits is not None  # training mode, but nothing is drawn
     enable = getattr(llama, "activation_checkpointing_enable", None) or llama.gradient_checkpointing_enable
     enable()
     with pytest.raises(UserError, match="gradient checkpointing"):

@@ -27,7 +27,7 @@ def test_every_site_is_kept_and_the_last_stream_is_the_modules_output(model):
     run = model.run(ids, keep=model.sites)
     assert torch.equal(run.cache[LAST], hidden(model, ids))
     assert set(run.cache) == set(model.sites)
-    assert not run.has_logits
+    assert run.maybe_logits is None
     assert "logits" not in map(str, model.sites)
     assert model.shape.d_vocab_out == 0
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from micrographia.core.errors import BadConfig
-from micrographia.core.small.fused import fused_forward, supports
+from micrographia.core.small.fused import fused_forward
 from micrographia.core.small.transformer import forward
 from small import A_FEW, GRID, small_model, some_tokens
 
@@ -61,6 +61,5 @@ def test_a_later_word_changes_nothing_before_it():
 
 def test_a_model_without_attention_is_refused():
     arch = dataclasses.replace(A_FEW["plain"], attention=False)
-    assert not supports(arch)
     with pytest.raises(BadConfig, match="has no attention"):
         fused_forward(arch, {}, some_tokens(arch))

@@ -7,7 +7,7 @@ import torch
 
 from micrographia.core.errors import Corrupt, UnknownModel
 from micrographia.core.small.trained import describe_model, load_trained
-from micrographia.core.store import RunFolder, read_tensors, write_json, write_tensors
+from micrographia.core.store import RunFolder, json_bytes, read_tensors, write_bytes, write_tensors
 from micrographia.core.tokens import Vocabulary
 from small import A_FEW, small_model, some_tokens
 
@@ -74,6 +74,6 @@ def test_damaged_or_foreign_weights_of_a_run_are_told_by_file_and_name(tmp_path)
     write_tensors(file, {key: value for key, value in stored.items() if key != name})
     with pytest.raises(Corrupt, match=rf"{name} has the shape None"):
         load_trained(run)
-    write_json(run / "model.json", {"architecture": {"nothing": 1}, "vocabulary": None})
+    write_bytes(run / "model.json", json_bytes({"architecture": {"nothing": 1}, "vocabulary": None}))
     with pytest.raises(Corrupt, match=r"model\.json"):
         load_trained(run)

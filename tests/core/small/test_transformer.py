@@ -260,7 +260,7 @@ def test_a_stopped_run_has_no_logits_and_its_residual_starts_another(arch):
     whole = model.run(tokens, keep="L0.resid_post")
     stopped = model.run(tokens, keep="L0.resid_post", stop=1)
     cache = stopped.cache
-    assert not stopped.has_logits
+    assert stopped.maybe_logits is None
     with pytest.raises(UserError, match=r"stopped before it had any; it kept .*L0\.resid_post.*Run without `stop`"):
         _ = stopped.logits
     assert torch.equal(cache["L0.resid_post"], whole.cache["L0.resid_post"])
@@ -275,7 +275,7 @@ def test_a_run_leaves_at_the_site_it_is_told_to(arch):
     end, after = Site("z" if arch.attention else "neurons", 0), Site("resid_post", 0)
     whole = model.run(tokens, keep=[end, after]).cache
     left = model.run(tokens, keep=end, edits=[scale(end, 2.0)], stop=end)
-    assert not left.has_logits
+    assert left.maybe_logits is None
     assert torch.equal(left.cache[end], 2 * whole[end])
     with pytest.raises(UnknownSite, match=r"never reached L0\.resid_post"):
         model.run(tokens, keep=after, stop=end)

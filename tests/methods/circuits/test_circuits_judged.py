@@ -14,8 +14,8 @@ from micrographia.labs.planted.planted import GAIN
 from micrographia.labs.planted.theory import PLANTED
 from micrographia.methods.attribution.edges import edge_attribution
 from micrographia.methods.circuits.ablate import edges_alone, nodes_alone
+from micrographia.methods.circuits.evaluate import ladder
 from micrographia.methods.circuits.judge import (
-    areas,
     completeness,
     faithfulness,
     minimality,
@@ -106,18 +106,18 @@ def test_sets_to_take_out_must_be_of_the_circuit():
 
 
 def test_areas_are_trapezoids_over_the_share_of_members():
-    found = areas(additive, ranked(WORTH, signed=True), ladder=(0.2, 0.4, 1.0))
+    found = ladder(additive, ranked(WORTH, signed=True), shares=(0.2, 0.4, 1.0))
     assert found.sizes == (1, 2, 5)
     f = [4 / 6, 1.0, 1.0]
-    assert found.faithfulness.values.tolist() == pytest.approx(f)
+    assert found.faithfulness == found.helpful == pytest.approx(f)
     assert found.cpr == pytest.approx(0.2 * (f[0] + f[1]) / 2 + 0.6)
     assert found.cmd == pytest.approx(0.2 * (1 - f[0]) / 2)
 
 
-@pytest.mark.parametrize("ladder", [(0.5,), (0.5, 0.2), (0.0, 1.0), (0.5, 1.5)])
-def test_ladders_that_do_not_rise_are_refused(ladder):
+@pytest.mark.parametrize("shares", [(0.5,), (0.5, 0.2), (0.0, 1.0), (0.5, 1.5)])
+def test_ladders_that_do_not_rise_are_refused(shares):
     with pytest.raises(BadConfig):
-        areas(additive, MEMBERS, ladder=ladder)
+        ladder(additive, MEMBERS, shares=shares)
 
 
 def test_the_null_says_how_often_chance_is_as_good():

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from micrographia.core.errors import UserError
 from micrographia.core.pretrained.hooks import HookContext, current_context
 from micrographia.core.pretrained.inline import InlineAttention, TorchCalls
-from micrographia.core.pretrained.modules import Body
+from micrographia.core.pretrained.modules import Body, replaced
 from micrographia.core.pretrained.weights import score_scale
 
 PREFIX = "micrographia_"
@@ -32,9 +32,8 @@ class Implementation:
 
     def __init__(self, body: Body) -> None:
         configs = [getattr(module, "config", None) for module in body.module.modules()]
-        self._configs = list(
-            {id(config): config for config in [*configs, body.config] if _names_attention(config)}.values()
-        )
+        naming = [each for each in [*configs, body.config] if getattr(each, "_attn_implementation", None) is not None]
+        self._configs = list({id(config): config for config in naming}.values())
         own = [place for place, config in enumerate(self._configs) if config is body.config]
         self._own = own[0] if own else -1
         self._before: list[list[str | None]] = []
@@ -61,10 +60,6 @@ class Implementation:
         finally:
             for config, before in zip(self._configs, self._before.pop()):
                 config._attn_implementation = before
-
-
-def _names_attention(config: Any) -> bool:
-    return getattr(config, "_attn_implementation", None) is not None
 
 
 def needs_eager(context: HookContext, implementation: str) -> bool:
@@ -99,7 +94,9 @@ def attending(
         with implementation.named(masked), TorchCalls(context, modules, step, step.entered):
             yield
     elif name == "eager" and body.family.eager_method:
-        with implementation.named(name), _wrapped_methods(body, context, wanted):
+        own = [(layer, body.part(body.family.attn, layer)) for layer in wanted]
+        wrapped = [(part, body.family.eager_method, _method(body, context, part, layer)) for layer, part in own]
+        with implementation.named(name), replaced(wrapped):
             yield
     else:
         with implementation.named(_registered(name)):
@@ -233,7 +230,8 @@ def _patterns(
         if context.on_path("scores", layer):
             now = used + (_softmax(tapped, sinks) - _softmax(scores, sinks))
     if context.wants("pattern", layer=layer):
-        now = context("pattern", layer, now) if context.on_path("pattern", layer) else _beside(context, layer, now)
+        tapped = context("pattern", layer, now)
+        now = tapped if context.on_path("pattern", layer) else now
     return None if now is used or pattern is None else now - used
 
 
@@ -243,11 +241,6 @@ def _kept_beside(context: HookContext, layer: int, q: Tensor, k: Tensor, mask: T
         _patterns(context, layer, _scores(q, k, allowed, q.shape[-1] ** -0.5, None), None)
 
 
-def _beside(context: HookContext, layer: int, pattern: Tensor) -> Tensor:
-    context("pattern", layer, pattern)
-    return pattern
-
-
 def _softmax(scores: Tensor, sinks: Tensor | None = None) -> Tensor:
     """Softmax in float32 at least, as in the models; gpt-oss has one score more a head, of no key (its sink)."""
     wide = torch.promote_types(scores.dtype, torch.float32)
@@ -255,24 +248,6 @@ def _softmax(scores: Tensor, sinks: Tensor | None = None) -> Tensor:
         return scores.softmax(-1, dtype=wide).to(scores.dtype)
     more = sinks.view(-1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)
     return torch.cat([scores, more], -1).softmax(-1, dtype=wide)[..., :-1].to(scores.dtype)
-
-
-@contextmanager
-def _wrapped_methods(body: Body, context: HookContext, layers: list[int]) -> Iterator[None]:
-    """Wrap the attention method of these layers' modules, and restore it afterwards."""
-    name = body.family.eager_method
-    before: list[tuple[nn.Module, Any]] = []
-    try:
-        for layer in layers:
-            module = body.part(body.family.attn, layer)
-            before.append((module, vars(module).get(name)))
-            object.__setattr__(module, name, _method(body, context, module, layer))
-        yield
-    finally:
-        for module, old in before:
-            object.__delattr__(module, name)
-            if old is not None:
-                object.__setattr__(module, name, old)
 
 
 def _method(body: Body, context: HookContext, module: nn.Module, layer: int) -> Callable[..., tuple[Tensor, Tensor]]:

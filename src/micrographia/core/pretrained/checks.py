@@ -6,7 +6,7 @@ residual stream, a pattern's row to one. A mismatch raises an error before there
 of one token for each new set of kinds.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -110,9 +110,8 @@ def _check_norm(body: Body, layer: int, kind: str, at: Mapping[str, Tensor], x: 
 
 def _check_attention(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
     """A single token attends to itself, at position 0, where rotary turns nothing: it stretches at most."""
-    groups = body.shape.n_heads // body.shape.n_kv_heads
     if at.keys() >= VALUES and not body.family.sinks:
-        _differs(body, layer, "z", at["z"], at["v"].repeat_interleave(groups, 2))
+        _differs(body, layer, "z", at["z"], at["v"].repeat_interleave(body.shape.group, 2))
     for name in ("q", "k"):
         if f"rot_{name}" in at and name in at:
             _differs(body, layer, f"rot_{name}", at[f"rot_{name}"], _stretched(body, at[name], at[f"rot_{name}"]))
@@ -185,14 +184,10 @@ def _check_stream(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
         return
     mid, post = at["resid_pre"] + at["attn_out"], at["resid_mid"] + at["mlp_out"]
     if body.family.post_ln:
-        mid = _normed(body.part(body.family.attn_post_norm, layer))(mid)
-        post = _normed(body.part(body.family.mlp_post_norm, layer))(post)
+        mid = body.part(body.family.attn_post_norm, layer).forward(mid)
+        post = body.part(body.family.mlp_post_norm, layer).forward(post)
     _differs(body, layer, "resid_mid", at["resid_mid"], mid)
     _differs(body, layer, "resid_post", at["resid_post"], post)
-
-
-def _normed(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-    return norm.forward
 
 
 def _differs(body: Body, layer: int, name: str, found: Tensor, wanted: Tensor) -> None:
@@ -257,12 +252,8 @@ def _examine_adapters(module: nn.Module, watch: Watch) -> None:
 
 
 def _is_compiled(part: nn.Module) -> bool:
-    in_place = getattr(part, "_compiled_call_impl", None) is not None
-    return in_place or getattr(part, "_orig_mod", None) is not None or _was_optimised(part.forward)
-
-
-def _was_optimised(forward: object) -> bool:
-    return getattr(forward, "_torchdynamo_orig_callable", None) is not None
+    marks = [getattr(part, name, None) for name in ("_compiled_call_impl", "_orig_mod")]
+    return any(mark is not None for mark in [*marks, getattr(part.forward, "_torchdynamo_orig_callable", None)])
 
 
 def check_dropout(module: nn.Module) -> None:

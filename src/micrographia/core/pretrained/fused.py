@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 
 from micrographia.core.pretrained.hooks import HookContext
-from micrographia.core.pretrained.modules import Body
+from micrographia.core.pretrained.modules import Body, replaced
 
 FUSED = {name: partial(F.gelu, approximate="tanh") for name in ("NewGELUActivation", "FastGELUActivation")}
 """The equivalent kernel, by the name of the module's class."""
@@ -22,17 +22,9 @@ FUSED = {name: partial(F.gelu, approximate="tanh") for name in ("NewGELUActivati
 def fused_activations(body: Body, context: HookContext, *, active: bool) -> Iterator[None]:
     """Use these kernels for the activations in this run only."""
     modules: list[Any] = [body.find(body.family.act, layer) for layer in range(body.shape.n_layers)] if active else []
-    replaced = {id(module): module for module in modules if type(module).__name__ in FUSED}
-    before = {key: vars(module).get("forward") for key, module in replaced.items()}
-    try:
-        for module in replaced.values():
-            module.forward = _in_this_run(context, FUSED[type(module).__name__], module.forward)
+    kernels = {id(each): (each, FUSED[type(each).__name__]) for each in modules if type(each).__name__ in FUSED}
+    with replaced((each, "forward", _in_this_run(context, kernel, each.forward)) for each, kernel in kernels.values()):
         yield
-    finally:
-        for key, module in replaced.items():
-            vars(module).pop("forward", None)
-            if before[key] is not None:
-                module.forward = before[key]
 
 
 def _in_this_run(context: HookContext, fused, own):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from micrographia.core.errors import MissingExtra, UnknownModel
 from micrographia.core.pretrained.gguf_header import GgufHeader, read_header
@@ -50,8 +50,8 @@ def opened(path: Path) -> GgufHeader:
     """The header of a GGUF file. Raises MissingExtra without what reads it, UnknownModel as `read_header`."""
     if missing := [name for name in NEEDED if util.find_spec(name) is None]:
         raise MissingExtra(
-            f"The GGUF file {path} needs {' and '.join(missing)} to be read, which {_are(missing)} not installed. "
-            "Install micrographia[gguf]."
+            f"The GGUF file {path} needs {' and '.join(missing)} to be read, not installed here. Install "
+            "micrographia[gguf]."
         )
     header = read_header(path)
     if "split.count" in header.metadata and int(header.metadata["split.count"]) > 1:
@@ -60,10 +60,6 @@ def opened(path: Path) -> GgufHeader:
             "reads whole files only: join them (`llama-gguf-split --merge`)."
         )
     return header
-
-
-def _are(names: list[str]) -> str:
-    return "is" if len(names) == 1 else "are"
 
 
 def mended(config: Any, header: GgufHeader) -> Any:
@@ -168,11 +164,7 @@ def _unpermute(module: nn.Module, n_heads: int) -> None:
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if name.endswith(("q_proj.weight", "k_proj.weight")):
-                parameter.copy_(_halves(parameter, n_heads))
-
-
-def _halves(weight: Tensor, n_heads: int) -> Tensor:
-    return weight.unflatten(0, (n_heads, -1, 2)).transpose(1, 2).flatten(0, 2).clone()
+                parameter.copy_(parameter.unflatten(0, (n_heads, -1, 2)).transpose(1, 2).flatten(0, 2).clone())
 
 
 def tokenizer_of(header: GgufHeader) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from micrographia.core.edits import wide
 from micrographia.core.model import Tap
 from micrographia.core.pretrained.families import Norm
 from micrographia.core.pretrained.modules import COPIED, PLAIN, Accessor, Body, flattened, within
@@ -313,11 +314,11 @@ def _scale(
 
 def norm_scale(norm: Norm, module: nn.Module, x: Tensor) -> Tensor:
     """The divisor of the norm, (..., 1), in the dtype of x; computed in float32 at least, as in the norms."""
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    centred = wide(x)
     if norm.kind == "layernorm":
-        wide = wide - wide.mean(-1, keepdim=True)
+        centred = centred - centred.mean(-1, keepdim=True)
     eps: float = getattr(module, norm.eps) if isinstance(norm.eps, str) else norm.eps
-    return (wide.pow(2).mean(-1, keepdim=True) + eps).sqrt().to(x.dtype)
+    return (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt().to(x.dtype)
 
 
 def _result(body: Body, context: HookContext, layer: int) -> Step:

@@ -211,9 +211,7 @@ def noted_once(watch: Watch) -> Iterator[None]:
 
 
 def _own_tokenizer(name: str, where: dict[str, Any], watch: Watch) -> Tokenizer | None:
-    """The model's own tokenizer; None for a folder without one, where transformers would invent one, and, with a Note
-    to `watch`, for a model of the Hub without one.
-    """
+    """The model's own tokenizer; None for a folder without one, and, with a Note, for a model of the Hub without."""
     from transformers import AutoTokenizer
 
     folder = Path(name)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from micrographia.core.edits import Edit
-from micrographia.core.errors import BadShape, UserError
+from micrographia.core.errors import UserError
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.model import (
     LogitsAt,
@@ -27,9 +27,11 @@ from micrographia.core.model import (
     Start,
     Stopped,
     Tap,
+    check_ids,
     check_readout,
     described,
     run_tapped,
+    selected,
     span,
 )
 from micrographia.core.pretrained.attention import Implementation, attending, needs_eager
@@ -49,10 +51,10 @@ from micrographia.core.pretrained.generation import (
 from micrographia.core.pretrained.hooks import HookContext, hooks_for, installed_hooks
 from micrographia.core.pretrained.modules import Body
 from micrographia.core.pretrained.partial_run import check_start, past_cache, placeholder, span_hooks, started
-from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks, selected
+from micrographia.core.pretrained.readout import capped, logits_to_keep, readout_hooks
 from micrographia.core.pretrained.save import save
 from micrographia.core.pretrained.stream import stream_of
-from micrographia.core.pretrained.tokenizer import HubTokenizer
+from micrographia.core.pretrained.tokenizer import AsUsual, HubTokenizer
 from micrographia.core.pretrained.weights import PretrainedWeights
 from micrographia.core.sites import Site, SiteLike, select
 from micrographia.core.tokens import (
@@ -311,7 +313,7 @@ class Pretrained:
         at its end, whatever the tokenizer's habit: its last position is the text's last token.
         """
         if prepend_bos is None and isinstance(self.tokenizer, HubTokenizer):
-            return to_tokens(self.tokenizer.as_usual(ends=not self.shape.causal), texts, prepend_bos=False)
+            return to_tokens(AsUsual(self.tokenizer.inner, ends=not self.shape.causal), texts, prepend_bos=False)
         return to_tokens(self.tokenizer, texts, prepend_bos=prepend_bos)
 
     def to_str_tokens(self, ids: Sequence[int] | Int[Tensor, "pos"]) -> list[str]:
@@ -330,15 +332,7 @@ class Pretrained:
     def _check(
         self, ids: Tensor, mask: Tensor | None, start: Start | None, stop: int | Site | None, logits: LogitsAt
     ) -> None:
-        shape = self.shape
-        if ids.ndim != 2 or not ids.shape[1]:
-            raise BadShape(f"Tokens should have shape (batch, pos), a token at least. Found {tuple(ids.shape)}.")
-        if ids.shape[1] > shape.n_ctx:
-            raise UserError(
-                f"This model reads {shape.n_ctx} tokens at most. Found {ids.shape[1]}. Shorten the prompts."
-            )
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < shape.d_vocab:
-            raise UserError(f"Tokens must lie in 0..{shape.d_vocab - 1}. Found {int(ids.min())}..{int(ids.max())}.")
+        check_ids(ids, self.shape)
         check_one_stretch(self.body, lengths_of(ids, mask))
         span(self, start, stop)
         if logits != "all":

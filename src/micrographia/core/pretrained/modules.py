@@ -3,7 +3,8 @@
 A `Body` is made once per model and holds no tensor of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -106,13 +107,13 @@ class Body:
         config = self.config
         if self.family.stream_only:
             return self._stream_shape
-        n_heads = config.num_attention_heads
+        n_heads, named = config.num_attention_heads, self.family.kv_heads
         head = self.find(self.family.head)
         return ModelShape(
             n_layers=len(self.layers),
             d_model=config.hidden_size,
             n_heads=n_heads,
-            n_kv_heads=self._n_kv_heads or n_heads,
+            n_kv_heads=(named if isinstance(named, int) else getattr(config, named, None)) or n_heads,
             d_head=getattr(config, "head_dim", None) or config.hidden_size // n_heads,
             d_mlp=self._d_mlp,
             d_vocab=config.vocab_size,
@@ -153,11 +154,6 @@ class Body:
     def n_experts(self) -> int:
         layer = next((i for i in range(len(self.layers)) if self.has_experts(i)), None)
         return 0 if layer is None else int(getattr(self.part(self.family.router, layer), "num_experts"))  # noqa: B009
-
-    @property
-    def _n_kv_heads(self) -> int | None:
-        named = self.family.kv_heads
-        return named if isinstance(named, int) else getattr(self.config, named, None)
 
     @property
     def _n_ctx(self) -> int:
@@ -251,6 +247,20 @@ def width_in(linear: nn.Module) -> int:
     return int(width)
 
 
+@contextmanager
+def replaced(calls: Iterable[tuple[nn.Module, str, Callable[..., Any]]]) -> Iterator[None]:
+    """Functions in the place of modules' methods of these names; what was there is put back."""
+    before: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for module, name, call in calls:
+            before.append((vars(module), name, vars(module).get(name)))
+            vars(module)[name] = call
+        yield
+    finally:
+        for own, name, old in reversed(before):
+            own.pop(name) if old is None else own.update({name: old})
+
+
 PLAIN = Accessor(lambda x: x, lambda x, new: new)
 COPIED = Accessor(lambda x: x.clone(), lambda x, new: new.clone())
 
@@ -282,7 +292,7 @@ PLACES = {"q": slice(None, -2), "k": slice(-2, -1), "v": slice(-1, None)}
 
 
 def _groups(shape: ModelShape, x: Tensor) -> Tensor:
-    return x.unflatten(-1, (shape.n_kv_heads, shape.n_heads // shape.n_kv_heads + 2, shape.d_head))
+    return x.unflatten(-1, (shape.n_kv_heads, shape.group + 2, shape.d_head))
 
 
 def _interleaved(shape: ModelShape, name: str) -> Accessor:

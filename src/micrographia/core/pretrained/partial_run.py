@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from micrographia.core.errors import BadShape, UserError
 from micrographia.core.model import Start, Stopped
 from micrographia.core.pretrained.hooks import Hook, Side, Step
-from micrographia.core.pretrained.modules import Body
+from micrographia.core.pretrained.modules import Body, replaced
 from micrographia.core.sites import Site
 
 
@@ -25,16 +25,9 @@ def started(body: Body, start: Start | None) -> Iterator[None]:
         yield
         return
     bypassed = body.layers[: start.layer]
-    before = [vars(layer).get("forward") for layer in bypassed]
-    try:
-        for layer in bypassed:
-            layer.forward = _passing(body, start.residual if layer is bypassed[-1] else None)
+    passing = [_passing(body, start.residual if layer is bypassed[-1] else None) for layer in bypassed]
+    with replaced((layer, "forward", call) for layer, call in zip(bypassed, passing)):
         yield
-    finally:
-        for layer, old in zip(bypassed, before):
-            vars(layer).pop("forward", None)
-            if old is not None:
-                layer.forward = old
 
 
 def _passing(body: Body, residual: Tensor | None) -> Callable[..., Any]:
@@ -123,7 +116,7 @@ def past_cache(body: Body, start: Start, batch: int) -> Any:
     unread = torch.zeros((), dtype=like.dtype, device=like.device)
     unread = unread.expand(1, shape.n_kv_heads, start.offset, shape.d_head)
     cache = DynamicCache()
-    times = shape.n_heads // shape.n_kv_heads if body.family.caches_every_head else 1
+    times = shape.group if body.family.caches_every_head else 1
     for layer in range(shape.n_layers):
         keys, values = (x.transpose(1, 2) for x in start.past[layer]) if layer >= start.layer else (unread, unread)
         if batch % len(keys):
@@ -138,9 +131,7 @@ def past_cache(body: Body, start: Start, batch: int) -> Any:
 
 
 def _joined(cached: Tensor, new: Tensor) -> Tensor:
-    """Keys or values (row, head, pos, d_head) of all positions: the cached ones for each block of rows, then the
-    new.
-    """
+    """Keys or values (row, head, pos, d_head) of all positions: the cached, for each block of rows, then the new."""
     n_behind, n_rows = cached.shape[2], len(cached)
     whole = new.new_empty(len(new), new.shape[1], n_behind + new.shape[2], new.shape[3])
     whole.unflatten(0, (-1, n_rows))[..., :n_behind, :] = cached

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from micrographia.core.model import LogitsAt, Readout
+from micrographia.core.model import LogitsAt, Readout, positions_read
 from micrographia.core.pretrained.hooks import Hook
 from micrographia.core.pretrained.modules import Body
 from micrographia.core.pretrained.partial_run import leaving_with
@@ -26,7 +26,7 @@ def readout_hooks(body: Body, logits: LogitsAt) -> list[Hook]:
         return [Hook(head, "in", leaving_with(lambda hidden: columns(body, head, hidden, logits)))]
     if logits == "all" or not (_selected_here(body) or isinstance(logits, Readout)):
         return []
-    positions = _positions(logits)
+    positions = positions_read(logits)
     return [Hook(head, "in", lambda value, read: value[:, positions])]
 
 
@@ -42,13 +42,6 @@ def _selected_here(body: Body) -> bool:
     return body.family.encoder or body.family.stream_only
 
 
-def selected(logits: Tensor, wanted: LogitsAt) -> Tensor:
-    """The requested part of logits at all positions."""
-    if isinstance(wanted, Readout):
-        return logits[:, wanted.pos].gather(-1, wanted.tokens.to(logits.device))[:, None]
-    return logits if wanted == "all" else logits[:, _positions(wanted)]
-
-
 def columns(body: Body, head: nn.Linear, hidden: Tensor, wanted: Readout) -> Tensor:
     """The logits of some tokens at one position, (batch, 1, answer)."""
     tokens = wanted.tokens.to(head.weight.device)
@@ -62,9 +55,3 @@ def capped(body: Body, logits: Tensor) -> Tensor:
     """Gemma 2's soft cap of the logits."""
     cap = getattr(body.config, body.family.final_softcap, None) if body.family.final_softcap else None
     return logits if cap is None else torch.tanh(logits / cap) * cap
-
-
-def _positions(logits: LogitsAt) -> list[int]:
-    if isinstance(logits, Readout):
-        return [logits.pos]
-    return [-1] if isinstance(logits, str) else list(logits)

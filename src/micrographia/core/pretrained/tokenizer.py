@@ -46,9 +46,6 @@ class HubTokenizer:
         first = _place_in(read["input_ids"], ids)
         return None if first is None else read["offset_mapping"][first : first + len(ids)]
 
-    def as_usual(self, *, ends: bool) -> "AsUsual":
-        return AsUsual(self.inner, ends=ends)
-
     def chat(self, text: str) -> str | None:
         """The text as the user's turn of a chat, up to the assistant's; None without a chat template."""
         if not getattr(self.inner, "chat_template", None):

@@ -15,27 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from micrographia.core.errors import UserError
+from micrographia.core.model import PerLayer
 from micrographia.core.pretrained.families import Location
 from micrographia.core.pretrained.modules import Body, grouped
 
 OF_THE_WEIGHT = ("parametrizations", "_packed_params")
 """Modules within a module that hold its own weight: torch's parametrised and dynamically quantised ones."""
-
-
-class PerLayer:
-    """One kind of weight over layers: `W_Q[layer]`, `W_Q[layer, head]`; None where the model has none."""
-
-    def __init__(self, read: Callable[[int], Any], n_layers: int) -> None:
-        self._read = read
-        self._n_layers = n_layers
-
-    def __len__(self) -> int:
-        return self._n_layers
-
-    def __getitem__(self, at: int | tuple[int, ...]) -> Any:
-        layer, *rest = at if isinstance(at, tuple) else (at,)
-        weight = self._read(layer)
-        return weight[tuple(rest)] if rest and weight is not None else weight
 
 
 class PretrainedWeights:

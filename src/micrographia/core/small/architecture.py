@@ -13,9 +13,7 @@ from micrographia.core.model import ModelShape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture(Blocks):
-    """A kind of small transformer, with the sizes that its task requires. Defaults are those of the grokking
-    mainline.
-    """
+    """A kind of small transformer, with the sizes that its task requires. Defaults: those of the grokking mainline."""
 
     d_vocab: int
     d_vocab_out: int

@@ -19,11 +19,6 @@ from micrographia.core.small.transformer import ACTIVATIONS, NORM_EPS, rotate
 from micrographia.core.small.weights import Weights, unembedding
 
 
-def supports(arch: Architecture) -> bool:
-    """Whether the architecture has attention."""
-    return arch.attention
-
-
 def fused_forward(
     arch: Architecture, weights: Weights, tokens: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos vocab"]:
@@ -31,7 +26,7 @@ def fused_forward(
 
     On an accelerator attention is computed unfused, since its fused backward pass is not deterministic there.
     """
-    if not supports(arch):
+    if not arch.attention:
         raise BadConfig("The fused plan was asked for, but this model has no attention. Use the plain forward.")
     x_BPD = weights["embed.W_E"][tokens]
     if arch.positions == "learned":

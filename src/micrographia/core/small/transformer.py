@@ -25,9 +25,11 @@ from micrographia.core.model import (
     Start,
     Stopped,
     Tap,
+    check_ids,
     check_readout,
     described,
     run_tapped,
+    selected,
     span,
 )
 from micrographia.core.sites import Site, SiteLike
@@ -87,30 +89,17 @@ def forward(
         raise Stopped
     x = _norm(arch, weights, "ln_final", x, tap, "final_norm", None)
     if tap.keeps("logits", None) or tap.changes("logits", None):
-        return _read(tap("logits", None, _unembed(arch, weights, x)), readout)
+        return selected(tap("logits", None, _unembed(arch, weights, x)), readout)
     if isinstance(readout, Readout):
         W_U, b_U = unembedding(arch, weights), weights.get("unembed.b_U")
         chosen = torch.einsum("bd,dbn->bn", x[:, readout.pos], W_U[:, readout.tokens])[:, None]
         return chosen if b_U is None else chosen + b_U[readout.tokens][:, None]
-    return _unembed(arch, weights, _positions(x, readout))
+    return _unembed(arch, weights, selected(x, readout))
 
 
 def _unembed(arch: Architecture, weights: Weights, x: Tensor) -> Tensor:
     logits = x @ unembedding(arch, weights)
     return logits + weights["unembed.b_U"] if arch.unembed_bias else logits
-
-
-def _read(logits: Tensor, readout: LogitsAt) -> Tensor:
-    """The requested part of the full logits."""
-    if isinstance(readout, Readout):
-        return logits[:, readout.pos].gather(-1, readout.tokens)[:, None]
-    return _positions(logits, readout)
-
-
-def _positions(x: Tensor, readout: LogitsAt) -> Tensor:
-    if isinstance(readout, Readout) or readout == "all":
-        return x
-    return x[:, [-1] if readout == "last" else list(readout)]
 
 
 def _embed(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Tensor:
@@ -125,9 +114,7 @@ def _embed(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Te
 
 
 def _attention(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap, start: Start | None) -> Tensor:
-    """Causal multi-head attention (Vaswani et al. 2017, section 3.2); with an offset, also to the cached keys before
-    it.
-    """
+    """Causal multi-head attention (Vaswani et al. 2017, section 3.2); with an offset, also to the cached keys."""
     block = f"blocks.{i}.attn."
     x = _norm(arch, weights, f"blocks.{i}.ln1", x, tap, "attn_norm", i)
     q, k, v = (
@@ -263,7 +250,9 @@ class Transformer:
         """
         inputs = read_inputs(inputs, self.to_tokens)
         ids = ids_of(inputs)
-        self._check(ids)
+        check_ids(ids, self.shape)
+        if not self.arch.attention and ids.shape[1] != self.arch.n_ctx:
+            raise UserError(f"An MLP over concatenated tokens reads {self.arch.n_ctx}. Found {ids.shape[1]}.")
         if mask_of(inputs) is not None:
             raise UserError("Padded prompts were given; this small transformer has no padding. Group them by length.")
         span(self, start, stop)
@@ -295,15 +284,3 @@ class Transformer:
         """The logits of this residual stream: the final norm and the unembedding (the logit lens)."""
         x = _norm(self.arch, self.state, "ln_final", residual, SILENT, "final_norm", None)
         return _unembed(self.arch, self.state, x)
-
-    def _check(self, tokens: Tensor) -> None:
-        if tokens.ndim != 2 or not tokens.shape[1]:
-            raise BadShape(f"Tokens should have shape (batch, pos), a token at least. Found {tuple(tokens.shape)}.")
-        if tokens.shape[1] > self.arch.n_ctx:
-            raise UserError(f"This model reads {self.arch.n_ctx} tokens at most. Found {tokens.shape[1]}.")
-        if not self.arch.attention and tokens.shape[1] != self.arch.n_ctx:
-            raise UserError(f"An MLP over concatenated tokens reads {self.arch.n_ctx}. Found {tokens.shape[1]}.")
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.arch.d_vocab:
-            raise UserError(
-                f"Tokens must lie in 0..{self.arch.d_vocab - 1}. Found {int(tokens.min())}..{int(tokens.max())}."
-            )

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from micrographia.core.model import PerLayer
 from micrographia.core.small.architecture import Architecture
 
 Weights = Mapping[str, Tensor]
@@ -56,19 +57,6 @@ def unembedding(arch: Architecture, weights: Weights) -> Float[Tensor, "d_model 
     return weights["embed.W_E"][: arch.d_vocab_out].T if arch.tied else weights["unembed.W_U"]
 
 
-class LayerWeights:
-    """One kind of weight over layers: `W_Q[layer]`, `W_Q[layer, head]`. Views, never copies."""
-
-    def __init__(self, weights: Weights, pattern: str) -> None:
-        self._weights = weights
-        self._pattern = pattern
-
-    def __getitem__(self, at: int | tuple[int, ...]) -> Tensor:
-        layer, *rest = at if isinstance(at, tuple) else (at,)
-        weight = self._weights[self._pattern.format(layer)]
-        return weight[tuple(rest)] if rest else weight
-
-
 class WeightViews:
     """The weights under the names that all families share, as `x @ W`: `W_E`, `W_pos`, `W_Q[layer, head]`, `W_U` ..."""
 
@@ -77,13 +65,11 @@ class WeightViews:
         self.W_pos = weights.get("pos_embed.W_pos")
         self.W_U = unembedding(arch, weights)
         self.b_U = weights.get("unembed.b_U")
-        for name in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"):
-            setattr(self, name, LayerWeights(weights, f"blocks.{{}}.attn.{name}"))
-        for name in ("W_in", "W_gate", "W_out", "b_in", "b_out"):
-            setattr(self, name, LayerWeights(weights, f"blocks.{{}}.mlp.{name}"))
-        for name, norm in (("attn_norm", "ln1"), ("mlp_norm", "ln2")):
-            for letter in "wb":
-                setattr(self, f"{name}_{letter}", LayerWeights(weights, f"blocks.{{}}.{norm}.{letter}"))
+        keys = {name: f"attn.{name}" for name in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O")}
+        keys |= {name: f"mlp.{name}" for name in ("W_in", "W_gate", "W_out", "b_in", "b_out")}
+        keys |= {"attn_norm_w": "ln1.w", "attn_norm_b": "ln1.b", "mlp_norm_w": "ln2.w", "mlp_norm_b": "ln2.b"}
+        for name, key in keys.items():
+            setattr(self, name, PerLayer(lambda layer, key=key: weights[f"blocks.{layer}.{key}"], arch.n_layers))
         self.score_scale = [arch.d_head**-0.5] * arch.n_layers  # the score is score_scale * q . k, without a cap
         self.score_cap: list[float | None] = [None] * arch.n_layers
         self.final_norm_w = weights.get("ln_final.w")

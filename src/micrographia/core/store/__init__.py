@@ -12,10 +12,7 @@ from micrographia.core.store.formats import (
     read_json,
     read_table,
     read_tensors,
-    write_json,
-    write_table,
     write_tensors,
-    write_text,
 )
 from micrographia.core.store.manifest import Problem
 from micrographia.core.store.runs import find_run, list_runs, load_run, new_run_path, read_metrics, runs_root
@@ -40,8 +37,5 @@ __all__ = [
     "snapshots",
     "verify",
     "write_bytes",
-    "write_json",
-    "write_table",
     "write_tensors",
-    "write_text",
 ]

@@ -1,4 +1,4 @@
-"""Four formats, both ways: JSON, safetensors, Parquet, text. The same content always gives the same bytes.
+"""Three formats, both ways: JSON, safetensors, Parquet. The same content always gives the same bytes.
 
 JSON holds sorted keys and a schema version; NaN becomes null and is read as None, the infinities become the strings
 "Infinity" and "-Infinity"; every other float survives exactly. Tensors are safetensors without metadata. Tables are
@@ -30,13 +30,8 @@ _DAMAGE = (ValueError, TypeError, LookupError, OSError, RuntimeError, safetensor
 Column = Sequence[Any] | NDArray[Any]
 
 
-def write_json(path: Path | str, obj: Mapping[str, Any]) -> None:
-    """Write a mapping of strings, numbers, lists, arrays and mappings. See the module for NaN and infinities."""
-    write_bytes(path, json_bytes(obj))
-
-
 def read_json(path: Path | str) -> dict[str, Any]:
-    """The mapping that `write_json` wrote, without its schema version. Raises Corrupt for a newer schema."""
+    """The mapping of `json_bytes` in a file, without its schema version. Raises Corrupt for a newer schema."""
     with whole(Path(path)):
         found = json.loads(Path(path).read_bytes())
         if not isinstance(found, dict):
@@ -63,14 +58,6 @@ def read_arrays(path: Path | str) -> dict[str, NDArray[Any]]:
         return safetensors.numpy.load_file(path)
 
 
-def write_table(path: Path | str, columns: Mapping[str, Column]) -> None:
-    """Write columns of one length as Parquet: numbers, booleans, strings, or one vector (of one width) a row.
-
-    None among numbers is written as NaN. Integers stay integers, floats keep every bit.
-    """
-    write_bytes(path, table_bytes(columns))
-
-
 def read_table(path: Path | str) -> dict[str, NDArray[Any]]:
     """The columns of a Parquet table as arrays: `(rows,)`, or `(rows, width)` for vectors."""
     import pyarrow.parquet as parquet  # heavy, and many commands need no table
@@ -80,13 +67,8 @@ def read_table(path: Path | str) -> dict[str, NDArray[Any]]:
         return {name: _array(table.column(name)) for name in table.column_names}
 
 
-def write_text(path: Path | str, text: str) -> None:
-    """Write a text as UTF-8, its line ends as they are."""
-    write_bytes(path, text.encode())
-
-
 def json_bytes(obj: Mapping[str, Any]) -> bytes:
-    """The bytes that `write_json` writes."""
+    """A mapping of strings, numbers, lists, arrays and mappings as JSON. See the module for NaN and infinities."""
     if "schema" in obj:
         raise UserError("Asked to write an object with an entry 'schema'; that name is the file's own. Rename it.")
     text = json.dumps(plain({**obj, "schema": SCHEMA}), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
@@ -122,7 +104,10 @@ def arrays_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def table_bytes(columns: Mapping[str, Column]) -> bytes:
-    """The bytes that `write_table` writes."""
+    """Columns of one length as Parquet: numbers, booleans, strings, or one vector (of one width) a row.
+
+    None among numbers is written as NaN. Integers stay integers, floats keep every bit.
+    """
     import pyarrow  # heavy, and many commands need no table
     import pyarrow.parquet as parquet
 

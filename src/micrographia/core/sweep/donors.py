@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Generator, Tensor
 
-from micrographia.core.edits import mean_of_rows, spread
+from micrographia.core.edits import mean_of_rows, spread, wide
 from micrographia.core.errors import UserError
 from micrographia.core.sites import Site
 from micrographia.core.sweep.places import Donor
@@ -75,26 +75,21 @@ class _Request(NamedTuple):
         axis = self.site.axes.index("pos") if "pos" in self.site.axes else self.site.axes.index("query")
         return self.value.shape[axis] == self.n_pos
 
-    @property
-    def wide(self) -> Tensor:
-        """The values in float32 at least, so that sums and squares neither overflow nor lose digits."""
-        return self.value.to(torch.promote_types(self.value.dtype, torch.float32))
-
     def refuse(self, why: str) -> UserError:
         return UserError(f"{self.site} cannot be replaced in this way: {why}. Choose another replacement or reference.")
 
     def weight(self) -> Tensor:
         """1 for tokens and 0 for padding, as (row, pos, 1, ...)."""
         mask = self.value.new_ones(self.value.shape[:2], dtype=torch.bool) if self.mask is None else self.mask
-        return spread(self.site, mask).to(self.wide)
+        return spread(self.site, mask).to(wide(self.value))
 
     def over_everything(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each unit over rows and positions, each (1, 1, ...), in float32 at least."""
         if "pos" not in self.site.axes:
             raise self.refuse("it has no positions to take a mean over; its reference must be as long as the prompts")
-        weight, wide = self.weight(), self.wide
-        mean = (wide * weight).sum((0, 1), keepdim=True) / weight.sum((0, 1), keepdim=True)
-        variance = ((wide - mean).pow(2) * weight).sum((0, 1), keepdim=True) / weight.sum((0, 1), keepdim=True)
+        weight, values = self.weight(), wide(self.value)
+        mean = (values * weight).sum((0, 1), keepdim=True) / weight.sum((0, 1), keepdim=True)
+        variance = ((values - mean).pow(2) * weight).sum((0, 1), keepdim=True) / weight.sum((0, 1), keepdim=True)
         return mean, variance.sqrt()
 
 

@@ -23,7 +23,7 @@ from micrographia.core.edits import Edit, observe
 from micrographia.core.errors import UserError
 from micrographia.core.events import Note, Progress, Watch, silent
 from micrographia.core.metrics import Metric, prompts
-from micrographia.core.model import Cache, LogitsAt, Model, Output, Readout, Start
+from micrographia.core.model import Cache, LogitsAt, Model, Output, Readout, Start, positions_read
 from micrographia.core.sites import Site, SiteLike, select
 from micrographia.core.sweep.base import Base, run_base
 from micrographia.core.sweep.last_layer import earlier_keys, feeds_keys, is_separable
@@ -176,12 +176,13 @@ class _Sweeper(NamedTuple):
     def _last_start(self) -> int:
         """The latest position at which a run may begin, so that all read positions are computed; 0 without reuse."""
         met = [edit for edit in self.edits if edit.site.kind not in BEFORE_LAYERS]
-        placed = any(axis in edit.region for edit in met for axis in ("pos", "query")) or not all(map(_is_local, met))
+        local = all(edit.dictionary is not None or edit.name in LOCAL for edit in met)
+        placed = any(axis in edit.region for edit in met for axis in ("pos", "query")) or not local
         reusable = self.model.shape.causal and Site("k", 0) in self.model.sites
         wanted = self.logits(self.prompt(1))
         if self.keep or placed or not reusable or wanted == "all":
             return 0
-        return min(pos % self.n_pos for pos in _read(wanted))
+        return min(pos % self.n_pos for pos in positions_read(wanted))
 
     def base(self, tasks: Sequence[PatchTask], eager: bool) -> Base:
         """The unpatched run. `eager`: with eager attention, as in runs that edit attention patterns."""
@@ -267,11 +268,7 @@ class _Sweeper(NamedTuple):
 
 
 LOCAL = frozenset({"zero", "project_out"})
-
-
-def _is_local(edit: Edit) -> bool:
-    """Whether the edit acts on each position separately; of functions and tensors this is unknown."""
-    return edit.dictionary is not None or edit.name in LOCAL
+"""Edits that act on each position separately, as a splice does; of functions and tensors this is unknown."""
 
 
 def _check_edits(edits: Sequence[Edit], plan: Plan) -> None:
@@ -296,15 +293,9 @@ def _start_residual(base: Base, task: PatchTask, offset: int, frame: Frame) -> T
     return fresh
 
 
-def _read(wanted: LogitsAt) -> list[int]:
-    if isinstance(wanted, Readout):
-        return [wanted.pos]
-    return [-1] if isinstance(wanted, str) else list(wanted)
-
-
 def _from_end(wanted: LogitsAt, n_pos: int) -> LogitsAt:
     """The same logits with positions counted from the end, so that the start of a run does not matter."""
     if isinstance(wanted, str):
         return wanted
-    places = [pos - n_pos if pos >= 0 else pos for pos in _read(wanted)]
+    places = [pos - n_pos if pos >= 0 else pos for pos in positions_read(wanted)]
     return Readout(wanted.tokens, places[0]) if isinstance(wanted, Readout) else places

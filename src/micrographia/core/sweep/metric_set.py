@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from micrographia.core.errors import UserError
-from micrographia.core.metrics import Metric
+from micrographia.core.metrics import Metric, of_rows
 from micrographia.core.model import LogitsAt, Readout
 
 
@@ -38,7 +38,11 @@ class MetricSet:
 
     def logits(self, prompt: Int[Tensor, "row"]) -> LogitsAt:
         """The logits that a run of these rows has to compute."""
-        return self.places if self.columns is None else Readout(_of(self.columns, prompt), self.places[0])
+        return (
+            self.places
+            if self.columns is None
+            else Readout(of_rows(self.columns, prompt, self.columns), self.places[0])
+        )
 
     def __call__(
         self, logits: Float[Tensor, "row at column"], prompt: Int[Tensor, "row"]
@@ -47,7 +51,7 @@ class MetricSet:
         if self.columns is None:
             seen = [logits[:, self.places.index(_from_end(metric.pos, self.n_pos))] for metric in self.metrics]
             parts = [
-                x if m.columns is None else x.gather(-1, _of(m.columns, prompt).to(x.device))
+                x if m.columns is None else x.gather(-1, of_rows(m.columns, prompt, x))
                 for m, x in zip(self.metrics, seen)
             ]
         else:
@@ -60,11 +64,6 @@ class MetricSet:
     ) -> Float[Tensor, "row metric"]:
         """Every metric of each row, from full logits."""
         return torch.stack([metric.of_vocabulary(logits, prompt) for metric in self.metrics], -1)
-
-
-def _of(columns: Tensor, prompt: Tensor) -> Tensor:
-    """The columns of each row's prompt, possibly on another device than `prompt`."""
-    return columns[prompt.to(columns.device)]
 
 
 def _from_end(pos: int, n_pos: int) -> int:

@@ -8,7 +8,6 @@ Cost: `read` runs a layer up to the requested values, once per distinct input.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -45,27 +44,6 @@ def repeated(inputs: Inputs, times: int) -> Inputs:
     return rows_of(inputs, torch.arange(n, device=ids_of(inputs).device).repeat(times))
 
 
-class _Enough(Exception):
-    """Ends a run that has all the activations it needs."""
-
-
-class _Seen:
-    """Collects activations of a run and ends it after the last of them."""
-
-    def __init__(self, kinds: Sequence[str]) -> None:
-        self._left = set(kinds)
-        self.values: dict[str, Tensor] = {}
-
-    def taking(self, kind: str) -> Callable[[Tensor], None]:
-        def take(value: Tensor) -> None:
-            self.values[kind] = value
-            self._left.discard(kind)
-            if not self._left:
-                raise _Enough
-
-        return take
-
-
 def read(
     model: Model,
     layer: int,
@@ -79,17 +57,17 @@ def read(
     """
     rows = residual.flatten(0, -2)[:, None]
     held = {site: scale.flatten(0, -2)[:, None] for site, scale in (scales or {}).items()}
+    sites = {kind: Site(kind, layer) for kind in kinds}
+    end = max(sites.values(), key=model.sites.index)
     parts: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     for first in range(0, len(rows), AT_ONCE):
         at = slice(first, first + AT_ONCE)
-        seen = _Seen(kinds)
         edits = [put(site, scale[at]) for site, scale in held.items()]
-        edits += [observe(Site(kind, layer), seen.taking(kind)) for kind in kinds]
         tokens = torch.zeros(len(rows[at]), 1, dtype=torch.long, device=residual.device)
-        with suppress(_Enough):
-            model.run(tokens, edits=edits, start=Start(layer, rows[at]), stop=layer + 1)
-        for kind in kinds:
-            parts[kind].append(seen.values[kind][:, 0])
+        start = Start(layer, rows[at])
+        cache = model.run(tokens, keep=list(sites.values()), edits=edits, start=start, stop=end).cache
+        for kind, site in sites.items():
+            parts[kind].append(cache[site][:, 0])
     return {kind: torch.cat(found).unflatten(0, residual.shape[:-1]) for kind, found in parts.items()}
 
 

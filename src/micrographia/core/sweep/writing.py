@@ -3,7 +3,8 @@
 All places of a Site are written together, by index tensors, so that a thousand patches cost one copy.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -51,11 +52,7 @@ def as_edits(writes: Sequence[Write], frame: Frame) -> list[Edit]:
     by_site: dict[Site, list[Write]] = {}
     for write in writes:
         by_site.setdefault(write.place.site, []).append(write)
-    return [apply(site, _writer(site, group, frame)) for site, group in by_site.items()]
-
-
-def _writer(site: Site, writes: Sequence[Write], frame: Frame) -> Callable[[Tensor], Tensor]:
-    return lambda fresh: write_into(fresh, site, writes, frame)
+    return [apply(site, partial(write_into, site=site, writes=group, frame=frame)) for site, group in by_site.items()]
 
 
 def write_into(fresh: Tensor, site: Site, writes: Sequence[Write], frame: Frame) -> Tensor:

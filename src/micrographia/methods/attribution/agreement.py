@@ -1,14 +1,10 @@
 """Agreement of attribution with exact patching: correlations, a bound on missed effects, and flags of disagreement.
 
-The sample of places is stratified: the largest estimates are all measured, the rest sampled at random. Correlations
-therefore weight each place by the number of places it represents, ranks included, so that they estimate the correlation
-over all places. Intervals resample prompts, the unit over which a finding should generalise. That of the rank
-correlation, which rests on the places drawn at random, also covers their sampling (`sampled`).
-
-A flag is a disagreement of estimate and exact effect, with the mechanism that it suggests. A single place: missed
-(saturation, or a gate that the gradient misses, entirely or in part) or overstated. A set of places: the joint effect
-is larger or smaller than the sum of single effects. The sampled places are compared, each Site patched whole, and all
-Sites of a kind: a gate shows in these whether or not its inputs were sampled.
+The largest estimates are all measured, the rest sampled at random; each place is weighted by the number that it
+represents, ranks included. Intervals resample prompts, the unit over which a finding should generalise.
+A flag is a disagreement of estimate and exact effect, with the mechanism that it suggests: a single place missed or
+overstated, or places (those sampled, a whole Site, all Sites of a kind) whose joint effect is larger or smaller than
+the sum of single ones. A gate shows in these whether or not its inputs were sampled.
 Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2024), section 3, for the gates.
 """
 
@@ -165,9 +161,7 @@ def agreement(
     generator: Generator,
     draws: int,
 ) -> tuple[Estimate, Estimate]:
-    """Pearson and Spearman correlation of the means over prompts, each with its interval; Spearman's covers both the
-    prompts and, where places stand for others (`weight` above 1), the sampling of places.
-    """
+    """Pearson and Spearman of the means over prompts, with intervals; Spearman's covers the sampling of places too."""
     n = estimate.shape[1]
     drawn = torch.randint(n, (draws if n >= FEWEST else 0, n), generator=generator).tolist()
     share = np.array([np.bincount(rows, minlength=n) / n for rows in [range(n), *drawn]])  # the original pairs first
@@ -266,7 +260,8 @@ def _single_flags(each: Checked) -> list[Flag]:
     means = zip(each.patches, each.estimate.mean(1).tolist(), each.exact.mean(1).tolist())
     found = []
     for patch, estimate, exact in means:
-        if _disagree(estimate, exact, each.missed.threshold):
+        larger = max(abs(estimate), abs(exact))
+        if larger > each.missed.threshold and abs(estimate - exact) > APART * larger:
             kind, meaning = _error_of(estimate, exact)
             found.append(Flag(kind, patch, estimate, exact, meaning))
     return sorted(found, key=lambda flag: -abs(flag.exact - flag.estimate))
@@ -295,9 +290,7 @@ def _joint_flags(each: Checked, mode: Mode) -> list[Flag]:
 
 
 def _joint_flag(whole: Whole, mode: Mode, threshold: float) -> list[Flag]:
-    """The flag of a joint effect. Places of several Sites may be in series, so a smaller joint effect is expected
-    there.
-    """
+    """The flag of a joint effect. Places of several Sites may be in series: a smaller joint effect is expected."""
     kind = compared(whole, threshold)
     several_sites = len({place.site for place in whole.patch}) > 1
     if kind not in ("more together", "less together") or (several_sites and kind == "less together"):
@@ -318,11 +311,6 @@ def compared(whole: Whole, threshold: float) -> Kind | Literal["alike", "too sma
     if whole.alone * whole.exact < 0:
         return "opposite"
     return "more together" if abs(whole.exact) > abs(whole.alone) else "less together"
-
-
-def _disagree(estimate: float, exact: float, threshold: float) -> bool:
-    larger = max(abs(estimate), abs(exact))
-    return larger > threshold and abs(estimate - exact) > APART * larger
 
 
 def in_series(kind: str) -> bool:

@@ -2,13 +2,12 @@
 
 score = (donor - base) . d metric / d activation, at the base. The cost is two forwards and one backward for any number
 of Sites. It is exact where the metric is linear in the activation. It is wrong for large steps and saturated attention,
-whose softmax the QK-fix recomputes (`qk`), and where effects cancel: a place whose direct effect cancels against its
-effect through later layers gets an estimate near zero, and a small error of the gradient decides its rank. GradDrop
-repeats the estimate with the gradient through one layer's attention and MLP blocked (the residual stream stays open),
-for each layer in turn, and averages the absolute values: effects that cancel in one pass show in another. `calibrate`
-measures the error. Sources: Nanda, "Attribution patching" (2023); Syed et al., "Attribution patching outperforms
-automated circuit discovery" (2023); Kramar et al., "AtP*: an efficient and scalable method for localizing LLM behaviour
-to components" (2024).
+whose softmax the QK-fix recomputes (`qk`), and where a place's direct effect cancels against that through later layers:
+GradDrop repeats the estimate with the gradient through one layer's attention and MLP blocked, for each layer in turn,
+and averages the absolute values. `calibrate` measures the error.
+Sources: Nanda, "Attribution patching" (2023); Syed et al., "Attribution patching outperforms automated circuit
+discovery" (2023); Kramar et al., "AtP*: an efficient and scalable method for localizing LLM behaviour to components"
+(2024).
 """
 
 import torch
@@ -24,6 +23,7 @@ from micrographia.methods.attribution.estimation import (
     Scored,
     ScoreHook,
     product_reader,
+    product_readers,
 )
 from micrographia.methods.attribution.passes import one_gradient, plain
 from micrographia.methods.attribution.qk import COMPARED, qk_reader
@@ -39,11 +39,7 @@ def attribution_patching(
     Two forwards and one backward, one tensor per Site held beside the graph; with `checkpoints` four forwards, and two
     residual streams per layer held instead. `on_score`: see `passes.one_gradient`.
     """
-
-    def readers(on_score: OnScore) -> list[ScoreHook]:
-        return [product_reader(site, estimation, on_score) for site in estimation.sites]
-
-    return one_gradient(estimation, readers, checkpoints=checkpoints, on_score=on_score)
+    return one_gradient(estimation, product_readers, checkpoints=checkpoints, on_score=on_score)
 
 
 def attribution_patching_with_qk_fix(
@@ -54,11 +50,7 @@ def attribution_patching_with_qk_fix(
     Besides the plain method's memory, for each layer with such Sites up to four tensors of its pattern's size.
     Source: Kramar et al. (2024), the QK-fix.
     """
-
-    def readers(on_score: OnScore) -> list[ScoreHook]:
-        return fixed_readers(estimation, on_score)
-
-    return one_gradient(estimation, readers, checkpoints=checkpoints, on_score=on_score)
+    return one_gradient(estimation, fixed_readers, checkpoints=checkpoints, on_score=on_score)
 
 
 def fixed_readers(estimation: Estimation, on_score: OnScore, *, again: bool = False) -> list[ScoreHook]:

@@ -35,9 +35,7 @@ FEWEST = 32  # tokens in a group: with fewer, reading the weights takes longer t
 
 
 class Method(NamedTuple):
-    """An attribution method: its cost in passes over the model, and its function. Titles are in
-    `core.titles.METHODS`.
-    """
+    """An attribution method: its cost in passes over the model, and its function. Titles: `core.titles.METHODS`."""
 
     passes: str
     run: Callable[..., Scored]
@@ -130,7 +128,7 @@ def _effects(estimation: Estimation, method: str, scored: Scored) -> Effects:
         gives=scored.gives,
         n_passes=scored.n_passes,
         notes=scored.notes,
-        group=estimation.model.shape.n_heads // (estimation.model.shape.n_kv_heads or 1),
+        group=estimation.model.shape.group,
     )
 
 

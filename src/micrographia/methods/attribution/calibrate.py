@@ -95,11 +95,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Calibration:
-    """The result of the check. `n_patches` is the number of patched runs.
-
-    `n_excluded` places cannot have an effect (before the prompts differ, or where a query would attend to a later key);
-    they were neither sampled nor counted.
-    """
+    """The result of the check, in `n_patches` patched runs. `n_excluded` places cannot have an effect (`EXCLUDED`)."""
 
     kinds: dict[str, Checked]
     flags: tuple[Flag, ...]
@@ -283,7 +279,9 @@ def trust(pearson: float, ratio: float = math.nan, spearman: Estimate | None = N
     """
     if math.isnan(pearson):
         return "cannot be judged, since nothing varied"
-    order = None if spearman is None or math.isnan(spearman.value) else _order(spearman)
+    order = None
+    if spearman is not None and not math.isnan(spearman.value):
+        order = UNRANKED if spearman.width > UNSURE else _graded(spearman.value, _ORDERS)
     if not sizes:
         return f"{order or UNRANKED}; they are no effects, and their sizes are not judged"
     size = _size(pearson, ratio)
@@ -296,10 +294,6 @@ def trust(pearson: float, ratio: float = math.nan, spearman: Estimate | None = N
 _ORDERS = ("rank well", "rank roughly", "do not rank")
 _SIZES = ("have the right size", "have roughly the right size", "do not have the right size")
 UNRANKED = "cannot be ranked by so few places"
-
-
-def _order(spearman: Estimate) -> str:
-    return UNRANKED if spearman.width > UNSURE else _graded(spearman.value, _ORDERS)
 
 
 def _size(pearson: float, ratio: float) -> str:
@@ -394,9 +388,7 @@ def _of_kind(
 
 
 def can_matter(site: Site, score: Float[Tensor, "prompt ..."], begin: int | None) -> Bool[Tensor, "..."]:
-    """Which cells of a score can have an effect: none before `begin`, none where a query would attend to a later
-    key.
-    """
+    """Which cells of a score can have an effect: none before `begin`, none of a query and a later key."""
     shape = score.shape[1:]
     found = torch.ones(shape, dtype=torch.bool)
     if begin is None or not shape:

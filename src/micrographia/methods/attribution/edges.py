@@ -177,7 +177,8 @@ def _slope(model: Model, graph: Graph, metric: Metric, rows: Tensor, inputs: Inp
     def keeping(site: Site) -> Callable[[Tensor], None]:
         return lambda value: live.__setitem__(site, value)
 
-    sites = _gradient_sites(model)
+    sites = [site for site in model.sites if site.kind in ("q", "k", "v", "mlp_pre", "mlp_up")]
+    sites.append(Site("resid_post", model.shape.n_layers - 1))
     begin = [leaf(INPUT)] if at is None else [put(INPUT, at), leaf(INPUT)]
     out = model.run(
         inputs,
@@ -193,11 +194,6 @@ def _slope(model: Model, graph: Graph, metric: Metric, rows: Tensor, inputs: Inp
         {site: torch.zeros_like(live[site]) if g is None else g for site, g in zip(sites, gradients)},
         found.detach(),
     )
-
-
-def _gradient_sites(model: Model) -> list[Site]:
-    kinds = ("q", "k", "v", "mlp_pre", "mlp_up")
-    return [*(site for site in model.sites if site.kind in kinds), Site("resid_post", model.shape.n_layers - 1)]
 
 
 def _value_sites(model: Model, graph: Graph) -> list[Site]:

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from micrographia.core.edits import UNIT_AXES, Edit, observe
+from micrographia.core.edits import Edit, observe
+from micrographia.core.effects import axes_of_scores
 from micrographia.core.errors import UserError
 from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Model
@@ -93,7 +94,8 @@ class Estimation:
 
     def score(self, site: Site, product: Float[Tensor, "prompt ..."]) -> Float[Tensor, "prompt ..."]:
         """Sum a product with this Site's axes over the axes within one place. Sums are float32 at least."""
-        over = [i for i, axis in enumerate(site.axes) if axis in FEATURES or self._sums(axis)]
+        summed = FEATURES | PLACES if self.positions == "sum" else FEATURES
+        over = [i for i, axis in enumerate(site.axes) if axis in summed]
         wide = torch.promote_types(product.dtype, torch.float32)
         return product.sum(over, dtype=wide) if over else product
 
@@ -102,9 +104,6 @@ class Estimation:
         mask = mask_of(self.pairs.clean)
         here = effect if mask is None else effect.masked_fill(~mask[:, :, None].to(effect.device), 0)
         return here.sum(1) if self.positions == "sum" else here
-
-    def _sums(self, axis: str) -> bool:
-        return self.positions == "sum" and axis in PLACES
 
     def difference(self, site: Site, donor: Tensor, base: Tensor) -> Tensor:
         """donor - base; 0 at padding, and for a masked pair, whose score is minus infinity in both."""
@@ -157,6 +156,11 @@ def product_reader(site: Site, estimation: Estimation, on_score: OnScore, *, aga
     return ScoreHook((site,), look, [observe(tapped, on_base)], finish)
 
 
+def product_readers(estimation: Estimation, on_score: OnScore) -> list[ScoreHook]:
+    """A reader for each Site."""
+    return [product_reader(site, estimation, on_score) for site in estimation.sites]
+
+
 def tapped_at(site: Site) -> Site:
     """The Site that is read for a Site: z for a head's `result`."""
     return Site("z", site.layer) if site.kind == "result" and not site.part else site
@@ -180,12 +184,10 @@ def hook(site: Site, value: Tensor, callback: Callable[[Tensor], None]) -> None:
 
 def place(site: Site, score: Tensor, cell: Sequence[int]) -> Place:
     """The Place to patch for the change that this cell of the score estimates."""
-    return Place(site, {"unit" if axis in UNIT_AXES else axis: i for axis, i in zip(cell_axes(site, score), cell)})
+    return Place(site, dict(zip(cell_axes(site, score), cell)))
 
 
-def cell_axes(site: Site, score: Tensor) -> list[str]:
-    """The names of a score's axes, without the prompt's."""
-    axes = [axis for axis in site.axes[1:] if axis not in FEATURES]
-    if len(axes) != score.ndim - 1:  # positions were summed: the place covers all of them
-        axes = [axis for axis in axes if axis not in PLACES]
-    return axes
+def cell_axes(site: Site, score: Tensor) -> tuple[str, ...]:
+    """The axes of a score behind the prompt's; without those of positions where it is summed over them."""
+    axes = axes_of_scores(site)
+    return axes if len(axes) == score.ndim - 1 else axes_of_scores(site, summed=True)

@@ -38,7 +38,7 @@ Backward = Callable[[Tensor, list[Tensor]], None]
 
 def one_gradient(
     estimation: Estimation,
-    readers: Callable[[OnScore], list[ScoreHook]],
+    readers: Callable[[Estimation, OnScore], list[ScoreHook]],
     *,
     rules: Sequence[Edit] = (),
     checkpoints: bool = False,
@@ -51,7 +51,7 @@ def one_gradient(
     """
     scores: dict[Site, Tensor] = {}
     run = checkpointed if checkpoints else plain
-    metrics = run(estimation, readers(on_score or scores.__setitem__), rules=rules)
+    metrics = run(estimation, readers(estimation, on_score or scores.__setitem__), rules=rules)
     ordered = {site: scores[site] for site in estimation.sites if site in scores}
     return Scored(ordered, metrics, Passes(4 if checkpoints else 2, 1), notes)
 

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from micrographia.core.edits import may_attend, observe
+from micrographia.core.edits import may_attend, observe, wide
 from micrographia.core.sites import Site
 from micrographia.methods.attribution.estimation import Estimation, OnScore, ScoreHook, detached_copy, hook
 
@@ -50,8 +50,7 @@ def qk_reader(sites: Sequence[Site], estimation: Estimation, on_score: OnScore, 
         hook(Site("pattern", layer), pattern, score)
 
     def score(gradient: Tensor) -> None:
-        wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        effects = {name: fix.effect(wide) for name, fix in fixes.items()}
+        effects = {name: fix.effect(wide(gradient)) for name, fix in fixes.items()}
         for site in sites:
             on_score(site, estimation.placed(effects[COMPARED[site.kind]]))
         if not again:
@@ -132,12 +131,11 @@ def pattern_scores(
     scoring: Scoring,
 ) -> Float[Tensor, "prompt head query key"]:
     """Scores before the softmax, in float32 at least; the dtype's lowest number for a masked pair."""
-    wide = torch.promote_types(q_BQHE.dtype, torch.float32)
-    keys = k_BKGE.to(wide).repeat_interleave(q_BQHE.shape[2] // k_BKGE.shape[2], 2)
-    scores = torch.einsum("bqhe,bkhe->bhqk", q_BQHE.to(wide), keys) * scoring.scale
+    keys = wide(k_BKGE).repeat_interleave(q_BQHE.shape[2] // k_BKGE.shape[2], 2)
+    scores = torch.einsum("bqhe,bkhe->bhqk", wide(q_BQHE), keys) * scoring.scale
     if scoring.cap is not None:
         scores = scoring.cap * torch.tanh(scores / scoring.cap)
-    return scores.masked_fill(~allowed, torch.finfo(wide).min)
+    return scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
 
 
 FIX = {"q": query_fix, "k": key_fix}

@@ -16,7 +16,7 @@ from micrographia.core.edits import Edit, apply, observe
 from micrographia.core.errors import UserError
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
-from micrographia.methods.attribution.estimation import Estimation, OnScore, Scored, ScoreHook, product_reader
+from micrographia.methods.attribution.estimation import Estimation, OnScore, Scored, product_readers
 from micrographia.methods.attribution.passes import one_gradient
 
 HELD = ("attn_norm_scale", "mlp_norm_scale", "final_norm_scale", "pattern")
@@ -39,12 +39,10 @@ def relevance_patching(estimation: Estimation, *, checkpoints: bool = False, on_
             f"Relevance of {', '.join(blind[:5])} was asked for, but RelP freezes attention patterns and norm scales, "
             "so that none reaches them. Leave them out, or use another method ('atp-qk' for queries and keys)."
         )
-
-    def readers(on_score: OnScore) -> list[ScoreHook]:
-        return [product_reader(site, estimation, on_score) for site in estimation.sites]
-
     rules, notes = relevance_rules(estimation.model), notes_on(estimation.model)
-    return one_gradient(estimation, readers, rules=rules, checkpoints=checkpoints, on_score=on_score, notes=notes)
+    return one_gradient(
+        estimation, product_readers, rules=rules, checkpoints=checkpoints, on_score=on_score, notes=notes
+    )
 
 
 def relevance_rules(model: Model) -> list[Edit]:
@@ -61,9 +59,7 @@ def relevance_rules(model: Model) -> list[Edit]:
 
 
 def secant(inputs: Sequence[Site], output: Site) -> list[Edit]:
-    """Edits that make `output` a sum over its n inputs, each with a constant factor and equal share: y = sum x
-    (y/nx).
-    """
+    """Edits that make `output` a sum over its n inputs, each with a constant factor: y = sum of x (y / (n x))."""
     seen: list[Tensor] = []
 
     def act(value: Tensor) -> Tensor:

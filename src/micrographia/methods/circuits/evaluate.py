@@ -18,6 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from micrographia.core import figures
+from micrographia.core.errors import BadConfig
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.spoken import spoken_heads
@@ -25,7 +26,6 @@ from micrographia.methods.circuits.ablate import Alone
 from micrographia.methods.circuits.judge import (
     Faithfulness,
     Null,
-    areas,
     completeness,
     faithfulness,
     minimality,
@@ -36,6 +36,8 @@ from micrographia.methods.circuits.judge import (
 from micrographia.methods.circuits.members import Member
 from micrographia.methods.circuits.null import needed
 
+LADDER = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""The fractions of all members at which MIB evaluates circuits."""
 FAITHFUL = 0.9
 """A circuit is faithful when its faithfulness is within 1 - FAITHFUL of 1, on either side. Our choice."""
 BETWEEN = 16
@@ -70,7 +72,7 @@ Connected = Callable[[frozenset, int, Generator], frozenset]
 
 
 class Ladder(NamedTuple):
-    """How faithful circuits of one order are as they grow."""
+    """How faithful circuits of one order are as they grow. Areas are over the share of members kept, by trapezoids."""
 
     sizes: tuple[int, ...]
     shares: tuple[float, ...]
@@ -79,9 +81,9 @@ class Ladder(NamedTuple):
     helpful: list[float]
     """That of circuits of the most helpful members, by signed score; the same where one order serves both."""
     cpr: float
-    """Area under `helpful`: the larger, the better."""
+    """Circuit performance ratio, the area under `helpful`: the larger, the better."""
     cmd: float
-    """Area between `faithfulness` and 1: the smaller, the better."""
+    """Circuit-model distance, the area between `faithfulness` and 1: the smaller, the better."""
 
     def min_share(self, faithful: float = FAITHFUL) -> float:
         """The least share from which on every circuit tried is faithful; NaN where none is.
@@ -93,16 +95,24 @@ class Ladder(NamedTuple):
         return next((share for i, share in enumerate(self.shares) if all(faithful_from[i:])), math.nan)
 
 
-def ladder(alone: Alone, order: Sequence[Member], helpful: Sequence[Member] | None = None) -> Ladder:
-    """Circuits of the first members of `order`, at the shares of all members that `judge.areas` takes.
+def ladder(
+    alone: Alone, order: Sequence[Member], helpful: Sequence[Member] | None = None, *, shares: Sequence[float] = LADDER
+) -> Ladder:
+    """Circuits of the first members of `order` (all, best first), at these shares of their number.
 
-    `order` by size of score is meant for the CMD; `helpful`, by signed score, for the CPR. Cost: a dozen scores for
-    each of the two.
+    `order` by size of score is meant for the CMD; `helpful`, by signed score, for the CPR. A rung is rounded to whole
+    members, at least one; unlike MIB, edges are not weighted and disconnected ones are not pruned. Cost: for each order
+    a score per rung, and two.
     """
-    along = areas(alone, order)
-    signed = along if helpful is None else areas(alone, helpful)
-    by_size, by_help = _floats(along.faithfulness.values), _floats(signed.faithfulness.values)
-    return Ladder(along.sizes, along.shares, by_size, by_help, signed.cpr, along.cmd)
+    if len(shares) < 2 or sorted(set(shares)) != list(shares) or not 0 < shares[0] <= shares[-1] <= 1:
+        raise BadConfig(f"A ladder of fractions must rise within (0, 1] by two steps or more. Found {tuple(shares)}.")
+    sizes = tuple(max(1, round(share * len(order))) for share in shares)
+    orders = [order] if helpful is None else [order, helpful]
+    found = [faithfulness(alone, [frozenset(each[:n]) for n in sizes], order).values.double().cpu() for each in orders]
+    by_size, by_help = found[0], found[-1]
+    along = torch.tensor(list(shares), dtype=torch.float64)
+    cpr, cmd = (float(torch.trapezoid(y, along)) for y in (by_help, (1 - by_size).abs()))
+    return Ladder(sizes, tuple(shares), by_size.tolist(), by_help.tolist(), cpr, cmd)
 
 
 def random_ladder(alone: Alone, members: Sequence[Member], generator: Generator, *, orders: int) -> Ladder:

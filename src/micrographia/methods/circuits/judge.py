@@ -1,9 +1,8 @@
-"""Circuit metrics: faithfulness, completeness, minimality, areas over sizes (CPR, CMD), and a random-circuit null.
+"""Circuit metrics: faithfulness, completeness, minimality, and a random-circuit null.
 
 Everything is computed from scores of circuits, whatever their members and ablation: `alone` (see `ablate`) scores sets,
 F is its mean over prompts, C a circuit, M all members, the empty set the fully ablated model.
-Sources: Wang et al., "Interpretability in the wild" (2022), section 4; Mueller et al., "MIB: a mechanistic
-interpretability benchmark" (2025), section 3.1 for CPR and CMD.
+Source: Wang et al., "Interpretability in the wild" (2022), section 4.
 """
 
 import math
@@ -14,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from micrographia.core.errors import BadConfig, UserError
+from micrographia.core.errors import UserError
+from micrographia.core.intervals import CONFIDENCE
 from micrographia.methods.circuits.ablate import Alone
 from micrographia.methods.circuits.members import Member
 from micrographia.methods.circuits.null import random_members
 
-LADDER = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""The fractions of all members at which MIB evaluates circuits."""
+ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 ZERO_GAP = 1e-6
 """Gaps below this fraction of the scores' size are rounding."""
 
@@ -33,10 +32,8 @@ class Faithfulness(NamedTuple):
     model: Float[Tensor, "prompt"]
     empty: Float[Tensor, "prompt"]
 
-    def interval(
-        self, generator: Generator, *, draws: int = 2000, confidence: float = 0.95
-    ) -> Float[Tensor, "circuit 2"]:
-        """The percentile bootstrap interval over prompts; NaN for a single prompt."""
+    def interval(self, generator: Generator, *, draws: int = 2000) -> Float[Tensor, "circuit 2"]:
+        """The percentile bootstrap interval of 95 % over prompts; NaN for a single prompt."""
         n = len(self.model)
         if n < 2:
             return torch.full((len(self.values), 2), math.nan)
@@ -44,8 +41,7 @@ class Faithfulness(NamedTuple):
         weight = torch.zeros(draws, n).scatter_add_(1, drawn, torch.ones(draws, n)).double() / n
         scores, model, empty = (x.double().cpu() @ weight.T for x in (self.scores, self.model, self.empty))
         shares = (scores - empty) / (model - empty)
-        ends = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-        return shares.quantile(ends, dim=1).T
+        return shares.quantile(torch.tensor(ENDS, dtype=torch.float64), dim=1).T
 
 
 def faithfulness(alone: Alone, circuits: Sequence[frozenset[Member]], members: Iterable[Member]) -> Faithfulness:
@@ -159,37 +155,6 @@ def minimality(
     return dict(zip(ordered, ((kept - lost).abs() / gap).tolist()))
 
 
-class Areas(NamedTuple):
-    """Faithfulness over a ladder of sizes, and its areas over the fraction of members kept (trapezoids, linear in the
-    fraction, from the first rung to the last, as in MIB).
-    """
-
-    sizes: tuple[int, ...]
-    shares: tuple[float, ...]
-    faithfulness: Faithfulness
-    cpr: float
-    """Circuit performance ratio: area under faithfulness, larger is better; order members by signed score."""
-    cmd: float
-    """Circuit-model distance: area between faithfulness and 1, smaller is better; order members by absolute score."""
-
-
-def areas(alone: Alone, order: Sequence[Member], *, ladder: Sequence[float] = LADDER) -> Areas:
-    """Areas for circuits of the first members of `order` (all, best first), at fractions `ladder` of their number.
-
-    Use absolute scores for CMD, signed scores for CPR. A rung is rounded to whole members, at least one; unlike MIB,
-    edges are not weighted and disconnected ones are not pruned. Cost: one score per rung, and two.
-    """
-    if len(ladder) < 2 or sorted(set(ladder)) != list(ladder) or not 0 < ladder[0] <= ladder[-1] <= 1:
-        raise BadConfig(f"A ladder of fractions must rise within (0, 1] by two steps or more. Found {tuple(ladder)}.")
-    sizes = [max(1, round(share * len(order))) for share in ladder]
-    circuits = [frozenset(order[:n]) for n in sizes]
-    found = faithfulness(alone, circuits, order)
-    shares = torch.tensor(list(ladder), dtype=torch.float64)
-    f = found.values.double().cpu()
-    cpr, cmd = (float(torch.trapezoid(y, shares)) for y in (f, (1 - f).abs()))
-    return Areas(tuple(sizes), tuple(ladder), found, cpr, cmd)
-
-
 class Null(NamedTuple):
     """Faithfulness of random circuits of the same size, and a p-value."""
 
@@ -214,7 +179,6 @@ def random_null(
     generator: Generator,
     *,
     draws: int = 100,
-    confidence: float = 0.95,
     draw: Callable[[Generator], frozenset[Member]] | None = None,
 ) -> Null:
     """Sample circuits of this circuit's size uniformly from all members, or as `draw` does (see `null`). Cost: one
@@ -227,7 +191,7 @@ def random_null(
     one = draw or (lambda generator: random_members(ordered, len(circuit), generator, nothing))
     found = faithfulness(alone, [circuit, *(one(generator) for _ in range(draws))], ordered).values
     null = found[1:].double().cpu()
-    low, high = null.quantile(torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)).tolist()
+    low, high = null.quantile(torch.tensor(ENDS, dtype=torch.float64)).tolist()
     as_good = int(((1 - null).abs() <= abs(1 - float(found[0]))).sum())
     return Null(null, low, high, (1 + as_good) / (1 + draws))
 

@@ -54,9 +54,7 @@ def random_paths(graph: Graph, size: int, generator: Generator, held: Iterable[E
 
 
 class _Walk:
-    """A circuit that grows by whole paths: `reached` are the writers with a way from the input, `open` the readers with
-    a way to the logits.
-    """
+    """A circuit that grows by whole paths: `reached` writers have a way from the input, `open` readers one on."""
 
     def __init__(self, graph: Graph, generator: Generator) -> None:
         self._graph, self._generator = graph, generator

@@ -107,9 +107,7 @@ class NeuronCuts:
         return rows
 
     def no_skip(self) -> Row:
-        """Only the neurons' output, with the mean of the rest over pairs: biases and the mean of the skip
-        connection.
-        """
+        """Only the neurons' output, and the mean over pairs of the rest: biases and the skip connection's mean."""
         rest = (self.table.logits - self.written).mean(dim=(0, 1))
         says = "The logits are the neurons' output; of everything that bypasses them, only the mean over pairs is kept."
         return self.table.of_logits(NO_SKIP, self.written + rest, says)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from micrographia.core.basis import fold
+from micrographia.core.losses import cross_entropy
 
 
 class Losses(NamedTuple):
@@ -35,28 +36,23 @@ def losses(logits: Float[Tensor, "n n n"], train: Bool[Tensor, "n n"] | None = N
     """Losses of the logits at all n^2 pairs. One float64 copy of the logits; losses below 1e-16 come out as 0."""
     n = logits.shape[0]
     index = torch.arange(n, device=logits.device)
-    loss, right = _cross_entropy(logits, (index[:, None] + index) % n)
-    return _means(loss, right, torch.ones_like(loss), None if train is None else train.to(loss))
+    answer = (index[:, None] + index) % n
+    loss = cross_entropy(logits, answer)
+    return _means(loss, logits.argmax(-1) == answer, torch.ones_like(loss), None if train is None else train.to(loss))
 
 
 def table_losses(table: Float[Tensor, "n n"], train: Bool[Tensor, "n n"] | None = None) -> Losses:
     """`losses(unfold(table), train)`, from the table: O(n^2)."""
     n = table.shape[0]
-    loss, right = _cross_entropy(table, torch.arange(n, device=table.device))
-    everywhere = torch.full_like(loss, n)
-    return _means(loss, right, everywhere, None if train is None else pairs_per_sum(train).to(loss))
+    answer = torch.arange(n, device=table.device)
+    loss = cross_entropy(table, answer)
+    chosen = None if train is None else pairs_per_sum(train).to(loss)
+    return _means(loss, table.argmax(-1) == answer, torch.full_like(loss, n), chosen)
 
 
 def pairs_per_sum(mask: Bool[Tensor, "n n"]) -> Int[Tensor, "n"]:
     """The number of selected pairs with (a + b) mod n = s, for each s."""
     return (fold(mask) * mask.shape[0]).round().long()
-
-
-def _cross_entropy(
-    logits: Float[Tensor, "*rows n"], answer: Int[Tensor, "*rows"]
-) -> tuple[Float[Tensor, "*rows"], Bool[Tensor, "*rows"]]:
-    log_probability = logits.double().log_softmax(dim=-1).gather(-1, answer[..., None])[..., 0]
-    return -log_probability, logits.argmax(dim=-1) == answer
 
 
 def _means(loss: Tensor, right: Tensor, everywhere: Tensor, train: Tensor | None) -> Losses:

@@ -136,7 +136,8 @@ def excluded_loss_per_frequency(
     each s, exact to rounding while both stay within float64's range; else it is summed directly. O(n_pairs n^2 / 2)
     multiplications, n^3 / 2 numbers of memory.
     """
-    tables = _tables(logits, form)
+    folded = fold(logits)
+    tables = torch.stack([_table(folded, [k], form) for k in range(1, n_frequencies(len(folded)) + 1)])
     total = torch.zeros(len(tables), dtype=torch.float64, device=logits.device)
     for s, rows in enumerate(_rows_by_sum(logits, pairs)):
         table = tables[:, s]
@@ -150,11 +151,6 @@ def _table(folded: Float[Tensor, "n n"], ks: Sequence[int], form: Form) -> Float
     if form == "3d":
         return cube_table(folded, ks)
     raise BadConfig(f"Excluded loss in the form {form!r} was asked for; known are 2d and 3d.")
-
-
-def _tables(logits: Float[Tensor, "n n n"], form: Form) -> Float[Tensor, "n_frequencies n n"]:
-    folded = fold(logits)
-    return torch.stack([_table(folded, [k], form) for k in range(1, n_frequencies(len(folded)) + 1)])
 
 
 def _rows_by_sum(logits: Float[Tensor, "n n n"], pairs: Bool[Tensor, "n n"]) -> list[Float[Tensor, "rows n"]]:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from micrographia.core.edits import wide
 from micrographia.core.errors import UserError
 from micrographia.core.graph import INPUT, Node, check_additive, normed_behind
 from micrographia.core.metrics import mean_over_options
@@ -80,7 +81,7 @@ def direct_logit_attribution(
     cache = model.run(inputs, keep=[*front, *(s for s in model.sites if s.kind in kinds)], logits="last").cache
     read = _readout(model, cache, directions, pos)
     parts: dict[str, Tensor] = {}
-    at = {site: _wide(cache[site][:, pos]) for site in cache if site != SCALE}
+    at = {site: wide(cache[site][:, pos]) for site in cache if site != SCALE}
     parts["embed"] = _along(at[INPUT] - at[POS_EMBED] if POS_EMBED in at else at[INPUT], read)
     if POS_EMBED in at:
         parts["pos_embed"] = _along(at[POS_EMBED], read)
@@ -116,15 +117,15 @@ def by_source(
     kept = [*scale, *behind, *(Site(kind, i) for kind in ("pattern", "v") for i in layers)]
     cache = model.run(inputs, keep=kept, logits="last").cache
     read = _readout(model, cache, _of_answers(model.weights.W_U, answer, wrong), pos)
-    at = {site: _wide(cache[site][:, pos]) for site in behind}
-    group = model.shape.n_heads // model.shape.n_kv_heads
+    at = {site: wide(cache[site][:, pos]) for site in behind}
+    group = model.shape.group
     found: list[Tensor] = []
     for node in heads:
         layer, head = node.site.layer, node.head
         assert layer is not None
         assert head is not None
         reads = read * _held_scale(model, "attn", layer, at)
-        v = _wide(cache[Site("v", layer)][:, :, head // group])
+        v = wide(cache[Site("v", layer)][:, :, head // group])
         value = torch.einsum("bke,ed,bd->bk", v, model.weights.W_O[layer, head].to(v), reads)
         found.append(cache[Site("pattern", layer)][:, head, pos] * value)
     return torch.stack(found, 1)
@@ -152,7 +153,7 @@ def logit_lens(
     positions = list(at)
     rows: list[tuple[Tensor, ...]] = []
     for site in chosen:
-        logits = _wide(model.unembed(cache[site][:, positions]))
+        logits = wide(model.unembed(cache[site][:, positions]))
         wanted = answers[:, None].expand(-1, len(positions), -1)
         own = logits.gather(-1, wanted)
         prob = logits.softmax(-1)
@@ -179,13 +180,8 @@ def _of_options(
 
 def _readout(model: Model, cache: Cache, directions: Tensor, pos: int) -> Float[Tensor, "prompt d_model"]:
     """What reads the answers off the residual stream, the final norm's scale held."""
-    read = _wide(model.weights.final_readout(directions)).T
+    read = wide(model.weights.final_readout(directions)).T
     return read / cache[SCALE][:, pos] if SCALE in cache else read
-
-
-def _wide(x: Tensor) -> Tensor:
-    """In float32 at least: parts are sums over d_model, of which a narrower dtype keeps two digits."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _along(vector: Float[Tensor, "prompt d_model"], read: Float[Tensor, "prompt d_model"]) -> Float[Tensor, "prompt"]:
