@@ -87,6 +87,22 @@ hypothesis.settings.register_profile("project", deadline=None, derandomize=True,
 hypothesis.settings.load_profile("project")
 
 
+ASKS_FOR_CORES = ("core.lab", "labs.workbench.run", "labs.grokking.identify.run")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def alone() -> Iterator[None]:
+    """One thread where a run would take every core, and no look at what others do, which sleeps: any machine is alike.
+
+    Threads of such small models only wait for one another. For the whole session, so that fixtures of modules have it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ASKS_FOR_CORES:
+            patch.setattr(f"micrographia.{module}.allowed_cores", lambda: 1)
+        patch.setattr("micrographia.core.lab.busy_warning", lambda threads: None)
+        yield
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Long loops without the checks of annotations, which cost more than a small model's step."""

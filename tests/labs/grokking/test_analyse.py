@@ -30,14 +30,6 @@ def smallest(**changes) -> Config:
     return with_fields(tiny(), **{**SMALL, **changes})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """More are slower at this size, and the tests share their machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("micrographia.labs.grokking.identify.run.allowed_cores", lambda: 1)
-        yield
-
-
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
     """A finished Run of ours."""

@@ -22,11 +22,6 @@ from micrographia.methods.fourier.replacements import CLOSED_FORM, DISTANCE_FORM
 N, KS = 13, (1, 3, 4)
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    monkeypatch.setattr("micrographia.labs.grokking.identify.run.allowed_cores", lambda: 1)
-
-
 @pytest.fixture(scope="module")
 def analysed(tmp_path_factory):
     """A pizza and a clock, with a little noise on the read-out: exact numbers leave no scatter for the null."""

@@ -1,6 +1,7 @@
 """A run is resumable at any instant, says what went wrong, and never loses what is there."""
 
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -55,6 +56,14 @@ def whole(tmp_path_factory, unchecked_module):
 def write_config(path: Path, config: Config) -> Path:
     path.write_text(json.dumps(flat(config)), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def forks():
+    """Processes forked from one that has loaded the lab and nothing else, so that each begins at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "micrographia.labs.grokking.run"])
+    return context
 
 
 def start(config: Path, out: Path) -> subprocess.Popen:
@@ -116,21 +125,24 @@ def test_the_comparison_sees_a_changed_bit(whole, tmp_path):
     assert everything(other.path) != everything(whole.path)
 
 
-def test_a_run_killed_at_random_points_and_resumed_is_bit_identical(whole, tmp_path):
+def test_a_run_killed_at_random_points_and_resumed_is_bit_identical(whole, tmp_path, forks):
+    """The last process is a fresh one, begun from a shell."""
     out = tmp_path / "killed"
     config = write_config(tmp_path / "config.json", smallest())
     dice = random.Random(0)
     for kill in range(3):
-        process = start(config, out)
+        process = forks.Process(target=run, args=(smallest(),), kwargs={"out": out, "resume": True})
+        process.start()
         wanted = dice.randrange(1, 3) + 2 * kill
         deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.is_alive() and time.monotonic() < deadline:
             if len(list(out.glob("checkpoints/0*"))) >= wanted:
                 break
             time.sleep(0.002)
         time.sleep(dice.random() * 0.05)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
+        process.close()
     process = start(config, out)
     printed, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors.decode()
