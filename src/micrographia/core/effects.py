@@ -349,12 +349,20 @@ def record(each: EffectMap, flat: int, positions: Sequence[str]) -> dict[str, An
         "token": None if where is None else positions[where],
     }
     for mode, raw in each.raw.items():
-        effects = raw.reshape(len(raw), -1)[:, flat]
-        share = float(each.shares[mode].ravel()[flat])
-        row[MODES[mode].verb] = None if np.isnan(share) else share
-        row[f"{mode}_change"] = float(effects.mean())
-        row[f"{mode}_sd"] = float(effects.std(ddof=1)) if len(effects) > 1 else None
+        row |= effect_cells(mode, raw.reshape(len(raw), -1)[:, flat], float(each.shares[mode].ravel()[flat]))
     return row
+
+
+def effect_cells(mode: Mode, changes: Float[np.ndarray, "prompt"], share: float) -> dict[str, float | None]:
+    """An effect in a row: its share of the gap, None where there is none, its change, and the spread of that."""
+    shown = None if np.isnan(share) else share
+    return {MODES[mode].verb: shown, f"{mode}_change": float(changes.mean()), f"{mode}_sd": spread(changes)}
+
+
+def spread(values: Tensor | NDArray[Any]) -> float | None:
+    """The standard deviation over prompts; None for one prompt."""
+    column = _array(values) if isinstance(values, Tensor) else values
+    return float(column.std(ddof=1)) if len(column) > 1 else None
 
 
 def columns(maps: Sequence[EffectMap]) -> dict[str, NDArray[Any] | list[str]]:

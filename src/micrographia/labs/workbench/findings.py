@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from micrographia.core.effects import spread
 from micrographia.core.errors import UserError
 from micrographia.core.events import Watch
 from micrographia.core.figures import Figure, table, text, tokens
@@ -13,7 +14,7 @@ from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Baselines, changed_positions
-from micrographia.core.titles import MODES, Mode
+from micrographia.core.titles import MODES
 from micrographia.labs.workbench import answers, words
 from micrographia.labs.workbench.config import Question, kind_of
 from micrographia.labs.workbench.prompts import PromptSet
@@ -21,6 +22,7 @@ from micrographia.methods.patterns import pattern_figures
 
 Compute = Callable[[Generator, Watch], Findings]
 """What is left to do of a question once everything that the user chose has been checked."""
+Rows = list[dict[str, Any]]
 TITLES = {
     "patch": "Patching",
     "attribute": "Attribution in",
@@ -91,11 +93,6 @@ def findings(
         tables.append(text("explanation", EXPLANATION, results["explanation"], group=EXPLANATION, essential=False))
     last = prompt_tables(results["prompts"]) if "prompts" in results else []
     return Findings(results, [*pictures, *tables, *last], metrics=metrics, opening=summary)
-
-
-def spread(values: Float[Tensor, "prompt"]) -> float | None:
-    """The standard deviation over prompts; None for one prompt."""
-    return float(values.double().std()) if len(values) > 1 else None
 
 
 def baselines_with_gap(metric: Metric, clean: Float[Tensor, "prompt"], corrupt: Float[Tensor, "prompt"]) -> Baselines:
@@ -176,12 +173,6 @@ def position_table(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Figur
     return (
         [table("by-position", title, rows, columns=_filled(fields, rows), caption=caption, group=title)] if rows else []
     )
-
-
-def beside_exact(rows: Sequence[Mapping[str, Any]], exact: Mapping[Mode, Mapping[str, float]]) -> list[dict[str, Any]]:
-    """The rows with the exact share of the gap beside each estimate, by place; None where it was not measured."""
-    found = {f"{MODES[mode].verb}_exactly": shares for mode, shares in exact.items()}
-    return [{**row, **{name: shares.get(row["place"]) for name, shares in found.items()}} for row in rows]
 
 
 def prompt_tables(pairs: Sequence[Mapping[str, Any]]) -> list[Figure]:

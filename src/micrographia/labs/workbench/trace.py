@@ -11,6 +11,7 @@ from typing import Any
 from torch import Generator
 
 from micrographia.core import figures, movement
+from micrographia.core.effects import spread
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
@@ -22,7 +23,7 @@ from micrographia.core.spoken import at_position
 from micrographia.core.tokens import ids_of, spans_of, to_str_tokens, to_tokens
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Trace
-from micrographia.labs.workbench.findings import Compute, findings, spread
+from micrographia.labs.workbench.findings import Compute, findings
 from micrographia.labs.workbench.prompts import read_prompt
 from micrographia.methods.tracing import (
     NOISE_STDS,
