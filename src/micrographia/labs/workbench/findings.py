@@ -15,7 +15,7 @@ from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Baselines, changed_positions
 from micrographia.core.titles import MODES
-from micrographia.labs.workbench import answers, words
+from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Question, kind_of
 from micrographia.labs.workbench.prompts import PromptSet
 from micrographia.methods.patterns import pattern_figures
@@ -66,10 +66,10 @@ def findings(
         n, pairs, sink = len(prompts.texts), prompts.pairs, prompts.sink
         asked = "one prompt pair" if n == 1 else f"{n} prompt pairs"
         if not baselines:
-            asked = "one prompt" if prompts.alone else "two prompts"
-        results["subtitle"] = f"{asked}, {answers.around_words(prompts.around)}, {question.target.dtype}"
-        results |= {"answers": answers.recorded(prompts.check, model.tokenizer), "around": prompts.around._asdict()}
-        told = prompts.sentences(model)
+            asked = "one prompt" if prompts.check.alone else "two prompts"
+        results["subtitle"] = f"{asked}, {prompts.around}, {question.target.dtype}"
+        results |= {"answers": prompts.check.as_json(), "around": prompts.around._asdict()}
+        told = prompts.sentences()
         if baselines:
             results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
             told += words.opening(baselines[0], n)
@@ -77,7 +77,7 @@ def findings(
         summary = [*told, *summary]
         if own.get("top"):
             first.append(top_table(own["top"], baselines[0].metric.unit, n, "estimated " * (kind == "attribute")))
-        first += prompts.tables(model)
+        first += prompts.check.figures()
         if baselines:
             first.append(baseline_table(results["baselines"], n))
     results |= own
