@@ -100,8 +100,8 @@ class AnswerCheck(NamedTuple):
         sides = {"clean": self.clean, "corrupt": self.corrupt}
         best = " / ".join(dict.fromkeys(written(self.tokenizer, int(side.first[0])) for side in sides.values()))
         rows = [("answer", repr(self._named(0)), {name: side.answer for name, side in sides.items()})]
+        wrong = {name: side.wrong for name, side in sides.items() if side.wrong is not None}
         if self.pairs.wrong is not None:
-            wrong = {name: side.wrong for name, side in sides.items()}
             rows.append(("wrong answer", repr(self._named(0, wrong=True)), wrong))
         rows.append(("first choice", best, {k: Standing(side.first_prob, torch.zeros(1)) for k, side in sides.items()}))
         cells = [
@@ -210,8 +210,8 @@ class AnswerCheck(NamedTuple):
 
 def check_answers(model: Model, pairs: Pairs) -> AnswerCheck:
     """Probability and rank of the answers on both sides. A forward pass of every prompt; 32 are held at a time."""
-    sides = (_side(model, pairs, inputs) for inputs in (pairs.clean, pairs.corrupt))
-    return AnswerCheck(*sides, pairs, model.tokenizer)
+    clean, corrupt = (_side(model, pairs, inputs) for inputs in (pairs.clean, pairs.corrupt))
+    return AnswerCheck(clean, corrupt, pairs, model.tokenizer)
 
 
 def _side(model: Model, pairs: Pairs, inputs: Inputs) -> SideCheck:

@@ -28,6 +28,8 @@ NEGLIGIBLE = 1e-4
 """Of the largest effect: what is smaller is left out of a list of the largest."""
 SHOWN = 10
 """Places that are printed."""
+SUMMED = "-sum"
+"""Behind the kind of a map that was summed along an axis."""
 COORDINATES = ("layer", "pos", "head", "unit", "query", "key")
 
 
@@ -198,7 +200,7 @@ class EffectMap(NamedTuple):
         """The place; of several layers patched together, that in the first of them."""
         at = self.cell(flat)
         layer = at.pop("layer", self.layers[0] if self.layers else None)
-        kind, _, part = self.kind.partition("[")
+        kind, _, part = self.kind.removesuffix(SUMMED).partition("[")
         name, _, part = part.partition("].")
         return Place(Site(kind, layer, name, part), at)
 
@@ -294,7 +296,7 @@ def summed_along(each: EffectMap, axis: str) -> EffectMap:
     at = each.axes.index(axis)
     left = [i for i in range(len(each.axes)) if i != at]
     return each._replace(
-        kind=f"{each.kind}-sum",
+        kind=each.kind + SUMMED,
         axes=tuple(each.axes[i] for i in left),
         lengths=tuple(each.lengths[i] for i in left),
         raw={mode: raw.sum(at + 1) for mode, raw in each.raw.items()},

@@ -138,7 +138,7 @@ def test_many_pairs_have_one_table_and_their_worst():
 def test_one_prompt_without_another_has_no_columns_for_it():
     (table,) = checked(check_of(0, 0.25, 0), answer=(1, 5), wrong=(), alone=True).figures()
     assert table.data["columns"] == ["", "token", "probability", "rank"]
-    assert table.data["rows"][0] == ["answer", "'Paris|Lyon'", 0.25, 0]
+    assert table.data["rows"][0] == ["answer", "'Paris| Lyon'", 0.25, 0]
 
 
 def test_what_stands_around_is_told_as_tokens():

@@ -211,7 +211,10 @@ def test_edges_become_a_graph_and_are_checked(trained, tmp_path):
     done = run(question, out=tmp_path / "r")
     graph = next(figure for figure in done.figures if figure.kind == "graph")
     assert {"input", "logits"} <= set(graph.data["nodes"])
-    assert done.results["calibration"][0]["checked"] == 8
+    row = done.results["calibration"][0]
+    assert row["checked"] == 8
+    assert row["missed"]["of"] == done.results["method"]["places"] - row["n_top"]  # others were drawn from these
+    assert any(sentence.startswith("edges: the estimates") for sentence in done.results["flags"])
     assert len(read_metrics(done.path)["writer"]) == done.results["method"]["places"]
 
 

@@ -92,7 +92,7 @@ def of_places(asked: Asked) -> Estimated:
     found = asked.each_mode(lambda mode: attribute(model, prompts.pairs, metric, sites, mode=mode, **how))
     budget = max(question.verify, len({site.kind for site in sites})) if question.verify else 0
     sample: dict[str, Any] = {"budget": budget, "top": budget // TOP_SHARE, "generator": generator, "whole": True}
-    checks = {
+    checks: dict[Mode, Calibration] = {
         each.mode: calibrate(
             model, prompts.pairs, metric, each, **sample, watch=renamed(watch, f"check by patching, {each.mode}")
         )
@@ -150,7 +150,7 @@ def _edge_rows(found: Sequence[EdgeAttribution]) -> Rows:
     graph, rows = found[0].graph, Rows()
     sizes = [each.mean()[graph.legal].abs().cpu() for each in found]
     best = torch.cat([size.argsort(descending=True, stable=True)[:MOST_PLACES] for size in sizes]).unique()
-    values = {each.mode: each.values.double().cpu().numpy() for each in found}
+    values: dict[Mode, Any] = {each.mode: each.values.double().cpu().numpy() for each in found}
     for edge in (graph.edges[i] for i in best.tolist()):
         called = " -> ".join(node_name(node, graph.n_heads // graph.n_kv_heads) for node in edge)
         row: dict[str, Any] = {"place": str(edge), "part": called, "token": None}

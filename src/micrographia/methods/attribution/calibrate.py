@@ -81,7 +81,8 @@ class Sample(NamedTuple):
     """
 
     kind: str
-    patches: Sequence[Patch | tuple[Edge]]
+    patches: Sequence[Any]
+    """Patches of one place each; of edges, tuples of one."""
     estimate: Float[Tensor, "place prompt"]
     n_top: int
     n_rest: int
@@ -170,8 +171,8 @@ def figures_of_checks(checks: Sequence[Calibration]) -> list[Figure]:
     """The figures of one direction, or of both side by side; none of no check."""
     if not checks:
         return []
-    kept = (Calibration.table, Calibration.wholes, Calibration.sentences)
-    rows, wholes, told = ([one for each in checks for one in some(each)] for some in kept)
+    rows, wholes = ([row for each in checks for row in some(each)] for some in (Calibration.table, Calibration.wholes))
+    told = [sentence for each in checks for sentence in each.sentences()]
     scatters = [points(list(each.kinds.values()), each.mode, each.metric) for each in checks]
     flags = figures.text("flags", FLAGS, told, group=FLAGS, essential=False)
     return [calibration_table(rows), *scatters, *whole_tables(wholes, checks[0].unit), flags]
