@@ -64,7 +64,8 @@ def test_pairs_are_read_from_a_file_and_their_answers_checked(model, tmp_path):
     assert (len(found), found.answer.tolist()) == (1, [3])
     assert len(mg.read_pairs(model, file, columns={"answer": "wrong", "wrong": "answer"}, skip_misfits=True)) == 2
     checked = mg.check_answers(model, found)
-    assert repr(checked) == str(checked)
+    assert str(checked).splitlines() == [repr(checked), *checked.sentences()]
+    assert [figure.name for figure in checked.figures()] == ["answers"]
     assert "clean prompts, median p" in repr(checked)
 
 

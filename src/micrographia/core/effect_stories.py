@@ -66,7 +66,7 @@ def rows_by_position(maps: Sequence[EffectMap], positions: Sequence[str]) -> lis
         for stay in movement.ranges(first, each.layers):
             at = slice(each.layers.index(stay.first), each.layers.index(stay.last) + 1)
             row = {"stream": kind_title(each.kind), "token": positions[stay.pos] if positions else str(stay.pos)}
-            row["layers"] = str(stay.first) if stay.first == stay.last else f"{stay.first} to {stay.last}"
+            row["layers"] = stay.layers
             rows.append(row | {MODES[mode].verb: float(x[at, stay.pos].mean()) for mode, x in each.shares.items()})
     return rows
 

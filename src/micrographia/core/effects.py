@@ -28,6 +28,8 @@ NEGLIGIBLE = 1e-4
 """Of the largest effect: what is smaller is left out of a list of the largest."""
 SHOWN = 10
 """Places that are printed."""
+SUMMED = "-sum"
+"""Behind the kind of a map that was summed along an axis."""
 COORDINATES = ("layer", "pos", "head", "unit", "query", "key")
 
 
@@ -198,7 +200,7 @@ class EffectMap(NamedTuple):
         """The place; of several layers patched together, that in the first of them."""
         at = self.cell(flat)
         layer = at.pop("layer", self.layers[0] if self.layers else None)
-        kind, _, part = self.kind.partition("[")
+        kind, _, part = self.kind.removesuffix(SUMMED).partition("[")
         name, _, part = part.partition("].")
         return Place(Site(kind, layer, name, part), at)
 
@@ -294,7 +296,7 @@ def summed_along(each: EffectMap, axis: str) -> EffectMap:
     at = each.axes.index(axis)
     left = [i for i in range(len(each.axes)) if i != at]
     return each._replace(
-        kind=f"{each.kind}-sum",
+        kind=each.kind + SUMMED,
         axes=tuple(each.axes[i] for i in left),
         lengths=tuple(each.lengths[i] for i in left),
         raw={mode: raw.sum(at + 1) for mode, raw in each.raw.items()},
@@ -349,12 +351,20 @@ def record(each: EffectMap, flat: int, positions: Sequence[str]) -> dict[str, An
         "token": None if where is None else positions[where],
     }
     for mode, raw in each.raw.items():
-        effects = raw.reshape(len(raw), -1)[:, flat]
-        share = float(each.shares[mode].ravel()[flat])
-        row[MODES[mode].verb] = None if np.isnan(share) else share
-        row[f"{mode}_change"] = float(effects.mean())
-        row[f"{mode}_sd"] = float(effects.std(ddof=1)) if len(effects) > 1 else None
+        row |= effect_cells(mode, raw.reshape(len(raw), -1)[:, flat], float(each.shares[mode].ravel()[flat]))
     return row
+
+
+def effect_cells(mode: Mode, changes: Float[np.ndarray, "prompt"], share: float) -> dict[str, float | None]:
+    """An effect in a row: its share of the gap, None where there is none, its change, and the spread of that."""
+    shown = None if np.isnan(share) else share
+    return {MODES[mode].verb: shown, f"{mode}_change": float(changes.mean()), f"{mode}_sd": spread(changes)}
+
+
+def spread(values: Tensor | NDArray[Any]) -> float | None:
+    """The standard deviation over prompts; None for one prompt."""
+    column = _array(values) if isinstance(values, Tensor) else values
+    return float(column.std(ddof=1)) if len(column) > 1 else None
 
 
 def columns(maps: Sequence[EffectMap]) -> dict[str, NDArray[Any] | list[str]]:

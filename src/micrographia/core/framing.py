@@ -10,6 +10,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from micrographia.core.errors import BadPrompt
 from micrographia.core.tokens import Inputs, Tokenizer, ids_of, to_str_tokens
 
+SHOWN = 60
+"""Tokens around a prompt that are printed, half of them from either end."""
+
 
 @runtime_checkable
 class Tokenizes(Protocol):
@@ -28,6 +31,20 @@ class AroundTokens(NamedTuple):
     after: list[str]
     bos: bool
     """Whether the first is the tokenizer's beginning-of-sequence token."""
+
+    def __str__(self) -> str:
+        return f"BOS {self.before[0]!r}" if self.bos and self.before else "no BOS"
+
+    def sentences(self) -> list[str]:
+        """The tokens around each prompt, where there are more than a beginning-of-sequence token."""
+        told = [f"before it {_listed(self.before)}"] if self.before[self.bos :] else []
+        told += [f"after it {_listed(self.after)}"] if self.after else []
+        return [f"Around each prompt stand these tokens: {'; '.join(told)}."] if told else []
+
+
+def _listed(tokens: Sequence[str]) -> str:
+    half, shown = SHOWN // 2, [repr(token) for token in tokens]
+    return " ".join(shown if len(shown) <= SHOWN else [*shown[:half], "...", *shown[-half:]])
 
 
 class Framing(NamedTuple):

@@ -28,6 +28,10 @@ class Stay(NamedTuple):
     last: int
     value: float
 
+    @property
+    def layers(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first} to {self.last}"
+
 
 class Move(NamedTuple):
     """From one position to another: `still` the last layer where it is at the one, `there` the first at the other."""

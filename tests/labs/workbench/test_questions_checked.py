@@ -8,15 +8,8 @@ import torch
 from micrographia.core.answer_check import AnswerCheck, SideCheck, Standing
 from micrographia.core.errors import BadConfig, BadPrompt
 from micrographia.core.framing import AroundTokens
-from micrographia.core.prompts import Pairs, PairText
+from micrographia.core.prompts import Pairs
 from micrographia.core.small.trained import load_trained
-from micrographia.labs.workbench.answers import (
-    answer_sentences,
-    answer_tables,
-    around_sentences,
-    around_words,
-    recorded,
-)
 from micrographia.labs.workbench.config import Around, Lens, Patch, Prompts, Target, Trace, read_question, stored
 from micrographia.labs.workbench.run import run
 from miniature import CLEAN, CORRUPT, pairs_file
@@ -71,13 +64,21 @@ def check_of(first, prob, rank, n=1, corrupt=900):
         wrong = Standing(torch.tensor([0.001] * n), torch.tensor([50.0] * n))
         return SideCheck(standing, wrong, torch.tensor([first] * n), torch.tensor([0.77] * n))
 
-    return AnswerCheck(side(first, prob, rank), side(2, 1e-5, corrupt))
+    return [side(first, prob, rank), side(2, 1e-5, corrupt)]
 
 
-def told(check, *, answer=1, clean="The capital of France is", named="Paris", corrupt="The capital of Italy is"):
-    n = len(check)
-    pairs = Pairs(torch.zeros(n, 1), torch.zeros(n, 1), torch.tensor([answer] * n))
-    return answer_sentences(check, pairs, [PairText(clean, corrupt, named, "Rome")] * n, Letters())
+def checked(sides, *, answer=(1,), wrong=(2,), clean="The capital of France is", alone=False):
+    n = len(sides[0].first)
+    right, other = ([[*each] if len(each) > 1 else each[0]] * n if each else None for each in (answer, wrong))
+    corrupt = (torch.zeros(n, 1).long(), clean) if alone else (torch.ones(n, 1).long(), "The capital of Italy is")
+    tokens = (torch.tensor(right), None if other is None else torch.tensor(other))
+    return AnswerCheck(
+        *sides, Pairs(torch.zeros(n, 1).long(), corrupt[0], *tokens, ((clean, corrupt[1]),) * n), Letters()
+    )
+
+
+def told(sides, **named):
+    return checked(sides, **named).sentences()
 
 
 def test_the_same_word_with_a_space_is_named_as_it_must_be_written():
@@ -95,27 +96,25 @@ def test_another_first_choice_is_told_and_white_space_at_the_end_is_named():
 
 
 def test_an_answer_that_comes_first_needs_no_words():
-    assert told(check_of(0, 0.77, 0), answer=0) == []
+    assert told(check_of(0, 0.77, 0), answer=(0,)) == []
 
 
 def test_several_answers_may_be_likelier_together_than_the_first_choice():
-    (sentence,) = told(check_of(3, 0.9, 1), named="Paris|Lyon")
+    (sentence,) = told(check_of(3, 0.9, 1), answer=(1, 5))
     assert sentence.startswith("On the clean prompt the model's first choice is ' the'")
     assert "none of the answers, which have 0.9 together" in sentence
-    assert told(check_of(3, 0.5, 1), named="Paris|Lyon")[0].startswith("Warning: on the clean prompt")
+    assert told(check_of(3, 0.5, 1), answer=(1, 5))[0].startswith("Warning: on the clean prompt")
 
 
 def test_a_corrupt_prompt_with_the_same_answer_is_told():
-    (warning,) = told(check_of(0, 0.77, 0, corrupt=0), answer=0)
+    (warning,) = told(check_of(0, 0.77, 0, corrupt=0), answer=(0,))
     assert "on the corrupt prompt the model gives the same answer first" in warning
-    assert told(check_of(0, 0.77, 0, corrupt=0), answer=0, corrupt="The capital of France is") == [], (
-        "there is one prompt"
-    )
-    assert "On 3 of the pairs the corrupt" in told(check_of(0, 0.77, 0, n=3, corrupt=0), answer=0)[1]
+    assert told(check_of(0, 0.77, 0, corrupt=0), answer=(0,), alone=True) == [], "there is one prompt"
+    assert "On 3 of the pairs the corrupt" in told(check_of(0, 0.77, 0, n=3, corrupt=0), answer=(0,))[1]
 
 
 def test_of_many_pairs_it_is_told_how_many_have_the_answer_first():
-    assert told(check_of(0, 0.77, 0, n=3), answer=0) == [
+    assert told(check_of(0, 0.77, 0, n=3), answer=(0,)) == [
         "The answer is the model's first choice on 3 of 3 clean prompts, and before the wrong answer on 3; its median "
         "probability there is 0.77."
     ]
@@ -126,30 +125,31 @@ def test_of_many_pairs_it_is_told_how_many_have_the_answer_first():
 
 
 def test_many_pairs_have_one_table_and_their_worst():
-    check = check_of(0, 0.25, 0, n=8)
+    check = checked(check_of(0, 0.25, 0, n=8))
     check.clean.answer.prob[3] = 0.125
-    first, worst = answer_tables(check, [("Paris", "Rome")] * 8, Letters())
+    first, worst = check.figures()
     assert len(first.data["rows"]) == 4
     assert first.data["rows"][0][:3] == ["clean", "answer", "8 of 8"]
     assert worst.data["rows"][0][0] == 3
     assert len(worst.data["rows"]) == 5
-    assert recorded(check, Letters())["n_first"] == 8
+    assert check.as_json()["n_first"] == 8
 
 
 def test_one_prompt_without_another_has_no_columns_for_it():
-    (table,) = answer_tables(check_of(0, 0.25, 0), [("Paris|Lyon", None)], Letters(), alone=True)
+    (table,) = checked(check_of(0, 0.25, 0), answer=(1, 5), wrong=(), alone=True).figures()
     assert table.data["columns"] == ["", "token", "probability", "rank"]
+    assert table.data["rows"][0] == ["answer", "'Paris| Lyon'", 0.25, 0]
 
 
 def test_what_stands_around_is_told_as_tokens():
     around = AroundTokens(["<s>", "user", "\n"], ["bot"], True)
-    assert around_words(around) == "BOS '<s>'"
-    assert around_words(AroundTokens([], [], False)) == "no BOS"
-    assert around_sentences(around) == [
+    assert str(around) == "BOS '<s>'"
+    assert str(AroundTokens([], [], False)) == "no BOS"
+    assert around.sentences() == [
         r"Around each prompt stand these tokens: before it '<s>' 'user' '\n'; after it 'bot'."
     ]
-    assert around_sentences(AroundTokens(["<s>"], [], True)) == []
-    (long,) = around_sentences(AroundTokens(["a"] * 100, [], False))
+    assert AroundTokens(["<s>"], [], True).sentences() == []
+    (long,) = AroundTokens(["a"] * 100, [], False).sentences()
     assert long.count("'a'") == 60
 
 

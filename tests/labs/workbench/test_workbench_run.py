@@ -14,7 +14,7 @@ from micrographia.core.metrics import logit_difference
 from micrographia.core.prompts import PairText, from_texts
 from micrographia.core.small.trained import load_trained
 from micrographia.core.store import load_run, read_metrics, verify
-from micrographia.labs.workbench import edges, words
+from micrographia.labs.workbench import estimates, words
 from micrographia.labs.workbench.config import Attribute, Circuit, Lens, Patch, Prompts, Target, Trace, stored
 from micrographia.labs.workbench.run import run
 from micrographia.methods.sink import Sink
@@ -210,7 +210,10 @@ def test_edges_become_a_graph_and_are_checked(trained, tmp_path):
     done = run(question, out=tmp_path / "r")
     graph = next(figure for figure in done.figures if figure.kind == "graph")
     assert {"input", "logits"} <= set(graph.data["nodes"])
-    assert done.results["calibration"][0]["checked"] == 8
+    row = done.results["calibration"][0]
+    assert row["checked"] == 8
+    assert row["missed"]["of"] == done.results["method"]["places"] - row["n_top"]  # others were drawn from these
+    assert any(sentence.startswith("edges: the estimates") for sentence in done.results["flags"])
     assert len(read_metrics(done.path)["writer"]) == done.results["method"]["places"]
 
 
@@ -292,9 +295,10 @@ def test_a_revision_of_what_lies_on_this_machine_is_refused(trained, gpt2, tmp_p
 def test_of_many_edges_the_strongest_of_each_mode_are_written_out(trained, tmp_path, monkeypatch):
     question = Attribute(target=target(trained), prompts=INLINE, method="edges", verify=0)
     every = run(question, out=tmp_path / "every").results["places"]
-    monkeypatch.setattr(edges, "MOST_PLACES", 5)
+    monkeypatch.setattr(estimates, "MOST_PLACES", 5)
     few = run(question, out=tmp_path / "few").results
-    assert few["places"] == every[:5]
+    assert few["places"][:5] == every[:5]
+    assert len(few["places"]) <= 2 * 5 < len(every)
     for verb in ("restored", "destroyed"):
         largest = max(abs(row[verb]) for row in every)
         assert any(row["part"] in " ".join(few["summary"]) for row in every if abs(row[verb]) == largest)

@@ -94,7 +94,7 @@ class Prompts:
         check(once, f"Prompts were given twice: in the file {self.prompts} and as texts. Leave one out.")
         if self.prompts is None:
             unused(self, "no file of prompts is given", "prompt_format", "columns", "limit", "skip_misfits")
-        at_least(self, **({} if self.limit is None else {"limit": 1}))
+        at_least(self, limit=1)
         columns_of(self.columns)
 
 
@@ -195,7 +195,7 @@ class Trace:
     """A FILE of subjects that says how far embeddings spread; by default the subject's own tokens."""
 
     def __post_init__(self) -> None:
-        at_least(self, samples=1, **({} if self.window is None else {"window": 1}))
+        at_least(self, samples=1, window=1)
         if self.answer is None:
             unused(self, NO_ANSWER, "first_token")
         check(self.noise > 0, f"noise must be positive, not {self.noise}.")
@@ -231,7 +231,7 @@ class Circuit:
     """Circuits of the same size drawn at random, to compare with."""
 
     def __post_init__(self) -> None:
-        at_least(self, null=1, **({} if self.n is None else {"n": 1}))
+        at_least(self, null=1, n=1)
         sizes = [name for name in ("n", "threshold") if getattr(self, name) is not None]
         check(len(sizes) < 2, "The size of the circuit was given twice, as n and as threshold. Leave one out.")
         check(0 < self.faithful <= 1, f"faithful must lie in (0, 1], not {self.faithful}.")
@@ -362,8 +362,10 @@ def columns_of(text: str | None) -> dict[str, str]:
 
 
 def at_least(question: Any, **bounds: int) -> None:
+    """Counts, of which those that are None were not chosen."""
     for field, bound in bounds.items():
-        check(getattr(question, field) >= bound, f"{field} must be at least {bound}, not {getattr(question, field)}.")
+        value = getattr(question, field)
+        check(value is None or value >= bound, f"{field} must be at least {bound}, not {value}.")
 
 
 def unused(question: Any, why: str, *fields: str) -> None:

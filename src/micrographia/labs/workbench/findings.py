@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from micrographia.core.effects import spread
 from micrographia.core.errors import UserError
 from micrographia.core.events import Watch
 from micrographia.core.figures import Figure, table, text, tokens
@@ -13,14 +14,15 @@ from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Baselines, changed_positions
-from micrographia.core.titles import MODES, Mode
-from micrographia.labs.workbench import answers, words
+from micrographia.core.titles import MODES
+from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Question, kind_of
 from micrographia.labs.workbench.prompts import PromptSet
 from micrographia.methods.patterns import pattern_figures
 
 Compute = Callable[[Generator, Watch], Findings]
 """What is left to do of a question once everything that the user chose has been checked."""
+Rows = list[dict[str, Any]]
 TITLES = {
     "patch": "Patching",
     "attribute": "Attribution in",
@@ -64,10 +66,10 @@ def findings(
         n, pairs, sink = len(prompts.texts), prompts.pairs, prompts.sink
         asked = "one prompt pair" if n == 1 else f"{n} prompt pairs"
         if not baselines:
-            asked = "one prompt" if prompts.alone else "two prompts"
-        results["subtitle"] = f"{asked}, {answers.around_words(prompts.around)}, {question.target.dtype}"
-        results |= {"answers": answers.recorded(prompts.check, model.tokenizer), "around": prompts.around._asdict()}
-        told = prompts.sentences(model)
+            asked = "one prompt" if prompts.check.alone else "two prompts"
+        results["subtitle"] = f"{asked}, {prompts.around}, {question.target.dtype}"
+        results |= {"answers": prompts.check.as_json(), "around": prompts.around._asdict()}
+        told = prompts.sentences()
         if baselines:
             results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
             told += words.opening(baselines[0], n)
@@ -75,7 +77,7 @@ def findings(
         summary = [*told, *summary]
         if own.get("top"):
             first.append(top_table(own["top"], baselines[0].metric.unit, n, "estimated " * (kind == "attribute")))
-        first += prompts.tables(model)
+        first += prompts.check.figures()
         if baselines:
             first.append(baseline_table(results["baselines"], n))
     results |= own
@@ -91,11 +93,6 @@ def findings(
         tables.append(text("explanation", EXPLANATION, results["explanation"], group=EXPLANATION, essential=False))
     last = prompt_tables(results["prompts"]) if "prompts" in results else []
     return Findings(results, [*pictures, *tables, *last], metrics=metrics, opening=summary)
-
-
-def spread(values: Float[Tensor, "prompt"]) -> float | None:
-    """The standard deviation over prompts; None for one prompt."""
-    return float(values.double().std()) if len(values) > 1 else None
 
 
 def baselines_with_gap(metric: Metric, clean: Float[Tensor, "prompt"], corrupt: Float[Tensor, "prompt"]) -> Baselines:
@@ -176,12 +173,6 @@ def position_table(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Figur
     return (
         [table("by-position", title, rows, columns=_filled(fields, rows), caption=caption, group=title)] if rows else []
     )
-
-
-def beside_exact(rows: Sequence[Mapping[str, Any]], exact: Mapping[Mode, Mapping[str, float]]) -> list[dict[str, Any]]:
-    """The rows with the exact share of the gap beside each estimate, by place; None where it was not measured."""
-    found = {f"{MODES[mode].verb}_exactly": shares for mode, shares in exact.items()}
-    return [{**row, **{name: shares.get(row["place"]) for name, shares in found.items()}} for row in rows]
 
 
 def prompt_tables(pairs: Sequence[Mapping[str, Any]]) -> list[Figure]:

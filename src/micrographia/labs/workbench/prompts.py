@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from micrographia.core.answer_check import AnswerCheck, check_answers
 from micrographia.core.answers import Answers, TokenId, shown
 from micrographia.core.errors import BadPrompt
-from micrographia.core.figures import Figure
 from micrographia.core.framing import AroundTokens, Framing
 from micrographia.core.model import Model
 from micrographia.core.prompt_files import read_pairs, read_texts
@@ -25,7 +24,6 @@ from micrographia.core.prompts import (
     position_names,
 )
 from micrographia.core.tokens import Inputs, ids_of, spelling, to_str_tokens
-from micrographia.labs.workbench import answers
 from micrographia.labs.workbench.config import Around, Prompts, columns_of
 from micrographia.methods.sink import Sink, find_sink
 
@@ -63,22 +61,11 @@ class PromptSet(NamedTuple):
             for text, clean, corrupt in zip(self.texts, *tokens)
         ]
 
-    @property
-    def alone(self) -> bool:
-        """Whether there is one prompt and nothing to compare it with."""
-        return len(self.texts) == 1 and self.texts[0].clean == self.texts[0].corrupt
-
-    def tables(self, model: Model) -> list[Figure]:
-        """How the model answers by itself."""
-        names = [(shown(text.answer), None if text.wrong is None else shown(text.wrong)) for text in self.texts]
-        return answers.answer_tables(self.check, names, model.tokenizer, alone=self.alone)
-
-    def sentences(self, model: Model) -> list[str]:
+    def sentences(self) -> list[str]:
         """What stands around the prompts, and whether the model gives the answers."""
-        told = answers.answer_sentences(self.check, self.pairs, self.texts, model.tokenizer)
         n = f"{self.n_left_out} pair{' of the file was' if self.n_left_out == 1 else 's of the file were'}"
         left = [f"{n} left out, which this model's tokenizer does not fit."] if self.n_left_out else []
-        return [*left, *answers.around_sentences(self.around), *told]
+        return [*left, *self.around.sentences(), *self.check.sentences()]
 
 
 def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str], option: str) -> PromptSet:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Generator
 
 from micrographia.core import figures, movement
+from micrographia.core.effects import spread
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
@@ -22,7 +23,7 @@ from micrographia.core.spoken import at_position
 from micrographia.core.tokens import ids_of, spans_of, to_str_tokens, to_tokens
 from micrographia.labs.workbench import words
 from micrographia.labs.workbench.config import Trace
-from micrographia.labs.workbench.findings import Compute, findings, spread
+from micrographia.labs.workbench.findings import Compute, findings
 from micrographia.labs.workbench.prompts import read_prompt
 from micrographia.methods.tracing import (
     NOISE_STDS,
@@ -37,13 +38,10 @@ from micrographia.methods.tracing import (
     trace_map,
 )
 
-Variant = tuple[State, tuple[Severed, ...]]
-STATES: Mapping[str, Variant] = {
+VARIANTS: Mapping[str, tuple[State, tuple[Severed, ...]]] = {
     "one state of the residual stream": ("resid_post", ()),
     "MLP outputs": ("mlp_out", ()),
     "attention outputs": ("attn_out", ()),
-}
-SEVERED: Mapping[str, Variant] = {
     "one state, MLPs severed": ("resid_post", ("mlp_out",)),
     "one state, attention severed": ("resid_post", ("attn_out",)),
 }
@@ -72,7 +70,7 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
     if question.reference is not None:
         texts = read_texts(question.reference)
         subjects = [ids_of(to_tokens(tokenizer, text, prepend_bos=False)).to(inputs.device) for text in texts]
-    variants = {**STATES, **(SEVERED if question.severed else {})}
+    variants = {name: each for name, each in VARIANTS.items() if question.severed or not each[1]}
     names = [f"{name}{'*' if i in where else ''}" for i, name in enumerate(prompts.positions)]
 
     def work(generator: Generator, watch: Watch) -> Findings:
@@ -88,24 +86,17 @@ def prepare_trace(question: Trace, model: LanguageModel) -> Compute:
         watch(Progress("tracing", len(variants), len(variants), "picture"))
         plain = next(iter(traces.values()))
         followed = "|".join(to_str_tokens(tokenizer, answer))
-        probabilities = {"answer": followed, "clean": plain.high, "blurred": plain.low, "noise_std": plain.noise_std}
-        results = {
-            "trace": {**probabilities, "left_out": LEFT_OUT},
-            "restored": restored(traces, names),
-            "tokens": tokens,
-            "subject_positions": where,
-        }
+        found = {"answer": followed, "clean": plain.high, "blurred": plain.low, "noise_std": plain.noise_std}
+        rows = restored(traces, names)
+        results = {"trace": {**found, "left_out": LEFT_OUT}, "restored": rows, "tokens": tokens}
+        summary = _summary(question, plain, followed, names)
+        summary += [words.SINK_BLURRED] if prompts.sink and 0 in where else []
+        title = "States that restore the answer"
+        about: dict[str, Any] = {"columns": COLUMNS, "caption": f"{RESTORED} {LEFT_OUT}", "group": title}
+        shown = [figures.table("restored", title, rows, headline=True, **about), *_pictures(traces, names, followed)]
+        results["subject_positions"] = where
         return findings(
-            question,
-            model,
-            results,
-            summary=[
-                *_summary(question, plain, followed, names),
-                *([words.SINK_BLURRED] if prompts.sink and 0 in where else []),
-            ],
-            figures=[_restored_table(results["restored"]), *_pictures(traces, names, followed)],
-            metrics=_table(traces),
-            prompts=prompts,
+            question, model, results, summary=summary, figures=shown, metrics=_table(traces), prompts=prompts
         )
 
     return work
@@ -138,17 +129,13 @@ def _summary(question: Trace, traced: Traced, answer: str, names: Sequence[str])
             _most_restored(traced, names)]  # fmt: skip
 
 
-def most_restored(traced: Traced) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+def most_restored(traced: Traced) -> list[tuple[int, int] | None]:
     """(layer, position) of the largest indirect effect before the last position, and of the subject's largest."""
     early = traced.indirect_effect()[:, :-1]
-    own = [pos for pos in traced.subject if pos < early.shape[1]]
-    if not early.numel():
-        return None, None
-    layer, pos = divmod(int(early.argmax()), early.shape[1])
-    if not own:
-        return (layer, pos), None
-    at, within = divmod(int(early[:, own].argmax()), len(own))
-    return (layer, pos), (at, own[within])
+    n_pos = early.shape[1]
+    sides = [*range(n_pos)], [pos for pos in traced.subject if pos < n_pos]
+    best = [divmod(int(early[:, own].argmax()), len(own)) if own else None for own in sides]
+    return [None if at is None else (at[0], own[at[1]]) for at, own in zip(best, sides)]
 
 
 def _most_restored(traced: Traced, names: Sequence[str]) -> str:
@@ -174,30 +161,22 @@ def restored(traces: Traces, names: Sequence[str]) -> list[dict[str, Any]]:
     for name, traced in traces.items():
         effect = traced.indirect_effect()
         for stay in traced.ranges():
-            layer = stay.first + int(effect[stay.first : stay.last + 1, stay.pos].argmax())
-            layers = str(stay.first) if stay.first == stay.last else f"{stay.first} to {stay.last}"
-            row = {"state": name, "token": names[stay.pos], "layers": layers, "layer": layer}
-            rows.append(
-                {**row, "brings_back": float(effect[layer, stay.pos]), "sd": spread(traced.samples[layer, stay.pos])}
-            )
+            at = stay.first + int(effect[stay.first : stay.last + 1, stay.pos].argmax()), stay.pos
+            row = {"state": name, "token": names[stay.pos], "layers": stay.layers, "layer": at[0]}
+            rows.append({**row, "brings_back": float(effect[at]), "sd": spread(traced.samples[at])})
     return sorted((row for row in rows if row["brings_back"] > 0), key=lambda row: -row["brings_back"])[:TOP]
 
 
-def _restored_table(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    title = "States that restore the answer"
-    columns = {"state": "state", "token": "token", "layers": "layers", "brings_back": "restored", "sd": "SD"}
-    caption = (
-        "The layers in which a token's state restores at least half of what it does at most, and that: the probability "
-        "of the answer above that of the corrupted run, mean and standard deviation over the draws of noise. "
-    )
-    caption += LEFT_OUT
-    return figures.table("restored", title, rows, columns=columns, caption=caption, group=title, headline=True)
+COLUMNS = {"state": "state", "token": "token", "layers": "layers", "brings_back": "restored", "sd": "SD"}
+RESTORED = (
+    "The layers in which a token's state restores at least half of what it does at most, and that: the probability "
+    "of the answer above that of the corrupted run, mean and standard deviation over the draws of noise."
+)
 
 
 def _pictures(traces: Traces, names: Sequence[str], answer: str) -> list[Figure]:
-    plain, severed = (
-        {name: each for name, each in traces.items() if name in variants} for variants in (STATES, SEVERED)
-    )
+    severed = {name: each for name, each in traces.items() if each.severed}
+    plain = {name: each for name, each in traces.items() if not each.severed}
     widest = max(plain.values(), key=lambda each: each.window)
     window, left = widest.window, widest.values.isnan().all(1).nonzero()[:, 0].tolist()
     caption = f"MLP and attention outputs are restored in windows of {window} layers." if window > 1 else ""

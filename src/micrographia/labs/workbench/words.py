@@ -68,29 +68,29 @@ def opening(baselines: Baselines, n: int) -> list[str]:
     return sentences
 
 
-def largest_of(rows: Sequence[Row], verb: str) -> Row | None:
-    """The row of largest share, of those that have one."""
-    shares = [row for row in rows if row.get(verb) is not None]
-    return max(shares, key=lambda row: abs(row[verb])) if shares else None
+def _largest(rows: Sequence[Row]) -> list[tuple[Mode, Row, float, float | None]]:
+    """By direction the row of largest share, of those that have one, with that share and the exact one beside it."""
+    found = []
+    for mode, (verb, *_) in MODES.items():
+        if shares := [row for row in rows if row.get(verb) is not None]:
+            row = max(shares, key=lambda row: abs(row[verb]))
+            found.append((mode, row, row[verb], row.get(f"{verb}_exactly")))
+    return found
 
 
 def strongest_patches(rows: Sequence[Row], among: str, replace: str = "other", metric: str = "gap") -> list[str]:
     """The largest exact effect of each direction, `among` these places."""
     sentences = []
-    for mode, (verb, *_) in MODES.items():
-        if (row := largest_of(rows, verb)) is None:
-            continue
-        share, sd = row[verb], row.get(f"{mode}_sd")
+    for mode, row, share, _ in _largest(rows):
+        sd, told = row.get(f"{mode}_sd"), percent(share)
         change = "" if sd is None else f" (a change of {row[f'{mode}_change']:.3g} ± {sd:.2g})"
-        against = (AGAINST if replace == "other" else REVERSED) if percent(share).startswith("-") else ""
+        against = (AGAINST if replace == "other" else REVERSED) if told.startswith("-") else ""
         done, effect = DONE[mode] if replace == "other" else (f"Writing {WRITTEN[replace]} at", DONE[mode][1])
-        sentences.append(
-            f"{done} {_at(row)} {against}{effect} {percent(share)} of the {metric}{change}, the most of {among}."
-        )
+        sentences.append(f"{done} {_at(row)} {against}{effect} {told} of the {metric}{change}, the most of {among}.")
     return sentences
 
 
-ESTIMATED = {"restored": "restores", "destroyed": "destroys"}
+ESTIMATED: Mapping[Mode, str] = {"denoise": "restores", "noise": "destroys"}
 DONE: Mapping[Mode, tuple[str, str]] = {"denoise": ("Denoising", "recovers"), "noise": ("Noising", "removes")}
 
 
@@ -116,15 +116,10 @@ def strongest_estimates(rows: Sequence[Row]) -> list[str]:
     if are_sizes(rows):
         return [f"{_at(rows[0])} has the largest score. Scores rank places; they do not estimate effects."]
     sentences = []
-    for verb, *_ in MODES.values():
-        if (row := largest_of(rows, verb)) is not None:
-            share = percent(row[verb], 1)
-            against = AGAINST if share.startswith("-") else ""
-            exact = row.get(f"{verb}_exactly")
-            measured = "" if exact is None else f" (exact: {percent(exact, 1)})"
-            sentences.append(
-                f"By the estimate {_at(row)} {against}{ESTIMATED[verb]} {share} of the gap{measured}, the most."
-            )
+    for mode, row, share, exact in _largest(rows):
+        told, measured = percent(share, 1), "" if exact is None else f" (exact: {percent(exact, 1)})"
+        does = f"{AGAINST if told.startswith('-') else ''}{ESTIMATED[mode]} {told} of the gap"
+        sentences.append(f"By the estimate {_at(row)} {does}{measured}, the most.")
     return sentences
 
 

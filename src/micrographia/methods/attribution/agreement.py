@@ -11,7 +11,7 @@ Source: Heimersheim and Nanda, "How to use and interpret activation patching" (2
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -233,7 +233,8 @@ class Checked(NamedTuple):
     """The check of one kind of Site: estimates, exact effects, and their agreement."""
 
     kind: str
-    patches: list[Patch]
+    patches: Sequence[Any]
+    """Patches of one place each; of edges, tuples of one."""
     estimate: Float[Tensor, "place prompt"]
     exact: Float[Tensor, "place prompt"]
     n_top: int
@@ -242,8 +243,8 @@ class Checked(NamedTuple):
     slope: float
     """Effect per estimate, which a correlation does not show; NaN where scores are sizes."""
     missed: Missed
-    together: float
-    """The mean effect of patching all these places jointly."""
+    together: float | None = None
+    """The mean effect of patching all these places jointly; None of edges, which are not."""
     wholes: tuple[Whole, ...] = ()
     """Joint effects of each Site, and of all Sites of the kind; none for the residual stream or where scores are
     sizes."""
@@ -278,7 +279,7 @@ def _error_of(estimate: float, exact: float) -> tuple[Kind, str]:
 
 def _joint_flags(each: Checked, mode: Mode) -> list[Flag]:
     """Flags Site by Site; then of the sampled places and of the whole kind, unless a narrower flag covers them."""
-    if in_series(each.kind):
+    if each.together is None or in_series(each.kind):
         return []
     limit = each.missed.threshold
     drawn = Whole(joint(each.patches), float(each.exact.mean(1).sum()), each.together, True)

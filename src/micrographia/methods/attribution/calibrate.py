@@ -7,19 +7,22 @@ or not. Source: Kramar et al., "AtP*" (2024), on diagnostics.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from micrographia.core import figures
 from micrographia.core.edits import Edit
 from micrographia.core.effects import Effects, kind_of
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
+from micrographia.core.graph import Edge
 from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, first_difference
@@ -41,13 +44,14 @@ from micrographia.methods.attribution.agreement import (
     slope,
 )
 from micrographia.methods.attribution.check_figures import (
+    FLAGS,
     calibration_row,
     calibration_table,
-    flag_text,
     points,
     whole_row,
     whole_tables,
 )
+from micrographia.methods.attribution.edges import EdgeAttribution
 from micrographia.methods.attribution.estimation import cell_axes, place
 
 LARGE = 0.1
@@ -61,7 +65,8 @@ SCALE = 1.25
 reported: a correlation does not show it. Our choice."""
 LEAST = 16
 """Places that a kind of Site is left at least, where others are patched whole."""
-MOST_FLAGS = 8
+MOST_FLAGS, DRAWS = 8, 1000
+EDGES = "edges"
 EXCLUDED = (
     "{n:,} places cannot have an effect, before the prompts differ or where a query would attend to a later key; they "
     "were neither sampled nor counted."
@@ -76,13 +81,14 @@ class Sample(NamedTuple):
     """
 
     kind: str
-    patches: list[Patch]
+    patches: Sequence[Any]
+    """Patches of one place each; of edges, tuples of one."""
     estimate: Float[Tensor, "place prompt"]
     n_top: int
     n_rest: int
-    n_able: Mapping[Site, int]
+    n_able: Mapping[Site, int] = MappingProxyType({})
     """The number of places of each Site that can have an effect."""
-    n_excluded: int
+    n_excluded: int = 0
     """The number of places of the kind that cannot have an effect."""
 
     @property
@@ -133,25 +139,39 @@ class Calibration:
             *flags,
         ]
 
-    @property
-    def n_places(self) -> int:
-        """The number of estimates that were compared with an exact patch."""
-        return sum(len(each.patches) for each in self.kinds.values())
+    def shares(self, gap: float, side: Literal["exact", "estimate"] = "exact") -> dict[str, float]:
+        """By the name of each place that was patched its share of the gap."""
+        sign = MODES[self.mode].sign / gap
+        return {
+            str(where): sign * x
+            for each in self.kinds.values()
+            for (where, *_), x in zip(each.patches, getattr(each, side).mean(1).tolist())
+        }
 
     def summary(self) -> str:
-        """The verdicts on all kinds of Site in one sentence."""
+        """The verdicts on all kinds of Site, or on edges, in one sentence."""
         kinds: dict[str, list[str]] = {}
         for each in self.kinds.values():
             kinds.setdefault(verdict(each), []).append(each.kind)
         verdicts = "; ".join(f"those of {', '.join(names)} {told}" for told, names in kinds.items())
-        checked = f"Checked on {self.n_places} places by exact patches ({self.mode})"
-        return f"{checked}, the estimates rate as follows: {verdicts}."
+        what = "edges by exact path patches" if EDGES in self.kinds else "places by exact patches"
+        n = sum(len(each.patches) for each in self.kinds.values())
+        return f"Checked on {n} {what} ({self.mode}), the estimates rate as follows: {verdicts}."
 
     def figures(self) -> list[Figure]:
-        """The table of correlations, the tables of whole Sites, the sentences, and a scatter plot of estimate and
-        effect."""
-        tables = [calibration_table(self.table()), *whole_tables(self.wholes(), self.unit)]
-        return [*tables, *flag_text(self.sentences()), points(list(self.kinds.values()), self.mode, self.metric)]
+        """The tables of correlations and of whole Sites, a scatter of estimate and effect, and the sentences."""
+        return figures_of_checks([self])
+
+
+def figures_of_checks(checks: Sequence[Calibration]) -> list[Figure]:
+    """The figures of one direction, or of both side by side; none of no check."""
+    if not checks:
+        return []
+    rows, wholes = ([row for each in checks for row in some(each)] for some in (Calibration.table, Calibration.wholes))
+    told = [sentence for each in checks for sentence in each.sentences()]
+    scatters = [points(list(each.kinds.values()), each.mode, each.metric) for each in checks]
+    flags = figures.text("flags", FLAGS, told, group=FLAGS, essential=False)
+    return [calibration_table(rows), *scatters, *whole_tables(wholes, checks[0].unit), flags]
 
 
 def calibrate(
@@ -163,7 +183,7 @@ def calibrate(
     budget: int,
     top: int,
     generator: Generator,
-    draws: int = 1000,
+    draws: int = DRAWS,
     threshold: float | None = None,
     whole: bool = False,
     edits: Sequence[Edit] = (),
@@ -196,7 +216,8 @@ def calibrate(
     kinds: dict[str, Checked] = {}
     for each, sites_whole, effect in zip(chosen, groups, effects):
         n = len(each.patches)
-        found = _checked(each, effect[: n + 1], attribution.gives, threshold, generator, draws)
+        together = float(effect[n].mean())
+        found = _checked(each, effect[:n], attribution.gives, threshold, generator, draws, together)
         joint_effects = [
             _whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(sites_whole, effect[n + 1 :])
         ]
@@ -231,10 +252,36 @@ def _whole(patch: Patch, attribution: Effects, each: Sample, exact: Tensor, at_o
     return Whole(patch, alone, float(at_once.mean()), len(measured) == sum(each.n_able[site] for site in sites))
 
 
+def calibrate_edges(
+    found: EdgeAttribution,
+    metric: Metric,
+    measure: Callable[[list[Edge]], Float[Tensor, "edge prompt"]],
+    *,
+    budget: int,
+    generator: Generator,
+) -> Calibration:
+    """The same of edges: half of `budget` among the largest, half at random, each patched by itself with `measure`."""
+    scores = found.values.double().cpu()[:, found.graph.legal].T
+    order = found.mean().cpu()[found.graph.legal].abs().argsort(descending=True)
+    n_top = min(budget - budget // 2, len(order))
+    drawn = torch.randperm(len(order) - n_top, generator=generator)[: budget - n_top] + n_top
+    chosen = order[torch.cat([torch.arange(n_top), drawn])]
+    edges = [found.graph.edges[i] for i in chosen.tolist()]
+    sample = Sample(EDGES, [(edge,) for edge in edges], scores[chosen], n_top, len(order) - n_top)
+    each = _checked(sample, measure(edges).double().cpu(), "effect", None, generator, DRAWS)
+    flags = tuple(flags_of(each, found.mode))
+    return Calibration({EDGES: each}, flags, metric.unit, len(found.clean), len(edges), 0, found.mode, metric.name)
+
+
 def _checked(
-    each: Sample, effect: Tensor, gives: str, threshold: float | None, generator: Generator, draws: int
+    each: Sample,
+    exact: Tensor,
+    gives: str,
+    threshold: float | None,
+    generator: Generator,
+    draws: int,
+    together: float | None = None,
 ) -> Checked:
-    exact, together = effect[:-1], float(effect[-1].mean())
     pair = [x.abs() if gives == "size" else x for x in (each.estimate, exact)]
     estimate, measured = (x.numpy() for x in pair)
     weight = each.weight.numpy()

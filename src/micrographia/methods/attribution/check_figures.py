@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from micrographia.core import figures
 from micrographia.core.figures import Figure
@@ -35,25 +34,15 @@ def calibration_row(each: Checked, mode: Mode) -> dict[str, Any]:
 
 def calibration_table(rows: Sequence[Row]) -> Figure:
     """Correlations of estimate and exact effect, a row a kind of Site and direction; a bound where there is one."""
-    columns = ["kind", "mode", "checked", "Pearson", "Spearman", "slope"]
+    columns = {name: name for name in ("kind", "mode", "checked")}
+    columns |= {"pearson": "Pearson", "spearman": "Spearman", "slope": "slope", "bound": "large, unseen"}
     cells = [
-        [
-            row["kind"],
-            row["mode"],
-            row["checked"],
-            *(_agreement(row[name]) for name in ("pearson", "spearman")),
-            row["slope"],
-        ]
+        {**row, **{name: _agreement(row[name]) for name in ("pearson", "spearman")}, "bound": _bound(row["missed"])}
         for row in rows
     ]
-    bounded = any("missed" in row for row in rows)
-    if bounded:
-        columns.append("large, unseen")
-        cells = [[*cell, _bound(row.get("missed"))] for cell, row in zip(cells, rows)]
     spread = any(row["pearson"].get("low") is not None for row in rows)
-    few = any((row.get("missed") or {}).get("needed") is not None for row in rows)
-    drawn = (SPREAD if spread else NO_SPREAD) + ORDER
-    caption = " ".join([SAMPLE, drawn, BOUNDED if bounded else UNBOUNDED, *([TOO_FEW] * few)])
+    few = any(row["missed"]["needed"] is not None for row in rows)
+    caption = " ".join([SAMPLE, (SPREAD if spread else NO_SPREAD) + ORDER, BOUNDED, *([TOO_FEW] * few)])
     title = "Estimates against exact patches"
     return figures.table("calibration", title, cells, columns=columns, caption=caption, group=GROUP)
 
@@ -67,19 +56,16 @@ NO_SPREAD = "Of one prompt pair there is no interval over prompts"
 ORDER = "; that of Spearman also covers the drawing of places."
 BOUNDED = "The last column bounds how many of the places that were not patched may have a large effect."
 TOO_FEW = "Where too few were drawn for a useful bound, it says how many would be needed to bound it at a tenth."
-UNBOUNDED = "Here a place is an edge; how many large ones were left unseen is not bounded."
 
 
 def _agreement(found: Row) -> Any:
     return found["value"] if found.get("low") is None else dict(found)
 
 
-def _bound(missed: Row | None) -> str | None:
-    if missed is None:
-        return None
+def _bound(missed: Row) -> str:
     if missed["drawn"] == missed["of"]:
         return "none"
-    if missed.get("needed") is not None:
+    if missed["needed"] is not None:
         return f"? {missed['needed']:,} needed"
     return f"≤ {missed['most']:,} of {missed['of']:,}"
 
@@ -132,40 +118,23 @@ def _whole_table(name: str, title: str, rows: Sequence[Row], caption: str, **mor
     return figures.table(name, title, rows, columns=columns, caption=caption, group=WHOLE, **more)
 
 
-def flag_text(sentences: Sequence[str]) -> list[Figure]:
-    """How far to trust each kind of Site, and where estimate and exact effect disagree."""
-    return [figures.text("flags", FLAGS, sentences, group=FLAGS, essential=False)] if sentences else []
-
-
-def against_exact(
-    mode: Mode,
-    exact: NDArray[Any],
-    estimate: NDArray[Any],
-    names: Sequence[str],
-    metric: str,
-    kinds: Sequence[str] | None = None,
-) -> Figure:
+def points(kinds: Sequence[Checked], mode: Mode, metric: str) -> Figure:
     """The estimate against the exact effect of every place that was patched: means over prompts."""
+    exact, estimate = (
+        np.concatenate([getattr(each, side).mean(1).numpy() for each in kinds]) for side in ("exact", "estimate")
+    )
+    of = [each.kind for each in kinds for _ in each.patches]
     return figures.scatter(
         f"calibration-{mode}",
         f"The estimate against the exact effect: {MODES[mode].panel}",
-        exact.mean(1),
-        estimate.mean(1),
-        names=list(names),
+        exact,
+        estimate,
+        names=[", ".join(map(str, patch)) for each in kinds for patch in each.patches],
         x_label=f"exact change of {metric}",
         y_label=f"estimated change of {metric}",
-        colour=kinds,
-        categorical=None if kinds is None else True,
+        colour=of,
+        categorical=True,
         diagonal=True,
         caption="Each point was patched exactly. On the dashed line the estimate equals the exact effect.",
         group=GROUP,
     )
-
-
-def points(kinds: Sequence[Checked], mode: Mode, metric: str) -> Figure:
-    """`against_exact` for all kinds of Site that were checked."""
-    exact, estimate = (
-        np.concatenate([getattr(each, side).numpy() for each in kinds]) for side in ("exact", "estimate")
-    )
-    names = [", ".join(map(str, patch)) for each in kinds for patch in each.patches]
-    return against_exact(mode, exact, estimate, names, metric, [each.kind for each in kinds for _ in each.patches])
