@@ -18,8 +18,8 @@ from micrographia.labs.ioi.analysis import analyse
 from micrographia.labs.ioi.config import Config, preset_of
 from micrographia.labs.ioi.figures import of_networks
 from micrographia.labs.ioi.measure import CLAIMS, measures_of
+from micrographia.labs.ioi.performance import is_learned
 from micrographia.labs.ioi.tables import judged_table, tables
-from micrographia.labs.ioi.task import is_learned
 from micrographia.labs.ioi.train import LAB, train
 
 NETWORKS = "networks"
