@@ -25,23 +25,23 @@ Results = Mapping[str, Any]
 
 
 class Shown(NamedTuple):
-    """How a table of results is shown. A column is a field, or "one/other" for "one of other", with its name after a
+    """How a table of results is shown. A column is a field, or "one/other" for "one of other", with its name behind a
     colon where that is another."""
 
     group: str
     title: str
-    columns: tuple[str, ...]
+    columns: str
     caption: str = ""
     claims: tuple[str, ...] = ()
     essential: bool = False
 
 
 TABLES: Mapping[str, Shown] = {
-    "published_circuit": Shown(PUBLISHED, "The published analysis", ("what", "value"), essential=True),
+    "published_circuit": Shown(PUBLISHED, "The published analysis", "what value", essential=True),
     "heads_that_denoise": Shown(
         PUBLISHED,
         "Heads with the largest effect",
-        ("head", "position", "brings_back:restored", "takes_away:destroyed"),
+        "head position brings_back:restored takes_away:destroyed",
         "Shares of the gap in logit difference, one head at one position at a time: restored by denoising, destroyed "
         "by noising.",
         essential=True,
@@ -49,8 +49,7 @@ TABLES: Mapping[str, Shown] = {
     "behaviours": Shown(
         LEARNED,
         "What the networks learned",
-        ("behaviour", "learned/networks:analysed", "accuracy", "by_chance", "logit_difference")
-        + ("corrupt:after the corrupt prompt",),
+        "behaviour learned/networks:analysed accuracy by_chance logit_difference corrupt:after_the_corrupt_prompt",
         "On held-out prompts: medians over networks. By chance: the accuracy on another prompt's answers.",
         ("behaviours-learned",),
         essential=True,
@@ -58,13 +57,13 @@ TABLES: Mapping[str, Shown] = {
     "greater_by_probabilities": Shown(
         LEARNED,
         "Greater-than by probabilities",
-        ("measure", "measured", "by_chance"),
+        "measure measured by_chance",
         "As Hanna et al. (2023, section 2) measure it. By chance: judged by another prompt's years.",
     ),
     "denoising_beside_noising": Shown(
         WHERE,
         "Denoising beside noising",
-        ("behaviour", "differ_by:denoising and noising", "halves_of_the_prompts:split half"),
+        "behaviour differ_by:denoising_and_noising halves_of_the_prompts:split_half",
         "Difference of heads' effects by position, as a share of the larger. Split half: the same between two halves "
         "of the prompts, denoising both.",
         ("denoising-is-not-noising",),
@@ -72,14 +71,14 @@ TABLES: Mapping[str, Shown] = {
     "direct_parts": Shown(
         WHERE,
         "Direct logit attribution",
-        ("part", "logits"),
+        "part logits",
         "The direct effect of each part on the logit difference of ioi; z[2] is head 2.",
     ),
     "head_kinds": Shown(
         HEADS,
         "Heads by two criteria",
-        ("kind", "by_looks:attention criterion", "by_patching:path-patching criterion")
-        + ("found_both_ways/of:both of either", "by_chance", "area:area under ROC"),
+        "kind by_looks:attention_criterion by_patching:path-patching_criterion found_both_ways/of:both_of_either "
+        "by_chance area:area_under_ROC",
         "Attention criterion: where a head attends and what it copies. Path-patching criterion: a direct effect, on "
         "the path of that kind, of at least a third of the largest. By chance: as many heads drawn at random within "
         "their layers. Each list begins with the seed of its network.",
@@ -89,8 +88,8 @@ TABLES: Mapping[str, Shown] = {
     "smallest_circuits": Shown(
         CIRCUITS,
         "Smallest faithful circuits",
-        ("network", "behaviour", "chosen_by", "parts/of:components", "parts_by_chance:random order", "faithfulness")
-        + ("nearest_random", "incomplete_by:incompleteness", "idle:non-minimal"),
+        "network behaviour chosen_by parts/of:components parts_by_chance:random_order faithfulness nearest_random "
+        "incomplete_by:incompleteness idle:non-minimal",
         "The smallest circuit whose faithfulness is within 0.1 of 1, by the method with the least CMD; outside it, the "
         "corrupt prompt of each pair.",
         ("small-circuit",),
@@ -105,7 +104,8 @@ def tables(results: Results) -> list[Figure]:
         if rows := results.get(key):
             if isinstance(rows, Mapping):
                 rows = [{"what": name.replace("_", " "), "value": value} for name, value in rows.items()]
-            fields = dict((*column.split(":"), column.replace("_", " "))[:2] for column in shown.columns)
+            named = (column.partition(":") for column in shown.columns.split())
+            fields = {field: (name or field).replace("_", " ") for field, _, name in named}
             cells = [{field: _cell(row, field) for field in fields} for row in rows]
             about = {"caption": shown.caption, "group": shown.group, "claims": shown.claims}
             found.append(figures.table(key, shown.title, cells, columns=fields, essential=shown.essential, **about))
@@ -115,7 +115,7 @@ def tables(results: Results) -> list[Figure]:
 def _cell(row: Row, field: str) -> Any:
     one, _, other = field.partition("/")
     value = row.get(one)
-    return f"{value} of {row[other]}" if other else SHORT[value] if field == "chosen_by" else value
+    return f"{value} of {row[other]}" if other else SHORT[str(value)] if field == "chosen_by" else value
 
 
 def of_networks(
@@ -314,8 +314,8 @@ def _edges(behaviour: str, about: str, found: Circuits) -> Figure:
         f"{behaviour}-edges",
         f"The strongest edges: {about}",
         drawn(found.links, "share of the gap"),
-        caption="Estimated by edge attribution: orange edges carry the answer, blue ones work against it. a1.2 is head "
-        "2 of layer 1, m0 the MLP of layer 0; edges into a head's query, key and value are taken together.",
+        caption="Estimated by edge attribution: orange edges carry the answer, blue ones work against it. Edges "
+        "into a head's query, key and value are taken together.",
         source="Syed et al. (2023); Hanna et al. (2024)",
         group=CIRCUITS,
     )

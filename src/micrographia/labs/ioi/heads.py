@@ -37,8 +37,8 @@ ATTENDED: Mapping[str, tuple[str, ...]] = {
     "pronoun": ("END to N",),
     "greater": ("END to YY", "END to XX"),
 }
-"""Where heads of the published circuits attend, from role to role. Wang et al. (2022), figure 2: name movers from END to
-IO, S-inhibition heads from END to S2, duplicate-token heads from S2 to S1, induction heads from S2 to S1+1,
+"""Where heads of the published circuits attend, from role to role. Wang et al. (2022), figure 2: name movers from END
+to IO, S-inhibition heads from END to S2, duplicate-token heads from S2 to S1, induction heads from S2 to S1+1,
 previous-token heads from S1+1 to S1. Hanna et al. (2023), section 3: from the last century to the year."""
 CLEAR = 1 / 3
 """A head meets a criterion from this score, or this share of the largest effect. Our choice, made before measuring."""
@@ -96,7 +96,11 @@ class HeadKind(NamedTuple):
     def agreement_by_chance(self) -> float:
         """Its expectation when the heads by attention are drawn at random, as many in each layer."""
         chance, both = self._by_chance()
-        return float((chance * both / (len(self.by_attention) + len(self.by_path) - both)).sum()) if self.either else math.nan
+        return (
+            float((chance * both / (len(self.by_attention) + len(self.by_path) - both)).sum())
+            if self.either
+            else math.nan
+        )
 
     @property
     def both_by_chance(self) -> float:
@@ -163,7 +167,7 @@ Scores = Mapping[str, Float[Tensor, "layer head"]]
 
 
 def head_scores(model: Model, *, n: int, generator: Generator) -> Scores:
-    """Every score, by name ("induction", "ioi: END to IO", "copies names" ...), on n held-out prompts of each behaviour.
+    """Every score, by name ("induction", "ioi: END to IO", "copies names"), on n held-out prompts of each behaviour.
 
     Two forward passes over n prompts a behaviour, and the cost of `copy_scores`.
     """

@@ -60,7 +60,9 @@ def performance(model: Model, pairs: PromptPairs) -> Performance:
     right, wrong = pairs.answer[:, None], pairs.wrong[:, None]
     difference, after = ((logits.gather(1, right) - logits.gather(1, wrong))[:, 0] for logits in (clean, corrupt))
     top = clean.argmax(1)[:, None]
-    hits, null = (answers.gather(1, top).double().mean().item() for answers in (pairs.answers, pairs.answers.roll(1, 0)))
+    hits, null = (
+        answers.gather(1, top).double().mean().item() for answers in (pairs.answers, pairs.answers.roll(1, 0))
+    )
     preferred = (difference > 0).double().mean().item()
     return Performance(hits, preferred, difference.mean().item(), after.mean().item(), null, len(pairs.clean))
 

@@ -7,7 +7,7 @@ behaviour was not learned have no part in its rows.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from micrographia.core.claims import Measures, median_interval
+from micrographia.core.claims import median_interval
 from micrographia.core.spoken import head_name
 from micrographia.labs.ioi.analysis import NetworkAnalysis
 from micrographia.labs.ioi.circuits import Circuits
@@ -22,14 +22,18 @@ def tables(networks: Sequence[NetworkAnalysis]) -> dict[str, Any]:
     """Every table of trained networks."""
     analysed = [one.analysed for one in networks]
     kinds = {name: {one.seed: one.kinds[name] for one in networks if name in one.kinds} for name in KINDS}
-    cut = [(one.seed, name, found) for one in networks for name, each in one.analysed.items() if (found := each.circuits)]
+    cut = [
+        (one.seed, name, found) for one in networks for name, each in one.analysed.items() if (found := each.circuits)
+    ]
     return {
         "behaviours": [_behaviour(name, networks) for name in BEHAVIOURS],
         "greater_by_probabilities": _years([one.years for one in networks if "greater" in one.analysed]),
         **estimate_tables(analysed),
         "head_kinds": [_head_kind(name, found) for name, found in kinds.items()],
         "circuits": [
-            row for name in _named(analysed) for row in _circuits(name, [found for _, each, found in cut if each == name])
+            row
+            for name in _named(analysed)
+            for row in _circuits(name, [found for _, each, found in cut if each == name])
         ],
         "smallest_circuits": [
             {"network": f"seed {seed}", "behaviour": name, "chosen_by": found.method, **_smallest(found)}
@@ -57,15 +61,6 @@ def estimate_tables(each: Sequence[Analysed]) -> dict[str, Any]:
         "how_far_to_trust": next((one.calibration for analysed in each for one in analysed.values()), {}),
         "direct_parts": [{"part": label, "logits": value} for label, value in ioi],
     }
-
-
-def judged_table(measures: Measures) -> list[Row]:
-    """The figures that claims are judged by: with the null subtracted, without, and the null."""
-    return [
-        {"claim": name, "judged": one.value, "plain": one.raw, "null": one.null}
-        for name, one in measures.items()
-        if one.raw is not None and one.value is not None
-    ]
 
 
 def _over(found: Iterable[Any], **fields: str) -> dict[str, dict[str, float] | None]:

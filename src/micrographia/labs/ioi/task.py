@@ -109,7 +109,10 @@ BEHAVIOURS: Mapping[str, Behaviour] = {
     ),
     "induction": Behaviour(
         corruptions={"last": _another_last},
-        answers=lambda clean, corrupt, generator: (clean.tokens[:, PROMPT_SPAN + 1], corrupt.tokens[:, PROMPT_SPAN + 1]),
+        answers=lambda clean, corrupt, generator: (
+            clean.tokens[:, PROMPT_SPAN + 1],
+            corrupt.tokens[:, PROMPT_SPAN + 1],
+        ),
         frame=PROMPT_SPAN,
     ),
     "pronoun": Behaviour(
@@ -169,7 +172,9 @@ def prompt_pairs(
         answers[:, word_ids("number")] = own.all_right(clean)
     places = [TEMPLATES[i].roles for i in template.tolist()]
     roles = {role: torch.tensor([1 + each[role] for each in places]) for role in places[0]}  # BOS comes first
-    sides = [torch.cat([torch.full((n, 1), IDS[BOS]), x.tokens[:, : places[0]["END"] + 1]], 1) for x in (clean, corrupt)]
+    sides = [
+        torch.cat([torch.full((n, 1), IDS[BOS]), x.tokens[:, : places[0]["END"] + 1]], 1) for x in (clean, corrupt)
+    ]
     return PromptPairs(sides[0], sides[1], right, wrong, answers, roles, template)
 
 
@@ -196,7 +201,8 @@ def case_of(behaviour: str, n: int, generator: Generator, device: torch.device) 
     drawn = prompt_pairs(behaviour, 2 * n, generator, frame=BEHAVIOURS[behaviour].frame)
     read = tokenizer().decode
     texts = tuple((read(clean), read(corrupt)) for clean, corrupt in zip(drawn.clean.tolist(), drawn.corrupt.tolist()))
-    whole = Pairs(*(x.to(device) for x in drawn[:4]), texts)
+    clean, corrupt, answer, wrong = (x.to(device) for x in drawn[:4])
+    whole = Pairs(clean, corrupt, answer, wrong, texts)
     return Case(behaviour, whole.rows(slice(0, n)), whole.rows(slice(n, None)), positions_of(drawn.clean))
 
 
@@ -211,7 +217,9 @@ def positions_of(tokens: Tensor) -> tuple[str, ...]:
     """
     columns = [{WORDS[i] for i in column} for column in tokens.T.tolist()]
     kinds = [{KIND_OF.get(word, "word") for word in column} for column in columns]
-    varied = ["" if len(column) == 1 else kind.pop() if len(kind) == 1 else "word" for column, kind in zip(columns, kinds)]
+    varied = [
+        "" if len(column) == 1 else kind.pop() if len(kind) == 1 else "word" for column, kind in zip(columns, kinds)
+    ]
     names, seen = [], Counter[str]()
     for column, kind in zip(columns, varied):
         seen[kind] += 1
