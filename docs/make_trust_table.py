@@ -76,14 +76,9 @@ class Chosen(NamedTuple):
 def two_orders(model: LanguageModel, n: int, draw: Generator) -> Pairs:
     """Indirect objects: half of the prompts name the subject first, half second."""
     words = ioi.usable(model)
-    halves = [
-        ioi.group(model, TEMPLATE, order, m, words, draw).pairs("swap")
-        for order, m in zip(ioi.ORDERS, (n - n // 2, n // 2))
-        if m
-    ]
-    sides = [torch.cat([ids_of(getattr(half, side)) for half in halves]) for side in ("clean", "corrupt")]
-    answers = [torch.cat([getattr(half, side) for half in halves]) for side in ("answer", "wrong")]
-    return Pairs(*sides, *answers)
+    sizes = zip(ioi.ORDERS, (n - n // 2, n // 2))
+    rows = [row for order, m in sizes for row in ioi.filled(TEMPLATE, order, m, words, draw)]
+    return ioi.lined_up(model, [row.pair("swap") for row in rows])
 
 
 def capitals(template: str) -> Callable[[LanguageModel, int, Generator], Pairs]:

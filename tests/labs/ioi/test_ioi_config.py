@@ -23,8 +23,7 @@ from micrographia.labs.ioi.config import (
     quick,
     tiny,
 )
-from micrographia.labs.ioi.grammar import BEHAVIOURS
-from micrographia.labs.ioi.task import prompt_pairs
+from micrographia.labs.ioi.task import BEHAVIOURS, prompt_pairs
 
 
 @pytest.mark.parametrize("make", PRESETS.values(), ids=PRESETS)

@@ -8,7 +8,6 @@ from torch import Generator
 
 from micrographia.labs.ioi.grammar import (
     ABC_SHARE,
-    BEHAVIOURS,
     BOS,
     CLASSES,
     IDS,
@@ -22,15 +21,16 @@ from micrographia.labs.ioi.grammar import (
     TEMPLATES,
     UNREPEATED,
     WORDS,
+    Sentences,
     batch,
     draw_sentences,
     draw_slots,
-    fill,
     table,
     tokenizer,
     vocabulary,
     word_ids,
 )
+from micrographia.labs.ioi.task import BEHAVIOURS
 
 N = 4000
 
@@ -88,7 +88,7 @@ def test_sentences_read_as_they_should():
 
     def read(*key: object) -> str:
         i = torch.tensor([index[key]])
-        return text(fill(i, slots)[0, : table().lengths[i[0]]])
+        return text(Sentences(i, slots).tokens[0, : table().lengths[i[0]]])
 
     assert read("ioi", 0, "ABBA") == "When Mary and John went to the shop , John gave a drink to Mary ."
     assert read("ioi", 0, "BABA") == "When John and Mary went to the shop , John gave a drink to Mary ."

@@ -12,9 +12,9 @@ from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
 from micrographia.core.sweep import Place
 from micrographia.labs.ioi import analysis, circuits, estimates, heads
-from micrographia.labs.ioi.grammar import BEHAVIOURS, IDS
+from micrographia.labs.ioi.grammar import IDS
 from micrographia.labs.ioi.heads import HeadKind
-from micrographia.labs.ioi.task import FRAME, case_of, positions_of
+from micrographia.labs.ioi.task import BEHAVIOURS, case_of, positions_of
 from micrographia.labs.planted.found import chain
 from micrographia.labs.planted.hidden import cancelling
 from micrographia.methods.circuits.ablate import nodes_alone
@@ -144,7 +144,7 @@ def test_the_prompts_of_a_case_are_of_one_wording_and_judged_on_others(behaviour
     assert len(case.positions) == case.pairs.clean.shape[1]
     seen = {tuple(row) for row in case.pairs.clean.tolist()}
     assert any(tuple(row) not in seen for row in case.others.clean.tolist())
-    assert behaviour in FRAME
+    assert case.behaviour == behaviour
 
 
 def test_a_position_is_named_by_its_word_or_by_what_kind_of_word_stands_there():
@@ -186,14 +186,14 @@ def test_chance_draws_within_layers():
     ],
 )
 def test_patching_has_a_threshold_of_its_own(monkeypatch, effects, found):
-    monkeypatch.setattr(heads, "direct_effects", lambda model, case, path: torch.tensor(effects))
+    monkeypatch.setattr(heads, "direct_effects", lambda model, case, kind: torch.tensor(effects))
     looks = [(1, 2)]
-    assert heads.head_kind(None, None, heads.PATHS["name mover"], looks)[:2] == (looks, found)
+    assert heads.head_kind(None, None, heads.KINDS["name mover"], looks)[:2] == (looks, found)
 
 
 def test_a_head_of_the_last_layer_is_no_candidate_for_receivers_in_later_layers(monkeypatch):
     effects = torch.tensor([[0.1, 0.9], [0.0, 0.0]])
-    monkeypatch.setattr(heads, "direct_effects", lambda model, case, path: effects)
-    found = heads.head_kind(None, None, heads.PATHS["previous token"], [(0, 1), (1, 1)])
+    monkeypatch.setattr(heads, "direct_effects", lambda model, case, kind: effects)
+    found = heads.head_kind(None, None, heads.KINDS["previous token"], [(0, 1), (1, 1)])
     assert (found.by_attention, found.by_path, found.n_heads) == ([(0, 1)], [(0, 1)], 2)
     assert np.isclose(found.area, 1.0)

@@ -47,18 +47,18 @@ def test_there_are_fifteen_templates_in_two_orders():
 
 def test_every_prompt_holds_io_once_and_s_twice_and_asks_for_io(groups):
     for each in groups:
-        assert ((each.clean == each.answer[:, None]).sum(1) == 1).all()
-        assert ((each.clean == each.wrong[:, None]).sum(1) == 2).all()
+        assert ((each.abc.clean == each.abc.answer[:, None]).sum(1) == 1).all()
+        assert ((each.abc.clean == each.abc.wrong[:, None]).sum(1) == 2).all()
 
 
 def test_the_corruptions_change_the_second_subject_alone(groups):
     for each in groups:
-        for side in (each.swap, each.abc):
-            changed = (side != each.clean).nonzero()[:, 1].unique().tolist()
+        for side in (each.swap.corrupt, each.abc.corrupt):
+            changed = (side != each.swap.clean).nonzero()[:, 1].unique().tolist()
             assert changed == [each.roles["S2"]]
-        assert (each.swap[:, each.roles["S2"]] == each.answer).all()
-        third = each.abc[:, each.roles["S2"]]
-        assert not ((third == each.answer) | (third == each.wrong)).any()
+        assert (each.swap.corrupt[:, each.roles["S2"]] == each.swap.answer).all()
+        third = each.abc.corrupt[:, each.roles["S2"]]
+        assert not ((third == each.abc.answer) | (third == each.abc.wrong)).any()
 
 
 def test_the_orders_exchange_the_names_of_the_first_clause(groups):
@@ -148,7 +148,8 @@ def test_the_whole_analysis_runs_and_is_judged_at_paper(folder, tmp_path, monkey
     assert measured["gpt2-circuit"] == numbers["faithfulness"]
     assert all(judged.verdict == "not run" for judged in found.claims)  # other choices than the preset's
     assert measured["heads-found-twice"] is None
-    assert [row["claim"] for row in found.results["judged_by_network"]] == ["denoising-is-not-noising"]  # six places
+    figures = {name: each for name, each in found.results["measured"].items() if each["raw"] is not None}
+    assert list(figures) == ["denoising-is-not-noising"]  # six places
     one = measured["denoising-is-not-noising"]
     assert one["low"] == one["median"] == one["high"]  # of one network
     assert numbers["heads"] == 26

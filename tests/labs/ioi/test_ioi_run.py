@@ -16,7 +16,7 @@ from micrographia.labs.ioi.tables import tables
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 TABLES = ("behaviours", "greater_by_probabilities", "estimates_beside_exact_effects", "denoising_beside_noising")
-TABLES += ("how_far_to_trust", "direct_parts", "head_kinds", "circuits", "smallest_circuits", "judged_by_network")
+TABLES += ("how_far_to_trust", "direct_parts", "head_kinds", "circuits", "smallest_circuits")
 
 
 def test_a_finished_run_holds_what_a_reader_needs(done):

@@ -6,11 +6,11 @@ from torch import Generator
 
 from micrographia.core.errors import BadConfig
 from micrographia.labs.ioi.config import LONGEST_PROMPT
-from micrographia.labs.ioi.grammar import BEHAVIOURS, BOS, IDS, NAMES, PARTS, TEMPLATES, WORDS
-from micrographia.labs.ioi.task import CORRUPTIONS, prompt_pairs, roles_of
+from micrographia.labs.ioi.grammar import BOS, IDS, NAMES, PARTS, TEMPLATES, WORDS
+from micrographia.labs.ioi.task import BEHAVIOURS, prompt_pairs
 
 N = 300
-ALL = [(behaviour, name) for behaviour, named in CORRUPTIONS.items() for name in named]
+ALL = [(behaviour, name) for behaviour, own in BEHAVIOURS.items() for name in own.corruptions]
 
 
 def pairs(behaviour: str, corruption: str = "", **choices):
@@ -124,7 +124,7 @@ def test_a_held_out_name_is_corrupted_to_a_held_out_one():
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_every_prompt_has_every_role(behaviour):
     found = pairs(behaviour)
-    assert set(found.roles) == set(roles_of(TEMPLATES[int(found.template[0])]))
+    assert set(found.roles) == set(TEMPLATES[int(found.template[0])].roles)
     assert bool((found.roles["END"] == found.clean.shape[1] - 1).all())
     assert all(bool(((role > 0) & (role < found.clean.shape[1])).all()) for role in found.roles.values())
 

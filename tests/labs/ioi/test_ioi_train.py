@@ -17,7 +17,8 @@ from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder, load_run, read_metrics, read_tensors
 from micrographia.core.store.checkpoints import snapshots
 from micrographia.labs.ioi.config import Config, tiny
-from micrographia.labs.ioi.grammar import BEHAVIOURS, WORDS
+from micrographia.labs.ioi.grammar import WORDS
+from micrographia.labs.ioi.task import BEHAVIOURS
 from micrographia.labs.ioi.train import architecture, snapshot_steps, train, train_network
 
 

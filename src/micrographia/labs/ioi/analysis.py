@@ -19,19 +19,18 @@ from micrographia.core.prompts import Pairs, metric_of
 from micrographia.core.runtime import generator, settings
 from micrographia.core.small.trained import load_trained
 from micrographia.core.sweep import grids
-from micrographia.core.titles import Mode
+from micrographia.core.titles import MODES, Mode
 from micrographia.core.tokens import ids_of
 from micrographia.labs.ioi.circuits import Circuits, circuits
 from micrographia.labs.ioi.config import Config
 from micrographia.labs.ioi.estimates import KINDS, Correlation, calibration, compare, correlations
-from micrographia.labs.ioi.grammar import Behaviour
 from micrographia.labs.ioi.heads import HeadKind, head_kinds
-from micrographia.labs.ioi.task import Case, Performance, Years, case_of, is_learned, perform, prompt_pairs, years
+from micrographia.labs.ioi.performance import Performance, Years, is_learned, perform, years
+from micrographia.labs.ioi.task import Case, case_of, prompt_pairs
 from micrographia.methods.lens import direct_logit_attribution
 from micrographia.methods.patching import patch
 
 MAPS = {"z": ("layer", "pos", "head"), "mlp_out": ("layer", "pos"), "resid_pre": ("layer", "pos")}
-MODES: tuple[Mode, Mode] = ("denoise", "noise")
 N_DIRECT = 12
 Shares = Float[Tensor, "row pos"]
 
@@ -65,8 +64,8 @@ class NetworkAnalysis(NamedTuple):
     """`analysed` holds the behaviours that were learned."""
 
     seed: int
-    behaviours: dict[Behaviour, Performance]
-    analysed: dict[Behaviour, BehaviourAnalysis]
+    behaviours: dict[str, Performance]
+    analysed: dict[str, BehaviourAnalysis]
     kinds: dict[str, HeadKind]
     years: Years
 
@@ -76,16 +75,11 @@ def analyse(config: Config, out: str) -> NetworkAnalysis:
     device = config.machine.device
     with settings(1, device):
         model = load_trained(Path(out), device=device)
-        draw = generator(config.seed)
+        draw, place = generator(config.seed), model.weights.W_E.device
         behaviours = perform(model, n=config.prompts, generator=draw)
-        learned: list[Behaviour] = [
-            name for name, x in behaviours.items() if is_learned(x.accuracy, x.null_accuracy, config.least)
-        ]
-        place = model.weights.W_E.device
-        cases: dict[Behaviour, Case] = {name: case_of(name, config.pairs, draw, place) for name in learned}
-        analysed: dict[Behaviour, BehaviourAnalysis] = {}
-        for name, case in cases.items():
-            analysed[name] = analyse_behaviour(model, case, config, draw)
+        learned = [name for name, x in behaviours.items() if is_learned(x.accuracy, x.null_accuracy, config.least)]
+        cases = {name: case_of(name, config.pairs, draw, place) for name in learned}
+        analysed = {name: analyse_behaviour(model, case, config, draw) for name, case in cases.items()}
         kinds = head_kinds(model, cases, config.prompts, draw)
         later = years(model, prompt_pairs("greater", config.prompts, draw))
         return NetworkAnalysis(config.seed, behaviours, analysed, kinds, later)
@@ -97,15 +91,14 @@ def analyse_behaviour(
     """One behaviour of any model; `cut`: look for circuits too."""
     pairs, m = case.pairs, metric_of("logit-diff", case.pairs, model)
     maps = {kind: {mode: shares(model, pairs, m, kind, mode) for mode in MODES} for kind in MAPS}
-    halves = []
-    for rows in (pairs.rows(slice(0, None, 2)), pairs.rows(slice(1, None, 2))):
-        halves.append(shares(model, rows, metric_of("logit-diff", rows, model), "z", "denoise"))
+    halves = [pairs.rows(slice(begin, None, 2)) for begin in (0, 1)]
+    by_half = [shares(model, half, metric_of("logit-diff", half, model), "z", "denoise") for half in halves]
     compared = compare(model, pairs, m, KINDS, mode="denoise", most=config.places, draw=draw)
     return BehaviourAnalysis(
         positions=case.positions,
         maps={kind: {mode: x.cpu().numpy() for mode, x in each.items()} for kind, each in maps.items()},
         asymmetry=difference(maps["z"]["denoise"], maps["z"]["noise"]),
-        split_half=difference(*halves),
+        split_half=difference(*by_half),
         correlations={kind: correlations(found, draw) for kind, found in compared.items()},
         points={kind: found.points() for kind, found in compared.items()},
         calibration=calibration(model, pairs, m, config.places, draw),

@@ -7,17 +7,16 @@ circuit bad. Edges run between heads, MLPs and the logits. The null are random o
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Generator
 
 from micrographia.core.graph import graph_of
-from micrographia.core.graph_figure import links_between_parts
+from micrographia.core.graph_figure import Link, links_between_parts
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, first_difference, metric_of
 from micrographia.core.tokens import ids_of
 from micrographia.labs.ioi.estimates import METHODS, Comparison, compare
-from micrographia.labs.ioi.heads import NEGLIGIBLE
 from micrographia.labs.ioi.task import Case
 from micrographia.methods.attribution.edges import Method, edge_attribution
 from micrographia.methods.circuits.ablate import Ablation, edges_alone, nodes_alone
@@ -42,22 +41,8 @@ class Circuits(NamedTuple):
     edges: dict[str, Ladder]
     method: str
     smallest: CircuitEvaluation[Part]
-    links: list[tuple[str, str, float]]
-    """The strongest edges between parts, as (writer, the part that reads it, share of the gap)."""
-
-    def row(self) -> dict[str, Any]:
-        """The smallest circuit in figures."""
-        found, (low, high) = self.smallest, self.smallest.interval
-        return {
-            "parts": len(found.members),
-            "of": found.of,
-            "parts_by_chance": found.random_size,
-            "faithfulness": {"value": found.faithfulness, "low": low, "high": high},
-            "nearest_random": found.nearest_random,
-            "incomplete_by": found.incomplete_max / found.gap,
-            "idle": found.n_non_minimal(NEGLIGIBLE),
-            "outside": found.ablation,
-        }
+    links: dict[Link, float]
+    """The strongest edges between parts, as shares of the gap."""
 
 
 def circuits(model: Model, case: Case, draw: Generator) -> Circuits:
@@ -104,7 +89,7 @@ def part_scores(parts: Sequence[Part], found: Mapping[str, Comparison]) -> dict[
     names = {(part.node.site, part.node.head, part.pos): part for part in parts}
     scores = {name: dict.fromkeys(parts, 0.0) for name in ("exact", *METHODS)}
     for each in found.values():
-        for name, values in {"exact": each.exact, **each.estimates}.items():
+        for name, values in each.effects.items():
             for place, value in zip(each.places, values.mean(1).tolist()):
                 part = names.get((place.site, place.where.get("head"), place.where["pos"]))  # type: ignore[arg-type]  # single cells
                 if part is not None:
@@ -112,7 +97,7 @@ def part_scores(parts: Sequence[Part], found: Mapping[str, Comparison]) -> dict[
     return scores
 
 
-def _edges(model: Model, case: Case, draw: Generator) -> tuple[dict[str, Ladder], list[tuple[str, str, float]]]:
+def _edges(model: Model, case: Case, draw: Generator) -> tuple[dict[str, Ladder], dict[Link, float]]:
     """EAP and EAP-IG beside random orders, on fewer prompts, since every reader gets an input of its own."""
     few, others = (pairs.rows(slice(0, N_EDGE_PAIRS)) for pairs in (case.pairs, case.others))
     m, judged = (metric_of("logit-diff", pairs, model) for pairs in (few, others))
@@ -124,4 +109,4 @@ def _edges(model: Model, case: Case, draw: Generator) -> tuple[dict[str, Ladder]
     found[RANDOM] = random_ladder(alone, graph_of(model).edges, draw, orders=N_EDGE_ORDERS)
     gap = float((best.clean - best.corrupt).mean())
     links = links_between_parts(best.graph, -best.mean() / gap)
-    return found, [(str(writer), str(part), share) for (writer, part), share in islice(links.items(), N_LINKS)]
+    return found, dict(islice(links.items(), N_LINKS))

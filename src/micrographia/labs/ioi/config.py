@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Literal
 
 from micrographia.core.config import (
     CUSTOM,
@@ -82,14 +82,9 @@ class Config:
 
 def _trained(config: Config) -> list[str]:
     """The choices about making and training a network that differ from their defaults: no use beside a model."""
-    parts: tuple[tuple[Any, Any], ...] = (
-        (config.network, NETWORK()),
-        (config.optim, OPTIM()),
-        (config.schedule, Schedule()),
-    )
-    idle = [name for part, usual in parts for name, value in flat(part).items() if value != getattr(usual, name)]
-    usual = {each.name: each.default for each in dataclasses.fields(Config)}
-    return idle + [name for name in ("n_ctx", "rows", "steps", "least", "plan") if getattr(config, name) != usual[name]]
+    made = {**flat(config.network), **flat(config.optim), **flat(config.schedule)}
+    usual, about = flat(Config()), {*made, "n_ctx", "rows", "steps", "least", "plan"}
+    return [name for name, value in flat(config).items() if name in about and value != usual[name]]
 
 
 # Fields that say how a run is carried out or which sample it is, not what is studied.
@@ -108,29 +103,12 @@ def quick() -> Config:
 
 def tiny() -> Config:
     """Same machinery, seconds on a CPU; it need not learn, so its claims are *not run*."""
-    return with_fields(
-        quick(),
-        seeds=2,
-        d_model=16,
-        n_heads=2,
-        d_head=8,
-        d_mlp=32,
-        rows=8,
-        steps=60,
-        prompts=16,
-        pairs=4,
-        places=24,
-        least=0.0,
-        eval_every=20,
-        snapshots=2,
-        checkpoint_every=20,
-        threads=1,
-    )
+    network = {"d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 32, "eval_every": 20, "checkpoint_every": 20}
+    work = {"seeds": 2, "rows": 8, "steps": 60, "prompts": 16, "pairs": 4, "places": 24, "snapshots": 2, "threads": 1}
+    return with_fields(quick(), least=0.0, **network, **work)
 
 
 PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}
-
-
 GPT2 = ("gpt2", "models--gpt2", "models--openai-community--gpt2")
 """Names of GPT-2 small: its own, and those of its folder in the hub's cache."""
 

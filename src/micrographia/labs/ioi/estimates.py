@@ -10,9 +10,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from micrographia.core.effects import axes_of_scores
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Pairs, first_difference
+from micrographia.core.sites import Site
 from micrographia.core.sweep import Place, places
 from micrographia.core.titles import Mode
 from micrographia.core.tokens import ids_of
@@ -21,12 +23,7 @@ from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.calibrate import calibrate, sentence
 from micrographia.methods.patching import patch
 
-KINDS = {  # what is patched in one go, of each kind of Site
-    **dict.fromkeys(("z", "q", "k", "v"), ("layer", "pos", "head")),
-    **dict.fromkeys(("resid_pre", "attn_out", "mlp_out"), ("layer", "pos")),
-    "neurons": ("layer", "pos", "unit"),
-    "pattern": ("layer", "head", "query", "key"),
-}
+KINDS = ("z", "q", "k", "v", "resid_pre", "attn_out", "mlp_out", "neurons", "pattern")
 METHODS = ("atp", "atp-qk", "atp-star", "ig", "relp")
 UNSCORED = {"relp": ("q", "k", "pattern")}
 """Kinds that a method gives no score, since no gradient goes through attention patterns there."""
@@ -50,10 +47,14 @@ class Comparison(NamedTuple):
     estimates: dict[str, Float[Tensor, "place prompt"]]
     change: Float[Tensor, "place prompt"]
 
+    @property
+    def effects(self) -> dict[str, Float[Tensor, "place prompt"]]:
+        """The exact effects, and the estimates of them."""
+        return {"exact": self.exact, **self.estimates}
+
     def points(self) -> dict[str, NDArray[Any]]:
-        """The exact effect of each place and its estimates by method, in the mean over prompts."""
-        both: Mapping[str, Tensor] = {"exact": self.exact, **self.estimates}
-        return {name: values.mean(1).cpu().numpy() for name, values in both.items()}
+        """The same in the mean over prompts."""
+        return {name: values.mean(1).cpu().numpy() for name, values in self.effects.items()}
 
 
 class Correlation(NamedTuple):
@@ -69,22 +70,19 @@ def compare(
 ) -> dict[str, Comparison]:
     """Every estimate beside the exact effect, at all places of each kind, or at `most` of them drawn at random."""
     chosen = {kind: sampled(model, pairs, kind, most, draw) for kind in kinds}
-    sites = sorted({place.site for found in chosen.values() for place in found})
+    every = [place for found in chosen.values() for place in found]
+    sites = sorted({place.site for place in every})
     scores = {}
     for method in METHODS:
         seen = [site for site in sites if site.kind not in UNSCORED.get(method, ())]
         scores[method] = attribute(model, pairs, m, seen, mode=mode, method=method).scores
     base, donor = (model.run(side, keep=sites, logits="last").cache for side in (pairs.base(mode), pairs.donor(mode)))
-    patches = [(place,) for found in chosen.values() for place in found]
-    exact = patch(model, pairs, [m], patches, mode=mode).effects()[..., 0]
+    exact = patch(model, pairs, [m], [(place,) for place in every], mode=mode).effects()[..., 0]
     found = {}
     for (kind, own), effect in zip(chosen.items(), exact.split([len(own) for own in chosen.values()])):
         moved = [_cell(donor[p.site] - base[p.site], p).reshape(len(pairs), -1).norm(dim=1) for p in own]
-        estimates = {
-            name: torch.stack([_cell(score[p.site], p) for p in own])
-            for name, score in scores.items()
-            if kind not in UNSCORED.get(name, ())
-        }
+        scored = {name: score for name, score in scores.items() if kind not in UNSCORED.get(name, ())}
+        estimates = {name: torch.stack([_cell(score[p.site], p) for p in own]) for name, score in scored.items()}
         found[kind] = Comparison(own, effect, estimates, torch.stack(moved))
     return found
 
@@ -94,20 +92,18 @@ def sampled(model: Model, pairs: Pairs, kind: str, most: int | None, draw: Gener
 
     None before the prompts differ, nor where a query cannot attend.
     """
-    begin = first_difference(pairs)
-    every = [patch[0] for patch in places(model, f"L*.{kind}", KINDS[kind], ids_of(pairs.clean).shape[1])]
-    wheres: list[tuple[Place, Mapping[str, Any]]] = [(place, place.where) for place in every]
-    can_matter = [
-        place
-        for place, at in wheres
-        if at.get("pos", at.get("query")) >= begin and at.get("key", 0) <= at.get("query", 0)
-    ]
-    drawn = torch.randperm(len(can_matter), generator=draw)[:most].sort().values
-    return [can_matter[int(i)] for i in drawn]
+    begin, axes = first_difference(pairs), axes_of_scores(Site(kind, 0))  # type: ignore[arg-type]  # a kind by its name
+
+    def can_matter(at: Mapping[str, Any]) -> bool:
+        return at.get("pos", at.get("query")) >= begin and at.get("key", 0) <= at.get("query", 0)
+
+    every = [patch[0] for patch in places(model, f"L*.{kind}", ("layer", *axes), ids_of(pairs.clean).shape[1])]
+    alive = [place for place in every if can_matter(place.where)]
+    return [alive[i] for i in torch.randperm(len(alive), generator=draw)[:most].sort().values.tolist()]
 
 
 def _cell(values: Tensor, place: Place) -> Tensor:
-    """The values (prompt, *axes) at a place, for every prompt: places of `KINDS` name axes in the Site's order."""
+    """The values (prompt, *axes) at a place, for every prompt: places of a kind name axes in the Site's order."""
     return values[(slice(None), *place.where.values())]
 
 
@@ -116,13 +112,11 @@ def correlations(found: Comparison, draw: Generator) -> dict[str, Correlation]:
     exact = found.exact.cpu().double().numpy()
     by_method = {}
     for name, values in {**found.estimates, BY_SIZE: found.estimates["atp"], NORM: found.change}.items():
-        estimate, truth = values.cpu().double().numpy(), exact
-        if name in SIZES:
-            estimate, truth = np.abs(estimate), np.abs(exact)
-        pair = agreement(estimate, truth, np.ones(len(exact)), generator=draw, draws=0)
-        by_method[name] = Correlation(
-            *(each.value if len(exact) >= FEWEST else math.nan for each in pair), places=len(exact)
-        )
+        pair = [values.cpu().double().numpy(), exact]
+        estimate, truth = map(np.abs, pair) if name in SIZES else pair
+        each = agreement(estimate, truth, np.ones(len(exact)), generator=draw, draws=0)
+        enough = len(exact) >= FEWEST
+        by_method[name] = Correlation(*(one.value if enough else math.nan for one in each), places=len(exact))
     return by_method
 
 

@@ -1,19 +1,18 @@
 """All that a run of the lab shows: tables of results by section, and pictures of the first network that learned."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from micrographia.core import figures
 from micrographia.core.figures import Figure
-from micrographia.core.graph import Node
 from micrographia.core.graph_figure import drawn
 from micrographia.core.spoken import head_name
 from micrographia.core.titles import KINDS, METHODS, MODES
 from micrographia.labs.ioi.analysis import BehaviourAnalysis, NetworkAnalysis
 from micrographia.labs.ioi.circuits import Circuits
-from micrographia.labs.ioi.grammar import BEHAVIOURS
+from micrographia.labs.ioi.task import BEHAVIOURS
 
 PUBLISHED, LEARNED, WHERE = "The published analysis", "Behaviours", "Localisation"
 TRUST, HEADS, CIRCUITS = "Attribution beside exact patching", "Kinds of head", "Circuits"
@@ -23,118 +22,111 @@ SHOWN = {"ioi": ("z", "resid_pre"), "induction": ("z",)}
 SHORT = {**METHODS, "atp-qk": "with QK-fix", "atp-star": "AtP*", "relp": "RelP", "ig": "integrated gradients"}
 Row = Mapping[str, Any]
 Results = Mapping[str, Any]
-NAMES = {
-    "by_chance": "by chance",
-    "corrupt": "after the corrupt prompt",
-    "brings_back": "restored",
-    "takes_away": "destroyed",
-    "differ_by": "denoising and noising",
-    "halves_of_the_prompts": "split half",
-    "by_looks": "attention criterion",
-    "by_patching": "path-patching criterion",
-    "area": "area under ROC",
-    "parts_by_chance": "random order",
-    "incomplete_by": "incompleteness",
-    "idle": "non-minimal",
-}
-"""Columns whose names for people are not those of their fields."""
-COUNTS = {
-    "behaviours": ("analysed", "learned", "networks"),
-    "head_kinds": ("both_of_either", "found_both_ways", "of"),
-    "smallest_circuits": ("components", "parts", "of"),
-}
-"""Table of results -> a column that is made of two fields, "a of b"."""
-TABLES: Mapping[str, tuple[str, str, str, str]] = {  # table of results -> section, title, columns, caption
-    "published_circuit": (PUBLISHED, "The published analysis", "what value", ""),
-    "heads_that_denoise": (
+
+
+class Shown(NamedTuple):
+    """How a table of results is shown. A column is a field, or "one/other" for "one of other", with its name behind a
+    colon where that is another."""
+
+    group: str
+    title: str
+    columns: str
+    caption: str = ""
+    claims: tuple[str, ...] = ()
+    essential: bool = False
+
+
+TABLES: Mapping[str, Shown] = {
+    "published_circuit": Shown(PUBLISHED, "The published analysis", "what value", essential=True),
+    "heads_that_denoise": Shown(
         PUBLISHED,
         "Heads with the largest effect",
-        "head position brings_back takes_away",
+        "head position brings_back:restored takes_away:destroyed",
         "Shares of the gap in logit difference, one head at one position at a time: restored by denoising, destroyed "
         "by noising.",
+        essential=True,
     ),
-    "behaviours": (
+    "behaviours": Shown(
         LEARNED,
         "What the networks learned",
-        "behaviour analysed accuracy by_chance logit_difference corrupt",
+        "behaviour learned/networks:analysed accuracy by_chance logit_difference corrupt:after_the_corrupt_prompt",
         "On held-out prompts: medians over networks. By chance: the accuracy on another prompt's answers.",
+        ("behaviours-learned",),
+        essential=True,
     ),
-    "greater_by_probabilities": (
+    "greater_by_probabilities": Shown(
         LEARNED,
         "Greater-than by probabilities",
         "measure measured by_chance",
         "As Hanna et al. (2023, section 2) measure it. By chance: judged by another prompt's years.",
     ),
-    "denoising_beside_noising": (
+    "denoising_beside_noising": Shown(
         WHERE,
         "Denoising beside noising",
-        "behaviour differ_by halves_of_the_prompts",
+        "behaviour differ_by:denoising_and_noising halves_of_the_prompts:split_half",
         "Difference of heads' effects by position, as a share of the larger. Split half: the same between two halves "
         "of the prompts, denoising both.",
+        ("denoising-is-not-noising",),
     ),
-    "direct_parts": (
+    "direct_parts": Shown(
         WHERE,
         "Direct logit attribution",
         "part logits",
         "The direct effect of each part on the logit difference of ioi; z[2] is head 2.",
     ),
-    "head_kinds": (
+    "head_kinds": Shown(
         HEADS,
         "Heads by two criteria",
-        "kind by_looks by_patching both_of_either by_chance area",
+        "kind by_looks:attention_criterion by_patching:path-patching_criterion found_both_ways/of:both_of_either "
+        "by_chance area:area_under_ROC",
         "Attention criterion: where a head attends and what it copies. Path-patching criterion: a direct effect, on "
         "the path of that kind, of at least a third of the largest. By chance: as many heads drawn at random within "
         "their layers. Each list begins with the seed of its network.",
+        ("heads-found-twice",),
+        essential=True,
     ),
-    "smallest_circuits": (
+    "smallest_circuits": Shown(
         CIRCUITS,
         "Smallest faithful circuits",
-        "network behaviour chosen_by components parts_by_chance faithfulness nearest_random incomplete_by idle",
+        "network behaviour chosen_by parts/of:components parts_by_chance:random_order faithfulness nearest_random "
+        "incomplete_by:incompleteness idle:non-minimal",
         "The smallest circuit whose faithfulness is within 0.1 of 1, by the method with the least CMD; outside it, the "
         "corrupt prompt of each pair.",
+        ("small-circuit",),
     ),
 }
-CLAIMS = {
-    "behaviours": ("behaviours-learned",),
-    "denoising_beside_noising": ("denoising-is-not-noising",),
-    "head_kinds": ("heads-found-twice",),
-    "smallest_circuits": ("small-circuit",),
-}
-DETAIL = ("greater_by_probabilities", "denoising_beside_noising", "direct_parts", "smallest_circuits")
-"""Tables that a terminal does not print."""
 
 
 def tables(results: Results) -> list[Figure]:
     """The tables that hold something."""
     found = []
-    for key, (group, title, fields, caption) in TABLES.items():
+    for key, shown in TABLES.items():
         if rows := results.get(key):
-            columns = {field: NAMES.get(field, field.replace("_", " ")) for field in fields.split()}
-            about = {"caption": caption, "group": group, "claims": CLAIMS.get(key, ()), "essential": key not in DETAIL}
-            found.append(figures.table(key, title, _cells(key, rows), columns=columns, **about))
+            if isinstance(rows, Mapping):
+                rows = [{"what": name.replace("_", " "), "value": value} for name, value in rows.items()]
+            named = (column.partition(":") for column in shown.columns.split())
+            fields = {field: (name or field).replace("_", " ") for field, _, name in named}
+            cells = [{field: _cell(row, field) for field in fields} for row in rows]
+            about = {"caption": shown.caption, "group": shown.group, "claims": shown.claims}
+            found.append(figures.table(key, shown.title, cells, columns=fields, essential=shown.essential, **about))
     return found
 
 
-def _cells(key: str, rows: Any) -> list[Row]:
-    if isinstance(rows, Mapping):
-        return [{"what": name.replace("_", " "), "value": value} for name, value in rows.items()]
-    name, some, of = COUNTS.get(key, ("", "", ""))
-    rows = [{**row, name: f"{row[some]} of {row[of]}"} if name else row for row in rows]
-    return [{**row, "chosen_by": SHORT[row["chosen_by"]]} if "chosen_by" in row else row for row in rows]
+def _cell(row: Row, field: str) -> Any:
+    one, _, other = field.partition("/")
+    value = row.get(one)
+    return f"{value} of {row[other]}" if other else SHORT[str(value)] if field == "chosen_by" else value
 
 
 def of_networks(
-    networks: Sequence[NetworkAnalysis],
-    results: Results,
-    curves: Mapping[int, Mapping[str, Any]],
-    n_heads: int,
+    networks: Sequence[NetworkAnalysis], results: Results, curves: Mapping[int, Mapping[str, Any]], n_heads: int
 ) -> list[Figure]:
     """`curves`: the rows of each network's training, by seed."""
     found = [*tables(results), _training(curves), *of_estimates(results)]
-    for behaviour in SHOWN:
+    for behaviour, kinds in SHOWN.items():
         for network in [each for each in networks if behaviour in each.analysed][:1]:
-            analysed = network.analysed[behaviour]  # type: ignore[index]  # a Behaviour by its name
-            found += of_behaviour(behaviour, f"seed {network.seed}", analysed, n_heads, SHOWN[behaviour])
+            about = f"seed {network.seed}"
+            found += of_behaviour(behaviour, about, network.analysed[behaviour], n_heads, kinds)
     return in_order([*found, *_circuits(results["circuits"])])
 
 
@@ -146,9 +138,7 @@ def in_order(found: Sequence[Figure]) -> list[Figure]:
 def of_estimates(results: Results) -> list[Figure]:
     """How far estimates can be trusted, of any model."""
     rows = results["estimates_beside_exact_effects"]
-    if not rows:
-        return []
-    return [_estimates(rows), _correlations(rows), _trust(results)]
+    return [*_estimates(rows), _trust(results)] if rows else []
 
 
 def of_behaviour(
@@ -163,22 +153,18 @@ def of_behaviour(
 
 
 def _training(curves: Mapping[int, Mapping[str, Any]]) -> Figure:
-    steps = np.asarray(next(iter(curves.values()))["step"], dtype=np.float64)
-    named = {
-        f"{behaviour}, seed {seed}": np.asarray(rows[f"{behaviour}_accuracy"], dtype=np.float64)
-        for behaviour in BEHAVIOURS
-        for seed, rows in curves.items()
-    }
-    seen = ~np.isnan(np.stack(list(named.values()))).any(0)
+    named = {(name, seed): rows[f"{name}_accuracy"] for name in BEHAVIOURS for seed, rows in curves.items()}
+    y = np.array(list(named.values()), dtype=np.float64)
+    seen = ~np.isnan(y).any(0)
     return figures.lines(
         "course",
         "Accuracy along training",
-        steps[seen],
-        np.stack([values[seen] for values in named.values()]),
-        names=list(named),
+        np.asarray(next(iter(curves.values()))["step"], dtype=np.float64)[seen],
+        y[:, seen],
+        names=[f"{name}, seed {seed}" for name, seed in named],
         x_label="step",
         y_label="accuracy",
-        highlight=[i for i, name in enumerate(named) if name.startswith("ioi")],
+        highlight=[i for i, (name, _) in enumerate(named) if name == "ioi"],
         caption="The fraction of held-out prompts whose right answer has the largest logit. Every prompt holds a pair "
         "of words that training never showed together, so what is learned is a rule.",
         claims=("behaviours-learned",),
@@ -187,37 +173,36 @@ def _training(curves: Mapping[int, Mapping[str, Any]]) -> Figure:
 
 
 def _map(behaviour: str, about: str, kind: str, found: BehaviourAnalysis, n_heads: int) -> Figure:
-    z = np.stack([found.maps[kind][mode] for mode in MODES])
-    rows = [head_name(*divmod(i, n_heads)) if kind == "z" else str(i) for i in range(z.shape[1])]
+    z, heads = np.stack([found.maps[kind][mode] for mode in MODES]), kind == "z"
     return figures.heatmap(
         f"{behaviour}-{kind}",
         f"Effect of {KINDS[kind]} by position: {about}",
         z,
         x=found.positions,
-        y=rows,
+        y=[head_name(*divmod(i, n_heads)) if heads else str(i) for i in range(z.shape[1])],
         panels=[direction.panel for direction in MODES.values()],
         value="share of the gap in logit difference",
         diverging=True,
         x_label="position",
-        y_label="head" if kind == "z" else "layer",
+        y_label="head" if heads else "layer",
         caption=f"{MODES['denoise'].meaning} {MODES['noise'].meaning} A part that is enough alone may not be needed, "
         "and the other way round. Below 0 a place works against the answer.",
         source="Wang et al. (2022), section 3; Heimersheim and Nanda (2024)",
-        claims=("denoising-is-not-noising",) if kind == "z" else (),
+        claims=("denoising-is-not-noising",) if heads else (),
         group=WHERE,
     )
 
 
 def _scatter(behaviour: str, about: str, found: BehaviourAnalysis) -> Figure:
-    points = found.points
+    exact, estimate = (np.concatenate([each[way] for each in found.points.values()]) for way in ("exact", "atp"))
     return figures.scatter(
         f"{behaviour}-estimate-beside-exact",
         f"Attribution patching beside exact patching: {about}",
-        np.concatenate([each["exact"] for each in points.values()]),
-        np.concatenate([each["atp"] for each in points.values()]),
+        exact,
+        estimate,
         x_label="exact change of the logit difference",
         y_label="estimated change of the logit difference",
-        colour=[kind for kind, each in points.items() for _ in each["exact"]],
+        colour=[kind for kind, each in found.points.items() for _ in each["exact"]],
         categorical=True,
         diagonal=True,
         caption="Each point is one place. On the dashed line the estimate is the effect; a point near the horizontal "
@@ -229,15 +214,25 @@ def _scatter(behaviour: str, about: str, found: BehaviourAnalysis) -> Figure:
 
 def _pivot(rows: Sequence[Row], field: str, label: str, heading: str) -> dict[str, Any]:
     """A row for each value of `label`, a column for each method: the median."""
-    methods = [name for name in METHODS if any(row["method"] == name for row in rows)]
-    named: dict[str, dict[str, Any]] = {}
+    ways, named = _ways(rows), dict[str, dict[str, Any]]()
     for row in rows:
         named.setdefault(row[label], {label: row[label]})[row["method"]] = row[field] and row[field]["median"]
-    return {"rows": list(named.values()), "columns": {label: heading} | {name: SHORT[name] for name in methods}}
+    return {"rows": list(named.values()), "columns": {label: heading} | {name: SHORT[name] for name in ways}}
 
 
-def _estimates(rows: Sequence[Row]) -> Figure:
-    return figures.table(
+def _ways(rows: Sequence[Row]) -> list[str]:
+    return [name for name in METHODS if any(row["method"] == name for row in rows)]
+
+
+def _estimates(rows: Sequence[Row]) -> list[Figure]:
+    """Pearson's correlation by kind of Site and method, as a table and with the ends over networks."""
+    sites, ways = list(dict.fromkeys(row["site"] for row in rows)), _ways(rows)
+    ends = {(row["site"], row["method"]): row["pearson"] or {} for row in rows}
+    median, low, high = (
+        np.array([[ends.get((site, way), {}).get(part, np.nan) for site in sites] for way in ways])
+        for part in ("median", "low", "high")
+    )
+    table = figures.table(
         "estimates",
         "Pearson's correlation with exact patching",
         **_pivot(rows, "pearson", "site", "kind of Site"),
@@ -247,24 +242,14 @@ def _estimates(rows: Sequence[Row]) -> Figure:
         "and patterns.",
         group=TRUST,
     )
-
-
-def _correlations(rows: Sequence[Row]) -> Figure:
-    sites = list(dict.fromkeys(row["site"] for row in rows))
-    methods = [name for name in METHODS if any(row["method"] == name for row in rows)]
-    values = {(row["site"], row["method"]): row["pearson"] for row in rows if row["pearson"]}
-
-    def bars(part: str) -> np.ndarray[Any, Any]:
-        return np.array([[values.get((site, way), {part: np.nan})[part] for site in sites] for way in methods])
-
-    return figures.bars(
+    bars = figures.bars(
         "correlations",
         "Estimate and exact effect: Pearson's correlation",
-        bars("median"),
+        median,
         names=sites,
-        low=bars("low"),
-        high=bars("high"),
-        series=[SHORT[way] for way in methods],
+        low=low,
+        high=high,
+        series=[SHORT[way] for way in ways],
         x_label="kind of Site",
         y_label="Pearson's correlation",
         caption="The median over networks of the mean over behaviours, with the least and the greatest network. An "
@@ -273,6 +258,7 @@ def _correlations(rows: Sequence[Row]) -> Figure:
         claims=("heads-before-stream", "neurons-before-mlp-outputs", "qk-fix-helps-queries", "relp-helps-mlp-outputs"),
         group=TRUST,
     )
+    return [table, bars]
 
 
 def _trust(results: Results) -> Figure:
@@ -324,13 +310,12 @@ def _ladders(behaviour: str, about: str, found: Circuits) -> Figure:
 
 
 def _edges(behaviour: str, about: str, found: Circuits) -> Figure:
-    links = {(Node.parse(writer), Node.parse(part)): share for writer, part, share in found.links}
     return figures.graph(
         f"{behaviour}-edges",
         f"The strongest edges: {about}",
-        drawn(links, "share of the gap"),
-        caption="Estimated by edge attribution: orange edges carry the answer, blue ones work against it. a1.2 is head "
-        "2 of layer 1, m0 the MLP of layer 0; edges into a head's query, key and value are taken together.",
+        drawn(found.links, "share of the gap"),
+        caption="Estimated by edge attribution: orange edges carry the answer, blue ones work against it. Edges "
+        "into a head's query, key and value are taken together.",
         source="Syed et al. (2023); Hanna et al. (2024)",
         group=CIRCUITS,
     )

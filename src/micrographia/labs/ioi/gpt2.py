@@ -8,6 +8,7 @@ Source: Wang et al. (2022).
 """
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,27 @@ from micrographia.core.graph import LOGITS, Node
 from micrographia.core.lab import Findings
 from micrographia.core.load import load_any
 from micrographia.core.model import Model
-from micrographia.core.prompts import LanguageModel, Pairs, metric_of
+from micrographia.core.prompts import LanguageModel, Pairs, metric_of, position_names
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
 from micrographia.core.tokens import ids_of
 from micrographia.labs.ioi import figures
 from micrographia.labs.ioi.analysis import BehaviourAnalysis, analyse_behaviour
 from micrographia.labs.ioi.config import Config, is_gpt2
-from micrographia.labs.ioi.gpt2_prompts import ORDERS, TEMPLATES, Group, Words, eight_prompts, group, usable
+from micrographia.labs.ioi.gpt2_prompts import (
+    ORDERS,
+    TEMPLATES,
+    Group,
+    Words,
+    eight_prompts,
+    filled,
+    group,
+    lined_up,
+    usable,
+)
 from micrographia.labs.ioi.heads import path_patch_heads
 from micrographia.labs.ioi.measure import measures, of_estimates, of_gpt2
-from micrographia.labs.ioi.tables import estimate_tables, judged_table
+from micrographia.labs.ioi.tables import estimate_tables
 from micrographia.labs.ioi.task import Case
 from micrographia.methods.circuits.ablate import Ablation, nodes_alone
 from micrographia.methods.circuits.members import Part, parts_of
@@ -55,7 +66,6 @@ FOR, AGAINST = 5, 2
 PATCHED = 0
 """The template that is patched and estimated, in both orders."""
 STRONGEST = 12
-SIDES = {"clean": "", "abc": "abc_", "swap": "swapped_"}
 NOT_KNOWN = (
     "The model has as many heads as GPT-2 small, but its name does not say that it is GPT-2 small; in another model "
     "heads of the same numbers need not do the same."
@@ -84,7 +94,6 @@ def study(config: Config, watch: Watch) -> Findings:
     results = {"published_circuit": numbers, "heads_that_denoise": denoising(found, n_heads)}
     results |= estimate_tables([{"ioi": found}])
     taken = over_networks([measures({"ioi": found}, {})])
-    results["judged_by_network"] = judged_table(taken)
     results["title"] = f"Which components carry a behaviour: {Path(config.model).name}"
     shown = [*figures.tables(results), *figures.of_estimates(results)]
     shown += figures.of_behaviour("ioi", config.model, found, n_heads)
@@ -117,14 +126,12 @@ def loaded(config: Config, watch: Watch) -> LanguageModel:
 
 def behaviour(model: Model, groups: Sequence[Group]) -> dict[str, float]:
     """Mean logit difference and share of prompts that prefer IO; after ABC prompts, and after swapped ones."""
-    found = {
-        name: torch.cat([differences(model, getattr(each, name), each.pairs("abc")) for each in groups])
-        for name in SIDES
-    }
-    numbers: dict[str, float] = {"prompts": len(found["clean"])}
-    for name, prefix in SIDES.items():
-        numbers[f"{prefix}logit_difference"] = float(found[name].mean())
-        numbers[f"{prefix}preferred"] = float((found[name] > 0).double().mean())
+    numbers: dict[str, float] = {"prompts": sum(len(each.abc) for each in groups)}
+    sides = {"": "swap.clean", "abc_": "abc.corrupt", "swapped_": "swap.corrupt"}
+    for prefix, side in sides.items():
+        found = torch.cat([differences(model, ids_of(attrgetter(side)(each)), each.abc) for each in groups])
+        numbers[f"{prefix}logit_difference"] = float(found.mean())
+        numbers[f"{prefix}preferred"] = float((found > 0).double().mean())
     return numbers
 
 
@@ -150,8 +157,8 @@ def to_logits(model: Model, groups: Sequence[Group], watch: Watch) -> Float[Tens
     total = torch.zeros(model.shape.n_layers, model.shape.n_heads, dtype=torch.float64)
     for i, each in enumerate(groups):
         watch(Progress("path patching", i, len(groups), "template"))
-        pairs = each.pairs("abc")
-        total += path_patch_heads(model, pairs, metric_of("logit-diff", pairs, model), [Node(LOGITS)]).double().cpu()
+        m = metric_of("logit-diff", each.abc, model)
+        total += path_patch_heads(model, each.abc, m, [Node(LOGITS)]).double().cpu()
     watch(Progress("path patching", len(groups), len(groups), "template"))
     return total / len(groups)
 
@@ -184,14 +191,13 @@ def circuit_alone(model: LanguageModel, groups: Sequence[Group], words: Words, d
         return {"note": f"The published circuit names heads of 12 layers of 12; this model has {n} layers of {h}."}
     sums, n_prompts, outside = torch.zeros(2 + RANDOM, dtype=torch.float64), 0, ""
     for each in groups:
-        pairs = each.pairs("abc")
-        reference = group(model, each.template, each.order, REFERENCE, words, draw).abc
-        parts = parts_of(model, mlps=False, n_pos=each.clean.shape[1])
+        reference = group(model, each.template, each.order, REFERENCE, words, draw).abc.corrupt
+        parts = parts_of(model, mlps=False, n_pos=ids_of(each.abc.clean).shape[1])
         ablation = Ablation("mean", reference)
-        score = nodes_alone(model, pairs, metric_of("logit-diff", pairs, model), parts, ablation=ablation)
+        score = nodes_alone(model, each.abc, metric_of("logit-diff", each.abc, model), parts, ablation=ablation)
         circuits = [frozenset(parts), published(each), *(by_chance(each, draw) for _ in range(RANDOM))]
         sums += score(circuits).double().sum(1).cpu()
-        n_prompts, outside = n_prompts + len(pairs), f"{ablation}, of the same template and order"
+        n_prompts, outside = n_prompts + len(each.abc), f"{ablation}, of the same template and order"
     means = sums / n_prompts
     whole, circuit, random = float(means[0]), float(means[1]), float(means[2:].mean())
     return {
@@ -205,21 +211,21 @@ def circuit_alone(model: LanguageModel, groups: Sequence[Group], words: Words, d
 
 def published(each: Group) -> frozenset[Part]:
     """The 26 heads at the positions of their roles in these prompts."""
-    return frozenset(
-        Part(Node(Site("z", layer), head), each.roles[WHERE[role]])
-        for role, heads in HEADS.items()
-        for layer, head in heads
-    )
+    return frozenset(_part(each, WHERE[role], *head) for role, heads in HEADS.items() for head in heads)
 
 
 def by_chance(each: Group, draw: Generator) -> frozenset[Part]:
     """As many heads at the same positions, drawn evenly."""
     found: set[Part] = set()
-    for position in dict.fromkeys(WHERE.values()):
-        n = sum(len(heads) for role, heads in HEADS.items() if WHERE[role] == position)
+    for place in dict.fromkeys(WHERE.values()):
+        n = sum(len(heads) for role, heads in HEADS.items() if WHERE[role] == place)
         drawn = torch.randperm(LAYERS * HEADS_A_LAYER, generator=draw)[:n].tolist()
-        found |= {Part(Node(Site("z", i // HEADS_A_LAYER), i % HEADS_A_LAYER), each.roles[position]) for i in drawn}
+        found |= {_part(each, place, *divmod(i, HEADS_A_LAYER)) for i in drawn}
     return frozenset(found)
+
+
+def _part(each: Group, place: str, layer: int, head: int) -> Part:
+    return Part(Node(Site("z", layer), head), each.roles[place])
 
 
 def doubt(name: str, model: Model) -> dict[str, str]:
@@ -229,31 +235,21 @@ def doubt(name: str, model: Model) -> dict[str, str]:
 
 def patched_case(model: LanguageModel, n: int, words: Words, draw: Generator) -> Case:
     """One template in both orders, S2 swapped. Nothing is chosen on these pairs, so there are no others to judge on."""
-    halves = [group(model, PATCHED, order, -(-n // 2), words, draw) for order in ORDERS]
-    clean, swap, right, wrong = (
-        torch.cat([getattr(h, name) for h in halves]) for name in ("clean", "swap", "answer", "wrong")
-    )
-    pairs = Pairs(clean, swap, right, wrong)
-    assert model.tokenizer is not None
-    texts = [model.tokenizer.decode([i]) for i in clean[0].tolist()]
-    same = (clean == clean[0]).all(0).tolist()
-    positions = tuple(f"{i} {text.strip() if fixed else '…'}" for i, (text, fixed) in enumerate(zip(texts, same)))
-    return Case("ioi", pairs, pairs, positions)
+    rows = [row for order in ORDERS for row in filled(PATCHED, order, -(-n // 2), words, draw)]
+    pairs = lined_up(model, [row.pair("swap") for row in rows])
+    return Case("ioi", pairs, pairs, tuple(position_names(pairs, model.tokenizer)))
 
 
 def denoising(found: BehaviourAnalysis, n_heads: int) -> list[dict[str, Any]]:
     """The heads and positions that bring most of the answer back, and what they take away."""
-    shares = found.maps["z"]
-    order = abs(shares["denoise"]).ravel().argsort()[::-1][:STRONGEST]
-    rows = []
-    for flat in order.tolist():
-        row, pos = divmod(flat, shares["denoise"].shape[1])
-        rows.append(
-            {
-                "head": f"{row // n_heads}.{row % n_heads}",
-                "position": found.positions[pos],
-                "brings_back": float(shares["denoise"][row, pos]),
-                "takes_away": float(shares["noise"][row, pos]),
-            }
-        )
-    return rows
+    back, away = found.maps["z"]["denoise"], found.maps["z"]["noise"]
+    order = abs(back).ravel().argsort()[::-1][:STRONGEST]
+    return [
+        {
+            "head": f"{row // n_heads}.{row % n_heads}",
+            "position": found.positions[pos],
+            "brings_back": float(back[row, pos]),
+            "takes_away": float(away[row, pos]),
+        }
+        for row, pos in (divmod(flat, back.shape[1]) for flat in order.tolist())
+    ]

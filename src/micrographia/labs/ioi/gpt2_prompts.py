@@ -6,17 +6,16 @@ so that all prompts of one template and order line up, whoever they are about.
 Source: Wang et al. (2022), appendix on the dataset.
 """
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
-from torch import Generator, Tensor
+from torch import Generator
 
 from micrographia.core.errors import BadPrompt
-from micrographia.core.prompts import LanguageModel, Pairs
-from micrographia.core.tokens import ids_of, single_token
+from micrographia.core.framing import PLAIN, Framing
+from micrographia.core.prompts import LanguageModel, Pairs, PairText, from_texts
+from micrographia.core.tokens import Batch, ids_of, single_token
 
 TEMPLATES = (
     "Then, [B] and [A] went to the [PLACE]. [B] gave a [OBJECT] to [A]",
@@ -54,21 +53,28 @@ EIGHT = (  # sentence, and its two names in the order of the first clause; each 
 """The prompts of TransformerLens' exploratory demo, which begin with the beginning-of-text token."""
 
 
+class Filled(NamedTuple):
+    """A template with its words. `swap`: S2 becomes IO; `abc`: S2 becomes a third name."""
+
+    clean: str
+    swap: str
+    abc: str
+    io: str
+    subject: str
+
+    def pair(self, corruption: str) -> PairText:
+        return PairText(self.clean, getattr(self, corruption), f" {self.io}", f" {self.subject}")
+
+
 class Group(NamedTuple):
-    """Prompts of one template and order. `swap`: S2 becomes IO; `abc`: S2 becomes a third name."""
+    """Prompts of one template and order, beside those of either corruption."""
 
     template: int
     order: str
-    clean: Int[Tensor, "n pos"]
-    swap: Int[Tensor, "n pos"]
-    abc: Int[Tensor, "n pos"]
-    answer: Int[Tensor, "n"]
-    wrong: Int[Tensor, "n"]
+    swap: Pairs
+    abc: Pairs
     roles: dict[str, int]
     """IO, S1, S1+1, S2 and END -> position, the same in every prompt."""
-
-    def pairs(self, corruption: str) -> Pairs:
-        return Pairs(self.clean, getattr(self, corruption), self.answer, self.wrong)
 
 
 class Words(NamedTuple):
@@ -93,30 +99,57 @@ def _is_single(model: LanguageModel, word: str) -> bool:
     """One token, and its own: an unknown word may be one token too."""
     assert model.tokenizer is not None
     try:
-        found = single_token(model.tokenizer, f" {word}")
+        return model.tokenizer.decode([single_token(model.tokenizer, f" {word}")]).strip() == word
     except BadPrompt:
         return False
-    return model.tokenizer.decode([found]).strip() == word
+
+
+def filled(template: int, order: str, n: int, words: Words, draw: Generator) -> list[Filled]:
+    """n prompts of one template and order, names, places and objects drawn evenly."""
+
+    def one(among: Sequence[str]) -> str:
+        return among[int(torch.randint(len(among), (1,), generator=draw))]
+
+    found = []
+    for _ in range(n):
+        io, subject, third = (words.names[i] for i in torch.randperm(len(words.names), generator=draw)[:3].tolist())
+        text = TEMPLATES[template].replace("[PLACE]", one(words.places)).replace("[OBJECT]", one(words.objects))
+        if order == "ABBA":
+            text = text.replace("[B] and [A]", "[A] and [B]", 1)
+        begin, _, end = text.removesuffix(" [A]").rpartition("[B]")
+        text = f"{begin}{{}}{end}".replace("[A]", io).replace("[B]", subject)
+        found.append(Filled(text.format(subject), text.format(io), text.format(third), io, subject))
+    return found
+
+
+def lined_up(model: LanguageModel, rows: Sequence[PairText], framing: Framing = PLAIN) -> Pairs:
+    """Pairs that all have one length. Raises BadPrompt where the tokenizer makes several: padding would be read."""
+    pairs = from_texts(model, rows, framing=framing)
+    if isinstance(pairs.clean, Batch):
+        raise BadPrompt(
+            f"Prompts that stand together should have one length; {rows[0].clean!r} and others do not. Use a tokenizer "
+            "that makes one token of each common word."
+        )
+    return pairs
 
 
 def group(model: LanguageModel, template: int, order: str, n: int, words: Words, draw: Generator) -> Group:
-    """n prompts of one template and order, names, places and objects drawn evenly."""
-    drawn = [_filled(template, order, words, draw) for _ in range(n)]
-    columns = list(zip(*drawn))
-    clean, swap, abc = (_tokens(model, texts) for texts in columns[:3])
-    right, wrong = (_ids(model, names, clean.device) for names in columns[3:])
-    return Group(template, order, clean, swap, abc, right, wrong, roles_of(clean, right, wrong))
+    """n prompts of one template and order."""
+    rows = filled(template, order, n, words, draw)
+    swap, abc = (lined_up(model, [row.pair(corruption) for row in rows]) for corruption in ("swap", "abc"))
+    return Group(template, order, swap, abc, roles_of(abc))
 
 
-def roles_of(clean: Tensor, right: Tensor, wrong: Tensor) -> dict[str, int]:
+def roles_of(pairs: Pairs) -> dict[str, int]:
     """Where the names stand, by their ids. Raises BadPrompt unless they stand alike in every prompt."""
-    io = (clean == right[:, None]).int().argmax(1)
-    subject = clean == wrong[:, None]
-    first, last = subject.int().argmax(1), clean.shape[1] - 1 - subject.flip(1).int().argmax(1)
-    if any(len(at.unique()) > 1 for at in (io, first, last)) or (first == last).any():
+    clean, wrong = ids_of(pairs.clean), pairs.wrong
+    assert wrong is not None
+    subject, last = (clean == wrong[:, None]).int(), clean.shape[1] - 1
+    io = (clean == pairs.answer[:, None]).int().argmax(1)
+    s1, s2 = subject.argmax(1), last - subject.flip(1).argmax(1)
+    if any(len(at.unique()) > 1 for at in (io, s1, s2)) or (s1 == s2).any():
         raise BadPrompt("The names do not stand alike in all prompts of a template. Use a tokenizer that parts words.")
-    s1, s2 = int(first[0]), int(last[0])
-    return {"IO": int(io[0]), "S1": s1, "S1+1": s1 + 1, "S2": s2, "END": clean.shape[1] - 1}
+    return {"IO": int(io[0]), "S1": int(s1[0]), "S1+1": int(s1[0]) + 1, "S2": int(s2[0]), "END": last}
 
 
 def eight_prompts(model: LanguageModel) -> Pairs:
@@ -133,40 +166,5 @@ def eight_prompts(model: LanguageModel) -> Pairs:
     for text, names in EIGHT:
         for subject, other in (names, names[::-1]):
             clean, corrupt = (text.format(*names, S=who) for who in (subject, other))
-            rows.append((clean, corrupt, other, subject))
-    columns = list(zip(*rows))
-    clean, corrupt = (_tokens(model, texts, prepend_bos=True) for texts in columns[:2])
-    answer, wrong = (_ids(model, names, clean.device) for names in columns[2:])
-    return Pairs(clean, corrupt, answer, wrong)
-
-
-def _filled(template: int, order: str, words: Words, draw: Generator) -> tuple[str, str, str, str, str]:
-    """Clean, swapped and ABC prompt, IO and S."""
-
-    def one(among: Sequence[str]) -> str:
-        return among[int(torch.randint(len(among), (1,), generator=draw))]
-
-    io, subject, third = (words.names[i] for i in torch.randperm(len(words.names), generator=draw)[:3].tolist())
-    text = TEMPLATES[template].replace("[PLACE]", one(words.places)).replace("[OBJECT]", one(words.objects))
-    text = text.removesuffix(" [A]")
-    if order == "ABBA":
-        text = re.sub(r"\[B\] and \[A\]", "[A] and [B]", text, count=1)
-    begin, _, end = text.rpartition("[B]")
-    prompts = [f"{begin}{who}{end}".replace("[A]", io).replace("[B]", subject) for who in (subject, io, third)]
-    return prompts[0], prompts[1], prompts[2], io, subject
-
-
-def _tokens(model: LanguageModel, texts: Sequence[str], *, prepend_bos: bool | None = None) -> Int[Tensor, "n pos"]:
-    found = model.to_tokens(list(texts), prepend_bos=prepend_bos)
-    ids = ids_of(found)
-    if not isinstance(found, Tensor):
-        lengths = sorted({len(model.tokenizer.encode(text)) for text in texts}) if model.tokenizer else []
-        raise BadPrompt(
-            f"Prompts that stand together should have one length; {texts[0]!r} and others have {lengths} tokens. "
-            "Use a tokenizer that makes one token of each common word."
-        )
-    return ids
-
-
-def _ids(model: LanguageModel, words: Sequence[str], device: torch.device) -> Int[Tensor, "n"]:
-    return torch.tensor([single_token(model.tokenizer, f" {word}") for word in words], device=device)
+            rows.append(PairText(clean, corrupt, f" {other}", f" {subject}"))
+    return lined_up(model, rows, Framing(bos=True))

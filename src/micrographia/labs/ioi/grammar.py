@@ -9,10 +9,10 @@ sentences end to end, the last one cut off: there is no padding, and a sentence 
 """
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -48,21 +48,16 @@ PRONOUNS = ("she", "he")
 """In the order of the names: she for even places, he for odd."""
 STOP = "."
 
-Behaviour = Literal["ioi", "induction", "pronoun", "greater"]
-BEHAVIOURS: tuple[Behaviour, ...] = ("ioi", "induction", "pronoun", "greater")
+SHARES = {"ioi": 0.5, "induction": 0.2, "pronoun": 0.1, "greater": 0.2}
+"""Of all sentences in training, by behaviour."""
+SPANS, PROMPT_SPAN, SHORTEST_PIECE = range(4, 9), 8, 3
+"""Words in a random span, in that of a prompt, and in a piece of it that is repeated."""
+ABC_SHARE, CHAIN_SHARE = 0.15, 0.4
+"""Of the ioi sentences those with three names, whose answer is either of the first two; of `greater` those with a chain
+of years."""
 
-SPANS = range(4, 9)
-"""Words in a random span."""
-SHORTEST_PIECE = 3
-PROMPT_SPAN = 8
-"""Words in the span of an induction prompt."""
-SHARES: dict[Behaviour, float] = {"ioi": 0.5, "induction": 0.2, "pronoun": 0.1, "greater": 0.2}
-"""Of all sentences in training."""
-ABC_SHARE = 0.15
-"""Share of the ioi sentences with three names, whose answer is either of the first two."""
-CHAIN_SHARE = 0.4
-"""Share of the greater sentences with a chain of years."""
-
+Roles = Mapping[str, tuple[str, int, int]]
+"""Role -> its slot, at which occurrence of it, and how many words on. END is the word before the answer."""
 # 1 and 2 are the names of the first clause, 3 who acts, 4 the answer.
 IOI_FRAMES = (
     "When 1 and 2 went to the {place} , 3 gave a {object} to 4 .",
@@ -80,17 +75,20 @@ IOI_FORMS = {  # form -> what stands at 1, 2, 3, 4
     "abc-ABBA": ("{IO}", "{S}", "{C}", "{IO}"),
     "abc-BABA": ("{S}", "{IO}", "{C}", "{IO}"),
 }
+IOI: Roles = {"IO": ("IO", 0, 0), "S1": ("S", 0, 0), "S1+1": ("S", 0, 1), "S2": ("S", 1, 0), "END": ("IO", 1, -1)}
 PRONOUN_FRAMES = (
     "So {N} is a really {trait} {job} , isn't {she} ?",
     "Back then {N} was a {trait} {job} , wasn't {she} ?",
     "Everyone said {N} , the {trait} {job} , hoped {she} would win .",
     "The {trait} {job} was {N} , and everyone knew {she} had won .",
 )
+PRONOUN: Roles = {"N": ("N", 0, 0), "END": ("she", 0, -1)}
 GREATER_FRAMES = (
     "The {event} lasted from the year {XX} {YY} to the year {XX} {later} .",
     "The {event} began in the year {XX} {YY} and ended in {XX} {later} .",
     "From the year {XX} {YY} the {event} went on to year {XX} {later} .",
 )
+GREATER: Roles = {"XX": ("XX", 0, 0), "YY": ("YY", 0, 0), "END": ("later", 0, -1)}
 CHAIN = "It was a good year in {Y1} , {Y2} , {Y3} , {Y4} and {Y5} ."
 """Years that rise: many answers in few words, so that the order of the numbers is learned soon."""
 CHAINED = tuple(f"Y{i}" for i in range(1, 6))
@@ -98,57 +96,45 @@ SLOTS = ("IO", "S", "C", "N", "she", "place", "object", "trait", "job", "event",
 SLOTS += tuple(f"r{i}" for i in range(max(SPANS)))
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """A sentence with slots. `frame` counts the wordings of a behaviour, `form` names the order of its slots."""
 
-    behaviour: Behaviour
+    behaviour: str
     frame: int
     form: str
-    text: str
-    words: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "words", tuple(self.text.split()))
-
-    @property
-    def asks(self) -> bool:
-        """Whether prompts are made of it: those with an answer, in one of the forms that can be compared."""
-        if self.behaviour == "induction":
-            return self.frame == PROMPT_SPAN and self.form.endswith(" 0")
-        return self.form != "chain" and not self.form.startswith("abc")
-
-    def places(self, slot: str) -> list[int]:
-        """Where a slot stands, counted from the first word."""
-        return [i for i, word in enumerate(self.words) if word == f"{{{slot}}}"]
+    words: tuple[str, ...]
+    roles: Mapping[str, int]
+    """Role -> its place, counted from the first word; empty where no prompt is made of it."""
+    weight: float = 1 - ABC_SHARE
+    """How common it is beside the others of its behaviour."""
+    silent: int = 0
+    """Words at its beginning of which nothing before them tells: a random span."""
 
 
-def _ioi() -> list[Template]:
-    found = []
+def _worded(behaviour: str, frame: int, text: str, roles: Roles, form: str = "", **more: float) -> Template:
+    words = tuple(text.split())
+    at = {slot: [i for i, word in enumerate(words) if word == f"{{{slot}}}"] for slot in SLOTS}
+    return Template(behaviour, frame, form, words, {role: at[s][n] + on for role, (s, n, on) in roles.items()}, **more)  # type: ignore[arg-type]  # weight alone
+
+
+def _templates() -> Iterator[Template]:
     for frame, text in enumerate(IOI_FRAMES):
         for form, names in IOI_FORMS.items():
             filled = re.sub(r"\b[1-4]\b", lambda match, names=names: names[int(match[0]) - 1], text)
-            found.append(Template("ioi", frame, form, filled))
-    return found
-
-
-def _induction() -> list[Template]:
-    """A span of k words, then the pieces of it that begin at words i and j; the frame is k, the form "i j"."""
-    found = []
-    for k in SPANS:
-        span = [f"{{r{i}}}" for i in range(k)]
+            abc = form.startswith("abc")
+            yield _worded("ioi", frame, filled, {} if abc else IOI, form, weight=ABC_SHARE if abc else 1 - ABC_SHARE)
+    for k in SPANS:  # a span of k words, then the pieces of it that begin at words i and j
+        span = tuple(f"{{r{i}}}" for i in range(k))
         for i, j in product(range(k - SHORTEST_PIECE + 1), repeat=2):
-            found.append(Template("induction", k, f"{i} {j}", " ".join([*span, *span[i:], *span[j:], STOP])))
-    return found
+            roles = {"A1": i, "A1+1": i + 1, "END": k} if k == PROMPT_SPAN and j == 0 else {}
+            yield Template("induction", k, f"{i} {j}", (*span, *span[i:], *span[j:], STOP), roles, silent=k)
+    yield from (_worded("pronoun", i, text, PRONOUN) for i, text in enumerate(PRONOUN_FRAMES))
+    each = (1 - CHAIN_SHARE) / len(GREATER_FRAMES)
+    yield from (_worded("greater", i, text, GREATER, weight=each) for i, text in enumerate(GREATER_FRAMES))
+    yield _worded("greater", len(GREATER_FRAMES), CHAIN, {}, "chain", weight=CHAIN_SHARE)
 
 
-TEMPLATES: tuple[Template, ...] = (
-    *_ioi(),
-    *_induction(),
-    *(Template("pronoun", i, "", text) for i, text in enumerate(PRONOUN_FRAMES)),
-    *(Template("greater", i, "", text) for i, text in enumerate(GREATER_FRAMES)),
-    Template("greater", len(GREATER_FRAMES), "chain", CHAIN),
-)
+TEMPLATES = tuple(_templates())
 
 
 def vocabulary() -> tuple[str, ...]:
@@ -160,6 +146,8 @@ def vocabulary() -> tuple[str, ...]:
 
 WORDS = vocabulary()
 IDS = {word: i for i, word in enumerate(WORDS)}
+FIRST = {kind: IDS[members[0]] for kind, members in CLASSES.items()}
+"""The id of the first word of each class; the others follow it."""
 CENTURIES = range(11, 18)
 YEARS = 100
 UNREPEATED = (BOS, ".", "?", *CLASSES["number"])
@@ -178,41 +166,42 @@ class Table(NamedTuple):
     """Of all sentences in training."""
 
 
-class Sentences(NamedTuple):
-    """Drawn sentences: what was drawn, and their words."""
-
-    template: Int[Tensor, "n"]
-    slots: Int[Tensor, "n slot"]
-    tokens: Int[Tensor, "n place"]
-    """0 after the end."""
-
-
 @cache
 def table() -> Table:
-    longest = max(len(template.words) for template in TEMPLATES)
-    codes = torch.zeros(len(TEMPLATES), longest, dtype=torch.long)
-    scored = torch.ones_like(codes, dtype=torch.bool)
-    for i, template in enumerate(TEMPLATES):
-        codes[i, : len(template.words)] = torch.tensor([_code(word) for word in template.words])
-        scored[i, : template.frame if template.behaviour == "induction" else 0] = False
-    share = torch.tensor([_weight(template) for template in TEMPLATES])
+    lengths = torch.tensor([len(template.words) for template in TEMPLATES])
+    codes = torch.zeros(len(TEMPLATES), int(lengths.max()), dtype=torch.long)
+    for row, template in zip(codes, TEMPLATES):
+        code = [-1 - SLOTS.index(word[1:-1]) if word.startswith("{") else IDS[word] for word in template.words]
+        row[: len(code)] = torch.tensor(code)
+    scored = torch.arange(codes.shape[1]) >= torch.tensor([template.silent for template in TEMPLATES])[:, None]
+    share = torch.tensor([template.weight for template in TEMPLATES])
     for behaviour, part in SHARES.items():
         own = torch.tensor([template.behaviour == behaviour for template in TEMPLATES])
         share[own] *= part / share[own].sum()
-    lengths = torch.tensor([len(template.words) for template in TEMPLATES])
     return Table(codes, scored, lengths, torch.tensor([template.frame for template in TEMPLATES]), share)
 
 
-def _weight(template: Template) -> float:
-    """How common a template is beside the others of its behaviour."""
-    if template.behaviour == "greater":
-        frames = sum(each.behaviour == "greater" for each in TEMPLATES) - 1
-        return CHAIN_SHARE if template.form == "chain" else (1 - CHAIN_SHARE) / frames
-    return ABC_SHARE if template.form.startswith("abc") else 1 - ABC_SHARE
+class Sentences(NamedTuple):
+    """Drawn sentences: the template of each, and a word for every slot, as ids in the order of `SLOTS`."""
 
+    template: Int[Tensor, "n"]
+    slots: Int[Tensor, "n slot"]
 
-def _code(word: str) -> int:
-    return -1 - SLOTS.index(word[1:-1]) if word.startswith("{") else IDS[word]
+    @property
+    def tokens(self) -> Int[Tensor, "n place"]:
+        """Their words; 0 after the end."""
+        codes = table().codes[self.template]
+        return torch.where(codes < 0, self.slots.gather(1, (-1 - codes).clamp_min(0)), codes)
+
+    def slot(self, name: str) -> Int[Tensor, "n"]:
+        return self.slots[:, SLOTS.index(name)]
+
+    def changed(self, **values: Tensor) -> "Sentences":
+        """With other words in some slots."""
+        slots = self.slots.clone()
+        for name, value in values.items():
+            slots[:, SLOTS.index(name)] = value
+        return self._replace(slots=slots)
 
 
 def tokenizer() -> Vocabulary:
@@ -222,8 +211,7 @@ def tokenizer() -> Vocabulary:
 
 def word_ids(kind: str) -> Int[Tensor, "word"]:
     """Ids of a class of words, in its order: they follow one another."""
-    first = IDS[CLASSES[kind][0]]
-    return torch.arange(first, first + len(CLASSES[kind]))
+    return FIRST[kind] + torch.arange(len(CLASSES[kind]))
 
 
 @cache
@@ -260,19 +248,18 @@ def draw_slots(frame: Int[Tensor, "n"], generator: Generator, *, held_out: bool 
     rising = torch.rand(n, len(CHAINED), generator=generator, dtype=torch.float64) * (YEARS - len(CHAINED) + 1)
     chain = rising.long().sort(1).values + torch.arange(len(CHAINED))
     span = torch.rand(n, len(repeatable()), generator=generator).topk(sum(slot[0] == "r" for slot in SLOTS)).indices
-    ids = {kind: int(word_ids(kind)[0]) for kind in CLASSES}
     columns = [
-        *(ids["name"] + x for x in (recipient, subject, third, named)),
+        *(FIRST["name"] + x for x in (recipient, subject, third, named)),
         IDS["she"] + named % 2,
-        ids["place"] + class_of("place"),
-        ids["object"] + partner(frame, len(CLASSES["object"])),
-        ids["trait"] + class_of("trait"),
-        ids["job"] + partner(named, len(CLASSES["job"])),
-        ids["event"] + event,
-        ids["number"] + CENTURIES[0] + below(len(CENTURIES)),
-        ids["number"] + year,
-        ids["number"] + year + 1 + below(YEARS - 1 - year),
-        *(ids["number"] + chain).unbind(1),
+        FIRST["place"] + class_of("place"),
+        FIRST["object"] + partner(frame, len(CLASSES["object"])),
+        FIRST["trait"] + class_of("trait"),
+        FIRST["job"] + partner(named, len(CLASSES["job"])),
+        FIRST["event"] + event,
+        FIRST["number"] + CENTURIES[0] + below(len(CENTURIES)),
+        FIRST["number"] + year,
+        FIRST["number"] + year + 1 + below(YEARS - 1 - year),
+        *(FIRST["number"] + chain).unbind(1),
     ]
     return torch.cat([torch.stack(columns, 1), repeatable()[span]], 1)
 
@@ -285,24 +272,17 @@ def _apart(third: Tensor, *others: Tensor) -> Tensor:
     return third
 
 
-def fill(template: Int[Tensor, "n"], slots: Int[Tensor, "n slot"]) -> Int[Tensor, "n place"]:
-    """The words of sentences; 0 after the end."""
-    codes = table().codes[template]
-    return torch.where(codes < 0, slots.gather(1, (-1 - codes).clamp_min(0)), codes)
-
-
 def draw_sentences(n: int, generator: Generator) -> Sentences:
     """Sentences of all behaviours in their shares, none of them held out."""
     template = torch.multinomial(table().share, n, replacement=True, generator=generator)
-    slots = draw_slots(table().frame[template], generator)
-    return Sentences(template, slots, fill(template, slots))
+    return Sentences(template, draw_slots(table().frame[template], generator))
 
 
 def batch(seed: int, step: int, *, rows: int, n_ctx: int) -> Text:
     """The contexts of one step. Draws as many sentences a row as the shortest would need."""
     each = -(-(n_ctx - 1) // int(table().lengths.min()))
     drawn = draw_sentences(rows * each, batch_generator(seed, step))
-    lengths, width = table().lengths[drawn.template].view(rows, each), drawn.tokens.shape[1]
+    lengths, width = table().lengths[drawn.template].view(rows, each), table().codes.shape[1]
     begin = 1 + lengths.cumsum(1) - lengths
     place = begin[:, :, None] + torch.arange(width)
     place[torch.arange(width) >= lengths[:, :, None]] = n_ctx

@@ -19,32 +19,40 @@ from micrographia.labs.ioi.estimates import BY_SIZE, METHODS, NORM
 from micrographia.labs.ioi.heads import HeadKind
 
 CLAIMS = Path(__file__).with_name("claims.toml")
-Analysed = Mapping[Any, BehaviourAnalysis]
+Analysed = Mapping[str, BehaviourAnalysis]
 """The behaviours of one model."""
 
 
 def measures(analysed: Analysed, kinds: Mapping[str, HeadKind]) -> Measures:
     """One network that has learned something: each claim about trained networks."""
-    attn = (("attn_out", "relp"), ("attn_out", "atp"))
 
     def by_size(one: str, other: str) -> Measured:
         """How much better attribution correlates at one kind of Site; null: the same for the activation norm."""
-        return _above(analysed, *([(one, name), (other, name)] for name in (BY_SIZE, NORM)))
+        raw, null = _means(analysed, lambda each: [each.r(one, way) - each.r(other, way) for way in (BY_SIZE, NORM)])
+        return Measured(above_null(raw, null), null, raw)
 
-    def relp_gain(site: str) -> Measured:
+    def relp_gain(kind: str) -> Measured:
         """How much better RelP correlates than attribution patching; null: its gain at attention outputs."""
-        return _above(analysed, [(site, "relp"), (site, "atp")], attn)
+        raw, null = _means(analysed, lambda each: [each.r(at, "relp") - each.r(at, "atp") for at in (kind, "attn_out")])
+        return Measured(above_null(raw, null), null, raw)
+
+    def fix_gain(kind: str) -> Measured:
+        """How much better the QK-fix correlates than attribution patching without it, which stands beside it."""
+        fixed, plain = _means(analysed, lambda each: [each.r(kind, way) for way in ("atp-qk", "atp")])
+        return Measured(fixed - plain, plain, fixed - plain)
 
     return {
         "heads-before-stream": by_size("z", "resid_pre"),
         "neurons-before-mlp-outputs": by_size("neurons", "mlp_out"),
         "values-before-queries": by_size("v", "q"),
-        "qk-fix-helps-queries": _gain(analysed, "q", "atp-qk"),
-        "qk-fix-helps-keys": _gain(analysed, "k", "atp-qk"),
+        "qk-fix-helps-queries": fix_gain("q"),
+        "qk-fix-helps-keys": fix_gain("k"),
         "relp-helps-mlp-outputs": relp_gain("mlp_out"),
         "relp-helps-stream": relp_gain("resid_pre"),
-        "denoising-is-not-noising": _asymmetry(analysed),
-        "heads-found-twice": _agreement(kinds),
+        "denoising-is-not-noising": _medians([(each.asymmetry, each.split_half) for each in analysed.values()]),
+        "heads-found-twice": _medians(
+            [(kind.agreement, kind.agreement_by_chance) for kind in kinds.values() if kind.either]
+        ),
         "small-circuit": _smallest(analysed),
         "attribution-beats-chance": _worst_method(analysed),
         "eap-ig-before-eap": _integrated_edges(analysed),
@@ -84,31 +92,6 @@ def of_gpt2(found: Mapping[str, Any]) -> dict[str, Measured]:
     return {claim: Measured(found.get(name), found.get(null)) for claim, (name, null) in names.items()}
 
 
-Cell = tuple[str, str]  # a kind of Site, and what estimates its effects
-
-
-def _above(analysed: Analysed, pair: Sequence[Cell], control: Sequence[Cell]) -> Measured:
-    """Pearson's r of one cell less that of another, above the same difference of a control."""
-    raw, null = _means(analysed, lambda each: [each.r(*one) - each.r(*other) for one, other in (pair, control)])
-    return Measured(above_null(raw, null), null, raw)
-
-
-def _gain(analysed: Analysed, site: str, method: str) -> Measured:
-    """Pearson's r of a method less that of attribution patching, which is the baseline beside it."""
-    fixed, own = _means(analysed, lambda each: [each.r(site, name) for name in (method, "atp")])
-    return Measured(fixed - own, own, fixed - own)
-
-
-def _asymmetry(analysed: Analysed) -> Measured:
-    """How far denoising and noising differ, less how far halves of the prompts do: the median over behaviours."""
-    return _medians([(each.asymmetry, each.split_half) for each in analysed.values()])
-
-
-def _agreement(kinds: Mapping[str, HeadKind]) -> Measured:
-    """Jaccard's of the two criteria, less its expectation: the median over the kinds that either finds."""
-    return _medians([(kind.agreement, kind.agreement_by_chance) for kind in kinds.values() if kind.either])
-
-
 def _smallest(analysed: Analysed) -> Measured:
     """The share of candidate parts in the smallest faithful circuit of ioi; null: the same in random orders."""
     if "ioi" not in analysed or (found := analysed["ioi"].circuits) is None:
@@ -135,8 +118,12 @@ def _cmds(analysed: Analysed, members: str, *methods: str) -> list[float]:
 
 
 def _means(analysed: Analysed, figures: Callable[[BehaviourAnalysis], Sequence[float]], n: int = 2) -> list[float]:
-    """Each of the n figures: the mean over the behaviours of which all are known."""
-    every = np.array([figures(each) for each in analysed.values()]).reshape(-1, n)
+    return known_means([figures(each) for each in analysed.values()], n)
+
+
+def known_means(rows: Sequence[Sequence[float]], n: int = 1) -> list[float]:
+    """Each of n figures: the mean over the behaviours, one a row, of which all are known."""
+    every = np.array(rows).reshape(-1, n)
     known = every[~np.isnan(every).any(1)]
     return (known.mean(0) if len(known) else np.full(n, math.nan)).tolist()
 

@@ -18,8 +18,8 @@ from micrographia.labs.ioi.analysis import analyse
 from micrographia.labs.ioi.config import Config, preset_of
 from micrographia.labs.ioi.figures import of_networks
 from micrographia.labs.ioi.measure import CLAIMS, measures_of
-from micrographia.labs.ioi.tables import judged_table, tables
-from micrographia.labs.ioi.task import is_learned
+from micrographia.labs.ioi.performance import is_learned
+from micrographia.labs.ioi.tables import tables
 from micrographia.labs.ioi.train import LAB, train
 
 NETWORKS = "networks"
@@ -55,10 +55,7 @@ def _trained(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     networks = [each.result for each in done.values()]
     results = tables(networks)
     measures = measures_of(networks, results)
-    results |= {
-        "judged_by_network": judged_table(measures),
-        "title": "Which components carry a behaviour: networks trained from scratch",
-    }
+    results["title"] = "Which components carry a behaviour: networks trained from scratch"
     curves = {config.seed: read_metrics(place / name) for name, config in configs.items()}
     figures = of_networks(networks, results, curves, config.network.n_heads)
     if not learned(results):

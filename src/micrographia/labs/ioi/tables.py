@@ -4,116 +4,108 @@ A figure of a network is the mean over the behaviours that it learned, unless a 
 behaviour was not learned have no part in its rows.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from micrographia.core.claims import Measures, median_interval
+from micrographia.core.claims import median_interval
 from micrographia.core.spoken import head_name
 from micrographia.labs.ioi.analysis import NetworkAnalysis
-from micrographia.labs.ioi.grammar import BEHAVIOURS
-from micrographia.labs.ioi.heads import PATHS, Head
-from micrographia.labs.ioi.measure import Analysed
+from micrographia.labs.ioi.circuits import Circuits
+from micrographia.labs.ioi.heads import KINDS, NEGLIGIBLE, Head, HeadKind
+from micrographia.labs.ioi.measure import Analysed, known_means
+from micrographia.labs.ioi.task import BEHAVIOURS
 
 Row = dict[str, Any]
 
 
 def tables(networks: Sequence[NetworkAnalysis]) -> dict[str, Any]:
     """Every table of trained networks."""
+    analysed = [one.analysed for one in networks]
+    kinds = {name: {one.seed: one.kinds[name] for one in networks if name in one.kinds} for name in KINDS}
+    cut = [
+        (one.seed, name, found) for one in networks for name, each in one.analysed.items() if (found := each.circuits)
+    ]
     return {
         "behaviours": [_behaviour(name, networks) for name in BEHAVIOURS],
         "greater_by_probabilities": _years([one.years for one in networks if "greater" in one.analysed]),
-        **estimate_tables([one.analysed for one in networks]),
-        "head_kinds": [_head_kind(kind, networks) for kind in PATHS],
-        "circuits": _circuits(networks),
-        "smallest_circuits": _smallest(networks),
+        **estimate_tables(analysed),
+        "head_kinds": [_head_kind(name, found) for name, found in kinds.items()],
+        "circuits": [
+            row
+            for name in _named(analysed)
+            for row in _circuits(name, [found for _, each, found in cut if each == name])
+        ],
+        "smallest_circuits": [
+            {"network": f"seed {seed}", "behaviour": name, "chosen_by": found.method, **_smallest(found)}
+            for seed, name, found in cut
+        ],
     }
 
 
 def estimate_tables(each: Sequence[Analysed]) -> dict[str, Any]:
     """What is known of any model, trained here or not."""
-    first = next((one for analysed in each for one in analysed.values()), None)
-    ioi = next((analysed["ioi"] for analysed in each if "ioi" in analysed), None)
+    ioi = next((analysed["ioi"].direct for analysed in each if "ioi" in analysed), [])
     return {
-        "denoising_beside_noising": _asymmetries(each),
+        "denoising_beside_noising": [
+            {
+                "behaviour": name,
+                **_over(
+                    [analysed[name] for analysed in each if name in analysed],
+                    differ_by="asymmetry",
+                    halves_of_the_prompts="split_half",
+                ),
+            }
+            for name in _named(each)
+        ],
         "estimates_beside_exact_effects": _estimates(each),
-        "how_far_to_trust": {} if first is None else first.calibration,
-        "direct_parts": [] if ioi is None else [{"part": label, "logits": value} for label, value in ioi.direct],
+        "how_far_to_trust": next((one.calibration for analysed in each for one in analysed.values()), {}),
+        "direct_parts": [{"part": label, "logits": value} for label, value in ioi],
     }
 
 
-def judged_table(measures: Measures) -> list[Row]:
-    """The figures that claims are judged by: with the null subtracted, without, and the null."""
-    return [
-        {"claim": name, "judged": one.value, "plain": one.raw, "null": one.null}
-        for name, one in measures.items()
-        if one.raw is not None and one.value is not None
-    ]
+def _over(found: Iterable[Any], **fields: str) -> dict[str, dict[str, float] | None]:
+    """Column -> the median of a field over networks."""
+    rows = list(found)
+    return {column: median_interval(getattr(each, field) for each in rows) for column, field in fields.items()}
 
 
-def _over(found: Sequence[Any], field: str) -> dict[str, float] | None:
-    return median_interval(getattr(each, field) for each in found)
+def _named(each: Sequence[Analysed]) -> list[str]:
+    return [name for name in BEHAVIOURS if any(name in analysed for analysed in each)]
 
 
-def _behaviour(name: Any, networks: Sequence[NetworkAnalysis]) -> Row:
-    found = [network.behaviours[name] for network in networks]
-    return {
-        "behaviour": name,
-        "learned": sum(name in network.analysed for network in networks),
-        "networks": len(networks),
-        "accuracy": _over(found, "accuracy"),
-        "by_chance": _over(found, "null_accuracy"),
-        "logit_difference": _over(found, "logit_difference"),
-        "corrupt": _over(found, "corrupt_logit_difference"),
-    }
+def _behaviour(name: str, networks: Sequence[NetworkAnalysis]) -> Row:
+    columns = {"accuracy": "accuracy", "by_chance": "null_accuracy"}
+    columns |= {"logit_difference": "logit_difference", "corrupt": "corrupt_logit_difference"}
+    found = _over([network.behaviours[name] for network in networks], **columns)
+    learned = sum(name in network.analysed for network in networks)
+    return {"behaviour": name, "learned": learned, "networks": len(networks), **found}
 
 
 def _years(found: Sequence[Any]) -> list[Row]:
     """Greater-than as Hanna et al. (2023) measure it: by the probabilities of years."""
     fields = ("probability_difference", "cutoff_sharpness") if found else ()
-    return [
-        {"measure": f.replace("_", " "), "measured": _over(found, f), "by_chance": _over(found, f"null_{f}")}
-        for f in fields
-    ]
-
-
-def _asymmetries(each: Sequence[Analysed]) -> list[Row]:
-    rows = []
-    for name in _named(each):
-        found = [analysed[name] for analysed in each if name in analysed]
-        halves = _over(found, "split_half")
-        rows.append({"behaviour": name, "differ_by": _over(found, "asymmetry"), "halves_of_the_prompts": halves})
-    return rows
+    return [{"measure": f.replace("_", " "), **_over(found, measured=f, by_chance=f"null_{f}")} for f in fields]
 
 
 def _estimates(each: Sequence[Analysed]) -> list[Row]:
     """Correlation of estimate and exact effect by kind of Site and method; `places` are those of all."""
-    pairs = {
-        (kind, method): None
-        for analysed in each
-        for one in analysed.values()
-        for kind, own in one.correlations.items()
-        for method in own
-    }
+    every = [one.correlations for analysed in each for one in analysed.values()]
     rows = []
-    for kind, method in pairs:
-        found = [[one.correlations[kind][method] for one in analysed.values()] for analysed in each if analysed]
-        ioi = [analysed["ioi"].correlations[kind][method].pearson for analysed in each if "ioi" in analysed]
+    for kind, method in dict.fromkeys((kind, method) for one in every for kind, own in one.items() for method in own):
+        found = [{name: one.correlations[kind][method] for name, one in own.items()} for own in each if own]
         means = {
-            name: median_interval(_mean(getattr(one, name) for one in network) for network in found)
+            name: median_interval(known_means([[getattr(one, name)] for one in own.values()])[0] for own in found)
             for name in ("pearson", "spearman")
         }
-        places = sum(one.places for network in found for one in network)
-        rows.append({"site": kind, "method": method, **means, "pearson_on_ioi": median_interval(ioi), "places": places})
+        ioi = median_interval(own["ioi"].pearson for own in found if "ioi" in own)
+        places = sum(one.places for own in found for one in own.values())
+        rows.append({"site": kind, "method": method, **means, "pearson_on_ioi": ioi, "places": places})
     return rows
 
 
-def _head_kind(kind: str, networks: Sequence[NetworkAnalysis]) -> Row:
+def _head_kind(kind: str, seeds: Mapping[int, HeadKind]) -> Row:
     """By either criterion; `of`: the heads that either finds. Lists name the seed of each network."""
-    seeds = {one.seed: one.kinds[kind] for one in networks if kind in one.kinds}
-    found = list(seeds.values())
+    found = seeds.values()
     return {
         "kind": kind,
         "networks": len(found),
@@ -123,9 +115,7 @@ def _head_kind(kind: str, networks: Sequence[NetworkAnalysis]) -> Row:
         "found_both_ways": sum(own.both for own in found),
         "of": sum(own.either for own in found),
         "by_chance": sum(own.both_by_chance for own in found),
-        "agreement": _over(found, "agreement"),
-        "agreement_by_chance": _over(found, "agreement_by_chance"),
-        "area": _over(found, "area"),
+        **_over(found, agreement="agreement", agreement_by_chance="agreement_by_chance", area="area"),
     }
 
 
@@ -133,39 +123,28 @@ def _heads(found: Iterable[Head]) -> str:
     return " ".join(head_name(layer, head) for layer, head in sorted(found)) or "none"
 
 
-def _circuits(networks: Sequence[NetworkAnalysis]) -> list[Row]:
-    """CPR, CMD and the share of members needed, by behaviour, kind of member and method."""
+def _circuits(behaviour: str, found: Sequence[Circuits]) -> list[Row]:
+    """CPR, CMD and the share of members needed, by kind of member and method."""
     rows = []
-    for name in _named([network.analysed for network in networks]):
-        found = [one.circuits for network in networks if (one := network.analysed.get(name)) and one.circuits]
-        for members in ("nodes", "edges"):
-            for method in getattr(found[0], members) if found else ():
-                ladders = [getattr(each, members)[method] for each in found]
-                areas = {"cmd": _over(ladders, "cmd"), "cpr": _over(ladders, "cpr")}
-                needed = median_interval(each.min_share() for each in ladders)
-                rows.append({"behaviour": name, "members": members, "method": method, **areas, "needed": needed})
+    for members in ("nodes", "edges"):
+        for method in getattr(found[0], members) if found else ():
+            ladders = [getattr(each, members)[method] for each in found]
+            needed = median_interval(each.min_share() for each in ladders)
+            head = {"behaviour": behaviour, "members": members, "method": method}
+            rows.append({**head, **_over(ladders, cmd="cmd", cpr="cpr"), "needed": needed})
     return rows
 
 
-def _smallest(networks: Sequence[NetworkAnalysis]) -> list[Row]:
-    """The smallest faithful circuit of each network and behaviour, and what was done to the rest."""
-    return [
-        {
-            "network": f"seed {network.seed}",
-            "behaviour": name,
-            "chosen_by": one.circuits.method,
-            **one.circuits.row(),
-        }
-        for network in networks
-        for name, one in network.analysed.items()
-        if one.circuits is not None
-    ]
-
-
-def _named(each: Sequence[Mapping[Any, Any]]) -> list[Any]:
-    return [name for name in BEHAVIOURS if any(name in analysed for analysed in each)]
-
-
-def _mean(values: Iterable[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
+def _smallest(circuits: Circuits) -> Row:
+    """The smallest faithful circuit, and what was done to the rest."""
+    found, (low, high) = circuits.smallest, circuits.smallest.interval
+    return {
+        "parts": len(found.members),
+        "of": found.of,
+        "parts_by_chance": found.random_size,
+        "faithfulness": {"value": found.faithfulness, "low": low, "high": high},
+        "nearest_random": found.nearest_random,
+        "incomplete_by": found.incomplete_max / found.gap,
+        "idle": found.n_non_minimal(NEGLIGIBLE),
+        "outside": found.ablation,
+    }

@@ -4,10 +4,7 @@ A row a step (`core.train_loop`): the loss on the batch of that step, in nats a 
 every `eval_every` steps how the behaviours do on held-out prompts.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
 
 from micrographia.core.config import flat
 from micrographia.core.events import Watch
@@ -20,14 +17,14 @@ from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder
 from micrographia.core.train_loop import Record, Rows, train_recorded
-from micrographia.core.training import AdamW, Layout, State
+from micrographia.core.training import AdamW, Flat, Layout, State
 from micrographia.labs.ioi.config import Config, preset_of
-from micrographia.labs.ioi.grammar import BEHAVIOURS, WORDS, batch, tokenizer
-from micrographia.labs.ioi.task import perform
+from micrographia.labs.ioi.grammar import WORDS, batch, tokenizer
+from micrographia.labs.ioi.performance import perform
+from micrographia.labs.ioi.task import BEHAVIOURS
 
 LAB = "ioi"
 MEASURED = ("accuracy", "preferred", "logit_difference")
-COLUMNS = tuple(f"{behaviour}_{name}" for behaviour in BEHAVIOURS for name in MEASURED)
 
 
 def train(config: Config, out: str) -> str:
@@ -46,17 +43,6 @@ def architecture(config: Config) -> Architecture:
     return Architecture(d_vocab=len(WORDS), d_vocab_out=len(WORDS), n_ctx=config.n_ctx, **flat(config.network))
 
 
-def fresh_weights(config: Config) -> dict[str, Tensor]:
-    """The network at this seed before training."""
-    drawn = init_weights(architecture(config), generator(config.seed))
-    return {name: w.to(config.machine.device) for name, w in drawn.items()}
-
-
-def as_model(config: Config, weights: Mapping[str, Tensor]) -> Transformer:
-    """The network with its vocabulary, as a Model."""
-    return Transformer(architecture(config), weights, tokenizer())
-
-
 def snapshot_steps(config: Config) -> list[int]:
     """0, the last step, and `snapshots` - 1 between, evenly."""
     n = config.schedule.snapshots
@@ -68,35 +54,32 @@ def train_network(config: Config, folder: RunFolder, watch: Watch) -> Rows:
 
     Raises Interrupted (saved, resumable) and NonFiniteLoss (naming the last good checkpoint).
     """
-    arch = architecture(config)
+    arch, device = architecture(config), config.machine.device
     layout = Layout(arch.weight_shapes())
     describe_model(folder, arch, tokenizer())
+
+    def fresh() -> Flat:
+        return layout.pack([{name: w.to(device) for name, w in init_weights(arch, generator(config.seed)).items()}])
 
     def contexts(step: int) -> Text:
         return batch(config.seed, step, rows=config.rows, n_ctx=config.n_ctx)
 
     def measure(state: State) -> dict[str, float]:
-        model = as_model(config, layout.member(state.weights, 0))
+        model = Transformer(arch, layout.member(state.weights, 0), tokenizer())
         found = perform(model, n=config.prompts, generator=generator(config.seed))
         return {f"{behaviour}_{name}": getattr(each, name) for behaviour, each in found.items() for name in MEASURED}
 
     record = Record(
         steps=config.steps,
         loss="loss_nats",
-        measured=COLUMNS,
+        measured=tuple(f"{behaviour}_{name}" for behaviour in BEHAVIOURS for name in MEASURED),
         measure=measure,
         measure_every=config.schedule.eval_every,
         checkpoint_every=config.schedule.checkpoint_every,
         snapshots=snapshot_steps(config),
         shown={"loss": "loss_nats", **{behaviour: f"{behaviour}_accuracy" for behaviour in BEHAVIOURS}},
     )
+    objective, optimiser = NextToken(arch, [contexts], plan=config.plan), AdamW(**flat(config.optim))
     return train_recorded(
-        record,
-        folder,
-        arch=arch,
-        fresh=lambda: layout.pack([fresh_weights(config)]),
-        objective=NextToken(arch, [contexts], plan=config.plan),
-        optimiser=AdamW(**flat(config.optim)),
-        device=config.machine.device,
-        watch=watch,
+        record, folder, arch=arch, fresh=fresh, objective=objective, optimiser=optimiser, device=device, watch=watch
     )
