@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
@@ -412,7 +413,6 @@ def locate(scores: dict[Site, Tensor], number: int) -> tuple[Site, tuple[int, ..
     for site, score in scores.items():
         size = score[0].numel()
         if number < size:
-            cell = torch.unravel_index(torch.tensor(number), score.shape[1:])
-            return site, tuple(int(i) for i in cell)
+            return site, tuple(map(int, np.unravel_index(number, score.shape[1:])))
         number -= size
     raise AssertionError("a number beyond the last place")
