@@ -150,6 +150,7 @@ BREAKS: list[tuple[Rule, str, str]] = [
     (walls.measures_only_measure, "labs/ioi/measure.py", "import torch.optim"),
     (walls.measures_only_measure, "labs/ioi/measure.py", "module.register_forward_hook(f)"),
     (walls.measures_only_measure, "labs/ioi/measure.py", "x = 1\n" * 151),
+    (walls.nothing_loads_sympy, "methods/x.py", "import torch\nat = torch.unravel_index(torch.tensor(3), (2, 2))\n"),
 ]
 
 

@@ -405,6 +405,16 @@ def lines_of_labs(files: Iterable[Source]) -> dict[str, int]:
     return found
 
 
+DEAR = {"torch.unravel_index": "numpy.unravel_index"}  # what loads sympy, a second in every process -> the same without
+
+
+def nothing_loads_sympy(source: Source) -> Iterator[str]:
+    """Commands and workers start often."""
+    for name, call in source.calls:
+        if name in DEAR:
+            yield source.at(call, f"{name} loads sympy: {DEAR[name]} does the same")
+
+
 RULES: tuple[Rule, ...] = (
     imports_only_go_down,
     nobody_inside_imports_the_facade,
@@ -422,4 +432,5 @@ RULES: tuple[Rule, ...] = (
     packages_hold_no_code,
     names_say_something,
     measures_only_measure,
+    nothing_loads_sympy,
 )

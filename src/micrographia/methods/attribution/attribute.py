@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -196,7 +197,7 @@ class Best:
         values, where = means.abs().flatten().topk(min(self._k, means.numel()))
         floor = abs(self._found[-1][0]) if len(self._found) == self._k else -1.0
         for i in where[values > floor].tolist():
-            cell = [int(x) for x in torch.unravel_index(torch.tensor(i), means.shape)]
+            cell = [int(x) for x in np.unravel_index(i, means.shape)]
             self._found.append((float(means[tuple(cell)]), place(site, score, cell)))
         self._found = sorted(self._found, key=lambda each: -abs(each[0]))[: self._k]
 

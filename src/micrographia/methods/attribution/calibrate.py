@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
@@ -451,7 +452,6 @@ def locate(scores: dict[Site, Tensor], number: int) -> tuple[Site, tuple[int, ..
     for site, score in scores.items():
         size = score[0].numel()
         if number < size:
-            cell = torch.unravel_index(torch.tensor(number), score.shape[1:])
-            return site, tuple(int(i) for i in cell)
+            return site, tuple(map(int, np.unravel_index(number, score.shape[1:])))
         number -= size
     raise AssertionError("a number beyond the last place")
