@@ -49,7 +49,8 @@ def is_gguf(path: Path) -> bool:
 
 def empty_of_models(folder: Path) -> bool:
     """Whether nothing in this folder is a model's, such as the Runs of a user who named their folder after it."""
-    return not any(each.name == CONFIG or each.suffix in (GGUF, *WEIGHTS) for each in folder.iterdir())
+    run = (folder / "run.json").is_file()  # one that holds a model has been found before
+    return run or not any(each.name == CONFIG or each.suffix in (GGUF, *WEIGHTS) for each in folder.iterdir())
 
 
 def _of_file(path: Path) -> Path:

@@ -95,5 +95,5 @@ def test_what_a_mixture_writes_is_one_part_of_the_logit(name):
     found = direct_logit_attribution(model, ids, right, wrong)
     logits, rows = model.run(ids).logits[:, -1], torch.arange(2)
     torch.testing.assert_close(found.total, logits[rows, right] - logits[rows, wrong], rtol=1e-4, atol=1e-4)
-    assert "L2.mlp_out" in found.parts
-    assert "L2.b_out" not in found.parts
+    assert "L2.mlp_out" in found.labels
+    assert "L2.b_out" not in found.labels

@@ -203,6 +203,7 @@ REFUSED = {
     "not by the rule of Llama 3": bent,
     "LongRoPE": lambda: {"tensors": {"rope_factors_long.weight": np.ones(4, np.float32)}},
     "stretched by the rule 'su'": lambda: {"metadata": {"rope.scaling.type": "su"}},
+    "where its metadata says .* Load another file": lambda: {"metadata": {"feed_forward_length": 7}},
     "some would be left out": lambda: {"network": module(attention_bias=True)},
     "one of 3 parts": lambda: {"metadata": {"split.count": 3}},
 }
