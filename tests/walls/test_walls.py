@@ -265,11 +265,11 @@ BUDGETS = {  # lab -> what it may hold instead, and why; a limit only ever falls
     # 2,670 before networks of others were read without "=", doubted in words, and told as clock or pizza.
     "grokking": (2850, "four studies: one network, many, networks of others, and the lottery; aim 2,300"),
 }
-# Lines of Python in all of src; the aim of 27,000 was set before real language models were first-class. Since then about
-# 1,200 for GGUF files and model packages, 1,100 for families and damaged files, 1,000 for questions that are checked
-# first, 900 for viewers and whole tables, 800 for names, movement and sinks, 550 for edges and nulls, 500 each for
-# networks of others and for valid input that was refused.
-THE_HOUSE = 37_400
+# Lines of Python in all of src; the aim of 27,000 was set before real language models were first-class. Since then
+# about 1,200 for GGUF files and model packages, 1,100 for families and damaged files, 1,000 for questions that are
+# checked first, 900 for viewers and whole tables, 800 for names, movement and sinks, 550 for edges and nulls, 500 each
+# for networks of others and for valid input that was refused, 200 for requests of Python's users that made no sense.
+THE_HOUSE = 37_600
 
 
 def over_budget(lines: Mapping[str, int]) -> dict[str, int]:
