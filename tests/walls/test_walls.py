@@ -269,7 +269,7 @@ BUDGETS = {  # lab -> what it may hold instead, and why; a limit only ever falls
 # about 1,200 for GGUF files and model packages, 1,100 for families and damaged files, 1,000 for questions that are
 # checked first, 900 for viewers and whole tables, 800 for names, movement and sinks, 550 for edges and nulls, 500 each
 # for networks of others and for valid input that was refused, 200 for requests of Python's users that made no sense.
-THE_HOUSE = 37_600
+THE_HOUSE = 37_620
 
 
 def over_budget(lines: Mapping[str, int]) -> dict[str, int]:
