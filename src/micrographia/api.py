@@ -341,6 +341,7 @@ def lens(
     named = [answer_tokens(model.tokenizer, each) for each in (answer, wrong) if each is not None]
     if answer is None:
         named.insert(0, [int(model.run(rows[0], logits="last").logits[0, -1].argmax())])
+    core_prompts.check_apart(model.tokenizer, named[0], [token for each in named[1:] for token in each])
     pairs = Pairs(rows[0], rows[-1], stacked(named[:1]))
     core_prompts.check_aligned(pairs, model.tokenizer)
     positions = core_prompts.position_names(pairs, model.tokenizer)
@@ -453,4 +454,4 @@ def _words(text: str) -> list[str]:
 
 
 def _listed(texts: str | Sequence[str]) -> list[Any]:
-    return [texts] if isinstance(texts, str) else list(texts)
+    return [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from micrographia.core.answer_check import ROWS, check_answers, same_word, written
+from micrographia.core.errors import UserError
 from micrographia.core.prompts import Pairs
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.tokens import Vocabulary
 from small import A_FEW, small_model, some_tokens
 
@@ -58,3 +60,13 @@ def test_one_word_may_be_several_tokens():
     assert not same_word(WORDS, 0, 0)
     assert not same_word(WORDS, 0, 3)
     assert written(WORDS, 3) == "'John'"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_whose_logits_are_no_numbers_answers_nothing(value):
+    arch = A_FEW["normed"]
+    model = small_model(arch)
+    broken = Transformer(arch, {name: torch.full_like(w, value) for name, w in model.state.items()})
+    tokens = some_tokens(arch, batch=2)
+    with pytest.raises(UserError, match="no numbers"):
+        check_answers(broken, Pairs(tokens, tokens, torch.tensor([0, 1])))

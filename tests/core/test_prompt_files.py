@@ -59,3 +59,53 @@ def test_a_reference_is_a_text_a_line_or_json(tmp_path):
     (tmp_path / "bad.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(BadPrompt, match="not all texts"):
         read_texts(tmp_path / "bad.json")
+
+
+def test_only_line_ends_end_a_line(tmp_path):
+    odd = [{**ROWS[0], "clean": f"Mary,{mark}and John"} for mark in "\u2028\x85\v\f"]
+    lines = [json.dumps(row, ensure_ascii=False) for row in odd]
+    (tmp_path / "p.jsonl").write_text("\r\n".join(lines), encoding="utf-8", newline="")
+    assert [pair.clean for pair in read_pairs(tmp_path / "p.jsonl")] == [row["clean"] for row in odd]
+    (tmp_path / "t.txt").write_text("one\u2028text\r\nanother\rthird\n", encoding="utf-8", newline="")
+    assert read_texts(tmp_path / "t.txt") == ["one\u2028text", "another", "third"]
+
+
+def test_a_csv_may_have_an_index_without_a_name_and_blank_lines_before_its_head(tmp_path):
+    head, *rows = AS_CSV.splitlines()
+    text = "\r\n".join(["", "", f",{head}", *(f"{i},{row}" for i, row in enumerate(rows))])
+    (tmp_path / "p.csv").write_text(text, encoding="utf-8", newline="")
+    assert read_pairs(tmp_path / "p.csv") == PAIRS
+
+
+DAMAGED = {
+    "a column twice": ("p.csv", b"clean,clean,corrupt,answer\na,b,c,d\n", "'clean' is there twice"),
+    "another encoding": ("p.json", json.dumps(ROWS).encode("utf-16"), "not in UTF-8.*Save it"),
+    "too deep": ("p.json", b"[" * 100_000, "nested too deep"),
+    "answers of another kind": ("p.json", b'{"prompts": ["a", "b"], "answers": [1, 2]}', "not a list of two"),
+    "no answers": ("p.json", b'{"prompts": ["a", "b"], "answers": null}', "not a list of two"),
+    "three answers": ("p.json", b'{"prompts": ["a", "b"], "answers": [["a", "b", "c"]]}', "not a list of two"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_file_of_another_form_is_told_so(tmp_path, name):
+    file, data, says = DAMAGED[name]
+    (tmp_path / file).write_bytes(data)
+    with pytest.raises(BadPrompt, match=says):
+        read_pairs(tmp_path / file)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "x"])
+def test_a_limit_below_one_is_refused(tmp_path, limit):
+    (tmp_path / "p.json").write_text(json.dumps(ROWS), encoding="utf-8")
+    with pytest.raises(BadPrompt, match="first"):
+        read_pairs(tmp_path / "p.json", limit=limit)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("columns", [{"zebra": "answer"}, {"answer": 3}, {"answer": None}, "answer"])
+def test_columns_must_be_ours_by_their_names_in_the_file(tmp_path, columns):
+    (tmp_path / "p.json").write_text(json.dumps(ROWS), encoding="utf-8")
+    with pytest.raises(BadPrompt, match="as the columns"):
+        read_pairs(tmp_path / "p.json", columns=columns)

@@ -253,3 +253,64 @@ def test_what_another_process_unpacked_in_the_meantime_is_taken(tmp_path, cache,
     place = unpacked(made, "0" * 64)
     assert left(cache) == ["0" * 64, f"{'0' * 64}/theirs"]
     assert place.is_dir()
+
+
+def test_a_file_that_was_lost_from_the_cache_is_unpacked_again(file, tmp_path):
+    record = f"tiny/model.gguf,sha256=x,{file.stat().st_size}\ntiny/code.py,sha256=x,3\ntiny-1.0.dist-info/RECORD,,\n"
+    members = {"tiny/model.gguf": file.read_bytes(), "tiny-1.0.dist-info/RECORD": record.encode(), "tiny/code.py": b"1"}
+    made = wheel(tmp_path / "tiny-1.0-py3-none-any.whl", members)
+    kept = located(made)
+    before = kept.stat().st_mtime_ns
+    assert located(made).stat().st_mtime_ns == before
+    kept.write_bytes(b"GGUF")
+    assert located(made).read_bytes() == file.read_bytes()
+    kept.unlink()
+    assert located(made).read_bytes() == file.read_bytes()
+
+
+def test_a_package_of_the_catalogue_that_lost_its_files_counts_as_not_fetched(cache):
+    found = packages()["smollm2"]
+    found.folder.mkdir(parents=True)
+    assert not found.is_here
+    (found.folder / "llm.dist-info").mkdir()
+    (found.folder / "llm.dist-info" / "RECORD").write_text("llm/model.gguf,sha256=x,7\n../../bin/llm,sha256=x,9\n")
+    assert not found.is_here
+    (found.folder / "llm").mkdir()
+    (found.folder / "llm" / "model.gguf").write_bytes(b"GGUF...")
+    assert found.is_here
+
+
+@pytest.mark.parametrize("name", ["tiny.GGUF", "sha256-0123"])
+def test_a_gguf_file_is_known_by_how_it_begins(name, file, tmp_path):
+    shutil.copy(file, tmp_path / name)
+    assert torch.equal(logits(load_any(tmp_path / name)), logits(load_any(file)))
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 5000])
+def test_a_text_that_is_no_name_is_refused(name, gpt2, monkeypatch):
+    monkeypatch.chdir(gpt2)
+    with pytest.raises(UnknownModel, match="is no name"):
+        load_any(name)
+
+
+def test_no_run_or_folder_without_a_model_hides_a_name_of_the_catalogue(file, cache, tmp_path, monkeypatch):
+    from miniature import save_run
+
+    place = cache / packages()["smollm2"].sha256
+    place.mkdir(parents=True)
+    shutil.copy(file, place)
+    wanted = logits(load_any("smollm2"))
+    save_run(tmp_path / "runs" / "ioi" / "smollm2-capitals")  # its name begins so
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tmp_path / "runs" / "ioi" / "smollm2-capitals", tmp_path / "smollm2" / "of mine")
+    assert torch.equal(logits(load_any("smollm2")), wanted)
+    question = tmp_path / "smollm2" / "of mine"
+    (question / "model.json").unlink()
+    shutil.copytree(question, tmp_path / "smollm2", dirs_exist_ok=True)
+    assert torch.equal(logits(load_any("smollm2")), wanted)
+
+
+@pytest.mark.parametrize("device", ["zebra", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(device, gpt2):
+    with pytest.raises(BadConfig, match=device):
+        load_any(gpt2, device=device)

@@ -150,10 +150,52 @@ MISTAKES = {
     "answer": (BadPrompt, "Paris", lambda model, pairs: mg.lens(model, CLEAN, answer="Paris")),
     "name": (BadConfig, "ioi.*patch", lambda model, pairs: mg.run("nope")),
     "preset": (BadConfig, "tiny", lambda model, pairs: mg.run("ioi", preset="nope")),
+    "prompt of another type": (BadPrompt, "None", lambda model, pairs: mg.Pairs(model, None, CORRUPT, "Mary")),
+    "text of another type": (BadPrompt, "Asked to run on 3", lambda model, pairs: mg.lens(model, 3)),
+    "shots": (BadPrompt, "Found 3 as", lambda model, pairs: mg.Pairs(model, CLEAN, CORRUPT, "Mary", shots=[3])),
+    "no answer": (BadPrompt, "Found None as an answer", lambda model, pairs: mg.Pairs(model, CLEAN, CORRUPT, None)),
+    "answer as a number": (BadPrompt, "Found 3 as an answer", lambda model, pairs: mg.Pairs(model, CLEAN, CORRUPT, 3)),
+    "answers in answers": (
+        BadPrompt,
+        r"Found \['Tom'\] as an answer",
+        lambda model, pairs: mg.Pairs(model, CLEAN, CORRUPT, ["Mary", ["Tom"]]),
+    ),
+    "answer and wrong": (
+        BadPrompt,
+        "'Mary' is both",
+        lambda model, pairs: mg.lens(model, CLEAN, answer="Mary", wrong="John|Mary"),
+    ),
+    "no steps": (UserError, "0 steps", lambda model, pairs: mg.attribute(model, pairs, "L*.z", method="ig", steps=0)),
+    "part of a step": (
+        UserError,
+        "2.5 steps",
+        lambda model, pairs: mg.attribute(model, pairs, "L*.z", method="ig-activation", steps=2.5),
+    ),
+    "edges by rank": (UserError, "no gradient", lambda model, pairs: mg.circuit(model, pairs, metric="rank")),
+    "no sender": (UserError, "no sender", lambda model, pairs: mg.path_patch(model, pairs, "", "logits")),
+    "no noise": (UserError, "0.0 was asked", lambda model, pairs: mg.trace(model, CLEAN, "Mary", noise_std=0)),
+    "endless noise": (
+        UserError,
+        "inf was asked",
+        lambda model, pairs: mg.trace(model, CLEAN, "Mary", noise_std=float("inf")),
+    ),
+    "seed": (BadConfig, "seed 'x'", lambda model, pairs: mg.trace(model, CLEAN, "Mary", seed="x")),
+    "large seed": (BadConfig, "64 bits", lambda model, pairs: mg.trace(model, CLEAN, "Mary", seed=2**80)),
+    "scale of nothing": (
+        UserError,
+        "L1.attn_norm_scale.*divides",
+        lambda model, pairs: mg.patch(model, pairs, "L1.attn_norm_scale", replace="zero"),
+    ),
+    "part of a place": (
+        BadConfig,
+        "2.5 places",
+        lambda model, pairs: mg.check(model, pairs, mg.attribute(model, pairs, "L*.z"), budget=2.5),
+    ),
     "shown": (UserError, "type Tensor", lambda model, pairs: mg.show(torch.zeros(1))),
 }
 
 
+@pytest.mark.usefixtures("unchecked")  # what users meet who run no checker
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_a_sentence_that_names_it(model, pairs, name):
     kind, named, call = MISTAKES[name]

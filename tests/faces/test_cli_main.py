@@ -177,6 +177,35 @@ def test_a_wrong_flag_or_value_is_wrong_usage(words, capsys):
     assert said.err.strip()
 
 
+ASKED = "patch --model m --clean a --corrupt b --answer c"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "grok --lr inf", "grok --weight-decay inf", "grok --eps nan", "grok --seed 99999999999999999999",
+        "lab ioi --lr inf", "circuit --model m --clean a --corrupt b --answer c --threshold nan",
+        f"{ASKED} --seed 99999999999999999999", f"{ASKED} --threads 99999", f"{ASKED} --threads 0",
+    ],
+)  # fmt: skip
+def test_a_number_that_nothing_can_be_computed_with_is_wrong_usage(words, capsys):
+    assert main(words.split()) == 2
+    told = capsys.readouterr().err
+    assert words.split()[-2].removeprefix("--").replace("-", "_") in told.replace("-", "_")
+    assert "Traceback" not in told
+
+
+def test_what_does_not_fit_into_memory_is_said_on_every_device(monkeypatch, capsys):
+    def refused(words):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: 8 bytes")
+
+    monkeypatch.setattr("micrographia.faces.cli.doctor.main", refused)
+    assert main(["doctor"]) == 1
+    told = capsys.readouterr().err
+    assert "does not fit" in told
+    assert "Traceback" not in told
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [(["grok", "--resume"], "--out"), (["grok", "sweep", "--resume"], "--out"), (["patch", "--resume"], "--"),

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from micrographia.core.errors import UserError
 from micrographia.core.figures import Figure, table
 from micrographia.core.metrics import Metric, prob, prompts, rank
 from micrographia.core.model import Model
@@ -209,7 +210,10 @@ class AnswerCheck(NamedTuple):
 
 
 def check_answers(model: Model, pairs: Pairs) -> AnswerCheck:
-    """Probability and rank of the answers on both sides. A forward pass of every prompt; 32 are held at a time."""
+    """Probability and rank of the answers on both sides. A forward pass of every prompt; 32 are held at a time.
+
+    Raises UserError for logits that are NaN.
+    """
     clean, corrupt = (_side(model, pairs, inputs) for inputs in (pairs.clean, pairs.corrupt))
     return AnswerCheck(clean, corrupt, pairs, model.tokenizer)
 
@@ -224,6 +228,12 @@ def _side(model: Model, pairs: Pairs, inputs: Inputs) -> SideCheck:
 def _rows(model: Model, pairs: Pairs, inputs: Inputs, rows: slice) -> tuple[Any, ...]:
     logits = model.run(rows_of(inputs, rows), logits=[pairs.pos]).logits
     which = prompts(len(logits), logits.device)
+    if logits.isnan().any():
+        raise UserError(
+            "Asked how likely the answers are; the model's own logits are no numbers (NaN). A weight is NaN or "
+            f"infinite, or values overflow {str(logits.dtype).removeprefix('torch.')}: load another file of it, or in "
+            "float32."
+        )
 
     def standing(tokens: Tensor | None) -> tuple[Tensor, ...]:
         metrics: Sequence[Metric] = (

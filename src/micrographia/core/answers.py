@@ -34,9 +34,13 @@ def choices(answers: Answers) -> tuple[str | TokenId, ...]:
     """
     if isinstance(answers, TokenId):
         return (answers,)
-    found = tuple(answers)
+    found = tuple(answers) if isinstance(answers, Sequence) else (answers,)
     if isinstance(answers, str):
         found = tuple(part.replace(r"\|", "|") for part in re.split(r"(?<!\\)\|", answers))
+    if odd := [each for each in found if not isinstance(each, str | TokenId)]:
+        raise BadPrompt(
+            f"Found {odd[0]!r} as an answer. Give a text, or a list of texts; a token's id as `TokenId(id)`."
+        )
     if not found or "" in found:
         raise BadPrompt(
             rf"The answer {answers!r} holds an empty choice. Write one text between two |, and \| for that character."

@@ -60,7 +60,10 @@ class Framing(NamedTuple):
 
     def text(self, tokenizer: Tokenizer | None, prompt: str) -> str:
         """The prompt with shots and chat. Raises BadPrompt for a tokenizer without a chat template."""
-        whole = "\n".join([*self.shots, prompt])
+        parts = [*self.shots, prompt]
+        if odd := [part for part in parts if not isinstance(part, str)]:
+            raise BadPrompt(f"Found {odd[0]!r:.80} as a prompt, or as an example before it. Give a text.")
+        whole = "\n".join(parts)
         if not self.chat:
             return whole
         template = getattr(tokenizer, "chat", None)

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from micrographia.core.errors import BadConfig, MissingExtra, RunNotFound
+from micrographia.core.errors import BadConfig, MissingExtra, RunNotFound, UnknownModel
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.model import Model
+from micrographia.core.model_packages import packages
 from micrographia.core.runtime import dtype_named
-from micrographia.core.small.trained import load_trained
+from micrographia.core.small.trained import holds_model, load_trained
 from micrographia.core.sources import located
 from micrographia.core.store import find_run
 
@@ -38,6 +39,8 @@ def load_any(
     Raises UnknownModel; BadConfig for a revision of a local model; MissingExtra without transformers, or what reads a
     GGUF file.
     """
+    if not isinstance(name, nn.Module):
+        _check_name(name)
     watch(Progress("load the model", 0, 1, "model"))
     run = None if isinstance(name, nn.Module) else _run_of(Path(name))
     here = None if isinstance(name, nn.Module) or run is not None else located(name)
@@ -54,12 +57,32 @@ def load_any(
     return model
 
 
+def _check_name(name: str | Path) -> None:
+    """Raise UnknownModel for what cannot be a name: "" would be the current folder; paths may be too long."""
+    try:
+        good = bool(str(name).strip())
+        Path(name).exists()
+    except (OSError, ValueError):
+        good = False
+    if not good:
+        raise UnknownModel(
+            f"Asked for the model {str(name)[:40]!r}, which is no name. Give a folder, a .gguf file, a name of "
+            "`micrographia models`, or a name on the hub."
+        )
+
+
 def _run_of(name: Path) -> Path | None:
-    """The Run of this name, if any; a folder counts only if it is itself a Run."""
+    """The Run of this name, if any; a folder counts only if it is itself a Run.
+
+    A Run found by the beginning of its name hides no name of the catalogue, and hides nothing if it holds no model.
+    """
     if name.is_dir():
-        return name if (name / "run.json").is_file() else None
+        run = name if (name / "run.json").is_file() else None
+        return None if run and str(name) in packages() and not holds_model(run) else run
     with suppress(RunNotFound):
-        return find_run(str(name))
+        run = find_run(str(name))
+        if run.name == name.name or (str(name) not in packages() and holds_model(run)):
+            return run
     return None
 
 

@@ -41,7 +41,9 @@ class ModelPackage:
 
     @property
     def is_here(self) -> bool:
-        return self.folder.is_dir()
+        from micrographia.core.store.models import whole
+
+        return whole(self.folder)
 
 
 @cache

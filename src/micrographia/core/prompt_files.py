@@ -8,12 +8,13 @@ line, JSON strings, or any of the above, whose clean prompts are taken.
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from micrographia.core.errors import BadPrompt
-from micrographia.core.prompt_layouts import NAMES, layout_of, pair_of
+from micrographia.core.prompt_layouts import COLUMNS, NAMES, layout_of, pair_of
 from micrographia.core.prompts import PairText
 
 
@@ -28,12 +29,21 @@ def read_pairs(
     place = Path(path)
     if layout not in ("auto", *NAMES):
         raise BadPrompt(f"Asked for the layout {layout!r} of {path}. There are auto, {', '.join(NAMES)}.")
+    if limit is not None and not (isinstance(limit, int) and limit >= 1):
+        raise BadPrompt(f"Asked for the first {limit!r} pairs of {path}. Ask for 1 at least.")
+    chosen_names = columns or {}
+    if not isinstance(chosen_names, Mapping) or any(
+        side not in COLUMNS or not isinstance(name, str) for side, name in chosen_names.items()
+    ):
+        raise BadPrompt(
+            f"Found {columns!r} as the columns. Give the file's own names of {', '.join(COLUMNS)}, as texts."
+        )
     found = _records(place)[:limit]
     if not found:
         raise BadPrompt(f"Asked for the prompts in {path}, which holds none. Write at least one pair.")
     if not isinstance(found[0], Mapping):
         raise BadPrompt(f"row 1 of {path} is {found[0]!r:.80}. Write an object with clean, corrupt, answer and wrong.")
-    chosen = layout_of(found[0], layout, columns or {}, path)
+    chosen = layout_of(found[0], layout, chosen_names, path)
     return [pair_of(row, chosen, f"row {i + 1} of {path}") for i, row in enumerate(found)]
 
 
@@ -41,7 +51,7 @@ def read_texts(path: Path | str) -> list[str]:
     """The texts of a reference file, in its order."""
     place = Path(path)
     if place.suffix.lower() not in READERS:
-        found: list[Any] = [line for line in _text(place).splitlines() if line.strip()]
+        found: list[Any] = [line for line in _lines(_text(place)) if line.strip()]
     else:
         found = _records(place)
     texts = [row.get("clean") or row.get("text") if isinstance(row, Mapping) else row for row in found]
@@ -60,6 +70,8 @@ def _records(path: Path) -> list[Any]:
     text = _text(path)
     try:
         return reader(text)
+    except RecursionError as error:
+        raise BadPrompt(f"Asked for the prompts in {path}, which is nested too deep to be pairs.") from error
     except (ValueError, csv.Error) as error:
         raise BadPrompt(f"Asked for the prompts in {path}, which is no {path.suffix[1:].upper()}: {error}.") from error
 
@@ -67,10 +79,19 @@ def _records(path: Path) -> list[Any]:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise BadPrompt(
             f"Asked for the prompts in {path}, which cannot be read: {error}. Is the name right?"
         ) from error
+    except UnicodeDecodeError as error:
+        raise BadPrompt(
+            f"Asked for the prompts in {path}, which is not in UTF-8: {error}. Save it as UTF-8."
+        ) from error
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text by its line ends alone: a text within a line may hold other separators, such as U+2028."""
+    return re.split("\r\n|\n|\r", text)
 
 
 def _json(text: str) -> list[Any]:
@@ -88,6 +109,8 @@ def _in_turn(found: Mapping[str, Any]) -> list[Any]:
     Raises ValueError unless the answers of neighbours are those of each other the other way round.
     """
     prompts, answers = found["prompts"], found["answers"]
+    if not isinstance(answers, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in answers):
+        raise ValueError("its answers are not a list of two for each prompt, the right and the wrong one")
     turned = [list(pair)[::-1] for i in range(0, len(answers), 2) for pair in answers[i : i + 2][::-1]]
     if len(prompts) != len(answers) or len(prompts) % 2 or turned != [list(pair) for pair in answers]:
         raise ValueError(
@@ -102,7 +125,7 @@ def _in_turn(found: Mapping[str, Any]) -> list[Any]:
 
 def _jsonl(text: str) -> list[Any]:
     found = []
-    for i, line in enumerate(text.splitlines(), start=1):
+    for i, line in enumerate(_lines(text), start=1):
         try:
             found += [json.loads(line)] if line.strip() else []
         except ValueError as error:
@@ -111,10 +134,14 @@ def _jsonl(text: str) -> list[Any]:
 
 
 def _csv(text: str) -> Sequence[Any]:
-    rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    reader = csv.DictReader(io.StringIO(text.lstrip("\r\n"), newline=""), strict=True)
+    names = list(reader.fieldnames or ())
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise ValueError(f"its column {twice[0]!r} is there twice")
+    rows = list(reader)
     if any(None in row for row in rows):
         raise ValueError("a row has more columns than the head; put texts with commas between quotes")
-    return rows
+    return [{name: value for name, value in row.items() if name} for row in rows]  # pandas' index has no name
 
 
 READERS = {".json": _json, ".jsonl": _jsonl, ".csv": _csv}

@@ -111,21 +111,33 @@ def from_texts(
     if without and len(without) < len(rows):
         raise BadPrompt(f"Only some pairs name a wrong answer; those at {without[:5]} do not. Give all of them one.")
     right, wrong = (
-        [[] if each is None else answer_tokens(tokenizer, each, first=first_token) for each in answers]
-        for answers in ([row.answer for row in rows], [row.wrong for row in rows])
+        [[] if each is None and i else answer_tokens(tokenizer, each, first=first_token) for each in answers]
+        for i, answers in enumerate(([row.answer for row in rows], [row.wrong for row in rows]))
     )
     for i, (own, other) in enumerate(zip(right, wrong)):
-        if both := [repr(text) for text in to_str_tokens(tokenizer, [token for token in own if token in other])]:
-            raise BadPrompt(
-                f"In pair {i}, {', '.join(both)} is both a right and a wrong answer. Give answers that differ"
-                f"{' in their first tokens' * first_token}."
-            )
+        check_apart(tokenizer, own, other, f"In pair {i}, ", first_token=first_token)
     clean, corrupt = (
         onto(device, framing.tokens(model, texts)) for texts in zip(*((row.clean, row.corrupt) for row in rows))
     )
     pos = -1 if model.shape.causal else _place_to_fill(tokenizer, ids_of(clean), ids_of(corrupt))
     texts = tuple((row.clean, row.corrupt) for row in rows)
     return Pairs(clean, corrupt, stacked(right, device), None if without else stacked(wrong, device), texts, pos)
+
+
+def check_apart(
+    tokenizer: Tokenizer | None,
+    right: Sequence[int],
+    wrong: Sequence[int],
+    where: str = "",
+    *,
+    first_token: bool = False,
+) -> None:
+    """Raise BadPrompt for a token that is both a right and a wrong answer."""
+    if both := [repr(text) for text in to_str_tokens(tokenizer, [token for token in right if token in wrong])]:
+        raise BadPrompt(
+            f"{where}{', '.join(both)} is both a right and a wrong answer. Give answers that differ"
+            f"{' in their first tokens' * first_token}."
+        )
 
 
 def fitting(

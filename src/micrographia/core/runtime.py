@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -202,7 +203,9 @@ def dtype_named(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """A generator seeded with `seed`. Different kinds of device give different numbers."""
+    """A generator seeded with `seed`. Different kinds of device give different numbers. Raises BadConfig."""
+    if not isinstance(seed, Integral) or not -(2**63) <= seed < 2**64:
+        raise BadConfig(f"Asked for the seed {seed!r}, which is no whole number of 64 bits. Take one such as 0.")
     return torch.Generator(device=device).manual_seed(seed)
 
 

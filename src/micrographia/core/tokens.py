@@ -5,7 +5,7 @@ A `Tokenizer` is anything that encodes and decodes; `Vocabulary` is the word-lev
 position of every row is its last token. Errors show the tokens of the text.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -133,7 +133,12 @@ def to_tokens(
 
     `prepend_bos`: None puts the beginning-of-sequence token first where the tokenizer has one; never twice.
     """
-    rows = [_row(_needed(tokenizer), text, prepend_bos) for text in ([texts] if isinstance(texts, str) else texts)]
+    listed = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
+    if odd := [text for text in listed if not isinstance(text, str)]:
+        raise BadPrompt(
+            f"Asked to run on {odd[0]!r:.80}, where a text was expected. Give texts, or a tensor of token ids."
+        )
+    rows = [_row(_needed(tokenizer), text, prepend_bos) for text in listed]
     longest = max(map(len, rows), default=0)
     if not longest or not all(rows):
         raise BadPrompt(f"Asked to run on {texts!r}, at least one of which has no token. Give texts.")

@@ -95,6 +95,8 @@ def path_patch(
     """
     rule = rule or Rule()
     check_aligned(pairs, model.tokenizer)
+    if not senders:
+        raise UserError("Asked for paths from no sender. Name some, for instance 'L*.z'.")
     graph = graph_of(model)
     _check(graph, receivers)
     check_additive(model, pairs.clean)

@@ -8,6 +8,7 @@ with it (`experiments/causal_trace.py`), whose defaults are ours: 3 standard dev
 layers windows of 10, a fifth of the depth.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -153,6 +154,8 @@ def trace(
     clean = undisturbed.cache
     answer = int(undisturbed.logits[0, -1].argmax()) if answer is None else answer
     std = noise_std if noise_std is not None else NOISE_STDS * _std([clean[Site("embed")][0, places]])
+    if not 0 < float(std) < math.inf:
+        raise UserError(f"Noise of the standard deviation {float(std)} was asked for. Give a positive, finite one.")
     embedded = clean[Site("embed")][:, places]
     drawn = torch.randn((n_samples, *embedded.shape[1:]), generator=generator).to(embedded)
     noise = add("embed", std * drawn, pos=places)

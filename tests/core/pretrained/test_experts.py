@@ -7,6 +7,7 @@ import zoo
 from micrographia.core.edits import apply, put, scale
 from micrographia.core.errors import BadEdit, UnknownModel, UserError
 from micrographia.core.pretrained import Pretrained
+from micrographia.methods.lens import direct_logit_attribution
 
 mixtures = pytest.mark.parametrize("name", zoo.MIXTURES)
 
@@ -85,3 +86,14 @@ def test_a_sink_takes_its_share_of_a_pattern():
     model, ids = zoo.model("gpt_oss"), zoo.tokens()
     pattern = model.run(ids, keep="L2.pattern").cache["L2.pattern"]
     assert bool((pattern.sum(-1) < 0.999).all())
+
+
+@mixtures
+def test_what_a_mixture_writes_is_one_part_of_the_logit(name):
+    model, ids = zoo.model(name, dtype=zoo.widest(name)), zoo.tokens()
+    right, wrong = torch.tensor([5, 6]), torch.tensor([7, 8])
+    found = direct_logit_attribution(model, ids, right, wrong)
+    logits, rows = model.run(ids).logits[:, -1], torch.arange(2)
+    torch.testing.assert_close(found.total, logits[rows, right] - logits[rows, wrong], rtol=1e-4, atol=1e-4)
+    assert "L2.mlp_out" in found.labels
+    assert "L2.b_out" not in found.labels

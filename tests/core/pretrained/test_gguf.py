@@ -203,6 +203,7 @@ REFUSED = {
     "not by the rule of Llama 3": bent,
     "LongRoPE": lambda: {"tensors": {"rope_factors_long.weight": np.ones(4, np.float32)}},
     "stretched by the rule 'su'": lambda: {"metadata": {"rope.scaling.type": "su"}},
+    "where its metadata says .* Load another file": lambda: {"metadata": {"feed_forward_length": 7}},
     "some would be left out": lambda: {"network": module(attention_bias=True)},
     "one of 3 parts": lambda: {"metadata": {"split.count": 3}},
 }
@@ -228,12 +229,21 @@ def test_the_header_agrees_with_that_of_the_package_gguf(small):
     ]
 
 
+def _first_type(data: bytes, kind: int) -> bytes:
+    """The type of the embedding's tensor, of two axes, is another."""
+    at = data.index(b"token_embd.weight") + len("token_embd.weight") + 4 + 2 * 8
+    return data[:at] + kind.to_bytes(4, "little") + data[at + 4 :]
+
+
 DAMAGES = {
     "The download is incomplete": lambda data: data[:-100],
     "damaged or incomplete": lambda data: data[:3000],
     "fetch the file itself": lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
     "does not begin with 'GGUF'": lambda data: b"",
-    "of version 1": lambda data: data[:4] + b"\1\0\0\0" + data[8:],
+    "of version 1, which is no longer": lambda data: data[:4] + b"\1\0\0\0" + data[8:],
+    "of version 4, newer": lambda data: data[:4] + b"\4\0\0\0" + data[8:],
+    "is big-endian. Convert": lambda data: data[:4] + b"\0\0\0\3" + data[8:],
+    "type 99, which the installed package gguf": lambda data: _first_type(data, 99),
 }
 
 

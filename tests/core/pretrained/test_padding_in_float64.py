@@ -4,7 +4,7 @@ import pytest
 import torch
 import zoo
 
-from micrographia.core.edits import leaf, scale
+from micrographia.core.edits import leaf, may_attend, scale
 from micrographia.core.pretrained import Pretrained
 from micrographia.core.tokens import Batch
 
@@ -45,3 +45,14 @@ def test_text_goes_on_from_a_padded_prompt():
     assert torch.equal(
         model.generate(BOTH, max_new_tokens=4, stop_at=())[:1, 2:], model.generate(ROW, max_new_tokens=4, stop_at=())
     )
+
+
+@pytest.mark.parametrize("name", ["bloom", "falcon", "falcon-new", "llama", "mistral"])
+def test_what_may_attend_is_told_by_the_scores_in_every_dtype(name):
+    wide, narrow = (
+        may_attend(zoo.model(name, "eager", dtype).run(BOTH, keep="L1.scores").cache["L1.scores"])
+        for dtype in (torch.float64, torch.float32)
+    )
+    assert torch.equal(wide, narrow)
+    assert not wide[0, :, 2:, :2].any()
+    assert not wide[..., 2, 3:].any()

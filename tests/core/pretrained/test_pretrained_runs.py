@@ -277,3 +277,12 @@ def test_what_draws_or_runs_again_without_a_module_for_it_is_refused(unchecked):
     enable()
     with pytest.raises(UserError, match="gradient checkpointing"):
         Pretrained(llama).run(zoo.tokens())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+def test_values_that_are_no_numbers_are_not_told_as_a_wrong_row(value):
+    module = zoo.fresh("llama")
+    with torch.no_grad():
+        module.model.layers[1].mlp.down_proj.weight[0] = value
+    with pytest.raises(UserError, match="is not finite: a weight is NaN or infinite, or values overflow float32"):
+        Pretrained(module).run(zoo.tokens(), keep="L*.resid_post")

@@ -10,7 +10,7 @@ from micrographia.core.errors import BadPrompt
 from micrographia.core.pretrained import Pretrained
 from micrographia.core.pretrained.tokenizer import HubTokenizer
 from micrographia.core.prompts import PairText, from_texts
-from micrographia.core.tokens import Vocabulary, spans_of
+from micrographia.core.tokens import Vocabulary, single_token, spans_of
 from micrographia.methods.tracing import positions_of
 
 WORDS = ("<pad>", "<s>", "</s>", "Mary", "John", "sees", "the", "dog")
@@ -81,3 +81,20 @@ def test_subjects_of_whole_words_and_parts_of_words_and_of_none():
     for missing in ("Tower", "", " "):
         with pytest.raises(BadPrompt, match="not found in the prompt"):
             positions_of(missing, text, spans_of(tokens, text, range(7)))
+
+
+def test_a_chat_template_that_fails_is_told_so():
+    tokenizer = words("none")
+    assert tokenizer.chat("Mary") is None
+    tokenizer.inner.chat_template = "{{ raise_exception('a system turn comes first') }}"
+    with pytest.raises(BadPrompt, match="fails on a single turn of the user: a system turn comes first"):
+        tokenizer.chat("Mary")
+
+
+def test_the_token_for_unknown_words_need_not_be_declared():
+    tokenizer = words("none")
+    assert tokenizer.inner.unk_token_id is None
+    with pytest.raises(BadPrompt, match="not in this tokenizer's vocabulary"):
+        single_token(tokenizer, "zebra")
+    assert single_token(tokenizer, "dog") == 7
+    assert in_bytes().unk is None

@@ -157,3 +157,12 @@ def test_a_pickle_without_tensors_is_refused(tmp_path):
     torch.save({"config": {"lr": 1.0}}, tmp_path / "w.pth")
     with pytest.raises(UnreadableWeights, match="without a named tensor"):
         read_state_dict(tmp_path / "w.pth", allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [(b"", "is empty"), (b"version https://git-lfs.github.com/spec/v1", "git lfs pull")]
+)
+def test_of_a_pickle_that_is_none_no_permission_is_asked(tmp_path, content, found):
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(UnreadableWeights, match=found):
+        read_state_dict(tmp_path / "w.pt")

@@ -39,7 +39,7 @@ def test_checkpoints_change_no_score(name):
     torch.testing.assert_close(plain.scores[Site("z", 1)], plain.scores[Site("result", 1)])
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", [*FEW, "bloom", "falcon"])
 def test_the_fix_equals_brute_force(name):
     """Grouped keys, a soft cap that bites, scaled queries: each family compares in its own way."""
     model, pairs, metric = case(name)

@@ -193,6 +193,11 @@ def _check_stream(body: Body, layer: int, at: Mapping[str, Tensor]) -> None:
 def _differs(body: Body, layer: int, name: str, found: Tensor, wanted: Tensor) -> None:
     """Raise UnknownModel where two sides differ, in norm, by more than rounding explains."""
     wanted = wanted.to(found.device)
+    if not (found.isfinite().all() and wanted.isfinite().all()):
+        raise UserError(
+            f"In layer {layer} of {type(body.module).__name__}, {name} is not finite: a weight is NaN or infinite, or "
+            f"values overflow {str(found.dtype).removeprefix('torch.')}. Load another file of it, or in float32."
+        )
     allowed = max(8 * torch.finfo(found.dtype).eps, 2e-3)
     difference = float((found - wanted).double().norm() / wanted.double().norm().clamp(min=1e-12))
     if not difference <= allowed:

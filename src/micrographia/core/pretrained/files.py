@@ -15,6 +15,7 @@ from torch import nn
 from micrographia.core.errors import UnknownModel
 from micrographia.core.events import Note, Watch
 from micrographia.core.pretrained.families import Family
+from micrographia.core.sources import is_gguf
 from micrographia.core.store.damage import damage_of
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -83,11 +84,15 @@ def check_loaded(name: str, family: Family, module: nn.Module, about: Mapping[st
     transformers would draw a missing weight at random and leave out one that the configuration does not use. Unused
     ones outside the layers (a classifier, BERT's pooler) are told in a Note.
     """
+    one = is_gguf(Path(name))
+    said, remedy = (
+        ("metadata", "Load another file of it") if one else (CONFIG, f"Use the {CONFIG} that belongs to them")
+    )
     if wrong := sorted(about["mismatched_keys"]):
         weight, found, wanted = wrong[0]
         raise UnknownModel(
-            f"The model {name!r} was asked for; in its files {weight} has the shape {tuple(found)}, where its {CONFIG} "
-            f"says {tuple(wanted)} ({_count(wrong)} in all). Use the {CONFIG} that belongs to the files."
+            f"The model {name!r} was asked for; in its files {weight} has the shape {tuple(found)}, where its {said} "
+            f"says {tuple(wanted)} ({_count(wrong)} in all). {remedy}."
         )
     if lacking := [each for each, _ in module.named_parameters() if each in about["missing_keys"]]:
         raise UnknownModel(
@@ -98,8 +103,8 @@ def check_loaded(name: str, family: Family, module: nn.Module, about: Mapping[st
     inside = [weight for weight in unused if _in_layers(family, weight)]
     if inside and getattr(module.config, "quantization_config", None) is None:
         raise UnknownModel(
-            f"The model {name!r} was asked for; its {CONFIG} makes no use of {_count(inside)} that its files hold for "
-            f"its layers, such as {inside[0]}: it describes another network. Use the {CONFIG} that belongs to them."
+            f"The model {name!r} was asked for; its {said} makes no use of {_count(inside)} that its files hold for "
+            f"its layers, such as {inside[0]}: it describes another network. {remedy}."
         )
     if unused:
         watch(Note(f"{_count(unused)} in the files of {name} are not used, such as {unused[0]}."))

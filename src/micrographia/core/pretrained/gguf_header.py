@@ -127,19 +127,30 @@ class _Cursor:
 
 
 def _read(path: Path, cursor: _Cursor) -> GgufHeader:
-    version = cursor.number("I")
-    if version not in VERSIONS:
-        raise ValueError(f"it is of version {version}; versions 2 and 3, little-endian, are read")
+    _check_version(path, cursor.number("I"))
     n_tensors, n_keys = cursor.numbers("Q", 2)
     metadata = {}
     for _ in range(n_keys):
         key = cursor.text()
         metadata[key] = _value(cursor, cursor.number("I"))
-    rows = [_row(cursor) for _ in range(n_tensors)]
+    rows = [_row(path, cursor) for _ in range(n_tensors)]
     start, alignment = cursor.at, metadata.get("general.alignment", 32)
     start += -start % alignment
     tensors = tuple(row._replace(offset=start + row.offset) for row in rows)
     return GgufHeader(path, {"general.architecture": metadata["general.architecture"], **metadata}, tensors)
+
+
+def _check_version(path: Path, version: int) -> None:
+    """Raise UnknownModel, with what to do: such a file is whole, and to download it again would not help."""
+    if version in VERSIONS:
+        return
+    if int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS:
+        why = "is big-endian. Convert it to little-endian (`gguf-convert-endian FILE little` of the package gguf)"
+    elif version < VERSIONS[0]:
+        why = f"is of version {version}, which is no longer in use. Find a newer file of this model"
+    else:
+        why = f"is of version {version}, newer than this micrographia reads. Find one of version 3"
+    raise UnknownModel(f"Asked for the model in {path}, which {why}, or load the original weights as a folder.")
 
 
 def _value(cursor: _Cursor, kind: int) -> Any:
@@ -157,11 +168,18 @@ def _value(cursor: _Cursor, kind: int) -> Any:
     return count
 
 
-def _row(cursor: _Cursor) -> StoredTensor:
+def _row(path: Path, cursor: _Cursor) -> StoredTensor:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     name = cursor.text()
     shape = tuple(reversed(cursor.numbers("Q", cursor.number("I"))))
-    kind = GGMLQuantizationType(cursor.number("I"))
+    number = cursor.number("I")
+    if number not in GGMLQuantizationType._value2member_map_:
+        raise UnknownModel(
+            f"Asked for the model in {path}: its tensor {name!r} is of the type {number}, which the installed package "
+            "gguf does not know. Install a newer gguf if the file is new (types 4, 5 and 31 to 38 were given up), or "
+            "load another file of this model."
+        )
+    kind = GGMLQuantizationType(number)
     block, n_bytes = GGML_QUANT_SIZES[kind]
     return StoredTensor(name, shape, kind.name, cursor.number("Q"), math.prod(shape) // block * n_bytes)

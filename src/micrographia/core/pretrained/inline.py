@@ -112,7 +112,8 @@ class InlineAttention:
     def _softmax(self, layer: int, func: Any, scores: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         context, lowest = self._context, torch.finfo(scores.dtype).min
         if context.wants("scores", layer=layer):
-            shown = scores.masked_fill(scores < lowest / 2, lowest)
+            masked = max(lowest, torch.finfo(torch.float32).min) / 2  # a float64 mask holds float32's lowest number
+            shown = scores.masked_fill(scores < masked, lowest)
             tapped = context("scores", layer, shown.view_as(shown))
             scores = scores + (tapped - shown) if context.on_path("scores", layer) else scores
         pattern = func(scores, *args, **kwargs)

@@ -22,8 +22,9 @@ from micrographia.core.pretrained.model import Pretrained
 from micrographia.core.pretrained.quiet import quietly, without_gguf_bar
 from micrographia.core.pretrained.stream import stream_of
 from micrographia.core.pretrained.tokenizer import HubTokenizer, as_tokenizer
-from micrographia.core.runtime import dtype_named
+from micrographia.core.runtime import dtype_named, pick_device
 from micrographia.core.small.transformer import Transformer
+from micrographia.core.sources import is_gguf
 from micrographia.core.tokens import Tokenizer
 
 RUN_FILE = "run.json"
@@ -66,11 +67,12 @@ def load(
     if (Path(model) / RUN_FILE).is_file():
         own = {"device_map": device_map, "revision": revision, "tokenizer": tokenizer}
         return _from_run(Path(model), dtype, device, [name for name, value in own.items() if value is not None])
-    gguf_file = Path(model) if Path(model).suffix == ".gguf" and Path(model).is_file() else None
+    gguf_file = Path(model) if is_gguf(Path(model)) else None
     if gguf_file is None and _means_a_folder(model) and not Path(model).is_dir():
         raise UnknownModel(f"Asked for the model in the folder {model}. There is no such folder. Check the path.")
     if device is not None and device_map is not None:
         raise UserError(f"Both device {device} and device_map {device_map} were asked for. Choose one.")
+    place = None if device is None else pick_device(str(device))  # refused before anything is read
     with _explained(str(model), revision), noted_once(watch), quietly():
         choices, stored = {"device_map": device_map} if device_map is not None else {}, ""
         if gguf_file is not None:
@@ -81,8 +83,8 @@ def load(
         else:
             module, own = _from_hub(str(model), dtype, revision, tokenizer is None, choices, watch, residual_only)
         words = own if tokenizer is None else as_tokenizer(tokenizer)
-    if device is not None:
-        module = module.to(device)
+    if place is not None:
+        module = module.to(place)
     return Pretrained(module.eval(), words, residual_only=residual_only, watch=watch, stored=stored)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from micrographia.core.errors import UserError
+from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.tokens import Tokenizer
 
 
@@ -24,8 +24,10 @@ class HubTokenizer:
 
     @property
     def unk(self) -> int | None:
-        """The token for unknown words, if there is one."""
-        return self.inner.unk_token_id
+        """The token for unknown words, if there is one: as declared, else as the rules have it."""
+        rules = getattr(getattr(self.inner, "backend_tokenizer", None), "model", None)
+        word = None if self.inner.unk_token_id is not None else getattr(rules, "unk_token", None)
+        return self.inner.unk_token_id if word is None else self.inner.convert_tokens_to_ids(word)
 
     @property
     def mask(self) -> int | None:
@@ -51,7 +53,13 @@ class HubTokenizer:
         if not getattr(self.inner, "chat_template", None):
             return None
         turns = [{"role": "user", "content": text}]
-        return self.inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        try:
+            return self.inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template is a program of its own, which may raise anything
+            raise BadPrompt(
+                f"The chat template of this model's tokenizer fails on a single turn of the user: {error}. Leave chat "
+                "out and write the turns as this model was trained on them."
+            ) from error
 
 
 class AsUsual(HubTokenizer):

@@ -68,6 +68,11 @@ def load_trained(
     return Transformer(arch, weights, vocabulary)
 
 
+def holds_model(run: Path) -> bool:
+    """Whether a network was trained in this Run, or several were; a question to a model leaves none."""
+    return (run / NAME).is_file() or any(run.glob(f"*/*/{NAME}"))
+
+
 def _architecture(file: Path, found: dict[str, Any]) -> Architecture:
     try:
         return Architecture(**found["architecture"])

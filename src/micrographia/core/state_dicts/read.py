@@ -17,6 +17,7 @@ from micrographia.core.errors import UnreadableWeights, UserError
 from micrographia.core.state_dicts.pickles import SUFFIXES as PICKLES
 from micrographia.core.state_dicts.pickles import load_pickle
 from micrographia.core.store import read_tensors
+from micrographia.core.store.damage import damage_of
 
 # Entries under which training scripts store one set of weights, or one per epoch.
 ONE = ("state_dict", "model_state_dict", "model", "net", "weights", "params")
@@ -40,6 +41,8 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
     if not path.is_file():
         raise UserError(f"Asked to read weights from {path}. Found no such file. Give a file of weights, or a Run.")
     suffix = path.suffix.lower()
+    if suffix in PICKLES and (damage := damage_of(path)):  # to allow it would not help
+        raise UnreadableWeights(f"Asked to read weights from {path.name}, which {damage}.")
     if suffix in PICKLES:
         return _unwrap(load_pickle(path, allowed=allow_pickle), path)
     if suffix not in READERS:

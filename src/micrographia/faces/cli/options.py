@@ -9,6 +9,7 @@ A dataclass within another gives its fields as flags of their own, without its n
 import ast
 import dataclasses
 import inspect
+import math
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -90,10 +91,24 @@ def parse(kind: type[T], words: Sequence[str], *, prog: str, description: str, d
     registry = tyro.constructors.ConstructorRegistry()
     registry.struct_rule(partial(_flattened, helping=not {"-h", "--help"}.isdisjoint(words)))
     try:
-        return tyro.cli(kind, args=list(words), prog=prog, description=text, config=PLAIN, registry=registry, **extra)
+        found = tyro.cli(kind, args=list(words), prog=prog, description=text, config=PLAIN, registry=registry, **extra)
+        _check_numbers(found)
+        return found
     except ValueError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _check_numbers(found: Any) -> None:
+    """Raise BadConfig for a number that no computation takes: infinite, none at all, or of more than 64 bits."""
+    for field in dataclasses.fields(found):
+        value = getattr(found, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_numbers(value)
+        endless = isinstance(value, float) and not math.isfinite(value)
+        if endless or (isinstance(value, int) and abs(value) >= 2**63):
+            flag = field.name.replace("_", "-")
+            raise BadConfig(f"--{flag} is {value}, which nothing can be computed with. Give a finite, smaller number.")
 
 
 def _flattened(info: StructTypeInfo, *, helping: bool) -> StructConstructorSpec | None:

@@ -36,7 +36,7 @@ class Target:
     """Seed of everything that is drawn: noise, resamples, random checks, bootstraps."""
 
     def __post_init__(self) -> None:
-        check(self.threads is None or self.threads >= 1, f"threads must be positive, not {self.threads}.")
+        check(self.threads is None or 1 <= self.threads <= 4096, f"threads must be 1 to 4096, not {self.threads}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,7 +198,7 @@ class Trace:
         at_least(self, samples=1, window=1)
         if self.answer is None:
             unused(self, NO_ANSWER, "first_token")
-        check(self.noise > 0, f"noise must be positive, not {self.noise}.")
+        check(0 < self.noise < float("inf"), f"noise must be positive and finite, not {self.noise}.")
         found = bool(self.subject.strip()) and self.subject.strip() in self.prompt
         check(found, f"The words {self.subject!r} are not in the prompt {self.prompt!r}. Copy them from it.")
 

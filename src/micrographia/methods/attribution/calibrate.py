@@ -9,6 +9,7 @@ or not. Source: Kramar et al., "AtP*" (2024), on diagnostics.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -372,7 +373,7 @@ def samples(
     kinds: dict[str, list[Site]] = {}
     for site in attribution.scores:
         kinds.setdefault(kind_of(site), []).append(site)
-    if not 0 <= top <= budget or budget < len(kinds):
+    if not isinstance(budget, Integral) or not 0 <= top <= budget or budget < len(kinds):
         raise BadConfig(
             f"A check of {budget} places, {top} of them the largest, was asked for over {len(kinds)} kinds of Site. "
             f"Check {len(kinds)} at least, and at most that many of the largest."

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from micrographia.core import figures
 from micrographia.core.edits import leaf, observe, put
-from micrographia.core.errors import BadConfig
+from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.gradients import with_gradients
@@ -188,6 +188,11 @@ def _slope(model: Model, graph: Graph, metric: Metric, rows: Tensor, inputs: Inp
         grad=True,
     )
     found = metric(out.logits, rows)
+    if not found.requires_grad:
+        raise UserError(
+            f"Edges were to be scored by {metric.name}, which has no gradient. Take a metric that can be "
+            "differentiated, such as the logit difference."
+        )
     gradients = torch.autograd.grad(found.sum(), [live[site] for site in sites], allow_unused=True)
     return Slope(
         {site: value.detach() for site, value in out.cache.items()},

@@ -9,12 +9,14 @@ faithfulness" (2024), EAP-IG, whose rule is the right endpoint; the midpoint con
 """
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from micrographia.core.edits import Edit, add, apply, leaf, observe
+from micrographia.core.errors import UserError
 from micrographia.core.model import Start
 from micrographia.core.sites import Site
 from micrographia.methods.attribution.estimation import (
@@ -94,6 +96,8 @@ def activation_gradients(estimation: Estimation, *, steps: int = 5, rule: Rule =
 
 def along(steps: int, rule: Rule) -> list[float]:
     """The points on the path from 0 to 1 at which gradients are taken. Neither rule includes the base itself."""
+    if not isinstance(steps, Integral) or steps < 1:
+        raise UserError(f"Asked for {steps} steps on the path of integrated gradients. Take 1 at least, such as 5.")
     return [(k + (0.5 if rule == "midpoint" else 1.0)) / steps for k in range(steps)]
 
 

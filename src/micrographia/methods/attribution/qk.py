@@ -44,8 +44,9 @@ def qk_reader(sites: Sequence[Site], estimation: Estimation, on_score: OnScore, 
 
     def on_base(pattern: Tensor) -> None:
         allowed = donor.pop("allowed")
+        own = _with_shift(scoring, base, allowed)
         for name in list(donor):
-            fixes[name] = FIX[name](base["q"], base["k"], donor.pop(name), allowed, scoring)
+            fixes[name] = FIX[name](base["q"], base["k"], donor.pop(name), allowed, own)
         base.clear()
         hook(Site("pattern", layer), pattern, score)
 
@@ -63,6 +64,8 @@ def qk_reader(sites: Sequence[Site], estimation: Estimation, on_score: OnScore, 
     look = [observe(Site(prefix + name, layer), _hold(donor, name)) for name in {COMPARED[s.kind] for s in sites}]
     look.append(observe(Site("scores", layer), lambda value: donor.__setitem__("allowed", may_attend(value[:, :1]))))
     base_hooks = [observe(Site(prefix + name, layer), _hold(base, name)) for name in "qk"]
+    if not prefix and Site("pos_embed") not in model.sites:  # then positions are told by what is added to the scores
+        base_hooks.append(observe(Site("scores", layer), _hold(base, "scores")))
     return ScoreHook(tuple(sites), look, [*base_hooks, observe(Site("pattern", layer), on_base)], finish)
 
 
@@ -75,6 +78,17 @@ class Scoring(NamedTuple):
 
     scale: float
     cap: float | None = None
+    shift: Tensor | None = None
+    """What is added to them: ALiBi's distances (Press et al., "Train short, test long", 2022)."""
+
+
+def _with_shift(scoring: Scoring, base: dict[str, Tensor], allowed: Tensor) -> Scoring:
+    """With what the base run's scores have beyond queries and keys, where they were kept."""
+    kept = base.get("scores")
+    if kept is None:
+        return scoring
+    beyond = kept - pattern_scores(base["q"], base["k"], allowed, scoring)
+    return scoring._replace(shift=beyond.masked_fill(~allowed, 0))
 
 
 class QueryFix(NamedTuple):
@@ -135,6 +149,8 @@ def pattern_scores(
     scores = torch.einsum("bqhe,bkhe->bhqk", wide(q_BQHE), keys) * scoring.scale
     if scoring.cap is not None:
         scores = scoring.cap * torch.tanh(scores / scoring.cap)
+    if scoring.shift is not None:
+        scores = scores + scoring.shift
     return scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
 
 

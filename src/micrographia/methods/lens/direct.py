@@ -222,6 +222,9 @@ def _held_scale(model: Model, part: str, layer: int, at: dict[Site, Tensor]) -> 
 
 
 def _bias(model: Model, name: str, layer: int) -> Tensor | None:
+    """The bias by which a sublayer ends. A mixture of experts has no single one: its output is one part, whole."""
+    if name == "b_out" and Site("expert_out", layer) in model.sites:
+        return None
     try:
         return getattr(model.weights, name)[layer]
     except KeyError:
