@@ -253,3 +253,16 @@ def test_what_another_process_unpacked_in_the_meantime_is_taken(tmp_path, cache,
     place = unpacked(made, "0" * 64)
     assert left(cache) == ["0" * 64, f"{'0' * 64}/theirs"]
     assert place.is_dir()
+
+
+def test_a_name_that_is_nearly_one_of_the_list_is_answered_with_that_one(monkeypatch):
+    """Where the Hub has nothing, or is not there."""
+    monkeypatch.setattr(
+        sys.modules["micrographia.core.pretrained.load"],
+        "_from_hub",
+        lambda *about: (_ for _ in ()).throw(ConnectionError("none")),
+    )
+    for name, hint in (("smollm", "Did you mean 'smollm2'?"), ("unlike-any", "pass a local folder.")):
+        with pytest.raises(UnknownModel) as told:
+            load_any(name)
+        assert str(told.value).endswith(hint)

@@ -168,7 +168,7 @@ def read_stream(
         raise UserError(f"Asked for {n_heads} heads and the {best} best tokens. Ask for 0 heads and 1 token at least.")
 
     def at(step: int) -> None:
-        watch(Progress("read the stream", step, 3, "lens"))
+        watch(Progress("read the stream", step, 3, "step"))
 
     at(0)
     sets = [[each] if isinstance(each, int) else list(each) for each in answers]
