@@ -13,7 +13,6 @@ from micrographia.core.events import Watch
 from micrographia.core.lab import Findings
 from micrographia.core.metrics import options
 from micrographia.core.prompts import LanguageModel
-from micrographia.core.sites import Site
 from micrographia.core.tokens import ids_of, to_str_tokens
 from micrographia.labs.workbench.config import Lens
 from micrographia.labs.workbench.findings import Compute, findings
@@ -92,7 +91,7 @@ def _predicted(read: StreamReading) -> list[str]:
     since, answer = read.since(), repr(read.answers[0])
     if since is None:
         return [f"The model's own first choice there is {read.best[0][-1][0]!r}, not {answer}."]
-    return [f"Logit lens: {answer} is the top token {_onward(read, since)}."]
+    return [f"Logit lens: {answer} is the top token {read.onward(since)}."]
 
 
 def _difference(read: StreamReading) -> list[str]:
@@ -102,23 +101,12 @@ def _difference(read: StreamReading) -> list[str]:
         return _predicted(read)
     if apart is None:
         return [
-            f"Logit lens: {answer} is the top token {_onward(read, since)}, but at the end on the corrupt prompt too: a bias "
+            f"Logit lens: {answer} is the top token {read.onward(since)}, but at the end on the corrupt prompt too: a bias "
             "towards it, and no prediction of what differs between the prompts."
         ]
-    found = (
-        f"Logit lens: {_onward(read, apart)} {answer} is the top token on the clean prompt and not on the corrupt one"
-    )
-    same = (
-        f"; from {since} on it is, but before {apart} on both prompts: a bias, not a prediction"
-        if since != apart
-        else ""
-    )
-    return [f"{found}{same}."]
-
-
-def _onward(read: StreamReading, site: Site) -> str:
-    """From a point of the stream on. After the last layer stands the model's own answer, whatever the layers do."""
-    return "only after the last layer" if site == read.layers.sites[-1] else f"from {site} on"
+    found = f"Logit lens: {read.onward(apart)} {answer} is the top token on the clean prompt and not on the corrupt one"
+    same = f"; from {since} on it is, but before {apart} on both prompts: a bias, not a prediction"
+    return [f"{found}{same if since != apart else ''}."]
 
 
 def _sum(read: StreamReading) -> str:

@@ -130,6 +130,10 @@ class StreamReading(NamedTuple):
         behind = next((i for i, each in enumerate(reversed(own)) if not each), len(own))
         return self.layers.sites[len(own) - behind] if behind else None
 
+    def onward(self, site: Site) -> str:
+        """From a point of the stream on, in words. After the last layer it is the model's own answer."""
+        return "only after the last layer" if site == self.layers.sites[-1] else f"from {site} on"
+
     def _sided(self, values: Sequence[float]) -> dict[str, float | None]:
         """A figure for each side; their difference where there are two."""
         row: dict[str, float | None] = dict(zip(self.sides, values))
