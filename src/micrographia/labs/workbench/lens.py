@@ -101,8 +101,8 @@ def _difference(read: StreamReading) -> list[str]:
         return _predicted(read)
     if apart is None:
         return [
-            f"Logit lens: {answer} is the top token {read.onward(since)}, but at the end on the corrupt prompt too: a bias "
-            "towards it, and no prediction of what differs between the prompts."
+            f"Logit lens: {answer} is the top token {read.onward(since)}, but at the end on the corrupt prompt too: a "
+            "bias towards it, and no prediction of what differs between the prompts."
         ]
     found = f"Logit lens: {read.onward(apart)} {answer} is the top token on the clean prompt and not on the corrupt one"
     same = f"; from {since} on it is, but before {apart} on both prompts: a bias, not a prediction"
