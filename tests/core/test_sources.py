@@ -314,3 +314,16 @@ def test_no_run_or_folder_without_a_model_hides_a_name_of_the_catalogue(file, ca
 def test_a_device_that_is_not_there_is_refused_before_anything_is_read(device, gpt2):
     with pytest.raises(BadConfig, match=device):
         load_any(gpt2, device=device)
+
+
+def test_a_name_that_is_nearly_one_of_the_list_is_answered_with_that_one(monkeypatch):
+    """Where the Hub has nothing, or is not there."""
+    monkeypatch.setattr(
+        sys.modules["micrographia.core.pretrained.load"],
+        "_from_hub",
+        lambda *about: (_ for _ in ()).throw(ConnectionError("none")),
+    )
+    for name, hint in (("smollm", "Did you mean 'smollm2'?"), ("unlike-any", "pass a local folder.")):
+        with pytest.raises(UnknownModel) as told:
+            load_any(name)
+        assert str(told.value).endswith(hint)

@@ -68,7 +68,7 @@ def test_a_run_put_straight_below_the_root_is_listed_and_the_members_of_a_run_ar
 
 def test_of_many_candidates_ten_are_named_and_the_others_counted(tmp_path):
     make(tmp_path, *(f"ioi/{i:02}" for i in range(12)))
-    with pytest.raises(RunNotFound, match=r"ioi/02 and 2 more\.$"):
+    with pytest.raises(RunNotFound, match=r"\n  ioi/03\n  ioi/02\n  and 2 more$"):
         find_run("x", root=tmp_path)
 
 
@@ -86,9 +86,9 @@ def test_a_run_is_found_by_path_name_and_unique_beginning(tmp_path, monkeypatch)
 
 def test_a_run_that_is_not_found_names_the_candidates(tmp_path):
     make(tmp_path, "grokking/2025-aa", "grokking/2025-ab", "ioi/2026")
-    with pytest.raises(RunNotFound, match=r"2 Runs begin so.*grokking/2025-ab, grokking/2025-aa\.$"):
+    with pytest.raises(RunNotFound, match=r"2 Runs begin so.*:\n  grokking/2025-ab\n  grokking/2025-aa$"):
         find_run("2025", root=tmp_path)
-    with pytest.raises(RunNotFound, match=r"no Run begins so.*ioi/2026"):
+    with pytest.raises(RunNotFound, match=r"no Run begins so.*\n  ioi/2026"):
         find_run("1999", root=tmp_path)
     with pytest.raises(RunNotFound, match="none yet"):
         find_run("x", root=tmp_path / "absent")

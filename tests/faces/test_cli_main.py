@@ -431,3 +431,17 @@ def test_the_lab_command_lists_labs_and_refuses_others(capsys):
     assert "grokking" in capsys.readouterr().out
     assert main(["lab", "groking"]) == 2
     assert "grokking" in capsys.readouterr().err
+
+
+def test_help_shows_a_switch_by_the_one_word_that_changes_it(capsys):
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    text = capsys.readouterr().out
+    assert [word for word in ("--json", "--no-report") if word not in text] == []
+    assert [word for word in ("--no-json", "--no-resume", "--no-verbose", "--report") if word in text.split()] == []
+    assert [parsed("--no-report")[1].report, parsed()[1].report, parsed("--verbose")[1].verbose] == [False, True, True]
+
+
+def test_the_labs_are_listed_within_80_columns(capsys):
+    assert main(["lab", "--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -13,7 +13,7 @@ from micrographia.core import figures
 from micrographia.core.figures import REQUIRED, Figure
 from micrographia.faces.figures.draw import draw
 from micrographia.faces.tables import TextTable
-from micrographia.faces.terminal import SUMMARIES, print_figures, print_run, print_table, spark
+from micrographia.faces.terminal import SUMMARIES, print_figures, print_run, print_section, print_table, spark
 from micrographia.faces.words import NOTHING_TO_SHOW
 
 
@@ -227,3 +227,12 @@ def test_bars_and_their_figures_are_whole_where_there_is_little_room(width):
     assert text.count("█") == 18 + 36 + 9
     assert all(number in text.split() for number in ("0.51", "-1.02", "0.26"))
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_section_that_is_called_like_its_first_table_has_one_heading():
+    tables = [
+        figures.table(name, title, [{"a": 1}], columns={"a": "a"}) for name, title in (("x", "One"), ("y", "Two"))
+    ]
+    for names, n in (("One", 1), ("Both", 1)):
+        text = printed(lambda console, names=names: print_section(console, names, tables))
+        assert [text.count(title) for title in (names, "One", "Two")] == [n, 1, 1]

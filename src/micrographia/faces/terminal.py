@@ -101,7 +101,7 @@ def heading(console: Console, text: str) -> None:
 
 def print_section(console: Console, name: str, figures: Sequence[Figure]) -> None:
     """The Figures of one group below its name."""
-    if [figure.title for figure in figures] not in ([], [name]):
+    if figures and figures[0].title != name:
         heading(console, name)
     print_figures(console, figures)
 

@@ -101,6 +101,8 @@ def test_the_last_layer_says_what_the_model_says(read):
         ([0, 0, 0], [5, 5, 5], "from L0.resid_pre on 'Mary' is the top token on the clean prompt and not on the"),
         ([0, 0, 0], [0, 0, 5], "but before L1.resid_post on both prompts: a bias, not a prediction"),
         ([7, 0, 0], [0, 0, 0], "on the corrupt prompt too: a bias towards it, and no prediction"),
+        ([5, 5, 0], [5, 5, 5], "Logit lens: only after the last layer 'Mary' is the top token on the clean prompt and"),
+        ([5, 5, 0], [5, 5, 0], "is the top token only after the last layer, but at the end on the corrupt prompt too"),
         ([0, 0, 3], [5, 5, 5], "The model's own first choice there is"),
     ],
 )
@@ -112,6 +114,10 @@ def test_a_token_that_is_first_on_both_prompts_is_a_bias_and_no_prediction(train
     rank[:, :, -1, 0] = torch.tensor([clean, corrupt]).T
     (found,) = _difference(read._replace(layers=read.layers._replace(rank=rank)))
     assert sentence in found
+
+
+def test_the_one_table_that_is_printed_is_of_the_direct_effects(read):
+    assert [figure.name for figure in read.figures if figure.headline] == ["writers"]
 
 
 def test_heads_have_one_name(read):

@@ -5,6 +5,7 @@ Nothing is converted and no code from the Hub is run. Errors of the Hub become e
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from logging import LogRecord
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 
 from micrographia.core.errors import UnknownModel, UserError
 from micrographia.core.events import Note, Watch, silent
+from micrographia.core.model_packages import packages
 from micrographia.core.pretrained import gguf
 from micrographia.core.pretrained.families import Family, family_of
 from micrographia.core.pretrained.files import check_folder, check_loaded
@@ -257,7 +259,8 @@ def _explained(name: str, revision: str | None) -> Iterator[None]:
         else:
             said = " ".join(str(error).split())
             advice = f"transformers cannot read its files ({type(error).__name__}: {said}). Check them and config.json."
-        raise UnknownModel(f"The model {name!r} was asked for and could not be loaded. {advice}") from error
+        near = "".join(f" Did you mean {each!r}?" for each in get_close_matches(name, packages(), n=1))
+        raise UnknownModel(f"The model {name!r} was asked for and could not be loaded. {advice}{near}") from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -91,10 +91,10 @@ def find_run(text: str | Path, root: Path | None = None) -> Path:
     begun = [path for path in known if any(name.startswith(str(text)) for name in names[path])]
     if len(exact or begun) == 1:
         return (exact or begun)[0]
-    listed = ", ".join(names[path][1] for path in (begun or known)[:LISTED]) or "none yet"
-    listed += f" and {len(begun or known) - LISTED} more" if len(begun or known) > LISTED else ""
+    listed = "".join(f"\n  {names[path][1]}" for path in (begun or known)[:LISTED]) or " none yet"
+    listed += f"\n  and {len(begun or known) - LISTED} more" if len(begun or known) > LISTED else ""
     what = f"{len(begun)} Runs begin so" if begun else f"no Run begins so and no folder there holds {RUN}"
-    raise RunNotFound(f"Asked for the Run {str(text)!r}: {what}. In {root or runs_root()}: {listed}.")
+    raise RunNotFound(f"Asked for the Run {str(text)!r}: {what}. In {root or runs_root()}:{listed}")
 
 
 def _created(path: Path) -> str:

@@ -62,7 +62,7 @@ def nearest(word: str) -> list[str]:
     return list(dict.fromkeys(singles.get(match, match) for match in matches))
 
 
-def _entry(name: str, text: str, width: int) -> str:
+def entry(name: str, text: str, width: int) -> str:
     """A name with its text beside it, broken before the 80th column."""
     later = " " * (width + 4)
     return textwrap.fill(f"  {name:<{width}}  {text}", HELP_WIDTH, subsequent_indent=later, drop_whitespace=True)
@@ -75,7 +75,7 @@ def help_text(version: str = "") -> str:
     """The page that `micrographia --help` prints."""
     width = max(len(command.name) for command in COMMANDS)
     commands = "\n".join(f"  {command.name:<{width}}  {command.line}" for command in COMMANDS)
-    labs = "\n".join(_entry(lab.name, lab.question, width) for lab in LABS)
+    labs = "\n".join(entry(lab.name, lab.question, width) for lab in LABS)
     return f"""\
 micrographia{version}: a microscope for neural networks.
 

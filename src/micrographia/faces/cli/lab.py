@@ -6,6 +6,7 @@ from functools import partial
 
 from micrographia.core.config import flat
 from micrographia.faces.cli.carry_out import carry_out
+from micrographia.faces.cli.commands import entry
 from micrographia.faces.cli.options import Deciding, only, read_run_arguments
 from micrographia.labs.catalogue import LABS, Lab, lab, nearest
 
@@ -13,7 +14,7 @@ from micrographia.labs.catalogue import LABS, Lab, lab, nearest
 def main(words: Sequence[str], name: str = "", command: str = "") -> int:
     """Run the lab of this name, which has a command of its own; else the one that the first word names."""
     if not name and (not words or words[0] in ("-h", "--help")):
-        listed = "\n".join(f"  {each.name:<14}{each.question}" for each in LABS)
+        listed = "\n".join(entry(each.name, each.question, 12) for each in LABS)
         print(f"usage: micrographia lab NAME [--preset paper|quick|tiny] [--field value ...]\n\nlabs\n{listed}")
         return 0 if words else 2
     name, *rest = [name, *words] if name else words

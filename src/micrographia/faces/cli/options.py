@@ -25,13 +25,15 @@ from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig
 
 T = TypeVar("T")
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""A flag whose default is the same everywhere, so that help shows the one word that changes it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Printed:
     """What is printed."""
 
-    json: bool = False
+    json: Switch = False
     """Print one JSON object on standard output and nothing else."""
 
 
@@ -41,13 +43,13 @@ class Destination:
 
     out: Path | None = None
     """The Run's folder; by default a new one below ./runs or $MICROGRAPHIA_RUNS. A Run that is there is refused."""
-    resume: bool = False
+    resume: Switch = False
     """Go on with the Run in --out, begin it if there is none, or print it again if it is finished."""
-    json: bool = False
+    json: Switch = False
     """Print one JSON object on standard output and nothing else."""
-    verbose: bool = False
+    verbose: Switch = False
     """Print every table and claim, not only the sentences and the first table."""
-    report: bool = True
+    report: Switch = True
     """Write report.html into the Run."""
 
     def __post_init__(self) -> None:

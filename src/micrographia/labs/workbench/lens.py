@@ -91,7 +91,7 @@ def _predicted(read: StreamReading) -> list[str]:
     since, answer = read.since(), repr(read.answers[0])
     if since is None:
         return [f"The model's own first choice there is {read.best[0][-1][0]!r}, not {answer}."]
-    return [f"Logit lens: {answer} is the top token from {since} on."]
+    return [f"Logit lens: {answer} is the top token {read.onward(since)}."]
 
 
 def _difference(read: StreamReading) -> list[str]:
@@ -101,16 +101,12 @@ def _difference(read: StreamReading) -> list[str]:
         return _predicted(read)
     if apart is None:
         return [
-            f"Logit lens: {answer} is the top token from {since} on, but at the end on the corrupt prompt too: a bias "
-            "towards it, and no prediction of what differs between the prompts."
+            f"Logit lens: {answer} is the top token {read.onward(since)}, but at the end on the corrupt prompt too: a "
+            "bias towards it, and no prediction of what differs between the prompts."
         ]
-    found = f"Logit lens: from {apart} on {answer} is the top token on the clean prompt and not on the corrupt one"
-    same = (
-        f"; from {since} on it is, but before {apart} on both prompts: a bias, not a prediction"
-        if since != apart
-        else ""
-    )
-    return [f"{found}{same}."]
+    found = f"Logit lens: {read.onward(apart)} {answer} is the top token on the clean prompt and not on the corrupt one"
+    same = f"; from {since} on it is, but before {apart} on both prompts: a bias, not a prediction"
+    return [f"{found}{same if since != apart else ''}."]
 
 
 def _sum(read: StreamReading) -> str:

@@ -31,7 +31,7 @@ def tables_of(read: StreamReading) -> list[Figure]:
     sources = "The direct effects of the heads with the largest, by source token, in logits."
     found = [
         _table("answer", "The model's own answer", read.model_answers(), answer, own),
-        _table("writers", DIRECT, writers[:MOST_WRITERS], component, parts),
+        _table("writers", DIRECT, writers[:MOST_WRITERS], component, parts, headline=True),
         _table("head-sources", "Direct effects of heads by token", read.head_sources()[:MOST_SOURCES], head, sources),
     ]
     if most:
@@ -40,8 +40,8 @@ def tables_of(read: StreamReading) -> list[Figure]:
     return [*found, *(_layer_table(read, side) for side in read.sides)]
 
 
-def _table(name: str, title: str, rows: Sequence[Row], columns: Mapping[str, str], caption: str) -> Figure:
-    return figures.table(name, title, rows, columns=columns, caption=caption, group=title)
+def _table(name: str, title: str, rows: Sequence[Row], columns: Mapping[str, str], caption: str, **more: Any) -> Figure:
+    return figures.table(name, title, rows, columns=columns, caption=caption, group=title, **more)
 
 
 def _layer_table(read: StreamReading, side: str) -> Figure:

@@ -130,6 +130,10 @@ class StreamReading(NamedTuple):
         behind = next((i for i, each in enumerate(reversed(own)) if not each), len(own))
         return self.layers.sites[len(own) - behind] if behind else None
 
+    def onward(self, site: Site) -> str:
+        """From a point of the stream on, in words. After the last layer it is the model's own answer."""
+        return "only after the last layer" if site == self.layers.sites[-1] else f"from {site} on"
+
     def _sided(self, values: Sequence[float]) -> dict[str, float | None]:
         """A figure for each side; their difference where there are two."""
         row: dict[str, float | None] = dict(zip(self.sides, values))
@@ -168,7 +172,7 @@ def read_stream(
         raise UserError(f"Asked for {n_heads} heads and the {best} best tokens. Ask for 0 heads and 1 token at least.")
 
     def at(step: int) -> None:
-        watch(Progress("read the stream", step, 3, "lens"))
+        watch(Progress("read the stream", step, 3, "step"))
 
     at(0)
     sets = [[each] if isinstance(each, int) else list(each) for each in answers]
