@@ -136,7 +136,9 @@ def _predicted(inputs: Inputs) -> Bool[Tensor, "prompt pos"]:
     tokens = _tokens(inputs)
     found = torch.cat([torch.zeros_like(tokens[:, :1]), tokens[:, 1:] & tokens[:, :-1]], 1)
     if not bool(found.any(1).all()):
-        raise BadPrompt("Asked for the loss on texts, one of which is a single token. Give texts of two tokens or more.")
+        raise BadPrompt(
+            "Asked for the loss on texts, one of which is a single token. Give texts of two tokens or more."
+        )
     return found
 
 
