@@ -32,6 +32,8 @@ from micrographia.methods.ablation import ablate
 
 MOST_TEXTS = 5
 """Coloured texts, those of the largest change."""
+ENOUGH = 20
+"""Places of a kind, for what one at random costs to be a sentence."""
 TITLE = "What each ablation costs"
 
 
@@ -183,7 +185,6 @@ def _tables(results: Mapping[str, Any], others: Sequence[str], n: int) -> list[F
 
 def _summary(results: Mapping[str, Any], others: Sequence[str], n: int) -> list[str]:
     over = "the text" if n == 1 else f"{n} texts"
-    first = results["top"][0]
     costs = ", ".join(f"{row['part']} ({row['change']:+.3g})" for row in results["top"][:3])
     sentences = [
         f"The loss on {over} is {results['loss']:.4g} nats per token. It changes most without {costs}.",
@@ -191,9 +192,10 @@ def _summary(results: Mapping[str, Any], others: Sequence[str], n: int) -> list[
             f"One of the {null['n']} {null['kind']} drawn at random: {null['median']:+.2g} at the median, "
             f"{null['range']['low']:+.2g} to {null['range']['high']:+.2g} for nine in ten."
             for null in results["at_random"]
+            if null["n"] >= ENOUGH
         ),
     ]
     if others:
         row = max(results["places"], key=lambda row: abs(row["other_0"]))
         sentences.append(f"The {others[0]} changes most without {row['part']} ({row['other_0']:+.3g}).")
-    return [*sentences, f"In place of {first['part']} and the others stand {results['replaced_by']}."]
+    return [*sentences, f"What was written in their place: {results['replaced_by']}."]

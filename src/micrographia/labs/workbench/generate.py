@@ -36,7 +36,7 @@ def prepare_generate(question: Generate, model: LanguageModel) -> Compute:
             for how, own in sides.items()
         ]
         results = {"prompt": question.prompt, "said": said}
-        summary = [f"{row['how']}: {row['text']!r}" for row in said]
+        summary = [f"The prompt is {question.prompt!r}; at most {question.tokens} tokens, the most likely each."]
         return findings(question, model, results, summary=summary, figures=[_said(said)], metrics=_columns(said))
 
     return work
@@ -67,7 +67,6 @@ def prepare_steer(question: Steer, model: LanguageModel) -> Compute:
         summary = [
             f"The direction at {site}, from {len(sides[1])} negative to {len(sides[0])} positive prompts, has norm "
             f"{norm:.3g}; the activations it is added to have {found.size:.3g}.",
-            *(f"Strength {row['strength']:g}: {row['text']!r}" for row in said),
             *(_odds_sentence(row, question.null) for row in rows if row["strength"] == strengths[-1]),
             f"{VECTOR} in the Run holds the direction, for `micrographia generate --edits`.",
         ]

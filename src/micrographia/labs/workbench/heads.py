@@ -36,9 +36,8 @@ def prepare_heads(question: Heads, model: LanguageModel) -> Compute:
             f"On random tokens that repeat after {question.span}, the loss is {first:.3g} nats per token in the first "
             f"copy and {second:.3g} in the second.",
             *(
-                f"{len(clear[kind])} of {len(found.rows())} heads have a {kind} score above {CLEAR}"
-                + (": " if clear[kind] else "")
-                + ", ".join(f"{row['head']} {row[name]:.2f}" for row in clear[kind][:LISTED])
+                f"{kind.capitalize()} scores above {CLEAR}: {len(clear[kind])} of {len(found.rows())} heads"
+                + "".join(f", {row['head']} {row[name]:.2f}" for row in clear[kind][:LISTED])
                 + "."
                 for name, kind in KINDS.items()
             ),
