@@ -364,7 +364,7 @@ def ablate(
     seed: int = 0,
     watch: Watch = silent,
 ) -> Effects:
-    """What the loss on these texts loses without each head, MLP or other place, removed by itself.
+    """By how much the loss on these texts rises without each head, MLP or other place, removed by itself.
 
     The change of the mean loss, in nats per token; with an `answer` that follows each text, of its logit, or of the
     logit difference from `wrong`. `replace`: zero, the mean over all tokens of the texts, or the value at a token drawn

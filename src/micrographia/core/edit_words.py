@@ -3,6 +3,7 @@
 A verb, its number or file, and a place (`core.edits.place_of`) or a pattern of Sites; several with ; between.
 """
 
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ MADE: Mapping[str, tuple[int, int, Callable[..., Edit]]] = {
     "add": (1, 2, add),
 }
 """By verb the fewest and most words between it and the place, and what it makes of their product."""
+WORDS = re.compile(r"(\w+)\s+(?:(.*?)\s+)?([^\s\[]+(?:\[[^\]]*\])?)")
 HOW = "Write for instance: zero L9.z[6]; scale 2 L15.resid_pre; add 4 vector.safetensors L15.resid_pre."
 
 
@@ -30,7 +32,8 @@ def read_edits(text: str, model: Model) -> list[Edit]:
     """The edits of a text, in its order. Raises BadEdit for what cannot be read, UnknownSite as `select` does."""
     found: list[Edit] = []
     for part in filter(None, map(str.strip, text.split(";"))):
-        verb, *between, place = shlex.split(part) if " " in part else ["", part]
+        match = WORDS.fullmatch(part)
+        verb, between, place = (match[1], shlex.split(match[2] or ""), match[3]) if match else ("", [], "")
         fewest, most, make = MADE.get(verb, (1, 0, zero))
         if not fewest <= len(between) <= most:
             raise BadEdit(f"Cannot read the edit {part!r}. {HOW}")

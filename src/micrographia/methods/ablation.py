@@ -1,4 +1,4 @@
-"""Ablation: every head, MLP or other place removed by itself, and what the loss on texts, or an answer, loses by it.
+"""Ablation: every head, MLP or other place removed by itself, and by how much the loss on texts rises.
 
 "zero" writes zeros, which no later layer has ever seen; "mean" the mean over all tokens of the reference; "resample"
 the value at a token drawn from it, for each token by itself, so that what is written is one that the model does write.
@@ -154,7 +154,7 @@ def _losses(
 
 def _donor(
     cache: Mapping[Site, Tensor],
-    tokens: Bool[Tensor, "row pos"],
+    tokens: Bool[Tensor, "row at"],
     replace: Written,
     ids: Int[Tensor, "prompt pos"],
     generator: Generator | None,

@@ -130,7 +130,7 @@ def _null(each: EffectMap) -> dict[str, Any]:
 def _worst_texts(
     model: LanguageModel, ids: torch.Tensor, maps: Sequence[EffectMap], tokens: Mapping[Site, torch.Tensor]
 ) -> list[Figure]:
-    """The texts, coloured by what the loss of each token loses without the head, or else the place, that costs most."""
+    """The texts, coloured by how the loss of each token changes without the head, or else the place, that costs most."""
     heads = [each for each in maps if "head" in each.axes] or list(maps)
     ((each, flat),) = [
         max(
@@ -145,7 +145,7 @@ def _worst_texts(
     return [
         figures.tokens(
             "worst",
-            f"What each token loses without {each.component(flat)}",
+            f"The loss of each token without {each.component(flat)}",
             [to_str_tokens(model.tokenizer, ids[i][row.to(ids.device)]) for i, row in zip(order, rows)],
             [change[i][row].tolist() for i, row in zip(order, rows)],
             names=[f"text {i}" for i in order],

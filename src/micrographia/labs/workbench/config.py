@@ -273,7 +273,7 @@ class Lens:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ablate:
-    """Remove every head and layer in turn, and measure what the loss on texts, or an answer, loses by it."""
+    """Remove every head and layer in turn, and measure by how much the loss on texts rises."""
 
     target: Target
     texts: str
