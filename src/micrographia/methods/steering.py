@@ -162,7 +162,7 @@ def steer(
     """The direction from negative to positive prompts at a Site, to be added `strength` times; see `contrast`."""
     device = model.weights.W_E.device
     sides = [onto(device, framing.tokens(model, list(texts))) for texts in (positive, negative)]
-    vector, own = contrast(model, *sides, site, at=at), as_site(site)
+    vector, own = contrast(model, sides[0], sides[1], site, at=at), as_site(site)
     norms = model.run(sides[0], keep=[own], logits="last").cache[own].float().norm(dim=-1)
     mask = mask_of(sides[0])
     size = float((norms if mask is None else norms[mask.to(norms.device)]).median())

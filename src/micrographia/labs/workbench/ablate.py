@@ -79,7 +79,7 @@ def prepare_ablate(question: Ablate, model: LanguageModel) -> Compute:
         others = [effects.metric for effects in found.effects[1:]]
         shown = [
             *figures_of_maps(maps, [], metric="the loss, in nats per token", done="ablated"),
-            *(_worst_texts(model, ids_of(inputs), maps, found.tokens)),
+            *_worst_texts(model, ids_of(inputs), maps, found.tokens),
             *_tables(results, others, len(texts)),
         ]
         summary = [*_summary(results, others, len(texts)), *numberless(maps)]
@@ -130,14 +130,11 @@ def _null(each: EffectMap) -> dict[str, Any]:
 def _worst_texts(
     model: LanguageModel, ids: torch.Tensor, maps: Sequence[EffectMap], tokens: Mapping[Site, torch.Tensor]
 ) -> list[Figure]:
-    """The texts, coloured by how the loss of each token changes without the head, or else the place, that costs most."""
+    """The texts, coloured by how the loss of each token changes without the head (or place) that costs most."""
     heads = [each for each in maps if "head" in each.axes] or list(maps)
-    ((each, flat),) = [
-        max(
-            ((one, int(np.nan_to_num(one.raw["noise"].mean(0).ravel()).argmax())) for one in heads),
-            key=lambda at: at[0].raw["noise"].mean(0).ravel()[at[1]],
-        )
-    ]
+    costs = [np.nan_to_num(each.raw["noise"].mean(0).ravel()) for each in heads]
+    which = max(range(len(heads)), key=lambda i: costs[i].max())
+    each, flat = heads[which], int(costs[which].argmax())
     place = each.place(flat)
     change = tokens[place.site][(slice(None), *place.where.values())]
     order = change.nansum(1).argsort(descending=True)[:MOST_TEXTS].tolist()

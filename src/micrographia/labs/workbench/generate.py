@@ -54,7 +54,7 @@ def prepare_steer(question: Steer, model: LanguageModel) -> Compute:
     check_length(framing.tokens(model, [question.prompt, *sides[0], *sides[1]]), model)
 
     def work(generator: Generator, watch: Watch) -> Findings:
-        found = steer(model, *sides, site, at=question.at, framing=framing)
+        found = steer(model, sides[0], sides[1], site, at=question.at, framing=framing)
         said = list[dict[str, Any]]()
         for i, strength in enumerate((0.0, *strengths)):
             said.append(
