@@ -16,8 +16,9 @@ from typing import Any
 
 _PLACES = {
     "micrographia.api": (
-        "analyse", "attribute", "check", "check_answers", "circuit", "grok", "lens", "load", "models", "open_run",
-        "patch", "path_patch", "patterns", "read_pairs", "run", "runs", "trace",
+        "ablate", "analyse", "attribute", "check", "check_answers", "circuit", "generate", "grok", "head_scores",
+        "lens", "load", "models", "open_run", "patch", "path_patch", "patterns", "read_pairs", "run", "runs", "steer",
+        "trace",
     ),
     "micrographia.core.claims": ("Claim", "Run"),
     "micrographia.core.edits": (

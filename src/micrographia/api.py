@@ -20,6 +20,7 @@ from micrographia.core.answer_check import AnswerCheck
 from micrographia.core.answer_check import check_answers as answer_check
 from micrographia.core.answers import Answers, answer_tokens, stacked
 from micrographia.core.claims import Run
+from micrographia.core.edit_words import read_edits
 from micrographia.core.edits import Edit
 from micrographia.core.effects import Effects
 from micrographia.core.errors import BadConfig, BadPrompt, UserError
@@ -27,7 +28,7 @@ from micrographia.core.events import Watch, silent
 from micrographia.core.framing import Framing
 from micrographia.core.graph import Node
 from micrographia.core.load import load_any
-from micrographia.core.metrics import Metric
+from micrographia.core.metrics import Metric, logit, logit_difference
 from micrographia.core.model_packages import ModelPackage, packages
 from micrographia.core.prompts import LanguageModel, PairText
 from micrographia.core.runtime import generator
@@ -38,13 +39,15 @@ from micrographia.core.titles import Mode
 from micrographia.core.tokens import ids_of, spans_of
 from micrographia.labs.catalogue import LABS, lab, run_by_name
 from micrographia.labs.workbench.circuit import find_circuit
-from micrographia.methods import patching, paths, tracing
+from micrographia.methods import ablation, patching, paths, steering, tracing
 from micrographia.methods.attribution.attribute import METHODS
 from micrographia.methods.attribution.attribute import attribute as attribution
 from micrographia.methods.attribution.calibrate import Calibration, calibrate
 from micrographia.methods.circuits.evaluate import CircuitEvaluation
+from micrographia.methods.heads import HeadScores, score_heads
 from micrographia.methods.lens import StreamReading, read_stream
 from micrographia.methods.patterns import AttentionPatterns, attention_patterns
+from micrographia.methods.steering import Steering
 from micrographia.methods.tracing import State, Traced, positions_of
 
 Pairs = core_prompts.Pairs
@@ -346,6 +349,102 @@ def lens(
     core_prompts.check_aligned(pairs, model.tokenizer)
     positions = core_prompts.position_names(pairs, model.tokenizer)
     return read_stream(model, torch.cat(rows), named, positions, n_heads=n_heads, best=best, watch=watch)
+
+
+def ablate(
+    model: LanguageModel,
+    texts: str | Sequence[str],
+    sites: Sites = ("L*.z", "L*.mlp_out"),
+    *,
+    by: str | Sequence[str] = "head",
+    replace: ablation.Written = "mean",
+    answer: Answers | None = None,
+    wrong: Answers | None = None,
+    reference: str | Sequence[str] | None = None,
+    bos: bool | None = None,
+    seed: int = 0,
+    watch: Watch = silent,
+) -> Effects:
+    """By how much the loss on these texts rises without each head, MLP or other place, removed by itself.
+
+    The change of the mean loss, in nats per token; with an `answer` that follows each text, of its logit, or of the
+    logit difference from `wrong`. `replace`: zero, the mean over all tokens of the texts, or the value at a token drawn
+    from them (`resample`); `reference` gives other texts for it. A Site without any axis of `by` is removed whole.
+    Cost: two runs of the texts, and for each place one of the layers from it on. See `methods.ablation`.
+    """
+    _refuse_unknown(replace=(replace, ablation.Written))
+    device = model.weights.W_E.device
+    inputs, other = (
+        None if each is None else core_prompts.onto(device, model.to_tokens(_listed(each), prepend_bos=bos))
+        for each in (texts, reference)
+    )
+    if answer is None and wrong is not None:
+        raise UserError("Asked for the difference from a wrong answer, and no answer was given. Give both.")
+    named = [[answer_tokens(model.tokenizer, each)] for each in (answer, wrong) if each is not None]
+    tokens = [stacked(each * len(ids_of(inputs)), device) for each in named]  # pyright: ignore[reportArgumentType]
+    found = ablation.ablate(
+        model,
+        inputs,  # pyright: ignore[reportArgumentType] (texts are given)
+        _sites(sites),
+        by=[axis for each in ([by] if isinstance(by, str) else by) for axis in _words(each)],
+        replace=replace,
+        reference=other,
+        metrics=[(logit, logit_difference)[len(tokens) - 1](*tokens)] if tokens else [],
+        generator=generator(seed),
+        watch=watch,
+    )
+    return found.effects[-1]
+
+
+def head_scores(model: LanguageModel, *, n: int = 8, span: int = 50, bos: bool = True, seed: int = 0) -> HeadScores:
+    """Induction, previous-token and duplicate-token scores of every head, on n rows of `span` random tokens twice.
+
+    `bos`: begin each row with the beginning-of-sequence token, where the tokenizer has one. Cost: two forward passes.
+    Source: Olsson et al., "In-context learning and induction heads" (2022).
+    """
+    first = getattr(model.tokenizer, "bos", None) if bos else None
+    return score_heads(model, n=n, span=span, generator=generator(seed), bos=first)
+
+
+def steer(
+    model: LanguageModel,
+    positive: str | Sequence[str],
+    negative: str | Sequence[str],
+    site: SiteLike,
+    *,
+    at: steering.At = "last",
+    strength: float = 1.0,
+    bos: bool | None = None,
+    chat: bool = False,
+    chat_start: str = "",
+) -> Steering:
+    """The direction from negative to positive prompts at a Site: `.vector`, `.edit`, `.generate(prompt)`, `.odds(...)`.
+
+    `at`: read at the last token of each prompt, or as the mean over its tokens but the first. `bos` and `chat` as of
+    `Pairs`, for the contrasting prompts and for those that are generated from. Cost: three forward passes.
+    Sources: Turner et al. (2023); Rimsky et al. (2023).
+    """
+    _refuse_unknown(at=(at, steering.At))
+    framing = Framing(bos, chat, chat_start)
+    return steering.steer(model, _listed(positive), _listed(negative), site, at=at, strength=strength, framing=framing)
+
+
+def generate(
+    model: LanguageModel,
+    prompt: str,
+    *,
+    edits: str | Sequence[Edit] = (),
+    tokens: int = 40,
+    bos: bool | None = None,
+    chat: bool = False,
+    chat_start: str = "",
+) -> str:
+    """The model's own continuation of a prompt, the most likely token each, under edits.
+
+    `edits`: Edits, or as they are typed: "zero L9.z[6]; scale 2 L15.resid_pre; add 4 FILE.safetensors L15.resid_pre".
+    """
+    made = read_edits(edits, model) if isinstance(edits, str) else edits
+    return steering.continued(model, prompt, made, tokens=tokens, framing=Framing(bos, chat, chat_start))
 
 
 def patterns(

@@ -30,6 +30,8 @@ RESULTS = {
     "trace": lambda model, pairs, estimate: mg.trace(model, CLEAN, "Mary", answer="Mary", n_samples=2),
     "circuit": lambda model, pairs, estimate: mg.circuit(model, pairs),
     "lens": lambda model, pairs, estimate: mg.lens(model, CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John"),
+    "ablate": lambda model, pairs, estimate: mg.ablate(model, [CLEAN, CORRUPT], "L*.z, L*.mlp_out"),
+    "heads": lambda model, pairs, estimate: mg.head_scores(model, span=6),
 }
 
 

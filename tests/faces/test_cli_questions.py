@@ -96,6 +96,8 @@ def test_a_finished_question_needs_only_its_folder_to_be_printed_again(trained, 
     ["circuit", *ASKED, "--n", "3", "--null", "4", "--device", "cpu"],
     ["lens", "--prompt", CLEAN, "--corrupt", CORRUPT, "--answer", "Mary", "--wrong", "John", "--device", "cpu"],
     ["lens", "--prompt", CLEAN, "--device", "cpu"],
+    ["ablate", "--texts", CLEAN, "--answer", "Mary", "--wrong", "John", "--device", "cpu"],
+    ["heads", "--span", "6", "--device", "cpu"],
 ])  # fmt: skip
 def test_every_question_can_be_asked_of_a_run_of_ours(trained, tmp_path, capsys, words):
     command, *rest = words
@@ -107,7 +109,9 @@ def test_every_question_can_be_asked_of_a_run_of_ours(trained, tmp_path, capsys,
     assert ", finished" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["patch", "attribute", "trace", "circuit", "lens"])
+@pytest.mark.parametrize(
+    "command", ["patch", "attribute", "trace", "circuit", "lens", "ablate", "heads", "steer", "generate"]
+)
 def test_the_help_of_a_question_imports_no_torch(command, helped):
     assert helped[command].code == 0
     assert "--model" in helped[command].told

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -98,7 +99,9 @@ class Effects:
 
     def __str__(self) -> str:
         sign, gap = MODES[self.mode].sign, self.gap
-        lines = [repr(self), f"{self.metric}: clean {_mean(self.clean):.4g}, corrupt {_mean(self.corrupt):.4g}"]
+        one, other = f"{_mean(self.clean):.4g}", f"{_mean(self.corrupt):.4g}"
+        both = f"{one}, as it is" if torch.equal(self.clean, self.corrupt) else f"clean {one}, corrupt {other}"
+        lines = [repr(self), f"{self.metric}: {both}"]
         from micrographia.core.effect_stories import apart, by_position, followed
 
         maps = self.maps()

@@ -40,6 +40,8 @@ class Findings(NamedTuple):
     """The table of the Run: a row a step, a place or a network."""
     opening: Sequence[str] = ()
     closing: Sequence[str] = ()
+    files: Mapping[str, bytes] = MappingProxyType({})
+    """Further files of the Run, such as a vector, by name."""
 
 
 Work = Callable[[Any, RunFolder, Watch], Findings]
@@ -138,6 +140,8 @@ def finish(folder: RunFolder, found: Findings, *, preset: str, claims: Path | No
         results["measured"] = {name: {k: x for k, x in each.items() if k != "taken"} for name, each in measured}
     results["claims"] = [each.as_json() for each in judged]
     results["summary"] = [*found.opening, *headline(judged), *found.closing]
+    for name, data in found.files.items():
+        folder.add_file(name, data)
     folder.finish(results, judged, found.figures, found.metrics)
 
 

@@ -6,13 +6,16 @@ inputs only: the effect of a head on the output needs patching.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from micrographia.core import figures
 from micrographia.core.errors import UserError
+from micrographia.core.figures import Figure
 from micrographia.core.model import Model, Start
 from micrographia.core.sites import Site
 
@@ -29,6 +32,81 @@ class RepeatScores(NamedTuple):
     """The same word in the first copy: duplicate-token heads (Wang et al. 2022, section 3.3)."""
     prefix_matching: Float[Tensor, "layer head"]
     """The word after the same word in the first copy: induction heads (Olsson et al. 2022, "prefix matching score")."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class HeadScores:
+    """The scores of every head on random repeated tokens. Print them, or show them in a notebook."""
+
+    scores: RepeatScores
+    chance: float
+    """What a head scores that attends to all tokens alike."""
+    losses: tuple[float, float]
+    """Nats a token in the first copy and in the second: what the model gains by the repetition."""
+    span: int
+    n: int
+
+    def __repr__(self) -> str:
+        return f"HeadScores({self.scores.previous.numel()} heads, {self.n} rows of {self.span} tokens twice)"
+
+    def __str__(self) -> str:
+        lines = [repr(self), f"Chance: {self.chance:.3g}."]
+        for name, kind in KINDS.items():
+            best = ", ".join(f"{row['head']} {row[name]:.2f}" for row in self.rows(name)[:5])
+            lines.append(f"  {kind:<16} {best}")
+        return "\n".join(lines)
+
+    def rows(self, by: str = "prefix_matching") -> list[dict[str, Any]]:
+        """A row a head, the largest of this score first."""
+        shape, columns = self.scores.previous.shape, {name: x.flatten().tolist() for name, x in self._named()}
+        heads = [f"L{layer}H{head}" for layer in range(shape[0]) for head in range(shape[1])]
+        found = [{"head": head, **{name: x[i] for name, x in columns.items()}} for i, head in enumerate(heads)]
+        return sorted(found, key=lambda row: -row[by])
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        return list(self.scores._asdict().items())
+
+    def figures(self) -> list[Figure]:
+        """A heat map of layer and head for each score."""
+        n_layers, n_heads = self.scores.previous.shape
+        return [
+            figures.heatmap(
+                "head-scores",
+                "Heads on repeated tokens",
+                torch.stack([x for _, x in self._named()]).numpy(),
+                x=[str(i) for i in range(n_heads)],
+                y=[str(i) for i in range(n_layers)],
+                panels=list(KINDS.values()),
+                value="mean attention",
+                x_label="head",
+                y_label="layer",
+                caption=f"Mean attention from the second copy of {self.span} random tokens. A head that attends evenly "
+                f"has {self.chance:.2g}.",
+                group="In pictures",
+            )
+        ]
+
+
+KINDS = {"prefix_matching": "induction", "previous": "previous token", "duplicate": "duplicate token"}
+"""The scores of `RepeatScores`, as heads that score high are called."""
+CLEAR = 0.4
+"""Scores above this are counted: far above chance, and a common choice. No score makes a head one of a kind."""
+
+
+def score_heads(model: Model, *, n: int, span: int, generator: Generator, bos: int | None = None) -> HeadScores:
+    """The scores of every head on n rows of `span` random tokens twice, after `bos` where there is one.
+
+    Tokens are drawn from the whole vocabulary, less those that begin, pad and mask. One forward pass, with the patterns
+    of all layers in memory: n * layers * heads * (2 span)^2 numbers.
+    """
+    special = {bos, *(getattr(model.tokenizer, name, None) for name in ("bos", "pad", "mask", "unk"))}
+    words = torch.tensor([i for i in range(model.shape.d_vocab) if i not in special])
+    tokens = repeated_spans(n, span, words, generator, bos=bos).to(model.weights.W_E.device)
+    found = RepeatScores(*(x.float().cpu() for x in repeat_scores(model, tokens, span)))
+    chance = evenly(torch.arange(tokens.shape[1] - span, tokens.shape[1]))
+    losses = model.run(tokens).logits[:, :-1].float().log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    halves = (float(-losses[:, -2 * span : -span].mean()), float(-losses[:, -span:].mean()))
+    return HeadScores(found, chance, halves, span, n)
 
 
 def repeated_spans(

@@ -6,7 +6,7 @@ Sources: Vig et al. (2020); Zhang and Nanda, "Towards best practices of activati
 Heimersheim and Nanda, "How to use and interpret activation patching" (2024, 2404.15255).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -26,7 +26,6 @@ from micrographia.core.sweep import (
     MetricSet,
     Patch,
     Patched,
-    PatchGrid,
     Plan,
     Reference,
     grids,
@@ -67,23 +66,11 @@ def patch_sites(
     about |= {"group": model.shape.group}
     effects = []
     for i, metric in enumerate(metrics):
-        scores = {site: own for grid, each in zip(found, changes) for site, own in _by_site(grid, each[..., i])}
+        scores = {site: own for grid, each in zip(found, changes) for site, own in grid.by_site(each[..., i])}
         kept = tuple(axis for axis in found[0].axes if axis != "layer")
         own = {"clean": done.clean[:, i], "corrupt": done.corrupt[:, i], "metric": metric.name, "unit": metric.unit}
         effects.append(Effects(scores=scores, axes=dict.fromkeys(scores, kept), **own, **about))
     return effects
-
-
-def _by_site(
-    grid: PatchGrid, changes: Float[Tensor, "patch prompt"]
-) -> Iterator[tuple[Site, Float[Tensor, "prompt *axes"]]]:
-    """The changes at each Site of a grid; layers that are patched together are listed under the first Site."""
-    table = grid.table(changes).movedim(-1, 0)
-    if "layer" not in grid.axes:
-        yield grid.patches[0][0].site, table
-        return
-    for number in range(grid.lengths[0]):
-        yield grid.patches[number * (len(grid.patches) // grid.lengths[0])][0].site, table[:, number]
 
 
 def patch(

@@ -5,7 +5,7 @@ patched run writes; a `PatchGrid` has one patch per cell of a table such as laye
 that table.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from types import MappingProxyType
 from typing import NamedTuple
@@ -54,6 +54,15 @@ class PatchGrid(NamedTuple):
     def table(self, values: Shaped[Tensor, "patch *rest"]) -> Shaped[Tensor, "*cells"]:
         """Values of the patches, (patch, ...), as (*lengths, ...)."""
         return values.reshape(*self.lengths, *values.shape[1:])
+
+    def by_site(self, values: Shaped[Tensor, "patch prompt *rest"]) -> Iterator[tuple[Site, Tensor]]:
+        """Values at each Site, (prompt, *axes, *rest); layers that are patched together stand under the first."""
+        table = self.table(values).movedim(len(self.lengths), 0)
+        if "layer" not in self.axes:
+            yield self.patches[0][0].site, table
+            return
+        for number in range(self.lengths[0]):
+            yield self.patches[number * (len(self.patches) // self.lengths[0])][0].site, table[:, number]
 
 
 def words_of(site: Site) -> tuple[str, ...]:

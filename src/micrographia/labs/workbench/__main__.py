@@ -1,6 +1,6 @@
 """`python -m micrographia.labs.workbench config.json [out]`: ask a question on a bare machine, without any face.
 
-The Config is a JSON object with `question` (patch, attribute, trace, circuit, lens) and its choices. Prints the Run's
+The Config is a JSON object with `question` (patch, attribute, ablate, steer ...) and its choices. Prints the Run's
 path and nothing else. With `out`, a Run that is there goes on.
 """
 

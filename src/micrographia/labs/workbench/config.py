@@ -271,13 +271,120 @@ class Lens:
             unused(self, NO_ANSWER, "first_token")
 
 
-Question = Patch | Attribute | Trace | Circuit | Lens
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ablate:
+    """Remove every head and layer in turn, and measure by how much the loss on texts rises."""
+
+    target: Target
+    texts: str
+    """A text, or a FILE of texts: one a line, or JSON."""
+    around: Around = dataclasses.field(default_factory=Around)
+    answer: str | None = None
+    """What comes after each text, as one token or several with | between: its logit is measured beside the loss."""
+    wrong: str | None = None
+    """What does not, likewise: the logit difference is measured."""
+    first_token: bool = False
+    """Score the first token of an answer that is several."""
+    sites: str = "L*.z, L*.mlp_out"
+    """What is removed: Sites or patterns, with commas between."""
+    by: str = "head"
+    """What is removed at once: head, unit, pos, with commas between. A Site that has none of these is removed whole."""
+    replace: Literal["zero", "mean", "resample"] = "mean"
+    """What stands there instead: zero, the mean over all tokens of the texts, or the value at one drawn from them."""
+    reference: str | None = None
+    """A FILE of other texts to take means or tokens from."""
+    top: int = 20
+    """Places in the table."""
+
+    def __post_init__(self) -> None:
+        listed(self, "sites", None)
+        listed(self, "by", AXES)
+        at_least(self, top=1)
+        check(self.wrong is None or self.answer is not None, "--wrong was given without --answer. Give both.")
+        if self.answer is None:
+            unused(self, NO_ANSWER, "first_token")
+        if self.replace == "zero":
+            unused(self, "replace zero reads none; mean and resample do", "reference")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heads:
+    """Score every head on random repeated tokens: induction, previous-token and duplicate-token heads."""
+
+    target: Target
+    rows: int = 8
+    """How many rows of random tokens."""
+    span: int = 50
+    """How many tokens a row has before they are repeated."""
+    bos: bool = True
+    """Begin each row with the beginning-of-sequence token, where the tokenizer has one."""
+    top: int = 10
+    """Heads of each kind in the table."""
+
+    def __post_init__(self) -> None:
+        at_least(self, rows=1, span=2, top=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steer:
+    """Add a direction from contrasting prompts, and see what the model then says, beside random directions."""
+
+    target: Target
+    positive: str
+    """What to steer towards: a text, or a FILE of texts, one a line, or JSON."""
+    negative: str
+    """What to steer away from, likewise."""
+    prompt: str
+    """The prompt that the model goes on with."""
+    around: Around = dataclasses.field(default_factory=Around)
+    site: str = "L*.resid_pre"
+    """Where the direction is read and added: one Site such as L15.resid_pre; by default the middle layer's."""
+    at: Literal["last", "mean"] = "last"
+    """Read it at the last token of each text, or as the mean over its tokens but the first."""
+    strength: str = "1, 2, 4"
+    """How many times it is added, with commas between: "-2, 2"."""
+    words: str | None = None
+    """Words whose probability as the next token is measured, with | between: " love| hate"."""
+    null: int = 20
+    """Random directions of the same norm, to compare with."""
+    tokens: int = 40
+    """How many tokens are generated."""
+
+    def __post_init__(self) -> None:
+        at_least(self, null=1, tokens=1)
+        strengths_of(self.strength)
+        if self.words is None:
+            unused(self, "no words are named whose probability to compare", "null")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generate:
+    """Let a model go on with a prompt, as it is and under edits of its activations."""
+
+    target: Target
+    prompt: str
+    """The prompt that the model goes on with."""
+    around: Around = dataclasses.field(default_factory=Around)
+    edits: str = ""
+    """Edits with ; between: "zero L9.z[6]; scale 2 L15.resid_pre; add 4 vector.safetensors L15.resid_pre"."""
+    tokens: int = 40
+    """How many tokens are generated, the most likely each."""
+
+    def __post_init__(self) -> None:
+        at_least(self, tokens=1)
+
+
+Question = Patch | Attribute | Trace | Circuit | Lens | Ablate | Heads | Steer | Generate
 QUESTIONS: Mapping[str, type[Question]] = {
     "patch": Patch,
     "attribute": Attribute,
     "trace": Trace,
     "circuit": Circuit,
     "lens": Lens,
+    "ablate": Ablate,
+    "heads": Heads,
+    "steer": Steer,
+    "generate": Generate,
 }
 AXES = ("layer", "pos", "head", "unit", "query", "key")
 ONCE = ("atp", "atp-qk", "relp")
@@ -348,6 +455,16 @@ def listed(question: Any, field: str, known: tuple[str, ...] | None) -> None:
     check(bool(found), f"{field} is empty. Name at least one.")
     unknown = ", ".join(repr(name) for name in found if known and name not in known)
     check(not unknown, f"{field} holds {unknown}; known are {', '.join(known or ())}.")
+
+
+def strengths_of(text: str) -> tuple[float, ...]:
+    """The numbers in a text with commas between."""
+    try:
+        found = tuple(float(part) for part in names(text))
+    except ValueError:
+        found = ()
+    check(bool(found), f"strength holds {text!r}. Write numbers with commas between, such as 1, 2, 4.")
+    return found
 
 
 def columns_of(text: str | None) -> dict[str, str]:

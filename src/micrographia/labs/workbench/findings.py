@@ -29,6 +29,10 @@ TITLES = {
     "trace": "Causal tracing in",
     "circuit": "A circuit in",
     "lens": "Logit lens of",
+    "ablate": "Ablations in",
+    "heads": "Heads of",
+    "steer": "Steering",
+    "generate": "Generation by",
 }
 MOST_PLACES = 2000
 """Places in the results; all of them are in the table of the Run."""

@@ -16,10 +16,13 @@ from micrographia.core.load import load_any
 from micrographia.core.prompts import LanguageModel
 from micrographia.core.runtime import allowed_cores, generator, pick_device, provenance, settings, torch_dtype
 from micrographia.core.store import RunFolder, new_run_path
+from micrographia.labs.workbench.ablate import prepare_ablate
 from micrographia.labs.workbench.attribute import prepare_attribute
 from micrographia.labs.workbench.circuit import prepare_circuit
 from micrographia.labs.workbench.config import Question, kind_of, stored
 from micrographia.labs.workbench.findings import Compute
+from micrographia.labs.workbench.generate import prepare_generate, prepare_steer
+from micrographia.labs.workbench.heads import prepare_heads
 from micrographia.labs.workbench.lens import prepare_lens
 from micrographia.labs.workbench.patch import prepare_patch
 from micrographia.labs.workbench.trace import prepare_trace
@@ -31,6 +34,10 @@ PREPARE: Mapping[str, Callable[[Any, LanguageModel], Compute]] = {
     "trace": prepare_trace,
     "circuit": prepare_circuit,
     "lens": prepare_lens,
+    "ablate": prepare_ablate,
+    "heads": prepare_heads,
+    "steer": prepare_steer,
+    "generate": prepare_generate,
 }
 
 
