@@ -12,6 +12,7 @@ from micrographia.core.effects import (
     Effects,
     axes_of_scores,
     columns,
+    effect_map,
     effect_maps,
     kind_of,
     largest,

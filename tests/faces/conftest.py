@@ -24,7 +24,10 @@ class Helped(NamedTuple):
     modules: frozenset[str]
 
 
-HELPED = ("", "patch", "attribute", "trace", "circuit", "lens", "grok", "grok sweep", "report", "models")
+HELPED = (
+    *("", "patch", "attribute", "trace", "circuit", "lens", "ablate", "heads", "steer", "generate"),
+    *("grok", "grok sweep", "report", "models"),
+)
 ASK = """
 import io, json, sys
 from contextlib import redirect_stdout

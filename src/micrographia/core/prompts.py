@@ -110,10 +110,8 @@ def from_texts(
     without = [i for i, row in enumerate(rows) if row.wrong is None]
     if without and len(without) < len(rows):
         raise BadPrompt(f"Only some pairs name a wrong answer; those at {without[:5]} do not. Give all of them one.")
-    right, wrong = (
-        [[] if each is None and i else answer_tokens(tokenizer, each, first=first_token) for each in answers]
-        for i, answers in enumerate(([row.answer for row in rows], [row.wrong for row in rows]))
-    )
+    right = [answer_tokens(tokenizer, row.answer, first=first_token) for row in rows]
+    wrong = [[] if row.wrong is None else answer_tokens(tokenizer, row.wrong, first=first_token) for row in rows]
     for i, (own, other) in enumerate(zip(right, wrong)):
         check_apart(tokenizer, own, other, f"In pair {i}, ", first_token=first_token)
     clean, corrupt = (

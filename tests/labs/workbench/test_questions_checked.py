@@ -158,7 +158,7 @@ def test_a_first_token_can_be_left_out_and_pictures_follow(trained, tmp_path):
     assert done.results["prompts"][0]["clean_tokens"][0] == "When"
     assert "no BOS" in done.results["subtitle"]
     (picture,) = [figure for figure in done.figures if figure.kind == "heatmap"]
-    assert picture.data["x_names"][0] == "0 When"
+    assert picture.data["x_names"][0] == "9 John / Mary"
 
 
 def test_the_subject_is_blurred_in_the_prompt_and_not_in_the_shots(trained, tmp_path):

@@ -9,11 +9,15 @@ from micrographia.core.errors import BadConfig
 from micrographia.labs.workbench.config import (
     AXES,
     QUESTIONS,
+    Ablate,
     Attribute,
     Circuit,
+    Generate,
+    Heads,
     Lens,
     Patch,
     Prompts,
+    Steer,
     Target,
     Trace,
     kind_of,
@@ -31,6 +35,10 @@ EVERY = (
     Trace(target=TARGET, prompt="The Space Needle is in", subject="Space Needle"),
     Circuit(target=TARGET, prompts=PROMPTS),
     Lens(target=TARGET, prompt="a b", corrupt="a c", wrong="d"),
+    Ablate(target=TARGET, texts="texts.txt", replace="zero", answer="d"),
+    Heads(target=TARGET, rows=2, span=5),
+    Steer(target=TARGET, positive="good.txt", negative="bad.txt", prompt="a b"),
+    Generate(target=TARGET, prompt="a b", edits="zero L0.z[0]"),
 )
 
 
