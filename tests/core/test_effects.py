@@ -314,9 +314,9 @@ def test_of_many_heads_a_map_shows_each_at_its_strongest_position(monkeypatch):
 
 
 def test_units_summed_within_each_layer_are_drawn_under_the_name_of_their_site():
-    raw = {"denoise": np.arange(6.0).reshape(1, 2, 3)}
+    raw = {"denoise": np.arange(1.0, 7.0).reshape(1, 2, 3)}
     each = effect_map("neurons", ("layer", "unit"), (2, 3), (4, 5), raw, gap=2.0)
     units, whole = figures_of_maps([each], [], metric="logit", done="estimated")
     assert units.data["names"][0] == "L4.neurons[0]"
     assert whole.data["names"] == ["L4.neurons", "L5.neurons"]
-    assert np.asarray(whole.data["y"]).tolist() == [[1.5, 6.0]]
+    assert np.asarray(whole.data["y"]).tolist() == [[3.0, 7.5]]
