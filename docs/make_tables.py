@@ -23,7 +23,7 @@ from micrographia.labs.catalogue import lab
 from micrographia.labs.ioi.circuits import N_RANDOM
 
 DOCS = Path(__file__).parent
-PAGES = (DOCS / "labs" / "ioi.md", DOCS / "when-to-trust-attribution.md")
+PAGES = (DOCS / "labs" / "ioi.md", DOCS / "when-to-trust-attribution.md", DOCS / "howto" / "models.md")
 STORED, PLANTED = DOCS / "results" / "ioi-quick", DOCS / "results" / "planted-quick"
 DEEP = DOCS / "results" / "smollm2-trust.json"
 BLOCK = re.compile(r"(<!-- table:([\w-]+):begin -->\n).*?(<!-- table:\2:end -->)", re.DOTALL)
@@ -216,6 +216,26 @@ def deep(found: Stored, task: str) -> str:
     )
 
 
+def language_model(found: Stored) -> str:
+    """Four behaviours of one model, each from a Run of its own."""
+    head = ("behaviour", "pairs", "answer is the first choice", "metric", "clean prompts", "corrupt prompts", "where")
+    rows = []
+    for path in sorted((DOCS / "results").glob("smollm2-*/")):
+        own = stored(path).results
+        baseline, first = own["baselines"][0], own["answers"]["clean"]["answer_rank"]
+        sides = (_mean(baseline[side], baseline[f"{side}_sd"], len(first)) for side in ("clean", "corrupt"))
+        where = "; ".join(f"{row['token']}: layers {row['layers']}" for row in own["by_position"])
+        share = f"{sum(rank == 0 for rank in first) / len(first):.0%}"
+        rows.append((path.name.removeprefix("smollm2-"), str(len(first)), share, baseline["metric"], *sides, where))
+    return _table(head, rows)
+
+
+def _mean(value: float, sd: float, n: int) -> str:
+    """A mean over prompts with its normal 95 % interval."""
+    half = 1.96 * sd / n**0.5
+    return f"{value:.2f} ({value - half:.2f} to {value + half:.2f})"
+
+
 TABLES: Mapping[str, Callable[[Stored], str]] = {
     "networks": networks,
     "behaviours": behaviours,
@@ -229,6 +249,7 @@ TABLES: Mapping[str, Callable[[Stored], str]] = {
     "lowest": lowest,
     "told": told,
     "planted": planted,
+    "language-model": language_model,
     **{f"deep-{task}": partial(deep, task=task) for task in trust.TASKS},
 }
 
