@@ -11,7 +11,7 @@ check:  ## format, lint, types, and the walls between the floors; seconds
 	uv run pyright
 	uv run pytest tests/walls
 
-test:  ## the default suite; about four minutes on two cores
+test:  ## the default suite; about three to four minutes on two cores
 	uv run pytest
 
 docs:  ## docs/_build/html/index.html; warnings are errors, and nothing is fetched

@@ -72,7 +72,7 @@ def _print_briefly(console: Console, run: Run) -> None:
         content = table_of(figure.data)
         print_table(console, content._replace(rows=content.rows[:MOST_ROWS], notes=()))
         if (more := len(content.rows) - MOST_ROWS) > 0:
-            _remark(console, f"and {more} more rows")
+            _remark(console, f"and {more} more {'row' if more == 1 else 'rows'}")
     if run.claims:
         console.print()
         print_tally(console, run.claims)

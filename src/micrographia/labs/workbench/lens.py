@@ -78,7 +78,7 @@ def _summary(question: Lens, read: StreamReading) -> list[str]:
         row = max(rows, key=lambda row: abs(row["difference"]))
         whole = float(read.direct.total[0] - read.direct.total[1])
         sentences.append(
-            f"{row['part']} accounts for {row['difference']:+.3g} of the {whole:+.3g} between the prompts, the most."
+            f"{row['part']} accounts for {row['difference']:+#.3g} of the {whole:+#.3g} between the prompts, the most."
         )
     if cells := read.head_sources():
         cell = max(cells, key=lambda cell: abs(cell["clean"]))
