@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "core" / "pretrained"))
 import zoo
 
 from micrographia.core.edits import leaf, put
+from micrographia.core.errors import UserError
 from micrographia.core.metrics import logit_difference, prompts
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
@@ -37,6 +38,14 @@ def test_checkpoints_change_no_score(name):
         torch.testing.assert_close(again.scores[site], score, rtol=1e-4, atol=1e-5 * scale, msg=str(site))
         assert scale > 0 or site.kind == "pos_embed", site  # positions are the same in both runs
     torch.testing.assert_close(plain.scores[Site("z", 1)], plain.scores[Site("result", 1)])
+
+
+def test_a_softmax_with_a_learned_sink_is_not_recomputed_without_it():
+    model, pairs, metric = case("gpt_oss")
+    for method in ("atp-qk", "atp-star"):
+        with pytest.raises(UserError, match="learned sink"):
+            attribute(model, pairs, metric, ["L*.q", "L*.k"], method=method)
+    assert attribute(model, pairs, metric, ["L*.q", "L*.k"], method="atp").scores
 
 
 @pytest.mark.parametrize("name", [*FEW, "bloom", "falcon"])

@@ -52,6 +52,7 @@ class PretrainedWeights:
         # The score is score_scale * q . k of the Sites q and k, capped to cap * tanh(score / cap) where capped.
         self.score_scale = per_layer(lambda i: score_scale(body, i))
         self.score_cap = per_layer(lambda i: getattr(body.config, "attn_logit_softcapping", None))
+        self.score_sinks = family.sinks  # whether the softmax has a learned score beside those of the keys
         self.W_out = per_layer(lambda i: matrix_of(body, _of_mlp(body, family.down, i)))
         self.b_out = per_layer(lambda i: bias_of(body, _of_mlp(body, family.down, i)))
         norms = {name: getattr(family, name) for name in ("attn_norm", "mlp_norm", "attn_post_norm", "mlp_post_norm")}

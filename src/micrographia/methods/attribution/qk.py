@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from micrographia.core.edits import may_attend, observe, wide
+from micrographia.core.errors import UserError
 from micrographia.core.sites import Site
 from micrographia.methods.attribution.estimation import Estimation, OnScore, ScoreHook, detached_copy, hook
 
@@ -36,6 +37,11 @@ def qk_reader(sites: Sequence[Site], estimation: Estimation, on_score: OnScore, 
     Holds, from the base run until the backward pass, one tensor of the pattern's size for queries, three for keys.
     """
     model, layer = estimation.model, sites[0].layer
+    if model.weights.score_sinks:
+        raise UserError(
+            "The QK-fix was asked for, which recomputes a softmax over the keys; the attention of this model has a "
+            "learned sink beside them. Take atp or ig, or patch queries and keys exactly."
+        )
     prefix = "rot_" if Site("rot_q", layer) in model.sites else ""
     scoring = Scoring(model.weights.score_scale[layer], model.weights.score_cap[layer])
     donor: dict[str, Tensor] = {}
