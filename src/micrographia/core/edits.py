@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.errors import BadEdit
 from micrographia.core.sites import Site, SiteLike, as_site
 
@@ -26,8 +27,8 @@ UNIT_AXES = frozenset({"d_model", "d_head", "neuron", "latent", "vocab", "one"})
 
 
 @runtime_checkable
-class Dictionary(Protocol):
-    """A dictionary that can be spliced in (an SAE, a transcoder): an encoder to latents and a decoder back."""
+class Autoencoder(Protocol):
+    """What can be spliced in: an encoder to latents and a decoder back. A `Dictionary` is one; so is your own class."""
 
     def encode(self, activation: Tensor) -> Tensor: ...
 
@@ -42,7 +43,7 @@ class Edit:
     name: str
     change: Callable[[Tensor], Tensor] = field(repr=False)
     region: Mapping[str, Index] = field(default_factory=dict)
-    dictionary: Dictionary | None = field(default=None, repr=False)
+    dictionary: Autoencoder | None = field(default=None, repr=False)
 
     def __call__(self, value: Tensor) -> Tensor:
         """The edited activation; `value` itself is left as it was."""
@@ -281,7 +282,7 @@ def freeze(sites: Iterable[SiteLike], cache: Mapping[Site, Tensor]) -> list[Edit
     return [put(site, cache[as_site(site)].detach()) for site in sites]
 
 
-def splice(site: SiteLike, dictionary: Dictionary, name: str = "sae") -> Edit:
+def splice(site: SiteLike, dictionary: Autoencoder, name: str = "sae") -> Edit:
     """Route `site` through a dictionary: its latents and error term become Sites, `<site>[name].latents` and `.error`.
 
     The activation becomes decode(latents) + error, equal to the original up to rounding until one of them is edited.
@@ -291,5 +292,20 @@ def splice(site: SiteLike, dictionary: Dictionary, name: str = "sae") -> Edit:
         raise BadEdit(
             f"splice was asked for at {site}, which is part of a dictionary itself. Splice at {site.kind} only."
         )
+    if isinstance(dictionary, Dictionary) and dictionary.d_in != dictionary.d_out:
+        raise BadEdit(
+            f"splice was asked for at {site} with a transcoder of {dictionary.d_in} inputs and {dictionary.d_out} "
+            "outputs, which does not write where it reads. Splice an autoencoder."
+        )
     site.within(name, "latents")  # raises where the name cannot be part of a Site's
     return Edit(site, name, lambda value: value, {}, dictionary)
+
+
+def coders(edit: Edit, value: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """Encoder and decoder of a spliced dictionary, as they act on this activation: what is decoded has its dtype."""
+    dictionary = edit.dictionary
+    assert dictionary is not None
+    if not isinstance(dictionary, Dictionary):
+        return dictionary.encode, dictionary.decode
+    here = dictionary.reading(value)
+    return here.encode, lambda latents: here.decode(latents, value).to(value.dtype)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from micrographia.core.edits import Edit, may_attend
+from micrographia.core.edits import Edit, coders, may_attend
 from micrographia.core.errors import BadEdit, BadShape, UnknownSite, UserError
 from micrographia.core.sites import Site, SiteLike, as_site, select
 from micrographia.core.tokens import Inputs, Tokenizer
@@ -254,13 +254,13 @@ class Tap:
         return value
 
     def _splice(self, edit: Edit, value: Tensor) -> Tensor:
-        assert edit.dictionary is not None
-        latents = edit.dictionary.encode(value)
-        error = value - edit.dictionary.decode(latents)
+        encode, decode = coders(edit, value)
+        latents = encode(value)
+        error = value - decode(latents)
         # An alias: the error was computed from these latents too, and a gradient at the Site must not include that.
         latents = self._at(edit.site.within(edit.name, "latents"), latents.view_as(latents))
         error = self._at(edit.site.within(edit.name, "error"), error)
-        return edit.dictionary.decode(latents) + error
+        return decode(latents) + error
 
     def finish(self) -> Cache:
         """The Cache, once the pass is over. Raises UnknownSite for a Site that it should have reached and did not."""

@@ -1,0 +1,1 @@
+"""Dictionaries: sparse autoencoders and transcoders as values, and the files that hold them."""
