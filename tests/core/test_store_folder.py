@@ -350,7 +350,21 @@ def test_a_report_joins_the_manifest(tmp_path):
     assert verify(tmp_path / "run") == [("report.html", "altered")]
 
 
-@pytest.mark.parametrize("name", ["run.json", "manifest.json", "results.json", "../x", "a/b", ".lock", "figures.json"])
+def test_dictionaries_of_a_run_have_folders_of_their_own(tmp_path):
+    with open_run(tmp_path / "run") as folder:
+        folder.add_file("dictionaries/L0.neurons/cfg.json", "{}")
+        folder.finish({}, [], [], {})
+    add_file(tmp_path / "run", "dictionaries/L0.neurons/notes.json", "{}")
+    assert verify(tmp_path / "run") == []
+    (tmp_path / "run/dictionaries/L0.neurons/cfg.json").unlink()
+    assert verify(tmp_path / "run") == [("dictionaries/L0.neurons/cfg.json", "missing")]
+
+
+OWN = ["run.json", "manifest.json", "results.json", "../x", "a/b", ".lock", "figures.json"]
+OWN += ["dictionaries/../x", "dictionaries/.x", "dictionaries//x", "checkpoints/x"]
+
+
+@pytest.mark.parametrize("name", OWN)
 def test_a_file_of_the_runs_own_is_not_overwritten(name, tmp_path):
     finished(tmp_path / "run")
     with pytest.raises(UserError, match="Choose another"):

@@ -1,8 +1,9 @@
 """Configs: the choices that labs share, their checks, their JSON form, and the nearest preset. Imports no torch.
 
-A Config is a frozen dataclass; it may hold inner ones (`Blocks`, `Optimiser`, `Schedule`, `Machine`), whose fields have
-names of their own: stored, typed on a command line and read from a file it is one flat object. A check is a sentence
-that should be true, beside whether it is; a Config hands all to `validate`, so that a user sees everything at once.
+A Config is a frozen dataclass; it may hold inner ones (`Blocks`, `Optimiser`, `Schedule`, `Machine`, `Target`), whose
+fields have names of their own: stored, typed on a command line and read from a file it is one flat object. A check is a
+sentence that should be true, beside whether it is; a Config hands all to `validate`, so that a user sees everything at
+once.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from micrographia.core.errors import BadConfig
 C = TypeVar("C")
 Checks = Mapping[str, bool]
 CUSTOM = "custom"
+Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +117,27 @@ class Machine:
 
     def __post_init__(self) -> None:
         validate(self, {"threads must be positive": self.threads is None or self.threads >= 1})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """The model, and where it runs."""
+
+    model: str
+    """A name on the hub or of `micrographia models`, a folder, a .gguf file, a wheel, or one of your Runs."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    dtype: Dtype = "float32"
+    """Precision of weights and activations."""
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda, cuda:1."""
+    threads: int | None = None
+    """CPU threads; by default the cores this process may use."""
+    seed: int = 0
+    """Seed of everything that is drawn: noise, resamples, random checks, bootstraps."""
+
+    def __post_init__(self) -> None:
+        validate(self, {"threads must be 1 to 4096": self.threads is None or 1 <= self.threads <= 4096})
 
 
 def positive(config: object, names: Sequence[str]) -> Checks:

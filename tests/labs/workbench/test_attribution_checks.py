@@ -2,9 +2,10 @@
 
 import pytest
 
+from micrographia.core.config import Target
 from micrographia.core.errors import BadConfig
 from micrographia.core.store import read_metrics
-from micrographia.labs.workbench.config import Attribute, Patch, Prompts, Target
+from micrographia.labs.workbench.config import Attribute, Patch, Prompts
 from micrographia.labs.workbench.run import run
 from miniature import CLEAN, CORRUPT
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from micrographia.core.config import Target
 from micrographia.core.errors import BadConfig, BadPrompt, UserError
 from micrographia.core.store.formats import read_tensors
-from micrographia.labs.workbench.config import Ablate, Around, Generate, Heads, Steer, Target
+from micrographia.labs.workbench.config import Ablate, Around, Generate, Heads, Steer
 from micrographia.labs.workbench.run import run
 from miniature import CLEAN, CORRUPT
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from micrographia.core.answer_check import AnswerCheck, SideCheck, Standing
+from micrographia.core.config import Target
 from micrographia.core.errors import BadConfig, BadPrompt
 from micrographia.core.framing import AroundTokens
 from micrographia.core.prompts import Pairs
 from micrographia.core.small.trained import load_trained
-from micrographia.labs.workbench.config import Around, Lens, Patch, Prompts, Target, Trace, read_question, stored
+from micrographia.labs.workbench.config import Around, Lens, Patch, Prompts, Trace, read_question, stored
 from micrographia.labs.workbench.run import run
 from miniature import CLEAN, CORRUPT, pairs_file
 

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 import micrographia as mg
+from micrographia.core.config import Target
 from micrographia.core.errors import UserError
 from micrographia.core.metrics import logit_difference
 from micrographia.core.prompts import PairText, from_texts, position_names
 from micrographia.core.small.trained import load_trained
-from micrographia.labs.workbench.config import Circuit, Lens, Prompts, Target
+from micrographia.labs.workbench.config import Circuit, Lens, Prompts
 from micrographia.labs.workbench.run import run
 from micrographia.methods.attribution.attribute import attribute
 from micrographia.methods.attribution.calibrate import calibrate

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from micrographia.core.config import Target
 from micrographia.core.errors import BadConfig
 from micrographia.labs.workbench.config import (
     AXES,
@@ -18,7 +19,6 @@ from micrographia.labs.workbench.config import (
     Patch,
     Prompts,
     Steer,
-    Target,
     Trace,
     kind_of,
     modes_of,

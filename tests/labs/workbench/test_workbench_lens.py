@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from micrographia.core.config import Target
 from micrographia.core.errors import BadPrompt
 from micrographia.core.small.trained import load_trained
 from micrographia.core.store import read_metrics
-from micrographia.labs.workbench.config import Lens, Target
+from micrographia.labs.workbench.config import Lens
 from micrographia.labs.workbench.lens import _difference
 from micrographia.labs.workbench.run import run
 from micrographia.methods.lens import read_stream

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from micrographia.core.config import Target
 from micrographia.core.edits import put
 from micrographia.core.effects import effect_map, largest
 from micrographia.core.errors import BadConfig, BadPrompt, RunExists, UserError
@@ -15,7 +16,7 @@ from micrographia.core.prompts import PairText, from_texts
 from micrographia.core.small.trained import load_trained
 from micrographia.core.store import load_run, read_metrics, verify
 from micrographia.labs.workbench import estimates, words
-from micrographia.labs.workbench.config import Attribute, Circuit, Lens, Patch, Prompts, Target, Trace, stored
+from micrographia.labs.workbench.config import Attribute, Circuit, Lens, Patch, Prompts, Trace, stored
 from micrographia.labs.workbench.run import run
 from micrographia.methods.sink import Sink
 from miniature import CLEAN, CORRUPT, pairs_file

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from micrographia.core.config import Target
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.metrics import kl, logit, logit_difference, prob
 from micrographia.core.prompts import Baselines
@@ -11,7 +12,7 @@ from micrographia.core.sweep import Place
 from micrographia.core.titles import MODES
 from micrographia.labs.workbench import trace, words
 from micrographia.labs.workbench.attribute import explain_exactly
-from micrographia.labs.workbench.config import Circuit, Lens, Patch, Prompts, Target
+from micrographia.labs.workbench.config import Circuit, Lens, Patch, Prompts
 from micrographia.labs.workbench.run import run
 from micrographia.methods.attribution.agreement import Checked, Estimate, Missed
 from micrographia.methods.attribution.calibrate import Calibration

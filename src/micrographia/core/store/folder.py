@@ -33,6 +33,10 @@ OTHER_WEIGHTS = (
 )
 
 
+DICTIONARIES = "dictionaries"
+"""The folder of a Run that holds dictionaries, each a folder of its own that other tools open."""
+
+
 class RunFolder:
     """A Run that is being written, with its lock; use it as a context manager, or `close` it.
 
@@ -238,7 +242,7 @@ def add_file(run: Path | str, name: str, text: str | bytes) -> Path:
 
 def _add_file(run: Path, name: str, text: str | bytes, *, finished: bool) -> Path:
     own = {RUN, METRICS, RESULTS, manifest.NAME, lock.NAME, *claims_files([]), *figures_files([])}
-    if name in own or Path(name).name != name or name.startswith("."):
+    if name in own or not _is_plain(name):
         raise UserError(f"Asked to add {name!r} to {run}: the Run's own, or no plain file name. Choose another.")
     data = text if isinstance(text, bytes) else text.encode()
     if not finished:
@@ -251,6 +255,13 @@ def _add_file(run: Path, name: str, text: str | bytes, *, finished: bool) -> Pat
     write_bytes(run / name, data)
     write_bytes(place, json_bytes({"files": {**listed["files"], **new}}))
     return run / name
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it names a file in the Run itself, or below its folder of dictionaries."""
+    parts = name.split("/")
+    plain = all(part and Path(part).name == part and not part.startswith(".") for part in parts)
+    return plain and (len(parts) == 1 or parts[0] == DICTIONARIES)
 
 
 def _lock_unless_finished(path: Path) -> Lock | None:

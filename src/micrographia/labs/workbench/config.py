@@ -9,34 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
-from micrographia.core.config import flat, hints_of, refuse_misfits
+from micrographia.core.config import Target, flat, hints_of, refuse_misfits
 from micrographia.core.errors import BadConfig
 from micrographia.core.titles import MODES, Mode
 
 Modes = Literal["denoise", "noise", "both"]
-Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 Formats = Literal["auto", "own", "auto-circuit", "eap-ig", "feature-circuits"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """The model, and where it runs."""
-
-    model: str
-    """A name on the hub or of `micrographia models`, a folder, a .gguf file, a wheel, or one of your Runs."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    dtype: Dtype = "float32"
-    """Precision of weights and activations."""
-    device: str = "auto"
-    """Where to run: auto, cpu, cuda, cuda:1."""
-    threads: int | None = None
-    """CPU threads; by default the cores this process may use."""
-    seed: int = 0
-    """Seed of everything that is drawn: noise, resamples, random checks, bootstraps."""
-
-    def __post_init__(self) -> None:
-        check(self.threads is None or 1 <= self.threads <= 4096, f"threads must be 1 to 4096, not {self.threads}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
