@@ -22,10 +22,11 @@ from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric, logit, logit_difference
 from micrographia.core.prompt_files import read_texts
 from micrographia.core.prompts import LanguageModel, onto
+from micrographia.core.questions import names
 from micrographia.core.sites import Site
 from micrographia.core.titles import kind_title
 from micrographia.core.tokens import ids_of, to_str_tokens
-from micrographia.labs.workbench.config import Ablate, names
+from micrographia.labs.workbench.config import Ablate
 from micrographia.labs.workbench.findings import MOST_PLACES, Compute, findings
 from micrographia.labs.workbench.prompts import check_length, framing_of, reference_inputs
 from micrographia.methods.ablation import ablate

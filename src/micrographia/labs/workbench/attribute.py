@@ -14,11 +14,12 @@ from torch import Generator
 from micrographia.core.events import Watch
 from micrographia.core.lab import Findings
 from micrographia.core.prompts import Baselines, LanguageModel, metric_of
+from micrographia.core.questions import names
 from micrographia.core.sites import select
 from micrographia.core.spoken import place_name
 from micrographia.core.titles import METHODS, MODES, Mode
 from micrographia.labs.workbench import words
-from micrographia.labs.workbench.config import Attribute, modes_of, names
+from micrographia.labs.workbench.config import Attribute, modes_of
 from micrographia.labs.workbench.estimates import Asked, of_edges, of_places, of_strongest
 from micrographia.labs.workbench.findings import MOST_PLACES, Compute, Rows, baselines_with_gap, findings
 from micrographia.labs.workbench.prompts import read_prompts

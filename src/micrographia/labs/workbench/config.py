@@ -7,10 +7,11 @@ are texts with commas between, as they are typed on a command line.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
-from micrographia.core.config import Target, flat, hints_of, refuse_misfits
-from micrographia.core.errors import BadConfig
+from micrographia.core import questions
+from micrographia.core.config import Target
+from micrographia.core.questions import at_least, check, listed, names, unused
 from micrographia.core.titles import MODES, Mode
 
 Modes = Literal["denoise", "noise", "both"]
@@ -376,63 +377,19 @@ def modes_of(question: Patch | Attribute) -> tuple[Mode, ...]:
     return tuple(mode for mode in MODES if question.mode in (mode, "both"))
 
 
-def names(text: str) -> tuple[str, ...]:
-    """The names in a text with commas between.
-
-    >>> names("L*.z, L5.mlp_out")
-    ('L*.z', 'L5.mlp_out')
-    """
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def kind_of(question: Question) -> str:
     """The name of a question in `QUESTIONS`."""
-    return next(name for name, kind in QUESTIONS.items() if type(question) is kind)
+    return questions.kind_of(question, QUESTIONS)
 
 
 def stored(question: Question) -> dict[str, Any]:
     """The question as JSON's own types, one level deep, with its kind."""
-    return {"question": kind_of(question), **flat(question)}
+    return questions.stored(question, QUESTIONS)
 
 
 def read_question(config: Mapping[str, Any]) -> Question:
     """The question that `stored` gave, or that a user wrote. Raises BadConfig for unknown or missing choices."""
-    chosen = dict(config)
-    name = chosen.pop("question", None)
-    if name not in QUESTIONS:
-        raise BadConfig(f"There is no question {name!r}; known are {', '.join(QUESTIONS)}. Choose one of these.")
-    choices = hints_of(QUESTIONS[name])
-    if unknown := chosen.keys() - choices.keys():
-        raise BadConfig(f"{name} has no choice {sorted(unknown)}. It has {', '.join(sorted(choices))}.")
-    return _made(QUESTIONS[name], chosen)
-
-
-def _made(kind: type, choices: Mapping[str, Any]) -> Any:
-    """A dataclass from the choices that are its own, and those of its inner dataclasses."""
-    hints, own = get_type_hints(kind), dict[str, Any]()
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[field.name]):
-            own[field.name] = _made(hints[field.name], choices)
-        elif field.name in choices:
-            own[field.name] = choices[field.name]
-        elif field.default is dataclasses.MISSING:
-            raise BadConfig(f"{kind.__name__.lower()} lacks {field.name}. Give it a value.")
-    refuse_misfits(kind, {name: value for name, value in own.items() if name in choices})
-    return kind(**own)
-
-
-def check(holds: bool, sentence: str) -> None:
-    """Raise BadConfig with a sentence that says what does not hold, and what to do."""
-    if not holds:
-        raise BadConfig(sentence)
-
-
-def listed(question: Any, field: str, known: tuple[str, ...] | None) -> None:
-    """A list of names must hold one at least, and only those that are known."""
-    found = names(getattr(question, field))
-    check(bool(found), f"{field} is empty. Name at least one.")
-    unknown = ", ".join(repr(name) for name in found if known and name not in known)
-    check(not unknown, f"{field} holds {unknown}; known are {', '.join(known or ())}.")
+    return questions.read_question(config, QUESTIONS)
 
 
 def strengths_of(text: str) -> tuple[float, ...]:
@@ -454,18 +411,3 @@ def columns_of(text: str | None) -> dict[str, str]:
         check(good, f"columns holds {part!r}. Write clean=, corrupt=, answer= or wrong= and the name of a column.")
         found[ours] = theirs
     return found
-
-
-def at_least(question: Any, **bounds: int) -> None:
-    """Counts, of which those that are None were not chosen."""
-    for field, bound in bounds.items():
-        value = getattr(question, field)
-        check(value is None or value >= bound, f"{field} must be at least {bound}, not {value}.")
-
-
-def unused(question: Any, why: str, *fields: str) -> None:
-    """A choice that would have no effect is an error, not passed over."""
-    for field in dataclasses.fields(question):
-        value = getattr(question, field.name)
-        same = field.name not in fields or value == field.default
-        check(same, f"{field.name} was set to {value!r}, but {why}. Leave {field.name} out, or choose otherwise.")

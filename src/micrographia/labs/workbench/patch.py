@@ -16,10 +16,11 @@ from micrographia.core.events import Watch, renamed, silent
 from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
 from micrographia.core.prompts import Baselines, LanguageModel, baselines, metrics_of
+from micrographia.core.questions import names
 from micrographia.core.sweep import Patched, grids
 from micrographia.core.titles import MODES, WRITTEN
 from micrographia.labs.workbench import words
-from micrographia.labs.workbench.config import Patch, modes_of, names
+from micrographia.labs.workbench.config import Patch, modes_of
 from micrographia.labs.workbench.findings import MOST_PLACES, Compute, baselines_with_gap, findings, position_table
 from micrographia.labs.workbench.prompts import read_prompts, reference_inputs
 from micrographia.methods.explain import PairEffects, explain
