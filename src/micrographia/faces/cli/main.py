@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from micrographia.core.errors import Interrupted, MicrographiaError
-from micrographia.faces.cli.commands import Command, find, help_text, nearest
+from micrographia.faces.cli.commands import COMMANDS, Command, find, help_text, nearest
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 75
 
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(command: Command, words: list[str]) -> int:
     try:
-        return import_module(f"micrographia.faces.cli.{command.module}").main(words, *command.about)
+        module = import_module(f"micrographia.faces.cli.{command.module}")
+        return getattr(module, command.function)(words, *command.about)
     except SystemExit as leaving:  # tyro's way to end after --help and after a wrong flag
         return _code(leaving)
     except KeyboardInterrupt:
@@ -79,6 +80,9 @@ def _code(leaving: SystemExit) -> int:
 
 
 def _unknown(word: str) -> int:
+    if group := [command.name for command in COMMANDS if command.name.startswith(f"{word} ")]:
+        _say(f"micrographia: {word} needs a second word. There are {', '.join(group)}.")
+        return USAGE
     near = nearest(word)
     hint = f"Did you mean {' or '.join(repr(name) for name in near)}?" if near else "See `micrographia --help`."
     _say(f"micrographia: there is no command {word!r}. {hint}")

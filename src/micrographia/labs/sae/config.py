@@ -1,0 +1,143 @@
+"""What can be asked of dictionaries from a command line: to train some, and to evaluate one. Imports no tensor library."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from micrographia.core import questions
+from micrographia.core.config import Target, validate
+from micrographia.core.questions import at_least, check, listed, unused
+
+Kind = Literal["relu", "gated", "topk", "batchtopk", "matryoshka", "jumprelu", "abstopk", "groupmax"]
+Layout = Literal["saelens", "sparsify", "gemma-scope-2"]
+PENALISED = ("relu", "gated")
+"""Kinds whose sparsity is the coefficient of a penalty, not a number of latents."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """The text, and how it is read."""
+
+    text: str | None = None
+    """FILE, FOLDER, FILE.jsonl or hf:NAME; by default the Python standard library's own sources."""
+    field: str = "text"
+    """The field of a JSONL file or data set that holds the text."""
+    context: int = 128
+    """Tokens in a row."""
+    bos: bool | None = None
+    """Begin each row with the beginning-of-sequence token, or without; by default as the tokenizer does."""
+    keep_first: bool = False
+    """Keep the first position of each row, attention's sink. It is left out otherwise, as special tokens always are."""
+
+    def __post_init__(self) -> None:
+        at_least(self, context=2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Train:
+    """Train sparse dictionaries on a model's activations, evaluate them on held-out text, and save them."""
+
+    target: Target
+    reading: Reading = dataclasses.field(default_factory=Reading)
+    site: str
+    """Where: a Site such as L15.resid_post, or several of one width with commas between, trained side by side."""
+    writes: str | None = None
+    """A transcoder's target: the Site whose activation is predicted. By default the dictionary's own."""
+    kind: Kind = "batchtopk"
+    """relu and gated take --sparsity, the others --l0."""
+    width: int | None = None
+    """Latents; by default eight times the width of the activations."""
+    l0: str = "50"
+    """How many latents are active at a token, on average; several with commas between are trained side by side."""
+    sparsity: str | None = None
+    """The coefficient of the L1 penalty, of relu and gated; several with commas between."""
+    tokens: int = 1_000_000
+    """Tokens to train on; a text with fewer is read again, in another order."""
+    batch: int = 4096
+    """Tokens in a batch."""
+    lr: float | None = None
+    """Adam's rate; by default 2e-4 / sqrt(width / 16,384)."""
+    seeds: int = 1
+    """How many dictionaries of each sort, with different random starts."""
+    revival: Literal["auxk", "resample", "ghost", "none"] = "auxk"
+    """What is done for latents that no longer fire."""
+    recipe: str | None = None
+    """A published recipe by name, such as gemma-scope or april-2024, or a FILE of one in JSON, for all else."""
+    held_out: int = 50_000
+    """Tokens of the text's beginning that are kept for the evaluation."""
+    buffer: int = 512
+    """Megabytes of activations that are held and mixed."""
+    layout: Layout = "saelens"
+    """The format in which the dictionaries are saved."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints to resume from."""
+
+    def __post_init__(self) -> None:
+        listed(self, "site", None)
+        at_least(self, width=2, tokens=1, batch=1, seeds=1, held_out=1, buffer=1, checkpoint_every=1)
+        numbers(self, "l0")
+        if self.kind in PENALISED and self.recipe is None:
+            check(self.sparsity is not None, f"--kind {self.kind} needs --sparsity, the coefficient of its L1 penalty.")
+            unused(self, f"--kind {self.kind} has as many active latents as --sparsity leaves", "l0")
+        if self.kind not in PENALISED:
+            unused(self, f"--kind {self.kind} is told its number of active latents by --l0", "sparsity")
+        if self.sparsity is not None:
+            numbers(self, "sparsity")
+        check(self.lr is None or self.lr > 0, f"lr must be positive, not {self.lr}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluate:
+    """Evaluate a dictionary in its model on a text: fidelity, sparsity, loss when spliced in, and its latents."""
+
+    target: Target
+    reading: Reading = dataclasses.field(default_factory=Reading)
+    dictionary: str
+    """A folder or file of any format, one of your Runs, or a name on the hub."""
+    layer: int | None = None
+    """Which, of several."""
+    width: str | None = None
+    """Which width of a published suite, such as 16k."""
+    l0: str | None = None
+    """Which L0 of a published suite: a number, or canonical, the nearest to 100."""
+    site: str | None = None
+    """Where it reads, if the files do not say."""
+    writes: str | None = None
+    """Where a transcoder writes, if the files do not say."""
+    tokens: int = 50_000
+    """Tokens to evaluate on."""
+    loss_tokens: int = 10_000
+    """Of these, tokens whose loss is measured with the dictionary spliced in; 0 measures none."""
+    latents: int = 20
+    """Latents that are shown with the tokens at which they fire."""
+    allow_pickle: bool = False
+    """Read a pickled file (.pt), of tensors alone."""
+
+    def __post_init__(self) -> None:
+        at_least(self, tokens=1, loss_tokens=0, latents=0)
+
+
+Asked = Train | Evaluate
+ASKED: Mapping[str, type[Asked]] = {"train": Train, "eval": Evaluate}
+
+
+def numbers(question: Any, field: str) -> tuple[float, ...]:
+    """The positive numbers in a text with commas between. Raises BadConfig."""
+    text = getattr(question, field)
+    try:
+        found = tuple(float(part) for part in questions.names(text))
+    except ValueError:
+        found = ()
+    check(bool(found) and min(found, default=0) > 0, f"{field} holds {text!r}. Write positive numbers, such as 50, 100.")
+    return found
+
+
+def read_asked(config: Mapping[str, Any]) -> Asked:
+    """What `stored` gave, or a user wrote. Raises BadConfig for unknown or missing choices."""
+    return questions.read_question(config, ASKED)
+
+
+def stored(asked: Asked) -> dict[str, Any]:
+    """As JSON's own types, one level deep, with its kind."""
+    return questions.stored(asked, ASKED)

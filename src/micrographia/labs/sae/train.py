@@ -1,0 +1,138 @@
+"""Train dictionaries on a model's activations: the recipes that were asked for, side by side, and what became of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from micrographia.core.config import read_object
+from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.dictionaries.formats import files_of
+from micrographia.core.errors import BadConfig
+from micrographia.core.events import Note, Watch
+from micrographia.core.lab import Findings
+from micrographia.core.model import Model
+from micrographia.core.questions import names
+from micrographia.core.sites import Site, select
+from micrographia.core.store import RunFolder
+from micrographia.core.store.folder import DICTIONARIES
+from micrographia.core.stream.activations import ActivationStream
+from micrographia.labs.sae.config import PENALISED, Train, numbers
+from micrographia.labs.sae.findings import trained
+from micrographia.labs.sae.text import as_read, rows_for, rows_holding
+from micrographia.methods.dictionaries.training.presets import PRESETS
+from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields, recipe_from
+from micrographia.methods.dictionaries.training.train import train_dictionaries
+
+DEAD_SHARE = 5
+"""A latent is dead when it was silent for a fifth of the training, at most for the recipe's own number of tokens."""
+MATRYOSHKA = (16, 8, 4, 2)
+"""The prefixes of a matryoshka dictionary are these parts of its width."""
+
+
+class Member(NamedTuple):
+    """One dictionary to train: its name, its place in the batches, and how."""
+
+    name: str
+    site: Site
+    recipe: Recipe
+
+
+def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
+    """Read the sites, the text and the recipes; what remains is to train."""
+    sites = select(model.sites, names(asked.site))
+    target = None if asked.writes is None else one_site(model, asked.writes)
+    rows = rows_for(asked.reading, model, asked.held_out + asked.tokens, watch)
+    n_held = rows_holding(asked.reading, asked.held_out)
+    if len(rows) < 2 * n_held:
+        raise BadConfig(
+            f"The text has {len(rows)} rows of {rows.n_ctx} tokens, of which {n_held} were to be held out. Give more "
+            "text, or lower --held-out."
+        )
+    held = rows.between(0, n_held)
+    amounts = numbers(asked, "sparsity" if asked.kind in PENALISED and asked.sparsity else "l0")
+    readings = [(site, target) if target else site for site in sites for _ in amounts for _ in range(asked.seeds)]
+    steps = max(1, round(asked.tokens / asked.batch))
+    stream = ActivationStream(
+        model, readings, rows.between(n_held), batch=asked.batch, buffer_bytes=asked.buffer * 2**20,
+        seed=asked.target.seed, sink=not asked.reading.keep_first, steps=steps, watch=watch,
+    )  # fmt: skip
+    first = stream(0)
+    d_in, d_out = first.x.shape[-1], (first.x if first.target is None else first.target).shape[-1]
+    members = members_of(asked, sites, d_in)
+
+    def work(folder: RunFolder, watch: Watch) -> Findings:
+        found = train_dictionaries(
+            stream, [each.recipe for each in members], d_in=d_in, d_out=d_out, seed=asked.target.seed, folder=folder,
+            watch=watch,
+        )  # fmt: skip
+        named = {
+            each.name: replace(made, about=replace(made.about, model=asked.target.model, site=each.site, target=target))
+            for each, made in zip(members, found)
+        }
+        return trained(asked, model, named, held, as_read(rows), watch)
+
+    return work
+
+
+def one_site(model: Model, text: str) -> Site:
+    """The one Site that a text names. Raises BadConfig for several."""
+    found = select(model.sites, text)
+    if len(found) != 1:
+        raise BadConfig(f"Asked for one site, but {text!r} is {len(found)}. Name one, such as {found[0]}.")
+    return found[0]
+
+
+def members_of(asked: Train, sites: Sequence[Site], d_in: int) -> list[Member]:
+    """Every site with every L0 or coefficient and every seed, in that order."""
+    found = []
+    for site in sites:
+        for amount in numbers(asked, "sparsity" if asked.kind in PENALISED and asked.sparsity else "l0"):
+            for i in range(asked.seeds):
+                recipe = replace(recipe_for(asked, d_in, amount), seed=asked.target.seed + i)
+                found.append(Member(_name(asked, site, amount, i), site, recipe))
+    return found
+
+
+def recipe_for(asked: Train, d_in: int, amount: float) -> Recipe:
+    """The Recipe of one dictionary; `amount` is its L0, or the coefficient of its penalty."""
+    width, steps = asked.width or 8 * d_in, max(1, round(asked.tokens / asked.batch))
+    own: dict[str, Any] = {"n_latents": width, "steps": steps, "batch": asked.batch, "revival": asked.revival}
+    own["dead_after"] = min(Recipe.dead_after, max(asked.batch, asked.tokens // DEAD_SHARE))
+    if asked.lr is not None:
+        own["lr"] = asked.lr
+    if asked.revival == "resample":
+        own["revive_at"] = tuple(steps * i // 10 for i in (2, 4, 6))
+    return replace(_begun(asked.recipe), **own, **_sparsity(asked, width, amount))
+
+
+def _sparsity(asked: Train, width: int, amount: float) -> dict[str, Any]:
+    if asked.kind in PENALISED:
+        return {"kind": asked.kind, "sparsity": amount}
+    if asked.kind == "jumprelu":
+        return {"kind": asked.kind, "l0": amount, "k": None}
+    if amount != int(amount):
+        raise BadConfig(f"--kind {asked.kind} keeps a whole number of latents. Found --l0 {amount}.")
+    if asked.kind == "matryoshka":
+        prefixes = tuple(sorted({width // part for part in MATRYOSHKA if width // part}))
+        return {"kind": "batchtopk", "k": int(amount), "prefixes": prefixes}
+    return {"kind": asked.kind, "k": int(amount)}
+
+
+def _name(asked: Train, site: Site, amount: float, seed: int) -> str:
+    """What sets this dictionary apart from those beside it."""
+    parts = [str(site)]
+    if len(numbers(asked, "sparsity" if asked.sparsity else "l0")) > 1:
+        parts.append(f"{'l1' if asked.kind in PENALISED else 'l0'}_{amount:g}")
+    return "-".join([*parts, *([f"seed{asked.target.seed + seed}"] if asked.seeds > 1 else [])])
+
+
+def _begun(recipe: str | None) -> Recipe:
+    """The recipe that the others begin from: the default one, a published one, or one in a file."""
+    if recipe is None:
+        return Recipe(k=1)
+    if recipe in PRESETS:
+        return PRESETS[recipe]()
+    if Path(recipe).is_file():
+        return recipe_from(read_object(Path(recipe)))
+    raise BadConfig(f"Asked for the recipe {recipe!r}. There are {', '.join(PRESETS)}; or give a JSON FILE.")
