@@ -63,7 +63,7 @@ class Coverage:
     names: tuple[str, ...]
     best: tuple[Detector, ...]
     reconstruction: Float[Tensor, "property"]
-    """F1 on held-out data; 0 where there is no high-precision detector."""
+    """F1 on held-out data; 0 where there is no high-precision detector, NaN where the property is never true there."""
     n_detectors: Int[Tensor, "property"]
     """High-precision latents of each property."""
     nulls: dict[str, tuple[float, float]]
@@ -75,7 +75,7 @@ class Coverage:
 
     @property
     def mean_reconstruction(self) -> float:
-        return float(self.reconstruction.mean())
+        return float(self.reconstruction.nanmean())
 
     def rows(self) -> list[dict[str, Any]]:
         return [
@@ -120,7 +120,7 @@ def coverage(
     `random`, an encoder with random directions.
 
     Cost: training data is read twice for each of encoder and nulls, held-out data once; 2 x 10 latents properties FLOPs
-    a token. Memory: 10 latents x properties numbers. Errors: BadShape; UserError for iterators, no data, one class only.
+    a token. Memory: 10 latents x properties numbers. Errors: BadShape; UserError for iterators, no data, one class.
     """
     for what, data in (("training", train), ("held-out", held_out)):
         if iter(data) is data:
@@ -151,7 +151,7 @@ def _scored(
     )
     levels = _precise(counts, fewest)
     reconstruction = _reconstructed(encode, held_out, levels)
-    mean = (float(top.values.mean()), float(reconstruction.mean()))
+    mean = (float(top.values.mean()), float(reconstruction.nanmean()))
     return best, reconstruction, torch.tensor([int(levels[i].isfinite().sum()) for i in properties]), mean
 
 
@@ -182,7 +182,9 @@ def count(encode: Encode, data: Labelled) -> Counts:
     assert both is not None
     assert true is not None
     if alike := [i for i, each in enumerate(true.tolist()) if each in (0, n)]:
-        raise UserError(f"The properties {alike} are the same at all {n} training tokens. Leave them out, or give more.")
+        raise UserError(
+            f"The properties {alike} are the same at all {n} training tokens. Leave them out, or give more."
+        )
     return Counts(both, above, true, levels)
 
 
@@ -204,7 +206,7 @@ def _reconstructed(encode: Encode, data: Labelled, levels: Float[Tensor, "proper
     both, predicted, true = sums
     if not bool(true.any()):
         raise UserError("No property is ever true in the held-out data. Give more of it.")
-    return (2 * both / (predicted + true).clamp(min=1)).float()
+    return torch.where(true > 0, 2 * both / (predicted + true).clamp(min=1), torch.nan).float()
 
 
 def random_encoder(d: int, n_latents: int, generator: Generator) -> Encode:

@@ -84,7 +84,7 @@ def recovered(
     matching, cosines = matched(decoder, world.directions)
     null, null_cosines = matched(torch.randn(tuple(decoder.shape), generator=generator), world.directions)
     precision, recall, f1 = _firing(dictionary, matching, mixtures)
-    fires = sum((each.features > 0).sum(0) for each in mixtures) > 0
+    fires = torch.stack([(each.features > 0).any(0) for each in mixtures]).any(0)
     metrics = measure(dictionary, [each.x for each in mixtures], linear=False)
     n, live = world.n_features, metrics.firing.counts > 0
     nearest = cosines[live].argmax(1).unique() if bool(live.any()) else torch.zeros(0)
