@@ -1,42 +1,96 @@
 """What a training or an evaluation found: one table of dictionaries, each one's own tables, and its files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from micrographia.core import figures
 from micrographia.core.dictionaries.dictionary import Dictionary
-from micrographia.core.dictionaries.formats import files_of
 from micrographia.core.events import Progress, Watch
+from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings
 from micrographia.core.model import Model
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
-from micrographia.core.store.folder import DICTIONARIES
 from micrographia.core.stream.rows import TokenRows
-from micrographia.labs.sae.config import Evaluate, Reading, Train
+from micrographia.labs.sae.config import Evaluate, Train
 from micrographia.labs.sae.text import rows_holding
-from micrographia.methods.dictionaries.evaluation.evaluate import Evaluation, evaluate
+from micrographia.methods.dictionaries.evaluation.evaluate import OURS, Evaluation, evaluate
 from micrographia.methods.dictionaries.evaluation.reading import counted_by
 
 COLUMNS = {
-    "name": "dictionary", "l0": "L0", "fvu": "FVU", "recovered_zero": "loss recovered (zero)",
-    "recovered_mean": "loss recovered (mean)", "delta_loss": "delta loss", "dead_share": "dead", "cosine": "cosine",
+    "name": "dictionary", "l0": "L0", "fvu": "FVU", "cosine": "cosine", "recovered_zero": "loss recovered (zero)",
+    "recovered_mean": "loss recovered (mean)", "delta_loss": "delta loss", "dead_share": "dead",
 }  # fmt: skip
+RESULT = "What came of it"
 
 
 def evaluated(
-    asked: Train | Evaluate, model: Model, dictionaries: Mapping[str, Dictionary], held: TokenRows, loss_tokens: int,
-    watch: Watch, *, site: Site | None = None, target: Site | None = None,
-) -> dict[str, Evaluation]:  # fmt: skip
+    asked: Train | Evaluate,
+    model: Model,
+    dictionaries: Mapping[str, Dictionary],
+    held: TokenRows,
+    loss_tokens: int,
+    watch: Watch,
+    *,
+    site: Site | None = None,
+    target: Site | None = None,
+) -> dict[str, Evaluation]:
     """Each dictionary on the held-out rows; the spliced losses on the first of them."""
     counted = counted_by(model, skip_first=0 if asked.reading.keep_first else 1)
+    loss_rows = min(len(held), rows_holding(asked.reading, loss_tokens)) if loss_tokens else 0
     found = {}
     for i, (name, each) in enumerate(dictionaries.items()):
         watch(Progress("evaluate", i, len(dictionaries), "dictionary"))
         found[name] = evaluate(
-            each, model, site or each.about.site, held, generator=generator(asked.target.seed),
-            target=target or each.about.target, counted=counted,
-            loss_rows=min(len(held), rows_holding(asked.reading, loss_tokens)) if loss_tokens else 0, watch=watch,
+            each, model, site, held, generator=generator(asked.target.seed), target=target, counted=counted,
+            loss_rows=loss_rows, watch=watch,
         )  # fmt: skip
     watch(Progress("evaluate", len(dictionaries), len(dictionaries), "dictionary"))
     return found
+
+
+def row_of(name: str, found: Evaluation) -> dict[str, Any]:
+    """One line of the table of dictionaries."""
+    ours = next(row for row in found.comparison() if row["name"] == OURS)
+    values = {**found.metrics.values(), **ours, "name": name}
+    return {key: values.get(key) for key in COLUMNS}
+
+
+def findings(
+    found: Mapping[str, Evaluation],
+    text: Mapping[str, Any],
+    *,
+    opening: Sequence[str],
+    files: Mapping[str, bytes],
+    own: Mapping[str, Any],
+) -> Findings:
+    """The table of all dictionaries, then each one's own tables, under its name where there are several."""
+    rows = [row_of(name, each) for name, each in found.items()]
+    columns = {key: title for key, title in COLUMNS.items() if any(row[key] is not None for row in rows)}
+    shown = [figures.table("dictionaries", RESULT, rows, columns=columns, headline=True, group=RESULT)]
+    for name, each in found.items():
+        shown += [_under(name, i, figure, many=len(found) > 1) for i, figure in enumerate(each.figures())]
+    results = {**own, "text": dict(text), "dictionaries": {name: each.as_json() for name, each in found.items()}}
+    metrics = {key: [row[key] for row in rows] for key in columns}
+    return Findings(results, shown, metrics=metrics, opening=[*opening, *map(sentence, rows)], files=files)
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+    """What a dictionary is worth, in words."""
+    lost = ""
+    if row["delta_loss"] is not None:
+        lost = (
+            f" Spliced into the model it costs {row['delta_loss']:.3g} nats a token, {row['recovered_mean']:.1%} of what "
+            f"the mean would cost being recovered ({row['recovered_zero']:.1%} of what zero would)."
+        )
+    return (
+        f"{row['name']}: {row['l0']:.3g} latents are active at a token and explain {1 - row['fvu']:.1%} of the variance; "
+        f"{row['dead_share']:.1%} of the latents never fired.{lost}"
+    )
+
+
+def _under(name: str, i: int, figure: Figure, *, many: bool) -> Figure:
+    return replace(figure, name=f"{figure.name}-{name}", group=name, headline=False) if many else replace(
+        figure, headline=False, group="In detail"
+    )  # fmt: skip

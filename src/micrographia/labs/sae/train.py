@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 
 from micrographia.core.config import read_object
 from micrographia.core.dictionaries.dictionary import Dictionary
-from micrographia.core.dictionaries.formats import files_of
+from micrographia.core.dictionaries.formats.save import written_as
 from micrographia.core.errors import BadConfig
-from micrographia.core.events import Note, Watch
+from micrographia.core.events import Watch
 from micrographia.core.lab import Findings
 from micrographia.core.model import Model
 from micrographia.core.questions import names
 from micrographia.core.sites import Site, select
 from micrographia.core.store import RunFolder
 from micrographia.core.store.folder import DICTIONARIES
-from micrographia.core.stream.activations import ActivationStream
+from micrographia.core.stream.batches import ActivationStream
 from micrographia.labs.sae.config import PENALISED, Train, numbers
-from micrographia.labs.sae.findings import trained
+from micrographia.labs.sae.findings import evaluated, findings
 from micrographia.labs.sae.text import as_read, rows_for, rows_holding
 from micrographia.methods.dictionaries.training.presets import PRESETS
 from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields, recipe_from
@@ -26,6 +26,8 @@ from micrographia.methods.dictionaries.training.train import train_dictionaries
 
 DEAD_SHARE = 5
 """A latent is dead when it was silent for a fifth of the training, at most for the recipe's own number of tokens."""
+LOSS_SHARE = 5
+"""The losses with the dictionary spliced in are measured on a fifth of the held-out tokens."""
 MATRYOSHKA = (16, 8, 4, 2)
 """The prefixes of a matryoshka dictionary are these parts of its width."""
 
@@ -70,9 +72,23 @@ def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
             each.name: replace(made, about=replace(made.about, model=asked.target.model, site=each.site, target=target))
             for each, made in zip(members, found)
         }
-        return trained(asked, model, named, held, as_read(rows), watch)
+        measured = evaluated(asked, model, named, held, asked.held_out // LOSS_SHARE, watch)
+        lost, files = saved(named, asked.layout)
+        opening = [f"{len(named)} {asked.kind} dictionaries of {members[0].recipe.n_latents:,} latents, {steps:,} steps."]
+        own = {"recipes": {each.name: recipe_fields(each.recipe) for each in members}, "not_saved": lost}
+        return findings(measured, as_read(rows), opening=opening, files=files, own=own)
 
     return work
+
+
+def saved(dictionaries: Mapping[str, Dictionary], layout: str) -> tuple[dict[str, list[str]], dict[str, bytes]]:
+    """What the format could not carry, by dictionary, and the files, each dictionary in a folder of its own."""
+    lost, files = dict[str, list[str]](), dict[str, bytes]()
+    for name, each in dictionaries.items():
+        written = written_as(each, layout)
+        lost[name] = list(written.lost)
+        files |= {f"{DICTIONARIES}/{name}/{file}": data for file, data in written.files.items()}
+    return lost, files
 
 
 def one_site(model: Model, text: str) -> Site:
