@@ -102,7 +102,8 @@ def decoder_of(dictionary: Dictionary) -> Float[Tensor, "latent d"]:
     """What a unit of each latent adds to the output."""
     if dictionary.d_in != dictionary.d_out:
         raise BadShape(
-            f"Decoder rows were asked for in the space that the dictionary reads. Found {dictionary!r}, which writes elsewhere."
+            f"Decoder rows were asked for in the space that the dictionary reads. Found {dictionary!r}, which writes "
+            "elsewhere. Take an autoencoder."
         )
     W = dictionary.weights.W_dec.detach().cpu().double()
     return W / W.norm(dim=1, keepdim=True) if dictionary.form.decoder_norms else W

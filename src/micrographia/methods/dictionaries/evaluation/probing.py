@@ -1,8 +1,8 @@
 """k-sparse probing: how well a few latents tell a label, beside a probe of all activations and one of k neurons.
 
 The k latents with the largest difference of class means on training data, then logistic regression on them alone,
-judged on test data. A dictionary that has a latent for the concept needs k = 1. Nulls: the same with permuted training labels,
-and the share of the larger class. Labels of several classes are probed one against the rest.
+judged on test data. A dictionary that has a latent for the concept needs k = 1. Nulls: the same with permuted training
+labels, and the share of the larger class. Labels of several classes are probed one against the rest.
 Sources: Gurnee et al., "Finding neurons in a haystack" (2305.01610), section 3; SAEBench (Karvonen et al. 2025), whose
 selection this is, with mean-pooled texts and k = 1, 2, 5. Axes: row latent d.
 """

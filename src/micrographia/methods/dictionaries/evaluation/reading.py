@@ -248,7 +248,8 @@ def fitting(
                 )
             )
             row = None if each.row is None else each.row[good.to(each.row.device)]
-            each = Activity(each.x[good], each.y[good.to(each.y.device)], row)
+            x = each.x[good]
+            each = Activity(x, x if each.y is each.x else each.y[good.to(each.y.device)], row)
         if len(each.x):
             yield each
 

@@ -126,8 +126,8 @@ def scr(
     """Spurious correlation removal. `train` holds both attributes independently: the biased probe is trained on its
     rows where the two agree, the oracle on all. Test data should be balanced.
 
-    `score` is NaN where the biased probe is as good as the oracle, so that there is nothing to recover. Raises UserError
-    for training data in which the two always or never agree.
+    `score` is NaN where the biased probe is as good as the oracle, so that there is nothing to recover. Raises
+    UserError for training data in which the two always or never agree.
     """
     decoder = decoder_of(dictionary)
     agree = train.wanted == train.spurious
