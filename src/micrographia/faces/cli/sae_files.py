@@ -4,16 +4,12 @@ Every format is recognised by what is in the folder. A pickled file is read only
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from micrographia.faces.cli.carry_out import print_json
-from micrographia.faces.cli.options import Printed, Switch, parse
-from micrographia.faces.tables import print_rows
+from micrographia.faces.cli.options import Printed, Switch
 
 PATH = (tyro.conf.Positional, tyro.conf.arg(metavar="PATH"))
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from micrographia.core import questions
-from micrographia.core.config import Target, validate
+from micrographia.core.config import Target
 from micrographia.core.questions import at_least, check, listed, unused
 
 Kind = Literal["relu", "gated", "topk", "batchtopk", "matryoshka", "jumprelu", "abstopk", "groupmax"]
-Layout = Literal["saelens", "sparsify", "gemma-scope-2"]
+Layout = Literal["saelens", "sparsify", "gemma_scope", "gemma_scope_2"]
 PENALISED = ("relu", "gated")
 """Kinds whose sparsity is the coefficient of a penalty, not a number of latents."""
 
@@ -129,7 +129,9 @@ def numbers(question: Any, field: str) -> tuple[float, ...]:
         found = tuple(float(part) for part in questions.names(text))
     except ValueError:
         found = ()
-    check(bool(found) and min(found, default=0) > 0, f"{field} holds {text!r}. Write positive numbers, such as 50, 100.")
+    check(
+        bool(found) and min(found, default=0) > 0, f"{field} holds {text!r}. Write positive numbers, such as 50, 100."
+    )
     return found
 
 

@@ -24,7 +24,9 @@ def prepare_evaluate(asked: Evaluate, model: Model, watch: Watch) -> Any:
         raise BadConfig(f"{asked.dictionary} holds several dictionaries: {one!r}. Choose one with --layer.")
     site = select(model.sites, asked.site)[0] if asked.site else one.about.site
     if site is None:
-        raise BadConfig(f"The files of {asked.dictionary} do not say where it reads. Give --site, such as L5.resid_post.")
+        raise BadConfig(
+            f"The files of {asked.dictionary} do not say where it reads. Give --site, such as L5.resid_post."
+        )
     target = select(model.sites, asked.writes)[0] if asked.writes else one.about.target
     rows = rows_for(asked.reading, model, asked.tokens, watch)
 

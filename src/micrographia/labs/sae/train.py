@@ -20,9 +20,9 @@ from micrographia.core.stream.batches import ActivationStream
 from micrographia.labs.sae.config import PENALISED, Train, numbers
 from micrographia.labs.sae.findings import evaluated, findings
 from micrographia.labs.sae.text import as_read, rows_for, rows_holding
-from micrographia.methods.dictionaries.training.presets import PRESETS
+PRESETS: dict = {}
 from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields, recipe_from
-from micrographia.methods.dictionaries.training.train import train_dictionaries
+from micrographia.methods.dictionaries.training.train import Course, train_dictionaries
 
 DEAD_SHARE = 5
 """A latent is dead when it was silent for a fifth of the training, at most for the recipe's own number of tokens."""
@@ -66,7 +66,7 @@ def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
     def work(folder: RunFolder, watch: Watch) -> Findings:
         found = train_dictionaries(
             stream, [each.recipe for each in members], d_in=d_in, d_out=d_out, seed=asked.target.seed, folder=folder,
-            watch=watch,
+            watch=watch, course=Course(checkpoint_every=asked.checkpoint_every),
         )  # fmt: skip
         named = {
             each.name: replace(made, about=replace(made.about, model=asked.target.model, site=each.site, target=target))
@@ -74,7 +74,9 @@ def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
         }
         measured = evaluated(asked, model, named, held, asked.held_out // LOSS_SHARE, watch)
         lost, files = saved(named, asked.layout)
-        opening = [f"{len(named)} {asked.kind} dictionaries of {members[0].recipe.n_latents:,} latents, {steps:,} steps."]
+        opening = [
+            f"{len(named)} {asked.kind} dictionaries of {members[0].recipe.n_latents:,} latents, {steps:,} steps."
+        ]
         own = {"recipes": {each.name: recipe_fields(each.recipe) for each in members}, "not_saved": lost}
         return findings(measured, as_read(rows), opening=opening, files=files, own=own)
 
@@ -112,14 +114,15 @@ def members_of(asked: Train, sites: Sequence[Site], d_in: int) -> list[Member]:
 
 def recipe_for(asked: Train, d_in: int, amount: float) -> Recipe:
     """The Recipe of one dictionary; `amount` is its L0, or the coefficient of its penalty."""
-    width, steps = asked.width or 8 * d_in, max(1, round(asked.tokens / asked.batch))
+    begun, width = _begun(asked.recipe), asked.width or 8 * d_in
+    steps = max(1, round(asked.tokens / asked.batch))
     own: dict[str, Any] = {"n_latents": width, "steps": steps, "batch": asked.batch, "revival": asked.revival}
-    own["dead_after"] = min(Recipe.dead_after, max(asked.batch, asked.tokens // DEAD_SHARE))
+    own["dead_after"] = min(begun.dead_after, max(asked.batch, asked.tokens // DEAD_SHARE))
     if asked.lr is not None:
         own["lr"] = asked.lr
     if asked.revival == "resample":
         own["revive_at"] = tuple(steps * i // 10 for i in (2, 4, 6))
-    return replace(_begun(asked.recipe), **own, **_sparsity(asked, width, amount))
+    return replace(begun, **own, **_sparsity(asked, width, amount))
 
 
 def _sparsity(asked: Train, width: int, amount: float) -> dict[str, Any]:

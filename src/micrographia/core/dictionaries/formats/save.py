@@ -20,12 +20,13 @@ def save(value: AnyDictionary, folder: str | Path, format: str = "saelens") -> t
     path = Path(folder).expanduser()
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise BadConfig(f"Asked to write a dictionary into {path}, which holds something already. Choose a new folder.")
-    written = _written(value, format)
+    written = written_as(value, format)
     write_folder(path, written.files)
     return written.lost
 
 
-def _written(value: AnyDictionary, format: str) -> Written:
+def written_as(value: AnyDictionary, format: str) -> Written:
+    """The files of a dictionary in this format, and what they do not carry. Raises BadConfig, CannotCarry."""
     row = FORMATS.get(format)
     if row is None or row.write is None:
         possible = ", ".join(each.name for each in FORMATS.values() if each.write is not None)
@@ -44,7 +45,7 @@ def _written(value: AnyDictionary, format: str) -> Written:
 def carries(value: AnyDictionary, format: str) -> str:
     """Why this format cannot hold the dictionary; "" where it can."""
     try:
-        _written(value, format)
+        written_as(value, format)
     except CannotCarry as error:
         return str(error)
     return ""
