@@ -48,7 +48,8 @@ def read(found: Holding) -> DictionarySet | Dictionary:
     if not files:
         listed = ", ".join(map(str, config["transcoders"][:2]))
         raise UnreadableWeights(
-            f"{found.folder / CONFIG} lists transcoders that lie elsewhere ({listed} ...). Load each of them, or download "
+            f"{found.folder / CONFIG} lists transcoders that lie elsewhere ({listed} ...). Load each of them, or "
+            "download "
             "the files that it names into this folder as layer_<i>.safetensors."
         )
     layers = {layer: _layer(found, name, layer, config) for layer, name in files.items()}
@@ -109,7 +110,8 @@ def write(value: AnyDictionary) -> Written:
     fit = {layer: fitted(one, CARRIES) for layer, one in layers.items()}
     if len(widths := {one.n_latents for one in fit.values()}) > 1:
         raise CannotCarry(
-            f"Asked to write {value!r} as circuit_tracer, whose layers have equally many latents. Found {sorted(widths)}."
+            f"Asked to write {value!r} as circuit_tracer, whose layers have equally many latents. Found "
+            f"{sorted(widths)}."
         )
     files = {f"layer_{layer}.safetensors": tensors_bytes(_tensors(one)) for layer, one in fit.items()}
     first = fit[min(fit)]

@@ -31,7 +31,8 @@ def read(found: Holding) -> CrossLayerTranscoder:
     for i in range(n):
         if not found.has(f"W_enc_{i}.safetensors", f"W_dec_{i}.safetensors"):
             raise UnreadableWeights(
-                f"Asked for the cross-layer transcoder in {found.folder}. Found {n} encoders, and not both files of layer "
+                f"Asked for the cross-layer transcoder in {found.folder}. Found {n} encoders, and not both files of "
+                "layer "
                 f"{i}: W_enc_{i}.safetensors and W_dec_{i}.safetensors."
             )
         tensors = found.tensors(f"W_enc_{i}.safetensors") | found.tensors(f"W_dec_{i}.safetensors")

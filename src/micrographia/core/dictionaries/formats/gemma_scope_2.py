@@ -99,7 +99,8 @@ def _across_layers(found: Holding, files: list[str]) -> CrossLayerTranscoder:
         kept, more = checked(found, renamed(found, found.tensors(name), TENSORS, SKIP))
         if kept["W_dec"].ndim != 3 or kept["W_dec"].shape[1] != len(files):
             raise UnreadableWeights(
-                f"{name} in {found.folder} has a decoder of shape {tuple(kept['W_dec'].shape)}; {len(files)} layers' files "
+                f"{name} in {found.folder} has a decoder of shape {tuple(kept['W_dec'].shape)}; {len(files)} layers' "
+                "files "
                 f"lie here, and it must be (latent, {len(files)}, d_out). Some are missing, or do not belong to it."
             )
         before = kept["W_dec"][:, :i]

@@ -48,7 +48,8 @@ class Holding:
         inner = path.parent.name == INNER and path.name in NAMED
         if path.suffix.lower() not in WEIGHTS:
             raise UnknownDictionary(
-                f"Asked for the dictionary in {path.name}, a file of another kind. Give its folder, or a file of weights "
+                f"Asked for the dictionary in {path.name}, a file of another kind. Give its folder, or a file of "
+                "weights "
                 f"({', '.join(WEIGHTS)})."
             )
         return cls(path.parent.parent if inner else path.parent, "" if path.name in NAMED else path.name, allow_pickle)

@@ -44,7 +44,8 @@ def read(found: Holding) -> Dictionary:
     if not {"pre_bias", "latent_bias"} <= set(tensors):
         raise UnreadableWeights(
             f"Asked for the dictionary in {found.path}, a pickle. Found the entries "
-            f"{', '.join(sorted(map(str, content))) or '(none)'}: it is neither OpenAI's (pre_bias, latent_bias ...) nor, "
+            f"{', '.join(sorted(map(str, content))) or '(none)'}: it is neither OpenAI's (pre_bias, latent_bias ...) "
+            "nor, "
             "with a config.json beside it, dictionary_learning's."
         )
     decoder = TIED if TIED in tensors else "decoder.weight"
@@ -76,7 +77,8 @@ def write(value: AnyDictionary) -> Written:
     if ranked != (one.form.normalise == "layer-norm"):
         has = "does not normalise" if ranked else "normalises"
         raise CannotCarry(
-            f"Asked to write {one!r} as openai: there inputs are layer-normed with TopK and with no other activation, and "
+            f"Asked to write {one!r} as openai: there inputs are layer-normed with TopK and with no other "
+            "activation, and "
             f"this dictionary {has} them. Choose another format."
         )
     w = one.weights

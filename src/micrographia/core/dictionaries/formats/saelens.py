@@ -95,10 +95,11 @@ def read(found: Holding) -> Dictionary:
 
 
 def _architecture(found: Holding, config: Mapping[str, Any]) -> Architecture:
-    name = config.get("architecture")
+    name = str(config.get("architecture"))
     if name in ELSEWHERE:
         raise UnreadableWeights(
-            f"The dictionary in {found.folder} has SAELens' architecture {name!r}, which {ELSEWHERE[name]}: its latents "
+            f"The dictionary in {found.folder} has SAELens' architecture {name!r}, which {ELSEWHERE[name]}: its "
+            "latents "
             "are no function of one product, and it is not read here. Use SAELens for it."
         )
     return ARCHITECTURES[one_of(found, "architecture", name, list(ARCHITECTURES))]
@@ -142,7 +143,8 @@ def _form(found: Holding, config: Mapping[str, Any], architecture: Architecture,
     subtract = config.get("apply_b_dec_to_input", not architecture.transcodes)
     if subtract and architecture.transcodes:
         raise UnreadableWeights(
-            f"The config in {found.folder} is of a transcoder and has apply_b_dec_to_input = true, which SAELens refuses "
+            f"The config in {found.folder} is of a transcoder and has apply_b_dec_to_input = true, which SAELens "
+            "refuses "
             "too: b_dec is of the output. Set it to false if that is what was meant."
         )
     counted = architecture.activation in ("topk", "abstopk")
@@ -205,7 +207,8 @@ def _unnormalised(found: Holding, config: Mapping[str, Any], one: Dictionary) ->
         kept = SCALER if asked == "expected_average_only_in" else WHITENING
         return _noted(
             one,
-            f"The config says normalize_activations = {asked!r}, and {kept} is not here, so that its factor is not known:"
+            f"The config says normalize_activations = {asked!r}, and {kept} is not here, so that its factor is not "
+            "known:"
             " activations are read as they are, as SAELens' load_from_disk reads them. Scale the input as in training.",
         )
     return one
@@ -277,7 +280,8 @@ def _written_as(one: Dictionary) -> str:
     if one.d_in == one.d_out and w.W_skip is None:
         return NAMES[form.activation]
     raise CannotCarry(
-        f"Asked to write {one!r} as saelens: SAELens' transcoders, and dictionaries with a skip, are of the activations "
+        f"Asked to write {one!r} as saelens: SAELens' transcoders, and dictionaries with a skip, are of the "
+        "activations "
         "relu and jumprelu."
     )
 
