@@ -20,6 +20,7 @@ from micrographia.core.stream.batches import ActivationStream
 from micrographia.labs.sae.config import PENALISED, Train, numbers
 from micrographia.labs.sae.findings import evaluated, findings
 from micrographia.labs.sae.text import as_read, rows_for, rows_holding
+
 PRESETS: dict = {}
 from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields, recipe_from
 from micrographia.methods.dictionaries.training.train import Course, train_dictionaries
@@ -127,7 +128,7 @@ def recipe_for(asked: Train, d_in: int, amount: float) -> Recipe:
 
 def _sparsity(asked: Train, width: int, amount: float) -> dict[str, Any]:
     if asked.kind in PENALISED:
-        return {"kind": asked.kind, "sparsity": amount}
+        return {"kind": asked.kind, "sparsity": amount, "k": None, "l0": None}
     if asked.kind == "jumprelu":
         return {"kind": asked.kind, "l0": amount, "k": None}
     if amount != int(amount):

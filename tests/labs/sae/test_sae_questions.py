@@ -1,0 +1,134 @@
+"""Training and evaluating dictionaries as a user asks for it, on a miniature GPT-2."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from miniature import WORDS, save_gpt2
+
+from micrographia.core.config import Target
+from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.errors import BadConfig, UnknownSite, UserError
+from micrographia.core.store import verify
+from micrographia.labs.sae.config import Evaluate, Reading, Train, read_asked, stored
+from micrographia.labs.sae.run import run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return save_gpt2(tmp_path_factory.mktemp("model") / "gpt2")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    draw = random.Random(0)
+    place = tmp_path_factory.mktemp("text") / "text.txt"
+    place.write_text(" ".join(draw.choices(WORDS[2:], k=2500)))
+    return place
+
+
+@pytest.fixture(scope="module")
+def asked(folder: Path, text: Path) -> Train:
+    return Train(
+        target=Target(model=str(folder), threads=1, device="cpu"), reading=Reading(text=str(text), context=12),
+        site="L0.resid_post", kind="batchtopk", width=40, l0="4", tokens=1280, batch=64, held_out=400, buffer=1,
+        checkpoint_every=5,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(asked: Train, tmp_path_factory):
+    return run(asked, out=tmp_path_factory.mktemp("runs") / "trained")
+
+
+def test_a_training_leaves_a_dictionary_that_other_tools_open(trained, asked):
+    assert trained.status == "finished"
+    assert not verify(trained.path)
+    place = trained.path / "dictionaries" / "L0.resid_post"
+    assert sorted(each.name for each in place.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    one = Dictionary.load(trained.path)
+    assert (one.n_latents, one.d_in, str(one.about.site)) == (40, 24, "L0.resid_post")
+    (row,) = trained.results["dictionaries"].values()
+    assert 2 < row["metrics"]["l0"] < 7
+    assert row["metrics"]["fvu"] < 0.8
+    assert trained.results["text"]["rows"] > 100
+    assert "latents are active at a token" in trained.summary[1]
+
+
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(trained, asked, tmp_path, monkeypatch):
+    from micrographia.methods.dictionaries.training import train as training
+
+    class Stop(Exception):
+        pass
+
+    def at_12(*arguments, **named):
+        if arguments[0][0].state.step == 12:
+            raise Stop
+        return step(*arguments, **named)
+
+    step = training._step
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_step", at_12)
+        with pytest.raises(Stop):
+            run(asked, out=tmp_path / "again")
+    found = run(asked, out=tmp_path / "again", resume=True)
+    left_alone, gone_on = Dictionary.load(trained.path), Dictionary.load(found.path)
+    assert torch.equal(left_alone.weights.W_dec, gone_on.weights.W_dec)
+
+
+def test_several_sites_amounts_and_seeds_train_side_by_side(asked, tmp_path):
+    several = replace(asked, site="L0.resid_post, L1.resid_post", l0="2, 4", seeds=2, tokens=512, held_out=150)
+    found = run(several, out=tmp_path / "run")
+    names = sorted(found.results["dictionaries"])
+    assert len(names) == 8
+    assert names[0] == "L0.resid_post-l0_2-seed0"
+    weights = [Dictionary.load(found.path / "dictionaries" / name).weights.W_dec for name in names]
+    assert len({float(each.sum()) for each in weights}) == 8
+
+
+@pytest.mark.parametrize(
+    "choice", [{"kind": "topk"}, {"kind": "jumprelu"}, {"kind": "matryoshka"}, {"kind": "relu", "sparsity": "0.05"}]
+)
+def test_every_kind_can_be_asked_for(choice, asked, tmp_path):
+    plain = {"l0": "50"} if choice["kind"] == "relu" else {}
+    found = run(replace(asked, **{**plain, **choice}, tokens=512, held_out=150), out=tmp_path / "run")
+    assert Dictionary.load(found.path).n_latents == 40
+
+
+def test_a_transcoder_is_trained_from_one_site_to_another(asked, tmp_path):
+    found = run(
+        replace(asked, site="L0.mlp_norm", writes="L0.mlp_out", kind="jumprelu", tokens=512, held_out=150), out=tmp_path / "r"
+    )
+    one = Dictionary.load(found.path)
+    assert (str(one.about.site), str(one.about.target)) == ("L0.mlp_norm", "L0.mlp_out")
+
+
+def test_what_was_trained_can_be_evaluated(trained, asked, tmp_path):
+    question = Evaluate(target=asked.target, reading=asked.reading, dictionary=str(trained.path), tokens=300)
+    found = run(question, out=tmp_path / "eval")
+    (row,) = found.results["dictionaries"].values()
+    assert row["clean_loss"] > 0
+    assert {each["name"] for each in row["comparison"]} >= {"dictionary", "zero ablation", "mean ablation"}
+
+
+def test_a_question_survives_being_stored(asked):
+    assert read_asked(stored(asked)) == asked
+
+
+def test_bad_choices_are_refused_before_a_folder_is_made(asked, tmp_path, text):
+    with pytest.raises(UnknownSite):
+        run(replace(asked, site="L9.resid_post"), out=tmp_path / "a")
+    with pytest.raises(BadConfig, match="held out"):
+        run(replace(asked, held_out=100_000), out=tmp_path / "b")
+    with pytest.raises(UserError, match="reads 24"):
+        run(replace(asked, reading=replace(asked.reading, context=64)), out=tmp_path / "c")
+    with pytest.raises(BadConfig, match="whole number"):
+        run(replace(asked, l0="2.5"), out=tmp_path / "d")
+    with pytest.raises(BadConfig, match="recipe"):
+        run(replace(asked, recipe="none-such"), out=tmp_path / "e")
+    assert not list(tmp_path.iterdir())
+    for wrong in ({"kind": "relu"}, {"sparsity": "1"}, {"l0": "many"}, {"tokens": 0}, {"kind": "relu", "l0": "3"}):
+        with pytest.raises(BadConfig):
+            replace(asked, **wrong)
