@@ -6,6 +6,7 @@ costs 2 entries d FLOPs and reads one row of d numbers an entry, whatever the nu
 Axes: row, latent, d, entry (an active latent of a row); W (latent, d) has a row for every latent.
 """
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -80,9 +81,11 @@ def dots(active: Active, left: Float[Tensor, "row d"], W: Float[Tensor, "latent 
     refuse_dtype(left, W)
     if not active.latents.numel():
         return left.new_zeros(0)
-    at = torch.sparse_csr_tensor(
-        active.offsets, active.latents, torch.zeros_like(active.values), (len(left), len(W)), check_invariants=False
-    )
+    with warnings.catch_warnings():  # that this layout is in beta; it is read by one product here
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        at = torch.sparse_csr_tensor(
+            active.offsets, active.latents, torch.zeros_like(active.values), (len(left), len(W)), check_invariants=False
+        )
     return torch.sparse.sampled_addmm(at, left.contiguous(), W.T, beta=0.0).values()
 
 
@@ -96,6 +99,11 @@ class ByLatent(NamedTuple):
     def sums(self, weights: Float[Tensor, "entry"], right: Float[Tensor, "row d"]) -> Float[Tensor, "latent d"]:
         """weights.T @ right, with a weight for every entry in its first order: the gradient of a weight matrix."""
         return weighted_sums(right, self.rows, self.offsets, weights[self.order])
+
+    def part(self, start: int, stop: int) -> "ByLatent":
+        """Of the latents `start:stop` alone, as 0 ... stop - start - 1."""
+        first, last = self.offsets[start], self.offsets[stop]
+        return ByLatent(self.order[first:last], self.rows[first:last], self.offsets[start : stop + 1] - first)
 
     @property
     def counts(self) -> Int[Tensor, "latent"]:
