@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from micrographia.core.runtime import generator
-from micrographia.methods.dictionaries.sparse import find, plan
+from micrographia.methods.dictionaries.sparse import find, in_blocks, plan
 from micrographia.methods.dictionaries.training.dense import dense
 from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.stack import Batch, Now, Stack
@@ -120,18 +120,42 @@ def test_members_with_sites_of_their_own_read_their_own_rows(monkeypatch):
     assert_equal(run(plan.sparse, *given), run(dense, *given), CLOSE[torch.float64])
 
 
-def test_too_many_active_latents_and_losses_of_all_of_them_are_left_to_the_dense_plan(monkeypatch):
+@pytest.mark.parametrize("dtype", CLOSE, ids=str)
+@pytest.mark.parametrize("name", [name for name in MEMBERS if name.startswith(("relu", "jumprelu")) and "input" not in name])
+def test_dense_products_in_blocks_give_the_same(name, dtype, monkeypatch):
+    given = case(MEMBERS[name], dtype, transcodes="l1" in name)
+    wanted = run(dense, *given)
+    monkeypatch.setattr(find, "SHARE", 0.0)
+    monkeypatch.setattr(plan, "dense", refuse)
+    for block in (1, 7 * N, 1 << 20):
+        monkeypatch.setattr(in_blocks, "BLOCK", block)
+        assert_equal(run(plan.sparse, *given), wanted, CLOSE[dtype])
+
+
+def test_members_with_many_and_with_few_active_latents_go_their_own_ways(monkeypatch):
+    stack, weights, batch, now = case(MEMBERS["relu"], torch.float64)
+    weights["b_enc"][1] = -6.0
+    taken = []
+    kept = in_blocks.in_blocks
+    monkeypatch.setattr(in_blocks, "in_blocks", lambda *given: taken.append(1) or kept(*given))
+    assert_equal(run(plan.sparse, stack, weights, batch, now), run(dense, stack, weights, batch, now), CLOSE[torch.float64])
+    assert len(taken) == 1
+
+
+def test_losses_that_read_all_latents_are_left_to_the_dense_plan(monkeypatch):
     taken = []
     monkeypatch.setattr(plan, "dense", lambda *given: taken.append(1) or dense(*given))
     for recipes in (
-        MEMBERS["relu"],  # half of the latents are active
-        [{"kind": "topk", "k": 3, "multi_topk": 0.125}],
+        [{"kind": "topk", "k": 3, "multi_topk": 0.125}] * 2,
         [{"kind": "abstopk", "k": 3}],
-        [{"kind": "topk", "k": N // 2}],
+        [{"kind": "topk", "k": N // 2, "prefixes": (9,)}],
+        [{"kind": "batchtopk", "k": N // 2}],
+        [{"kind": "relu", "sparsity": 0.1, "prefixes": (9,)}],
+        [{"kind": "jumprelu", "l0": 3.0, "estimator_to_input": True}],
     ):
         given = case(recipes, torch.float64)
         assert_equal(run(plan.sparse, *given), run(dense, *given), CLOSE[torch.float64])
-    assert len(taken) == 4
+    assert len(taken) == 6
 
 
 def test_a_batch_whose_first_rows_are_unlike_the_rest_still_keeps_the_largest(monkeypatch):

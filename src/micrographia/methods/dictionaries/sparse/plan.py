@@ -13,8 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from micrographia.methods.dictionaries.sparse import in_blocks
 from micrographia.methods.dictionaries.sparse.active import Active, ByLatent, by_latent, decode, dots, ragged
 from micrographia.methods.dictionaries.sparse.find import FINDERS, Found
+from micrographia.methods.dictionaries.sparse.in_blocks import Rows
 from micrographia.methods.dictionaries.training.auxiliary import AUXILIARY
 from micrographia.methods.dictionaries.training.dense import dense, encoder_input
 from micrographia.methods.dictionaries.training.penalties import (
@@ -33,24 +35,12 @@ def sparse(stack: Stack, weights: Weights, batch: Batch, now: Now, into: Weights
     """Loss and gradient of relu, topk, batchtopk and jumprelu. Equal to the dense plan's, to rounding."""
     if not covers(stack):
         return dense(stack, weights, batch, now, into)
-    members = range(len(stack.recipes))
     read = encoder_input(stack, weights, batch)
-    own = [_of(weights, member) for member in members]
-    moments = [_moment(now, member) for member in members]
-    find = FINDERS[stack.recipe.kind]
-    found = []
-    for member in members:
-        found.append(find(stack.recipes[member], own[member], read[member], batch, moments[member]))
-        if found[-1] is None and now.group.size == 1:
-            break
-    too_many = read.new_tensor(float(None in found))
-    if now.group.sum(too_many) > 0:
-        return dense(stack, weights, batch, now, into)
     outcomes = []
-    for member in members:
-        one = replace(stack, recipes=stack.recipes[member : member + 1], places=stack.places[member : member + 1])
+    for member, recipe in enumerate(stack.recipes):
+        one = replace(stack, recipes=(recipe,), places=stack.places[member : member + 1])
         rows = Rows(read[member], batch.x[member % len(batch.x)], batch.target[member % len(batch.target)], batch)
-        outcomes.append(_member(one, own[member], rows, moments[member], found[member], _of(into, member)))
+        outcomes.append(_member(one, _of(weights, member), rows, _moment(now, member), _of(into, member)))
     return _together(outcomes)
 
 
@@ -60,15 +50,6 @@ def covers(stack: Stack) -> bool:
     return recipe.kind in FINDERS and not recipe.multi_topk and not recipe.pre_activation
 
 
-class Rows(NamedTuple):
-    """What one member reads: encoder input, input and target (row, d), and the batch that they are of."""
-
-    read: Tensor
-    x: Tensor
-    target: Tensor
-    batch: Batch
-
-
 class Decoded(NamedTuple):
     terms: dict[str, Tensor]
     slopes: list[Tensor]
@@ -76,7 +57,34 @@ class Decoded(NamedTuple):
     residual: Tensor
 
 
-def _member(stack: Stack, weights: Weights, rows: Rows, now: Now, found: Found, into: Weights) -> Outcome:
+def _member(stack: Stack, weights: Weights, rows: Rows, now: Now, into: Weights) -> Outcome:
+    found = FINDERS[stack.recipe.kind](stack.recipe, weights, rows.read, rows.batch, now)
+    if now.group.sum(rows.read.new_tensor(float(found is None))) == 0:  # all ranks go the same way
+        assert found is not None
+        outcome, residual = _through_active(stack, weights, rows, now, found, into)
+    elif in_blocks.covers(stack):
+        outcome, residual = in_blocks.in_blocks(stack, weights, rows, now, into)
+    else:
+        return _by_dense(stack, weights, rows, now, into)
+    if now.dead is not None:
+        outcome.terms["revival"] = _revive(stack, weights, rows, residual, now, into)
+    if stack.subtracts:
+        into["b_dec"].sub_(into["b_enc"] @ weights["encoder"])
+    return outcome
+
+
+def _by_dense(stack: Stack, weights: Weights, rows: Rows, now: Now, into: Weights) -> Outcome:
+    """One member by the dense plan."""
+    alone = Batch(rows.x[None], rows.target[None], rows.batch.rows)
+    found = dense(stack, _stacked(weights), alone, now, _stacked(into))
+    terms = {name: value[0] for name, value in found.terms.items()}
+    return Outcome(terms, found.fired[0], None if found.cutoff is None else found.cutoff[0], found.powers)
+
+
+def _through_active(
+    stack: Stack, weights: Weights, rows: Rows, now: Now, found: Found, into: Weights
+) -> tuple[Outcome, Tensor]:
+    """Loss and gradient, without what goes from b_enc's to b_dec's; and target less output, (row, d_out)."""
     recipe, n, batch = stack.recipe, stack.recipe.n_latents, rows.batch
     p = ragged(*found.entries, n_rows=len(rows.read))
     threshold = weights["threshold"][p.latents] if recipe.kind == "jumprelu" else None
@@ -93,12 +101,8 @@ def _member(stack: Stack, weights: Weights, rows: Rows, now: Now, found: Found, 
     into["encoder"].copy_(latents.sums(dp, rows.read))
     into["b_enc"].zero_().index_add_(0, p.latents, dp)
     terms = {**decoded.terms, "sparsity": sparsity.value[0]}
-    if now.dead is not None:
-        terms["revival"] = _revive(stack, weights, rows, decoded.residual, now, into)
-    if stack.subtracts:
-        into["b_dec"].sub_(into["b_enc"] @ weights["encoder"])
     fired = latents.counts if threshold is None else torch.bincount(p.latents[p.values > 0], minlength=n)
-    return Outcome(terms, fired.to(p.values.dtype), found.cutoff, sparsity.powers)
+    return Outcome(terms, fired.to(p.values.dtype), found.cutoff, sparsity.powers), decoded.residual
 
 
 def _forward(stack: Stack, weights: Weights, f: Active, rows: Rows) -> Decoded:
@@ -213,6 +217,10 @@ def _together(outcomes: list[Outcome]) -> Outcome:
 
 def _of(weights: Weights, member: int) -> dict[str, Tensor]:
     return {name: value[member] for name, value in weights.items()}
+
+
+def _stacked(weights: Weights) -> dict[str, Tensor]:
+    return {name: value[None] for name, value in weights.items()}
 
 
 def _moment(now: Now, member: int) -> Now:
