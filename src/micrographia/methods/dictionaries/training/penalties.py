@@ -53,13 +53,21 @@ def lp(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
 
 
 def l0(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
-    """coefficient * ||f||_0 (Rajamanoharan et al. 2024, arXiv 2407.14435, eq. 9)."""
-    return Sparsity(now.sparsity * _mean_l0(f, rows), None, now.sparsity)
+    return of_l0(_mean_l0(f, rows), now)
 
 
 def l0_target(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
+    return of_l0_target(_mean_l0(f, rows), now)
+
+
+def of_l0(mean: Tensor, now: Now) -> Sparsity:
+    """coefficient * ||f||_0 (Rajamanoharan et al. 2024, arXiv 2407.14435, eq. 9), from this rank's share of its mean."""
+    return Sparsity(now.sparsity * mean, None, now.sparsity)
+
+
+def of_l0_target(mean: Tensor, now: Now) -> Sparsity:
     """coefficient * (2 / L0*) * (L0 - L0*)^2 of the batch's mean L0, over all ranks (Gemma Scope 2's loss)."""
-    off = now.group.sum(_mean_l0(f, rows)) - now.target_l0
+    off = now.group.sum(mean) - now.target_l0
     scale = 2 * now.sparsity / now.target_l0
     return Sparsity(scale * off.square() / now.group.size, None, 2 * scale * off)
 
@@ -85,6 +93,8 @@ PENALTIES: Mapping[str, Callable[[Stack, Tensor, Tensor, Now, int], Sparsity]] =
     "l0-target": l0_target,
     "tanh": tanh,
 }
+OF_COUNT: Mapping[str, Callable[[Tensor, Now], Sparsity]] = {"l0": of_l0, "l0-target": of_l0_target}
+"""The penalties of the number of active latents alone, from this rank's share of its mean (member,)."""
 
 
 def decoder_norms(decoder: Tensor, layers: int) -> Tensor:
