@@ -21,6 +21,7 @@ _PLACES = {
         "trace",
     ),
     "micrographia.core.claims": ("Claim", "Run"),
+    "micrographia.core.dictionaries.dictionary": ("Dictionary",),
     "micrographia.core.edits": (
         "Edit", "add", "apply", "freeze", "mean", "noise", "project_out", "put", "scale", "splice", "zero",
     ),
@@ -30,6 +31,7 @@ _PLACES = {
     "micrographia.core.model": ("Model",),
     "micrographia.core.sites": ("Site",),
     "micrographia.faces.notebook": ("show",),
+    "micrographia.labs.sae.direct": ("evaluate_dictionary", "train_dictionary"),
 }  # fmt: skip
 
 _RENAMED = {"Pairs": ("micrographia.api", "pairs")}

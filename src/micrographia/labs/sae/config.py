@@ -1,4 +1,4 @@
-"""What can be asked of dictionaries from a command line: to train some, and to evaluate one. Imports no tensor library."""
+"""What can be asked of dictionaries: to train some, and to evaluate one. Imports no tensor library."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -66,6 +66,8 @@ class Train:
     """A published recipe by name, such as gemma-scope or april-2024, or a FILE of one in JSON, for all else."""
     held_out: int = 50_000
     """Tokens of the text's beginning that are kept for the evaluation."""
+    latents: int = 5
+    """Latents of the first dictionary that are shown in context, those best told by a few tokens; 0 looks at none."""
     buffer: int = 512
     """Megabytes of activations that are held and mixed."""
     layout: Layout = "saelens"
@@ -75,7 +77,7 @@ class Train:
 
     def __post_init__(self) -> None:
         listed(self, "site", None)
-        at_least(self, width=2, tokens=1, batch=1, seeds=1, held_out=1, buffer=1, checkpoint_every=1)
+        at_least(self, width=2, tokens=1, batch=1, seeds=1, held_out=1, latents=0, buffer=1, checkpoint_every=1)
         numbers(self, "l0")
         if self.kind in PENALISED and self.recipe is None:
             check(self.sparsity is not None, f"--kind {self.kind} needs --sparsity, the coefficient of its L1 penalty.")
@@ -109,8 +111,8 @@ class Evaluate:
     """Tokens to evaluate on."""
     loss_tokens: int = 10_000
     """Of these, tokens whose loss is measured with the dictionary spliced in; 0 measures none."""
-    latents: int = 20
-    """Latents that are shown with the tokens at which they fire."""
+    latents: int = 5
+    """Latents that are shown in context, those best told by a few tokens; 0 looks at none."""
     allow_pickle: bool = False
     """Read a pickled file (.pt), of tensors alone."""
 

@@ -10,7 +10,7 @@ from micrographia.core.model import Model
 from micrographia.core.sites import select
 from micrographia.core.store import RunFolder
 from micrographia.labs.sae.config import Evaluate
-from micrographia.labs.sae.findings import evaluated, findings
+from micrographia.labs.sae.findings import evaluated, findings, looked_at
 from micrographia.labs.sae.text import as_read, rows_for
 
 
@@ -35,6 +35,7 @@ def prepare_evaluate(asked: Evaluate, model: Model, watch: Watch) -> Any:
         found = evaluated(asked, model, {name: one}, rows, asked.loss_tokens, watch, site=site, target=target)
         opening = [f"{one!r}, from {asked.dictionary}.", *one.about.notes]
         own = {"dictionary": repr(one), "notes": list(one.about.notes)}
-        return findings(found, as_read(rows), opening=opening, files={}, own=own)
+        told = looked_at(asked, model, one, site, rows, watch) if asked.latents else None
+        return findings(found, as_read(rows), opening=opening, files={}, own=own, latents=told)
 
     return work

@@ -14,6 +14,7 @@ from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
 from micrographia.core.stream.rows import TokenRows
 from micrographia.labs.sae.config import Evaluate, Train
+from micrographia.labs.sae.latents import Read, read_latents
 from micrographia.labs.sae.text import rows_holding
 from micrographia.methods.dictionaries.evaluation.evaluate import OURS, Evaluation, evaluate
 from micrographia.methods.dictionaries.evaluation.reading import counted_by
@@ -50,6 +51,15 @@ def evaluated(
     return found
 
 
+def looked_at(
+    asked: Train | Evaluate, model: Model, one: Dictionary, site: Site, rows: TokenRows, watch: Watch
+) -> Read:
+    """The latents of a dictionary, as far as tokens tell them."""
+    counted = counted_by(model, skip_first=0 if asked.reading.keep_first else 1)
+    draws = generator(asked.target.seed)
+    return read_latents(one, model, site, rows, asked.latents, counted=counted, generator=draws, watch=watch)
+
+
 def row_of(name: str, found: Evaluation) -> dict[str, Any]:
     """One line of the table of dictionaries."""
     ours = next(row for row in found.comparison() if row["name"] == OURS)
@@ -64,16 +74,22 @@ def findings(
     opening: Sequence[str],
     files: Mapping[str, bytes],
     own: Mapping[str, Any],
+    latents: Read | None = None,
 ) -> Findings:
-    """The table of all dictionaries, then each one's own tables, under its name where there are several."""
+    """The table of all dictionaries, what is read of the first one's latents, then each one's own tables."""
     rows = [row_of(name, each) for name, each in found.items()]
     columns = {key: title for key, title in COLUMNS.items() if any(row[key] is not None for row in rows)}
     shown = [figures.table("dictionaries", RESULT, rows, columns=columns, headline=True, group=RESULT)]
+    shown += latents.figures if latents else []
     for name, each in found.items():
         shown += [_under(name, i, figure, many=len(found) > 1) for i, figure in enumerate(each.figures())]
     results = {**own, "text": dict(text), "dictionaries": {name: each.as_json() for name, each in found.items()}}
     metrics = {key: [row[key] for row in rows] for key in columns}
-    return Findings(results, shown, metrics=metrics, opening=[*opening, *map(sentence, rows)], files=files)
+    told = [*opening, *map(sentence, rows)]
+    if latents:
+        results["interpretation"] = latents.results
+        told.append(latents.sentence)
+    return Findings(results, shown, metrics=metrics, opening=told, files=files)
 
 
 def sentence(row: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from micrographia.core.store import RunFolder
 from micrographia.core.store.folder import DICTIONARIES
 from micrographia.core.stream.batches import ActivationStream
 from micrographia.labs.sae.config import PENALISED, Train, numbers
-from micrographia.labs.sae.findings import evaluated, findings
+from micrographia.labs.sae.findings import evaluated, findings, looked_at
 from micrographia.labs.sae.text import as_read, rows_for, rows_holding
 
 PRESETS: dict = {}
@@ -29,6 +29,8 @@ DEAD_SHARE = 5
 """A latent is dead when it was silent for a fifth of the training, at most for the recipe's own number of tokens."""
 LOSS_SHARE = 5
 """The losses with the dictionary spliced in are measured on a fifth of the held-out tokens."""
+BEGUN = Recipe(k=1, revival="auxk")
+"""What others begin from."""
 MATRYOSHKA = (16, 8, 4, 2)
 """The prefixes of a matryoshka dictionary are these parts of its width."""
 
@@ -74,12 +76,14 @@ def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
             for each, made in zip(members, found)
         }
         measured = evaluated(asked, model, named, held, asked.held_out // LOSS_SHARE, watch)
+        first = named[members[0].name]
+        told = looked_at(asked, model, first, members[0].site, held, watch) if asked.latents else None
         lost, files = saved(named, asked.layout)
         opening = [
             f"{len(named)} {asked.kind} dictionaries of {members[0].recipe.n_latents:,} latents, {steps:,} steps."
         ]
         own = {"recipes": {each.name: recipe_fields(each.recipe) for each in members}, "not_saved": lost}
-        return findings(measured, as_read(rows), opening=opening, files=files, own=own)
+        return findings(measured, as_read(rows), opening=opening, files=files, own=own, latents=told)
 
     return work
 
@@ -123,20 +127,21 @@ def recipe_for(asked: Train, d_in: int, amount: float) -> Recipe:
         own["lr"] = asked.lr
     if asked.revival == "resample":
         own["revive_at"] = tuple(steps * i // 10 for i in (2, 4, 6))
-    return replace(begun, **own, **_sparsity(asked, width, amount))
+    return replace(begun, **own, **sparsity_of(asked.kind, amount, width))
 
 
-def _sparsity(asked: Train, width: int, amount: float) -> dict[str, Any]:
-    if asked.kind in PENALISED:
-        return {"kind": asked.kind, "sparsity": amount, "k": None, "l0": None}
-    if asked.kind == "jumprelu":
-        return {"kind": asked.kind, "l0": amount, "k": None}
+def sparsity_of(kind: str, amount: float, width: int) -> dict[str, Any]:
+    """The fields of a Recipe that say how sparse: `amount` is an L0, or the coefficient of an L1 penalty."""
+    if kind in PENALISED:
+        return {"kind": kind, "sparsity": amount, "k": None, "l0": None}
+    if kind == "jumprelu":
+        return {"kind": kind, "l0": amount, "k": None}
     if amount != int(amount):
-        raise BadConfig(f"--kind {asked.kind} keeps a whole number of latents. Found --l0 {amount}.")
-    if asked.kind == "matryoshka":
+        raise BadConfig(f"A dictionary of the kind {kind} keeps a whole number of latents. Found an L0 of {amount}.")
+    if kind == "matryoshka":
         prefixes = tuple(sorted({width // part for part in MATRYOSHKA if width // part}))
         return {"kind": "batchtopk", "k": int(amount), "prefixes": prefixes}
-    return {"kind": asked.kind, "k": int(amount)}
+    return {"kind": kind, "k": int(amount)}
 
 
 def _name(asked: Train, site: Site, amount: float, seed: int) -> str:
@@ -150,7 +155,7 @@ def _name(asked: Train, site: Site, amount: float, seed: int) -> str:
 def _begun(recipe: str | None) -> Recipe:
     """The recipe that the others begin from: the default one, a published one, or one in a file."""
     if recipe is None:
-        return Recipe(k=1)
+        return BEGUN
     if recipe in PRESETS:
         return PRESETS[recipe]()
     if Path(recipe).is_file():

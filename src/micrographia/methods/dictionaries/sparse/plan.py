@@ -160,9 +160,7 @@ def _parts(stack: Stack, f: Active) -> list[tuple[Active, Tensor | None]]:
     return found
 
 
-def _penalty(
-    stack: Stack, weights: Weights, f: Active, now: Now, batch: Batch
-) -> tuple[Sparsity, Tensor | None]:
+def _penalty(stack: Stack, weights: Weights, f: Active, now: Now, batch: Batch) -> tuple[Sparsity, Tensor | None]:
     """The penalty of the entries, which are handed over as the latents of one row; its slope in the decoder's norms."""
     recipe, decoder = stack.recipe, weights["decoder"]
     norms = decoder_norms(decoder, recipe.layers)[f.latents] if recipe.norm_weighted else torch.ones_like(f.values)
@@ -210,8 +208,14 @@ def _together(outcomes: list[Outcome]) -> Outcome:
     """The members' outcomes, with a leading axis."""
     terms = {name: torch.stack([each.terms[name] for each in outcomes]) for name in outcomes[0].terms}
     fired = torch.stack([each.fired for each in outcomes])
-    cutoff = None if outcomes[0].cutoff is None else torch.stack([each.cutoff for each in outcomes if each.cutoff is not None])
-    powers = None if outcomes[0].powers is None else torch.cat([each.powers for each in outcomes if each.powers is not None])
+    cutoff = (
+        None
+        if outcomes[0].cutoff is None
+        else torch.stack([each.cutoff for each in outcomes if each.cutoff is not None])
+    )
+    powers = (
+        None if outcomes[0].powers is None else torch.cat([each.powers for each in outcomes if each.powers is not None])
+    )
     return Outcome(terms, fired, cutoff, powers)
 
 

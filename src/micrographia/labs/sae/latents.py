@@ -1,0 +1,84 @@
+"""Latents that a person can read: explained by tokens on one half of the text, judged on the other, shown in context."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator
+
+from micrographia.core import figures
+from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.events import Watch
+from micrographia.core.figures import Figure
+from micrographia.core.model import Model
+from micrographia.core.sites import Site
+from micrographia.core.stream.rows import TokenRows
+from micrographia.methods.dictionaries.evaluation.contexts import Contexts, gather_contexts
+from micrographia.methods.dictionaries.evaluation.offline import Explained, OfflineInterpretation, explain_offline
+from micrographia.methods.dictionaries.evaluation.reading import Counted
+
+PASSAGES = 5
+GROUP = "Latents"
+
+
+class Read(NamedTuple):
+    """What is told of a dictionary's latents."""
+
+    results: dict[str, Any]
+    figures: list[Figure]
+    sentence: str
+
+
+def read_latents(
+    one: Dictionary,
+    model: Model,
+    site: Site,
+    rows: TokenRows,
+    n: int,
+    *,
+    counted: Counted,
+    generator: Generator,
+    watch: Watch,
+) -> Read:
+    """The explanations of all latents, and the `n` best recognised with the passages at which they fire most."""
+    found = explain_offline(one, model, rows, site, generator=generator, counted=counted, watch=watch)
+    best = found.recognisable[:n]
+    shown = list(found.figures())
+    if best:
+        chosen = torch.tensor([each.latent for each in best])
+        contexts = gather_contexts(
+            one, model, rows, site, generator=generator, latents=chosen, top=PASSAGES, sample=0, silent_ones=0,
+            counted=counted, watch=watch,
+        )  # fmt: skip
+        shown += [_passages(each, contexts, model) for each in best]
+    results = {"latents": found.rows(), "accuracy": found.mean(), "null_accuracy": found.mean(null=True)}
+    return Read(results, shown, _sentence(found))
+
+
+def _sentence(found: OfflineInterpretation) -> str:
+    live = sum(each.n_fires > 0 for each in found.explained)
+    return (
+        f"{len(found.recognisable):,} of the {live:,} latents that fire on the second half of the held-out text are told "
+        f"by a few tokens chosen on the first half (precision and recall of one half or more). Detection accuracy "
+        f"{found.mean():.2f}; with another latent's tokens {found.mean(null=True):.2f}."
+    )
+
+
+def _passages(each: Explained, contexts: Contexts, model: Model) -> Figure:
+    passages = contexts.passages(each.latent)
+    tokenizer = model.tokenizer
+    assert tokenizer is not None  # the text was read with it
+    width = max(len(passage.tokens) for passage in passages)
+    spare = [width - len(passage.tokens) for passage in passages]  # of passages at the ends of rows
+    return figures.tokens(
+        f"latent-{each.latent}",
+        f"Latent {each.latent}: {each.text}",
+        [[tokenizer.decode([i]) for i in each.tokens] + [""] * n for each, n in zip(passages, spare)],
+        [[*each.values, *[math.nan] * n] for each, n in zip(passages, spare)],
+        names=[f"{each.values[each.at]:.3g}" for each in passages],
+        value="activation",
+        caption=f"The passages at which it is largest. Chosen by {each.kind}; on held-out text precision "
+        f"{each.detected.precision:.2f}, recall {each.detected.recall:.2f}.",
+        group=GROUP,
+        essential=False,
+    )
