@@ -8,10 +8,10 @@ import torch
 
 import micrographia as mg
 from micrographia.core.sites import LENS_LAYERLESS, LENS_NAMES, Site
-from miniature import save_gpt2
+from miniature import CLEAN, CORRUPT, save_gpt2
 
 HOWTO = Path(__file__).parents[2] / "docs" / "howto"
-PAGES = {name: (HOWTO / name).read_text(encoding="utf-8") for name in ("from-transformerlens.md", "steer.md")}
+PAGES = {name: (HOWTO / name).read_text(encoding="utf-8") for name in ("dictionaries.md", "from-transformerlens.md", "steer.md")}
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +20,11 @@ def model(tmp_path_factory):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_programs_of_a_page_run(page, model, capsys):
+def test_the_programs_of_a_page_run(page, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     programs = re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL)
     assert programs
-    names = {"mg": mg, "torch": torch, "model": model}
+    names = {"mg": mg, "torch": torch, "model": model, "text": [f"{CLEAN} then {CORRUPT}"] * 20}
     text = "\n".join(programs)
     for word in ("I love this", "I hate this"):  # words that the miniature's vocabulary lacks
         text = text.replace(word, {"I love this": "Mary went", "I hate this": "John gave"}[word])
