@@ -299,7 +299,9 @@ def learned_jumprelu(folder: Path, matryoshka: bool = False) -> Expected:
         content |= {"k": torch.tensor(K, dtype=torch.int32), "group_sizes": torch.tensor([4, N - 4])}
     f = jump(p, threshold)
     name = "MatryoshkaBatchTopKSAE" if matryoshka else "JumpReluAutoEncoder"
-    return Expected(learned(folder, name, content, **({"k": K} if matryoshka else {})), x, f, f @ w["W_dec"] + w["b_dec"])
+    return Expected(
+        learned(folder, name, content, **({"k": K} if matryoshka else {})), x, f, f @ w["W_dec"] + w["b_dec"]
+    )
 
 
 # OpenAI
@@ -359,19 +361,19 @@ def gemma_scope_2(folder: Path, affine: bool = True) -> Expected:
     return Expected(path, x, f, y)
 
 
-def gemma_scope_2_clt(folder: Path) -> Expected:
+def gemma_scope_2_clt(folder: Path, affine: bool = True) -> Expected:
     draw = Draw(19)
     x = torch.stack([rows(draw) for _ in range(LAYERS)])
     latents, out = [], [torch.zeros(1)] * LAYERS
     path = folder / "clt" / "width_262k_l0_medium_affine"
     for i in range(LAYERS):
         w = {"w_enc": draw(D, N), "b_enc": draw(N), "b_dec": draw(D), "threshold": draw(N).abs()}
-        w |= {"w_dec": draw(N, LAYERS, D), "affine_skip_connection": draw(D, D)}
+        w |= {"w_dec": draw(N, LAYERS, D)} | ({"affine_skip_connection": draw(D, D)} if affine else {})
         w["w_dec"][:, :i] = 0
         latents.append(jump(x[i] @ w["w_enc"] + w["b_enc"], w["threshold"]))
         for j in range(LAYERS):
             out[j] = out[j] + latents[i] @ w["w_dec"][:, j]
-        out[i] = out[i] + w["b_dec"] + x[i] @ w["affine_skip_connection"]
+        out[i] = out[i] + w["b_dec"] + (x[i] @ w["affine_skip_connection"] if affine else 0)
         put(path / f"params_layer_{i}.safetensors", w)
     return Expected(path, x, torch.stack(latents), torch.stack(out))
 
@@ -423,7 +425,9 @@ def cross_layer(folder: Path, jumps: bool = True) -> Expected:
         out[i] = out[i] + w[f"b_dec_{i}"]
         put(folder / f"W_enc_{i}.safetensors", w)
         put(folder / f"W_dec_{i}.safetensors", {f"W_dec_{i}": decoder})
-    (folder / "config.yaml").write_text(f"model_name: toy\nmodel_kind: cross_layer_transcoder\n{HOOKS}", encoding="utf-8")
+    (folder / "config.yaml").write_text(
+        f"model_name: toy\nmodel_kind: cross_layer_transcoder\n{HOOKS}", encoding="utf-8"
+    )
     return Expected(folder, x, torch.stack(latents), torch.stack(out))
 
 
@@ -458,7 +462,12 @@ def llamascopium(folder: Path, activation: str = "jumprelu", old: bool = False) 
     f = torch.where(on, p, 0.0)
     y = (f @ w["W_D"] + w["b_D"]) / (D**0.5 / 3.0)
     if old:
-        w = {"encoder.weight": w["W_E"].T, "encoder.bias": w["b_E"], "decoder.weight": w["W_D"].T, "decoder.bias": w["b_D"]}
+        w = {
+            "encoder.weight": w["W_E"].T,
+            "encoder.bias": w["b_E"],
+            "decoder.weight": w["W_D"].T,
+            "decoder.bias": w["b_D"],
+        }
     if activation == "jumprelu":
         w["log_jumprelu_threshold" if old else "activation_function.log_jumprelu_threshold"] = log
     places = ["blocks.3.ln2.hook_normalized", "blocks.3.hook_mlp_out"]
@@ -514,10 +523,13 @@ LAYOUTS: dict[str, Callable[[Path], Expected]] = {
     "openai relu": lambda at: openai(at, "ReLU"),
     "gemma_scope": gemma_scope,
     "gemma_scope embedding": lambda at: gemma_scope(at, "gemma-scope-2b-pt-res/embedding/width_4k/average_l0_44"),
-    "gemma_scope transcoder": lambda at: gemma_scope(at, "gemma-scope-2b-pt-transcoders/layer_3/width_16k/average_l0_8"),
+    "gemma_scope transcoder": lambda at: gemma_scope(
+        at, "gemma-scope-2b-pt-transcoders/layer_3/width_16k/average_l0_8"
+    ),
     "gemma_scope_2 affine": gemma_scope_2,
     "gemma_scope_2": lambda at: gemma_scope_2(at, affine=False),
     "gemma_scope_2 cross-layer": gemma_scope_2_clt,
+    "gemma_scope_2 cross-layer without skip": lambda at: gemma_scope_2_clt(at, affine=False),
     "circuit_tracer relu": circuit_tracer,
     "circuit_tracer jump": lambda at: circuit_tracer(at, "jump", skips=True),
     "circuit_tracer topk": lambda at: circuit_tracer(at, "topk"),

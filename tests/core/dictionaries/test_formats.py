@@ -15,7 +15,7 @@ from micrographia.core.dictionaries.conversion import convert, inspect
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.dictionaries.form import ACTIVATIONS
 from micrographia.core.dictionaries.formats.load import load, load_one
-from micrographia.core.dictionaries.formats.save import save
+from micrographia.core.dictionaries.formats.save import carries, save
 from micrographia.core.dictionaries.formats.table import FORMATS
 from micrographia.core.dictionaries.several import AnyDictionary, CrossLayerTranscoder, DictionarySet
 from micrographia.core.errors import CannotCarry, Corrupt, PickleRefused, UnknownDictionary, UnreadableWeights
@@ -79,24 +79,28 @@ def all_read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[AnyDic
 
 
 @pytest.mark.parametrize("format", WRITERS)
-def test_what_a_format_can_hold_survives_it_and_the_rest_is_refused_with_a_reason(format: str, all_read, tmp_path: Path):
+def test_what_a_format_can_hold_survives_it_and_the_rest_is_refused_with_a_reason(
+    format: str, all_read, tmp_path: Path
+):
     held = set()
     for i, (name, (one, x)) in enumerate(all_read.items()):
         folder = tmp_path / str(i)
-        try:
-            lost = save(one, folder, format)
-        except CannotCarry as error:
-            assert len(str(error)) > 60, name
+        if not carries(one, format):
             assert not folder.exists()
             continue
+        lost = save(one, folder, format)
         back = load(folder, allow_pickle=True)
         latents = one.encode(x)
         if isinstance(back, DictionarySet) and isinstance(one, Dictionary):
             back = back[next(iter(back))]
-        same(back, x.flatten(-2) if format == "gemma_scope" and "heads" in name else x, latents, one.reconstruct(x))
+        out = one.reconstruct(x)
+        if isinstance(back, Dictionary) and not back.form.heads and x.shape[-1] != back.d_in:
+            assert "that it reads the heads of its Site as one" in lost
+            x, out = x.flatten(-2), out.flatten(-2)
+        same(back, x, latents, out)
         assert all(isinstance(each, str) for each in lost)
         held.add(one.form.activation if not isinstance(one, DictionarySet) else one[0].form.activation)
-    assert held >= CARRIED[format] - ({"topk-signed"} if format != "openai" else set())
+    assert held >= CARRIED[format]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +117,6 @@ def test_what_a_format_can_hold_survives_it_and_the_rest_is_refused_with_a_reaso
         ("openai", "saelens topk", "layer-normed with TopK"),
         ("openai", "saelens layer norm", "layer-normed with TopK"),
         ("gemma_scope", "gemma_scope_2 affine", "no place for a skip"),
-        ("gemma_scope", "circuit_tracer relu", "one dictionary"),
         ("gemma_scope_2", "circuit_tracer cross-layer", "one dictionary"),
         ("circuit_tracer", "saelens topk", "its activations are"),
         ("circuit_tracer", "gemma_scope_2 cross-layer", "skip"),
@@ -250,7 +253,12 @@ def altered(folder: Path, name: str = "cfg.json", **changes: object) -> None:
     [
         ("saelens standard", "cfg.json", {"d_sae": 99}, "d_sae = 99; the tensors have 20"),
         ("saelens standard", "cfg.json", {"d_in": 7}, "d_in = 7"),
-        ("saelens standard", "cfg.json", {"architecture": "matching_pursuit"}, "'matching_pursuit'.*one after the other"),
+        (
+            "saelens standard",
+            "cfg.json",
+            {"architecture": "matching_pursuit"},
+            "'matching_pursuit'.*one after the other",
+        ),
         ("saelens standard", "cfg.json", {"architecture": "temporal"}, "'temporal'.*tokens before"),
         ("saelens standard", "cfg.json", {"architecture": "telepathic"}, "'telepathic'; known are standard"),
         ("saelens standard", "cfg.json", {"architecture": "jumprelu"}, "lacks threshold"),
@@ -398,8 +406,10 @@ def test_a_set_gives_the_dictionary_of_a_layer(tmp_path: Path):
     assert isinstance(one, Dictionary)
     assert (one.about.site, one.about.target) == (Site("resid_mid", 1), Site("mlp_out", 1))
     torch.testing.assert_close(one.reconstruct(expected.x[1]), expected.reconstruction[1])
-    torch.testing.assert_close(Dictionary.load(tmp_path / "layer_2.safetensors").encode(expected.x[2]), expected.latents[2])
-    with pytest.raises(UnknownDictionary, match="layer 7. There are those of 0, 1, 2"):
+    torch.testing.assert_close(
+        Dictionary.load(tmp_path / "layer_2.safetensors").encode(expected.x[2]), expected.latents[2]
+    )
+    with pytest.raises(UnknownDictionary, match=r"layer 7\. There are those of 0, 1, 2"):
         load(tmp_path, layer=7)
     with pytest.raises(UnknownDictionary, match="Give a layer"):
         load_one(tmp_path)
@@ -473,7 +483,10 @@ def test_a_choice_that_is_none_says_what_there_is(suite: Path):
 
 
 def test_rows_for_a_table(suite: Path, tmp_path: Path):
-    assert {(row["layer"], row["latents"], row["l0"]) for row in inspect(suite)} >= {(12, 16384, 82.0), (5, 16384, 18.0)}
+    assert {(row["layer"], row["latents"], row["l0"]) for row in inspect(suite)} >= {
+        (12, 16384, 82.0),
+        (5, 16384, 18.0),
+    }
     (row,) = inspect(LAYOUTS["saelens skip transcoder"](tmp_path / "one").path)
     assert (row["format"], row["kind"], row["latents"], row["d_out"]) == ("saelens", "skip transcoder", N, 5)
     assert any("leaves the skip out" in note for note in row["notes"])
@@ -483,5 +496,8 @@ def test_rows_for_a_table(suite: Path, tmp_path: Path):
 
 
 def test_every_activation_has_a_format_that_reads_it(all_read):
-    found = {one[0].form.activation if isinstance(one, DictionarySet) else one.form.activation for one, _ in all_read.values()}
+    found = {
+        one[0].form.activation if isinstance(one, DictionarySet) else one.form.activation
+        for one, _ in all_read.values()
+    }
     assert found == set(ACTIVATIONS)

@@ -19,7 +19,7 @@ from micrographia.core.dictionaries.folding import in_decoder_units, scaled_late
 from micrographia.core.dictionaries.form import Form
 from micrographia.core.dictionaries.formats.building import Named, agree, built, per_latent, renamed, whole_number
 from micrographia.core.dictionaries.formats.holding import Holding
-from micrographia.core.dictionaries.formats.writing import Carries, Written, fitted, single, untold
+from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, single, untold
 from micrographia.core.dictionaries.several import AnyDictionary
 from micrographia.core.errors import UnreadableWeights
 from micrographia.core.sites import Site
@@ -181,7 +181,7 @@ CARRIES = Carries(
 )
 
 
-def write(value: AnyDictionary) -> Written:
+def write(value: AnyDictionary) -> ToolFiles:
     """ae.pt, a pickle of tensors since dictionary_learning reads nothing else, and config.json.
 
     A ReLU dictionary becomes an AutoEncoderNew, which subtracts no b_dec and which the loader does not rescale.
@@ -209,4 +209,4 @@ def write(value: AnyDictionary) -> Written:
     lost = untold(one, model=True, site=about.target is None)
     if label == "AutoEncoderNew":
         lost += ("its forward(x, output_features=True) multiplies latents by decoder norms; encode does not",)
-    return Written({CONFIG: foreign_json({"trainer": trainer}), WEIGHTS: torch_bytes(content)}, lost)
+    return ToolFiles({CONFIG: foreign_json({"trainer": trainer}), WEIGHTS: torch_bytes(content)}, lost)

@@ -17,7 +17,7 @@ from micrographia.core.dictionaries.form import Form
 from micrographia.core.dictionaries.formats.building import built, renamed
 from micrographia.core.dictionaries.formats.facets import facets
 from micrographia.core.dictionaries.formats.holding import Holding
-from micrographia.core.dictionaries.formats.writing import Carries, Written, fitted, single, untold, widened
+from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, single, untold, widened
 from micrographia.core.dictionaries.several import AnyDictionary
 from micrographia.core.errors import UnreadableWeights
 from micrographia.core.sites import Site
@@ -97,8 +97,8 @@ CARRIES = Carries(
 )
 
 
-def write(value: AnyDictionary) -> Written:
+def write(value: AnyDictionary) -> ToolFiles:
     one = fitted(single(value, "gemma_scope"), CARRIES)
     tensors, lost = widened(one.weights.named())
     arrays = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
-    return Written({WEIGHTS: npz_bytes(arrays)}, (*untold(one), *lost))
+    return ToolFiles({WEIGHTS: npz_bytes(arrays)}, (*untold(one), *lost))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from micrographia.core.dictionaries.formats.sparsify import layer_folder
 from micrographia.core.dictionaries.formats.table import FORMATS
-from micrographia.core.dictionaries.formats.writing import Written
+from micrographia.core.dictionaries.formats.writing import ToolFiles
 from micrographia.core.dictionaries.several import AnyDictionary, CrossLayerTranscoder, DictionarySet
 from micrographia.core.errors import BadConfig, CannotCarry
 from micrographia.core.store.atomic import write_folder
@@ -25,7 +25,7 @@ def save(value: AnyDictionary, folder: str | Path, format: str = "saelens") -> t
     return written.lost
 
 
-def written_as(value: AnyDictionary, format: str) -> Written:
+def written_as(value: AnyDictionary, format: str) -> ToolFiles:
     """The files of a dictionary in this format, and what they do not carry. Raises BadConfig, CannotCarry."""
     row = FORMATS.get(format)
     if row is None or row.write is None:
@@ -39,13 +39,13 @@ def written_as(value: AnyDictionary, format: str) -> Written:
     parts = {layer: row.write(one) for layer, one in value.items()}
     place = layer_folder if format == "sparsify" else "layer_{}".format
     files = {f"{place(layer)}/{name}": data for layer, part in parts.items() for name, data in part.files.items()}
-    return Written(files, tuple(dict.fromkeys(lost for part in parts.values() for lost in part.lost)))
+    return ToolFiles(files, tuple(dict.fromkeys(lost for part in parts.values() for lost in part.lost)))
 
 
-def carries(value: AnyDictionary, format: str) -> str:
-    """Why this format cannot hold the dictionary; "" where it can."""
+def carries(value: AnyDictionary, format: str) -> bool:
+    """Whether this format can hold the dictionary; `save` says why it cannot."""
     try:
         written_as(value, format)
-    except CannotCarry as error:
-        return str(error)
-    return ""
+    except CannotCarry:
+        return False
+    return True

@@ -20,7 +20,7 @@ from micrographia.core.dictionaries.formats import (
     sparsify,
 )
 from micrographia.core.dictionaries.formats.holding import Holding
-from micrographia.core.dictionaries.formats.writing import Written
+from micrographia.core.dictionaries.formats.writing import ToolFiles
 from micrographia.core.dictionaries.several import AnyDictionary
 from micrographia.core.errors import UnknownDictionary
 
@@ -33,7 +33,7 @@ class Format(NamedTuple):
     """What lies in its folder, for people."""
     holds: Callable[[Holding], bool]
     read: Callable[[Holding], AnyDictionary]
-    write: Callable[[AnyDictionary], Written] | None = None
+    write: Callable[[AnyDictionary], ToolFiles] | None = None
 
 
 FORMATS: Mapping[str, Format] = {
