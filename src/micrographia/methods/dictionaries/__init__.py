@@ -1,0 +1,1 @@
+"""Dictionaries: training, evaluation, and the geometry of their weights."""
