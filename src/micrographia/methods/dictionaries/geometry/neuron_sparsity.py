@@ -38,7 +38,7 @@ class CutOffs(NamedTuple):
     ten: float = 0.35
 
 
-class Split(NamedTuple):
+class SparsityClasses(NamedTuple):
     """The share of rows of each class; they sum to 1, and are NaN of no rows."""
 
     one: float
@@ -58,18 +58,18 @@ def neuron_shares(rows: Float[Tensor, "latent neuron"]) -> NeuronShares:
     return NeuronShares(largest[:, 0], largest.sum(1))
 
 
-def split(shares: NeuronShares, cut: CutOffs = PUBLISHED, among: Bool[Tensor, "latent"] | None = None) -> Split:
+def sparsity_classes(shares: NeuronShares, cut: CutOffs = PUBLISHED, among: Bool[Tensor, "latent"] | None = None) -> SparsityClasses:
     """The share of 1-sparse, 10-sparse and dense rows, `among` some of them or all; rows of 0 are left out.
 
     >>> rows = torch.eye(12)[:2] + torch.tensor([[0.0], [1.0]])
-    >>> split(neuron_shares(rows))
-    Split(one=0.5, ten=0.5, dense=0.0)
+    >>> sparsity_classes(neuron_shares(rows))
+    SparsityClasses(one=0.5, ten=0.5, dense=0.0)
     """
     known = shares.fve_1.isfinite() if among is None else among & shares.fve_1.isfinite()
     one = (shares.fve_1 > cut.one) & (shares.next_9 < cut.next_nine)
     ten = (shares.fve_10 > cut.ten) & ~one
     first, second = (float(chosen[known].double().mean()) for chosen in (one, ten))
-    return Split(first, second, 1 - first - second)
+    return SparsityClasses(first, second, 1 - first - second)
 
 
 def dense_by_cut_offs(
@@ -79,7 +79,7 @@ def dense_by_cut_offs(
     among: Bool[Tensor, "latent"] | None = None,
 ) -> tuple[Float[Tensor, "fve next"], Float[Tensor, "fve next"]]:
     """The shares of 1-sparse and of dense rows under other cut-offs: `fves` for one and ten neurons alike."""
-    grid = [[split(shares, CutOffs(fve, nine, fve), among) for nine in nexts] for fve in fves]
+    grid = [[sparsity_classes(shares, CutOffs(fve, nine, fve), among) for nine in nexts] for fve in fves]
     one, dense = ([[getattr(each, name) for each in row] for row in grid] for name in ("one", "dense"))
     return torch.tensor(one, dtype=torch.float64), torch.tensor(dense, dtype=torch.float64)
 
