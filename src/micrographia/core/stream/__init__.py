@@ -1,0 +1,1 @@
+"""The stream: text to tokens, tokens to activations, activations to batches."""
