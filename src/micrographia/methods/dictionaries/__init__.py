@@ -1,1 +1,1 @@
-"""Dictionaries: training, evaluation, and the geometry of their weights."""
+"""What is done with dictionaries: training, evaluation, geometry."""

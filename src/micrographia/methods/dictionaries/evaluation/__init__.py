@@ -1,0 +1,1 @@
+"""Evaluation of dictionaries: fidelity, spliced loss, known features, probing, absorption, interpretation."""
