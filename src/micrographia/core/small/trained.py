@@ -34,9 +34,7 @@ NAME = "model.json"
 STATE = "state.safetensors"  # of a checkpoint
 
 
-def describe_model(
-    folder: RunFolder, arch: Architecture, tokenizer: Vocabulary | BytePairs | None = None
-) -> None:
+def describe_model(folder: RunFolder, arch: Architecture, tokenizer: Vocabulary | BytePairs | None = None) -> None:
     """Store architecture and vocabulary in the Run, beside its snapshots; of byte pairs in a file of their own."""
     words = None
     if isinstance(tokenizer, BytePairs):

@@ -9,7 +9,16 @@ library is imported here.
 from dataclasses import dataclass, field
 from functools import partial
 
-from micrographia.core.config import Blocks, Machine, Optimiser, Schedule, nearest_preset, positive, validate, with_fields
+from micrographia.core.config import (
+    Blocks,
+    Machine,
+    Optimiser,
+    Schedule,
+    nearest_preset,
+    positive,
+    validate,
+    with_fields,
+)
 
 NETWORK = partial(
     Blocks, n_layers=1, d_model=128, n_heads=4, d_head=32, d_mlp=512, act="gelu_new", norm="layernorm", attn_bias=True

@@ -83,7 +83,9 @@ def _train(config: Config, rows: Rows, folder: RunFolder, watch: Watch) -> Findi
 def loss(arch: Architecture, weights: dict[str, Tensor], rows: Tensor, n: int = 32) -> float:
     """Mean cross-entropy of the next token in nats, `n` rows at a time."""
     each = [
-        F.cross_entropy(fused_forward(arch, weights, part[:, :-1]).flatten(0, 1), part[:, 1:].flatten(), reduction="sum")
+        F.cross_entropy(
+            fused_forward(arch, weights, part[:, :-1]).flatten(0, 1), part[:, 1:].flatten(), reduction="sum"
+        )
         for part in rows.split(n)
     ]
     return float(torch.stack(each).double().sum()) / rows[:, 1:].numel()

@@ -58,7 +58,9 @@ def neuron_shares(rows: Float[Tensor, "latent neuron"]) -> NeuronShares:
     return NeuronShares(largest[:, 0], largest.sum(1))
 
 
-def sparsity_classes(shares: NeuronShares, cut: CutOffs = PUBLISHED, among: Bool[Tensor, "latent"] | None = None) -> SparsityClasses:
+def sparsity_classes(
+    shares: NeuronShares, cut: CutOffs = PUBLISHED, among: Bool[Tensor, "latent"] | None = None
+) -> SparsityClasses:
     """The share of 1-sparse, 10-sparse and dense rows, `among` some of them or all; rows of 0 are left out.
 
     >>> rows = torch.eye(12)[:2] + torch.tensor([[0.0], [1.0]])
@@ -95,9 +97,7 @@ def gaussian_rows(like: Float[Tensor, "latent neuron"], generator: Generator) ->
     return torch.randn(like.shape, generator=generator).to(like)
 
 
-def rotated_rows(
-    rows: Float[Tensor, "latent neuron"], generator: Generator
-) -> Float[Tensor, "latent neuron"]:
+def rotated_rows(rows: Float[Tensor, "latent neuron"], generator: Generator) -> Float[Tensor, "latent neuron"]:
     """The rows in a random orthogonal basis: their lengths and angles, but no neuron. Cost: one QR of neuron^3."""
     d = rows.shape[1]
     drawn, triangle = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))

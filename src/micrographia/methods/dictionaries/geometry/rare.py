@@ -43,9 +43,7 @@ class RareCluster(NamedTuple):
         return float((cosine[self.rare if rare else ~self.rare] > cut).double().mean())
 
 
-def rare_cluster(
-    dictionary: Dictionary, frequency: Float[Tensor, "latent"], *, cut: float = RARE
-) -> RareCluster:
+def rare_cluster(dictionary: Dictionary, frequency: Float[Tensor, "latent"], *, cut: float = RARE) -> RareCluster:
     """The latents below `cut` firings a token, and the cosines with their mean direction. Two passes over the weights.
 
     Latents that never fired are among them, as published. Raises BadShape for frequencies of another dictionary.
@@ -103,9 +101,7 @@ def compare(one: Dictionary, other: Dictionary, a: RareCluster, b: RareCluster) 
     _, common_b = cosines_with_mean(other.weights.W_enc.T, ~b.rare)
     columns = _unit(one.weights.W_enc.T)
     nearest = _largest(columns, _unit(other.weights.W_enc.T[~b.rare]))
-    return TwoClusters(
-        float(a.direction @ b.direction), float(common_a @ common_b), nearest[a.rare], nearest[~a.rare]
-    )
+    return TwoClusters(float(a.direction @ b.direction), float(common_a @ common_b), nearest[a.rare], nearest[~a.rare])
 
 
 def _unit(rows: Tensor) -> Tensor:
