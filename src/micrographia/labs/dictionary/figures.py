@@ -16,7 +16,7 @@ from micrographia.core.figures import Figure
 from micrographia.core.train_loop import Rows as Columns
 from micrographia.labs.dictionary.analysis import CUTS, Context, DictionaryAnalysis, Moment
 from micrographia.labs.dictionary.measure import Analysed
-from micrographia.methods.dictionaries.geometry.neuron_sparsity import PUBLISHED, dense_by_cut_offs
+from micrographia.methods.dictionaries.geometry.neuron_sparsity import PUBLISHED, by_cut_offs
 from micrographia.methods.dictionaries.geometry.rare import RARE, TwoClusters, sensitivity
 
 SPARSITY, CLUSTER, TRAINING, LATENTS = "Neuron sparsity", "Rare latents", "Training", "Some latents"
@@ -72,11 +72,8 @@ def of_sparsity(analysed: Analysed, rows: Sequence[Mapping[str, Any]]) -> list[F
     """The split into 1-sparse, 10-sparse and dense rows, its baselines, and how it hangs on the cut-offs."""
     labels = [f"{row['name']}: {row['rows']}" for row in rows]
     ids = ("one-sparse", "ten-sparse", "dense")
-    grids = [
-        (f"{name}: {what}", dense_by_cut_offs(each.shares, FVES, NEXTS, among)[1])
-        for name, each in analysed.items()
-        for what, among in (("all rows", None), ("common latents", each.common))
-    ]
+    grids = [[by_cut_offs(a.shares, FVES, NEXTS, among) for among in (None, a.common)] for a in analysed.values()]
+    panels = [f"{kind}, {of}" for of in ("all rows", "common latents") for kind in SPLIT.values()]
     return [
         figures.table(
             "neuron-sparsity", "How many neurons a decoder row writes to", rows, columns=SPLITS, group=SPARSITY,
@@ -90,10 +87,12 @@ def of_sparsity(analysed: Analysed, rows: Sequence[Mapping[str, Any]]) -> list[F
             caption="The same rows in a random basis, and Gaussian ones, stand beside each dictionary.",
         ),
         figures.heatmap(
-            "sparsity-cut-offs", "Dense rows under other cut-offs", torch.stack([grid for _, grid in grids]).numpy(),
-            x=[f"{x:g}" for x in NEXTS], y=[f"{x:g}" for x in FVES], panels=[name for name, _ in grids],
-            x_label="next nine below", y_label="one or ten above", value="share dense", group=SPARSITY, claims=("dense",),
-            caption=f"Published: above {PUBLISHED.one:g}, below {PUBLISHED.next_nine:g}.",
+            "sparsity-cut-offs", "The split under other cut-offs",
+            np.stack([torch.cat(each).numpy() for each in grids]), panels=panels, frames=list(analysed), framed=("z",),
+            x=[f"{x:g}" for x in NEXTS], y=[f"{x:g}" for x in FVES], x_label="next nine below",
+            y_label="one or ten neurons above", value="share of rows", group=SPARSITY, claims=ids,
+            caption=f"Published: above {PUBLISHED.one:g}, below {PUBLISHED.next_nine:g}. How many rows are dense does "
+            "not depend on the next nine.",
         ),
     ]  # fmt: skip
 

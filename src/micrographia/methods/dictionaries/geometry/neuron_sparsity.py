@@ -50,7 +50,7 @@ PUBLISHED = CutOffs()
 
 
 def neuron_shares(rows: Float[Tensor, "latent neuron"]) -> NeuronShares:
-    """The shares of the largest and the ten largest squares. Copies the rows once. Raises BadShape below ten neurons."""
+    """The shares of the largest and the ten largest squares. Copies the rows once. Raises BadShape below ten."""
     if rows.shape[1] < TEN:
         raise BadShape(f"The rule looks at the ten largest of a row's neurons. Found rows of {rows.shape[1]}.")
     squares = rows.double().square()
@@ -74,20 +74,19 @@ def sparsity_classes(
     return SparsityClasses(first, second, 1 - first - second)
 
 
-def dense_by_cut_offs(
-    shares: NeuronShares,
-    fves: Sequence[float],
-    nexts: Sequence[float],
-    among: Bool[Tensor, "latent"] | None = None,
-) -> tuple[Float[Tensor, "fve next"], Float[Tensor, "fve next"]]:
-    """The shares of 1-sparse and of dense rows under other cut-offs: `fves` for one and ten neurons alike."""
+def by_cut_offs(
+    shares: NeuronShares, fves: Sequence[float], nexts: Sequence[float], among: Bool[Tensor, "latent"] | None = None
+) -> Float[Tensor, "3 fve next"]:
+    """The three shares under other cut-offs: `fves` for one and ten neurons alike, `nexts` for the next nine.
+
+    What is above `fve` with one neuron is so with ten: how many are dense does not depend on `nexts`.
+    """
     grid = [[sparsity_classes(shares, CutOffs(fve, nine, fve), among) for nine in nexts] for fve in fves]
-    one, dense = ([[getattr(each, name) for each in row] for row in grid] for name in ("one", "dense"))
-    return torch.tensor(one, dtype=torch.float64), torch.tensor(dense, dtype=torch.float64)
+    return torch.tensor(grid, dtype=torch.float64).permute(2, 0, 1)
 
 
 def kurtosis(rows: Float[Tensor, "latent neuron"]) -> Float[Tensor, "latent"]:
-    """The fourth central moment of each row over its squared variance: 3 for a Gaussian, more for a few large entries."""
+    """The fourth central moment of each row over its squared variance: 3 for a Gaussian, more with heavier tails."""
     centred = rows.double() - rows.double().mean(1, keepdim=True)
     return centred.pow(4).mean(1) / centred.square().mean(1).square()
 

@@ -1,9 +1,9 @@
 """The rarely firing latents of a dictionary, and the direction that their encoders share.
 
-In the one-layer autoencoders of 2023 more than half of the latents fired less than once in 10,000 tokens, and nearly all
-of those had one encoder direction, though not one decoder direction, the same in two autoencoders. Whether that is so is
-a question of cosines with a mean, so it is asked of common latents and of random directions too: a mean has cosines with
-its own members by chance.
+In the one-layer autoencoders of 2023 more than half of the latents fired less than once in 10,000 tokens, and nearly
+all of those had one encoder direction, though not one decoder direction, the same in two autoencoders. Whether that is
+so is a question of cosines with a mean, so it is asked of common latents and of random directions too: a mean has
+cosines with its own members by chance.
 Source: Nanda (2023), code 1L-Sparse-Autoencoder; nostalgebraist's comment there on enc . dec.
 Axes: latent d_in.
 """
@@ -124,7 +124,7 @@ class EncoderDecoder(NamedTuple):
 
 
 def encoder_decoder(dictionary: Dictionary) -> EncoderDecoder:
-    """Cosine and product of each encoder column with its decoder row. Raises BadShape for a transcoder between widths."""
+    """Cosine and product of each encoder column with its decoder row. Raises BadShape where their widths differ."""
     w = dictionary.weights
     if dictionary.d_in != dictionary.d_out:
         raise BadShape(
