@@ -12,6 +12,7 @@ MicrographiaError
 │   ├── CannotFetch                  no package client, no network, or it failed
 │   └── CannotWrite (also OSError)   full disk, read-only folder
 ├── NonFiniteLoss                    training stopped; names step and last good checkpoint
+├── NonFiniteActivations              NaN or infinite activations; names site, rows and position
 ├── Interrupted                      stopped by the user; can be resumed
 └── MissingExtra (also ImportError)  names the extra to install
 
@@ -89,6 +90,10 @@ class CannotWrite(StoreError, OSError):
 
 class NonFiniteLoss(MicrographiaError):
     """The loss became NaN or infinite."""
+
+
+class NonFiniteActivations(MicrographiaError):
+    """Activations are NaN or infinite."""
 
 
 class Interrupted(MicrographiaError):

@@ -23,6 +23,28 @@ class HubTokenizer:
         return self.inner.pad_token_id
 
     @property
+    def eos(self) -> int | None:
+        """The token that ends a text."""
+        return self.inner.sep_token_id if self.inner.eos_token_id is None else self.inner.eos_token_id
+
+    @property
+    def special(self) -> frozenset[int]:
+        """The tokens that stand for no text. That for unknown words stands for some, unless it is another as well."""
+        words = [
+            word
+            for name, word in self.inner.special_tokens_map.items()
+            if name != "unk_token" and isinstance(word, str)
+        ]
+        extra = [str(word) for word in getattr(self.inner, "additional_special_tokens", None) or ()]
+        ids = [self.inner.convert_tokens_to_ids(word) for word in [*words, *extra]]
+        return frozenset(i for i in ids if i is not None)
+
+    @property
+    def puts_bos(self) -> bool:
+        """Whether it begins a text with `bos` unasked, as Llama's does and GPT-2's does not."""
+        return self.bos is not None and self.inner.encode("a", add_special_tokens=True)[:1] == [self.bos]
+
+    @property
     def unk(self) -> int | None:
         """The token for unknown words, if there is one: as declared, else as the rules have it."""
         rules = getattr(getattr(self.inner, "backend_tokenizer", None), "model", None)
@@ -35,7 +57,7 @@ class HubTokenizer:
         return self.inner.mask_token_id
 
     def encode(self, text: str) -> list[int]:
-        return self.inner.encode(text, add_special_tokens=False)
+        return self.inner.encode(text, add_special_tokens=False, verbose=False)  # of long ones too
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.inner.decode(list(ids), clean_up_tokenization_spaces=False)

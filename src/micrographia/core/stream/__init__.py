@@ -1,1 +1,1 @@
-"""The stream: text to tokens, tokens to activations, activations to batches."""
+"""From text to what a dictionary is trained on: texts, tokens, activations, and batches of them."""
