@@ -5,6 +5,8 @@ MicrographiaError
 │   ├── UnknownSite  BadEdit  BadShape  BadConfig  BadPrompt
 │   ├── UnknownModel                 a model that cannot be loaded, or of an unknown family
 │   ├── UnreadableWeights            a state dict in an unknown layout
+│   ├── UnknownDictionary            files of no known format, or several dictionaries where one is asked for
+│   ├── CannotCarry                  a dictionary that a format cannot hold
 │   └── PickleRefused                a pickle that was not allowed
 ├── StoreError                       files; existing ones are unchanged
 │   ├── RunExists  RunLocked  RunNotFound
@@ -54,6 +56,14 @@ class UnknownModel(UserError):
 
 class UnreadableWeights(UserError):
     """A file of weights in an unknown layout."""
+
+
+class UnknownDictionary(UserError):
+    """Files of no known dictionary format, a name that is nowhere, or several dictionaries where one is asked for."""
+
+
+class CannotCarry(UserError):
+    """A dictionary that the format asked for cannot hold; the message says why."""
 
 
 class PickleRefused(UserError):

@@ -52,7 +52,7 @@ def by_hand(of: Dictionary, row: Tensor) -> list[float]:
         threshold = 0.0 if w.threshold is None else float(w.threshold[i])
         on = {
             "relu": p[i] > 0, "tanh-relu": p[i] > 0, "jumprelu": p[i] > max(threshold, 0), "jump": p[i] > threshold,
-            "topk": i in kept and p[i] > 0, "abstopk": i in kept, "groupmax": p[i] == max(group) and p[i] > 0,
+            "topk": i in kept and p[i] > 0, "topk-signed": i in kept, "abstopk": i in kept, "groupmax": p[i] == max(group) and p[i] > 0,
         }[form.activation]  # fmt: skip
         value = float(torch.tensor(p[i]).double().tanh()) if form.activation == "tanh-relu" else p[i]
         found.append(value if on else 0.0)
@@ -87,7 +87,7 @@ def test_decode_with_the_input_is_reconstruct(activation: str):
 
 
 def test_a_layer_normed_dictionary_follows_the_scale_of_its_input():
-    one = dictionary(normalise="layer-norm-openai")
+    one = dictionary(normalise="layer-norm")
     once, twice = one.reconstruct(rows()), one.reconstruct(1000 * rows() + 5)
     torch.testing.assert_close(twice, 1000 * once + 5, rtol=1e-3, atol=1.0)
     assert not torch.allclose(one.decode(one.encode(rows())), once)
@@ -120,6 +120,10 @@ def test_heads_are_read_as_one():
     torch.testing.assert_close(apart.encode(heads), one.encode(rows()))
     torch.testing.assert_close(apart.reconstruct(heads), one.reconstruct(rows()).unflatten(-1, (2, 3)))
     assert one.reading(rows()) is one
+    of_heads = Dictionary(one.weights, replace(one.form, heads=True))  # it need not be told their sizes
+    torch.testing.assert_close(of_heads.encode(heads), one.encode(rows()))
+    torch.testing.assert_close(of_heads.reconstruct(heads), one.reconstruct(rows()).unflatten(-1, (2, 3)))
+    torch.testing.assert_close(of_heads.reconstruct(rows()), one.reconstruct(rows()))
 
 
 @pytest.mark.parametrize("site", ["L1.resid_pre", "L0.z"])

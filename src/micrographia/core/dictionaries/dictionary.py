@@ -7,6 +7,7 @@ All kinds are one class: what differs stands in the tables of `form`. Training i
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from math import prod
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -125,14 +126,15 @@ class Dictionary:
 
     def pre_activations(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """What the activation is applied to, in the weights' dtype; a gated dictionary's gate. 2 d_in latents FLOPs."""
-        return self._pre(self._read(x)[0])
+        one = self._here(x)
+        return one._pre(one._read(x)[0])
 
     def encode(self, activation: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """(..., d_in) -> (..., latent): the latents, dense, in the weights' dtype.
 
         2 d_in latents FLOPs a row; the latents of a row depend on it alone.
         """
-        h, w = self._read(activation)[0], self.weights
+        h, w = self._here(activation)._read(activation)[0], self.weights
         if self.form.activation == "gated":
             assert w.b_gate is not None
             assert w.b_mag is not None
@@ -148,13 +150,13 @@ class Dictionary:
         With the input `x`, its scale is restored and a skip added, so that `decode(encode(x), x)` is `reconstruct(x)`.
         Without, what the decoder alone gives: of a dictionary that normalises, in its own scale.
         """
-        w = self.weights
+        w, one = self.weights, self if x is None else self._here(x)
         if self.form.decoder_norms:
             latents = latents / w.W_dec.norm(dim=-1)
         out = latents.to(w.W_dec.dtype) @ w.W_dec + w.b_dec
         if x is not None:
-            out = self._restored(out, x)
-        return out.unflatten(-1, self.form.axes) if self.form.axes else out
+            out = one._restored(out, x)
+        return out.unflatten(-1, one.form.axes) if one.form.axes else out
 
     def reconstruct(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The output for this input: scale, skip and biases included."""
@@ -166,6 +168,38 @@ class Dictionary:
         heads = not self.form.axes and last[-1:] != (self.d_in,) and prod(last) == self.d_in
         return replace(self, form=replace(self.form, axes=last)) if heads else self
 
+    @staticmethod
+    def load(
+        name: str | Path,
+        *,
+        layer: int | None = None,
+        width: int | str | None = None,
+        l0: float | str | None = None,
+        allow_pickle: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str | None = None,
+    ) -> Any:
+        """The dictionary in a folder or file of another tool or of ours, or on the Hugging Face Hub.
+
+        `layer`, `width` (16384 or "16k") and `l0` choose among several; without `l0`, the one whose published L0 is
+        closest to 100. Gives a DictionarySet for one dictionary a layer where no layer is asked for, a
+        CrossLayerTranscoder for one. `dtype` None keeps that of the file. `about.notes` says what was folded and what
+        the files do not hold. See `formats.load`, which raises the same errors.
+        """
+        from micrographia.core.dictionaries.formats.load import load  # the formats stand on this file
+
+        choice = {"layer": layer, "width": width, "l0": l0}
+        return load(name, **choice, allow_pickle=allow_pickle, device=device, dtype=dtype)
+
+    def save(self, folder: str | Path, format: str = "saelens") -> tuple[str, ...]:
+        """Write this dictionary into a new folder for the tool of this name; gives what could not be carried.
+
+        Raises CannotCarry, with the reason, where the format cannot hold it.
+        """
+        from micrographia.core.dictionaries.formats.save import save  # as above
+
+        return save(self, folder, format)
+
     def __repr__(self) -> str:
         about, k = self.about, "" if self.form.k is None else f" (k = {self.form.k})"
         kind = "transcoder" if about.target is not None or self.d_in != self.d_out else "dictionary"
@@ -173,6 +207,9 @@ class Dictionary:
         place += f" -> {about.target}" if about.target else ""
         model = f" of {about.model}" if about.model else ""
         return f"Dictionary({self.form.activation} {kind}{k}, {self.n_latents} latents of {self.d_in}{place}{model})"
+
+    def _here(self, x: Tensor) -> "Dictionary":
+        return self.reading(x) if self.form.heads else self
 
     def _read(self, x: Tensor) -> tuple[Tensor, Scale | None]:
         """The input as the encoder sees it, and the scale that was taken out."""

@@ -21,7 +21,7 @@ class Form:
     activation: str = "relu"
     """A row of `ACTIVATIONS`."""
     k: int | None = None
-    """How many latents of a row are kept: by topk, abstopk and groupmax."""
+    """How many latents of a row are kept: by topk, topk-signed, abstopk and groupmax."""
     subtract_b_dec: bool = True
     """Whether the decoder's bias is subtracted from the input before encoding; never in a transcoder."""
     normalise: str = "none"
@@ -32,6 +32,8 @@ class Form:
     """Whether latents are in units of their decoder row's norm: p is multiplied by it, decoding divides by it."""
     axes: tuple[int, ...] = ()
     """The sizes of the last axes of input and output that are one here: (heads, d_head), or (layers, d_model)."""
+    heads: bool = False
+    """Whether its Site has the axes head and d_head, which it reads as one; their sizes are then the activation's."""
 
     def __post_init__(self) -> None:
         for value, table, what in (
@@ -78,6 +80,12 @@ def topk(p: Tensor, gate: Gate) -> Tensor:
     return torch.zeros_like(p).scatter(-1, at, values.relu())
 
 
+def topk_signed(p: Tensor, gate: Gate) -> Tensor:
+    """The k largest p of each row, also those that are negative: circuit-tracer's reading of top-k."""
+    values, at = p.topk(min(gate.k, p.shape[-1]), dim=-1, sorted=False)
+    return torch.zeros_like(p).scatter(-1, at, values)
+
+
 def abstopk(p: Tensor, gate: Gate) -> Tensor:
     """The k of each row that are largest in size, with their sign."""
     at = p.abs().topk(min(gate.k, p.shape[-1]), dim=-1, sorted=False).indices
@@ -101,11 +109,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor, Gate], Tensor]] = {
     "jumprelu": jumprelu,
     "jump": jump,
     "topk": topk,
+    "topk-signed": topk_signed,
     "abstopk": abstopk,
     "groupmax": groupmax,
     "gated": gated,
 }
-COUNTED = frozenset({"topk", "abstopk", "groupmax"})
+COUNTED = frozenset({"topk", "topk-signed", "abstopk", "groupmax"})
 THRESHOLDED = frozenset({"jumprelu", "jump"})
 
 
@@ -118,15 +127,12 @@ class Scale(NamedTuple):
 
 
 def layer_norm(x: Tensor) -> Scale:
-    """Mean and unbiased standard deviation + 1e-5 of each row; the output is scaled by the deviation (SAELens)."""
+    """Mean and unbiased standard deviation + 1e-5 of each row; the output is scaled by the deviation alone.
+
+    So do SAELens (6.54) and OpenAI's sparse_autoencoder (model.py): it is no exact inverse.
+    """
     centre, deviation = x.mean(-1, keepdim=True), x.std(-1, keepdim=True)
     return Scale(centre, deviation + 1e-5, deviation)
-
-
-def layer_norm_openai(x: Tensor) -> Scale:
-    """The same, but the output is scaled by the deviation + 1e-5 too (OpenAI's sparse_autoencoder)."""
-    found = layer_norm(x)
-    return found._replace(back=found.divisor)
 
 
 def constant_norm(x: Tensor) -> Scale:
@@ -139,6 +145,5 @@ def constant_norm(x: Tensor) -> Scale:
 NORMALISATIONS: dict[str, Callable[[Tensor], Scale] | None] = {
     "none": None,
     "layer-norm": layer_norm,
-    "layer-norm-openai": layer_norm_openai,
     "constant-norm": constant_norm,
 }
