@@ -42,12 +42,14 @@ class Dictionaries:
     dictionary_steps: int = 1_000
     """Batches to train each dictionary on."""
     activations: int = 4_096
-    """Tokens in a batch, each from a row of its own as far as there are so many."""
+    """Tokens in a batch."""
+    buffer_mb: int = 256
+    """Memory of the buffer that mixes them."""
     moments: int = 6
     """How often the dictionaries are looked at while they are trained, the end among them."""
 
     def __post_init__(self) -> None:
-        counts = ("seeds", "expansion", "dictionary_steps", "activations", "moments")
+        counts = ("seeds", "expansion", "dictionary_steps", "activations", "buffer_mb", "moments")
         own = {
             "l1 must not be negative": self.l1 >= 0,
             "dictionary_lr must be positive": self.dictionary_lr > 0,
@@ -62,6 +64,8 @@ class Config:
 
     text: str = ""
     """What to read: a file, a folder, a JSONL file, or hf:NAME. Empty: the Python standard library's own sources."""
+    tokens: int | None = None
+    """Tokens of the text to read, from its beginning; null: all of it."""
     model: str = ""
     """A pretrained one-layer model instead of training one: gelu-1l, or the folder of its weights."""
     published: str = ""
@@ -100,6 +104,7 @@ class Config:
         own = {
             "n_layers must be 1: the lab is about models of one layer": self.network.n_layers == 1,
             "attention and mlp must stay": self.network.attention and self.network.mlp,
+            "tokens must exceed held_out": self.tokens is None or self.tokens > self.held_out,
             "n_vocab must exceed 256, the bytes": self.n_vocab > 256,
             "n_ctx must be at least 4": self.n_ctx >= 4,
             "loss_tokens must not exceed held_out": self.loss_tokens <= self.held_out,
@@ -133,7 +138,7 @@ def tiny() -> Config:
     """Same machinery in about a minute; too short for its claims, which are *not run*."""
     network = {"d_model": 32, "n_heads": 2, "d_head": 16, "d_mlp": 128, "n_vocab": 1_024, "rows": 16}
     short = {"steps": 300, "eval_every": 100, "dictionary_steps": 200, "activations": 1_024, "moments": 3}
-    return with_fields(quick(), **network, **short, held_out=100_000, loss_tokens=16_384)
+    return with_fields(quick(), **network, **short, tokens=600_000, held_out=100_000, loss_tokens=16_384)
 
 
 PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}

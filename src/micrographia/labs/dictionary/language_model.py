@@ -16,7 +16,8 @@ from micrographia.core.lab import Findings, run_lab
 from micrographia.core.runtime import batch_generator, generator
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.fused import fused_forward
-from micrographia.core.small.next_token import NextToken, Text
+from micrographia.core.small.next_token import NextToken
+from micrographia.core.small.next_token import Text as Contexts
 from micrographia.core.small.trained import describe_model, load_trained
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
@@ -24,43 +25,43 @@ from micrographia.core.store import RunFolder
 from micrographia.core.train_loop import Record, train_recorded
 from micrographia.core.training import AdamW, Flat, Layout, State
 from micrographia.labs.dictionary.config import Config, preset_of
-from micrographia.labs.dictionary.text import Rows
+from micrographia.labs.dictionary.text import Text
 
 LAB = "dictionary"
 LOOKED_AT = 128
 """Held-out rows of a loss along training."""
 
 
-def architecture(config: Config, rows: Rows) -> Architecture:
+def architecture(config: Config, text: Text) -> Architecture:
     """The transformer that the config asks for, over the tokens of the text."""
-    n = rows.tokenizer.size
+    n = text.tokenizer.size
     return Architecture(d_vocab=n, d_vocab_out=n, n_ctx=config.n_ctx, **flat(config.network))
 
 
-def trained(config: Config, rows: Rows, out: Path, watch: Watch) -> Transformer:
+def trained(config: Config, text: Text, out: Path, watch: Watch) -> Transformer:
     """The language model of this config, trained to the end in the Run `out`, or as that was left."""
 
     def work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
-        return _train(config, rows, folder, renamed(watch, "train the language model"))
+        return _train(config, text, folder, renamed(watch, "train the language model"))
 
     done = run_lab(config, work, lab=LAB, preset=preset_of(config), out=out, resume=True, watch=watch)
     return load_trained(done.path, device=config.machine.device)
 
 
-def _train(config: Config, rows: Rows, folder: RunFolder, watch: Watch) -> Findings:
-    arch, device = architecture(config, rows), config.machine.device
+def _train(config: Config, text: Text, folder: RunFolder, watch: Watch) -> Findings:
+    arch, device = architecture(config, text), config.machine.device
     layout = Layout(arch.weight_shapes())
-    describe_model(folder, arch, rows.tokenizer)
+    describe_model(folder, arch, text.tokenizer)
 
     def fresh() -> Flat:
         return layout.pack([{name: w.to(device) for name, w in init_weights(arch, generator(config.seed)).items()}])
 
-    def contexts(step: int) -> Text:
-        chosen = torch.randint(len(rows.train), (config.rows,), generator=batch_generator(config.seed, step))
-        return Text(rows.train[chosen])
+    def contexts(step: int) -> Contexts:
+        chosen = torch.randint(len(text.train), (config.rows,), generator=batch_generator(config.seed, step))
+        return Contexts(text.train[chosen])
 
     def measure(state: State) -> dict[str, float]:
-        return {"held_out_nats": loss(arch, layout.member(state.weights, 0), rows.held_out[:LOOKED_AT].to(device))}
+        return {"held_out_nats": loss(arch, layout.member(state.weights, 0), text.held_out[:LOOKED_AT].to(device))}
 
     record = Record(
         steps=config.steps,

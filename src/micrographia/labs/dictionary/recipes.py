@@ -10,13 +10,10 @@ import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.dictionaries.dictionary import Dictionary
-from micrographia.core.model import Model
-from micrographia.core.runtime import batch_generator
 from micrographia.core.sites import Site
 from micrographia.core.stream.batches import Activations, Batches
 from micrographia.labs.dictionary.config import Config
@@ -24,8 +21,6 @@ from micrographia.methods.dictionaries.training.recipe import Recipe
 
 SITE = Site("neurons", 0)
 RESAMPLED, PROJECTED, JUMPRELU = "resampled", "projected", "jumprelu"
-PER_ROW = 16
-"""Tokens of a row in a batch: few, so that a batch holds many rows."""
 LENGTH, AGAIN = 488_281, 30_000  # steps of the published training, and between two re-initialisations
 RARE_THERE = 10**-5.5  # firings a token below which a latent is re-initialised
 RESAMPLING = (1 / 8, 1 / 4, 3 / 8, 1 / 2)  # 25,000 ... 100,000 of 200,000 steps
@@ -38,8 +33,6 @@ DESCRIBED: Mapping[str, str] = MappingProxyType(
         JUMPRELU: "JumpReLU at the L0 of the first",
     }
 )
-SHORTEST = 10_000_000
-"""Inputs that Anthropic's resampling would need: less of a shorter training."""
 
 
 def published_name(config: Config, i: int) -> str:
@@ -110,35 +103,14 @@ def _published(config: Config) -> Recipe:
     )
 
 
-def neuron_batches(
-    config: Config,
-    model: Model,
-    rows: Int[Tensor, "row pos"],
-    without: Float[Tensor, "d"] | None = None,
-) -> Batches:
-    """The neurons at tokens drawn at random from the rows, never the first of a row; a pure function of the step.
-
-    With `without`, this direction is taken out of what is read, not of what should come out. Cost: a run up to the
-    neurons of 1 / `PER_ROW` as many rows as the batch has tokens.
-    """
-    n = config.dictionaries.activations
-    per_row = min(PER_ROW, rows.shape[1] - 1)
-    n_rows = -(-n // per_row)
+def blind_batches(batches: Batches, direction: Float[Tensor, "d"]) -> Batches:
+    """The same batches with a direction taken out of what is read, not of what should come out."""
 
     def batch(step: int) -> Activations:
-        draw = batch_generator(config.seed + OF_DICTIONARIES, step)
-        chosen = rows[torch.randint(len(rows), (n_rows,), generator=draw)]
-        at = torch.rand(n_rows, rows.shape[1] - 1, generator=draw).topk(per_row, dim=1).indices + 1
-        device = model.weights.W_E.device
-        neurons = model.run(chosen.to(device), keep=SITE, stop=SITE).cache[SITE]
-        x = neurons.gather(1, at.to(device)[..., None].expand(-1, -1, neurons.shape[-1])).flatten(0, 1)[:n]
-        return Activations(x) if without is None else Activations(project_out(x, without), x)
+        x = batches(step).x
+        return Activations(project_out(x, direction), x)
 
     return batch
-
-
-OF_DICTIONARIES = 1_000
-"""Added to the seed of batches, so that dictionaries draw other rows than the language model."""
 
 
 def project_out(x: Float[Tensor, "*at d"], direction: Float[Tensor, "d"]) -> Float[Tensor, "*at d"]:

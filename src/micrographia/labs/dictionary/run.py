@@ -25,7 +25,7 @@ from micrographia.labs.dictionary.language_model import LAB, trained
 from micrographia.labs.dictionary.measure import CLAIMS, measures
 from micrographia.labs.dictionary.recipes import published_names
 from micrographia.labs.dictionary.tables import latents, shown_latents, tables
-from micrographia.labs.dictionary.text import rows_of
+from micrographia.labs.dictionary.text import read_text
 from micrographia.labs.dictionary.train import train_all
 from micrographia.methods.dictionaries.geometry.rare import RARE
 
@@ -81,11 +81,11 @@ MODEL_USE = f"The language model is a Run of its own, as in `micrographia patch 
 
 
 def _from_scratch(config: Config, folder: RunFolder, watch: Watch) -> Material:
-    rows = rows_of(config, folder, watch)
-    model = trained(config, rows, folder.path / MODEL, watch)
-    dictionaries, course = train_all(config, model, rows, folder.path / DICTIONARIES, watch)
+    text = read_text(config, folder, watch)
+    model = trained(config, text, folder.path / MODEL, watch)
+    dictionaries, course = train_all(config, model, text, folder.path / DICTIONARIES, watch)
     columns = {name: list(column) for name, column in read_metrics(folder.path / MODEL).items()}
-    return Material(model, dictionaries, published_names(config), rows.held_out, course, columns)
+    return Material(model, dictionaries, published_names(config), text.held_out, course, columns)
 
 
 def opening(first: DictionaryAnalysis, watch: Watch) -> list[str]:

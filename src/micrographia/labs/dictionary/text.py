@@ -1,12 +1,10 @@
-"""Text to rows of tokens: what the language model is trained on, and what is held out of all training.
+"""Text to rows of tokens: what is trained on, and what is held out of all training.
 
-Whole documents are held out, drawn at random. Rows are of one length: the beginning-of-text token, then documents end to
-end, each begun by the same token. Axes: row pos.
+The tokenizer is trained on the text itself; the rows stand in a folder of the Run, tokenised once. Rows drawn at random
+are held out, so that held-out text is like the other, though it may be of the same documents. Axes: row pos.
 """
 
-import sysconfig
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,56 +16,64 @@ from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch
 from micrographia.core.runtime import generator
 from micrographia.core.store import RunFolder
+from micrographia.core.stream.packing import layout_for
+from micrographia.core.stream.rows import TokenRows, as_rows
+from micrographia.core.stream.texts import Texts, open_texts
+from micrographia.core.stream.tokenise import tokenise
 from micrographia.labs.dictionary.config import Config
 
+TOKENS = "tokens"
 LEAST_ROWS = 32
+LETTERS = 2**24
+"""Of the text, from its beginning, that the tokenizer is trained on."""
+A_TOKEN = 4  # letters, about
 
 
-class Rows(NamedTuple):
+class Text(NamedTuple):
     """The tokens of a Run."""
 
     tokenizer: BytePairs
-    train: Int[Tensor, "row pos"]
+    train: TokenRows
     held_out: Int[Tensor, "row pos"]
 
 
-def rows_of(config: Config, folder: RunFolder, watch: Watch) -> Rows:
-    """Read the text, train the tokenizer, unless this Run has one, and tokenise. Raises UserError for too little text."""
-    texts = standard_library() if not config.text else [Path(config.text).read_text(encoding="utf-8")]
-    watch(Progress("read the text", 0, 2, "pass"))
-    place = folder.path / FILE
-    tokenizer = read_byte_pairs(place) if place.is_file() else train_byte_pairs(texts, config.n_vocab)
-    folder.add_file(FILE, tokenizer.to_bytes())
-    watch(Progress("read the text", 1, 2, "pass"))
-    documents = [[tokenizer.bos, *ids] for ids in tokenizer.encode_many(texts)]
-    watch(Progress("read the text", 2, 2, "pass"))
-    return _split(config, tokenizer, documents)
-
-
-def _split(config: Config, tokenizer: BytePairs, documents: Sequence[Sequence[int]]) -> Rows:
-    """Documents at random to the held-out side until it has its tokens; the others are trained on."""
-    order = torch.randperm(len(documents), generator=generator(config.seed)).tolist()
-    sides: tuple[list[int], list[int]] = ([], [])
-    for i in order:
-        sides[len(sides[1]) < config.held_out].extend(documents[i])
-    train, held_out = (_packed(side, config.n_ctx, tokenizer.bos) for side in sides)
-    if len(train) < LEAST_ROWS or held_out.numel() < config.held_out:
+def read_text(config: Config, folder: RunFolder, watch: Watch) -> Text:
+    """The tokens of this Run, made unless they are there. Raises UserError for too little text, and what reading it
+    raises."""
+    texts = open_texts(config.text or None)
+    tokenizer = _tokenizer(config, texts, folder, watch)
+    layout = layout_for(tokenizer, config.n_ctx, bos=True)
+    place, n = folder.path / TOKENS, config.tokens
+    rows = tokenise(texts, tokenizer, layout, place, n_tokens=n, d_vocab=config.n_vocab, watch=watch)
+    order = torch.randperm(len(rows), generator=generator(config.seed))
+    n_held_out = -(-config.held_out // config.n_ctx)
+    if len(rows) < n_held_out + LEAST_ROWS:
         raise UserError(
-            f"Asked to hold {config.held_out:,} tokens out and to train on others. Found {sum(map(len, documents)):,} "
-            f"in {len(documents)} documents of {config.text or 'the standard library'}. Give more text, or a smaller held_out."
+            f"Asked to hold {config.held_out:,} tokens out and to train on others. Found {len(rows) * config.n_ctx:,} in "
+            f"{texts.source}. Give more text, or a smaller held_out."
         )
-    return Rows(tokenizer, train, held_out[: -(-config.held_out // config.n_ctx)])
+    return Text(tokenizer, _held(rows, order[n_held_out:]), rows[order[:n_held_out]])
 
 
-def _packed(ids: Sequence[int], n_ctx: int, bos: int) -> Int[Tensor, "row pos"]:
-    wide = n_ctx - 1
-    whole = torch.tensor(ids[: len(ids) // wide * wide]).view(-1, wide)
-    return torch.cat([torch.full((len(whole), 1), bos), whole], 1)
+def _held(rows: TokenRows, which: Int[Tensor, "row"]) -> TokenRows:
+    """These rows in memory, 8 bytes a token."""
+    return as_rows(rows[which], special=rows.special, about=rows.about)
 
 
-def standard_library() -> list[str]:
-    """The sources of the Python standard library, docstrings and all, less its tests."""
-    root = Path(sysconfig.get_path("stdlib"))
-    skipped = {"site-packages", "test", "tests", "__pycache__", "idle_test"}
-    files = [path for path in sorted(root.rglob("*.py")) if not skipped & set(path.relative_to(root).parts)]
-    return [path.read_text(encoding="utf-8", errors="replace") for path in files]
+def _tokenizer(config: Config, texts: Texts, folder: RunFolder, watch: Watch) -> BytePairs:
+    place = folder.path / FILE
+    if not place.is_file():
+        watch(Progress("train the tokenizer", 0, 1, "tokenizer"))
+        n = min(LETTERS, A_TOKEN * config.tokens) if config.tokens else LETTERS
+        folder.add_file(FILE, train_byte_pairs(_beginning(texts, n), config.n_vocab).to_bytes())
+        watch(Progress("train the tokenizer", 1, 1, "tokenizer"))
+    return read_byte_pairs(place)
+
+
+def _beginning(texts: Texts, n_letters: int) -> Iterator[str]:
+    """The pieces of the text up to so many letters."""
+    for piece in texts.pieces():
+        if n_letters <= 0:
+            return
+        yield piece.text
+        n_letters -= len(piece.text)

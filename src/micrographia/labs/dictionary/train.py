@@ -5,17 +5,19 @@ from pathlib import Path
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.events import Watch, renamed
 from micrographia.core.model import Model
+from micrographia.core.stream.batches import ActivationStream
 from micrographia.labs.dictionary.analysis import Moment, look, moment
 from micrographia.labs.dictionary.config import Config
 from micrographia.labs.dictionary.recipes import (
     PROJECTED,
+    SITE,
+    blind_batches,
     blind_to,
     first_recipes,
     later_recipes,
-    neuron_batches,
     projected_recipe,
 )
-from micrographia.labs.dictionary.text import Rows
+from micrographia.labs.dictionary.text import Text
 from micrographia.methods.dictionaries.evaluation.reading import counted_by
 from micrographia.methods.dictionaries.geometry.rare import rare_cluster
 from micrographia.methods.dictionaries.training.train import train_dictionaries
@@ -25,11 +27,14 @@ COURSE_ROWS = 1_024
 
 
 def train_all(
-    config: Config, model: Model, rows: Rows, folder: Path, watch: Watch
+    config: Config, model: Model, text: Text, folder: Path, watch: Watch
 ) -> tuple[dict[str, Dictionary], list[Moment]]:
     d_in = model.shape.d_mlp
-    some = rows.held_out[:COURSE_ROWS]
-    batches = neuron_batches(config, model, rows.train)
+    some = text.held_out[:COURSE_ROWS]
+    batches = ActivationStream(
+        model, SITE, text.train, batch=config.dictionaries.activations, buffer_bytes=config.dictionaries.buffer_mb * 2**20,
+        seed=config.seed, steps=config.dictionaries.dictionary_steps, watch=watch,
+    )  # fmt: skip
     first = first_recipes(config)
     made = train_dictionaries(batches, list(first.values()), d_in=d_in, watch=renamed(watch, "train dictionaries"))
     found = dict(zip(first, made))
@@ -41,7 +46,7 @@ def train_all(
     found |= dict(zip(later, made))
     direction = rare_cluster(one, metrics.firing.frequencies).direction
     if direction.isfinite().all():
-        without = neuron_batches(config, model, rows.train, without=direction)
+        without = blind_batches(batches, direction)
         (made,) = train_dictionaries(
             without, [projected_recipe(config)], d_in=d_in, watch=renamed(watch, "train projected")
         )
