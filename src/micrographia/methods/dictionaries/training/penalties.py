@@ -12,7 +12,7 @@ from torch import Tensor
 from micrographia.methods.dictionaries.training.stack import Now, Stack
 
 FLOOR = 1e-6
-"""Latents below this have no slope in the penalty lp, which is infinite at 0 for p < 1."""
+"""Latents below this count as 0 in the penalty lp, whose slope at 0 is infinite for p < 1."""
 
 
 class Sparsity(NamedTuple):
@@ -26,6 +26,8 @@ class Sparsity(NamedTuple):
     """(member,): in the number of active latents of a row, over all rows."""
     norms: Tensor | None = None
     """(member, latent): in `norms`."""
+    powers: Tensor | None = None
+    """(member, 2): the penalty lp over its coefficient, at the present p and the next."""
 
 
 def none(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
@@ -44,9 +46,10 @@ def lp(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
     each = now.sparsity[:, None, None] / rows
     weighted = f * norms[:, None]
     above = weighted > FLOOR
-    power = torch.where(above, weighted.clamp_min(FLOOR) ** now.power, 0)
-    slope = each * now.power * torch.where(above, power / weighted.clamp_min(FLOOR), 0)
-    return Sparsity((each * power).sum((1, 2)), slope * norms[:, None], None, (slope * f).sum(1))
+    present, later = (torch.where(above, weighted.clamp_min(FLOOR) ** p, 0) for p in (now.power, now.next_power))
+    slope = each * now.power * torch.where(above, present / weighted.clamp_min(FLOOR), 0)
+    powers = torch.stack([present.sum((1, 2)), later.sum((1, 2))], -1) / rows
+    return Sparsity(now.sparsity * powers[:, 0], slope * norms[:, None], None, (slope * f).sum(1), powers)
 
 
 def l0(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:

@@ -33,8 +33,8 @@ class Recipe:
     """How many latents."""
     steps: int = 10_000
     """Optimiser steps."""
-    batch: int = 4096
-    """Rows of a batch, over all ranks."""
+    batch: int | None = None
+    """Rows of a batch over all ranks, where the recipe is for that number; None: any."""
     k: int | None = None
     """Active latents a row, of the kinds that count them."""
     l0: float | None = None
@@ -69,10 +69,10 @@ class Recipe:
     """Decoder rows: of norm 1 after each step, with the gradient along them removed; only that; or free."""
     row_norm: float = 1.0
     """The norm of decoder rows at the start."""
+    encoder_start: Literal["tied", "unit", "kaiming"] = "tied"
+    """The encoder at the start: the decoder's transpose (unit, of a transcoder), rows of norm 1, or Kaiming-uniform."""
     encoder_scale: float = 1.0
-    """The encoder at the start is the decoder's transpose times this."""
-    tied_start: bool = True
-    """Whether the encoder starts as the decoder's transpose; else it is drawn by itself."""
+    """And times this."""
     decoder_zero: bool = False
     """Whether the decoder starts at zero, as some transcoders' do; then its rows are free."""
     subtract_b_dec: bool | None = None
@@ -155,7 +155,8 @@ def _checks(r: Recipe) -> dict[str, bool]:
     counts = r.kind in COUNTED
     penalty = r.chosen_penalty
     return {
-        "n_latents, steps, batch and layers must be positive": min(r.n_latents, r.steps, r.batch, r.layers) >= 1,
+        "n_latents, steps and layers must be positive": min(r.n_latents, r.steps, r.layers) >= 1,
+        "batch must be positive": r.batch is None or r.batch >= 1,
         f"{r.kind} needs a k of at least 1": not counts or (r.k is not None and r.k >= 1),
         f"{r.kind} has no k": counts or r.k is None,
         "k must be at most n_latents": r.k is None or r.k <= r.n_latents,

@@ -109,7 +109,7 @@ class State(NamedTuple):
     coefficient: Tensor
     """(member,): what the penalty's coefficient has become, where it is changed on the way."""
     powers: Tensor
-    """(member, 10, 2): p-annealing's last ten means of sum f^p, at the present p and the next."""
+    """(member, 10, 2): p-annealing's last ten values of the penalty over its coefficient, at the present p and next."""
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in self._asdict().items() if name != "step"}
@@ -136,6 +136,8 @@ class Now(NamedTuple):
     """(member,): the number of active latents asked for at this step."""
     power: float
     """p of the penalty lp."""
+    next_power: float
+    """p after its next change."""
     dead: Tensor | None
     """(member, latent): which latents an auxiliary loss revives; None: there is no such loss."""
     group: Group = ALONE
@@ -151,4 +153,4 @@ class Outcome(NamedTuple):
     cutoff: Tensor | None = None
     """(member,): BatchTopK's smallest kept pre-activation."""
     powers: Tensor | None = None
-    """(member, 2): the mean of sum f^p over the batch, at the present p and the next."""
+    """(member, 2): this rank's share of the mean of sum f^p over the batch, at the present p and the next."""
