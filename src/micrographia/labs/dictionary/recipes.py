@@ -94,7 +94,7 @@ def _published(config: Config) -> Recipe:
         lr_warmup=0,
         lr_decay=0,
         rows="projected",  # their code forgot to set the norms again
-        tied_start=False,
+        encoder_start="kaiming",
         b_dec_start="zero",
         revival="reinitialise",
         revive_at=tuple(range(every, d.dictionary_steps, every)),

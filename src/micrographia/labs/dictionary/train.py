@@ -1,11 +1,23 @@
-"""The dictionaries of a Run, trained: first those that need nothing, then those that need what the first one gave."""
+"""The dictionaries of a Run, trained in three stages: what a later one needs, the first dictionary of the earlier gave.
 
+Each stage has checkpoints in a folder of its own and goes on from them. On the way the dictionaries are looked at, on a
+part of the held-out rows; what was seen is written down at once, so that a stop loses none of it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.events import Watch, renamed
 from micrographia.core.model import Model
-from micrographia.core.stream.batches import ActivationStream
+from micrographia.core.store import json_bytes, read_json, write_bytes
+from micrographia.core.stream.batches import ActivationStream, Batches
 from micrographia.labs.dictionary.analysis import Moment, look, moment
 from micrographia.labs.dictionary.config import Config
 from micrographia.labs.dictionary.recipes import (
@@ -20,35 +32,81 @@ from micrographia.labs.dictionary.recipes import (
 from micrographia.labs.dictionary.text import Text
 from micrographia.methods.dictionaries.evaluation.reading import counted_by
 from micrographia.methods.dictionaries.geometry.rare import rare_cluster
-from micrographia.methods.dictionaries.training.train import train_dictionaries
+from micrographia.methods.dictionaries.training.recipe import Recipe
+from micrographia.methods.dictionaries.training.train import Course, train_dictionaries
 
-COURSE_ROWS = 1_024
-"""Held-out rows that the course of training is followed on."""
+COURSE_TOKENS = 2**17
+"""Held-out tokens that the course of training is followed on: one firing is 8e-6."""
+CHECKPOINT_EVERY = 250
 
 
-def train_all(
-    config: Config, model: Model, text: Text, folder: Path, watch: Watch
-) -> tuple[dict[str, Dictionary], list[Moment]]:
-    d_in = model.shape.d_mlp
-    some = text.held_out[:COURSE_ROWS]
+class Trained(NamedTuple):
+    """The dictionaries by name, and what was seen of them on the way."""
+
+    dictionaries: dict[str, Dictionary]
+    course: list[Moment]
+
+
+def train_all(config: Config, model: Model, text: Text, folder: Path, watch: Watch) -> Trained:
+    """Every dictionary of the config, trained to the end, or gone on with. Raises Interrupted and NonFiniteLoss."""
+    d = config.dictionaries
+    some = text.held_out[: max(1, COURSE_TOKENS // config.n_ctx)]
     batches = ActivationStream(
-        model, SITE, text.train, batch=config.dictionaries.activations, buffer_bytes=config.dictionaries.buffer_mb * 2**20,
-        seed=config.seed, steps=config.dictionaries.dictionary_steps, watch=watch,
+        model, SITE, text.train, batch=d.activations, buffer_bytes=d.buffer_mb * 2**20, seed=config.seed,
+        steps=d.dictionary_steps, watch=watch,
     )  # fmt: skip
-    first = first_recipes(config)
-    made = train_dictionaries(batches, list(first.values()), d_in=d_in, watch=renamed(watch, "train dictionaries"))
-    found = dict(zip(first, made))
+    stage = _Stage(config, model, some, folder, watch)
+    found = stage.train("first", first_recipes(config), batches)
     one = next(iter(found.values()))
     metrics = look(one, model, some, counted_by(model))
-    later = later_recipes(config, metrics.l0)
-    made = train_dictionaries(batches, list(later.values()), d_in=d_in, watch=renamed(watch, "train JumpReLU")) if later else []
-    found |= dict(zip(later, made))
-    found |= dict(zip(later, made))
-    direction = rare_cluster(one, metrics.firing.frequencies).direction
-    if direction.isfinite().all():
-        without = blind_batches(batches, direction)
-        (made,) = train_dictionaries(
-            without, [projected_recipe(config)], d_in=d_in, watch=renamed(watch, "train projected")
+    found |= stage.train("jumprelu", later_recipes(config, metrics.l0), batches)
+    direction = rare_cluster(one, metrics.firing.frequencies.to(one.weights.W_enc.device)).direction
+    if direction.isfinite().all():  # else none is rare, and there is nothing to take out
+        made = stage.train(PROJECTED, {PROJECTED: projected_recipe(config)}, blind_batches(batches, direction), direction)
+        found[PROJECTED] = blind_to(made[PROJECTED], direction)
+    return Trained(found, stage.course)
+
+
+@dataclass
+class _Stage:
+    """Trains some dictionaries at once, and keeps what was seen of all."""
+
+    config: Config
+    model: Model
+    rows: Tensor
+    folder: Path
+    watch: Watch
+
+    def __post_init__(self) -> None:
+        self.course: list[Moment] = []
+
+    def train(
+        self, name: str, recipes: Mapping[str, Recipe], batches: Batches, blind: Tensor | None = None
+    ) -> dict[str, Dictionary]:
+        """These recipes by name; `blind`: the direction that their encoders do not see."""
+        record = self.folder / f"{name}.json"
+        stored = read_json(record)["moments"] if record.is_file() else []
+        seen = {(m.step, m.name): m for m in map(_read, stored)}
+
+        def see(step: int, made: Sequence[Dictionary]) -> None:
+            whole = made if blind is None else [blind_to(each, blind) for each in made]
+            each = [moment(step, key, one, self.model, self.rows) for key, one in zip(recipes, whole)]
+            seen.update({(m.step, m.name): m for m in each})
+            write_bytes(record, json_bytes({"moments": [m._asdict() for m in seen.values()]}))
+
+        d = self.config.dictionaries
+        steps = {round(d.dictionary_steps * (i + 1) / d.moments) for i in range(d.moments)}
+        like = torch.zeros((), device=self.model.weights.W_E.device)
+        course = Course(looks=steps, look=see, checkpoint_every=CHECKPOINT_EVERY, like=like)
+        watch, d_in = renamed(self.watch, f"train {', '.join(recipes)}"), self.model.shape.d_mlp
+        made = train_dictionaries(
+            batches, list(recipes.values()), d_in=d_in, folder=self.folder / name, watch=watch, course=course
         )
-        found[PROJECTED] = blind_to(made, direction)
-    return found, [moment(config.dictionaries.dictionary_steps, n, d, model, some) for n, d in found.items()]
+        if (d.dictionary_steps, next(iter(recipes))) not in seen:  # it was stopped between the last step and the look
+            see(d.dictionary_steps, made)
+        self.course += [seen[key] for key in sorted(seen)]
+        return dict(zip(recipes, made))
+
+
+def _read(stored: Mapping[str, Any]) -> Moment:
+    return Moment(**{name: math.nan if x is None else x for name, x in stored.items()})
