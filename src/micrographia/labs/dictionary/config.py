@@ -21,10 +21,10 @@ from micrographia.core.config import (
 )
 
 NETWORK = partial(
-    Blocks, n_layers=1, d_model=128, n_heads=4, d_head=32, d_mlp=512, act="gelu_new", norm="layernorm", attn_bias=True
+    Blocks, n_layers=1, d_model=64, n_heads=4, d_head=16, d_mlp=256, act="gelu_new", norm="layernorm", attn_bias=True
 )
 OPTIM = partial(Optimiser, lr=3e-3, weight_decay=0.1, warmup=100)
-SCHEDULE = partial(Schedule, eval_every=250, snapshots=1, checkpoint_every=250)
+SCHEDULE = partial(Schedule, eval_every=200, snapshots=1, checkpoint_every=200)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,15 +33,15 @@ class Dictionaries:
 
     seeds: int = 2
     """Dictionaries of the published recipe, alike but for their seed."""
-    expansion: int = 4
-    """Latents a neuron; 8 in the published ones."""
+    expansion: int = 8
+    """Latents a neuron; 8 as published."""
     l1: float = 0.02
     """Weight of the sum of the latents beside the squared error, both of inputs scaled to a mean squared norm of 1."""
     dictionary_lr: float = 1e-3
     """Rate of Adam."""
-    dictionary_steps: int = 1_000
+    dictionary_steps: int = 2_000
     """Batches to train each dictionary on."""
-    activations: int = 4_096
+    activations: int = 1_024
     """Tokens in a batch."""
     buffer_mb: int = 256
     """Memory of the buffer that mixes them."""
@@ -85,7 +85,7 @@ class Config:
     """AdamW with linear warm-up."""
     rows: int = 32
     """Contexts in a batch of the language model."""
-    steps: int = 2_000
+    steps: int = 1_200
     """Batches to train the language model on."""
 
     dictionaries: Dictionaries = field(default_factory=Dictionaries)

@@ -38,6 +38,12 @@ def architecture(config: Config, text: Text) -> Architecture:
     return Architecture(d_vocab=n, d_vocab_out=n, n_ctx=config.n_ctx, **flat(config.network))
 
 
+def snapshot_steps(config: Config) -> list[int]:
+    """The last step, and `snapshots` - 1 before it, evenly."""
+    n = config.schedule.snapshots
+    return sorted({max(1, round((i + 1) * config.steps / n)) for i in range(n)})
+
+
 def trained(config: Config, text: Text, out: Path, watch: Watch) -> Transformer:
     """The language model of this config, trained to the end in the Run `out`, or as that was left."""
 
@@ -70,7 +76,7 @@ def _train(config: Config, text: Text, folder: RunFolder, watch: Watch) -> Findi
         measure=measure,
         measure_every=config.schedule.eval_every,
         checkpoint_every=config.schedule.checkpoint_every,
-        snapshots=[config.steps],
+        snapshots=snapshot_steps(config),
         shown={"loss": "loss_nats", "held out": "held_out_nats"},
     )
     objective, optimiser = NextToken(arch, [contexts]), AdamW(**flat(config.optim))
