@@ -36,10 +36,13 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a new folder with these files at `path`, committed by one rename. `path` must not exist yet."""
+    """Write a new folder with these files at `path`, committed by one rename. `path` must not exist yet.
+
+    A name may have folders in it: "layer_0/cfg.json".
+    """
     with new_folder(path) as draft:
         for name, data in files.items():
-            _fill(draft / name, [data])
+            write_chunks(draft / name, [data])
 
 
 @contextmanager

@@ -1,0 +1,73 @@
+"""What the name of a folder or file says of the dictionary in it: layer, width and published L0.
+
+layer_12/width_16k/average_l0_82      Gemma Scope 1
+resid_post/layer_13_width_262k_l0_big Gemma Scope 2
+blocks.8.hook_resid_pre, layers.3.mlp, resid_post_layer_3/trainer_5, Llama3_1-8B-Base-L15R-8x, layer7.sae.pt
+"""
+
+import re
+from typing import NamedTuple
+
+LAYER = (
+    r"layer[s_.]*(\d+)",
+    r"blocks\.(\d+)\.",
+    r"(?:^|[/._])h[._](\d+)",
+    r"(?:^|[/\-_])[Ll](\d+)(?:[A-Z]|\b)",
+    r"(?:^|/)W_enc_(\d+)\.",
+)
+WIDTH = (r"width[_-](\d+)([kmKM]?)(?![\d^]|pow)", r"width-2(?:pow|\^)(\d+)", r"(?:^|[-_/])W(\d+)([KM])\b")
+L0 = (
+    r"average_l0_(\d+(?:\.\d+)?)",
+    r"(?:^|[_/\-])[lL]0[_-](\d+(?:\.\d+)?|small|medium|big)\b(?!\w)",
+    r"_l0_(small|medium|big)",
+)
+NOMINAL = {"small": 15.0, "medium": 45.0, "big": 120.0}
+"""The middle of what Gemma Scope 2's words mean (10-20, 30-60, 90-150: its technical paper)."""
+UNITS = {"": 1, "k": 1024, "m": 1024**2}
+
+
+class Facets(NamedTuple):
+    """None where the name does not say it. The last folder that says something counts."""
+
+    layer: int | None = None
+    width: int | None = None
+    l0: float | None = None
+
+
+def facets(path: str) -> Facets:
+    """What this path says, read from its end."""
+    return Facets(_number(LAYER, path), _width(path), _l0(path))
+
+
+def width_of(text: str | int) -> int:
+    """A width as users write it: 16384, "16384", "16k", "1m". Raises ValueError."""
+    found = re.fullmatch(r"(\d+)([kmKM]?)", str(text))
+    if found is None:
+        raise ValueError(text)
+    return int(found[1]) * UNITS[found[2].lower()]
+
+
+def _last(patterns: tuple[str, ...], path: str) -> re.Match[str] | None:
+    """The last match of any of these in the innermost folder that has one."""
+    for part in reversed(path.split("/")):
+        for pattern in patterns:
+            if matches := list(re.finditer(pattern, part)):
+                return matches[-1]
+    return None
+
+
+def _number(patterns: tuple[str, ...], path: str) -> int | None:
+    found = _last(patterns, path)
+    return int(found[1]) if found else None
+
+
+def _width(path: str) -> int | None:
+    found = _last(WIDTH, path)
+    if found is None:
+        return None
+    return int(found[1]) * UNITS[found[2].lower()] if len(found.groups()) == 2 else 2 ** int(found[1])
+
+
+def _l0(path: str) -> float | None:
+    found = _last(L0, path)
+    return None if found is None else NOMINAL[found[1]] if found[1] in NOMINAL else float(found[1])

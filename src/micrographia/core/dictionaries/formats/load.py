@@ -1,0 +1,150 @@
+"""`load`: the dictionary, set or cross-layer transcoder at a path, or of a name on the Hugging Face Hub.
+
+A path comes first: a folder of one dictionary in any format, a file of weights, or a folder of many from which layer,
+width and L0 choose. A name is `owner/repository`, or with a folder in it, and `@revision` behind it.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from micrographia.core.dictionaries.dictionary import About, Dictionary
+from micrographia.core.dictionaries.formats.holding import Holding
+from micrographia.core.dictionaries.formats.suites import Entry, chosen, entries
+from micrographia.core.dictionaries.formats.table import format_of, recognised
+from micrographia.core.dictionaries.several import AnyDictionary, CrossLayerTranscoder, DictionarySet
+from micrographia.core.errors import MissingExtra, UnknownDictionary
+from micrographia.core.events import Watch, silent
+from micrographia.core.runtime import dtype_named, pick_device
+
+DEPTH = 6
+"""Folders below the one that is named in which a suite's dictionaries are looked for."""
+
+
+def load(
+    name: str | Path,
+    *,
+    layer: int | None = None,
+    width: int | str | None = None,
+    l0: float | str | None = None,
+    allow_pickle: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    watch: Watch = silent,
+) -> AnyDictionary:
+    """What lies at this path or has this name.
+
+    A set of layers becomes its one Dictionary where `layer` is given. `l0` None or "canonical" takes the published L0
+    that is closest to 100, a number the one closest to it. From the Hub only the files of what was chosen are fetched.
+    Raises UnknownDictionary (nothing there, no known format, several that fit), UnreadableWeights (files that contradict
+    themselves, kinds that are not read), PickleRefused, Corrupt, and MissingExtra for a name without huggingface_hub.
+    """
+    place = None if device is None else pick_device(str(device))
+    kept = dtype_named(dtype)
+    path = Path(name).expanduser()
+    if path.exists():
+        found = _from_path(path, layer, width, l0, allow_pickle)
+    elif isinstance(name, Path) or not _is_name(name):
+        raise UnknownDictionary(f"Asked for the dictionary at {name}. There is no such folder or file. Check the path.")
+    else:
+        found = _from_hub(name, layer, width, l0, allow_pickle, watch)
+    where = {key: value for key, value in (("device", place), ("dtype", kept)) if value is not None}
+    return found.to(**where) if where else found
+
+
+def load_one(name: str | Path, **choices: Any) -> Dictionary:
+    """The same, where one Dictionary is wanted. Raises UnknownDictionary for a set or a cross-layer transcoder."""
+    found = load(name, **choices)
+    if not isinstance(found, Dictionary):
+        raise UnknownDictionary(f"Asked for one dictionary in {name}. Found {found!r}. Give a layer of a set.")
+    return found
+
+
+def _is_name(name: str) -> bool:
+    """Whether this may be `owner/repository[/folder][@revision]`."""
+    first, *rest = name.partition("@")[0].split("/")
+    return bool(rest) and first not in ("", ".", "..", "~") and not Path(first).is_dir()
+
+
+def _from_path(
+    path: Path, layer: int | None, width: int | str | None, l0: float | str | None, allow_pickle: bool
+) -> AnyDictionary:
+    here = Holding.at(path, allow_pickle=allow_pickle)
+    if here.only or recognised(here):
+        return _of_layer(format_of(here).read(here), layer, str(path))
+    below = found_below(path)
+    if not below:
+        format_of(here)  # which says what was found
+    return _together(chosen(below, str(path), layer=layer, width=width, l0=l0), path, allow_pickle, layer)
+
+
+def found_below(folder: Path) -> list[Entry]:
+    """The dictionaries below a folder, by the names of files."""
+    return entries(_paths(folder))
+
+
+def _paths(folder: Path) -> list[str]:
+    """Files below a folder, relative to it; not those of hidden folders."""
+    found = []
+    for depth in range(1, DEPTH + 1):
+        found += [each.relative_to(folder).as_posix() for each in folder.glob("/".join("*" * depth)) if each.is_file()]
+    return [path for path in found if not any(part.startswith(".") for part in path.split("/"))]
+
+
+def _together(found: list[Entry], root: Path, allow_pickle: bool, layer: int | None) -> AnyDictionary:
+    """The one dictionary, or a set of those of several layers."""
+    read = {}
+    for each in found:
+        here = Holding.at(root / each.at, allow_pickle=allow_pickle)
+        read[each.facets.layer] = format_of(here).read(here)
+    if len(read) == 1:
+        return _of_layer(next(iter(read.values())), layer, str(root))
+    layers = {at: one for at, one in read.items() if at is not None and isinstance(one, Dictionary)}
+    if len(layers) < len(read):
+        raise UnknownDictionary(
+            f"Asked for the dictionaries of {len(read)} layers in {root}. Some are sets themselves."
+        )
+    first = layers[min(layers)].about
+    return DictionarySet(layers, About(model=first.model, layout=first.layout, source=str(root)))
+
+
+def _of_layer(found: AnyDictionary, layer: int | None, where: str) -> AnyDictionary:
+    if layer is None:
+        return found
+    if isinstance(found, DictionarySet):
+        return found[layer]
+    if isinstance(found, CrossLayerTranscoder):
+        raise UnknownDictionary(
+            f"Asked for layer {layer} of {where}, {found!r}: its layers write together. Load it whole; `encode_layer` gives "
+            "the latents of one layer."
+        )
+    site = found.about.site
+    if site is not None and site.layer is not None and site.layer != layer:
+        raise UnknownDictionary(f"Asked for layer {layer} in {where}. Found a dictionary of layer {site.layer}.")
+    return found
+
+
+def _from_hub(
+    name: str, layer: int | None, width: int | str | None, l0: float | str | None, allow_pickle: bool, watch: Watch
+) -> AnyDictionary:
+    try:
+        from micrographia.core.pretrained.hub import fetched, listing  # needs huggingface_hub
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"The name {name!r} is none of a folder here, and the Hub needs huggingface_hub. Install micrographia[hf]."
+        ) from error
+    bare, _, revision = name.partition("@")
+    repository, _, folder = "/".join(bare.split("/")[:2]), "", "/".join(bare.split("/")[2:])
+    inside = [path for path in listing(repository, revision or None, watch) if path.startswith(folder)]
+    found = chosen(_of_set(entries(inside), folder), name, layer=layer, width=width, l0=l0)
+    root = fetched(repository, [path for each in found for path in each.files], revision or None, watch)
+    one = _together(found, root, allow_pickle, layer)
+    return replace(one, about=replace(one.about, source=name))
+
+
+def _of_set(found: list[Entry], folder: str) -> list[Entry]:
+    """The entries in a folder of the repository; where the folder is one of them, that one."""
+    exact = [each for each in found if each.at == folder.rstrip("/")]
+    return exact or found
