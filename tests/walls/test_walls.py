@@ -81,6 +81,8 @@ BREAKS: list[tuple[Rule, str, str]] = [
     (walls.libraries_come_in_by_their_doors, "methods/lens.py", "def f():\n    import pyarrow.parquet"),
     (walls.libraries_come_in_by_their_doors, "core/store/formats.py", "import pyarrow"),
     (walls.libraries_come_in_by_their_doors, "core/sources.py", "def f():\n    import gguf"),
+    (walls.libraries_come_in_by_their_doors, "core/sources.py", "def f():\n    import datasets"),
+    (walls.libraries_come_in_by_their_doors, "core/stream/texts.py", "import datasets"),
     (walls.libraries_come_in_by_their_doors, "labs/ioi/run.py", "def f():\n    import ray"),
     (walls.libraries_come_in_by_their_doors, "labs/ioi/run.py", "import argparse"),
     (walls.libraries_come_in_by_their_doors, "labs/ioi/config.py", "import tyro"),

@@ -1,4 +1,4 @@
-"""Shards: a folder of files written one after the other, so that writing goes on after any stop, and one may trust them.
+"""Shards: a folder of files written one after the other, so that writing goes on after any stop, and each is checked.
 
 The manifest names every shard with its length and hash, what the folder is of (`about`), and after each shard the place
 from where writing goes on (`places`). A shard is written first, then the manifest, each by one rename. A reader sees
@@ -18,7 +18,6 @@ from micrographia.core.store.atomic import write_bytes
 from micrographia.core.store.formats import json_bytes, plain
 from micrographia.core.store.lock import Lock
 from micrographia.core.store.models import sha256_of
-
 
 Place = Mapping[str, Any]
 
@@ -80,6 +79,11 @@ class ShardWriter:
         """What `add` was given with the last shard; empty before the first."""
         return self._record["places"][-1] if self.n_shards else {}
 
+    @property
+    def files(self) -> list[Path]:
+        """The shards so far, each as it was written."""
+        return [self.path / name for name in self._record["files"]]
+
     def add(self, data: bytes, place: Place, *, suffix: str) -> None:
         """Commit the next shard; writing goes on from `place`. Raises CannotWrite, and nothing is lost."""
         name = f"{self.n_shards:06d}{suffix}"
@@ -135,6 +139,8 @@ class Shards:
             )
         self.about: Mapping[str, Any] = record["about"]
         self.found: Mapping[str, Any] = record["found"]
+        self.places: list[Place] = record["places"]
+        """What was known after each shard."""
         self._files: Mapping[str, Any] = record["files"]
         self._checked: set[str] = set()
         for name, entry in self._files.items():

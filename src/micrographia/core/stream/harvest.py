@@ -82,7 +82,11 @@ class Harvester:
     @property
     def kept(self) -> dict[Site, Kept]:
         """How the model gives each Site's activations. One pass over one row."""
-        return {site: Kept(x.shape[-1], x.dtype, x.device) for site, x in self._run(self.rows[:1]).items()}
+        return {site: Kept(x.shape[-1], x.dtype, x.device) for site, x in self.first().items()}
+
+    def first(self) -> dict[Site, Float[Tensor, "one pos d"]]:
+        """The activations of the first row, of every token. One pass over one row."""
+        return self._run(self.rows[:1])
 
     def _one(self, which: Tensor) -> Harvested | None:
         """One pass; None where memory ran out and the next try is of fewer rows."""
@@ -110,7 +114,7 @@ class Harvester:
         if n_rows == 1:
             raise UserError(
                 f"Asked for activations at {len(self.sites)} sites, of one row of {self.rows.n_ctx} tokens at a time; "
-                f"memory ran out ({str(error).splitlines()[0]:.120}). Use shorter rows, fewer sites or a smaller buffer."
+                f"memory ran out ({str(error).splitlines()[0]:.120}). Use shorter rows or fewer sites, or less buffer."
             ) from error
         self.rows_a_pass = n_rows // 2
         self.watch(

@@ -61,8 +61,11 @@ class ReadTo(NamedTuple):
     used: int = 0
 
 
+BEGINNING = ReadTo()
+
+
 def packed(
-    pieces: Iterator[Piece], tokenizer: Tokenizer, layout: RowLayout, start: ReadTo = ReadTo()
+    pieces: Iterator[Piece], tokenizer: Tokenizer, layout: RowLayout, start: ReadTo = BEGINNING
 ) -> Iterator[tuple[NDArray[Any], ReadTo]]:
     """Each full row (n_ctx,) with how far the text is read. From `start`, where a row ended, it goes on as it went.
 

@@ -6,6 +6,7 @@ say nothing of the text (Gemma Scope, arXiv 2408.05147, section 3: trained witho
 Axes: row pos.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -66,6 +67,15 @@ class TokenRows:
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
+
+    @property
+    def identity(self) -> str:
+        """A hash of the tokens: of shards, of the folder's manifest."""
+        known = self.about.get("sha256_of_tokens")
+        digest = hashlib.sha256(str(known).encode())
+        for i in range(0 if known else len(self.lengths)):
+            digest.update(np.ascontiguousarray(self.part(i)).tobytes())
+        return f"{digest.hexdigest()[:32]}, rows {self.first} to {self.first + len(self)} of {self.n_ctx}"
 
     def between(self, first: int, last: int | None = None) -> "TokenRows":
         """The rows from `first` to before `last`, as of a slice: to hold some out, or to share them among processes."""

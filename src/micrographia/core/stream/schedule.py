@@ -1,15 +1,16 @@
 """Schedule: which rows are read for which steps, by arithmetic alone: a pure function of (seed, step).
 
-Each epoch takes all rows in an order of its own and divides them into blocks of about equally many tokens. The window of
-a block serves all that the block before left and a part of this block's own tokens, in an order of its own; about half
-of the block's tokens are left for the next window, whose batches thus mix two blocks. A window needs its own block and
-the one before, never more, so that any step can be reached by reading two blocks. Nothing is served twice or lost: what
+Each epoch takes all rows in an order of its own and divides them into blocks of about equally many tokens. The window
+of a block serves all that the block before left and a part of this block's own tokens, in an order of its own; about
+half of the block's tokens are left for the next window, whose batches thus mix two blocks. A window needs its own block
+and the one before, never more, so that any step is reached by reading two blocks. Nothing is served twice or lost: what
 fills no batch at an epoch's end comes first in the next epoch.
 """
 
 import hashlib
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -108,7 +109,7 @@ class Schedule:
         cuts = [0, *(torch.searchsorted(ends, wanted) + 1).tolist(), len(order)]
         step, carried = epoch * self.total // self.batch, epoch * self.total % self.batch
         found = []
-        for place, (first, last) in enumerate(zip(cuts, cuts[1:])):
+        for place, (first, last) in enumerate(pairwise(cuts)):
             rows = order[first:last]
             n_tokens = int(self.counts[rows].sum())
             kept = 0 if place == self.n_blocks - 1 else n_tokens // 2

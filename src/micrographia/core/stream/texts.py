@@ -1,7 +1,7 @@
 """Texts: what is read, document by document: a file, a folder, JSONL, a Hugging Face data set, or Python's own sources.
 
 A document comes in pieces of at most `PIECE` characters, cut at a line's end where there is one, so that a file of any
-length is read in little memory. A `Tally` counts what was read and hashes it, so that it can be said, and a change seen.
+length is read in little memory. A `Tally` counts what was read and hashes it, so that a change is seen.
 """
 
 import codecs
@@ -80,8 +80,8 @@ class Texts:
 def open_texts(source: str | Path | None = None, *, field: str = "text", split: str = "train") -> Texts:
     """The texts that `source` names. Nothing is read yet.
 
-    A file of text (one document), a `.jsonl` file (one document a line, in `field`), either also as `.gz`; a folder (its
-    files in order, those that are no text left out); `hf:NAME` or `hf:NAME:CONFIG`, a data set on the Hub, of which
+    A file of text (one document), a `.jsonl` file (one document a line, in `field`), either also as `.gz`; a folder
+    (its files in order, those that are no text left out); `hf:NAME` or `hf:NAME:CONFIG`, a data set on the Hub, whose
     `split` is streamed; None: the Python sources of the standard library, which every user has.
     Raises UserError for a path that is not there; MissingExtra without `datasets`.
     """
@@ -111,8 +111,8 @@ def _standard_library() -> Texts:
     files = [path for path in _files(root, "*.py") if not NOT_OURS & set(path.relative_to(root).parts)]
     if not files:
         raise UserError(
-            f"No text was given, so that Python's own sources were to be read; there are none in {root}. Give a file, a "
-            "folder or a data set."
+            f"No text was given, so that Python's own sources were to be read; there are none in {root}. Give a file, "
+            "a folder or a data set."
         )
     source = f"the standard library of Python {platform.python_version()} ({len(files):,} files)"
     return Texts(source, lambda tally: _folder(files, "text", tally))
@@ -120,7 +120,7 @@ def _standard_library() -> Texts:
 
 def _hub(name: str, field: str, split: str) -> Texts:
     try:
-        import datasets  # heavy, and needed here only
+        import datasets  # type: ignore[import-not-found]  # heavy, needed here only, and not always there
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"The data set {name!r} on the Hub was asked for, which needs the package `datasets`, not installed. "

@@ -7,7 +7,7 @@ shards are raw little-endian whole numbers of 2 or 4 bytes, (rows, n_ctx), under
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from functools import lru_cache
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.events import Note, Progress, Watch, silent
 from micrographia.core.store.shards import Shards, ShardWriter, mapped
-from micrographia.core.stream.packing import ReadTo, RowLayout, packed
+from micrographia.core.stream.packing import BEGINNING, ReadTo, RowLayout, packed
 from micrographia.core.stream.rows import TokenRows, as_rows, special_tokens
 from micrographia.core.stream.texts import Piece, Tally, Texts
 from micrographia.core.tokens import Tokenizer
@@ -97,7 +97,7 @@ def open_tokens(folder: Path | str) -> TokenRows:
     lengths = tuple(min(each, n_rows - at) for at in range(0, n_rows, each))
     dtype = _dtype(about["bytes_a_token"])
 
-    @lru_cache(maxsize=None)
+    @cache
     def part(i: int) -> NDArray[Any]:
         return mapped(shards.file(shards.names[i]), dtype, (lengths[i], n_ctx))
 
@@ -117,7 +117,7 @@ def _write(
     writer: ShardWriter, texts: Texts, tokenizer: Tokenizer, layout: RowLayout, shape: _Shape, watch: Watch
 ) -> None:
     place = writer.place
-    done, start = (place["n_rows"], ReadTo(place["piece"], place["used"])) if place else (0, ReadTo())
+    done, start = (place["n_rows"], ReadTo(place["piece"], place["used"])) if place else (0, BEGINNING)
     tally = Tally()
     pieces = _unchanged(texts.pieces(tally), place, tally, writer)
     rows = _watched(packed(pieces, tokenizer, layout, start), shape.wanted, layout, watch, done)
