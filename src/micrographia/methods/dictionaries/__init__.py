@@ -1,1 +1,1 @@
-"""What is done with dictionaries: training, evaluation, geometry."""
+"""Dictionaries: training, evaluation, and the geometry of their weights."""

@@ -211,7 +211,7 @@ def evaluate(
     if rows is None:
         raise UserError("Asked to evaluate a dictionary on no rows of tokens. Give token ids (row, pos).")
     place = place_for(dictionary, model, site, target)
-    counted = counted_by(model) if counted is None else counted
+    counted = counted_by(model, rows) if counted is None else counted
     sample = _Sample()
     chunks = sample.of(activity_of_rows(model, place, rows, counted, watch=watch))
     metrics = measure(dictionary, chunks, on_nan=on_nan, linear=baselines, generator=generator, watch=watch)

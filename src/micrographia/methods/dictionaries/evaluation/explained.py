@@ -64,7 +64,8 @@ def _per_dimension(sums: Residuals) -> float:
 
 def _saebench(sums: Residuals) -> float:
     per_dimension = sums.squares.value / len(sums.target.mean)
-    return 1 - _over(sums.errors.value, sums.squares.value - per_dimension**2)
+    variance = sums.squares.value - per_dimension**2  # negative where activations are large
+    return 1 - sums.errors.value / variance if variance else float("nan")
 
 
 class Definition(NamedTuple):

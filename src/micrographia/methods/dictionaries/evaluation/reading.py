@@ -7,7 +7,7 @@ Axes: row pos d_in d_out; `token` are those of a block that count, row by row.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -57,13 +57,21 @@ class Counted:
         return f"left out: {named}, padding" if named else "left out: padding"
 
 
-def counted_by(model: Model, skip_first: int = 1) -> Counted:
-    """All tokens but the first positions and those that the model's tokenizer calls special."""
+@runtime_checkable
+class KnowsSpecial(Protocol):
+    """Rows that know which of their tokens are special."""
+
+    @property
+    def special(self) -> tuple[int, ...]: ...
+
+
+def counted_by(model: Model, rows: Any = None, skip_first: int = 1) -> Counted:
+    """All tokens but the first positions, and those that the rows or the model's tokenizer call special."""
     tokenizer = model.tokenizer
     inner: Any = getattr(tokenizer, "inner", None)
-    told = getattr(inner, "all_special_ids", ())
-    own = (getattr(tokenizer, "bos", None), getattr(tokenizer, "pad", None), *told)
-    return Counted(skip_first=skip_first, special=tuple(sorted({each for each in own if each is not None})))
+    told = (*getattr(inner, "all_special_ids", ()), *(rows.special if isinstance(rows, KnowsSpecial) else ()))
+    own = () if tokenizer is None else (tokenizer.bos, tokenizer.pad)
+    return Counted(skip_first=skip_first, special=tuple(sorted({each for each in (*own, *told) if each is not None})))
 
 
 def padding_mask(inputs: Inputs) -> Bool[Tensor, "row pos"]:
@@ -240,7 +248,8 @@ def fitting(
                 )
             )
             row = None if each.row is None else each.row[good.to(each.row.device)]
-            each = Activity(each.x[good], each.y[good.to(each.y.device)], row)
+            x = each.x[good]
+            each = Activity(x, x if each.y is each.x else each.y[good.to(each.y.device)], row)
         if len(each.x):
             yield each
 
