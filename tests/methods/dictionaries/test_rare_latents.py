@@ -15,7 +15,6 @@ from micrographia.methods.dictionaries.geometry.rare import (
     encoder_decoder,
     rare_cluster,
     sensitivity,
-    together,
 )
 
 D, N, RARE = 64, 200, 120
@@ -51,9 +50,7 @@ def test_a_planted_direction_is_found_in_the_encoder_and_not_in_the_decoder(shar
 def test_the_direction_is_the_mean_of_the_columns_and_not_of_their_directions():
     dictionary = planted(0, torch.zeros(D), noise=1.0)
     columns = dictionary.weights.W_enc.T[:RARE].double()
-    torch.testing.assert_close(
-        rare_cluster(dictionary, FREQUENCY).direction, columns.mean(0) / columns.mean(0).norm()
-    )
+    torch.testing.assert_close(rare_cluster(dictionary, FREQUENCY).direction, columns.mean(0) / columns.mean(0).norm())
 
 
 def test_without_a_shared_direction_none_is_found():
@@ -113,13 +110,10 @@ def test_encoder_and_decoder_are_compared_latent_by_latent():
 
 
 def test_a_transcoder_between_widths_has_no_such_cosine_and_other_frequencies_are_refused(shared):
-    weights = DictionaryWeights(W_enc=torch.ones(4, 3), W_dec=torch.ones(3, 5), b_enc=torch.zeros(3), b_dec=torch.zeros(5))
+    weights = DictionaryWeights(
+        W_enc=torch.ones(4, 3), W_dec=torch.ones(3, 5), b_enc=torch.zeros(3), b_dec=torch.zeros(5)
+    )
     with pytest.raises(BadShape, match="4 entries"):
         encoder_decoder(Dictionary(weights, Form(subtract_b_dec=False)))
     with pytest.raises(BadShape, match="3 frequencies"):
         rare_cluster(planted(0, shared), torch.zeros(3).double())
-
-
-def test_latents_that_fire_together_are_counted():
-    latents = torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 3.0]])
-    assert together(latents, torch.tensor([True, True, False])).tolist() == [1, 0]

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from micrographia.core.byte_pairs import FILE, BytePairs, read_byte_pairs
 from micrographia.core.claims import Run
 from micrographia.core.errors import Corrupt, RunNotFound, UnknownModel, UserError
-from micrographia.core.byte_pairs import FILE, BytePairs, read_byte_pairs
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import (

@@ -67,7 +67,7 @@ class Config:
     tokens: int | None = None
     """Tokens of the text to read, from its beginning; null: all of it."""
     model: str = ""
-    """A pretrained one-layer model instead of training one: gelu-1l, or the folder of its weights."""
+    """A pretrained one-layer model instead of training one: gelu-1l, a folder of its layout, or a Run of this lab."""
     published: str = ""
     """Published autoencoders of that model instead of training some: their folder, or a repository of the Hub."""
     allow_pickle: bool = False
@@ -112,11 +112,6 @@ class Config:
         }
         validate(self, {**positive(self, ("rows", "steps", "held_out", "loss_tokens")), **own})
 
-    @property
-    def width(self) -> int:
-        """Latents of a dictionary."""
-        return self.dictionaries.expansion * self.network.d_mlp
-
 
 # Fields that say how a run is carried out or which sample it is, not what is studied.
 FREE = ("seed", "device", "threads", "eval_every", "snapshots", "checkpoint_every", "allow_pickle")
@@ -124,9 +119,8 @@ FREE = ("seed", "device", "threads", "eval_every", "snapshots", "checkpoint_ever
 
 def paper() -> Config:
     """gelu-1l and the two published autoencoders of its 2,048 neurons; nothing is trained."""
-    network = {"d_model": 512, "n_heads": 8, "d_head": 64, "d_mlp": 2_048}
-    about = {"model": "gelu-1l", "published": "NeelNanda/sparse_autoencoder", "held_out": 1_638_400}
-    return with_fields(quick(), **network, **about, expansion=8, text="hf:NeelNanda/c4-code-20k")
+    about = {"model": "gelu-1l", "published": "NeelNanda/sparse_autoencoder", "text": "hf:NeelNanda/c4-code-20k"}
+    return with_fields(quick(), **about, held_out=1_638_400, tokens=1_700_000)
 
 
 def quick() -> Config:

@@ -14,8 +14,10 @@ from torch import Tensor
 from micrographia.core import figures
 from micrographia.core.figures import Figure
 from micrographia.core.train_loop import Rows as Columns
-from micrographia.labs.dictionary.analysis import CUTS, Context, DictionaryAnalysis, Moment
 from micrographia.labs.dictionary.measure import Analysed
+from micrographia.labs.dictionary.train import Moment
+from micrographia.methods.dictionaries.geometry.analysis import CUTS, DictionaryGeometry
+from micrographia.methods.dictionaries.geometry.firing_together import Context
 from micrographia.methods.dictionaries.geometry.neuron_sparsity import PUBLISHED, by_cut_offs
 from micrographia.methods.dictionaries.geometry.rare import RARE, TwoClusters, sensitivity
 
@@ -157,7 +159,7 @@ def of_cluster(analysed: Analysed, records: Mapping[str, Sequence[Mapping[str, A
         ),
         figures.lines(
             "loss-by-frequency", "Loss recovered without rare latents", np.array([max(c, CUTS[1] / 10) for c in CUTS]),
-            np.array([[a.without[cut] for cut in CUTS] for a in each]), names=names, log_x=True, **about,
+            np.array([[a.worth.zero[cut] for cut in CUTS] for a in each]), names=names, log_x=True, **about,
             x_label="only latents of at least this frequency", y_label="loss recovered (zero ablation)",
             claims=("rare-latents-idle",), caption="The leftmost point has all latents.",
         ),
@@ -235,11 +237,11 @@ def between(pairs: Mapping[tuple[str, str], TwoClusters]) -> list[dict[str, Any]
     ]
 
 
-def _log(a: DictionaryAnalysis) -> np.ndarray:
+def _log(a: DictionaryGeometry) -> np.ndarray:
     return a.frequency.clamp_min(0.5 / a.metrics.n_tokens).log10().cpu().numpy()
 
 
-def _cosines(a: DictionaryAnalysis) -> list[Tensor]:
+def _cosines(a: DictionaryGeometry) -> list[Tensor]:
     return [x[of] for x in (a.cluster.encoder, a.cluster.decoder) for of in (a.cluster.rare, a.common)]
 
 

@@ -34,7 +34,7 @@ LOOKED_AT = 128
 
 def architecture(config: Config, text: Text) -> Architecture:
     """The transformer that the config asks for, over the tokens of the text."""
-    n = text.tokenizer.size
+    n = text.byte_pairs.size
     return Architecture(d_vocab=n, d_vocab_out=n, n_ctx=config.n_ctx, **flat(config.network))
 
 
@@ -57,7 +57,7 @@ def trained(config: Config, text: Text, out: Path, watch: Watch) -> Transformer:
 def _train(config: Config, text: Text, folder: RunFolder, watch: Watch) -> Findings:
     arch, device = architecture(config, text), config.machine.device
     layout = Layout(arch.weight_shapes())
-    describe_model(folder, arch, text.tokenizer)
+    describe_model(folder, arch, text.byte_pairs)
 
     def fresh() -> Flat:
         return layout.pack([{name: w.to(device) for name, w in init_weights(arch, generator(config.seed)).items()}])

@@ -13,13 +13,13 @@ from pathlib import Path
 from torch import Tensor
 
 from micrographia.core.claims import Measured, Measures, over_networks
-from micrographia.labs.dictionary.analysis import DictionaryAnalysis
 from micrographia.labs.dictionary.recipes import JUMPRELU, PROJECTED, RESAMPLED
+from micrographia.methods.dictionaries.geometry.analysis import DictionaryGeometry
 from micrographia.methods.dictionaries.geometry.neuron_sparsity import null_share_by_chance
 from micrographia.methods.dictionaries.geometry.rare import RARE, TwoClusters, compare
 
 CLAIMS = Path(__file__).with_name("claims.toml")
-Analysed = Mapping[str, DictionaryAnalysis]
+Analysed = Mapping[str, DictionaryGeometry]
 """Every dictionary by name, those of the published recipe first."""
 FREQUENT = 1e-2
 NOT_TAKEN = Measured(None, taken=False)
@@ -35,7 +35,7 @@ def measures(analysed: Analysed, published: Sequence[str], W_out: Tensor) -> dic
     }
 
 
-def of_one(a: DictionaryAnalysis, resampled: DictionaryAnalysis | None, W_out: Tensor) -> Measures:
+def of_one(a: DictionaryGeometry, resampled: DictionaryGeometry | None, W_out: Tensor) -> Measures:
     """One dictionary of the published recipe."""
     found, null, product = a.classes(), a.nulls.rotated, a.directions.projection
     chance = null_share_by_chance(W_out)
@@ -54,30 +54,30 @@ def of_one(a: DictionaryAnalysis, resampled: DictionaryAnalysis | None, W_out: T
         "one-encoder-direction": Measured(aligned, a.nulls.aligned_common),
         "no-decoder-direction": Measured(a.cluster.aligned(decoder=True), aligned),
         "one-input-fires-all": Measured(float(a.fired.max()), float(a.fired.mean())),
-        "rare-latents-idle": Measured(a.recovered - a.without[RARE], a.recovered - a.without[FREQUENT]),
+        "rare-latents-idle": Measured(a.recovered - a.worth.zero[RARE], a.recovered - a.worth.zero[FREQUENT]),
         "healthy-latents-return": Measured(common, rare),
         "rare-latents-do-not": Measured(rare, common),
     }
 
 
-def between(seeds: Sequence[DictionaryAnalysis]) -> dict[str, Measured]:
+def between(seeds: Sequence[DictionaryGeometry]) -> dict[str, Measured]:
     """Every two dictionaries of the published recipe."""
     found = [{"same-direction-in-another": Measured(two.directions, two.common)} for two in pairs(seeds).values()]
     return over_networks(found) or {"same-direction-in-another": NOT_TAKEN}
 
 
-def pairs(seeds: Sequence[DictionaryAnalysis]) -> dict[tuple[str, str], TwoClusters]:
+def pairs(seeds: Sequence[DictionaryGeometry]) -> dict[tuple[str, str], TwoClusters]:
     """Each two of them by name, compared."""
     return {
         (a.name, b.name): compare(a.dictionary, b.dictionary, a.cluster, b.cluster) for a, b in combinations(seeds, 2)
     }
 
 
-def of_variants(analysed: Analysed, seeds: Sequence[DictionaryAnalysis]) -> dict[str, Measured]:
+def of_variants(analysed: Analysed, seeds: Sequence[DictionaryGeometry]) -> dict[str, Measured]:
     """What is changed in the recipe, beside the first dictionary of it."""
     first = seeds[0]
 
-    def variant(name: str, figures: Callable[[DictionaryAnalysis], Measured]) -> Measured:
+    def variant(name: str, figures: Callable[[DictionaryGeometry], Measured]) -> Measured:
         return figures(analysed[name]) if name in analysed else NOT_TAKEN
 
     shares = [each.cluster.share for each in seeds]
@@ -89,7 +89,7 @@ def of_variants(analysed: Analysed, seeds: Sequence[DictionaryAnalysis]) -> dict
     }
 
 
-def _shared(a: DictionaryAnalysis) -> float:
+def _shared(a: DictionaryGeometry) -> float:
     """The share of rare latents along their mean; none where none are rare."""
     aligned = a.cluster.aligned()
     return 0.0 if math.isnan(aligned) else aligned

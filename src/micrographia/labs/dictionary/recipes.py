@@ -49,16 +49,16 @@ def kind_of(name: str) -> str:
     return DESCRIBED.get(name, DESCRIBED["published"])
 
 
-def first_recipes(config: Config) -> dict[str, Recipe]:
+def first_recipes(config: Config, width: int) -> dict[str, Recipe]:
     """Those that need nothing but the config: the published ones, and that with resampling."""
     found = {
-        name: dataclasses.replace(_published(config), seed=config.seed + i)
+        name: dataclasses.replace(_published(config, width), seed=config.seed + i)
         for i, name in enumerate(published_names(config))
     }
     steps, batch = config.dictionaries.dictionary_steps, config.dictionaries.activations
     return found | {
         RESAMPLED: dataclasses.replace(
-            _published(config),
+            _published(config, width),
             revival="resample",
             revive_at=tuple(sorted({max(1, round(share * steps)) for share in RESAMPLING})),
             dead_after=max(1, round(SILENT * steps)) * batch,
@@ -67,24 +67,24 @@ def first_recipes(config: Config) -> dict[str, Recipe]:
     }
 
 
-def later_recipes(config: Config, l0: float) -> dict[str, Recipe]:
+def later_recipes(config: Config, width: int, l0: float) -> dict[str, Recipe]:
     """JumpReLU with as many active latents as the first dictionary has."""
     d = config.dictionaries
-    shape = {"n_latents": config.width, "steps": d.dictionary_steps, "batch": d.activations}
+    shape = {"n_latents": width, "steps": d.dictionary_steps, "batch": d.activations}
     return {JUMPRELU: Recipe(kind="jumprelu", l0=l0, lr=d.dictionary_lr, seed=config.seed, **shape)}
 
 
-def projected_recipe(config: Config) -> Recipe:
+def projected_recipe(config: Config, width: int) -> Recipe:
     """The published recipe for inputs that are not what should come out, so that b_dec is not subtracted."""
-    return dataclasses.replace(_published(config), subtract_b_dec=False)
+    return dataclasses.replace(_published(config, width), subtract_b_dec=False)
 
 
-def _published(config: Config) -> Recipe:
+def _published(config: Config, width: int) -> Recipe:
     d = config.dictionaries
     every = max(1, round(d.dictionary_steps * AGAIN / LENGTH))
     return Recipe(
         kind="relu",
-        n_latents=config.width,
+        n_latents=width,
         steps=d.dictionary_steps,
         batch=d.activations,
         sparsity=d.l1,
@@ -127,4 +127,9 @@ def blind_to(dictionary: Dictionary, direction: Float[Tensor, "d"]) -> Dictionar
     assert not dictionary.form.subtract_b_dec
     w = dictionary.weights
     blind = dataclasses.replace(w, W_enc=project_out(w.W_enc.T, direction).T.contiguous())
-    return dataclasses.replace(dictionary, weights=blind, about=dataclasses.replace(dictionary.about, target=None))
+    return dataclasses.replace(dictionary, weights=blind)
+
+
+def at_neurons(dictionary: Dictionary) -> Dictionary:
+    """The same dictionary, told where it reads and writes."""
+    return dataclasses.replace(dictionary, about=dataclasses.replace(dictionary.about, site=SITE, target=None))

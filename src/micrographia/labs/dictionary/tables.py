@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from micrographia.labs.dictionary.analysis import Context, DictionaryAnalysis
 from micrographia.labs.dictionary.figures import between
 from micrographia.labs.dictionary.measure import Analysed, pairs
 from micrographia.labs.dictionary.recipes import kind_of
+from micrographia.methods.dictionaries.geometry.analysis import DictionaryGeometry
+from micrographia.methods.dictionaries.geometry.firing_together import Context
 
 Records = list[dict[str, Any]]
 COMMON_SHOWN, RARE_SHOWN = 8, 4
@@ -26,17 +27,17 @@ def tables(analysed: Analysed, published: Sequence[str]) -> dict[str, Records]:
     }
 
 
-def _recipe(a: DictionaryAnalysis) -> dict[str, Any]:
+def _recipe(a: DictionaryGeometry) -> dict[str, Any]:
     firing = a.metrics.firing
     return {
         "name": a.name, "what": kind_of(a.name), "latents": a.dictionary.n_latents, "tokens": a.metrics.n_tokens,
-        "l0": a.metrics.l0, "fvu": a.metrics.fvu, "recovered": a.recovered, "recovered_mean": a.recovered_mean,
-        "clean_loss": a.clean_loss, "dense": a.classes().dense, "rare": a.cluster.share, "dead": firing.dead_share,
+        "l0": a.metrics.l0, "fvu": a.metrics.fvu, "recovered": a.recovered, "recovered_mean": a.worth.mean[0.0],
+        "clean_loss": a.worth.clean_loss, "dense": a.classes().dense, "rare": a.cluster.share, "dead": firing.dead_share,
         "aligned": a.cluster.aligned(),
     }  # fmt: skip
 
 
-def _sparsity(a: DictionaryAnalysis) -> Records:
+def _sparsity(a: DictionaryGeometry) -> Records:
     """All rows, those of common latents, and the two baselines."""
     whole, common = torch.ones_like(a.cluster.rare), a.common
     found = [
@@ -53,7 +54,7 @@ def _sparsity(a: DictionaryAnalysis) -> Records:
     return [*found, {"name": a.name, **rotated}, {"name": a.name, **gaussian}]
 
 
-def _cluster(a: DictionaryAnalysis) -> dict[str, Any]:
+def _cluster(a: DictionaryGeometry) -> dict[str, Any]:
     product = a.directions.projection
     return {
         "name": a.name, "rare": a.cluster.share, "n_rare": int(a.cluster.rare.sum()), "aligned": a.cluster.aligned(),
@@ -65,7 +66,7 @@ def _cluster(a: DictionaryAnalysis) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def shown_latents(a: DictionaryAnalysis) -> list[int]:
+def shown_latents(a: DictionaryGeometry) -> list[int]:
     """Common latents evenly over the order of their frequencies, then the most frequent of the rare ones."""
     order = a.frequency.argsort(descending=True)
     common, rare = (order[of[order.to(of.device)].cpu()] for of in (a.common, a.cluster.rare))
@@ -74,20 +75,16 @@ def shown_latents(a: DictionaryAnalysis) -> list[int]:
     return [*common[even].tolist(), *rare[:RARE_SHOWN].tolist()]
 
 
-def latents(a: DictionaryAnalysis, contexts: Mapping[int, Sequence[Context]]) -> Records:
+def latents(a: DictionaryGeometry, contexts: Mapping[int, Sequence[Context]]) -> Records:
     """A row for each latent that is shown."""
     return [
         {
             "latent": i, "frequency": float(a.frequency[i]), "rare": bool(a.cluster.rare[i]),
             "encoder_decoder_cosine": float(a.directions.cosine[i]), "fve_1": float(a.shares.fve_1[i]),
-            "fires_most_on": ", ".join(dict.fromkeys(_peak(each) for each in found)),
+            "fires_most_on": ", ".join(dict.fromkeys(repr(each.peak) for each in found)),
         }
         for i, found in contexts.items()
     ]  # fmt: skip
-
-
-def _peak(context: Context) -> str:
-    return repr(context.tokens[max(range(len(context.values)), key=context.values.__getitem__)])
 
 
 def _mean(values: Tensor) -> float:

@@ -20,6 +20,7 @@ from micrographia.core.stream.packing import layout_for
 from micrographia.core.stream.rows import TokenRows, as_rows
 from micrographia.core.stream.texts import Texts, open_texts
 from micrographia.core.stream.tokenise import tokenise
+from micrographia.core.tokens import Tokenizer
 from micrographia.labs.dictionary.config import Config
 
 TOKENS = "tokens"
@@ -32,19 +33,27 @@ A_TOKEN = 4  # letters, about
 class Text(NamedTuple):
     """The tokens of a Run."""
 
-    tokenizer: BytePairs
+    tokenizer: Tokenizer
     train: TokenRows
     held_out: Int[Tensor, "row pos"]
 
+    @property
+    def byte_pairs(self) -> BytePairs:
+        """The tokenizer, where it was trained here."""
+        assert isinstance(self.tokenizer, BytePairs)
+        return self.tokenizer
 
-def read_text(config: Config, folder: RunFolder, watch: Watch) -> Text:
-    """The tokens of this Run, made unless they are there. Raises UserError for too little text, and what reading it
-    raises."""
+
+def read_text(config: Config, folder: RunFolder, watch: Watch, tokenizer: Tokenizer | None = None) -> Text:
+    """The tokens of this Run, made unless they are there; `tokenizer`: that of a model that is not trained here.
+
+    Raises UserError for too little text, and what reading it raises.
+    """
     texts = open_texts(config.text or None)
-    tokenizer = _tokenizer(config, texts, folder, watch)
-    layout = layout_for(tokenizer, config.n_ctx, bos=True)
+    own = _tokenizer(config, texts, folder, watch) if tokenizer is None else tokenizer
+    layout = layout_for(own, config.n_ctx, bos=own.bos is not None)
     place, n = folder.path / TOKENS, config.tokens
-    rows = tokenise(texts, tokenizer, layout, place, n_tokens=n, d_vocab=config.n_vocab, watch=watch)
+    rows = tokenise(texts, own, layout, place, n_tokens=n, watch=watch)
     order = torch.randperm(len(rows), generator=generator(config.seed))
     n_held_out = -(-config.held_out // config.n_ctx)
     if len(rows) < n_held_out + LEAST_ROWS:
@@ -52,7 +61,7 @@ def read_text(config: Config, folder: RunFolder, watch: Watch) -> Text:
             f"Asked to hold {config.held_out:,} tokens out and to train on others. Found {len(rows) * config.n_ctx:,} in "
             f"{texts.source}. Give more text, or a smaller held_out."
         )
-    return Text(tokenizer, _held(rows, order[n_held_out:]), rows[order[:n_held_out]])
+    return Text(own, _held(rows, order[n_held_out:]), rows[order[:n_held_out]])
 
 
 def _held(rows: TokenRows, which: Int[Tensor, "row"]) -> TokenRows:

@@ -18,11 +18,11 @@ from micrographia.core.events import Watch, renamed
 from micrographia.core.model import Model
 from micrographia.core.store import json_bytes, read_json, write_bytes
 from micrographia.core.stream.batches import ActivationStream, Batches
-from micrographia.labs.dictionary.analysis import Moment, look, moment
 from micrographia.labs.dictionary.config import Config
 from micrographia.labs.dictionary.recipes import (
     PROJECTED,
     SITE,
+    at_neurons,
     blind_batches,
     blind_to,
     first_recipes,
@@ -30,7 +30,8 @@ from micrographia.labs.dictionary.recipes import (
     projected_recipe,
 )
 from micrographia.labs.dictionary.text import Text
-from micrographia.methods.dictionaries.evaluation.reading import counted_by
+from micrographia.methods.dictionaries.geometry.analysis import look
+from micrographia.methods.dictionaries.geometry.neuron_sparsity import neuron_shares, sparsity_classes
 from micrographia.methods.dictionaries.geometry.rare import rare_cluster
 from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.train import Course, train_dictionaries
@@ -38,6 +39,27 @@ from micrographia.methods.dictionaries.training.train import Course, train_dicti
 COURSE_TOKENS = 2**17
 """Held-out tokens that the course of training is followed on: one firing is 8e-6."""
 CHECKPOINT_EVERY = 250
+
+
+class Moment(NamedTuple):
+    """A dictionary at one step of its training."""
+
+    step: int
+    name: str
+    rare: float
+    aligned: float
+    """Of the rare latents' encoders with their mean."""
+    dense: float
+    l0: float
+    fvu: float
+
+
+def moment(step: int, name: str, dictionary: Dictionary, model: Model, rows: Tensor) -> Moment:
+    """The course of the findings: on fewer rows than at the end."""
+    metrics = look(dictionary, model, rows)
+    cluster = rare_cluster(dictionary, metrics.firing.frequencies.to(dictionary.weights.W_enc.device))
+    dense = sparsity_classes(neuron_shares(dictionary.weights.W_dec)).dense
+    return Moment(step, name, cluster.share, cluster.aligned(), dense, metrics.l0, metrics.fvu)
 
 
 class Trained(NamedTuple):
@@ -55,15 +77,16 @@ def train_all(config: Config, model: Model, text: Text, folder: Path, watch: Wat
         model, SITE, text.train, batch=d.activations, buffer_bytes=d.buffer_mb * 2**20, seed=config.seed,
         steps=d.dictionary_steps, watch=watch,
     )  # fmt: skip
+    width = d.expansion * model.shape.d_mlp
     stage = _Stage(config, model, some, folder, watch)
-    found = stage.train("first", first_recipes(config), batches)
+    found = stage.train("first", first_recipes(config, width), batches)
     one = next(iter(found.values()))
-    metrics = look(one, model, some, counted_by(model))
-    found |= stage.train("jumprelu", later_recipes(config, metrics.l0), batches)
+    metrics = look(one, model, some)
+    found |= stage.train("jumprelu", later_recipes(config, width, metrics.l0), batches)
     direction = rare_cluster(one, metrics.firing.frequencies.to(one.weights.W_enc.device)).direction
     if direction.isfinite().all():  # else none is rare, and there is nothing to take out
-        made = stage.train(PROJECTED, {PROJECTED: projected_recipe(config)}, blind_batches(batches, direction), direction)
-        found[PROJECTED] = blind_to(made[PROJECTED], direction)
+        last = {PROJECTED: projected_recipe(config, width)}
+        found |= stage.train(PROJECTED, last, blind_batches(batches, direction), direction)
     return Trained(found, stage.course)
 
 
@@ -88,9 +111,11 @@ class _Stage:
         stored = read_json(record)["moments"] if record.is_file() else []
         seen = {(m.step, m.name): m for m in map(_read, stored)}
 
+        def whole(one: Dictionary) -> Dictionary:
+            return at_neurons(one if blind is None else blind_to(one, blind))
+
         def see(step: int, made: Sequence[Dictionary]) -> None:
-            whole = made if blind is None else [blind_to(each, blind) for each in made]
-            each = [moment(step, key, one, self.model, self.rows) for key, one in zip(recipes, whole)]
+            each = [moment(step, key, one, self.model, self.rows) for key, one in zip(recipes, map(whole, made))]
             seen.update({(m.step, m.name): m for m in each})
             write_bytes(record, json_bytes({"moments": [m._asdict() for m in seen.values()]}))
 
@@ -105,7 +130,7 @@ class _Stage:
         if (d.dictionary_steps, next(iter(recipes))) not in seen:  # it was stopped between the last step and the look
             see(d.dictionary_steps, made)
         self.course += [seen[key] for key in sorted(seen)]
-        return dict(zip(recipes, made))
+        return dict(zip(recipes, map(whole, made)))
 
 
 def _read(stored: Mapping[str, Any]) -> Moment:

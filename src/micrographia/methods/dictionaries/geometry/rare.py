@@ -11,7 +11,7 @@ Axes: latent d_in.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from micrographia.core.dictionaries.dictionary import Dictionary
@@ -140,8 +140,3 @@ def sensitivity(
     """For each cut of rarity: the cut, the share of rare latents, and of those the share that is aligned."""
     found = [(cut, rare_cluster(dictionary, frequency, cut=cut)) for cut in cuts]
     return [(cut, each.share, each.aligned()) for cut, each in found]
-
-
-def together(latents: Float[Tensor, "token latent"], chosen: Bool[Tensor, "latent"]) -> Int[Tensor, "token"]:
-    """How many of the chosen latents fire on each token."""
-    return (latents[:, chosen] > 0).sum(1)
