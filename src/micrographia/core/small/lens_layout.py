@@ -17,7 +17,7 @@ from micrographia.core.pretrained.tokenizer import as_tokenizer
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.state_dicts.read import read_state_dict
-from micrographia.core.store.foreign import foreign_json
+from micrographia.core.store import read_json
 
 CONFIG, SUFFIX = "config.json", ".pth"
 REPOSITORIES = MappingProxyType({"gelu-1l": "NeelNanda/GELU_1L512W_C4_Code"})
@@ -41,7 +41,7 @@ def load_lens_model(
     """
     folder = _from_hub(REPOSITORIES[name], watch) if name in REPOSITORIES else Path(name)
     file = min(folder.glob(f"*{SUFFIX}"))
-    about = foreign_json(folder / CONFIG)
+    about = read_json(folder / CONFIG)
     stored = read_state_dict(file, allow_pickle=allow_pickle).tensors
     arch = _architecture(folder, about, stored)
     shapes = arch.weight_shapes()

@@ -35,7 +35,7 @@ class Dictionaries:
     """Dictionaries of the published recipe, alike but for their seed."""
     expansion: int = 8
     """Latents a neuron; 8 as published."""
-    l1: float = 0.02
+    l1: float = 0.1
     """Weight of the sum of the latents beside the squared error, both of inputs scaled to a mean squared norm of 1."""
     dictionary_lr: float = 1e-3
     """Rate of Adam."""
