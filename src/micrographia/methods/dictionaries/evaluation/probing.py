@@ -83,7 +83,7 @@ def sparse_probing(
     found: list[ProbeScore] = []
     every = train.labels.unique().tolist()
     chosen = list(classes) if classes is not None else every[1:] if len(every) == 2 else every
-    if not chosen:
+    if len(every) < 2 or not chosen:
         raise UserError(f"Probing needs two labels. Found only {every} in {len(train.labels)} training examples.")
     for label in chosen:
         own, true = train.labels == label, test.labels == label

@@ -1,0 +1,45 @@
+"""What a latent adds to the logits on the direct path: its decoder row through the final norm's gain and W_U.
+
+The norm's scale is left out, and what later layers make of the row: an effect on the order of tokens, not on the size.
+Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); Bricken et al. (2023), who list the same for each
+feature. Axes: latent d_model vocab.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.model import Model
+from micrographia.core.sites import AXES, RESIDUAL, Site
+
+AT_ONCE = 256
+NORMED = frozenset({"attn_norm", "mlp_norm", "final_norm"})
+"""Of the width of the residual stream, but not in it."""
+
+
+def into_the_stream(
+    dictionary: Dictionary, model: Model, site: Site, latents: Int[Tensor, "latent"]
+) -> Float[Tensor, "latent d_model"] | None:
+    """Decoder rows in the residual stream: as they are, or through W_out or W_O; None where they do not reach it."""
+    rows = dictionary.weights.W_dec[latents.to(dictionary.weights.W_dec.device)].detach().float().cpu()
+    if AXES[site.kind] == RESIDUAL:
+        return None if site.kind in NORMED else rows
+    through = {"neurons": "W_out", "z": "W_O"}.get(site.kind)
+    weight = None if through is None else getattr(model.weights, through)[site.layer]
+    if weight is None:
+        return None
+    return rows @ weight.detach().float().cpu().flatten(0, -2)
+
+
+def promoted_tokens(
+    dictionary: Dictionary, model: Model, site: Site, latents: Int[Tensor, "latent"], n: int
+) -> Int[Tensor, "latent n"] | None:
+    """The n tokens whose logits each latent raises most, largest first; None where it writes into no stream."""
+    rows = into_the_stream(dictionary, model, site, latents)
+    if rows is None:
+        return None
+    weights = model.weights
+    readout = weights.final_readout(weights.W_U.detach()).float().cpu()
+    found = [(some @ readout).topk(min(n, readout.shape[1])).indices for some in rows.split(AT_ONCE)]
+    return torch.cat(found)
