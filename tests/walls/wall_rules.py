@@ -17,7 +17,7 @@ FLOORS = ("core", "methods", "labs", "faces")
 LIBRARIES = {"torch", "numpy", "scipy", "safetensors", "einops", "jaxtyping"}
 DOORS = {  # library -> the only places that may import it
     "transformers": ("core/pretrained",),
-    "tokenizers": ("core/pretrained", "core/tokens"),
+    "tokenizers": ("core/pretrained", "core/tokens", "core/byte_pairs"),
     "huggingface_hub": ("core/pretrained",),
     "gguf": ("core/pretrained",),
     "pyarrow": ("core/store",),
@@ -28,7 +28,7 @@ DOORS = {  # library -> the only places that may import it
     "click": ("faces",),
     "plotly": ("faces",),
 }
-LABS = ("grokking", "ioi", "planted", "workbench", "othello")
+LABS = ("grokking", "ioi", "planted", "dictionary", "workbench", "othello")
 """Those that there are or are planned; a test holds the list against the folders."""
 LAZY = ("transformers", "tokenizers", "huggingface_hub", "gguf", "pyarrow", "datasets")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

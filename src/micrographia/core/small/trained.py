@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from micrographia.core.byte_pairs import FILE, BytePairs, read_byte_pairs
 from micrographia.core.claims import Run
 from micrographia.core.errors import Corrupt, RunNotFound, UnknownModel, UserError
 from micrographia.core.small.architecture import Architecture
@@ -33,11 +34,13 @@ NAME = "model.json"
 STATE = "state.safetensors"  # of a checkpoint
 
 
-def describe_model(folder: RunFolder, arch: Architecture, vocabulary: Vocabulary | None = None) -> None:
-    """Store architecture and vocabulary in the Run, beside its snapshots."""
+def describe_model(folder: RunFolder, arch: Architecture, tokenizer: Vocabulary | BytePairs | None = None) -> None:
+    """Store architecture and vocabulary in the Run, beside its snapshots; of byte pairs in a file of their own."""
     words = None
-    if vocabulary is not None:
-        words = {"words": list(vocabulary.words), "bos": vocabulary.bos, "pad": vocabulary.pad}
+    if isinstance(tokenizer, BytePairs):
+        folder.add_file(FILE, tokenizer.to_bytes())
+    elif tokenizer is not None:
+        words = {"words": list(tokenizer.words), "bos": tokenizer.bos, "pad": tokenizer.pad}
     content = {"architecture": dataclasses.asdict(arch), "vocabulary": words}
     folder.add_file(NAME, json_bytes(content))
 
@@ -63,9 +66,14 @@ def load_trained(
     stored = read_tensors(kept[chosen])
     _check_weights(kept[chosen], arch, stored)
     weights = {name: stored[name].to(dtype=dtype, device=device) for name in arch.weight_shapes()}
-    words = found["vocabulary"]
-    vocabulary = Vocabulary(tuple(words["words"]), words["bos"], words["pad"]) if words else None
-    return Transformer(arch, weights, vocabulary)
+    return Transformer(arch, weights, _tokenizer(path, found["vocabulary"]))
+
+
+def _tokenizer(path: Path, words: Mapping[str, Any] | None) -> Vocabulary | BytePairs | None:
+    """The words of `model.json`, else the byte pairs beside it, if there are any."""
+    if words:
+        return Vocabulary(tuple(words["words"]), words["bos"], words["pad"])
+    return read_byte_pairs(path / FILE) if (path / FILE).is_file() else None
 
 
 def holds_model(run: Path) -> bool:

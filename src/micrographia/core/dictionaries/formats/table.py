@@ -15,6 +15,7 @@ from micrographia.core.dictionaries.formats import (
     gemma_scope_2,
     llama_scope,
     llamascopium,
+    one_layer,
     openai,
     saelens,
     sparsify,
@@ -60,6 +61,7 @@ FORMATS: Mapping[str, Format] = {
             "dictionary_learning", "config.json, ae.pt",
             dictionary_learning.holds, dictionary_learning.read, dictionary_learning.write,
         ),
+        Format("one_layer", "<run>.pt, <run>_cfg.json", one_layer.holds, one_layer.read),
         Format("openai", "one .pt file", openai.holds, openai.read, openai.write),
     )
 }  # fmt: skip

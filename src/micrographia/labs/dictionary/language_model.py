@@ -1,0 +1,98 @@
+"""The one-layer language model: trained on the rows, in a Run of its own, which every command takes as a model.
+
+A row a step (`core.train_loop`): the loss on the batch of that step, in nats a token; every `eval_every` steps that on
+held-out rows.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from micrographia.core.config import flat
+from micrographia.core.events import Watch, renamed
+from micrographia.core.lab import Findings, run_lab
+from micrographia.core.runtime import batch_generator, generator
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.fused import fused_forward
+from micrographia.core.small.next_token import NextToken
+from micrographia.core.small.next_token import Text as Contexts
+from micrographia.core.small.trained import describe_model, load_trained
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
+from micrographia.core.store import RunFolder
+from micrographia.core.train_loop import Record, train_recorded
+from micrographia.core.training import AdamW, Flat, Layout, State
+from micrographia.labs.dictionary.config import Config, preset_of
+from micrographia.labs.dictionary.text import Text
+
+LAB = "dictionary"
+LOOKED_AT = 128
+"""Held-out rows of a loss along training."""
+
+
+def architecture(config: Config, text: Text) -> Architecture:
+    """The transformer that the config asks for, over the tokens of the text."""
+    n = text.byte_pairs.size
+    return Architecture(d_vocab=n, d_vocab_out=n, n_ctx=config.n_ctx, **flat(config.network))
+
+
+def snapshot_steps(config: Config) -> list[int]:
+    """The last step, and `snapshots` - 1 before it, evenly."""
+    n = config.schedule.snapshots
+    return sorted({max(1, round((i + 1) * config.steps / n)) for i in range(n)})
+
+
+def trained(config: Config, text: Text, out: Path, watch: Watch) -> Transformer:
+    """The language model of this config, trained to the end in the Run `out`, or as that was left."""
+
+    def work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
+        return _train(config, text, folder, renamed(watch, "train the language model"))
+
+    done = run_lab(config, work, lab=LAB, preset=preset_of(config), out=out, resume=True, watch=watch)
+    return load_trained(done.path, device=config.machine.device)
+
+
+def _train(config: Config, text: Text, folder: RunFolder, watch: Watch) -> Findings:
+    arch, device = architecture(config, text), config.machine.device
+    layout = Layout(arch.weight_shapes())
+    describe_model(folder, arch, text.byte_pairs)
+
+    def fresh() -> Flat:
+        return layout.pack([{name: w.to(device) for name, w in init_weights(arch, generator(config.seed)).items()}])
+
+    def contexts(step: int) -> Contexts:
+        chosen = torch.randint(len(text.train), (config.rows,), generator=batch_generator(config.seed, step))
+        return Contexts(text.train[chosen])
+
+    def measure(state: State) -> dict[str, float]:
+        return {"held_out_nats": loss(arch, layout.member(state.weights, 0), text.held_out[:LOOKED_AT].to(device))}
+
+    record = Record(
+        steps=config.steps,
+        loss="loss_nats",
+        measured=("held_out_nats",),
+        measure=measure,
+        measure_every=config.schedule.eval_every,
+        checkpoint_every=config.schedule.checkpoint_every,
+        snapshots=snapshot_steps(config),
+        shown={"loss": "loss_nats", "held out": "held_out_nats"},
+    )
+    objective, optimiser = NextToken(arch, [contexts]), AdamW(**flat(config.optim))
+    found = train_recorded(
+        record, folder, arch=arch, fresh=fresh, objective=objective, optimiser=optimiser, device=device, watch=watch
+    )
+    return Findings({name: column[-1] for name, column in found.items()}, [], metrics=found)
+
+
+@torch.no_grad()
+def loss(arch: Architecture, weights: dict[str, Tensor], rows: Tensor, n: int = 32) -> float:
+    """Mean cross-entropy of the next token in nats, `n` rows at a time."""
+    each = [
+        F.cross_entropy(
+            fused_forward(arch, weights, part[:, :-1]).flatten(0, 1), part[:, 1:].flatten(), reduction="sum"
+        )
+        for part in rows.split(n)
+    ]
+    return float(torch.stack(each).double().sum()) / rows[:, 1:].numel()
