@@ -12,8 +12,8 @@ from micrographia.core.stream.texts import Piece, Tally, Texts, open_texts
 from micrographia.core.stream.tokenise import token_rows
 from micrographia.labs.sae.config import Reading
 
-CHARACTERS_A_TOKEN = 12
-"""More than any tokenizer's average on text or code: what is read to have enough tokens."""
+CHARACTERS_A_TOKEN = 6
+"""More than common tokenizers have on average, on text or code: what is read to have enough tokens."""
 
 
 def rows_for(reading: Reading, model: Model, n_tokens: int, watch: Watch) -> TokenRows:

@@ -21,7 +21,7 @@ from micrographia.labs.sae.config import PENALISED, Train, numbers
 from micrographia.labs.sae.findings import evaluated, findings, looked_at
 from micrographia.labs.sae.text import as_read, rows_for, rows_holding
 
-PRESETS: dict = {}
+PRESETS: dict = {}  # noqa
 from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields, recipe_from
 from micrographia.methods.dictionaries.training.train import Course, train_dictionaries
 
