@@ -65,9 +65,10 @@ def in_blocks(stack: Stack, weights: Weights, rows: Rows, now: Now, into: Weight
         penalty = None if recipe.chosen_penalty in OF_COUNT else _add(totals, stack, p, norms, now, batch)
         slope = out * (2 / batch.rows)
         into["decoder"].addmm_(p.T, slope)
-        torch.mm(slope, decoder.T, out=df)
-        if penalty is not None and penalty.latents is not None:
-            df += penalty.latents[0]
+        if penalty is None or penalty.latents is None:
+            torch.mm(slope, decoder.T, out=df)
+        else:
+            torch.addmm(penalty.latents[0], slope, decoder.T, out=df)
         if over is not None:
             _at_edges(recipe.bandwidth, over, df, totals)
         passed.grad_input(df, p, 0, grad_input=df)

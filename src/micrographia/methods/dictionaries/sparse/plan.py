@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from micrographia.methods.dictionaries.sparse import in_blocks
-from micrographia.methods.dictionaries.sparse.active import Active, ByLatent, by_latent, decode, dots, ragged
+from micrographia.methods.dictionaries.sparse.active import DTYPES, Active, ByLatent, by_latent, decode, dots, ragged
 from micrographia.methods.dictionaries.sparse.find import FINDERS, Found
 from micrographia.methods.dictionaries.sparse.in_blocks import Rows
 from micrographia.methods.dictionaries.training.auxiliary import AUXILIARY
@@ -42,6 +42,13 @@ def sparse(stack: Stack, weights: Weights, batch: Batch, now: Now, into: Weights
         rows = Rows(read[member], batch.x[member % len(batch.x)], batch.target[member % len(batch.target)], batch)
         outcomes.append(_member(one, _of(weights, member), rows, _moment(now, member), _of(into, member)))
     return _together(outcomes)
+
+
+def sparse_on_cpu(stack: Stack, weights: Weights, batch: Batch, now: Now, into: Weights) -> Outcome:
+    """The sparse plan where it was measured to be the faster: on a CPU, in a dtype that its products have."""
+    decoder = weights["decoder"]
+    fits = decoder.device.type == "cpu" and decoder.dtype in DTYPES
+    return (sparse if fits else dense)(stack, weights, batch, now, into)
 
 
 def covers(stack: Stack) -> bool:

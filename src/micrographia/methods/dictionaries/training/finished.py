@@ -28,6 +28,7 @@ def dictionaries(
         thresholds, known = _thresholds(trainer, batches, held_out)
         for member, place in enumerate(trainer.stack.places):
             known_here = {name: values[member] for name, values in known.items()}
+            known_here["plan"] = getattr(trainer.plan, "__name__", "")  # how loss and gradient were computed
             found[place] = _dictionary(trainer.stack, trainer.state, member, thresholds, known_here)
     return [found[place] for place in range(len(found))]
 
