@@ -25,15 +25,13 @@ from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig
 
 T = TypeVar("T")
-Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-"""A flag whose default is the same everywhere, so that help shows the one word that changes it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Printed:
     """What is printed."""
 
-    json: Switch = False
+    json: bool = False
     """Print one JSON object on standard output and nothing else."""
 
 
@@ -43,13 +41,13 @@ class Destination:
 
     out: Path | None = None
     """The Run's folder; by default a new one below ./runs or $MICROGRAPHIA_RUNS. A Run that is there is refused."""
-    resume: Switch = False
+    resume: bool = False
     """Go on with the Run in --out, begin it if there is none, or print it again if it is finished."""
-    json: Switch = False
+    json: bool = False
     """Print one JSON object on standard output and nothing else."""
-    verbose: Switch = False
+    verbose: bool = False
     """Print every table and claim, not only the sentences and the first table."""
-    report: Switch = True
+    report: bool = True
     """Write report.html into the Run."""
 
     def __post_init__(self) -> None:
@@ -125,8 +123,28 @@ def _flattened(info: StructTypeInfo, *, helping: bool) -> StructConstructorSpec 
             kind = Annotated[kind, tyro.conf.arg(name="")]
         elif inner and helping:
             kind = Annotated[kind, tyro.conf.Suppress]
-        fields.append(StructFieldSpec(field.name, kind, _default(field, info.default), docs.get(field.name)))
+        default, doc = _default(field, info.default), docs.get(field.name)
+        kind, doc = _helped(kind, default, doc) if helping else (kind, doc)
+        fields.append(StructFieldSpec(field.name, kind, default, doc))
     return StructConstructorSpec(info.type, tuple(fields))
+
+
+def _helped(kind: Any, default: Any, doc: str | None) -> tuple[Any, str | None]:
+    """A field's type and text as --help shows them: of a switch and its opposite, which both are understood, the one
+    that changes something; no default where there is none to tell.
+    """
+    if kind is bool and isinstance(default, bool):
+        kind = Annotated[kind, tyro.conf.FlagCreatePairsOff]
+        doc = _opposite(doc) if doc and default else doc
+    if default is None or isinstance(default, bool):
+        kind = Annotated[kind, tyro.conf.arg(help_behavior_hint="")]
+    return kind, doc
+
+
+def _opposite(doc: str) -> str:
+    """What a field's text says of the flag that turns it off: a text may begin with that itself, as "False: ..."."""
+    _, told, off = doc.partition("False: ")
+    return off[:1].upper() + off[1:] if told else f"Turn off: {doc[:1].lower()}{doc[1:]}"
 
 
 def _default(field: dataclasses.Field[Any], whole: Any) -> Any:
