@@ -16,7 +16,7 @@ from micrographia.faces.figures.palette import SCALES
 ROW_HEIGHT = 370
 GUTTER = 0.035
 HEAD = 26  # pixels above a row of panels, for their names
-SHORT_ROW, NARROW_SHARE = 8, 0.6  # more names across than that need a telephone's whole width; how high is less then
+SHORT_ROW, NARROW_SHARE = 8, 0.6  # more names across than that need a telephone's whole width; how high it is there
 LEAST_ROW, GROUPED_ROW, MOST_HEIGHT = 15, 5, 2400  # pixels: of a row in a tall table, one of a group; of such a table
 MOST_ROW = 64  # pixels of a row of a table of few
 WIDTH, NARROW_WIDTH, AXIS_ROOM = 760, 350, 90  # pixels: of a picture, on a telephone; beside it for names and the bar
@@ -43,10 +43,17 @@ def panelled(data: Mapping[str, Any], z: np.ndarray, *, columns: int, labelled: 
         layout["meta"]["width"] = wide  # the page scrolls where it is narrower
     layout |= _arranged(data, z, columns=columns, labelled=labelled)
     layout["coloraxis"] = colour_scale(data, height=layout["height"])
-    wordless = data.get("texts") is None
-    if wordless and labelled and data.get("x_names") is not None and len(data["x_names"]) > SHORT_ROW:
-        layout["meta"]["narrow"] = _arranged(data, z, columns=1, labelled=True, share=NARROW_SHARE)
+    if data.get("texts") is None and labelled:
+        narrow = _arranged(data, z, columns=_narrow_columns(data, columns), labelled=True, share=NARROW_SHARE)
+        layout["meta"]["narrow"] = narrow | {"coloraxis": colour_scale(data, height=narrow["height"])}
     return [_panel(data, z[i], str(name), i) for i, name in enumerate(data["panels"])], layout
+
+
+def _narrow_columns(data: Mapping[str, Any], columns: int) -> int:
+    """How many panels stand side by side on a telephone: one where its names across, or their headings, are long."""
+    letters = max(map(len, map(str, data["panels"])), default=0)
+    many = data.get("x_names") is not None and len(data["x_names"]) > SHORT_ROW
+    return 1 if many or letters * LETTER > (NARROW_WIDTH - AXIS_ROOM) / columns else columns
 
 
 def _arranged(
@@ -55,7 +62,7 @@ def _arranged(
     """Where the panels stand: height, axes and headings. `share` makes all but tall tables lower."""
     panels = [str(name) for name in data["panels"]]
     rows = -(-len(panels) // columns)
-    high = _single_height(data, z, share) if columns == 1 else _row_height(data, z, columns)
+    high = _single_height(data, z, share) if columns == 1 else _row_height(data, z, columns, share)
     height = int(rows * high + (0 if columns == 1 else 40))
     gap = (HEAD + (34 if columns <= 2 else 8)) / height
     width = (NARROW_WIDTH if share < 1 else WIDTH) - AXIS_ROOM
@@ -74,9 +81,9 @@ def _arranged(
     return found
 
 
-def _row_height(data: Mapping[str, Any], z: np.ndarray, columns: int) -> float:
+def _row_height(data: Mapping[str, Any], z: np.ndarray, columns: int, share: float = 1.0) -> float:
     """Small panels are lower, also those of few rows; those of a tall table as high as it needs."""
-    usual = ROW_HEIGHT * 2 / max(columns, 2)
+    usual = share * ROW_HEIGHT * 2 / max(columns, 2)
     return max(min(usual, AXIS_ROOM + MOST_ROW * z.shape[-2]), _tall(data, z))
 
 
