@@ -200,6 +200,21 @@ def test_a_map_of_few_layers_is_low_and_words_in_cells_have_room():
     assert (trace["text"][0][0], trace["customdata"][0][0]) == ("a very…", "a very long word")
 
 
+def test_what_scrolls_sideways_with_its_words_opens_at_the_end_and_keeps_its_colour_bar_in_sight():
+    texts = [[["word"] * 40] * 31] * 2
+    layout = heat_map(31, 40, texts=texts, x_label="token")
+    bar = layout["coloraxis"]["colorbar"]
+    assert layout["meta"]["end"] and not heat_map(31, 40, texts=texts, x_label="head")["meta"]["end"]
+    assert (bar["orientation"], bar["xanchor"], bar["lenmode"]) == ("h", "right", "pixels")
+    assert layout["margin"]["t"] > heat_map(31, 40)["margin"]["t"]
+
+
+def test_a_colour_bar_is_no_longer_than_can_be_seen_at_once():
+    bar = heat_map(270, 14)["coloraxis"]["colorbar"]
+    assert (bar["lenmode"], bar["len"], bar["yanchor"]) == ("pixels", 400, "top")
+    assert heat_map(3, 5)["coloraxis"]["colorbar"]["len"] < heat_map(3, 5)["height"]
+
+
 def test_bars_with_long_names_lie():
     names = [f"L{i}.neurons[pos=10, unit=173]" for i in range(6)]
     data = {"y": np.arange(6.0), "names": names, "x_label": "place", "y_label": "effect"}

@@ -23,6 +23,8 @@ WIDTH, NARROW_WIDTH, AXIS_ROOM = 760, 350, 90  # pixels: of a picture, on a tele
 LETTER, BETWEEN_TICKS = 6.4, 13  # pixels: of a letter in a tick's name; between two slanted names, or two lines of them
 SLANTED_NAMES = 24  # up to so many names are slanted, more stand upright
 WORD_CELL, WORD_ROW, WORD_SIZE = 46, 21, 11  # pixels: of a cell with a word in it, and its letters
+LONGEST_BAR, BAR_ROOM, WORD_BAR = 400, 44, 170  # pixels: of a colour bar; of one above words, how high and how long
+ENDED = ("token", "position")  # what runs across, where the end is what is looked at first
 
 
 def heatmap(data: Mapping[str, Any]) -> Drawn:
@@ -43,7 +45,11 @@ def panelled(data: Mapping[str, Any], z: np.ndarray, *, columns: int, labelled: 
         layout["meta"]["width"] = wide  # the page scrolls where it is narrower
     layout |= _arranged(data, z, columns=columns, labelled=labelled)
     layout["coloraxis"] = colour_scale(data, height=layout["height"])
-    if data.get("texts") is None and labelled:
+    if data.get("texts") is not None:
+        layout["meta"]["end"] = data["x_label"] in ENDED
+        layout["margin"]["t"] += BAR_ROOM
+        layout["coloraxis"]["colorbar"] |= _bar_above(str(data.get("value_label") or ""), layout["height"])
+    elif labelled:
         narrow = _arranged(data, z, columns=_narrow_columns(data, columns), labelled=True, share=NARROW_SHARE)
         layout["meta"]["narrow"] = narrow | {"coloraxis": colour_scale(data, height=narrow["height"])}
     return [_panel(data, z[i], str(name), i) for i, name in enumerate(data["panels"])], layout
@@ -138,8 +144,9 @@ def reach_of(data: Mapping[str, Any]) -> Reach:
 def colour_scale(data: Mapping[str, Any], *, height: int = 0) -> dict[str, Any]:
     """The scale that all panels share, for layout.coloraxis. Above `height` 0, what it shows stands along the bar."""
     kind = data.get("colour", "sequential")
-    bar: dict[str, Any] = {"thickness": 10, "outlinewidth": 0, "len": 0.9, "tickfont": {"size": 11}}
-    bar["exponentformat"] = "power"
+    bar: dict[str, Any] = {"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}, "exponentformat": "power"}
+    bar |= {"len": min(0.9 * height, LONGEST_BAR), "lenmode": "pixels"} if height else {"len": 0.9}
+    bar |= {"y": 1, "yanchor": "top"} if 0.9 * height > LONGEST_BAR else {}
     reach = data.get("_reach") or reach_of(data)
     if height and (label := _along_the_bar(str(data.get("value_label") or ""), reach, height)):
         bar["title"] = {"text": label, "side": "right", "font": {"size": 11.5}}
@@ -154,8 +161,15 @@ def _along_the_bar(label: str, reach: Reach, height: int) -> str:
         low, high, most = (words.format_number(float(f"{x:.3g}")) for x in reach)
         ends = f"±{high}" if reach.low == -reach.high else f"{low} and {high}"
         texts.append(f"colours end at {ends}; the most is {most}")
-    n_letters = max(14, int(0.9 * (height - AXIS_ROOM) / 6.2))
+    n_letters = max(14, int(min(0.9 * (height - AXIS_ROOM), LONGEST_BAR) / 6.2))
     return "<br>".join(escaped(line) for text in texts for line in textwrap.wrap(text, n_letters))
+
+
+def _bar_above(label: str, height: int) -> dict[str, Any]:
+    """Where the colour bar of a wide map of words lies: above its first panel, so that it does not scroll away."""
+    place = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1 + HEAD / height, "yanchor": "bottom", "ypad": 0}
+    title = {"text": escaped(label), "side": "top", "font": {"size": 11.5}}
+    return place | {"lenmode": "pixels", "len": WORD_BAR, "thickness": 8, "title": title}
 
 
 def _box(down: int, across: int, *, columns: int, rows: int, gap: float) -> tuple[list[float], list[float]]:

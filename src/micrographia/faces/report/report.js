@@ -136,10 +136,18 @@
   function fitted(layout, node) {
     const drag = touch ? false : "zoom";
     if (node.clientWidth < 500 && layout.meta && layout.meta.narrow) return { ...layout, ...layout.meta.narrow, dragmode: drag };
-    const square = layout.coloraxis && layout.annotations;
+    const square = layout.coloraxis && layout.annotations && !(layout.meta && layout.meta.width);
     const narrow = Math.min(1, node.clientWidth / 760);
     const axes = node.clientWidth < 500 ? sparser(layout) : {};
     return { ...layout, ...axes, height: square ? Math.round(layout.height * Math.max(narrow, 0.5)) : layout.height, dragmode: drag };
+  }
+
+  // A text that is wider than the page opens at its end, where the answer is: there the names must be seen.
+  function namedAtTheEnd(layout) {
+    const right = (key) => key.startsWith("yaxis") ? { ...layout[key], side: "right" } : layout[key];
+    const moved = Object.fromEntries(Object.keys(layout).map((key) => [key, right(key)]));
+    moved.annotations = layout.annotations.map((each) => ({ ...each, x: 1, xanchor: "right" }));
+    return moved;
   }
 
   async function show(node) {
@@ -154,8 +162,12 @@
       layout.width = layout.meta.width; // words in cells stay readable: the picture scrolls sideways
       node.classList.add("wide");
     }
-    await Plotly.newPlot(node, picture.data, layout, layout.width ? { ...config, responsive: false } : config);
+    const ended = layout.width && layout.meta.end;
+    await Plotly.newPlot(node, picture.data, ended ? namedAtTheEnd(layout) : layout, layout.width ? { ...config, responsive: false } : config);
+    if (ended) node.scrollLeft = node.scrollWidth;
     if (picture.frames.length) await Plotly.addFrames(node, picture.frames);
+    const more = ((window.micrographia || {}).pictures || {})[(layout.meta || {}).kind];
+    if (more) more(node, picture, number);
     drawn.push({ node, picture });
   }
 

@@ -78,7 +78,7 @@ def findings(
             results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
             told += words.opening(baselines[0], n)
             summary = [*summary, *([words.SINK_DIFFERS] if sink and changed_positions(pairs)[:1] == [0] else [])]
-        summary = [*told, *summary]
+        summary = [*told, *summary, *prompts.around.sentences()]
         if own.get("top"):
             first.append(top_table(own["top"], baselines[0].metric.unit, n, "estimated " * (kind == "attribute")))
         first += prompts.check.figures()
