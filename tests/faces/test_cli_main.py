@@ -445,6 +445,17 @@ def test_help_shows_a_switch_by_the_one_word_that_changes_it(capsys):
     assert "None)" not in text and "True)" not in text and "False)" not in text
 
 
+@pytest.mark.parametrize(("flag", "value", "told"), [
+    ("--epochs", "1e3", "'1e3' is not a whole number"), ("--lr", "fast", "'fast' is not a number"),
+    ("--threads", "x", "'x' is not a whole number"),
+])  # fmt: skip
+def test_what_is_no_number_is_told_in_words(flag, value, told, capsys):
+    with pytest.raises(SystemExit) as left:
+        parsed(flag, value)
+    text = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert (left.value.code, told in text, "literal" in text) == (2, True, False)
+
+
 def test_both_words_of_a_switch_are_understood():
     assert [parsed(word)[1].report for word in ("--no-report", "--report")] == [False, True]
     assert [parsed(word)[1].verbose for word in ("--no-verbose", "--verbose")] == [False, True]

@@ -209,6 +209,14 @@ def test_what_scrolls_sideways_with_its_words_opens_at_the_end_and_keeps_its_col
     assert layout["margin"]["t"] > heat_map(31, 40)["margin"]["t"]
 
 
+def test_a_few_named_rows_have_a_line_each_below_upright_names():
+    names = [f"{i} <|im_start|>" for i in range(42)]
+    for layout in (heat_map(12, 42, x_names=names), heat_map(12, 42, panels=1, x_names=names)):
+        narrow = layout["meta"]["narrow"]
+        rows = narrow["height"] * (narrow["yaxis"]["domain"][1] - narrow["yaxis"]["domain"][0]) - 16 * 6
+        assert rows >= 12 * 11
+
+
 def test_a_colour_bar_is_no_longer_than_can_be_seen_at_once():
     bar = heat_map(270, 14)["coloraxis"]["colorbar"]
     assert (bar["lenmode"], bar["len"], bar["yanchor"]) == ("pixels", 400, "top")

@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
-from tyro.constructors import StructConstructorSpec, StructFieldSpec, StructTypeInfo
+from tyro.constructors import (
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig
@@ -90,6 +96,7 @@ def parse(kind: type[T], words: Sequence[str], *, prog: str, description: str, d
     text = text[:1].upper() + text[1:]
     registry = tyro.constructors.ConstructorRegistry()
     registry.struct_rule(partial(_flattened, helping=not {"-h", "--help"}.isdisjoint(words)))
+    registry.primitive_rule(_number)
     try:
         found = tyro.cli(kind, args=list(words), prog=prog, description=text, config=PLAIN, registry=registry, **extra)
         _check_numbers(found)
@@ -97,6 +104,25 @@ def parse(kind: type[T], words: Sequence[str], *, prog: str, description: str, d
     except ValueError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+NUMBERS = {int: ("INT", "a whole number such as 1000"), float: ("FLOAT", "a number such as 0.1 or 1e-3")}
+
+
+def _number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """tyro's rule for numbers, which says what was expected instead of what Python calls it."""
+    if info.type not in NUMBERS:
+        return None
+    kind: Any = info.type
+    metavar, expected = NUMBERS[kind]
+
+    def read(words: list[str]) -> Any:
+        try:
+            return kind(words[0])
+        except ValueError as error:
+            raise ValueError(f"{words[0]!r} is not {expected}") from error
+
+    return PrimitiveConstructorSpec(1, metavar, read, lambda x: isinstance(x, kind), lambda x: [str(x)])
 
 
 def _check_numbers(found: Any) -> None:

@@ -69,6 +69,7 @@ def _arranged(
     panels = [str(name) for name in data["panels"]]
     rows = -(-len(panels) // columns)
     high = _single_height(data, z, share) if columns == 1 else _row_height(data, z, columns, share)
+    high = max(high, _named_height(data))
     height = int(rows * high + (0 if columns == 1 else 40))
     gap = (HEAD + (34 if columns <= 2 else 8)) / height
     width = (NARROW_WIDTH if share < 1 else WIDTH) - AXIS_ROOM
@@ -97,6 +98,15 @@ def _single_height(data: Mapping[str, Any], z: np.ndarray, share: float = 1.0) -
     """A square table is shown as a square, a flat one flatter, a tall one with rows that can be read."""
     usual = share * np.clip(620 * z.shape[-2] / z.shape[-1], 240, 620)
     return int(60 + max(min(usual, AXIS_ROOM + MOST_ROW * z.shape[-2]), _tall(data, z)))
+
+
+def _named_height(data: Mapping[str, Any]) -> int:
+    """Pixels of a panel in which each of a few named rows has a line, above upright names; 0 without names."""
+    rows, across = ([*map(str, data.get(side) or ())] for side in ("y_names", "x_names"))
+    if not rows or len(rows) > SLANTED_NAMES:
+        return 0
+    upright = LETTER * max(map(len, across)) if len(across) > SLANTED_NAMES else 0
+    return int(len(rows) * BETWEEN_TICKS + max(AXIS_ROOM, upright + HEAD + 34))
 
 
 def _tall(data: Mapping[str, Any], z: np.ndarray) -> int:

@@ -36,7 +36,7 @@ class Target:
     """Seed of everything that is drawn: noise, resamples, random checks, bootstraps."""
 
     def __post_init__(self) -> None:
-        check(self.threads is None or 1 <= self.threads <= 4096, f"threads must be 1 to 4096, not {self.threads}.")
+        check(self.threads is None or 1 <= self.threads <= 4096, f"--threads must be 1 to 4096, not {self.threads}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,7 +198,7 @@ class Trace:
         at_least(self, samples=1, window=1)
         if self.answer is None:
             unused(self, NO_ANSWER, "first_token")
-        check(0 < self.noise < float("inf"), f"noise must be positive and finite, not {self.noise}.")
+        check(0 < self.noise < float("inf"), f"--noise must be positive and finite, not {self.noise}.")
         found = bool(self.subject.strip()) and self.subject.strip() in self.prompt
         check(found, f"The words {self.subject!r} are not in the prompt {self.prompt!r}. Copy them from it.")
 
@@ -233,8 +233,8 @@ class Circuit:
     def __post_init__(self) -> None:
         at_least(self, null=1, n=1)
         sizes = [name for name in ("n", "threshold") if getattr(self, name) is not None]
-        check(len(sizes) < 2, "The size of the circuit was given twice, as n and as threshold. Leave one out.")
-        check(0 < self.faithful <= 1, f"faithful must lie in (0, 1], not {self.faithful}.")
+        check(len(sizes) < 2, "The size of the circuit was given twice, as --n and as --threshold. Leave one out.")
+        check(0 < self.faithful <= 1, f"--faithful must lie in (0, 1], not {self.faithful}.")
         if sizes:
             unused(self, f"the size of the circuit is given by {sizes[0]}", "faithful")
         able = self.units == "edges" and self.threshold is None
@@ -452,9 +452,9 @@ def check(holds: bool, sentence: str) -> None:
 def listed(question: Any, field: str, known: tuple[str, ...] | None) -> None:
     """A list of names must hold one at least, and only those that are known."""
     found = names(getattr(question, field))
-    check(bool(found), f"{field} is empty. Name at least one.")
+    check(bool(found), f"--{field} is empty. Name at least one.")
     unknown = ", ".join(repr(name) for name in found if known and name not in known)
-    check(not unknown, f"{field} holds {unknown}; known are {', '.join(known or ())}.")
+    check(not unknown, f"--{field} holds {unknown}; known are {', '.join(known or ())}.")
 
 
 def strengths_of(text: str) -> tuple[float, ...]:
@@ -463,7 +463,7 @@ def strengths_of(text: str) -> tuple[float, ...]:
         found = tuple(float(part) for part in names(text))
     except ValueError:
         found = ()
-    check(bool(found), f"strength holds {text!r}. Write numbers with commas between, such as 1, 2, 4.")
+    check(bool(found), f"--strength holds {text!r}. Write numbers with commas between, such as 1, 2, 4.")
     return found
 
 
@@ -473,7 +473,7 @@ def columns_of(text: str | None) -> dict[str, str]:
     for part in names(text or ""):
         ours, equals, theirs = (side.strip() for side in part.partition("="))
         good = bool(equals and theirs) and ours in ("clean", "corrupt", "answer", "wrong")
-        check(good, f"columns holds {part!r}. Write clean=, corrupt=, answer= or wrong= and the name of a column.")
+        check(good, f"--columns holds {part!r}. Write clean=, corrupt=, answer= or wrong= and the name of a column.")
         found[ours] = theirs
     return found
 
@@ -482,7 +482,7 @@ def at_least(question: Any, **bounds: int) -> None:
     """Counts, of which those that are None were not chosen."""
     for field, bound in bounds.items():
         value = getattr(question, field)
-        check(value is None or value >= bound, f"{field} must be at least {bound}, not {value}.")
+        check(value is None or value >= bound, f"--{field.replace('_', '-')} must be at least {bound}, not {value}.")
 
 
 def unused(question: Any, why: str, *fields: str) -> None:
@@ -490,4 +490,5 @@ def unused(question: Any, why: str, *fields: str) -> None:
     for field in dataclasses.fields(question):
         value = getattr(question, field.name)
         same = field.name not in fields or value == field.default
-        check(same, f"{field.name} was set to {value!r}, but {why}. Leave {field.name} out, or choose otherwise.")
+        flag = field.name.replace("_", "-")
+        check(same, f"--{flag} was set to {value!r}, but {why}. Leave it out, or choose otherwise.")
