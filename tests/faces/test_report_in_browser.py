@@ -63,13 +63,17 @@ def test_a_later_frame_of_a_notebook_takes_plotly_from_the_first(run, tmp_path):
         f'<iframe class="micrographia" srcdoc="{escape(render_figures([run.figures[0]], library=first))}"></iframe>'
         for first in (False, True)
     ]
-    show = """<script>setTimeout(() => { document.body.dataset.drawn = [...document.querySelectorAll("iframe")]
-      .map((frame) => frame.contentDocument.querySelectorAll(".js-plotly-plot").length).join(" "); }, 9000)</script>"""
+    frames.append(frames[1].replace("<iframe", '<iframe style="height:1500px"'))
+    show = """<script>setTimeout(() => { const frames = [...document.querySelectorAll("iframe")];
+      document.body.dataset.drawn = frames.slice(0, 2)
+      .map((frame) => frame.contentDocument.querySelectorAll(".js-plotly-plot").length).join(" ");
+      document.body.dataset.fits = frames[2].clientHeight > 300 && frames[2].clientHeight < 1000; }, 9000)</script>"""
     (tmp_path / "notebook.html").write_text("".join(["<body>", *frames, show]), encoding="utf-8")
     words = [find_chrome(), *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
     url = (tmp_path / "notebook.html").as_uri()
     page = subprocess.run([*words, url], capture_output=True, text=True, check=True, timeout=120).stdout
     assert 'data-drawn="1 1"' in page
+    assert 'data-fits="true"' in page  # a frame has no empty room below
 
 
 def test_a_grid_of_words_opens_at_its_end_on_a_telephone(tmp_path):

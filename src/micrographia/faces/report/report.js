@@ -336,7 +336,16 @@
     document.documentElement.dataset.ready = "yes";
   }
 
-  start().catch((error) => {
+  // A frame of a notebook is no higher than what is in it.
+  function fitFrame() {
+    const main = document.querySelector("main.alone");
+    if (!main || !window.frameElement) return;
+    const ends = [main, document.querySelector(".size")].filter(Boolean).map((each) => each.getBoundingClientRect().bottom);
+    const needed = Math.ceil(Math.max(...ends) + window.scrollY) + 16;
+    if (needed < window.frameElement.clientHeight) window.frameElement.style.height = `${needed}px`;
+  }
+
+  start().then(fitFrame).catch((error) => {
     for (const node of document.querySelectorAll(".picture")) {
       node.textContent = `This picture could not be drawn: ${error.message}. The tables can still be read.`;
       node.classList.add("failed");
