@@ -438,11 +438,18 @@ def test_help_shows_a_switch_by_the_one_word_that_changes_it(capsys):
     with pytest.raises(SystemExit):
         parsed("--help")
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    shown = ("--json Print", "--no-report Turn off: write report.html", "--attn-bias Biases", "--no-mlp Attention only.")
+    shown = (
+        "--json Print",
+        "--no-report Turn off: write report.html",
+        "--attn-bias Biases",
+        "--no-mlp Attention only.",
+    )
     assert [words for words in shown if words not in text] == []
     hidden = ("--no-json", "--no-resume", "--report", "--no-attn-bias", "--mlp-bias")
     assert [word for word in hidden if word in text.split()] == []
-    assert "None)" not in text and "True)" not in text and "False)" not in text
+    assert "None)" not in text
+    assert "True)" not in text
+    assert "False)" not in text
 
 
 @pytest.mark.parametrize(("flag", "value", "told"), [

@@ -204,7 +204,8 @@ def test_what_scrolls_sideways_with_its_words_opens_at_the_end_and_keeps_its_col
     texts = [[["word"] * 40] * 31] * 2
     layout = heat_map(31, 40, texts=texts, x_label="token")
     bar = layout["coloraxis"]["colorbar"]
-    assert layout["meta"]["end"] and not heat_map(31, 40, texts=texts, x_label="head")["meta"]["end"]
+    assert layout["meta"]["end"]
+    assert not heat_map(31, 40, texts=texts, x_label="head")["meta"]["end"]
     assert (bar["orientation"], bar["xanchor"], bar["lenmode"]) == ("h", "right", "pixels")
     assert layout["margin"]["t"] > heat_map(31, 40)["margin"]["t"]
 
@@ -234,7 +235,13 @@ def test_bars_with_long_names_lie():
 
 def test_many_named_bars_lie_so_that_each_has_its_name():
     def picture(names):
-        data = {"y": np.ones((2, len(names))), "names": names, "series": ["clean", "corrupt"], "x_label": "", "y_label": ""}
+        data = {
+            "y": np.ones((2, len(names))),
+            "names": names,
+            "series": ["clean", "corrupt"],
+            "x_label": "",
+            "y_label": "",
+        }
         return draw(Figure(name="b", kind="bars", title="t", caption="", data=data))
 
     components = picture([f"L{i}.mlp_out" for i in range(61)])
@@ -243,6 +250,21 @@ def test_many_named_bars_lie_so_that_each_has_its_name():
     assert components["layout"]["yaxis"]["dtick"] == 1
     assert "orientation" not in picture([str(i) for i in range(61)])["data"][0]  # numbers may go without theirs
     assert "orientation" not in picture([f"L{i}.mlp_out" for i in range(8)])["data"][0]
+
+
+def test_names_of_bars_are_slanted_on_a_telephone_where_they_would_overprint():
+    data = {"y": np.ones(9), "x_label": "", "y_label": ""}
+
+    def narrow(names):
+        drawn = draw(Figure(name="b", kind="bars", title="t", caption="", data={**data, "names": names}))
+        return drawn["layout"]["meta"].get("narrow")
+
+    assert (
+        narrow(["z", "q", "k", "v", "resid_pre", "attn_out", "mlp_out", "neurons", "pattern"])["xaxis"]["tickangle"]
+        == -45
+    )
+    assert narrow([*"abcdefghi"]) is None
+    assert narrow([str(i) * 5 for i in range(9)]) is None  # of numbers some may be left out
 
 
 def test_panels_stand_side_by_side_and_on_a_telephone_one_below_the_other():

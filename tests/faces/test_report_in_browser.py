@@ -114,6 +114,5 @@ def test_a_node_that_is_clicked_shows_its_edges_and_tells_them(tmp_path):
     page = subprocess.run([*words, url], capture_output=True, text=True, check=True, timeout=120).stdout
     (told,) = re.findall(r'data-told="([^"]*)"', page)
     assert told == (
-        "4|0.12|L0H1 reads from input 0.5; writes to logits 1.5, L1 MLP -0.25."
-        "#0|1|Click a node to see its edges alone."
+        "4|0.12|L0H1 reads from input 0.5; writes to logits 1.5, L1 MLP -0.25.#0|1|Click a node to see its edges alone."
     )

@@ -58,7 +58,10 @@ class HeadScores:
 
     def rows(self, by: str = "prefix_matching") -> list[dict[str, Any]]:
         """A row a head, the largest of this score first."""
-        shape, columns = self.scores.previous.shape, {name: x.flatten().tolist() for name, x in self.scores._asdict().items()}
+        shape, columns = (
+            self.scores.previous.shape,
+            {name: x.flatten().tolist() for name, x in self.scores._asdict().items()},
+        )
         heads = [f"L{layer}H{head}" for layer in range(shape[0]) for head in range(shape[1])]
         found = [{"head": head, **{name: x[i] for name, x in columns.items()}} for i, head in enumerate(heads)]
         return sorted(found, key=lambda row: -row[by])

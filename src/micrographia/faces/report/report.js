@@ -129,8 +129,8 @@
   function sparser(layout) {
     const named = (axis) => axis.tickmode === "array" || axis.tickangle; // each name is wanted, and turned to fit
     const axes = Object.keys(layout).filter((key) => key.startsWith("xaxis") && !named(layout[key]));
-    const few = layout.coloraxis ? 4 : 9;
-    return Object.fromEntries(axes.map((key) => [key, { ...layout[key], nticks: few, tickangle: 0 }]));
+    const few = (axis) => (layout.coloraxis ? 4 : axis.type === "category" ? 9 : 5); // numbers such as −0.004 are wide
+    return Object.fromEntries(axes.map((key) => [key, { ...layout[key], nticks: few(layout[key]), tickangle: 0 }]));
   }
 
   function fitted(layout, node) {
