@@ -138,7 +138,7 @@ def test_two_directions_stand_side_by_side():
     assert both.shares["noise"].tolist() == [[-1.0, -0.5, 0.0, 0.0]]
     row = record(both, 1, WORDS)
     assert row == {
-        "place": "L0.resid_pre[pos=1]", "part": "residual stream before L0", "token": "1 word1", "restored": 0.5,
+        "place": "L0.resid_pre[pos=1]", "part": "stream before L0", "token": "1 word1", "restored": 0.5,
         "denoise_change": 1.5, "denoise_sd": 0.0, "destroyed": -0.5, "noise_change": 1.5, "noise_sd": 0.0,
     }  # fmt: skip
     assert {"denoise_share", "noise_share"} <= columns([both]).keys()

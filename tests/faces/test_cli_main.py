@@ -437,10 +437,35 @@ def test_the_lab_command_lists_labs_and_refuses_others(capsys):
 def test_help_shows_a_switch_by_the_one_word_that_changes_it(capsys):
     with pytest.raises(SystemExit):
         parsed("--help")
-    text = capsys.readouterr().out
-    assert [word for word in ("--json", "--no-report") if word not in text] == []
-    assert [word for word in ("--no-json", "--no-resume", "--no-verbose", "--report") if word in text.split()] == []
-    assert [parsed("--no-report")[1].report, parsed()[1].report, parsed("--verbose")[1].verbose] == [False, True, True]
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    shown = (
+        "--json Print",
+        "--no-report Turn off: write report.html",
+        "--attn-bias Biases",
+        "--no-mlp Attention only.",
+    )
+    assert [words for words in shown if words not in text] == []
+    hidden = ("--no-json", "--no-resume", "--report", "--no-attn-bias", "--mlp-bias")
+    assert [word for word in hidden if word in text.split()] == []
+    assert "None)" not in text
+    assert "True)" not in text
+    assert "False)" not in text
+
+
+@pytest.mark.parametrize(("flag", "value", "told"), [
+    ("--epochs", "1e3", "'1e3' is not a whole number"), ("--lr", "fast", "'fast' is not a number"),
+    ("--threads", "x", "'x' is not a whole number"),
+])  # fmt: skip
+def test_what_is_no_number_is_told_in_words(flag, value, told, capsys):
+    with pytest.raises(SystemExit) as left:
+        parsed(flag, value)
+    text = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert (left.value.code, told in text, "literal" in text) == (2, True, False)
+
+
+def test_both_words_of_a_switch_are_understood():
+    assert [parsed(word)[1].report for word in ("--no-report", "--report")] == [False, True]
+    assert [parsed(word)[1].verbose for word in ("--no-verbose", "--verbose")] == [False, True]
 
 
 def test_the_labs_are_listed_within_80_columns(capsys):

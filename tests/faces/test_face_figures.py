@@ -152,9 +152,10 @@ def test_names_cannot_become_markup_or_variables():
     assert "%{x}" not in trace[1]["hovertemplate"]
 
 
-def heat_map(rows, columns, panels=2, **more):
+def heat_map(rows, columns, panels=("a", "b"), **more):
+    panels = list("abcd"[:panels] if isinstance(panels, int) else panels)
     named = {"x_names": [f"{i} token" for i in range(columns)], "y_names": [str(i) for i in range(rows)]}
-    data = {"z": np.ones((panels, rows, columns)), "panels": ["a", "b"][:panels], "x_label": "x", "y_label": "y"}
+    data = {"z": np.ones((len(panels), rows, columns)), "panels": panels, "x_label": "x", "y_label": "y"}
     return draw(Figure(name="f", kind="heatmap", title="t", caption="c", data={**data, **named, **more}))["layout"]
 
 
@@ -199,6 +200,30 @@ def test_a_map_of_few_layers_is_low_and_words_in_cells_have_room():
     assert (trace["text"][0][0], trace["customdata"][0][0]) == ("a very…", "a very long word")
 
 
+def test_what_scrolls_sideways_with_its_words_opens_at_the_end_and_keeps_its_colour_bar_in_sight():
+    texts = [[["word"] * 40] * 31] * 2
+    layout = heat_map(31, 40, texts=texts, x_label="token")
+    bar = layout["coloraxis"]["colorbar"]
+    assert layout["meta"]["end"]
+    assert not heat_map(31, 40, texts=texts, x_label="head")["meta"]["end"]
+    assert (bar["orientation"], bar["xanchor"], bar["lenmode"]) == ("h", "right", "pixels")
+    assert layout["margin"]["t"] > heat_map(31, 40)["margin"]["t"]
+
+
+def test_a_few_named_rows_have_a_line_each_below_upright_names():
+    names = [f"{i} <|im_start|>" for i in range(42)]
+    for layout in (heat_map(12, 42, x_names=names), heat_map(12, 42, panels=1, x_names=names)):
+        narrow = layout["meta"]["narrow"]
+        rows = narrow["height"] * (narrow["yaxis"]["domain"][1] - narrow["yaxis"]["domain"][0]) - 16 * 6
+        assert rows >= 12 * 11
+
+
+def test_a_colour_bar_is_no_longer_than_can_be_seen_at_once():
+    bar = heat_map(270, 14)["coloraxis"]["colorbar"]
+    assert (bar["lenmode"], bar["len"], bar["yanchor"]) == ("pixels", 400, "top")
+    assert heat_map(3, 5)["coloraxis"]["colorbar"]["len"] < heat_map(3, 5)["height"]
+
+
 def test_bars_with_long_names_lie():
     names = [f"L{i}.neurons[pos=10, unit=173]" for i in range(6)]
     data = {"y": np.arange(6.0), "names": names, "x_label": "place", "y_label": "effect"}
@@ -208,13 +233,56 @@ def test_bars_with_long_names_lie():
     assert picture["layout"]["yaxis"]["autorange"] == "reversed"
 
 
+def test_many_named_bars_lie_so_that_each_has_its_name():
+    def picture(names):
+        data = {
+            "y": np.ones((2, len(names))),
+            "names": names,
+            "series": ["clean", "corrupt"],
+            "x_label": "",
+            "y_label": "",
+        }
+        return draw(Figure(name="b", kind="bars", title="t", caption="", data=data))
+
+    components = picture([f"L{i}.mlp_out" for i in range(61)])
+    assert components["data"][0]["orientation"] == "h"
+    assert 61 * 12 < components["layout"]["height"] < 61 * 20 + 90
+    assert components["layout"]["yaxis"]["dtick"] == 1
+    assert "orientation" not in picture([str(i) for i in range(61)])["data"][0]  # numbers may go without theirs
+    assert "orientation" not in picture([f"L{i}.mlp_out" for i in range(8)])["data"][0]
+
+
+def test_names_of_bars_are_slanted_on_a_telephone_where_they_would_overprint():
+    data = {"y": np.ones(9), "x_label": "", "y_label": ""}
+
+    def narrow(names):
+        drawn = draw(Figure(name="b", kind="bars", title="t", caption="", data={**data, "names": names}))
+        return drawn["layout"]["meta"].get("narrow")
+
+    assert (
+        narrow(["z", "q", "k", "v", "resid_pre", "attn_out", "mlp_out", "neurons", "pattern"])["xaxis"]["tickangle"]
+        == -45
+    )
+    assert narrow([*"abcdefghi"]) is None
+    assert narrow([str(i) * 5 for i in range(9)]) is None  # of numbers some may be left out
+
+
 def test_panels_stand_side_by_side_and_on_a_telephone_one_below_the_other():
     layout = heat_map(3, 15)
     narrow = layout["meta"]["narrow"]
     assert layout["xaxis"]["domain"][1] < 0.5 < layout["xaxis2"]["domain"][0]
     assert narrow["xaxis"]["domain"] == narrow["xaxis2"]["domain"] == [0, 1]
     assert narrow["yaxis2"]["domain"][1] < narrow["yaxis"]["domain"][0]
-    assert "narrow" not in heat_map(3, 5)["meta"]
+    assert heat_map(3, 5)["meta"]["narrow"]["xaxis"]["domain"][1] < 0.5
+    long = heat_map(3, 5, panels=["denoise: clean into corrupt", "noise: corrupt into clean"])
+    assert long["meta"]["narrow"]["xaxis"]["domain"] == [0, 1]  # headings do not overprint
+
+
+def test_the_title_of_a_colour_bar_is_no_longer_than_the_bar_of_a_telephone():
+    layout = heat_map(3, 5, value_label="share of the gap in the logit difference, " * 2)
+    for arranged in (layout, layout["meta"]["narrow"]):
+        lines = arranged["coloraxis"]["colorbar"]["title"]["text"].split("<br>")
+        assert 6 * max(map(len, lines)) <= arranged["height"]
 
 
 def test_a_tall_table_is_high_enough_to_read_and_a_square_one_no_higher_than_before():

@@ -1,6 +1,7 @@
 """Runs and Figures in a notebook."""
 
 import pytest
+import torch
 
 import micrographia
 from micrographia.core.errors import UserError
@@ -30,6 +31,17 @@ def test_plotly_is_sent_to_a_notebook_once(run, monkeypatch):
     sent = ["carried-library" in notebook.frame_html(figure) for figure in (table, run.figures[0], run.figures[0])]
     assert sent == [False, True, False]
     assert "carried-library" in show(run.figures[0])._repr_html_()
+
+
+def test_what_is_shown_is_kept_once_and_not_as_text_too(run):
+    assert len(repr(show(run.figures[0]))) < 80
+
+
+def test_the_result_of_a_run_is_one_line():
+    from micrographia.core.model import Cache, Output
+
+    assert repr(Output(torch.zeros(1, 15, 18), Cache({}))).startswith("Output(logits 1x15x18, Cache(")
+    assert repr(Output(None, Cache({}))).startswith("Output(logits none, ")
 
 
 def test_figures_and_runs_are_one_line(run):

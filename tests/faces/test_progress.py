@@ -12,16 +12,17 @@ def terminal(*, live):
     return Console(file=io.StringIO(), width=100, force_terminal=live, no_color=True)
 
 
-def test_lines_come_first_last_and_every_few_seconds():
-    console, now = terminal(live=False), iter(range(100))
+def test_lines_come_first_and_last_and_ever_fewer_between():
+    console, now = terminal(live=False), iter(range(2000))
     with shown(console, clock=lambda: float(next(now))) as watch:
-        for done in range(21):
-            watch(Progress("training", done, 20, "epoch", {"train_loss": 0.5}))
+        for done in range(1001):
+            watch(Progress("training", done, 1000, "epoch", {"train_loss": 0.5}))
     lines = console.file.getvalue().splitlines()
-    assert lines[0] == "training: 0/20 epochs, train loss 0.5"
-    assert lines[1] == "training: 5/20 epochs, 1 per s, 0:15 left, train loss 0.5"
-    assert lines[-1] == "training: 20/20 epochs, 1 per s, train loss 0.5"
-    assert len(lines) == 5
+    assert lines[0] == "training: 0/1,000 epochs, train loss 0.5"
+    assert lines[1] == "training: 5/1,000 epochs, 1 per s, 16:35 left, train loss 0.5"
+    assert lines[-1] == "training: 1,000/1,000 epochs, 1 per s, train loss 0.5"
+    told = [int(line.split()[1].split("/")[0].replace(",", "")) for line in lines[:-1]]
+    assert told == [0, 5, 10, 20, 40, 80, 160, 320, 620, 920]
 
 
 def test_a_resumed_stage_does_not_count_what_was_done_before():

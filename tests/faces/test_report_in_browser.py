@@ -4,9 +4,12 @@ import re
 import subprocess
 from html import escape
 
+import numpy as np
 import pytest
 from fake import WIDGETS
 
+from micrographia.core import figures
+from micrographia.core.figures import Figure
 from micrographia.faces.figures.export import find_chrome
 from micrographia.faces.report.page import PLOTTED, render, render_figures
 
@@ -60,10 +63,56 @@ def test_a_later_frame_of_a_notebook_takes_plotly_from_the_first(run, tmp_path):
         f'<iframe class="micrographia" srcdoc="{escape(render_figures([run.figures[0]], library=first))}"></iframe>'
         for first in (False, True)
     ]
-    show = """<script>setTimeout(() => { document.body.dataset.drawn = [...document.querySelectorAll("iframe")]
-      .map((frame) => frame.contentDocument.querySelectorAll(".js-plotly-plot").length).join(" "); }, 9000)</script>"""
+    frames.append(frames[1].replace("<iframe", '<iframe style="height:1500px"'))
+    show = """<script>setTimeout(() => { const frames = [...document.querySelectorAll("iframe")];
+      document.body.dataset.drawn = frames.slice(0, 2)
+      .map((frame) => frame.contentDocument.querySelectorAll(".js-plotly-plot").length).join(" ");
+      document.body.dataset.fits = frames[2].clientHeight > 300 && frames[2].clientHeight < 1000; }, 9000)</script>"""
     (tmp_path / "notebook.html").write_text("".join(["<body>", *frames, show]), encoding="utf-8")
     words = [find_chrome(), *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
     url = (tmp_path / "notebook.html").as_uri()
     page = subprocess.run([*words, url], capture_output=True, text=True, check=True, timeout=120).stdout
     assert 'data-drawn="1 1"' in page
+    assert 'data-fits="true"' in page  # a frame has no empty room below
+
+
+def test_a_grid_of_words_opens_at_its_end_on_a_telephone(tmp_path):
+    tokens = [f"{i} token" for i in range(30)]
+    grid = figures.heatmap(
+        "lens", "Lens", np.ones((2, 3, 30)), x=tokens, y=["a", "b", "c"], panels=["clean prompt", "corrupt prompt"],
+        texts=[[["word"] * 30] * 3] * 2, value="probability", x_label="token", y_label="layer", caption="",
+    )  # fmt: skip
+    frame = f'<iframe srcdoc="{escape(render_figures([grid]))}" style="width:390px;height:900px"></iframe>'
+    show = """<script>setTimeout(() => { const page = document.querySelector("iframe").contentDocument;
+      const node = page.querySelector(".picture"), edge = node.getBoundingClientRect().right;
+      const names = [...page.querySelectorAll(".yaxislayer-above text, .annotation-text")];
+      document.body.dataset.at = [node.scrollLeft > 500, names.length >= 8,
+        names.every((name) => name.getBoundingClientRect().right <= edge + 1)].join(" "); }, 9000)</script>"""
+    (tmp_path / "page.html").write_text("".join(["<body>", frame, show]), encoding="utf-8")
+    words = [find_chrome(), *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    url = (tmp_path / "page.html").as_uri()
+    page = subprocess.run([*words, url], capture_output=True, text=True, check=True, timeout=120).stdout
+    assert 'data-at="true true true"' in page, re.findall(r'data-at="[^"]*"', page)
+
+
+def test_a_node_that_is_clicked_shows_its_edges_and_tells_them(tmp_path):
+    graph = Figure(name="g", kind="graph", title="Circuit", caption="", data={
+        "nodes": ["input", "L0H1", "L1 MLP", "logits"], "levels": [0.0, 1.0, 4.0, 1e6], "sources": [0, 1, 1, 2],
+        "targets": [1, 2, 3, 3], "weights": [0.5, -0.25, 1.5, 2.0], "level_names": [], "weight_label": "score",
+    })  # fmt: skip
+    click = """<script>setTimeout(() => { const node = document.querySelector(".picture"), told = [];
+      for (const at of [1, 1]) {
+        node.emit("plotly_click", { points: [{ data: { mode: "markers+text" }, pointNumber: at }] });
+        const raised = node.data[node.data.length - 3].x.filter((x) => x !== null).length;
+        told.push([raised, node.data[0].opacity, document.querySelector(".readout-line").textContent].join("|"));
+      }
+      document.body.dataset.told = told.join("#"); }, 9000)</script>"""
+    page = render_figures([graph]).replace("</body>", f"{click}</body>")
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    words = [find_chrome(), *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    url = (tmp_path / "page.html").as_uri()
+    page = subprocess.run([*words, url], capture_output=True, text=True, check=True, timeout=120).stdout
+    (told,) = re.findall(r'data-told="([^"]*)"', page)
+    assert told == (
+        "4|0.12|L0H1 reads from input 0.5; writes to logits 1.5, L1 MLP -0.25.#0|1|Click a node to see its edges alone."
+    )

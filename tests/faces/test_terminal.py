@@ -55,6 +55,12 @@ def test_of_a_long_table_the_first_rows_are_shown_and_the_one_that_is_marked_is_
     assert (text.count("marked "), text.count("first "), "and 3 more rows" in text) == (8, 0, True)
 
 
+def test_of_any_table_a_terminal_has_a_page_of_rows_and_says_how_many_are_left(run):
+    long = figures.table("long", "Long", [[f"row {i}", i] for i in range(301)], columns=["a", "b"])
+    text = printed(lambda console: print_run(console, dataclasses.replace(run, figures=(long,)), pictures=True))
+    assert (len(re.findall(r"row \d+", text)), "and 261 more rows" in text) == (40, True)
+
+
 def test_no_line_is_wider_than_the_terminal(run):
     text = printed(lambda console: print_run(console, run, pictures=True))
     assert max(map(len, text.splitlines())) <= 80

@@ -52,6 +52,13 @@ def test_a_claim_says_its_figure_with_its_tolerance(claim, text):
     assert words.published(claim) == text
 
 
+def test_a_long_list_that_was_found_as_published_is_not_written_twice():
+    long = ["the estimate misses saturated attention", "the QK-fix finds its queries"]
+    assert words.measured({"kind": "exact", "published": long, "measured": [*long]}) == "as published"
+    assert words.measured({"kind": "exact", "published": long, "measured": long[:1]}) == long[0]
+    assert words.measured({"kind": "exact", "published": [1, 2], "measured": [1, 2]}) == "1, 2"
+
+
 def test_a_control_stands_with_its_figure_where_it_has_one():
     assert words.null({"null": "chance", "null_measured": 0.1}) == "chance: 0.1"
     assert words.null({"null": "chance", "null_measured": float("nan")}) == "chance"

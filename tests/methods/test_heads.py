@@ -10,6 +10,9 @@ from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
 from micrographia.methods.heads import (
+    KINDS,
+    HeadScores,
+    RepeatScores,
     attention,
     copy_scores,
     copying_eigenvalues,
@@ -94,6 +97,13 @@ def test_attention_is_read_at_each_rows_own_positions():
     expected = sum(pattern[i, :, query[i], key[i]] for i in range(4)) / 4
     torch.testing.assert_close(found[0, 1], expected)
     assert found.shape == (2, 2, 3)
+
+
+def test_each_panel_of_the_picture_shows_the_score_that_it_is_named_after():
+    scores = RepeatScores(**{name: torch.full((2, 3), float(i)) for i, name in enumerate(RepeatScores._fields)})
+    (picture,) = HeadScores(scores, 0.1, (1.0, 1.0), 4, 2).figures()
+    shown = dict(zip(picture.data["panels"], picture.data["z"][:, 0, 0].tolist()))
+    assert shown == {kind: float(RepeatScores._fields.index(name)) for name, kind in KINDS.items()}
 
 
 def test_an_even_head_gets_the_null():

@@ -137,7 +137,8 @@ class Target:
     """Seed of everything that is drawn: noise, resamples, random checks, bootstraps."""
 
     def __post_init__(self) -> None:
-        validate(self, {"threads must be 1 to 4096": self.threads is None or 1 <= self.threads <= 4096})
+        if self.threads is not None and not 1 <= self.threads <= 4096:
+            raise BadConfig(f"--threads must be 1 to 4096, not {self.threads}.")
 
 
 def positive(config: object, names: Sequence[str]) -> Checks:

@@ -226,7 +226,7 @@ class EffectMap(NamedTuple):
         at = self.cell(flat)
         where = at.get("pos", at.get("query"))
         name = self.component(flat)
-        name = f"the {name}" if name.startswith("residual") else name
+        name = f"the {name}" if name.startswith("stream") else name
         return name + ("" if where is None else f" at {at_position(positions, where)}")
 
 

@@ -75,6 +75,10 @@ class Output(NamedTuple):
     maybe_logits: Tensor | None
     cache: Cache
 
+    def __repr__(self) -> str:
+        shape = "none" if self.maybe_logits is None else "x".join(map(str, self.maybe_logits.shape))
+        return f"Output(logits {shape}, {self.cache!r})"
+
     @property
     def logits(self) -> Tensor:
         """The logits. Raises UserError where the run stopped before them."""

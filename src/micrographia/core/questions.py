@@ -69,16 +69,16 @@ def check(holds: bool, sentence: str) -> None:
 def listed(question: Any, field: str, known: tuple[str, ...] | None) -> None:
     """A list of names must hold one at least, and only those that are known."""
     found = names(getattr(question, field))
-    check(bool(found), f"{field} is empty. Name at least one.")
+    check(bool(found), f"--{field} is empty. Name at least one.")
     unknown = ", ".join(repr(name) for name in found if known and name not in known)
-    check(not unknown, f"{field} holds {unknown}; known are {', '.join(known or ())}.")
+    check(not unknown, f"--{field} holds {unknown}; known are {', '.join(known or ())}.")
 
 
 def at_least(question: Any, **bounds: int) -> None:
     """Counts, of which those that are None were not chosen."""
     for field, bound in bounds.items():
         value = getattr(question, field)
-        check(value is None or value >= bound, f"{field} must be at least {bound}, not {value}.")
+        check(value is None or value >= bound, f"--{field.replace('_', '-')} must be at least {bound}, not {value}.")
 
 
 def unused(question: Any, why: str, *fields: str) -> None:
@@ -86,4 +86,5 @@ def unused(question: Any, why: str, *fields: str) -> None:
     for field in dataclasses.fields(question):
         value = getattr(question, field.name)
         same = field.name not in fields or value == field.default
-        check(same, f"{field.name} was set to {value!r}, but {why}. Leave {field.name} out, or choose otherwise.")
+        flag = field.name.replace("_", "-")
+        check(same, f"--{flag} was set to {value!r}, but {why}. Leave it out, or choose otherwise.")

@@ -17,11 +17,11 @@ OF_HEADS: Mapping[str, str] = {
 SHARED = ("k", "rot_k", "v")
 """What a group of heads reads together under grouped-query attention."""
 WHOLE: Mapping[str, str] = {
-    "resid_pre": "residual stream before L{}",
-    "resid_mid": "residual stream within L{}",
-    "resid_post": "residual stream after L{}",
-    "attn_out": "L{} attention output",
-    "mlp_out": "L{} MLP output",
+    "resid_pre": "stream before L{}",
+    "resid_mid": "stream within L{}",
+    "resid_post": "stream after L{}",
+    "attn_out": "L{} attn",
+    "mlp_out": "L{} MLP",
 }
 
 
@@ -52,25 +52,28 @@ def component_name(site: Site, inside: Mapping[str, Any], group: int = 1, *, lay
 
 
 def node_name(node: Node | str, group: int = 1) -> str:
-    """A node of the graph, or the label of one: L9H6; what is no head keeps its address.
+    """A node of the graph, or the label of one: L9H6, L9 MLP; what has no name of its own keeps its address.
 
-    >>> node_name("L9.z[6]"), node_name("L9.mlp_out")
-    ('L9H6', 'L9.mlp_out')
+    >>> node_name("L9.z[6]"), node_name("L9.mlp_out"), node_name("L9.b_O")
+    ('L9H6', 'L9 MLP', 'L9.b_O')
     """
     if isinstance(node, str):
         if "[" not in node:
-            return node
+            return spoken_members(node)
         node = Node.parse(node)
-    return str(node) if node.head is None else head_name(node.site.layer, node.head, node.site.kind, group)
+    if node.head is None:
+        return spoken_members(str(node))
+    return head_name(node.site.layer, node.head, node.site.kind, group)
 
 
-def spoken_heads(text: str) -> str:
-    """A text with the addresses of head outputs in it, as of members of a circuit, as people call them.
+def spoken_members(text: str) -> str:
+    """A text with the addresses of heads and MLPs in it, as of members of a circuit, as people call them.
 
-    >>> spoken_heads("L9.z[6]@-1 -> L10.mlp_out")
-    'L9H6@-1 -> L10.mlp_out'
+    >>> spoken_members("L9.z[6]@-1 -> L10.mlp_out")
+    'L9H6@-1 -> L10 MLP'
     """
-    return re.sub(r"L(\d+)\.z\[(\d+)\]", r"L\1H\2", text)
+    text = re.sub(r"L(\d+)\.z\[(\d+)\]", r"L\1H\2", text)
+    return re.sub(r"L(\d+)\.(mlp_out|attn_out)\b", lambda found: WHOLE[found[2]].format(found[1]), text)
 
 
 def place_name(site: Site, where: Mapping[str, Any], positions: Any = (), group: int = 1) -> str:

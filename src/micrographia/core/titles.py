@@ -82,8 +82,8 @@ def panel(mode: Mode, replace: str = "other") -> str:
     return f"{WRITTEN[replace]} into {'corrupt' if mode == 'denoise' else 'clean'}"
 
 
-BLANKS = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"})
-BREAKS = str.maketrans({"\n": "↵", "\t": "⇥", "\r": "␍"})
+SIGNS = {"\n": "↵", "\t": "⇥", "\r": "␍", "\xa0": "⍽"}
+BREAKS, BLANKS = str.maketrans(SIGNS), str.maketrans({" ": "␣", **SIGNS})
 
 
 def shown_token(text: str) -> str:

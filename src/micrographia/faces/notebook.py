@@ -34,6 +34,9 @@ class Displayed:
 
     html: str
 
+    def __repr__(self) -> str:
+        return f"Displayed({len(self.html):,} letters of HTML)"  # a notebook keeps the text beside the HTML
+
     def _repr_html_(self) -> str:
         return self.html
 

@@ -32,6 +32,8 @@ READABLE = ("table", "text", "board")
 """Kinds that a terminal prints as they are; of pictures it prints a summary, when asked for everything."""
 MOST_ROWS = 8
 """Of the one table that is printed without being asked."""
+MOST_TABLED = 40
+"""Rows of any table in a terminal: the report has them all."""
 MOST_BARS = 16
 MOST_TOKENS = 8
 
@@ -70,9 +72,7 @@ def _print_briefly(console: Console, run: Run) -> None:
     if (figure := headline(run)) is not None:
         heading(console, figure.title)
         content = table_of(figure.data)
-        print_table(console, content._replace(rows=content.rows[:MOST_ROWS], notes=()))
-        if (more := len(content.rows) - MOST_ROWS) > 0:
-            _remark(console, f"and {more} more {'row' if more == 1 else 'rows'}")
+        print_table(console, content._replace(notes=()), most=MOST_ROWS)
     if run.claims:
         console.print()
         print_tally(console, run.claims)
@@ -114,7 +114,7 @@ def print_figures(console: Console, figures: Sequence[Figure]) -> None:
             _remark(console, figure.caption)
         shown = Text(words.NOTHING_TO_SHOW) if figure.is_empty else SUMMARIES[figure.kind](_last_frame(figure))
         if isinstance(shown, TextTable):
-            print_table(console, shown)
+            print_table(console, shown, most=MOST_TABLED)
         else:
             console.print(shown)
         if figure.kind not in READABLE and figure.caption:
@@ -129,9 +129,12 @@ def _remark(console: Console, text: str) -> None:
     console.print(text, style="bright_black", markup=False, highlight=False)
 
 
-def print_table(console: Console, content: TextTable) -> None:
-    """A table; one that is too wide in parts, one below the other, which all begin with the names of the rows."""
-    room = console.width
+def print_table(console: Console, whole: TextTable, *, most: int | None = None) -> None:
+    """A table; one that is too wide in parts, one below the other, which all begin with the names of the rows.
+
+    Of more than `most` rows the first are printed, and how many are left.
+    """
+    content, room = whole._replace(rows=whole.rows[:most], notes=whole.notes[:most]), console.width
     parts = parts_of(content, room)
     for i, part in enumerate(parts):
         if i:
@@ -141,6 +144,8 @@ def print_table(console: Console, content: TextTable) -> None:
     remarks = (f"{row[0]}: {note}" for row, note in zip(content.rows, content.notes) if note)
     for remark in dict.fromkeys(remarks):  # rows of one name may share theirs
         _remark(console, remark)
+    if more := len(whole.rows) - len(content.rows):
+        _remark(console, f"and {more:,} more {'row' if more == 1 else 'rows'}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 NOTHING_TO_SHOW = "There is nothing to show."
 NOTHING = "–"
 DIGITS, MOST_DECIMALS, LARGE = 3, 6, 1e6
+LONG = 40  # letters of a list, which is not written twice
 
 
 def format_value(thing: Any, number: Callable[[float], str] | None = None) -> str:
@@ -154,7 +155,9 @@ def published(claim: Mapping[str, Any]) -> str:
 
 def measured(claim: Mapping[str, Any]) -> str:
     """What was found, in the same manner of writing as `published`."""
-    found = claim["measured"]
+    found, stated = claim["measured"], claim["published"]
+    if isinstance(found, list) and found == stated and len(format_value(found)) > LONG:
+        return "as published"
     if claim["kind"] == "ordering" and isinstance(found, Sequence) and not isinstance(found, str):
         return ", then ".join(format_value(each) for each in found)
     return format_value(found)

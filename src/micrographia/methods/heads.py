@@ -58,13 +58,13 @@ class HeadScores:
 
     def rows(self, by: str = "prefix_matching") -> list[dict[str, Any]]:
         """A row a head, the largest of this score first."""
-        shape, columns = self.scores.previous.shape, {name: x.flatten().tolist() for name, x in self._named()}
+        shape, columns = (
+            self.scores.previous.shape,
+            {name: x.flatten().tolist() for name, x in self.scores._asdict().items()},
+        )
         heads = [f"L{layer}H{head}" for layer in range(shape[0]) for head in range(shape[1])]
         found = [{"head": head, **{name: x[i] for name, x in columns.items()}} for i, head in enumerate(heads)]
         return sorted(found, key=lambda row: -row[by])
-
-    def _named(self) -> list[tuple[str, Tensor]]:
-        return list(self.scores._asdict().items())
 
     def figures(self) -> list[Figure]:
         """A heat map of layer and head for each score."""
@@ -73,7 +73,7 @@ class HeadScores:
             figures.heatmap(
                 "head-scores",
                 "Heads on repeated tokens",
-                torch.stack([x for _, x in self._named()]).numpy(),
+                torch.stack([getattr(self.scores, name) for name in KINDS]).numpy(),
                 x=[str(i) for i in range(n_heads)],
                 y=[str(i) for i in range(n_layers)],
                 panels=list(KINDS.values()),

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pytest
@@ -30,6 +31,12 @@ def test_every_figure_has_a_section_and_every_section_a_table(done):
     groups = {each.group for each in done.figures}
     assert "" not in groups
     assert groups == {each.group for each in done.figures if each.kind == "table"}
+
+
+def test_heads_and_mlps_are_called_by_their_names(done):
+    parts = {row["part"] for row in done.results["direct_parts"]}
+    assert not [part for part in parts if ".z[" in part or ".mlp_out" in part]
+    assert any(re.fullmatch(r"L\d+(H\d+| MLP)", part) for part in parts)
 
 
 def test_every_network_can_be_opened_as_a_model(done):

@@ -236,3 +236,11 @@ def test_what_stands_around_survives_the_way_through_json():
         Trace(target=target, prompt="a b", subject="a", around=Around(bos=True)),
     ):
         assert read_question(json.loads(json.dumps(stored(each)))) == each
+
+
+@pytest.mark.parametrize("name", ["lens", "patch"])
+def test_template_tokens_stand_behind_what_was_found(name, trained, tmp_path, monkeypatch):
+    told = "Around each prompt stand these tokens: before it 'user'."
+    monkeypatch.setattr(AroundTokens, "sentences", lambda self: [told])
+    summary = run(question(name, trained), out=tmp_path / "r").results["summary"]
+    assert summary.index(told) > max(i for i, words in enumerate(summary) if "logit" in words or "stream" in words)

@@ -8,7 +8,9 @@ import torch
 
 from micrographia.core.config import Target
 from micrographia.core.errors import BadPrompt
+from micrographia.core.sites import Site
 from micrographia.core.small.trained import load_trained
+from micrographia.core.spoken import component_name
 from micrographia.core.store import read_metrics
 from micrographia.labs.workbench.config import Lens
 from micrographia.labs.workbench.lens import _difference
@@ -77,7 +79,8 @@ def test_the_tables_hold_the_records_of_the_results(read):
     writers = [[row[name] for name in ("part", *SIDES, "difference")] for row in read.results["writers"]]
     assert tables["writers"].data["rows"] == writers[:14]
     assert ("all-writers" in tables) is (len(writers) > 14)
-    assert [row[0] for row in tables["lens-corrupt"].data["rows"]] == [row["site"] for row in read.results["lens"]]
+    points = [component_name(Site.parse(row["site"]), {}) for row in read.results["lens"]]
+    assert [row[0] for row in tables["lens-corrupt"].data["rows"]] == points
     assert [row[3] for row in tables["lens-clean"].data["rows"]] == [
         row["clean"]["rank"] for row in read.results["lens"]
     ]
@@ -99,8 +102,8 @@ def test_the_last_layer_says_what_the_model_says(read):
 @pytest.mark.parametrize(
     ("clean", "corrupt", "sentence"),
     [
-        ([0, 0, 0], [5, 5, 5], "from L0.resid_pre on 'Mary' is the top token on the clean prompt and not on the"),
-        ([0, 0, 0], [0, 0, 5], "but before L1.resid_post on both prompts: a bias, not a prediction"),
+        ([0, 0, 0], [5, 5, 5], "from the embeddings on 'Mary' is the top token on the clean prompt and not on the"),
+        ([0, 0, 0], [0, 0, 5], "but before layer 1 on both prompts: a bias, not a prediction"),
         ([7, 0, 0], [0, 0, 0], "on the corrupt prompt too: a bias towards it, and no prediction"),
         ([5, 5, 0], [5, 5, 5], "Logit lens: only after the last layer 'Mary' is the top token on the clean prompt and"),
         ([5, 5, 0], [5, 5, 0], "is the top token only after the last layer, but at the end on the corrupt prompt too"),

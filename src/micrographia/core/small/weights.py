@@ -77,6 +77,10 @@ class WeightViews:
         self.final_norm_b = weights.get("ln_final.b")
         self._centred = arch.norm == "layernorm"
 
+    def __repr__(self) -> str:
+        named = (name for name, found in vars(self).items() if found is not None and not name.startswith("_"))
+        return f"WeightViews({', '.join(named)})"
+
     def final_readout(self, direction: Float[Tensor, "d_model *n"]) -> Float[Tensor, "d_model *n"]:
         """The residual-stream direction that reads `direction` of the final norm's output, before division by the
         scale.

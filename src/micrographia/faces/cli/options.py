@@ -19,21 +19,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
-from tyro.constructors import StructConstructorSpec, StructFieldSpec, StructTypeInfo
+from tyro.constructors import (
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig
 
 T = TypeVar("T")
-Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-"""A flag whose default is the same everywhere, so that help shows the one word that changes it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Printed:
     """What is printed."""
 
-    json: Switch = False
+    json: bool = False
     """Print one JSON object on standard output and nothing else."""
 
 
@@ -43,13 +47,13 @@ class Destination:
 
     out: Path | None = None
     """The Run's folder; by default a new one below ./runs or $MICROGRAPHIA_RUNS. A Run that is there is refused."""
-    resume: Switch = False
+    resume: bool = False
     """Go on with the Run in --out, begin it if there is none, or print it again if it is finished."""
-    json: Switch = False
+    json: bool = False
     """Print one JSON object on standard output and nothing else."""
-    verbose: Switch = False
+    verbose: bool = False
     """Print every table and claim, not only the sentences and the first table."""
-    report: Switch = True
+    report: bool = True
     """Write report.html into the Run."""
 
     def __post_init__(self) -> None:
@@ -92,6 +96,7 @@ def parse(kind: type[T], words: Sequence[str], *, prog: str, description: str, d
     text = text[:1].upper() + text[1:]
     registry = tyro.constructors.ConstructorRegistry()
     registry.struct_rule(partial(_flattened, helping=not {"-h", "--help"}.isdisjoint(words)))
+    registry.primitive_rule(_number)
     try:
         found = tyro.cli(kind, args=list(words), prog=prog, description=text, config=PLAIN, registry=registry, **extra)
         _check_numbers(found)
@@ -99,6 +104,25 @@ def parse(kind: type[T], words: Sequence[str], *, prog: str, description: str, d
     except ValueError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+NUMBERS = {int: ("INT", "a whole number such as 1000"), float: ("FLOAT", "a number such as 0.1 or 1e-3")}
+
+
+def _number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """tyro's rule for numbers, which says what was expected instead of what Python calls it."""
+    if info.type not in NUMBERS:
+        return None
+    kind: Any = info.type
+    metavar, expected = NUMBERS[kind]
+
+    def read(words: list[str]) -> Any:
+        try:
+            return kind(words[0])
+        except ValueError as error:
+            raise ValueError(f"{words[0]!r} is not {expected}") from error
+
+    return PrimitiveConstructorSpec(1, metavar, read, lambda x: isinstance(x, kind), lambda x: [str(x)])
 
 
 def _check_numbers(found: Any) -> None:
@@ -125,8 +149,28 @@ def _flattened(info: StructTypeInfo, *, helping: bool) -> StructConstructorSpec 
             kind = Annotated[kind, tyro.conf.arg(name="")]
         elif inner and helping:
             kind = Annotated[kind, tyro.conf.Suppress]
-        fields.append(StructFieldSpec(field.name, kind, _default(field, info.default), docs.get(field.name)))
+        default, doc = _default(field, info.default), docs.get(field.name)
+        kind, doc = _helped(kind, default, doc) if helping else (kind, doc)
+        fields.append(StructFieldSpec(field.name, kind, default, doc))
     return StructConstructorSpec(info.type, tuple(fields))
+
+
+def _helped(kind: Any, default: Any, doc: str | None) -> tuple[Any, str | None]:
+    """A field's type and text as --help shows them: of a switch and its opposite, which both are understood, the one
+    that changes something; no default where there is none to tell.
+    """
+    if kind is bool and isinstance(default, bool):
+        kind = Annotated[kind, tyro.conf.FlagCreatePairsOff]
+        doc = _opposite(doc) if doc and default else doc
+    if default is None or isinstance(default, bool):
+        kind = Annotated[kind, tyro.conf.arg(help_behavior_hint="")]
+    return kind, doc
+
+
+def _opposite(doc: str) -> str:
+    """What a field's text says of the flag that turns it off: a text may begin with that itself, as "False: ..."."""
+    _, told, off = doc.partition("False: ")
+    return off[:1].upper() + off[1:] if told else f"Turn off: {doc[:1].lower()}{doc[1:]}"
 
 
 def _default(field: dataclasses.Field[Any], whole: Any) -> Any:

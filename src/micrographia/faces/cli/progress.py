@@ -1,4 +1,4 @@
-"""How long work goes: a live bar on standard error, or a plain line every few seconds when that is no terminal.
+"""How long work goes: a live bar on standard error, or plain lines, ever fewer, when that is no terminal.
 
 `shown()` gives the Watch that labs call. Standard output is never touched.
 """
@@ -15,7 +15,8 @@ from rich.text import Text
 from micrographia.core.events import Event, Note, Progress, Watch
 from micrographia.faces import words
 
-EVERY_SECONDS = 5.0
+FIRST_SECONDS, MOST_SECONDS = 5.0, 300.0
+"""From one line of a stage to the next: at first, and at most. In between each pause is as long as all before it."""
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def shown(console: Console | None = None, *, clock: Callable[[], float] = time.m
 
 
 class Lines:
-    """A Watch for logs and pipes: the first and last event of each stage, and one every few seconds between.
+    """A Watch for logs and pipes: the first and last event of each stage, and some between: after 5 s, 10 s, 20 s ...
 
     A stage begins anew where its count falls. One of a single item is a line without a count, and its time if it is
     long.
@@ -53,14 +54,17 @@ class Lines:
         self._last = event
         if event.total == 1:
             self._single(event, now, fresh)
-        elif fresh or event.done >= event.total or now - self._said >= EVERY_SECONDS:
+        elif fresh or event.done >= event.total or now - self._said >= self._pause():
             self._said = now
             self._print(self._line(event, now))
+
+    def _pause(self) -> float:
+        return min(max(FIRST_SECONDS, self._said - self._began), MOST_SECONDS)
 
     def _single(self, event: Progress, now: float, fresh: bool) -> None:
         if fresh:
             self._print(event.stage)
-        elif event.done >= event.total and now - self._began >= EVERY_SECONDS:
+        elif event.done >= event.total and now - self._began >= FIRST_SECONDS:
             self._print(f"{event.stage}: took {duration(now - self._began)}")
 
     def _line(self, event: Progress, now: float) -> str:

@@ -8,8 +8,9 @@ import numpy as np
 from micrographia.faces.figures.axes import Drawn, axis, escaped, frame, level_marks, switches, upright_marks
 from micrographia.faces.figures.palette import LINES, MUTED, bar_styles, faint
 
-ROOM = 95  # characters along the axis of a picture
-LONG_NAME = 14  # characters: bars with longer names lie
+ROOM, NARROW_ROOM = 95, 42  # characters along the axis of a picture, and on a telephone
+LONG_NAME, MANY_NAMES = 14, 24  # characters of a name, and names that are no numbers: bars with more of either lie
+LYING, CLOSE = (20, 9, 7), (15, 7, 4)  # pixels of a lying bar: at least, a series, and around them; of many bars
 
 
 def bars(data: Mapping[str, Any]) -> Drawn:
@@ -20,7 +21,8 @@ def bars(data: Mapping[str, Any]) -> Drawn:
     styles = bar_styles([str(name) for name in data.get("series") or ("",)])
     traces = [_bar(data, i, names, y[i], name=name, style=styles[i]) for i, name in enumerate(series)]
     longest = max(map(len, names), default=0)
-    if longest > LONG_NAME and not data.get("reference") and "_frame" not in data:
+    many = len(names) > MANY_NAMES and not all(name.isdecimal() for name in names)  # of numbers some may be left out
+    if (longest > LONG_NAME or many) and not data.get("reference") and "_frame" not in data:
         return [_lying(trace) for trace in traces], _lying_layout(data, len(names), len(series), y)
     slanted = len(names) * (1 + longest) > ROOM
     layout = frame(
@@ -32,6 +34,8 @@ def bars(data: Mapping[str, Any]) -> Drawn:
         bargap=0.25 if len(names) < 30 else 0.12,
         meta={"log": switches(data, y=y)},
     )
+    if not slanted and len(names) * (1 + longest) > NARROW_ROOM and not all(name.isdecimal() for name in names):
+        layout["meta"]["narrow"] = {"xaxis": {**layout["xaxis"], "tickangle": -45, "nticks": len(names)}}
     return traces, layout
 
 
@@ -45,10 +49,12 @@ def _lying(trace: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lying_layout(data: Mapping[str, Any], n: int, n_series: int, y: np.ndarray) -> dict[str, Any]:
+    least, each, around = CLOSE if n > MANY_NAMES else LYING
     return frame(
-        height=int(90 + n * max(20, 9 * n_series + 7)),
+        height=int(90 + n * max(least, each * n_series + around)),
         xaxis=axis(data["y_label"], log=bool(data.get("log_y"))) | {"rangemode": "tozero"},
-        yaxis=axis(data["x_label"], category=True) | {"autorange": "reversed", "tickmode": "linear", "dtick": 1},
+        yaxis=axis(data["x_label"], category=True)
+        | {"autorange": "reversed", "tickmode": "linear", "dtick": 1, "tickfont": {"size": 11}},
         showlegend=n_series > 1,
         bargap=0.25,
         meta={"log": [{"y": "x"}[side] for side in switches(data, y=y)]},

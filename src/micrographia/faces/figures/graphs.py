@@ -1,7 +1,8 @@
 """Graphs: a circuit as nodes on levels, the embeddings lowest, with edges as strong as their weights.
 
 An edge that raises the metric is orange, one that lowers it blue, as in the diverging scale; width shows strength
-and by the number under the pointer, not by colour alone.
+and by the number under the pointer, not by colour alone. In a page a node that is clicked shows its edges alone, by
+`graph.js`, which reads them from `layout.meta`.
 """
 
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ def graph(data: Mapping[str, Any]) -> Drawn:
     ends = np.stack([np.asarray(data["sources"], dtype=int), np.asarray(data["targets"], dtype=int)], axis=1)
     traces = _edges(ends, weights, x, y)
     traces += [_midpoints(data, ends, weights, x, y), _nodes(data, x, y)]
+    links = {"sources": ends[:, 0], "targets": ends[:, 1], "weights": weights, "x": x, "y": y}
+    meta = {"kind": "graph", "links": links | {"names": [str(name) for name in data["nodes"]]}}
     rows = np.unique(levels)
     named = {float(each["level"]): escaped(each["name"]) for each in data.get("level_names") or ()}
     ticks = {"tickmode": "array", "tickvals": rows, "ticktext": [named.get(float(row), "") for row in rows]}
@@ -35,6 +38,7 @@ def graph(data: Mapping[str, Any]) -> Drawn:
         yaxis={"showgrid": False, "zeroline": False, "automargin": True, "type": "linear", "ticks": "", **ticks}
         | {"range": [-0.6, len(rows) - 0.4], "tickvals": np.arange(len(rows))},
         showlegend=True,
+        meta=meta,
     )
 
 

@@ -16,13 +16,15 @@ from micrographia.faces.figures.palette import SCALES
 ROW_HEIGHT = 370
 GUTTER = 0.035
 HEAD = 26  # pixels above a row of panels, for their names
-SHORT_ROW, NARROW_SHARE = 8, 0.6  # more names across than that need a telephone's whole width; how high is less then
+SHORT_ROW, NARROW_SHARE = 8, 0.6  # more names across than that need a telephone's whole width; how high it is there
 LEAST_ROW, GROUPED_ROW, MOST_HEIGHT = 15, 5, 2400  # pixels: of a row in a tall table, one of a group; of such a table
 MOST_ROW = 64  # pixels of a row of a table of few
 WIDTH, NARROW_WIDTH, AXIS_ROOM = 760, 350, 90  # pixels: of a picture, on a telephone; beside it for names and the bar
 LETTER, BETWEEN_TICKS = 6.4, 13  # pixels: of a letter in a tick's name; between two slanted names, or two lines of them
 SLANTED_NAMES = 24  # up to so many names are slanted, more stand upright
 WORD_CELL, WORD_ROW, WORD_SIZE = 46, 21, 11  # pixels: of a cell with a word in it, and its letters
+LONGEST_BAR, BAR_ROOM, WORD_BAR = 400, 44, 170  # pixels: of a colour bar; of one above words, how high and how long
+ENDED = ("token", "position")  # what runs across, where the end is what is looked at first
 
 
 def heatmap(data: Mapping[str, Any]) -> Drawn:
@@ -43,10 +45,21 @@ def panelled(data: Mapping[str, Any], z: np.ndarray, *, columns: int, labelled: 
         layout["meta"]["width"] = wide  # the page scrolls where it is narrower
     layout |= _arranged(data, z, columns=columns, labelled=labelled)
     layout["coloraxis"] = colour_scale(data, height=layout["height"])
-    wordless = data.get("texts") is None
-    if wordless and labelled and data.get("x_names") is not None and len(data["x_names"]) > SHORT_ROW:
-        layout["meta"]["narrow"] = _arranged(data, z, columns=1, labelled=True, share=NARROW_SHARE)
+    if data.get("texts") is not None:
+        layout["meta"]["end"] = data["x_label"] in ENDED
+        layout["margin"]["t"] += BAR_ROOM
+        layout["coloraxis"]["colorbar"] |= _bar_above(str(data.get("value_label") or ""), layout["height"])
+    elif labelled:
+        narrow = _arranged(data, z, columns=_narrow_columns(data, columns), labelled=True, share=NARROW_SHARE)
+        layout["meta"]["narrow"] = narrow | {"coloraxis": colour_scale(data, height=narrow["height"])}
     return [_panel(data, z[i], str(name), i) for i, name in enumerate(data["panels"])], layout
+
+
+def _narrow_columns(data: Mapping[str, Any], columns: int) -> int:
+    """How many panels stand side by side on a telephone: one where its names across, or their headings, are long."""
+    letters = max(map(len, map(str, data["panels"])), default=0)
+    many = data.get("x_names") is not None and len(data["x_names"]) > SHORT_ROW
+    return 1 if many or letters * LETTER > (NARROW_WIDTH - AXIS_ROOM) / columns else columns
 
 
 def _arranged(
@@ -55,7 +68,8 @@ def _arranged(
     """Where the panels stand: height, axes and headings. `share` makes all but tall tables lower."""
     panels = [str(name) for name in data["panels"]]
     rows = -(-len(panels) // columns)
-    high = _single_height(data, z, share) if columns == 1 else _row_height(data, z, columns)
+    high = _single_height(data, z, share) if columns == 1 else _row_height(data, z, columns, share)
+    high = max(high, _named_height(data))
     height = int(rows * high + (0 if columns == 1 else 40))
     gap = (HEAD + (34 if columns <= 2 else 8)) / height
     width = (NARROW_WIDTH if share < 1 else WIDTH) - AXIS_ROOM
@@ -74,9 +88,9 @@ def _arranged(
     return found
 
 
-def _row_height(data: Mapping[str, Any], z: np.ndarray, columns: int) -> float:
+def _row_height(data: Mapping[str, Any], z: np.ndarray, columns: int, share: float = 1.0) -> float:
     """Small panels are lower, also those of few rows; those of a tall table as high as it needs."""
-    usual = ROW_HEIGHT * 2 / max(columns, 2)
+    usual = share * ROW_HEIGHT * 2 / max(columns, 2)
     return max(min(usual, AXIS_ROOM + MOST_ROW * z.shape[-2]), _tall(data, z))
 
 
@@ -84,6 +98,15 @@ def _single_height(data: Mapping[str, Any], z: np.ndarray, share: float = 1.0) -
     """A square table is shown as a square, a flat one flatter, a tall one with rows that can be read."""
     usual = share * np.clip(620 * z.shape[-2] / z.shape[-1], 240, 620)
     return int(60 + max(min(usual, AXIS_ROOM + MOST_ROW * z.shape[-2]), _tall(data, z)))
+
+
+def _named_height(data: Mapping[str, Any]) -> int:
+    """Pixels of a panel in which each of a few named rows has a line, above upright names; 0 without names."""
+    rows, across = ([*map(str, data.get(side) or ())] for side in ("y_names", "x_names"))
+    if not rows or len(rows) > SLANTED_NAMES:
+        return 0
+    upright = LETTER * max(map(len, across)) if len(across) > SLANTED_NAMES else 0
+    return int(len(rows) * BETWEEN_TICKS + max(AXIS_ROOM, upright + HEAD + 34))
 
 
 def _tall(data: Mapping[str, Any], z: np.ndarray) -> int:
@@ -131,8 +154,9 @@ def reach_of(data: Mapping[str, Any]) -> Reach:
 def colour_scale(data: Mapping[str, Any], *, height: int = 0) -> dict[str, Any]:
     """The scale that all panels share, for layout.coloraxis. Above `height` 0, what it shows stands along the bar."""
     kind = data.get("colour", "sequential")
-    bar: dict[str, Any] = {"thickness": 10, "outlinewidth": 0, "len": 0.9, "tickfont": {"size": 11}}
-    bar["exponentformat"] = "power"
+    bar: dict[str, Any] = {"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}, "exponentformat": "power"}
+    bar |= {"len": min(0.9 * height, LONGEST_BAR), "lenmode": "pixels"} if height else {"len": 0.9}
+    bar |= {"y": 1, "yanchor": "top"} if 0.9 * height > LONGEST_BAR else {}
     reach = data.get("_reach") or reach_of(data)
     if height and (label := _along_the_bar(str(data.get("value_label") or ""), reach, height)):
         bar["title"] = {"text": label, "side": "right", "font": {"size": 11.5}}
@@ -147,8 +171,15 @@ def _along_the_bar(label: str, reach: Reach, height: int) -> str:
         low, high, most = (words.format_number(float(f"{x:.3g}")) for x in reach)
         ends = f"±{high}" if reach.low == -reach.high else f"{low} and {high}"
         texts.append(f"colours end at {ends}; the most is {most}")
-    n_letters = max(14, int(0.9 * (height - AXIS_ROOM) / 6.2))
+    n_letters = max(14, int(min(0.9 * (height - AXIS_ROOM), LONGEST_BAR) / 6.2))
     return "<br>".join(escaped(line) for text in texts for line in textwrap.wrap(text, n_letters))
+
+
+def _bar_above(label: str, height: int) -> dict[str, Any]:
+    """Where the colour bar of a wide map of words lies: above its first panel, so that it does not scroll away."""
+    place = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1 + HEAD / height, "yanchor": "bottom", "ypad": 0}
+    title = {"text": escaped(label), "side": "top", "font": {"size": 11.5}}
+    return place | {"lenmode": "pixels", "len": WORD_BAR, "thickness": 8, "title": title}
 
 
 def _box(down: int, across: int, *, columns: int, rows: int, gap: float) -> tuple[list[float], list[float]]:

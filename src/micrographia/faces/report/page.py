@@ -80,7 +80,7 @@ def document(heading: str, body: Html, figures: Sequence[Figure], drawers: Scrip
     )
     carried = [_carried("library", _library())] if library and (pictures or widgets) else []
     carried += [_carried("data", packed(data))] if pictures or widgets or viewers else []
-    own = (asset(script) for kind, script in VIEWERS.items() if kind in kinds)
+    own = (asset(script) for kind, script in (*VIEWERS.items(), *COMPANIONS.items()) if kind in kinds)
     carried += [tag("script", Html(text)) for text in (*drawers.texts.values(), *own, asset("report.js"))]
     size = sum(map(len, (head, body, *carried))) / 1e6
     told = tag("p", f"{size:.1f} MB, with all that it needs: nothing is asked of the network.", class_="source size")
@@ -90,6 +90,8 @@ def document(heading: str, body: Html, figures: Sequence[Figure], drawers: Scrip
 
 PLOTTED = DRAW.keys() - VIEWERS.keys() - {"tokens"}
 """Kinds of Figure that plotly draws in a page."""
+COMPANIONS: Mapping[str, str] = {"graph": "graph.js"}
+"""Kinds whose plotly picture does more than plotly, and the script that makes it do so."""
 THEMES: Mapping[str, Any] = {
     theme: {"template": {"layout": template(theme)}, "scales": SCALES[theme], "lines": LINES, "muted": MUTED}
     for theme in ("light", "dark")

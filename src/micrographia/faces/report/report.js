@@ -129,17 +129,25 @@
   function sparser(layout) {
     const named = (axis) => axis.tickmode === "array" || axis.tickangle; // each name is wanted, and turned to fit
     const axes = Object.keys(layout).filter((key) => key.startsWith("xaxis") && !named(layout[key]));
-    const few = layout.coloraxis ? 4 : 9;
-    return Object.fromEntries(axes.map((key) => [key, { ...layout[key], nticks: few, tickangle: 0 }]));
+    const few = (axis) => (layout.coloraxis ? 4 : axis.type === "category" ? 9 : 5); // numbers such as −0.004 are wide
+    return Object.fromEntries(axes.map((key) => [key, { ...layout[key], nticks: few(layout[key]), tickangle: 0 }]));
   }
 
   function fitted(layout, node) {
     const drag = touch ? false : "zoom";
     if (node.clientWidth < 500 && layout.meta && layout.meta.narrow) return { ...layout, ...layout.meta.narrow, dragmode: drag };
-    const square = layout.coloraxis && layout.annotations;
+    const square = layout.coloraxis && layout.annotations && !(layout.meta && layout.meta.width);
     const narrow = Math.min(1, node.clientWidth / 760);
     const axes = node.clientWidth < 500 ? sparser(layout) : {};
     return { ...layout, ...axes, height: square ? Math.round(layout.height * Math.max(narrow, 0.5)) : layout.height, dragmode: drag };
+  }
+
+  // A text that is wider than the page opens at its end, where the answer is: there the names must be seen.
+  function namedAtTheEnd(layout) {
+    const right = (key) => key.startsWith("yaxis") ? { ...layout[key], side: "right" } : layout[key];
+    const moved = Object.fromEntries(Object.keys(layout).map((key) => [key, right(key)]));
+    moved.annotations = layout.annotations.map((each) => ({ ...each, x: 1, xanchor: "right" }));
+    return moved;
   }
 
   async function show(node) {
@@ -154,8 +162,12 @@
       layout.width = layout.meta.width; // words in cells stay readable: the picture scrolls sideways
       node.classList.add("wide");
     }
-    await Plotly.newPlot(node, picture.data, layout, layout.width ? { ...config, responsive: false } : config);
+    const ended = layout.width && layout.meta.end;
+    await Plotly.newPlot(node, picture.data, ended ? namedAtTheEnd(layout) : layout, layout.width ? { ...config, responsive: false } : config);
+    if (ended) node.scrollLeft = node.scrollWidth;
     if (picture.frames.length) await Plotly.addFrames(node, picture.frames);
+    const more = ((window.micrographia || {}).pictures || {})[(layout.meta || {}).kind];
+    if (more) more(node, picture, number);
     drawn.push({ node, picture });
   }
 
@@ -324,7 +336,16 @@
     document.documentElement.dataset.ready = "yes";
   }
 
-  start().catch((error) => {
+  // A frame of a notebook is no higher than what is in it.
+  function fitFrame() {
+    const main = document.querySelector("main.alone");
+    if (!main || !window.frameElement) return;
+    const ends = [main, document.querySelector(".size")].filter(Boolean).map((each) => each.getBoundingClientRect().bottom);
+    const needed = Math.ceil(Math.max(...ends) + window.scrollY) + 16;
+    if (needed < window.frameElement.clientHeight) window.frameElement.style.height = `${needed}px`;
+  }
+
+  start().then(fitFrame).catch((error) => {
     for (const node of document.querySelectorAll(".picture")) {
       node.textContent = `This picture could not be drawn: ${error.message}. The tables can still be read.`;
       node.classList.add("failed");

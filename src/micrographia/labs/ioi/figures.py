@@ -72,7 +72,7 @@ TABLES: Mapping[str, Shown] = {
         WHERE,
         "Direct logit attribution",
         "part logits",
-        "The direct effect of each part on the logit difference of ioi; z[2] is head 2.",
+        "The direct effect of each part on the logit difference of ioi.",
     ),
     "head_kinds": Shown(
         HEADS,

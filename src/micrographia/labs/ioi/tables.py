@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from micrographia.core.claims import median_interval
-from micrographia.core.spoken import head_name
+from micrographia.core.spoken import head_name, node_name
 from micrographia.labs.ioi.analysis import NetworkAnalysis
 from micrographia.labs.ioi.circuits import Circuits
 from micrographia.labs.ioi.heads import KINDS, NEGLIGIBLE, Head, HeadKind
@@ -59,7 +59,7 @@ def estimate_tables(each: Sequence[Analysed]) -> dict[str, Any]:
         ],
         "estimates_beside_exact_effects": _estimates(each),
         "how_far_to_trust": next((one.calibration for analysed in each for one in analysed.values()), {}),
-        "direct_parts": [{"part": label, "logits": value} for label, value in ioi],
+        "direct_parts": [{"part": node_name(label), "logits": value} for label, value in ioi],
     }
 
 

@@ -21,7 +21,7 @@ from micrographia.core.lab import Findings
 from micrographia.core.metrics import Metric
 from micrographia.core.model import Model
 from micrographia.core.prompts import Baselines, LanguageModel, Pairs, metric_of
-from micrographia.core.spoken import spoken_heads
+from micrographia.core.spoken import spoken_members
 from micrographia.labs.workbench.config import Circuit
 from micrographia.labs.workbench.findings import PICTURES, Compute, baselines_with_gap, findings
 from micrographia.labs.workbench.prompts import read_prompts
@@ -187,7 +187,7 @@ def _members(rows: Sequence[Mapping[str, Any]]) -> Figure:
     title = "Members of the circuit"
     more = f" The strongest {MOST_MEMBERS} of {len(rows)}." if len(rows) > MOST_MEMBERS else ""
     caption = f"Estimated share of the gap, and the change, up or down, when this member alone is left out.{more}"
-    shown = [{**row, "member": spoken_heads(row["member"])} for row in rows[:MOST_MEMBERS]]
+    shown = [{**row, "member": spoken_members(row["member"])} for row in rows[:MOST_MEMBERS]]
     return figures.table("members", title, shown, caption=caption, group=title, headline=True)
 
 

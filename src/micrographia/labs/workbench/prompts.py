@@ -62,10 +62,10 @@ class PromptSet(NamedTuple):
         ]
 
     def sentences(self) -> list[str]:
-        """What stands around the prompts, and whether the model gives the answers."""
+        """Whether the model gives the answers, and how many pairs were left out."""
         n = f"{self.n_left_out} pair{' of the file was' if self.n_left_out == 1 else 's of the file were'}"
         left = [f"{n} left out, which this model's tokenizer does not fit."] if self.n_left_out else []
-        return [*left, *self.around.sentences(), *self.check.sentences()]
+        return [*left, *self.check.sentences()]
 
 
 def read_prompts(prompts: Prompts, model: LanguageModel, metrics: Sequence[str], option: str) -> PromptSet:

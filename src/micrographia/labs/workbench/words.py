@@ -125,7 +125,7 @@ def strongest_estimates(rows: Sequence[Row]) -> list[str]:
 
 def _at(row: Row) -> str:
     """A place as people call it, with its token."""
-    name = f"the {row['part']}" if row["part"].startswith("residual") else row["part"]
+    name = f"the {row['part']}" if row["part"].startswith("stream") else row["part"]
     return name + (f" at {at_position([row['token']], 0)}" if row.get("token") else "")
 
 

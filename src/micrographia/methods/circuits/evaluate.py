@@ -21,7 +21,7 @@ from micrographia.core import figures
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.figures import Figure
-from micrographia.core.spoken import spoken_heads
+from micrographia.core.spoken import spoken_members
 from micrographia.methods.circuits.ablate import Alone
 from micrographia.methods.circuits.judge import (
     Faithfulness,
@@ -267,7 +267,7 @@ class CircuitEvaluation(Generic[Member]):
                 "minimality",
                 "What each member adds",
                 np.array([[self.adds[each] for each in names]]),
-                names=[spoken_heads(str(each)) for each in names],
+                names=[spoken_members(str(each)) for each in names],
                 x_label="member",
                 y_label="share of the behaviour",
                 caption="By what share of the behaviour the circuit changes, up or down, when this member alone is "

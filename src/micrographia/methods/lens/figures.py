@@ -10,7 +10,7 @@ from torch import Tensor
 from micrographia.core import figures
 from micrographia.core.figures import Figure
 from micrographia.core.graph import Node
-from micrographia.core.spoken import node_name
+from micrographia.core.spoken import component_name, node_name
 from micrographia.core.titles import shown_token
 from micrographia.methods.lens.reading import StreamReading
 
@@ -46,7 +46,8 @@ def _table(name: str, title: str, rows: Sequence[Row], columns: Mapping[str, str
 
 def _layer_table(read: StreamReading, side: str) -> Figure:
     which = f" on the {side} prompt" if len(read.sides) > 1 else ""
-    rows = [{"site": row["site"], **row[side]} for row in read.predictions()]
+    named = [component_name(site, {}) for site in read.layers.sites]
+    rows = [{"site": name, **row[side]} for name, row in zip(named, read.predictions())]
     rows = [{**row, "best": "  ".join(map(shown_token, row["says"][:MOST_TOKENS]))} for row in rows]
     columns = {"site": "stream", "logit": "logit", "prob": "probability", "rank": "rank", "best": "best tokens"}
     caption = (
@@ -72,7 +73,7 @@ def _components(read: StreamReading, heads: Mapping[str, int]) -> Figure:
     values = _array(read.direct.values)
     sums: dict[str, NDArray[Any]] = {}
     for i, label in enumerate(read.direct.labels):
-        name = f"{label.partition('.')[0]} heads" if label in heads else label
+        name = f"{label.partition('.')[0]} heads" if label in heads else node_name(label)
         sums[name] = sums.get(name, 0.0) + values[:, i]
     return figures.bars(
         "components",

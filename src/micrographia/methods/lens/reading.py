@@ -28,6 +28,11 @@ SHOWN = 10
 STREAM = ("L0.resid_pre", "L*.resid_post")
 
 
+def point(site: Site) -> str:
+    """A point of the stream in a sentence: behind a layer, or before all."""
+    return "the embeddings" if site.kind == "resid_pre" else f"layer {site.layer}"
+
+
 class StreamReading(NamedTuple):
     """The answer read off the residual stream of one prompt, or of a clean and a corrupt one: sides in front."""
 
@@ -132,7 +137,7 @@ class StreamReading(NamedTuple):
 
     def onward(self, site: Site) -> str:
         """From a point of the stream on, in words. After the last layer it is the model's own answer."""
-        return "only after the last layer" if site == self.layers.sites[-1] else f"from {site} on"
+        return "only after the last layer" if site == self.layers.sites[-1] else f"from {point(site)} on"
 
     def _sided(self, values: Sequence[float]) -> dict[str, float | None]:
         """A figure for each side; their difference where there are two."""

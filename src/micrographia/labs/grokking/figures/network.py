@@ -30,7 +30,7 @@ COLUMNS = {
         "own_neurons": "own neurons", "neurons_p": "their p-value", "carried_by": "carried by",
     },
     "losses": {
-        "name": "what", "loss": "loss", "ratio": "to the network's", "accuracy": "accuracy",
+        "name": "what", "loss": "loss", "ratio": "loss / network's", "accuracy": "accuracy",
         "train_loss": "train loss", "test_loss": "test loss",
     },
     "neuron_directions": {"k": "k", "cosine": "as cos(w_k(a+b))", "sine": "as sin(w_k(a+b))"},
