@@ -6,7 +6,7 @@ are active (as at the start of training with an L1 penalty) or a loss reads all 
 Axes: row latent d; entry, an active latent of a row.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ def sparse(stack: Stack, weights: Weights, batch: Batch, now: Now, into: Weights
     for member, recipe in enumerate(stack.recipes):
         one = replace(stack, recipes=(recipe,), places=stack.places[member : member + 1])
         rows = Rows(read[member], batch.x[member % len(batch.x)], batch.target[member % len(batch.target)], batch)
-        outcomes.append(_member(one, _of(weights, member), rows, _moment(now, member), _of(into, member)))
+        outcomes.append(_member(one, _of(weights, member), rows, now.of(member), _of(into, member)))
     return _together(outcomes)
 
 
@@ -232,10 +232,3 @@ def _of(weights: Weights, member: int) -> dict[str, Tensor]:
 
 def _stacked(weights: Weights) -> dict[str, Tensor]:
     return {name: value[None] for name, value in weights.items()}
-
-
-def _moment(now: Now, member: int) -> Now:
-    """What one member's loss depends on."""
-    dead = None if now.dead is None else now.dead[member : member + 1]
-    one = slice(member, member + 1)
-    return now._replace(sparsity=now.sparsity[one], target_l0=now.target_l0[one], dead=dead)
