@@ -24,7 +24,12 @@ def case(rows: int, n: int, d: int, share: float, dtype: torch.dtype, seed: int 
 
 
 @given(
-    st.integers(0, 6), st.integers(1, 40), st.integers(1, 9), st.sampled_from([0.0, 0.1, 1.0]), DTYPES, st.integers(0, 9)
+    st.integers(0, 6),
+    st.integers(1, 40),
+    st.integers(1, 9),
+    st.sampled_from([0.0, 0.1, 1.0]),
+    DTYPES,
+    st.integers(0, 9),
 )
 def test_products_through_the_active_latents_are_the_dense_ones(rows, n, d, share, dtype, seed):
     f, active, W, slope = case(rows, n, d, share, dtype, seed)

@@ -27,8 +27,20 @@ MEMBERS = {
     "batchtopk-all": [{"kind": "batchtopk", "k": N}],
     "batchtopk-matryoshka": [{"kind": "batchtopk", "k": 4, "prefixes": (16,), "prefix_mean": True}],
     "jumprelu-l0": [{"kind": "jumprelu", "penalty": "l0", "sparsity": 0.3, "bandwidth": 0.5}] * 2,
-    "jumprelu-target": [{"kind": "jumprelu", "l0": 3.0, "bandwidth": 0.5}, {"kind": "jumprelu", "l0": 9.0, "bandwidth": 0.5}],
-    "jumprelu-tanh": [{"kind": "jumprelu", "penalty": "tanh", "sparsity": 0.3, "bandwidth": 0.5, "norm_weighted": True, "rows": "free"}],
+    "jumprelu-target": [
+        {"kind": "jumprelu", "l0": 3.0, "bandwidth": 0.5},
+        {"kind": "jumprelu", "l0": 9.0, "bandwidth": 0.5},
+    ],
+    "jumprelu-tanh": [
+        {
+            "kind": "jumprelu",
+            "penalty": "tanh",
+            "sparsity": 0.3,
+            "bandwidth": 0.5,
+            "norm_weighted": True,
+            "rows": "free",
+        }
+    ],
     "jumprelu-to-input": [{"kind": "jumprelu", "l0": 3.0, "bandwidth": 0.5, "estimator_to_input": True}],
     "jumprelu-auxk": [{"kind": "jumprelu", "l0": 3.0, "bandwidth": 0.5, "revival": "auxk"}],
 }
@@ -36,9 +48,7 @@ MEMBERS = {
 
 def case(recipes, dtype, *, rows=ROWS, transcodes=False, seed=0, shared=True):
     random = generator(seed)
-    stack = Stack(
-        tuple(Recipe(n_latents=N, **each) for each in recipes), tuple(range(len(recipes))), D, D, transcodes
-    )
+    stack = Stack(tuple(Recipe(n_latents=N, **each) for each in recipes), tuple(range(len(recipes))), D, D, transcodes)
     members = len(recipes)
 
     def draw(*shape):
@@ -54,6 +64,7 @@ def case(recipes, dtype, *, rows=ROWS, transcodes=False, seed=0, shared=True):
         step=5,
         sparsity=stack.per_member("coefficient", x),
         target_l0=torch.tensor([each.l0 or 0.0 for each in stack.recipes], dtype=dtype),
+        multiplier=torch.full((len(stack.recipes),), 0.3, dtype=dtype),
         power=0.8,
         next_power=0.7,
         dead=dead,
@@ -121,7 +132,9 @@ def test_members_with_sites_of_their_own_read_their_own_rows(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", CLOSE, ids=str)
-@pytest.mark.parametrize("name", [name for name in MEMBERS if name.startswith(("relu", "jumprelu")) and "input" not in name])
+@pytest.mark.parametrize(
+    "name", [name for name in MEMBERS if name.startswith(("relu", "jumprelu")) and "input" not in name]
+)
 def test_dense_products_in_blocks_give_the_same(name, dtype, monkeypatch):
     given = case(MEMBERS[name], dtype, transcodes="l1" in name)
     wanted = run(dense, *given)
@@ -138,7 +151,9 @@ def test_members_with_many_and_with_few_active_latents_go_their_own_ways(monkeyp
     taken = []
     kept = in_blocks.in_blocks
     monkeypatch.setattr(in_blocks, "in_blocks", lambda *given: taken.append(1) or kept(*given))
-    assert_equal(run(plan.sparse, stack, weights, batch, now), run(dense, stack, weights, batch, now), CLOSE[torch.float64])
+    assert_equal(
+        run(plan.sparse, stack, weights, batch, now), run(dense, stack, weights, batch, now), CLOSE[torch.float64]
+    )
     assert len(taken) == 1
 
 

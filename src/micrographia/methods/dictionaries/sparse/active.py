@@ -66,9 +66,7 @@ def weighted_sums(
     refuse_dtype(W, weights)
     if offsets.numel() == 1:
         return W.new_zeros(0, W.shape[1])
-    return F.embedding_bag(
-        latents, W, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
-    )
+    return F.embedding_bag(latents, W, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
 
 
 def decode(active: Active, W: Float[Tensor, "latent d"]) -> Float[Tensor, "row d"]:

@@ -45,7 +45,9 @@ def covers(stack: Stack) -> bool:
 def in_blocks(stack: Stack, weights: Weights, rows: Rows, now: Now, into: Weights) -> tuple[Outcome, Tensor]:
     """Loss and gradient, without what goes from b_enc's to b_dec's; and target less output, (row, d_out)."""
     recipe, decoder, batch = stack.recipe, weights["decoder"], rows.batch
-    norms = decoder_norms(decoder, recipe.layers)[None] if recipe.norm_weighted else torch.ones_like(decoder[None, :, 0])
+    norms = (
+        decoder_norms(decoder, recipe.layers)[None] if recipe.norm_weighted else torch.ones_like(decoder[None, :, 0])
+    )
     for value in into.values():
         value.zero_()
     base = weights["b_dec"] - rows.target

@@ -6,7 +6,7 @@ are active (as at the start of training with an L1 penalty) or a loss reads all 
 Axes: row latent d; entry, an active latent of a row.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ def sparse(stack: Stack, weights: Weights, batch: Batch, now: Now, into: Weights
     for member, recipe in enumerate(stack.recipes):
         one = replace(stack, recipes=(recipe,), places=stack.places[member : member + 1])
         rows = Rows(read[member], batch.x[member % len(batch.x)], batch.target[member % len(batch.target)], batch)
-        outcomes.append(_member(one, _of(weights, member), rows, _moment(now, member), _of(into, member)))
+        outcomes.append(_member(one, _of(weights, member), rows, now.of(member), _of(into, member)))
     return _together(outcomes)
 
 
@@ -167,9 +167,7 @@ def _parts(stack: Stack, f: Active) -> list[tuple[Active, Tensor | None]]:
     return found
 
 
-def _penalty(
-    stack: Stack, weights: Weights, f: Active, now: Now, batch: Batch
-) -> tuple[Sparsity, Tensor | None]:
+def _penalty(stack: Stack, weights: Weights, f: Active, now: Now, batch: Batch) -> tuple[Sparsity, Tensor | None]:
     """The penalty of the entries, which are handed over as the latents of one row; its slope in the decoder's norms."""
     recipe, decoder = stack.recipe, weights["decoder"]
     norms = decoder_norms(decoder, recipe.layers)[f.latents] if recipe.norm_weighted else torch.ones_like(f.values)
@@ -217,8 +215,14 @@ def _together(outcomes: list[Outcome]) -> Outcome:
     """The members' outcomes, with a leading axis."""
     terms = {name: torch.stack([each.terms[name] for each in outcomes]) for name in outcomes[0].terms}
     fired = torch.stack([each.fired for each in outcomes])
-    cutoff = None if outcomes[0].cutoff is None else torch.stack([each.cutoff for each in outcomes if each.cutoff is not None])
-    powers = None if outcomes[0].powers is None else torch.cat([each.powers for each in outcomes if each.powers is not None])
+    cutoff = (
+        None
+        if outcomes[0].cutoff is None
+        else torch.stack([each.cutoff for each in outcomes if each.cutoff is not None])
+    )
+    powers = (
+        None if outcomes[0].powers is None else torch.cat([each.powers for each in outcomes if each.powers is not None])
+    )
     return Outcome(terms, fired, cutoff, powers)
 
 
@@ -228,10 +232,3 @@ def _of(weights: Weights, member: int) -> dict[str, Tensor]:
 
 def _stacked(weights: Weights) -> dict[str, Tensor]:
     return {name: value[None] for name, value in weights.items()}
-
-
-def _moment(now: Now, member: int) -> Now:
-    """What one member's loss depends on."""
-    dead = None if now.dead is None else now.dead[member : member + 1]
-    one = slice(member, member + 1)
-    return now._replace(sparsity=now.sparsity[one], target_l0=now.target_l0[one], dead=dead)
