@@ -1,6 +1,6 @@
-"""A trained member as a Dictionary: the scale folded into its weights, and how it was trained written down."""
+"""Trained members as Dictionaries: the scale folded into their weights, and how they were trained written down."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,68 +8,105 @@ from torch import Tensor
 
 from micrographia.core.dictionaries.dictionary import About, Dictionary, DictionaryWeights
 from micrographia.core.dictionaries.form import Form
-from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields
-from micrographia.methods.dictionaries.training.stack import Stack, State
+from micrographia.core.stream.batches import Batches
+from micrographia.methods.dictionaries.training.calibrate import level
+from micrographia.methods.dictionaries.training.loss_words import loss_terms
+from micrographia.methods.dictionaries.training.recipe import recipe_fields
+from micrographia.methods.dictionaries.training.stack import Batch, Stack, State
+from micrographia.methods.dictionaries.training.trainer import Trainer
 
-SAVED_AS = {"batchtopk": "jumprelu"}
-"""A batch's top k is, of one row, a threshold (Bussmann et al. 2024, arXiv 2412.06410, section 3)."""
+CALIBRATION_ROWS = 32_768
+"""Rows by which thresholds are set: an L0 of 20 counts 655,360 firings."""
 
 
-def dictionary(stack: Stack, state: State, member: int, *, cutoff: float = 0.0, known: Mapping[str, Any]) -> Dictionary:
-    """The Dictionary of one member, for activations as they come. `cutoff`: BatchTopK's threshold, in training units.
+def dictionaries(
+    trainers: Sequence[Trainer], batches: Batches | None = None, held_out: bool = False
+) -> list[Dictionary]:
+    """One for each recipe, in their order. With batches, thresholds are set by counting on them (see `calibrate`)."""
+    found = {}
+    for trainer in trainers:
+        thresholds, known = _thresholds(trainer, batches, held_out)
+        for member, place in enumerate(trainer.stack.places):
+            known_here = {name: values[member] for name, values in known.items()}
+            found[place] = _dictionary(trainer.stack, trainer.state, member, thresholds, known_here)
+    return [found[place] for place in range(len(found))]
+
+
+def _thresholds(trainer: Trainer, batches: Batches | None, held_out: bool) -> tuple[Tensor | None, dict[str, list]]:
+    """(member, latent) in training units, and what is to be said of them."""
+    stack, weights = trainer.stack, trainer.weights
+    counted = stack.recipe.kind == "batchtopk"
+    per_row = [each.k if counted else each.l0 for each in stack.recipes]
+    if not counted and stack.recipe.kind != "jumprelu":
+        return None, {}
+    base = torch.ones_like(weights["b_enc"]) if counted else weights["threshold"]
+    if batches is None or None in per_row:
+        return (base * trainer.averaged_cutoff()[:, None] if counted else base), {}
+    read = _read(trainer, batches, held_out)
+    factor = level(stack, weights, read, [float(each) for each in per_row if each is not None])
+    name = "threshold" if counted else "threshold_factor"
+    rows = sum(batch.rows for batch in read)
+    data = "held-out batches" if held_out else "the last batches of training"
+    said = f"thresholds set on {rows} rows of {data}, to the L0 that was asked for"
+    return base * factor[:, None], {name: factor.tolist(), "calibration": [said] * len(per_row)}
+
+
+def _read(trainer: Trainer, batches: Batches, held_out: bool) -> list[Batch]:
+    """Batches from the start of those held out, or from the end of those trained on."""
+    found, rows, steps = [], 0, trainer.stack.recipe.steps
+    for index in range(steps):
+        if rows >= CALIBRATION_ROWS:
+            break
+        found.append(trainer.read(index if held_out else steps - 1 - index, batches))
+        rows += found[-1].rows
+    return found
+
+
+def _dictionary(
+    stack: Stack, state: State, member: int, thresholds: Tensor | None, known: Mapping[str, Any]
+) -> Dictionary:
+    """The Dictionary of one member, for activations as they come.
 
     With one scale s for input and target, latents are those of training divided by s, and so are biases and
     thresholds; the decoder stays. With several, each layer's decoder takes what its scale differs by.
     """
-    recipe, layout = stack.recipes[member], stack.layout
-    w = {name: value.clone() for name, value in layout.member(state.weights, member).items()}
-    weights = _folded(w, state.scale_in[member], state.scale_out[member])
-    activation = SAVED_AS.get(recipe.kind, recipe.kind)
-    if recipe.kind == "batchtopk":
-        weights["threshold"] = torch.full_like(weights["b_enc"], cutoff) / state.scale_out[member].mean()
+    recipe, layers = stack.recipes[member], stack.recipe.layers
+    w = dict(stack.layout.member(state.weights, member))
+    if thresholds is not None:
+        w["threshold"] = thresholds[member]
     form = Form(
-        activation=activation,
-        k=recipe.k if activation == recipe.kind else None,
+        activation="jumprelu" if thresholds is not None else recipe.kind,
+        k=recipe.k if thresholds is None else None,
         subtract_b_dec=stack.subtracts,
-        axes=(recipe.layers, stack.d_in // recipe.layers) if recipe.layers > 1 else (),
+        axes=(layers, stack.d_in // layers) if layers > 1 else (),
     )
-    training = {"recipe": recipe_fields(recipe), "loss_terms": loss_terms(stack), "steps": state.step, **known}
+    training = {
+        "recipe": recipe_fields(recipe),
+        "loss_terms": loss_terms(recipe),
+        "steps": state.step,
+        "scale_in": state.scale_in[member].tolist(),
+        "scale_out": state.scale_out[member].tolist(),
+        "dead": int((state.silent[member] >= recipe.dead_after).sum()),
+        **known,
+    }
+    weights = folded(w, state.scale_in[member], state.scale_out[member])
     return Dictionary(DictionaryWeights(**weights), form, About(training=training))
 
 
-def _folded(w: dict[str, Tensor], scale_in: Tensor, scale_out: Tensor) -> dict[str, Tensor]:
+def folded(w: Mapping[str, Tensor], scale_in: Tensor, scale_out: Tensor) -> dict[str, Tensor]:
+    """The weights of `DictionaryWeights`, for inputs and targets as they come, from those for scaled ones."""
     layers = len(scale_in)
     unit = 1 / scale_out.mean()  # what latents are multiplied by
     read = scale_in.repeat_interleave(w["encoder"].shape[-1] // layers)
     write = scale_out.repeat_interleave(w["decoder"].shape[-1] // layers)
-    folded = {
+    result = {
         "W_enc": (w["encoder"] * read * unit).T.contiguous(),
         "W_dec": w["decoder"] / (write * unit),
         "b_dec": w["b_dec"] / write,
+        **{name: w[name] * unit for name in ("b_enc", "threshold", "b_gate", "b_mag") if name in w},
     }
     if "skip" in w:
-        folded["W_skip"] = w["skip"] * read[:, None] / write
+        result["W_skip"] = w["skip"] * read[:, None] / write
     if "r_mag" in w:
-        folded["r_mag"] = w["r_mag"]
-    return folded | {name: w[name] * unit for name in ("b_enc", "threshold", "b_gate", "b_mag") if name in w}
-
-
-def loss_terms(stack: Stack) -> dict[str, str]:
-    """Name -> each term of the loss in words, with its reduction."""
-    return {name: text for name, text in _terms(stack.recipe) if text}
-
-
-def _terms(r: Recipe) -> list[tuple[str, str]]:
-    norm = " ||d_i||" if r.norm_weighted else ""
-    penalties = {
-        "none": "",
-        "l1": f"{r.sparsity} * sum over latents of f_i{norm}, mean over the batch",
-        "lp": f"{r.sparsity} * sum over latents of (f_i{norm})^p, mean over the batch; p from 1 to {r.p_end}",
-        "l0": f"{r.sparsity} * number of active latents, mean over the batch",
-        "l0-target": f"{r.coefficient} * (2 / {r.l0}) * (L0 - {r.l0})^2, L0 the batch's mean number of active latents",
-        "tanh": f"{r.sparsity} * sum over latents of tanh({r.tanh_slope} f_i{norm}), mean over the batch",
-    }
-    return [
-        ("reconstruction", "sum over dims of (x - x_hat)^2, mean over the batch"),
-        ("sparsity", penalties[r.chosen_penalty]),
-    ]
+        result["r_mag"] = w["r_mag"].clone()
+    return result

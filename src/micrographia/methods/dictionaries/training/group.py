@@ -22,6 +22,12 @@ class Group:
             dist.all_reduce(value)
         return value
 
+    def from_first(self, value: Tensor) -> Tensor:
+        """The value of the first process, in place."""
+        if self.size > 1:
+            dist.broadcast(value, 0)
+        return value
+
     def gather(self, value: Tensor) -> Tensor:
         """The values of all processes, which have one shape, along the last axis in the order of ranks."""
         if self.size == 1:

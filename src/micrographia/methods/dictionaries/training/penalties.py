@@ -12,7 +12,7 @@ from torch import Tensor
 from micrographia.methods.dictionaries.training.stack import Now, Stack
 
 FLOOR = 1e-6
-"""Latents below this have no slope in the penalty lp, which is infinite at 0 for p < 1."""
+"""Latents below this count as 0 in the penalty lp, whose slope at 0 is infinite for p < 1."""
 
 
 class Sparsity(NamedTuple):
@@ -26,6 +26,8 @@ class Sparsity(NamedTuple):
     """(member,): in the number of active latents of a row, over all rows."""
     norms: Tensor | None = None
     """(member, latent): in `norms`."""
+    powers: Tensor | None = None
+    """(member, 2): the penalty lp over its coefficient, at the present p and the next."""
 
 
 def none(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
@@ -44,9 +46,10 @@ def lp(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
     each = now.sparsity[:, None, None] / rows
     weighted = f * norms[:, None]
     above = weighted > FLOOR
-    power = torch.where(above, weighted.clamp_min(FLOOR) ** now.power, 0)
-    slope = each * now.power * torch.where(above, power / weighted.clamp_min(FLOOR), 0)
-    return Sparsity((each * power).sum((1, 2)), slope * norms[:, None], None, (slope * f).sum(1))
+    present, later = (torch.where(above, weighted.clamp_min(FLOOR) ** p, 0) for p in (now.power, now.next_power))
+    slope = each * now.power * torch.where(above, present / weighted.clamp_min(FLOOR), 0)
+    powers = torch.stack([present.sum((1, 2)), later.sum((1, 2))], -1) / rows
+    return Sparsity(now.sparsity * powers[:, 0], slope * norms[:, None], None, (slope * f).sum(1), powers)
 
 
 def l0(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
@@ -55,10 +58,17 @@ def l0(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
 
 
 def l0_target(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
-    """coefficient * (2 / L0*) * (L0 - L0*)^2 of the batch's mean L0, over all ranks (Gemma Scope 2's loss)."""
-    off = now.group.sum(_mean_l0(f, rows)) - now.target_l0
-    scale = 2 * now.sparsity / now.target_l0
-    return Sparsity(scale * off.square() / now.group.size, None, 2 * scale * off)
+    """coefficient * (m r + h(r)), r = L0 / L0* - 1 of the batch's mean L0 over all ranks, h Huber's r^2 / 2 to |r| = 1.
+
+    m is a multiplier, which grows while L0 is too large and falls while it is too small (`schedule.multiplied`), so
+    that L0 becomes what was asked for and not something near it. Without it, and for r below 1, this is Gemma Scope 2's
+    weight * (2 / L0*) * (L0 - L0*)^2 with the coefficient 4 L0* weight.
+    """
+    relative = now.group.sum(_mean_l0(f, rows)) / now.target_l0 - 1
+    bounded = relative.clamp(-1, 1)
+    value = now.multiplier * relative + bounded * (relative - bounded / 2)
+    slope = now.sparsity * (now.multiplier + bounded) / now.target_l0
+    return Sparsity(now.sparsity * value / now.group.size, None, slope)
 
 
 def tanh(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:

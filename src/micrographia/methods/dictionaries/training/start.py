@@ -57,10 +57,14 @@ def first_weights(stack: Stack, targets: Tensor) -> dict[str, Tensor]:
 def _draw(stack: Stack, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
     """He-uniform decoder rows at the recipe's norm; the encoder their transpose, or drawn so too; all else constant."""
     random = generator(recipe.seed or 0)
-    decoder = _directions(stack.shapes["decoder"], random) * recipe.row_norm
-    tied = recipe.tied_start and stack.d_in == stack.d_out and not stack.transcodes
-    encoder = decoder if tied else _directions(stack.shapes["encoder"], random)
-    constants = {"threshold": recipe.threshold}
+    n, d_out = stack.shapes["decoder"]
+    decoder = _directions((n, d_out), random) * recipe.row_norm
+    alike = stack.d_in == d_out and not stack.transcodes
+    encoder = decoder
+    if recipe.encoder_start != "tied" or not alike:
+        fresh = kaiming(stack.shapes["encoder"], n, random)
+        encoder = fresh if recipe.encoder_start == "kaiming" else fresh / fresh.norm(dim=-1, keepdim=True)
+    constants = {"threshold": recipe.first_threshold}
     for name, shape in stack.shapes.items():
         if name == "decoder":
             yield name, decoder * 0 if recipe.decoder_zero else decoder
@@ -71,5 +75,11 @@ def _draw(stack: Stack, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
 
 
 def _directions(shape: tuple[int, ...], random: torch.Generator) -> Tensor:
-    drawn = torch.rand(shape, generator=random, dtype=torch.float64) * 2 - 1
+    """He-uniform rows at norm 1."""
+    drawn = kaiming(shape, shape[-1], random)
     return drawn / drawn.norm(dim=-1, keepdim=True)
+
+
+def kaiming(shape: tuple[int, ...], fan: int, random: torch.Generator) -> Tensor:
+    """He et al. 2015, uniform with gain sqrt 2: between -sqrt(6 / fan) and sqrt(6 / fan)."""
+    return (torch.rand(shape, generator=random, dtype=torch.float64) * 2 - 1) * (6 / fan) ** 0.5

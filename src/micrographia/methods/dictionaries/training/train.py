@@ -1,26 +1,52 @@
-"""Train dictionaries on batches of activations: the loop, its checkpoints, and what comes out.
+"""Train dictionaries on batches of activations: the door, and the loop over steps.
 
 Recipes of equal shape train in one program (a Stack), those of other shapes beside it on the same batches. A batch is a
-pure function of the step and a State holds all that a step reads, so an interrupted training goes on bit for bit.
+pure function of the step and a State holds all that a step reads, so that an interrupted training goes on bit for bit.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from micrographia.core.dictionaries.dictionary import Dictionary
-from micrographia.core.errors import BadShape
-from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.errors import BadConfig, Interrupted, NonFiniteLoss
+from micrographia.core.events import Note, Progress, Watch, silent
+from micrographia.core.interrupt import interruptible
+from micrographia.core.store import RunFolder
 from micrographia.core.stream.batches import Activations, Batches
-from micrographia.methods.dictionaries.training.adam import adam_step
-from micrographia.methods.dictionaries.training.dense import PLANS, Plan
-from micrographia.methods.dictionaries.training.finished import dictionary
-from micrographia.methods.dictionaries.training.group import Group, current_group
-from micrographia.methods.dictionaries.training.recipe import Recipe
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Stack, State, stacks
-from micrographia.methods.dictionaries.training.start import START_ROWS, first_weights, measured_scale
+from micrographia.methods.dictionaries.training.finished import dictionaries
+from micrographia.methods.dictionaries.training.group import current_group
+from micrographia.methods.dictionaries.training.plans import PLANS, Plan
+from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields
+from micrographia.methods.dictionaries.training.record import Record, home_of
+from micrographia.methods.dictionaries.training.stack import stacks
+from micrographia.methods.dictionaries.training.trainer import Trainer, fresh_state, unfit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Course:
+    """What is done beside the steps, and where they are computed."""
+
+    held_out: Batches | None = None
+    """The batches by which thresholds are set at the end: BatchTopK's, and JumpReLU's where an L0 was asked for. None:
+    the last ones of training."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What is done with a batch that holds NaN or infinities."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    record_every: int = 100
+    """Steps between rows of what was measured."""
+    looks: Collection[int] = ()
+    """The steps after which `look` is called with the dictionaries as they are; their thresholds are running means."""
+    look: Callable[[int, list[Dictionary]], None] | None = None
+    like: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """A tensor of the dtype and on the device to train in."""
+    plans: Mapping[str, Plan] = field(default_factory=lambda: PLANS)
+    """Kind -> what gives its loss and gradient."""
 
 
 def train_dictionaries(
@@ -30,114 +56,79 @@ def train_dictionaries(
     d_in: int,
     d_out: int | None = None,
     seed: int = 0,
+    folder: RunFolder | Path | str | None = None,
     watch: Watch = silent,
+    course: Course | None = None,
 ) -> list[Dictionary]:
-    """The trained dictionaries, one for each recipe, with their scale folded into the weights."""
+    """Train a dictionary by each recipe; they come back in that order, their scale folded into the weights.
+
+    `batches(step)` gives activations (batch, d_in), or (recipe, batch, d_in) where each reads a site of its own, and
+    the targets of transcoders. `seed` is that of recipes without one. `folder`: checkpoints and rows of what was
+    measured go there, and a training that was interrupted goes on from there. Under torchrun, with torch.distributed
+    set up, each process takes its rows of every batch. Cost a row and recipe: 10 d latents FLOPs (14 of a gated one),
+    and one fused pass of Adam a step; memory: four times the weights and two or three (batch, latent).
+
+    Raises BadConfig, BadShape, NonFiniteLoss (the state before that step is saved) and Interrupted (saved, resumable).
+    """
+    if not recipes:
+        raise BadConfig("Asked to train no dictionaries. Give at least one recipe.")
+    course, group = course or Course(), current_group()
     recipes = [each if each.seed is not None else replace(each, seed=seed) for each in recipes]
-    group = current_group()
+    d_out = d_in if d_out is None else d_out
     first = batches(0)
+    _refuse_other_batch(first, recipes)
     trainers = [
-        Trainer(stack, batches, group)
-        for stack in stacks(recipes, d_in, d_out or d_in, transcodes=first.target is not None)
+        Trainer(stack, fresh_state(stack, batches, course.like), batches, group, course.plans[stack.recipe.kind])
+        for stack in stacks(recipes, d_in, d_out, transcodes=first.target is not None)
     ]
-    steps = max(each.steps for each in recipes)
-    for step in range(steps):
-        batch = batches(step)
-        losses = [each.step(batch) for each in trainers if step < each.stack.recipe.steps]
-        watch(Progress("train", step + 1, steps, "step", {"loss": float(torch.cat(losses).mean())}))
-    found = {place: made for each in trainers for place, made in zip(each.stack.places, each.dictionaries())}
-    return [found[place] for place in range(len(recipes))]
-
-
-class Trainer:
-    """A Stack in training: its State, the views into it, and the buffer of the gradient."""
-
-    def __init__(self, stack: Stack, batches: Batches, group: Group, plan: Plan | None = None) -> None:
-        self.stack, self.group = stack, group
-        self.plan = PLANS[stack.recipe.kind] if plan is None else plan
-        self.take(fresh_state(stack, batches))
-
-    def take(self, state: State) -> None:
-        """Go on from this State."""
-        self.state = state
-        self.weights = self.stack.layout.views(state.weights)
-        self.gradient = torch.zeros_like(state.weights)
-        self.slopes = self.stack.layout.views(self.gradient)
-
-    def step(self, batch: Activations) -> Tensor:
-        """Take one step; the loss (member,) before it."""
-        scaled = self.scaled(batch)
-        outcome = self.plan(self.stack, self.weights, scaled, self.now(), self.slopes)
-        loss = torch.stack(list(outcome.terms.values())).sum(0)
-        adam_step(self.stack, self.state, self.weights, self.gradient, self.slopes)
-        self.state = self.state._replace(step=self.state.step + 1)
-        return loss
-
-    def now(self) -> Now:
-        recipe, step, like = self.stack.recipe, self.state.step, self.state.weights
-        share = min(1.0, (step + 1) / max(recipe.chosen_sparsity_warmup, 1))
-        return Now(step, self.state.coefficient * share, torch.zeros_like(like[:, 0]), 1.0, None, self.group)
-
-    def scaled(self, batch: Activations) -> Batch:
-        """This rank's rows in the units of training."""
-        x = member_axis(self.stack, batch.x, self.stack.d_in, self.state.weights)
-        x = self.group.own_rows(x) * widened(self.state.scale_in, x.shape[-1])
-        target = x if batch.target is None else member_axis(self.stack, batch.target, self.stack.d_out, x)
-        return Batch(x, target, x.shape[-2] * self.group.size)
-
-    def dictionaries(self) -> list[Dictionary]:
-        return [dictionary(self.stack, self.state, member, known={}) for member in range(len(self.stack.recipes))]
-
-
-def widened(scale: Tensor, width: int) -> Tensor:
-    """(member, layers) -> (member or 1, 1, width); 1 where all members share it, so that rows are scaled once."""
-    shared = scale[:1] if bool((scale == scale[:1]).all()) else scale
-    return shared.repeat_interleave(width // scale.shape[1], 1)[:, None]
-
-
-def member_axis(stack: Stack, value: Tensor, width: int, like: Tensor) -> Tensor:
-    """A tensor of a batch as (member or 1, row, width), of this stack's members. Raises BadShape."""
-    if stack.recipe.layers > 1 and value.shape[-1] * stack.recipe.layers == width:
-        value = value.flatten(-2)
-    if value.ndim not in (2, 3) or value.shape[-1] != width:
-        raise BadShape(
-            f"Asked to train dictionaries of {width} dims. A batch holds activations of shape {tuple(value.shape)}. "
-            f"Give (batch, {width}), or (member, batch, {width}) where each has a site of its own."
+    config = {"recipes": [recipe_fields(each) for each in recipes], "d_in": d_in, "d_out": d_out, "seed": seed}
+    with home_of(folder, config, course.like, group) as home:
+        record = Record(
+            trainers, home, group, record_every=course.record_every, checkpoint_every=course.checkpoint_every
         )
-    own = value[None] if value.ndim == 2 else value[list(stack.places)]
-    return own.to(like)
+        record.resume(watch)
+        _train(trainers, batches, record, course, watch)
+    return dictionaries(trainers, batches if course.held_out is None else course.held_out, course.held_out is not None)
 
 
-def fresh_state(stack: Stack, batches: Batches) -> State:
-    """The State before the first step: scales and b_dec measured on the first batches, weights drawn by seed."""
-    like = torch.zeros(())
-    x, target = _first_rows(stack, batches, like)
-    members, recipe = len(stack.recipes), stack.recipe
-    scale_in = measured_scale(recipe, x).expand(members, -1).clone()
-    scale_out = measured_scale(recipe, target).expand(members, -1).clone() if stack.transcodes else scale_in.clone()
-    weights = stack.layout.join(first_weights(stack, target * widened(scale_out, target.shape[-1])))
-    n = recipe.n_latents
-    return State(
-        step=0,
-        weights=weights,
-        mean=torch.zeros_like(weights),
-        square=torch.zeros_like(weights),
-        scale_in=scale_in,
-        scale_out=scale_out,
-        silent=torch.zeros(members, n, dtype=torch.int64),
-        fired=torch.zeros(members, n, dtype=torch.int64),
-        counted=torch.zeros(members, dtype=torch.int64),
-        cutoff=weights.new_zeros(members, 2),
-        coefficient=stack.per_member("coefficient", weights),
-        powers=weights.new_zeros(members, 10, 2),
-    )
+def _train(trainers: Sequence[Trainer], batches: Batches, record: Record, course: Course, watch: Watch) -> None:
+    steps = max(each.stack.recipe.steps for each in trainers)
+    with interruptible() as request:
+        for step in range(record.step, steps):
+            try:
+                _step(
+                    [each for each in trainers if step < each.stack.recipe.steps], batches(step), course, record, watch
+                )
+            except NonFiniteLoss as error:
+                record.save()
+                raise NonFiniteLoss(f"{error} {record.where} Lower lr, or leave such rows out.") from error
+            record.after(step + 1, last=step + 1 == steps)
+            watch(Progress("train", step + 1, steps, "step", record.shown()))
+            if course.look is not None and step + 1 in course.looks:
+                course.look(step + 1, dictionaries(trainers))
+            if request.asked and step + 1 < steps:
+                record.save()
+                raise Interrupted(f"Stopped by request after step {step + 1} of {steps}. {record.where}")
 
 
-def _first_rows(stack: Stack, batches: Batches, like: Tensor) -> tuple[Tensor, Tensor]:
-    xs, targets, rows, step = [], [], 0, 0
-    while rows < START_ROWS and step < stack.recipe.steps:
-        batch = batches(step)
-        xs.append(member_axis(stack, batch.x, stack.d_in, like))
-        targets.append(xs[-1] if batch.target is None else member_axis(stack, batch.target, stack.d_out, like))
-        rows, step = rows + xs[-1].shape[-2], step + 1
-    return torch.cat(xs, -2)[:, :START_ROWS], torch.cat(targets, -2)[:, :START_ROWS]
+def _step(trainers: Sequence[Trainer], batch: Activations, course: Course, record: Record, watch: Watch) -> None:
+    bad = unfit(batch)
+    if bad and course.nonfinite == "stop":
+        raise NonFiniteLoss(f"The batch of step {trainers[0].state.step} holds NaN or infinities in its {bad}.")
+    if bad:
+        watch(
+            Note(
+                f"The batch of step {trainers[0].state.step} holds NaN or infinities in its {bad}: skipped.", "warning"
+            )
+        )
+    for trainer in trainers:
+        record.note(trainer, trainer.skip() if bad else trainer.step(batch))
+
+
+def _refuse_other_batch(batch: Activations, recipes: Sequence[Recipe]) -> None:
+    rows = batch.x.shape[-2]
+    for wanted in {each.batch for each in recipes} - {None, rows}:
+        raise BadConfig(
+            f"A recipe is for batches of {wanted} rows. The first batch has {rows}. Give batches of that size, or a "
+            "recipe with another `batch` (None: any)."
+        )
