@@ -79,7 +79,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
 }
 
 
-class Measured(NamedTuple):
+class MetricRow(NamedTuple):
     """A line of the table."""
 
     name: str
@@ -99,9 +99,9 @@ class Evaluation:
     """The FVU of each baseline."""
     notes: tuple[str, ...] = ()
 
-    def measured(self) -> list[Measured]:
+    def measured(self) -> list[MetricRow]:
         values = self.metrics.values()
-        return [Measured(name, values[key], meaning) for key, (name, meaning) in MEANINGS.items() if key in values]
+        return [MetricRow(name, values[key], meaning) for key, (name, meaning) in MEANINGS.items() if key in values]
 
     def comparison(self) -> list[dict[str, Any]]:
         """The dictionary beside its baselines: FVU, and what each does to the model."""
@@ -257,9 +257,9 @@ def _replacements(
     if (linear := metrics.linear(k)) is not None:
         found[LINEAR], fvu[LINEAR] = lambda x, y: linear(x).to(y), linear.fvu
     x, y = sample.both
-    good = x.isfinite().all(1) & y.isfinite().all(1)
-    mean_in = x[good].double().mean(0)
-    random = random_dictionary(dictionary, k, mean_in, metrics.mean, (x[good], y[good]), generator)
+    good = x.isfinite().all(1) & y.isfinite().all(1).to(x.device)
+    x, y = x[good], y[good.to(y.device)]
+    random = random_dictionary(dictionary, k, x.double().mean(0), metrics.mean, (x, y), generator)
     found[RANDOM] = lambda x, y: outputs_of(random, x).to(y)
     return found, fvu
 
