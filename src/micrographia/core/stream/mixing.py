@@ -7,7 +7,7 @@ schedule, however one came to it.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -20,6 +20,7 @@ from micrographia.core.stream.harvest import Harvested, Kept
 from micrographia.core.stream.schedule import Schedule, Window
 
 
+@runtime_checkable
 class Supply(Protocol):
     """Where activations come from: a model over rows of tokens, or shards on disk."""
 
