@@ -52,7 +52,8 @@ def by_hand(of: Dictionary, row: Tensor) -> list[float]:
         threshold = 0.0 if w.threshold is None else float(w.threshold[i])
         on = {
             "relu": p[i] > 0, "tanh-relu": p[i] > 0, "jumprelu": p[i] > max(threshold, 0), "jump": p[i] > threshold,
-            "topk": i in kept and p[i] > 0, "topk-signed": i in kept, "abstopk": i in kept, "groupmax": p[i] == max(group) and p[i] > 0,
+            "topk": i in kept and p[i] > 0, "topk-signed": i in kept, "abstopk": i in kept,
+            "groupmax": p[i] == max(group) and p[i] > 0,
         }[form.activation]  # fmt: skip
         value = float(torch.tensor(p[i]).double().tanh()) if form.activation == "tanh-relu" else p[i]
         found.append(value if on else 0.0)

@@ -1,6 +1,6 @@
 """Folds: another dictionary with the same reconstruction, in the form that a format or a trainer asks for.
 
-All are exact up to rounding. p = h @ W_enc + b_enc are the pre-activations; those of a gated dictionary have two biases.
+All are exact up to rounding. p = h @ W_enc + b_enc are the pre-activations; a gated dictionary has two biases.
 """
 
 from dataclasses import replace

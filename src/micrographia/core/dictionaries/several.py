@@ -74,7 +74,8 @@ class DictionarySet(Mapping[int, Dictionary]):
     def _check(self, x: Tensor) -> None:
         if x.shape[:1] != (len(self),):
             raise BadShape(
-                f"These dictionaries of {len(self)} layers ({self._layers()}) read (layer, ...). Found {tuple(x.shape)}."
+                f"These dictionaries of {len(self)} layers ({self._layers()}) read (layer, ...). Found "
+                f"{tuple(x.shape)}."
             )
 
 
@@ -84,7 +85,7 @@ class CrossLayerWeights:
 
     W_enc: tuple[Float[Tensor, "d_in latent"], ...]
     b_enc: tuple[Float[Tensor, "latent"], ...]
-    W_dec: tuple[Float[Tensor, "latent later d_out"], ...]
+    W_dec: tuple[Float[Tensor, "latent _later d_out"], ...]
     b_dec: tuple[Float[Tensor, "d_out"], ...]
     threshold: tuple[Float[Tensor, "latent"], ...] | None = None
     W_skip: tuple[Float[Tensor, "d_in d_out"], ...] | None = None

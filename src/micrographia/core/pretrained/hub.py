@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import huggingface_hub
-
 from micrographia.core.errors import UnknownDictionary
 from micrographia.core.events import Note, Watch, silent
+from micrographia.core.pretrained.load import noted_once
 
 
 def listing(repository: str, revision: str | None = None, watch: Watch = silent) -> list[str]:
@@ -18,50 +17,58 @@ def listing(repository: str, revision: str | None = None, watch: Watch = silent)
 
     Raises UnknownDictionary for a repository that does not exist, needs permission, or can be had from nowhere.
     """
-    with _explained(repository, revision):
+    from huggingface_hub import list_repo_files
+
+    with _explained(repository, revision), noted_once(watch):
         try:
-            return huggingface_hub.list_repo_files(repository, revision=revision)
-        except _unreached() as error:
-            cached = _cached(repository, revision)
+            return list_repo_files(repository, revision=revision)
+        except Exception as error:  # its client's errors are of another library with each version
+            cached = _cached(repository, revision) if _unreached(error) else None
             if cached is None:
                 raise
-            watch(Note(f"The Hub cannot be reached ({type(error).__name__}); only what is in the cache is looked at."))
+            watch(Note("The Hub cannot be reached; only what is in the cache is looked at."))
             return [each.relative_to(cached).as_posix() for each in cached.rglob("*") if each.is_file()]
 
 
 def fetched(repository: str, files: Sequence[str], revision: str | None = None, watch: Watch = silent) -> Path:
     """The folder in the cache with these files of the repository, fetched where they are not there yet."""
-    with _explained(repository, revision):
-        watch(Note(f"Fetching {len(files)} files of {repository} from the Hub, unless they are in the cache."))
-        places = [huggingface_hub.hf_hub_download(repository, name, revision=revision) for name in files]
+    from huggingface_hub import hf_hub_download
+
+    watch(Note(f"Fetching {len(files)} files of {repository} from the Hub, unless they are in the cache."))
+    with _explained(repository, revision), noted_once(watch):
+        places = [hf_hub_download(repository, name, revision=revision) for name in files]
     return Path(places[0]).parents[files[0].count("/")]
 
 
 def _cached(repository: str, revision: str | None) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
-        return Path(huggingface_hub.snapshot_download(repository, revision=revision, local_files_only=True))
-    except huggingface_hub.errors.LocalEntryNotFoundError:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
         return None
 
 
-def _unreached() -> tuple[type[Exception], ...]:
-    errors = huggingface_hub.errors
-    return (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError, *_http())
+def _unreached(error: BaseException) -> bool:
+    """Whether this error means that there is no way to the Hub, or that none may be taken."""
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-
-def _http() -> tuple[type[Exception], ...]:
-    """The errors of connection of the client that huggingface_hub stands on."""
-    try:
-        import httpx
-    except ImportError:
-        return ()
-    return (httpx.TransportError,)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled | ConnectionError | TimeoutError):
+            return True
+        if type(cause).__name__ in ("gaierror", "ConnectError", "ConnectTimeout", "ReadTimeout"):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 @contextmanager
 def _explained(repository: str, revision: str | None) -> Iterator[None]:
     """Turn an error of the Hub into one that says what to do."""
-    errors = huggingface_hub.errors
+    from huggingface_hub import errors
+
     try:
         yield
     except errors.GatedRepoError as error:
@@ -72,10 +79,12 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         advice = "Neither a folder here nor a repository of the Hub has this name. Check it; for a private one, log in."
         raise _unknown(repository, advice) from error
-    except _unreached() as error:
+    except Exception as error:  # as above
+        if not _unreached(error):
+            raise
         advice = (
-            "It is no folder here, the Hub cannot be reached, and it is not in the cache. Connect once, or download its "
-            "files elsewhere and give their folder."
+            "It is no folder here, the Hub cannot be reached, and it is not in the cache. Connect once, or download "
+            "its files elsewhere and give their folder."
         )
         raise _unknown(repository, advice) from error
 

@@ -18,7 +18,7 @@ from micrographia.core.dictionaries.formats.building import built, renamed, whol
 from micrographia.core.dictionaries.formats.flat_yaml import flat_yaml, yaml_bytes
 from micrographia.core.dictionaries.formats.holding import Holding
 from micrographia.core.dictionaries.formats.places import OURS, lens_site
-from micrographia.core.dictionaries.formats.writing import Carries, Written, fitted, untold
+from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, untold
 from micrographia.core.dictionaries.several import AnyDictionary, CrossLayerTranscoder, DictionarySet
 from micrographia.core.errors import CannotCarry, UnreadableWeights
 from micrographia.core.sites import Site
@@ -48,7 +48,8 @@ def read(found: Holding) -> DictionarySet | Dictionary:
     if not files:
         listed = ", ".join(map(str, config["transcoders"][:2]))
         raise UnreadableWeights(
-            f"{found.folder / CONFIG} lists transcoders that lie elsewhere ({listed} ...). Load each of them, or download "
+            f"{found.folder / CONFIG} lists transcoders that lie elsewhere ({listed} ...). Load each of them, or "
+            "download "
             "the files that it names into this folder as layer_<i>.safetensors."
         )
     layers = {layer: _layer(found, name, layer, config) for layer, name in files.items()}
@@ -101,7 +102,7 @@ def hooked(layer: int, hook: object) -> Site | None:
 CARRIES = Carries("circuit_tracer", {"jump": "jump", "jumprelu": "jump", "relu": "relu"}, subtracts=False, skip=True)
 
 
-def write(value: AnyDictionary) -> Written:
+def write(value: AnyDictionary) -> ToolFiles:
     """layer_<i>.safetensors and config.yaml. One dictionary is written as the layer of its Site."""
     if isinstance(value, CrossLayerTranscoder):
         raise AssertionError("`cross_layer` writes these")
@@ -109,7 +110,8 @@ def write(value: AnyDictionary) -> Written:
     fit = {layer: fitted(one, CARRIES) for layer, one in layers.items()}
     if len(widths := {one.n_latents for one in fit.values()}) > 1:
         raise CannotCarry(
-            f"Asked to write {value!r} as circuit_tracer, whose layers have equally many latents. Found {sorted(widths)}."
+            f"Asked to write {value!r} as circuit_tracer, whose layers have equally many latents. Found "
+            f"{sorted(widths)}."
         )
     files = {f"layer_{layer}.safetensors": tensors_bytes(_tensors(one)) for layer, one in fit.items()}
     first = fit[min(fit)]
@@ -117,7 +119,7 @@ def write(value: AnyDictionary) -> Written:
     if missing := sorted(set(range(max(fit) + 1)) - set(fit)):
         lost += (f"layers {missing} are not there, and circuit-tracer refuses a set without them",)
     told = {what for one in fit.values() for what in untold(one, model=True, site=True)}
-    return Written({CONFIG: yaml_bytes(config), **files}, (*lost, *sorted(told)))
+    return ToolFiles({CONFIG: yaml_bytes(config), **files}, (*lost, *sorted(told)))
 
 
 def _own_layer(one: Dictionary) -> int:

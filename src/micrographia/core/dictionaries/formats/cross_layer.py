@@ -12,7 +12,7 @@ from micrographia.core.dictionaries.formats.building import checked, renamed
 from micrographia.core.dictionaries.formats.circuit_tracer import CONFIG, FIRST, config_of, hooked, hooks_config
 from micrographia.core.dictionaries.formats.flat_yaml import yaml_bytes
 from micrographia.core.dictionaries.formats.holding import Holding
-from micrographia.core.dictionaries.formats.writing import Written
+from micrographia.core.dictionaries.formats.writing import ToolFiles
 from micrographia.core.dictionaries.several import AnyDictionary, CrossLayerTranscoder, CrossLayerWeights
 from micrographia.core.errors import BadShape, CannotCarry, UnreadableWeights
 from micrographia.core.store.formats import tensors_bytes
@@ -31,7 +31,8 @@ def read(found: Holding) -> CrossLayerTranscoder:
     for i in range(n):
         if not found.has(f"W_enc_{i}.safetensors", f"W_dec_{i}.safetensors"):
             raise UnreadableWeights(
-                f"Asked for the cross-layer transcoder in {found.folder}. Found {n} encoders, and not both files of layer "
+                f"Asked for the cross-layer transcoder in {found.folder}. Found {n} encoders, and not both files of "
+                "layer "
                 f"{i}: W_enc_{i}.safetensors and W_dec_{i}.safetensors."
             )
         tensors = found.tensors(f"W_enc_{i}.safetensors") | found.tensors(f"W_dec_{i}.safetensors")
@@ -56,7 +57,7 @@ def read(found: Holding) -> CrossLayerTranscoder:
         raise UnreadableWeights(f"The files in {found.folder} contradict each other. {error}") from error
 
 
-def write(value: AnyDictionary) -> Written:
+def write(value: AnyDictionary) -> ToolFiles:
     if not isinstance(value, CrossLayerTranscoder):
         raise CannotCarry(f"Asked to write {value!r} as a cross-layer transcoder, which it is not.")
     w, form = value.weights, value.form
@@ -78,4 +79,4 @@ def write(value: AnyDictionary) -> Written:
         files[f"W_enc_{i}.safetensors"] = tensors_bytes(encoder)
         files[f"W_dec_{i}.safetensors"] = tensors_bytes({f"W_dec_{i}": w.W_dec[i]})
     config, lost = hooks_config("cross_layer_transcoder", value.about.model, value.about)
-    return Written({CONFIG: yaml_bytes(config), **files}, lost)
+    return ToolFiles({CONFIG: yaml_bytes(config), **files}, lost)

@@ -1,8 +1,8 @@
 """dictionary_learning: `ae.pt`, a pickle of tensors, and `config.json`.
 
-Measured with dictionary-learning 0.1.0. encoder.weight is (latent, d_in), decoder.weight (d_in, latent); W_enc and W_dec
-have no such transpose. Its loader rescales the class AutoEncoder to decoder columns of norm 1, and so does this reader.
-The factor of `normalize_activations` is folded into the biases on saving and written nowhere.
+Measured with dictionary-learning 0.1.0. encoder.weight is (latent, d_in), decoder.weight (d_in, latent); W_enc and
+W_dec have no such transpose. Its loader rescales the class AutoEncoder to decoder columns of norm 1, and so does this
+reader. The factor of `normalize_activations` is folded into the biases on saving and written nowhere.
 """
 
 import re
@@ -19,7 +19,7 @@ from micrographia.core.dictionaries.folding import in_decoder_units, scaled_late
 from micrographia.core.dictionaries.form import Form
 from micrographia.core.dictionaries.formats.building import Named, agree, built, per_latent, renamed, whole_number
 from micrographia.core.dictionaries.formats.holding import Holding
-from micrographia.core.dictionaries.formats.writing import Carries, Written, fitted, single, untold
+from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, single, untold
 from micrographia.core.dictionaries.several import AnyDictionary
 from micrographia.core.errors import UnreadableWeights
 from micrographia.core.sites import Site
@@ -53,12 +53,17 @@ CLASSES: Mapping[str, Class] = {
     "JumpReluAutoEncoder": Class(PLAIN, "jumprelu", False),
 }
 UNSAID = (
-    "If it was trained with normalize_activations, the factor is folded into biases and threshold; the files do not say "
+    "If it was trained with normalize_activations, the factor is folded into biases and threshold; the files do not "
+    "say "
     "whether it was, nor the factor."
 )
 NOTES: Mapping[str, str] = {
-    "AutoEncoderTopK": "A threshold is stored and, as in dictionary_learning by default, not used: the k largest are kept.",
-    "BatchTopKSAE": "Latents above the stored threshold; dictionary_learning's use_threshold=False ranks the whole batch.",
+    "AutoEncoderTopK": (
+        "A threshold is stored and, as in dictionary_learning by default, not used: the k largest are kept."
+    ),
+    "BatchTopKSAE": (
+        "Latents above the stored threshold; dictionary_learning's use_threshold=False ranks the whole batch."
+    ),
     "JumpReluAutoEncoder": (
         "The file does not say whether b_dec is subtracted (apply_b_dec_to_input); as in dictionary_learning it is not."
     ),
@@ -176,7 +181,7 @@ CARRIES = Carries(
 )
 
 
-def write(value: AnyDictionary) -> Written:
+def write(value: AnyDictionary) -> ToolFiles:
     """ae.pt, a pickle of tensors since dictionary_learning reads nothing else, and config.json.
 
     A ReLU dictionary becomes an AutoEncoderNew, which subtracts no b_dec and which the loader does not rescale.
@@ -204,4 +209,4 @@ def write(value: AnyDictionary) -> Written:
     lost = untold(one, model=True, site=about.target is None)
     if label == "AutoEncoderNew":
         lost += ("its forward(x, output_features=True) multiplies latents by decoder norms; encode does not",)
-    return Written({CONFIG: foreign_json({"trainer": trainer}), WEIGHTS: torch_bytes(content)}, lost)
+    return ToolFiles({CONFIG: foreign_json({"trainer": trainer}), WEIGHTS: torch_bytes(content)}, lost)

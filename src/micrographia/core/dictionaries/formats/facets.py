@@ -6,6 +6,7 @@ blocks.8.hook_resid_pre, layers.3.mlp, resid_post_layer_3/trainer_5, Llama3_1-8B
 """
 
 import re
+from math import log2
 from typing import NamedTuple
 
 LAYER = (
@@ -23,7 +24,8 @@ L0 = (
 )
 NOMINAL = {"small": 15.0, "medium": 45.0, "big": 120.0}
 """The middle of what Gemma Scope 2's words mean (10-20, 30-60, 90-150: its technical paper)."""
-UNITS = {"": 1, "k": 1024, "m": 1024**2}
+NEAR = 0.05
+UNITS = {"": 1, "k": 1000, "m": 1000**2}
 
 
 class Facets(NamedTuple):
@@ -44,7 +46,16 @@ def width_of(text: str | int) -> int:
     found = re.fullmatch(r"(\d+)([kmKM]?)", str(text))
     if found is None:
         raise ValueError(text)
-    return int(found[1]) * UNITS[found[2].lower()]
+    return _meant(int(found[1]), found[2])
+
+
+def _meant(number: int, unit: str) -> int:
+    """Widths are named after the powers of two that they are: "65k" is 65,536, as "16k" is 16,384. Else k is 1,024."""
+    if not unit:
+        return number
+    power = 2 ** round(log2(number * UNITS[unit.lower()]))
+    near = abs(power / (number * UNITS[unit.lower()]) - 1) < NEAR
+    return power if near else number * (1024 if unit.lower() == "k" else 1024**2)
 
 
 def _last(patterns: tuple[str, ...], path: str) -> re.Match[str] | None:
@@ -65,7 +76,7 @@ def _width(path: str) -> int | None:
     found = _last(WIDTH, path)
     if found is None:
         return None
-    return int(found[1]) * UNITS[found[2].lower()] if len(found.groups()) == 2 else 2 ** int(found[1])
+    return _meant(int(found[1]), found[2]) if len(found.groups()) == 2 else 2 ** int(found[1])
 
 
 def _l0(path: str) -> float | None:

@@ -1,7 +1,7 @@
 """Gemma Scope 1: `params.npz`, JumpReLU dictionaries and transcoders of Gemma 2.
 
-Source: Lieberum et al. 2024, arXiv 2408.05147. b_dec is not subtracted, nothing is normalised. The file holds five arrays
-and no word on itself: model, layer, width and L0 are in the names of the folders and of the repository.
+Source: Lieberum et al. 2024, arXiv 2408.05147. b_dec is not subtracted, nothing is normalised. The file holds five
+arrays and no word on itself: model, layer, width and L0 are in the names of the folders and of the repository.
 """
 
 import re
@@ -17,7 +17,7 @@ from micrographia.core.dictionaries.form import Form
 from micrographia.core.dictionaries.formats.building import built, renamed
 from micrographia.core.dictionaries.formats.facets import facets
 from micrographia.core.dictionaries.formats.holding import Holding
-from micrographia.core.dictionaries.formats.writing import Carries, Written, fitted, single, untold, widened
+from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, single, untold, widened
 from micrographia.core.dictionaries.several import AnyDictionary
 from micrographia.core.errors import UnreadableWeights
 from micrographia.core.sites import Site
@@ -28,11 +28,13 @@ TENSORS = {name: name for name in ("W_enc", "W_dec", "b_enc", "b_dec", "threshol
 SITES = (("-res", "resid_post"), ("-mlp", "mlp_out"), ("-att", "z"))  # of repository names
 REPOSITORY = re.compile(r"gemma-scope-(\d+b)-(pt|it)(-(?:res|mlp|att|transcoders))")
 EMBEDDING = (
-    "A dictionary of embeddings: W_enc is divided by sqrt(d_in) and W_dec multiplied by it, so that it reads the residual "
+    "A dictionary of embeddings: W_enc is divided by sqrt(d_in) and W_dec multiplied by it, so that it reads the "
+    "residual "
     "stream's scaled embeddings, as SAELens has it."
 )
 FOLDED_NORM = (
-    "A transcoder of Gemma Scope reads the normalised input of the MLP without the norm's gain, which was folded into the "
+    "A transcoder of Gemma Scope reads the normalised input of the MLP without the norm's gain, which was folded "
+    "into the "
     "MLP's weights: divide `mlp_norm` by (1 + gain) before encoding."
 )
 NAMELESS = "The file names neither model nor place; nor do its folders."
@@ -95,8 +97,8 @@ CARRIES = Carries(
 )
 
 
-def write(value: AnyDictionary) -> Written:
+def write(value: AnyDictionary) -> ToolFiles:
     one = fitted(single(value, "gemma_scope"), CARRIES)
     tensors, lost = widened(one.weights.named())
     arrays = {name: each.detach().cpu().numpy() for name, each in tensors.items()}
-    return Written({WEIGHTS: npz_bytes(arrays)}, (*untold(one), *lost))
+    return ToolFiles({WEIGHTS: npz_bytes(arrays)}, (*untold(one), *lost))

@@ -17,7 +17,7 @@ from micrographia.core.dictionaries.formats.building import built, checked, one_
 from micrographia.core.dictionaries.formats.facets import facets
 from micrographia.core.dictionaries.formats.holding import Holding
 from micrographia.core.dictionaries.formats.places import module_site
-from micrographia.core.dictionaries.formats.writing import Carries, Written, fitted, single, untold
+from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, single, untold
 from micrographia.core.dictionaries.several import AnyDictionary, CrossLayerTranscoder, CrossLayerWeights
 from micrographia.core.errors import BadShape, UnreadableWeights
 from micrographia.core.sites import Site
@@ -99,7 +99,8 @@ def _across_layers(found: Holding, files: list[str]) -> CrossLayerTranscoder:
         kept, more = checked(found, renamed(found, found.tensors(name), TENSORS, SKIP))
         if kept["W_dec"].ndim != 3 or kept["W_dec"].shape[1] != len(files):
             raise UnreadableWeights(
-                f"{name} in {found.folder} has a decoder of shape {tuple(kept['W_dec'].shape)}; {len(files)} layers' files "
+                f"{name} in {found.folder} has a decoder of shape {tuple(kept['W_dec'].shape)}; {len(files)} layers' "
+                "files "
                 f"lie here, and it must be (latent, {len(files)}, d_out). Some are missing, or do not belong to it."
             )
         before = kept["W_dec"][:, :i]
@@ -131,7 +132,7 @@ MODULES = {
 }
 
 
-def write(value: AnyDictionary) -> Written:
+def write(value: AnyDictionary) -> ToolFiles:
     one = fitted(single(value, "gemma_scope_2"), CARRIES)
     names = {**TENSORS, **SKIP}
     tensors: dict[str, Tensor] = {names[ours]: each for ours, each in one.weights.named().items()}
@@ -143,6 +144,6 @@ def write(value: AnyDictionary) -> Written:
             config[key] = MODULES[site.kind].format(site.layer)
         elif site is not None:
             lost.append(f"{site} (no module's output of a Gemma)")
-    return Written(
+    return ToolFiles(
         {CONFIG: foreign_json(config), WEIGHTS: tensors_bytes(tensors)}, (*untold(one, model=True, site=True), *lost)
     )

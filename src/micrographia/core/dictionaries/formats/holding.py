@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from micrographia.core.errors import PickleRefused, UnknownDictionary, UnreadableWeights
@@ -48,7 +49,8 @@ class Holding:
         inner = path.parent.name == INNER and path.name in NAMED
         if path.suffix.lower() not in WEIGHTS:
             raise UnknownDictionary(
-                f"Asked for the dictionary in {path.name}, a file of another kind. Give its folder, or a file of weights "
+                f"Asked for the dictionary in {path.name}, a file of another kind. Give its folder, or a file of "
+                "weights "
                 f"({', '.join(WEIGHTS)})."
             )
         return cls(path.parent.parent if inner else path.parent, "" if path.name in NAMED else path.name, allow_pickle)
@@ -121,7 +123,8 @@ class Holding:
 
 
 def _npz_names(path: Path) -> frozenset[str]:
-    if not zipfile.is_zipfile(path):
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return frozenset(archive.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return frozenset()
-    with zipfile.ZipFile(path) as archive:
-        return frozenset(name.removesuffix(".npy") for name in archive.namelist())

@@ -24,7 +24,8 @@ CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
 TENSORS = {"W_enc": "encoder.weight.T", "b_enc": "encoder.bias", "W_dec": "decoder.weight.T", "b_dec": "decoder.bias"}
 ACTIVATIONS = ("jumprelu", "relu", "topk")
 UNITS = (
-    "Latents are those of scaled inputs, as in SAELens. In the inference mode of OpenMOSS's own code they are smaller by "
+    "Latents are those of scaled inputs, as in SAELens. In the inference mode of OpenMOSS's own code they are "
+    "smaller by "
     "the scale, {scale:.6g}."
 )
 RELATIVE = (
@@ -71,7 +72,8 @@ def scale_of(found: Holding, config: Mapping[str, Any], side: str, d_model: int)
         return 1.0
     if not isinstance(norm, int | float) or norm <= 0:
         raise UnreadableWeights(
-            f"{CONFIG} in {found.folder} needs dataset_average_activation_norm, by which inputs are scaled. Found {norms!r}."
+            f"{CONFIG} in {found.folder} needs dataset_average_activation_norm, by which inputs are scaled. Found "
+            f"{norms!r}."
         )
     return sqrt(d_model) / float(norm)
 

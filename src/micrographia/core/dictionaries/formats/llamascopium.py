@@ -30,7 +30,8 @@ THRESHOLDS = ("activation_function.log_jumprelu_threshold", "log_jumprelu_thresh
 ACTIVATIONS = ("relu", "jumprelu", "topk")
 PER_ROW = {"token-wise": "constant-norm", "inference": "none", "dataset-wise": "none"}
 UNSCALED = (
-    "Llamascopium's encode expects activations that are scaled already; here it is given them as they are. Its inference "
+    "Llamascopium's encode expects activations that are scaled already; here it is given them as they are. Its "
+    "inference "
     "mode (fold_activation_scale) leaves thresholds as they are while it scales what they are compared with."
 )
 
@@ -84,7 +85,8 @@ def _guess(named: Mapping[str, Tensor]) -> str:
 def _scaled(found: Holding, one: Dictionary, norms: Mapping[str, float], hooks: list[str]) -> Dictionary:
     if not set(hooks) <= set(norms):
         note = (
-            "Its inputs were scaled to a mean norm of sqrt(d), and the mean norm is not in the file: activations are read as "
+            "Its inputs were scaled to a mean norm of sqrt(d), and the mean norm is not in the file: activations are "
+            "read as "
             "they are. Scale them first."
         )
         return replace(one, about=replace(one.about, notes=(*one.about.notes, note)))

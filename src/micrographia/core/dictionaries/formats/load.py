@@ -38,8 +38,9 @@ def load(
 
     A set of layers becomes its one Dictionary where `layer` is given. `l0` None or "canonical" takes the published L0
     that is closest to 100, a number the one closest to it. From the Hub only the files of what was chosen are fetched.
-    Raises UnknownDictionary (nothing there, no known format, several that fit), UnreadableWeights (files that contradict
-    themselves, kinds that are not read), PickleRefused, Corrupt, and MissingExtra for a name without huggingface_hub.
+    Raises UnknownDictionary (nothing there, no known format, several that fit), UnreadableWeights (files that
+    contradict themselves, kinds that are not read), PickleRefused, Corrupt, and MissingExtra for a name without
+    huggingface_hub.
     """
     place = None if device is None else pick_device(str(device))
     kept = dtype_named(dtype)
@@ -117,7 +118,8 @@ def _of_layer(found: AnyDictionary, layer: int | None, where: str) -> AnyDiction
         return found[layer]
     if isinstance(found, CrossLayerTranscoder):
         raise UnknownDictionary(
-            f"Asked for layer {layer} of {where}, {found!r}: its layers write together. Load it whole; `encode_layer` gives "
+            f"Asked for layer {layer} of {where}, {found!r}: its layers write together. Load it whole; "
+            "`encode_layer` gives "
             "the latents of one layer."
         )
     site = found.about.site
@@ -129,17 +131,20 @@ def _of_layer(found: AnyDictionary, layer: int | None, where: str) -> AnyDiction
 def _from_hub(
     name: str, layer: int | None, width: int | str | None, l0: float | str | None, allow_pickle: bool, watch: Watch
 ) -> AnyDictionary:
-    try:
-        from micrographia.core.pretrained.hub import fetched, listing  # needs huggingface_hub
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"The name {name!r} is none of a folder here, and the Hub needs huggingface_hub. Install micrographia[hf]."
-        ) from error
+    from micrographia.core.pretrained.hub import fetched, listing  # a folder does without it
+
     bare, _, revision = name.partition("@")
-    repository, _, folder = "/".join(bare.split("/")[:2]), "", "/".join(bare.split("/")[2:])
-    inside = [path for path in listing(repository, revision or None, watch) if path.startswith(folder)]
-    found = chosen(_of_set(entries(inside), folder), name, layer=layer, width=width, l0=l0)
-    root = fetched(repository, [path for each in found for path in each.files], revision or None, watch)
+    repository, folder = "/".join(bare.split("/")[:2]), "/".join(bare.split("/")[2:])
+    try:
+        inside = [path for path in listing(repository, revision or None, watch) if path.startswith(folder)]
+        found = chosen(_of_set(entries(inside), folder), name, layer=layer, width=width, l0=l0)
+        root = fetched(repository, [path for each in found for path in each.files], revision or None, watch)
+    except ModuleNotFoundError as error:
+        if error.name != "huggingface_hub":
+            raise
+        raise MissingExtra(
+            f"The name {name!r} is that of no folder here, and the Hub needs huggingface_hub. Install micrographia[hf]."
+        ) from error
     one = _together(found, root, allow_pickle, layer)
     return replace(one, about=replace(one.about, source=name))
 

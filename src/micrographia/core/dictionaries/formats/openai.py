@@ -15,7 +15,7 @@ from micrographia.core.dictionaries.dictionary import About, Dictionary
 from micrographia.core.dictionaries.form import Form
 from micrographia.core.dictionaries.formats.building import built, one_of, renamed, whole_number
 from micrographia.core.dictionaries.formats.holding import Holding
-from micrographia.core.dictionaries.formats.writing import Carries, Written, fitted, single, untold
+from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, single, untold
 from micrographia.core.dictionaries.several import AnyDictionary
 from micrographia.core.errors import CannotCarry, UnreadableWeights
 from micrographia.core.state_dicts.pickles import SUFFIXES
@@ -44,7 +44,8 @@ def read(found: Holding) -> Dictionary:
     if not {"pre_bias", "latent_bias"} <= set(tensors):
         raise UnreadableWeights(
             f"Asked for the dictionary in {found.path}, a pickle. Found the entries "
-            f"{', '.join(sorted(map(str, content))) or '(none)'}: it is neither OpenAI's (pre_bias, latent_bias ...) nor, "
+            f"{', '.join(sorted(map(str, content))) or '(none)'}: it is neither OpenAI's (pre_bias, latent_bias ...) "
+            "nor, "
             "with a config.json beside it, dictionary_learning's."
         )
     decoder = TIED if TIED in tensors else "decoder.weight"
@@ -69,14 +70,15 @@ CARRIES = Carries(
 )  # fmt: skip
 
 
-def write(value: AnyDictionary) -> Written:
+def write(value: AnyDictionary) -> ToolFiles:
     """autoencoder.pt, a pickle, since OpenAI's code reads nothing else."""
     one = fitted(single(value, "openai"), CARRIES)
     ranked = one.form.activation != "relu"
     if ranked != (one.form.normalise == "layer-norm"):
         has = "does not normalise" if ranked else "normalises"
         raise CannotCarry(
-            f"Asked to write {one!r} as openai: there inputs are layer-normed with TopK and with no other activation, and "
+            f"Asked to write {one!r} as openai: there inputs are layer-normed with TopK and with no other "
+            "activation, and "
             f"this dictionary {has} them. Choose another format."
         )
     w = one.weights
@@ -91,4 +93,4 @@ def write(value: AnyDictionary) -> Written:
     post = {ours: theirs for theirs, ours in AFTER.items()}.get(one.form.activation)
     state = {"k": one.form.k, "postact_fn": post} if ranked else {}
     content |= {"activation": "TopK" if ranked else "ReLU", "activation_state_dict": state}
-    return Written({FILE: torch_bytes(content)}, untold(one))
+    return ToolFiles({FILE: torch_bytes(content)}, untold(one))

@@ -19,7 +19,7 @@ from micrographia.core.dictionaries.formats.building import agree, built, one_of
 from micrographia.core.dictionaries.formats.holding import Holding
 from micrographia.core.dictionaries.formats.places import lens_name, lens_site
 from micrographia.core.dictionaries.formats.saelens_flat import is_flat, modern
-from micrographia.core.dictionaries.formats.writing import Carries, Written, fitted, single
+from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, single
 from micrographia.core.dictionaries.several import AnyDictionary
 from micrographia.core.errors import CannotCarry, UnreadableWeights
 from micrographia.core.runtime import DTYPES
@@ -32,7 +32,7 @@ VERSION = "6.54.12"
 """The version whose layout is written."""
 
 
-class Architecture(NamedTuple):
+class SaeKind(NamedTuple):
     """How a name in `architecture` is read."""
 
     activation: str
@@ -41,18 +41,18 @@ class Architecture(NamedTuple):
     """Saved by a trainer, with the activation of the whole batch."""
 
 
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "standard": Architecture("relu"),
-    "gated": Architecture("gated"),
-    "topk": Architecture("topk"),
-    "abstopk": Architecture("abstopk"),
-    "jumprelu": Architecture("jumprelu"),
-    "batchtopk": Architecture("jumprelu", training=True),
-    "matryoshka_batchtopk": Architecture("jumprelu", training=True),
-    "transcoder": Architecture("relu", transcodes=True),
-    "skip_transcoder": Architecture("relu", transcodes=True),
-    "jumprelu_transcoder": Architecture("jumprelu", transcodes=True),
-    "jumprelu_skip_transcoder": Architecture("jumprelu", transcodes=True),
+ARCHITECTURES: Mapping[str, SaeKind] = {
+    "standard": SaeKind("relu"),
+    "gated": SaeKind("gated"),
+    "topk": SaeKind("topk"),
+    "abstopk": SaeKind("abstopk"),
+    "jumprelu": SaeKind("jumprelu"),
+    "batchtopk": SaeKind("jumprelu", training=True),
+    "matryoshka_batchtopk": SaeKind("jumprelu", training=True),
+    "transcoder": SaeKind("relu", transcodes=True),
+    "skip_transcoder": SaeKind("relu", transcodes=True),
+    "jumprelu_transcoder": SaeKind("jumprelu", transcodes=True),
+    "jumprelu_skip_transcoder": SaeKind("jumprelu", transcodes=True),
 }
 ELSEWHERE: Mapping[str, str] = {
     "matching_pursuit": "chooses latents one after the other, each from what the others left",
@@ -94,18 +94,19 @@ def read(found: Holding) -> Dictionary:
     return _unnormalised(found, config, one)
 
 
-def _architecture(found: Holding, config: Mapping[str, Any]) -> Architecture:
-    name = config.get("architecture")
+def _architecture(found: Holding, config: Mapping[str, Any]) -> SaeKind:
+    name = str(config.get("architecture"))
     if name in ELSEWHERE:
         raise UnreadableWeights(
-            f"The dictionary in {found.folder} has SAELens' architecture {name!r}, which {ELSEWHERE[name]}: its latents "
+            f"The dictionary in {found.folder} has SAELens' architecture {name!r}, which {ELSEWHERE[name]}: its "
+            "latents "
             "are no function of one product, and it is not read here. Use SAELens for it."
         )
     return ARCHITECTURES[one_of(found, "architecture", name, list(ARCHITECTURES))]
 
 
 def _tensors(
-    found: Holding, config: Mapping[str, Any], architecture: Architecture
+    found: Holding, config: Mapping[str, Any], architecture: SaeKind
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors under our names, in the dtype of the config, as SAELens casts them."""
     tensors, notes = found.tensors(WEIGHTS), ()
@@ -137,12 +138,13 @@ def _dtype(found: Holding, config: Mapping[str, Any]) -> torch.dtype | None:
     return DTYPES[one_of(found, "dtype", name, list(DTYPES))] if name else None
 
 
-def _form(found: Holding, config: Mapping[str, Any], architecture: Architecture, about: About) -> Form:
+def _form(found: Holding, config: Mapping[str, Any], architecture: SaeKind, about: About) -> Form:
     normalise = one_of(found, "normalisation", config.get("normalize_activations", "none"), list(NORMALISED))
     subtract = config.get("apply_b_dec_to_input", not architecture.transcodes)
     if subtract and architecture.transcodes:
         raise UnreadableWeights(
-            f"The config in {found.folder} is of a transcoder and has apply_b_dec_to_input = true, which SAELens refuses "
+            f"The config in {found.folder} is of a transcoder and has apply_b_dec_to_input = true, which SAELens "
+            "refuses "
             "too: b_dec is of the output. Set it to false if that is what was meant."
         )
     counted = architecture.activation in ("topk", "abstopk")
@@ -158,7 +160,7 @@ def _form(found: Holding, config: Mapping[str, Any], architecture: Architecture,
     )
 
 
-def _about(found: Holding, config: Mapping[str, Any], architecture: Architecture, notes: tuple[str, ...]) -> About:
+def _about(found: Holding, config: Mapping[str, Any], architecture: SaeKind, notes: tuple[str, ...]) -> About:
     metadata = dict(config.get("metadata") or {})
     hook, out = metadata.get("hook_name"), metadata.get("hook_name_out")
     said = list(notes)
@@ -205,7 +207,8 @@ def _unnormalised(found: Holding, config: Mapping[str, Any], one: Dictionary) ->
         kept = SCALER if asked == "expected_average_only_in" else WHITENING
         return _noted(
             one,
-            f"The config says normalize_activations = {asked!r}, and {kept} is not here, so that its factor is not known:"
+            f"The config says normalize_activations = {asked!r}, and {kept} is not here, so that its factor is not "
+            "known:"
             " activations are read as they are, as SAELens' load_from_disk reads them. Scale the input as in training.",
         )
     return one
@@ -238,7 +241,7 @@ TRANSCODERS = {("relu", False): "transcoder", ("relu", True): "skip_transcoder",
                ("jumprelu", False): "jumprelu_transcoder", ("jumprelu", True): "jumprelu_skip_transcoder"}  # fmt: skip
 
 
-def write(value: AnyDictionary) -> Written:
+def write(value: AnyDictionary) -> ToolFiles:
     """cfg.json and sae_weights.safetensors of version 6, its version in the metadata, so that it is not taken for 5."""
     of = single(value, "saelens")
     counted = of.form.activation in ("topk", "abstopk")
@@ -264,7 +267,7 @@ def write(value: AnyDictionary) -> Written:
         **({"k": form.k, "rescale_acts_by_decoder_norm": form.decoder_norms} if counted else {}),
         "metadata": metadata,
     }  # fmt: skip
-    return Written({CONFIG: foreign_json(config), WEIGHTS: tensors_bytes(tensors)}, lost)
+    return ToolFiles({CONFIG: foreign_json(config), WEIGHTS: tensors_bytes(tensors)}, lost)
 
 
 def _written_as(one: Dictionary) -> str:
@@ -277,7 +280,8 @@ def _written_as(one: Dictionary) -> str:
     if one.d_in == one.d_out and w.W_skip is None:
         return NAMES[form.activation]
     raise CannotCarry(
-        f"Asked to write {one!r} as saelens: SAELens' transcoders, and dictionaries with a skip, are of the activations "
+        f"Asked to write {one!r} as saelens: SAELens' transcoders, and dictionaries with a skip, are of the "
+        "activations "
         "relu and jumprelu."
     )
 

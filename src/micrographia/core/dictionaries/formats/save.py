@@ -4,7 +4,7 @@ from pathlib import Path
 
 from micrographia.core.dictionaries.formats.sparsify import layer_folder
 from micrographia.core.dictionaries.formats.table import FORMATS
-from micrographia.core.dictionaries.formats.writing import Written
+from micrographia.core.dictionaries.formats.writing import ToolFiles
 from micrographia.core.dictionaries.several import AnyDictionary, CrossLayerTranscoder, DictionarySet
 from micrographia.core.errors import BadConfig, CannotCarry
 from micrographia.core.store.atomic import write_folder
@@ -25,7 +25,7 @@ def save(value: AnyDictionary, folder: str | Path, format: str = "saelens") -> t
     return written.lost
 
 
-def _written(value: AnyDictionary, format: str) -> Written:
+def _written(value: AnyDictionary, format: str) -> ToolFiles:
     row = FORMATS.get(format)
     if row is None or row.write is None:
         possible = ", ".join(each.name for each in FORMATS.values() if each.write is not None)
@@ -38,13 +38,13 @@ def _written(value: AnyDictionary, format: str) -> Written:
     parts = {layer: row.write(one) for layer, one in value.items()}
     place = layer_folder if format == "sparsify" else "layer_{}".format
     files = {f"{place(layer)}/{name}": data for layer, part in parts.items() for name, data in part.files.items()}
-    return Written(files, tuple(dict.fromkeys(lost for part in parts.values() for lost in part.lost)))
+    return ToolFiles(files, tuple(dict.fromkeys(lost for part in parts.values() for lost in part.lost)))
 
 
-def carries(value: AnyDictionary, format: str) -> str:
-    """Why this format cannot hold the dictionary; "" where it can."""
+def carries(value: AnyDictionary, format: str) -> bool:
+    """Whether this format can hold the dictionary; `save` says why it cannot."""
     try:
         _written(value, format)
-    except CannotCarry as error:
-        return str(error)
-    return ""
+    except CannotCarry:
+        return False
+    return True

@@ -14,7 +14,7 @@ from micrographia.core.dictionaries.form import Form
 from micrographia.core.dictionaries.formats.building import agree, built, one_of, renamed, whole_number
 from micrographia.core.dictionaries.formats.holding import Holding
 from micrographia.core.dictionaries.formats.places import hookpoint_sites
-from micrographia.core.dictionaries.formats.writing import Carries, Written, fitted, single, untold
+from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, single, untold
 from micrographia.core.dictionaries.several import AnyDictionary
 from micrographia.core.store.foreign import foreign_json
 from micrographia.core.store.formats import tensors_bytes
@@ -67,7 +67,7 @@ def _about(found: Holding, config: dict[str, object], transcodes: bool, skips: b
 CARRIES = Carries("sparsify", {"topk": "topk", "groupmax": "groupmax"}, skip=True)
 
 
-def write(value: AnyDictionary) -> Written:
+def write(value: AnyDictionary) -> ToolFiles:
     of = single(value, "sparsify")
     transcodes = not of.form.subtract_b_dec and of.about.target is not None
     one = fitted(of, CARRIES._replace(subtracts=not transcodes))
@@ -84,7 +84,7 @@ def write(value: AnyDictionary) -> Written:
         "num_latents": one.n_latents, "k": one.form.k, "multi_topk": False,
         "skip_connection": w.W_skip is not None, "transcode": transcodes, "d_in": one.d_in,
     }  # fmt: skip
-    return Written({CONFIG: foreign_json(config), WEIGHTS: tensors_bytes(tensors)}, untold(one))
+    return ToolFiles({CONFIG: foreign_json(config), WEIGHTS: tensors_bytes(tensors)}, untold(one))
 
 
 def layer_folder(layer: int) -> str:

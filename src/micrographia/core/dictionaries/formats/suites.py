@@ -1,27 +1,27 @@
 """Suites: many dictionaries below one folder or in one repository, and the choice of one by layer, width and L0.
 
-Works on the names of files alone, so that a repository is chosen from before anything of it is downloaded. What a folder
-says of its dictionary is in `facets`; canonical is the one whose published L0 is closest to 100, as Neuronpedia and
-SAELens have it for Gemma Scope.
+Works on the names of files alone, so that a repository is chosen from before anything of it is downloaded. What a
+folder says of its dictionary is in `facets`; canonical is the one whose published L0 is closest to 100, as Neuronpedia
+and SAELens have it for Gemma Scope.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from micrographia.core.dictionaries.formats.facets import Facets, facets, width_of
+from micrographia.core.dictionaries.formats.facets import NOMINAL, Facets, facets, width_of
 from micrographia.core.errors import BadConfig, UnknownDictionary
 
 CANONICAL = 100.0
 SHOWN = 8
-MARKS = (  # how the path of a file of weights ends -> whether the file or its folder is the dictionary
-    (r"(?P<at>.*?)/?checkpoints/final\.safetensors", False),
-    (r"(?P<at>.*?)/?(?:sae_weights|sae|params)\.safetensors", False),
-    (r"(?P<at>.*?)/?params\.npz", False),
-    (r"(?P<at>.*?)/?ae\.pt", False),
-    (r"(?P<at>.*?)/?W_enc_\d+\.safetensors", False),
-    (r"(?P<at>.*layer_\d+\.safetensors)", True),
-    (r"(?P<at>.*\.(?:pt|pth|npz))", True),
+MARKS = (  # how the path of a file of weights ends; `at` is the dictionary: its folder, or the file itself
+    r"(?P<at>.*?)/?checkpoints/final\.safetensors",
+    r"(?P<at>.*?)/?(?:sae_weights|sae|params)\.safetensors",
+    r"(?P<at>.*?)/?params\.npz",
+    r"(?P<at>.*?)/?ae\.pt",
+    r"(?P<at>.*?)/?(?:W_enc|params_layer)_\d+\.safetensors",
+    r"(?P<at>.*layer_\d+\.safetensors)",
+    r"(?P<at>.*\.(?:pt|pth|npz))",
 )
 ASIDE = re.compile(r"(optimizer|lr_scheduler|rank|trainer)?_?\w*state\w*\.pt$|(?:optimizer|lr_scheduler)_\d+\.pt$")
 """Pickles beside dictionaries that are none: states of trainers."""
@@ -46,7 +46,7 @@ def entries(paths: Iterable[str]) -> list[Entry]:
     paths = sorted(paths)
     found: dict[str, None] = {}
     for path in paths:
-        for mark, _ in MARKS:
+        for mark in MARKS:
             if (match := re.fullmatch(mark, path)) and not ASIDE.search(path):
                 found[match["at"]] = None
                 break
@@ -88,7 +88,8 @@ def chosen(
     crowded = {at: group for at, group in _by_layer(left).items() if len(group) > 1}
     if crowded or (None in _by_layer(left) and len(left) > 1):
         raise UnknownDictionary(
-            f"Asked for one dictionary in {where}. Found {len(left)} that fit: {_listed(left)}. Give the path of one, or "
+            f"Asked for one dictionary in {where}. Found {len(left)} that fit: {_listed(left)}. Give the path of "
+            "one, or "
             f"layer, width or l0 ({_possible(left)})."
         )
     return left
@@ -130,15 +131,15 @@ def _of_l0(group: list[Entry], l0: float | str | None) -> list[Entry]:
     told = [each for each in group if each.facets.l0 is not None]
     if len(told) < len(group) or len(group) < 2 or len({each.facets.width for each in group}) > 1:
         return group
-    wanted = CANONICAL if l0 in (None, "canonical") else _named(l0)
+    wanted = CANONICAL if l0 is None or l0 == "canonical" else _named(l0)
     sizes = [abs((each.facets.l0 or 0.0) - wanted) for each in told]
     return [each for each, size in zip(told, sizes, strict=True) if size == min(sizes)]
 
 
-def _named(l0: float | str | None) -> float:
+def _named(l0: float | str) -> float:
     try:
-        return float(l0) if not isinstance(l0, str) or l0[:1].isdigit() else facets(f"x_l0_{l0}").l0 or float(l0)
-    except (TypeError, ValueError) as error:
+        return NOMINAL[l0] if isinstance(l0, str) and l0 in NOMINAL else float(l0)
+    except ValueError as error:
         raise BadConfig(
             f"Asked for l0 = {l0!r}. Give a number, 'canonical', or one of 'small', 'medium' and 'big'."
         ) from error

@@ -1,7 +1,7 @@
 """FORMATS: the table of all formats, and which of them a folder or file is.
 
-A format is recognised by what lies there, never by a name that the user gives. The first row that fits counts: those with
-a config of their own come before those that are a file alone.
+A format is recognised by what lies there, never by a name that the user gives. The first row that fits counts: those
+with a config of their own come before those that are a file alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from micrographia.core.dictionaries.formats import (
     sparsify,
 )
 from micrographia.core.dictionaries.formats.holding import Holding
-from micrographia.core.dictionaries.formats.writing import Written
+from micrographia.core.dictionaries.formats.writing import ToolFiles
 from micrographia.core.dictionaries.several import AnyDictionary
 from micrographia.core.errors import UnknownDictionary
 
@@ -34,7 +34,7 @@ class Format(NamedTuple):
     """What lies in its folder, for people."""
     holds: Callable[[Holding], bool]
     read: Callable[[Holding], AnyDictionary]
-    write: Callable[[AnyDictionary], Written] | None = None
+    write: Callable[[AnyDictionary], ToolFiles] | None = None
 
 
 FORMATS: Mapping[str, Format] = {
@@ -52,7 +52,10 @@ FORMATS: Mapping[str, Format] = {
             "circuit_tracer", "config.yaml, layer_<i>.safetensors",
             circuit_tracer.holds, circuit_tracer.read, circuit_tracer.write,
         ),
-        Format("gemma_scope_2", "config.json, params.safetensors", gemma_scope_2.holds, gemma_scope_2.read, gemma_scope_2.write),
+        Format(
+            "gemma_scope_2", "config.json, params.safetensors",
+            gemma_scope_2.holds, gemma_scope_2.read, gemma_scope_2.write,
+        ),
         Format("gemma_scope", "params.npz", gemma_scope.holds, gemma_scope.read, gemma_scope.write),
         Format(
             "dictionary_learning", "config.json, ae.pt",
@@ -73,7 +76,8 @@ def format_of(found: Holding) -> Format:
     held = f", with the tensors {', '.join(inside[:12])}," if inside else ","
     known = "; ".join(f"{each.name}: {each.files}" for each in FORMATS.values())
     raise UnknownDictionary(
-        f"Asked for the dictionary in {found.path}. Found {found.said()}{held} which is no format known here. Known are {known}."
+        f"Asked for the dictionary in {found.path}. Found {found.said()}{held} which is no format known here. Known "
+        f"are {known}."
     )
 
 

@@ -13,7 +13,7 @@ from micrographia.core.dictionaries.several import AnyDictionary
 from micrographia.core.errors import CannotCarry
 
 
-class Written(NamedTuple):
+class ToolFiles(NamedTuple):
     """Files of a folder, by name, and what of the dictionary they do not hold."""
 
     files: dict[str, bytes]
@@ -83,14 +83,15 @@ def as_activation(of: Dictionary, wanted: str, format: str) -> Dictionary:
     return replace(of, weights=replace(w, threshold=threshold.clamp(min=0)), form=replace(of.form, activation=wanted))
 
 
-def untold(of: Dictionary, *, model: bool = False, site: bool = False, notes: bool = True) -> tuple[str, ...]:
+def untold(of: Dictionary, *, model: bool = False, site: bool = False) -> tuple[str, ...]:
     """What is known of a dictionary beside its weights that a format does not hold: those marked True it does."""
     about = of.about
     known = {
         f"the model's name ({about.model})": about.model and not model,
         f"where it reads ({about.site})": about.site and not site,
         f"where it writes ({about.target})": about.target and not site,
-        f"how it was trained ({len(about.training)} entries)": about.training and notes,
+        f"how it was trained ({len(about.training)} entries)": about.training,
+        "that it reads the heads of its Site as one": of.form.heads,
     }
     return tuple(what for what, lost in known.items() if lost)
 
