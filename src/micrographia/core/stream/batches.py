@@ -22,7 +22,7 @@ from micrographia.core.sites import Site, SiteLike, as_site, select
 from micrographia.core.stream.harvest import Bad, Kept, harvester, left_out
 from micrographia.core.stream.mixing import Mixer, Supply
 from micrographia.core.stream.rows import TokenRows
-from micrographia.core.stream.schedule import Schedule, blocks_for, capacity, drawn, most_blocks
+from micrographia.core.stream.schedule import WindowSchedule, blocks_for, capacity, drawn, most_blocks
 
 
 class Activations(NamedTuple):
@@ -51,7 +51,7 @@ ReadingLike = SiteLike | tuple[SiteLike, SiteLike] | Reading
 """A Site; (input, target) of a transcoder; or a Reading."""
 
 
-def as_reading(given: ReadingLike) -> Reading:
+def as_reading(given: object) -> Reading:
     """Raises UserError for what is neither a Site, a pair of them nor a Reading."""
     if isinstance(given, Reading):
         return given
@@ -121,7 +121,7 @@ class ActivationStream:
         """
         members = members_of(model, sites)
         reading = harvester(model, sites_of(members), rows, rows_a_pass=rows_a_pass, sink=sink, bad=bad, watch=watch)
-        kept = {site: _placed(each, dtype, device) for site, each in reading.kept.items()}
+        kept = {site: _placed(each, dtype, device) for site, each in reading.kinds().items()}
         self._begin(reading, kept, members, batch, buffer_bytes, seed, reading.rows.n_bytes, watch)
         self._say(steps, left_out(reading.rows, sink=sink), watch)
 
@@ -141,13 +141,13 @@ class ActivationStream:
     ) -> "ActivationStream":
         """The same from another supply, such as the shards that `stored.open_activations` reads; all its Sites."""
         stream = cls.__new__(cls)
-        named = list(supply.kept) if sites is None else sites
+        named = list(supply.kinds()) if sites is None else sites
         members = tuple(map(as_reading, [named] if _is_one(named) else named))  # type: ignore[arg-type]  # checked there
-        if missing := [str(site) for site in sites_of(members) if site not in supply.kept]:
+        if missing := [str(site) for site in sites_of(members) if site not in supply.kinds()]:
             raise UserError(
-                f"Asked for activations at {', '.join(missing)}. There are those at {', '.join(map(str, supply.kept))}."
+                f"Asked for activations at {', '.join(missing)}. There are those at {', '.join(map(str, supply.kinds()))}."
             )
-        kept = {site: _placed(supply.kept[site], dtype, device) for site in sites_of(members)}
+        kept = {site: _placed(supply.kinds()[site], dtype, device) for site in sites_of(members)}
         disk = getattr(supply, "n_bytes", 0)
         stream._begin(supply, kept, members, batch, buffer_bytes, seed, disk, watch)
         stream._say(steps, "", watch)
@@ -164,11 +164,11 @@ class ActivationStream:
         disk: int,
         watch: Watch,
     ) -> None:
-        counts = supply.counts
+        counts = supply.count()
         total, longest = int(counts.sum()), int(counts.max())
         each = sum(one.n_bytes for one in kept.values()) + PLACES
         n_blocks = _blocks(buffer_bytes, each, total, batch, longest)
-        schedule = Schedule(counts, batch, n_blocks, seed)
+        schedule = WindowSchedule(counts, batch, n_blocks, seed)
         slots = capacity(total, batch, longest, n_blocks)
         values = {site: torch.empty(slots, one.width, dtype=one.dtype, device=one.device) for site, one in kept.items()}
         self.members = members

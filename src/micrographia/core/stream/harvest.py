@@ -74,13 +74,11 @@ class Harvester:
                 at += len(here)
                 yield found
 
-    @property
-    def counts(self) -> Int[Tensor, "row"]:
+    def count(self) -> Int[Tensor, "row"]:
         """How many tokens of each row count. Reads every row once."""
         return self.rows.counts(sink=self.sink)
 
-    @property
-    def kept(self) -> dict[Site, Kept]:
+    def kinds(self) -> dict[Site, Kept]:
         """How the model gives each Site's activations. One pass over one row."""
         return {site: Kept(x.shape[-1], x.dtype, x.device) for site, x in self.first().items()}
 

@@ -17,20 +17,20 @@ from micrographia.core.errors import NonFiniteActivations
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.sites import Site
 from micrographia.core.stream.harvest import Harvested, Kept
-from micrographia.core.stream.schedule import Schedule, Window
+from micrographia.core.stream.schedule import Window, WindowSchedule
 
 
 @runtime_checkable
 class Supply(Protocol):
     """Where activations come from: a model over rows of tokens, or shards on disk."""
 
-    @property
-    def counts(self) -> Int[Tensor, "row"]:
+    def count(self) -> Int[Tensor, "row"]:
         """How many tokens of each row there are."""
         ...
 
-    @property
-    def kept(self) -> Mapping[Site, Kept]: ...
+    def kinds(self) -> Mapping[Site, Kept]:
+        """What there is of each token."""
+        ...
 
     def passes(self, which: Int[Tensor, "row"]) -> Iterator[Harvested]:
         """The activations of these rows, in this order."""
@@ -50,7 +50,7 @@ class Mixer:
     """Serves the slots of any step, reading at most two blocks for it. One process, one step at a time."""
 
     supply: Supply
-    schedule: Schedule
+    schedule: WindowSchedule
     values: dict[Site, Tensor]
     """Site -> (slot, d)."""
     row: Tensor

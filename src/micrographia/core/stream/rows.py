@@ -8,7 +8,7 @@ Axes: row pos.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -47,12 +47,11 @@ class TokenRows:
     """How they were made: the text, its characters and documents, the layout."""
     n_bytes: int = 0
     """On disk."""
-    first: int = 0
-    last: int | None = None
+    chosen: range | NDArray[Any] | None = None
+    """Which rows of the parts these are; None: all."""
 
     def __len__(self) -> int:
-        total = sum(self.lengths)
-        return (total if self.last is None else self.last) - self.first
+        return sum(self.lengths) if self.chosen is None else len(self.chosen)
 
     def __getitem__(self, which: int | slice | Sequence[int] | Tensor) -> Int[Tensor, "*at n_ctx"]:
         """Raises IndexError for rows that there are not."""
@@ -63,7 +62,7 @@ class TokenRows:
         at = torch.as_tensor(which, dtype=torch.long)
         if at.numel() and not -len(self) <= int(at.min()) <= int(at.max()) < len(self):
             raise IndexError(f"Asked for rows {int(at.min())} to {int(at.max())}; there are {len(self)}.")
-        return torch.from_numpy(self._read((at % max(len(self), 1)).numpy() + self.first))
+        return torch.from_numpy(self._read(self._places((at % max(len(self), 1)).numpy())))
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -75,15 +74,20 @@ class TokenRows:
         digest = hashlib.sha256(str(known).encode())
         for i in range(0 if known else len(self.lengths)):
             digest.update(np.ascontiguousarray(self.part(i)).tobytes())
-        return f"{digest.hexdigest()[:32]}, rows {self.first} to {self.first + len(self)} of {self.n_ctx}"
+        if self.chosen is not None:
+            digest.update(np.asarray(self.chosen, dtype=np.int64).tobytes())
+        return f"{len(self)} rows of {self.n_ctx}, SHA-256 {digest.hexdigest()}"
 
     def between(self, first: int, last: int | None = None) -> "TokenRows":
         """The rows from `first` to before `last`, as of a slice: to hold some out, or to share them among processes."""
-        first, last, _ = slice(first, last).indices(len(self))
-        return TokenRows(
-            self.n_ctx, self.lengths, self.part, self.special, self.about, self.n_bytes,
-            self.first + first, self.first + max(first, last),
-        )  # fmt: skip
+        every = range(len(self)) if self.chosen is None else self.chosen
+        return replace(self, chosen=every[first:last])
+
+    def take(self, which: Int[Tensor, "row"]) -> "TokenRows":
+        """These rows, in this order; 8 bytes a row. Raises IndexError."""
+        if which.numel() and not 0 <= int(which.min()) <= int(which.max()) < len(self):
+            raise IndexError(f"Asked for rows {int(which.min())} to {int(which.max())}; there are {len(self)}.")
+        return replace(self, chosen=self._places(which.numpy()))
 
     def kept(self, ids: Int[Tensor, "row pos"], *, sink: bool = True) -> Bool[Tensor, "row pos"]:
         """Which tokens count: not special ones and, with `sink`, not the first position."""
@@ -97,6 +101,12 @@ class TokenRows:
         starts = range(0, len(self), COUNTED_AT_ONCE)
         found = [self.kept(self[at : at + COUNTED_AT_ONCE], sink=sink).sum(1) for at in starts]
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
+
+    def _places(self, at: NDArray[Any]) -> NDArray[Any]:
+        """Where in the parts the rows of these numbers are."""
+        if isinstance(self.chosen, range):
+            return at * self.chosen.step + self.chosen.start
+        return at if self.chosen is None else self.chosen[at]
 
     def _read(self, at: NDArray[Any]) -> NDArray[Any]:
         ends = np.cumsum(self.lengths)

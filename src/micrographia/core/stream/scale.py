@@ -17,6 +17,9 @@ from micrographia.core.errors import UserError
 
 STEPS = 100
 CLOSE = 1e-7
+"""A step of this share of the mean distance ends the search."""
+NEAR = 1e-6
+"""Points within this share of the mean distance count as met: by their weight alone they would hold the search fast."""
 
 
 class ActivationScale(NamedTuple):
@@ -65,12 +68,12 @@ def geometric_median(x: Float[Tensor, "token d"], *, most: int = STEPS) -> tuple
 
     Weiszfeld's iteration, also where it meets a point of the sample: Vardi & Zhang, "The multivariate L1-median and
     associated data depth", PNAS 97 (2000), eq. 2.6. It ends after `most` steps, or when a step moves it by less than
-    1e-7 of the mean distance. One pass over x a step.
+    1e-7 of the mean distance. Two passes over x a step.
     """
     y = x.mean(0)
     for step in range(1, most + 1):
         distance = (x - y).norm(dim=-1)
-        apart = distance > 0
+        apart = distance > NEAR * distance.mean()
         if not bool(apart.any()):
             return y, step
         weight = torch.where(apart, 1 / distance.clamp(min=1e-300), 0.0)

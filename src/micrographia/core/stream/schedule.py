@@ -1,4 +1,4 @@
-"""Schedule: which rows are read for which steps, by arithmetic alone: a pure function of (seed, step).
+"""WindowSchedule: which rows are read for which steps, by arithmetic alone: a pure function of (seed, step).
 
 Each epoch takes all rows in an order of its own and divides them into blocks of about equally many tokens. The window
 of a block serves all that the block before left and a part of this block's own tokens, in an order of its own; about
@@ -43,7 +43,7 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Schedule:
+class WindowSchedule:
     """Batches of `batch` tokens from rows with `counts` tokens each, `n_blocks` blocks an epoch.
 
     Holds two orders of the rows, 16 bytes a row. Raises UserError where the rows have fewer tokens than a batch,

@@ -42,16 +42,24 @@ SAME = 1e-2
 class StoredActivations:
     """A finished harvest, as a supply of batches."""
 
-    kept: Mapping[Site, Kept]
-    counts: Int[Tensor, "row"]
     n_bytes: int
     about: Mapping[str, Any]
+    _kinds: Mapping[Site, Kept]
+    _counts: Int[Tensor, "row"]
     _shards: Shards
     _first_row: Tensor
     """Of each shard."""
     _first_token: Tensor
     """Of each row, within its shard."""
     _opened: Any
+
+    def count(self) -> Int[Tensor, "row"]:
+        """How many tokens of each row there are."""
+        return self._counts
+
+    def kinds(self) -> Mapping[Site, Kept]:
+        """What there is of each token."""
+        return self._kinds
 
     def passes(self, which: Int[Tensor, "row"]) -> Iterator[Harvested]:
         """The activations of these rows, in this order, of every Site. Raises Corrupt."""
@@ -60,9 +68,9 @@ class StoredActivations:
             places = [self._place(int(row)) for row in rows]
             values = {
                 site: torch.cat([self._opened(shard)[str(site)][first:last] for shard, first, last in places])
-                for site in self.kept
+                for site in self._kinds
             }
-            yield Harvested(values, rows.repeat_interleave(self.counts[rows]), None)
+            yield Harvested(values, rows.repeat_interleave(self._counts[rows]), None)
 
     def check(self) -> None:
         """Hash every shard now, instead of before it is first read. Raises Corrupt."""
@@ -71,7 +79,7 @@ class StoredActivations:
     def _place(self, row: int) -> tuple[int, int, int]:
         shard = int(torch.searchsorted(self._first_row, row, right=True)) - 1
         first = int(self._first_token[row])
-        return shard, first, first + int(self.counts[row])
+        return shard, first, first + int(self._counts[row])
 
 
 def store_activations(
@@ -99,7 +107,7 @@ def store_activations(
     if dtype not in STORED:
         raise BadConfig(f"Asked to store activations as {dtype!r}. Choose {', '.join(STORED)}.")
     reading = harvester(model, sites, rows, rows_a_pass=rows_a_pass, sink=sink, bad=bad, watch=watch)
-    kept = {site: Kept(each.width, torch_dtype(dtype), torch.device("cpu")) for site, each in reading.kept.items()}
+    kept = {site: Kept(each.width, torch_dtype(dtype), torch.device("cpu")) for site, each in reading.kinds().items()}
     about = {
         "model": name,
         "sites": {str(site): each.width for site, each in kept.items()},
@@ -138,7 +146,7 @@ def open_activations(folder: Path | str) -> StoredActivations:
     counts = opened(len(ends))[COUNTS]
     starts = torch.cat([torch.zeros(1, dtype=torch.long), ends])[:-1]
     first = torch.cat([part.cumsum(0) - part for part in counts.tensor_split(starts[1:])])
-    return StoredActivations(kept, counts, shards.n_bytes, {**about, **found}, shards, starts, first, opened)
+    return StoredActivations(shards.n_bytes, {**about, **found}, kept, counts, shards, starts, first, opened)
 
 
 def _write(writer: ShardWriter, reading: Harvester, kept: Mapping[Site, Kept], shard_bytes: int, watch: Watch) -> None:
@@ -199,7 +207,7 @@ def _refuse_another_model(writer: ShardWriter, stored: Mapping[str, float], now:
 
 
 def _say_size(writer: ShardWriter, reading: Harvester, kept: Mapping[Site, Kept], watch: Watch) -> None:
-    n_tokens = int(reading.counts.sum())
+    n_tokens = int(reading.count().sum())
     needed, free = n_tokens * sum(each.n_bytes for each in kept.values()), shutil.disk_usage(writer.path).free
     watch(Note(left_out(reading.rows, sink=reading.sink)))
     watch(

@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from micrographia.core.errors import MissingExtra, UserError
 
@@ -187,8 +187,8 @@ def _in_field(row: Any, field: str, where: str) -> str:
     return found
 
 
-def _opened(path: Path) -> IO[bytes]:
-    return gzip.GzipFile(fileobj=path.open("rb")) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]  # a binary file too
+def _opened(path: Path) -> Any:
+    return gzip.GzipFile(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
 def _characters(path: Path) -> Iterator[str]:
