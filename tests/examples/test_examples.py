@@ -51,14 +51,27 @@ def exact_stands_beside_estimated(told: str) -> None:
     assert "Pearson" in told
 
 
+def latents_are_places(told: str) -> None:
+    gap = float(told.partition("logits differ by ")[2].split()[0])
+    assert gap < 1e-4
+    assert "Effects(denoise, exact" in told
+    assert "Effects(denoise, atp" in told
+    assert "latent " in told
+    assert told.count("logit of Mary") == 2
+
+
 CHECKS = {
     "grokking_in_twelve_lines": published_stands_beside_measured,
+    "latents": latents_are_places,
     "patch_a_model": exact_stands_beside_estimated,
     "read_a_network": attended,
 }
 
 
-ARGUMENTS = {"patch_a_model": lambda folder: save_gpt2(folder / "gpt2")}  # of all others: the smallest preset
+ARGUMENTS = {  # of all others: the smallest preset
+    "latents": lambda folder: save_gpt2(folder / "gpt2"),
+    "patch_a_model": lambda folder: save_gpt2(folder / "gpt2"),
+}
 
 
 def start(path: Path, argument: str, runs: Path) -> Popen[str]:

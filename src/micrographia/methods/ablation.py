@@ -22,7 +22,7 @@ from micrographia.core.events import Watch, silent
 from micrographia.core.metrics import Metric, prompts
 from micrographia.core.model import Model
 from micrographia.core.sites import Site, SiteLike, select
-from micrographia.core.sweep import Donor, PatchGrid, grids
+from micrographia.core.sweep import Donor, PatchGrid, count_latents, grids
 from micrographia.core.sweep.engine import runs
 from micrographia.core.sweep.places import words_of
 from micrographia.core.tokens import Inputs, ids_of, mask_of
@@ -71,7 +71,7 @@ def ablate(
         raise UserError("Zeros were asked for with reference texts, which only mean and resample read. Leave one out.")
     ids, source = ids_of(inputs), inputs if reference is None else reference
     predicted = _predicted(inputs)
-    found = _grids(model, sites, by, ids.shape[1], replace)
+    found = _grids(model, sites, by, ids.shape[1], replace, count_latents(model, sites, by, inputs, edits))
     patches = [patch for grid in found for patch in grid.patches]
     kept = list(dict.fromkeys(place.site for patch in patches for place in patch))
     cache = model.fused.run(source, keep=kept, edits=edits, logits="last").cache
@@ -110,7 +110,12 @@ def ablate(
 
 
 def _grids(
-    model: Model, sites: SiteLike | Iterable[SiteLike], by: Sequence[str], n_pos: int, replace: Written
+    model: Model,
+    sites: SiteLike | Iterable[SiteLike],
+    by: Sequence[str],
+    n_pos: int,
+    replace: Written,
+    n_latents: Mapping[Site, int],
 ) -> list[PatchGrid]:
     """A grid for each kind of Site, along those axes of `by` that it has."""
     families: dict[str, list[Site]] = {}
@@ -122,7 +127,11 @@ def _grids(
     if unknown := [axis for axis in by if axis not in ("layer", *known)]:
         raise BadConfig(f"Ablation by {', '.join(unknown)} was asked for; these Sites have {', '.join(known)}.")
     own = {kind: ["layer", *(axis for axis in by if axis in words_of(f[0])[1:])] for kind, f in families.items()}
-    return [grid for kind, family in families.items() for grid in grids(model, family, own[kind], n_pos)]
+    return [
+        grid
+        for kind, family in families.items()
+        for grid in grids(model, family, own[kind], n_pos, n_latents=n_latents)
+    ]
 
 
 def _tokens(inputs: Inputs) -> Bool[Tensor, "prompt pos"]:

@@ -28,6 +28,7 @@ from micrographia.core.sweep import (
     Patched,
     Plan,
     Reference,
+    count_latents,
     grids,
     replacement,
     sweep,
@@ -57,7 +58,9 @@ def patch_sites(
     `patch`, as are cost, memory and errors; BadConfig for an axis that a Site lacks.
     """
     axes = tuple(axis for axis in by if axis != "layer")
-    found = grids(model, sites, axes if together else ("layer", *axes), ids_of(pairs.clean).shape[1])
+    n_latents = count_latents(model, sites, by, pairs.clean, choices.get("edits", ()))
+    length = ids_of(pairs.clean).shape[1]
+    found = grids(model, sites, axes if together else ("layer", *axes), length, n_latents=n_latents)
     patches = [each for grid in found for each in grid.patches]
     done = patch(model, pairs, metrics, patches, mode=mode, replace=replace, **choices)
     changes = done.effects().split([len(grid.patches) for grid in found])

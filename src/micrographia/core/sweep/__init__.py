@@ -8,7 +8,7 @@ from micrographia.core.sweep.donors import Reference, Replacement, replacement
 from micrographia.core.sweep.engine import Plan, runs, sweep
 from micrographia.core.sweep.metric_set import MetricSet
 from micrographia.core.sweep.patched import Patched
-from micrographia.core.sweep.places import Donor, Patch, PatchGrid, Place, grids, places
+from micrographia.core.sweep.places import Donor, Patch, PatchGrid, Place, count_latents, grids, places
 
 __all__ = [
     "Donor",
@@ -20,6 +20,7 @@ __all__ = [
     "Plan",
     "Reference",
     "Replacement",
+    "count_latents",
     "grids",
     "places",
     "replacement",

@@ -13,10 +13,11 @@ from typing import NamedTuple
 from jaxtyping import Shaped
 from torch import Tensor
 
-from micrographia.core.edits import UNIT_AXES, place_of
+from micrographia.core.edits import UNIT_AXES, Edit, place_of
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.model import Model, ModelShape
 from micrographia.core.sites import Site, SiteLike, select
+from micrographia.core.tokens import Inputs
 
 KV_KINDS = frozenset({"k", "v", "rot_k"})
 
@@ -33,6 +34,9 @@ class Place(NamedTuple):
         inside = ", ".join(f"{axis}={value}" for axis, value in self.where.items())
         return f"{self.site}[{inside}]" if inside else str(self.site)
 
+
+Latents = int | Mapping[Site, int] | None
+"""How many latents a spliced dictionary has; by Site, where there are several."""
 
 Patch = tuple[Place, ...]
 """Places written together, in one run."""
@@ -76,12 +80,13 @@ def grids(
     by: Sequence[str],
     n_pos: int,
     *,
-    n_latents: int | None = None,
+    n_latents: Latents = None,
 ) -> list[PatchGrid]:
     """A grid per kind of Site in the selection: one patch for each layer, position, head ... that `by` names.
 
     Axes that `by` leaves out are patched whole; without "layer", all layers of a kind are patched together. A kind that
-    lacks an axis of `by` raises BadConfig. `n_latents` is the size of a spliced dictionary, if the selection has one.
+    lacks an axis of `by` raises BadConfig. `n_latents` is the size of a spliced dictionary, if the selection has one,
+    or that of each Site of latents.
     """
     chosen = select(model.sites, sites)
     if not chosen:
@@ -93,18 +98,19 @@ def grids(
 
 
 def places(
-    model: Model, sites: SiteLike | Iterable[SiteLike], by: Sequence[str], n_pos: int, *, n_latents: int | None = None
+    model: Model, sites: SiteLike | Iterable[SiteLike], by: Sequence[str], n_pos: int, *, n_latents: Latents = None
 ) -> list[Patch]:
     """The patches of `grids`, one kind after the other."""
     return [patch for grid in grids(model, sites, by, n_pos, n_latents=n_latents) for patch in grid.patches]
 
 
-def _grid(shape: ModelShape, sites: list[Site], by: tuple[str, ...], n_pos: int, n_latents: int | None) -> PatchGrid:
+def _grid(shape: ModelShape, sites: list[Site], by: tuple[str, ...], n_pos: int, n_latents: Latents) -> PatchGrid:
     words = ("layer", *words_of(sites[0])[1:])
     if unknown := [axis for axis in by if axis not in words]:
         raise BadConfig(f"{sites[0]} was to be patched by {', '.join(unknown)}. It has {', '.join(words)}.")
     axes = tuple(word for word in words if word in by)
-    sizes = {axis: axis_length(shape, sites[0], axis, n_pos, n_latents) for axis in axes if axis != "layer"}
+    own = n_latents if isinstance(n_latents, int | None) else _of_all(sites, n_latents)
+    sizes = {axis: axis_length(shape, sites[0], axis, n_pos, own) for axis in axes if axis != "layer"}
     layers = sorted(site.layer for site in sites if site.layer is not None)
     inner = [dict(zip(sizes, cell)) for cell in product(*(range(size) for size in sizes.values()))]
     if "layer" in axes:
@@ -113,6 +119,26 @@ def _grid(shape: ModelShape, sites: list[Site], by: tuple[str, ...], n_pos: int,
         patches = [tuple(Place(site, where) for site in sites) for where in inner]
     lengths = tuple(len(sites) if axis == "layer" else sizes[axis] for axis in axes)
     return PatchGrid(sites[0].kind, patches, axes, lengths, tuple(layers))
+
+
+def _of_all(sites: Sequence[Site], n_latents: Mapping[Site, int]) -> int | None:
+    """The number of latents that these Sites share. Raises BadConfig where they differ."""
+    found = {site: n_latents[site] for site in sites if site in n_latents}
+    if len(set(found.values())) > 1:
+        named = ", ".join(f"{site}: {n}" for site, n in found.items())
+        raise BadConfig(f"Latents of several Sites were to be patched in one table. They differ in number ({named}).")
+    return next(iter(found.values()), None)
+
+
+def count_latents(
+    model: Model, sites: SiteLike | Iterable[SiteLike], by: Sequence[str], inputs: Inputs, edits: Sequence[Edit]
+) -> dict[Site, int]:
+    """How many latents each Site of latents has, where `by` asks for each of them: from a run. Else none."""
+    wanted = [site for site in select(model.sites, sites) if site.part == "latents"] if "unit" in by else []
+    if not wanted:
+        return {}
+    cache = model.run(inputs, keep=wanted, edits=edits, logits="last").cache
+    return {site: cache[site].shape[-1] for site in wanted}
 
 
 def axis_length(shape: ModelShape, site: Site, axis: str, n_pos: int, n_latents: int | None = None) -> int:

@@ -79,7 +79,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
 }
 
 
-class Measured(NamedTuple):
+class MetricRow(NamedTuple):
     """A line of the table."""
 
     name: str
@@ -99,9 +99,9 @@ class Evaluation:
     """The FVU of each baseline."""
     notes: tuple[str, ...] = ()
 
-    def measured(self) -> list[Measured]:
+    def measured(self) -> list[MetricRow]:
         values = self.metrics.values()
-        return [Measured(name, values[key], meaning) for key, (name, meaning) in MEANINGS.items() if key in values]
+        return [MetricRow(name, values[key], meaning) for key, (name, meaning) in MEANINGS.items() if key in values]
 
     def comparison(self) -> list[dict[str, Any]]:
         """The dictionary beside its baselines: FVU, and what each does to the model."""

@@ -62,7 +62,9 @@ def batchtopk(stack: Stack, weights: Weights, p: Tensor, batch: Batch, now: Now)
     for member, recipe in enumerate(stack.recipes):
         assert recipe.k is not None
         count = min(recipe.k * batch.rows, p[member].numel() * now.group.size)
-        own = p[member].flatten().topk(min(count, p[member].numel())).values
+        own = p[member].flatten()
+        if now.group.size > 1:  # each rank hands over as many values, the largest that it has
+            own = own.topk(min(count, len(own))).values
         cutoff[member] = now.group.gather(own).kthvalue(len(own) * now.group.size - count + 1).values
     at_least = torch.nextafter(cutoff.clamp_min(0), -torch.ones_like(cutoff)).clamp_min(0)
     f = passed(p, p - at_least[:, None, None], 0)

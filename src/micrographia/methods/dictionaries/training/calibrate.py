@@ -14,6 +14,8 @@ from micrographia.methods.dictionaries.training.dense import encoder_input
 from micrographia.methods.dictionaries.training.stack import Batch, Stack
 
 Weights = Mapping[str, Tensor]
+MARGIN = 2
+"""How many times as many values as are wanted the first batch lets through."""
 
 
 def level(stack: Stack, weights: Weights, batches: Sequence[Batch], per_row: Sequence[float]) -> Tensor:
@@ -27,17 +29,24 @@ def level(stack: Stack, weights: Weights, batches: Sequence[Batch], per_row: Seq
 
 def _level(stack: Stack, weights: Weights, batches: Sequence[Batch], member: int, wanted: float) -> Tensor:
     own = {name: value[member : member + 1] for name, value in weights.items()}
-    total = sum(batch.rows for batch in batches)
-    best = own["b_dec"].new_zeros(0)
-    for batch in batches:
-        part = batch._replace(x=batch.x[member % len(batch.x)][None])
-        p = torch.baddbmm(own["b_enc"][:, None], encoder_input(stack, own, part), own["encoder"].mT)
-        if stack.recipe.kind == "jumprelu":
-            p /= own["threshold"][:, None]
-        positive = p[p > 0]
-        best = torch.cat([best, positive])
-        best = best.topk(min(len(best), round(wanted * total) + 1)).values
-    count = round(wanted * total)
-    if len(best) <= count:
-        return best.new_zeros(())
-    return (best[count - 1] + best[count]) / 2
+    count = round(wanted * sum(batch.rows for batch in batches))
+    floor = _nth(_asked(stack, own, batches[0], member, 0.0), MARGIN * round(wanted * batches[0].rows))
+    for least in (float(floor), 0.0):  # rarely do the other batches have too few above what the first one says
+        found = torch.cat([_asked(stack, own, batch, member, least) for batch in batches])
+        if len(found) > count:
+            break
+    return (_nth(found, count) + _nth(found, count + 1)) / 2
+
+
+def _asked(stack: Stack, own: Weights, batch: Batch, member: int, least: float) -> Tensor:
+    """The values of one batch above `least`."""
+    part = batch._replace(x=batch.x[member % len(batch.x)][None])
+    p = torch.baddbmm(own["b_enc"][:, None], encoder_input(stack, own, part), own["encoder"].mT)
+    if stack.recipe.kind == "jumprelu":
+        p /= own["threshold"][:, None]
+    return p[p > least]
+
+
+def _nth(values: Tensor, n: int) -> Tensor:
+    """The n-th largest; 0 where there are fewer."""
+    return values.kthvalue(len(values) - n + 1).values if 0 < n <= len(values) else values.new_zeros(())

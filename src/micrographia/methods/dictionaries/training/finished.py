@@ -15,8 +15,8 @@ from micrographia.methods.dictionaries.training.recipe import recipe_fields
 from micrographia.methods.dictionaries.training.stack import Batch, Stack, State
 from micrographia.methods.dictionaries.training.trainer import Trainer
 
-CALIBRATION_ROWS = 65_536
-"""Rows by which thresholds are set: an L0 of 20 counts more than a million firings."""
+CALIBRATION_ROWS = 32_768
+"""Rows by which thresholds are set: an L0 of 20 counts 655,360 firings."""
 
 
 def dictionaries(

@@ -1,6 +1,7 @@
 """The terms of a recipe's loss in words, each with its reduction: what the saved config says of them."""
 
 from micrographia.methods.dictionaries.training.recipe import Recipe
+from micrographia.methods.dictionaries.training.schedule import MULTIPLIER_RATE, THRESHOLD_GAIN
 
 MEAN = "mean over the batch"
 
@@ -20,7 +21,9 @@ def _sparsity(r: Recipe) -> dict[str, str]:
         "lp": f"{r.sparsity} * sum over latents of (f_i{norm})^p, {MEAN}; p falls from 1 to {r.p_end} and the "
         "coefficient is changed with it so that the term stays what it was",
         "l0": f"{r.sparsity} * number of active latents, {MEAN}",
-        "l0-target": f"{r.coefficient} * (2 / {r.l0}) * (L0 - {r.l0})^2, L0 the number of active latents, {MEAN}",
+        "l0-target": f"{r.coefficient} * (m r + r^2 / 2), r = L0 / {r.l0} - 1 (r^2 / 2 goes on as a line from |r| = 1), "
+        f"L0 the number of active latents, {MEAN}; the multiplier m grows by {MULTIPLIER_RATE} r a step, and thresholds "
+        f"are multiplied by exp({THRESHOLD_GAIN} r)",
         "tanh": f"{r.sparsity} * sum over latents of tanh({r.tanh_slope} f_i{norm}), {MEAN}",
     }
     return {"sparsity": texts[r.chosen_penalty]}

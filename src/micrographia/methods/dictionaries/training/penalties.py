@@ -58,10 +58,17 @@ def l0(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
 
 
 def l0_target(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
-    """coefficient * (2 / L0*) * (L0 - L0*)^2 of the batch's mean L0, over all ranks (Gemma Scope 2's loss)."""
-    off = now.group.sum(_mean_l0(f, rows)) - now.target_l0
-    scale = 2 * now.sparsity / now.target_l0
-    return Sparsity(scale * off.square() / now.group.size, None, 2 * scale * off)
+    """coefficient * (m r + h(r)), r = L0 / L0* - 1 of the batch's mean L0 over all ranks, h Huber's r^2 / 2 to |r| = 1.
+
+    m is a multiplier, which grows while L0 is too large and falls while it is too small (`schedule.multiplied`), so
+    that L0 becomes what was asked for and not something near it. Without it, and for r below 1, this is Gemma Scope 2's
+    weight * (2 / L0*) * (L0 - L0*)^2 with the coefficient 4 L0* weight.
+    """
+    relative = now.group.sum(_mean_l0(f, rows)) / now.target_l0 - 1
+    bounded = relative.clamp(-1, 1)
+    value = now.multiplier * relative + bounded * (relative - bounded / 2)
+    slope = now.sparsity * (now.multiplier + bounded) / now.target_l0
+    return Sparsity(now.sparsity * value / now.group.size, None, slope)
 
 
 def tanh(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:

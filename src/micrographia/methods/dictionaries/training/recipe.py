@@ -42,11 +42,11 @@ class Recipe:
     penalty: Penalty = "auto"
     """What keeps the latents sparse; auto: l1 of relu and gated, l0-target of jumprelu, none of the others."""
     sparsity: float | None = None
-    """The penalty's coefficient; None: 1.0 for l0-target (as its multiplier is found), else it must be given."""
+    """The penalty's coefficient; None: 1.0 for l0-target, whose multiplier is found; else give it."""
     norm_weighted: bool = False
     """Whether a latent counts in the penalty by the norm of its decoder row (summed over layers, of a crosscoder)."""
     sparsity_warmup: int | None = None
-    """Steps in which the coefficient rises linearly from 0; None: a tenth of all."""
+    """Steps in which the coefficient rises linearly from 0; None: a tenth of all, but none for l0-target."""
     lr: float | None = None
     """Adam's rate; None: 2e-4 / sqrt(n_latents / 2^14) (Gao et al. 2024, arXiv 2406.04093, as peers scale it)."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -89,8 +89,8 @@ class Recipe:
     """Whether the prefixes' losses are averaged; else they are summed."""
     multi_topk: float = 0.0
     """Weight of the loss with 4 k latents (Multi-TopK; 1/8 at OpenAI)."""
-    threshold: float = 1e-3
-    """JumpReLU's thresholds at the start."""
+    threshold: float | None = None
+    """JumpReLU's thresholds at the start; None: where the first batches have the L0 asked for, or the bandwidth."""
     bandwidth: float = 1e-3
     """The width of the rectangle kernel of its estimators, in units of the pre-activations."""
     estimator_to_input: bool = False
@@ -143,7 +143,13 @@ class Recipe:
 
     @property
     def chosen_sparsity_warmup(self) -> int:
-        return self.steps // 10 if self.sparsity_warmup is None else self.sparsity_warmup
+        rise = 0 if self.chosen_penalty == "l0-target" else self.steps // 10
+        return rise if self.sparsity_warmup is None else self.sparsity_warmup
+
+    @property
+    def first_threshold(self) -> float:
+        """Thresholds at the start, and of a latent that is started anew, before they follow an L0."""
+        return self.bandwidth if self.threshold is None else self.threshold
 
     @property
     def coefficient(self) -> float:
@@ -178,7 +184,7 @@ def _checks(r: Recipe) -> dict[str, bool]:
         "a skip needs subtract_b_dec None or false": not (r.skip and r.subtract_b_dec),
         "the warm-up of lr and its decay must fit into steps": r.chosen_lr_warmup + r.chosen_lr_decay <= r.steps,
         "sparsity_warmup must end within steps": r.chosen_sparsity_warmup <= r.steps,
-        "threshold and bandwidth must be positive": min(r.threshold, r.bandwidth) > 0,
+        "threshold and bandwidth must be positive": min(r.threshold or 1, r.bandwidth) > 0,
         "p_end must lie in (0, 1]": 0 < r.p_end <= 1,
     }
 

@@ -111,7 +111,7 @@ def _restart(stack: Stack, state: State, member: int, at: Tensor, alive: Tensor,
     new = {
         "encoder": _unit(x - centre if stack.subtracts else x) * (ALIVE_SHARE * norms.mean()),
         "decoder": _unit(target - centre),
-        "threshold": stack.recipe.threshold,
+        "threshold": stack.recipe.first_threshold,
         **dict.fromkeys(("b_enc", "b_gate", "b_mag", "r_mag"), 0.0),
     }
     for name in weights.keys() & new.keys():

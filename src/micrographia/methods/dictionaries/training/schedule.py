@@ -1,4 +1,4 @@
-"""What changes from step to step: the penalty's coefficient, the L0 asked for, the power of p-annealing.
+"""What changes from step to step: the penalty's coefficient, what keeps L0 at its target, p-annealing.
 
 Rates are `adam.rate_share`.
 """
@@ -8,6 +8,12 @@ import torch
 from micrographia.methods.dictionaries.training.group import Group
 from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.stack import Now, Stack, State
+
+MULTIPLIER_RATE = 0.01
+"""A step's growth of l0-target's multiplier, for each relative excess of L0."""
+THRESHOLD_GAIN = 0.1
+"""How much more thresholds rise in a step, in logarithms, for each relative excess of L0. L0 falls with about the
+second to fourth power of thresholds, so this corrects a quarter of the excess, and cannot swing."""
 
 
 def now(stack: Stack, state: State, group: Group) -> Now:
@@ -22,7 +28,7 @@ def now(stack: Stack, state: State, group: Group) -> Now:
         dead = state.silent >= recipe.dead_after
         dead = dead if bool(dead.any()) else None
     power, later = power_after(recipe, change), power_after(recipe, change + 1)
-    return Now(step, state.coefficient * share, target, power, later, dead, group)
+    return Now(step, state.coefficient * share, target, state.multiplier, power, later, dead, group)
 
 
 def changes_done(recipe: Recipe, step: int) -> int:
@@ -46,3 +52,22 @@ def annealed(stack: Stack, before: Now, state: State) -> torch.Tensor:
         return state.coefficient
     present, later = state.powers.sum(1).unbind(-1)
     return torch.where(later > 0, state.coefficient * present / later, state.coefficient)
+
+
+def multiplied(at: Now, state: State, l0: torch.Tensor) -> torch.Tensor:
+    """(member,): the multiplier of l0-target for the next step, from the mean L0 (member,) of this one."""
+    return (state.multiplier + MULTIPLIER_RATE * relative(at, l0)).clamp_min(0)
+
+
+def pressed(at: Now, l0: torch.Tensor) -> torch.Tensor:
+    """(member,): what all thresholds are multiplied by after a step, so that L0 stays near what was asked for.
+
+    Gradients alone are slow at it: the large ones of the first steps keep Adam's steps small for thousands of steps.
+    The multiplier grows until they and this balance, so that latents are still weighed against each other by the loss.
+    """
+    return (THRESHOLD_GAIN * relative(at, l0)).exp()
+
+
+def relative(at: Now, l0: torch.Tensor) -> torch.Tensor:
+    """How far L0 is from its target, as a share of it and at most 1."""
+    return (l0 / at.target_l0 - 1).clamp(-1, 1)

@@ -108,6 +108,8 @@ class State(NamedTuple):
     """(member, 2): BatchTopK's decayed sum of the smallest kept pre-activation, and of the weights in it."""
     coefficient: Tensor
     """(member,): what the penalty's coefficient has become, where it is changed on the way."""
+    multiplier: Tensor
+    """(member,): of the penalty l0-target."""
     powers: Tensor
     """(member, 10, 2): p-annealing's last ten values of the penalty over its coefficient, at the present p and next."""
 
@@ -134,6 +136,8 @@ class Now(NamedTuple):
     """(member,): the penalty's coefficient at this step."""
     target_l0: Tensor
     """(member,): the number of active latents asked for at this step."""
+    multiplier: Tensor
+    """(member,): of the penalty l0-target."""
     power: float
     """p of the penalty lp."""
     next_power: float
@@ -141,6 +145,12 @@ class Now(NamedTuple):
     dead: Tensor | None
     """(member, latent): which latents an auxiliary loss revives; None: there is no such loss."""
     group: Group = ALONE
+
+    def of(self, member: int) -> "Now":
+        """The same for one member alone, which keeps its axis."""
+        one = slice(member, member + 1)
+        own = {"sparsity": self.sparsity[one], "target_l0": self.target_l0[one], "multiplier": self.multiplier[one]}
+        return self._replace(dead=None if self.dead is None else self.dead[one], **own)
 
 
 class Outcome(NamedTuple):

@@ -64,7 +64,7 @@ def _draw(stack: Stack, recipe: Recipe) -> Iterator[tuple[str, Tensor]]:
     if recipe.encoder_start != "tied" or not alike:
         fresh = kaiming(stack.shapes["encoder"], n, random)
         encoder = fresh if recipe.encoder_start == "kaiming" else fresh / fresh.norm(dim=-1, keepdim=True)
-    constants = {"threshold": recipe.threshold}
+    constants = {"threshold": recipe.first_threshold}
     for name, shape in stack.shapes.items():
         if name == "decoder":
             yield name, decoder * 0 if recipe.decoder_zero else decoder

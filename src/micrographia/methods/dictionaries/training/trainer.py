@@ -9,10 +9,11 @@ from torch import Tensor
 from micrographia.core.errors import BadShape, NonFiniteLoss
 from micrographia.core.stream.batches import Activations, Batches
 from micrographia.methods.dictionaries.training.adam import adam_step
+from micrographia.methods.dictionaries.training.calibrate import level
 from micrographia.methods.dictionaries.training.group import ALONE, Group
 from micrographia.methods.dictionaries.training.plans import PLANS, Plan
 from micrographia.methods.dictionaries.training.revive import REVIVALS
-from micrographia.methods.dictionaries.training.schedule import annealed, now
+from micrographia.methods.dictionaries.training.schedule import annealed, multiplied, now, pressed
 from micrographia.methods.dictionaries.training.stack import Batch, Now, Outcome, Stack, State
 from micrographia.methods.dictionaries.training.start import START_ROWS, first_weights, measured_scale
 
@@ -97,6 +98,10 @@ class Trainer:
             new = torch.stack([outcome.cutoff, torch.ones_like(outcome.cutoff)], -1)
             state.cutoff.lerp_(new, 1 - AVERAGED)
         state = state._replace(step=state.step + 1)
+        if self.stack.recipe.chosen_penalty == "l0-target":
+            mean = fired.sum(1) / rows
+            state.multiplier.copy_(multiplied(at, state, mean))
+            self.weights["threshold"].mul_(pressed(at, mean)[:, None])
         if outcome.powers is not None:
             state.powers[:, at.step % state.powers.shape[1]] = self.group.sum(outcome.powers.clone())
             state.coefficient.copy_(annealed(self.stack, at, state))
@@ -156,7 +161,12 @@ def fresh_state(stack: Stack, batches: Batches, like: Tensor) -> State:
     scale_out = scale_in.clone()
     if stack.transcodes:
         scale_out = measured_scale(stack.recipe, target).expand(members, -1).clone()
-    weights = stack.layout.join(first_weights(stack, target * widened(scale_out, target.shape[-1])))
+    x, target = x * widened(scale_in, stack.d_in), target * widened(scale_out, stack.d_out)
+    first = first_weights(stack, target)
+    if "threshold" in first and stack.recipe.threshold is None:
+        wanted = [each.l0 or 0.0 for each in stack.recipes]
+        first["threshold"] *= level(stack, first, [Batch(x, target, x.shape[-2])], wanted)[:, None]
+    weights = stack.layout.join(first)
     counts = torch.zeros(members, n, dtype=torch.int64, device=weights.device)
     return State(
         step=0,
@@ -170,6 +180,7 @@ def fresh_state(stack: Stack, batches: Batches, like: Tensor) -> State:
         counted=counts[:, 0].clone(),
         cutoff=weights.new_zeros(members, 2),
         coefficient=stack.per_member("coefficient", weights),
+        multiplier=weights.new_zeros(members),
         powers=weights.new_zeros(members, 10, 2),
     )
 
