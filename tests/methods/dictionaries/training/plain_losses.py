@@ -1,4 +1,4 @@
-"""The losses of training written out plainly, for autograd: one member, no tricks. JumpReLU's steps by their estimators.
+"""The losses of training written out plainly, for autograd; JumpReLU's steps by their estimators.
 
 The reference that the hand-written gradients are held against. Axes: row latent d.
 """
@@ -64,7 +64,7 @@ def norms(decoder, layers):
     return decoder.unflatten(-1, (layers, -1)).norm(dim=-1).sum(-1)
 
 
-def plain_loss(recipe, w, x, target, *, subtracts, power=1.0, dead=None, target_l0=None):
+def plain_loss(recipe, w, x, target, *, subtracts, power=1.0, dead=None, target_l0=None, multiplier=0.0):
     """name -> term. `w`: the tensors of one member, by their names in training."""
     rows = len(x)
     read = x - w["b_dec"] if subtracts else x
@@ -102,13 +102,19 @@ def plain_loss(recipe, w, x, target, *, subtracts, power=1.0, dead=None, target_
     def count():
         return Step.apply(p, w["threshold"], recipe.bandwidth, recipe.estimator_to_input).sum(-1).mean()
 
+    def relative():
+        return count() / target_l0 - 1
+
     c = recipe.coefficient
     terms["sparsity"] = {
         "none": lambda: p.new_zeros(()),
         "l1": lambda: c * (f * weigh).sum(-1).mean(),
         "lp": lambda: c * torch.where(f > 0, (f * weigh).clamp_min(1e-12) ** power, 0).sum(-1).mean(),
         "l0": lambda: c * count(),
-        "l0-target": lambda: c * 2 / target_l0 * (count() - target_l0) ** 2,
+        "l0-quadratic": lambda: c * 2 / target_l0 * (count() - target_l0) ** 2,
+        "l0-target": lambda: (
+            c * (multiplier * relative() + torch.nn.functional.huber_loss(relative(), p.new_zeros(())))
+        ),
         "tanh": lambda: c * (recipe.tanh_slope * f * weigh).tanh().sum(-1).mean(),
     }[recipe.chosen_penalty]()
     if recipe.multi_topk:

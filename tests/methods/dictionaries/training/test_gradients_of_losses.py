@@ -11,6 +11,7 @@ from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.stack import Batch, Now, Stack
 
 D, N, ROWS = 12, 24, 40
+MULTIPLIER = 0.3
 JUMP = {"kind": "jumprelu", "bandwidth": 0.3}
 CASES = {
     "l1": {"kind": "relu", "sparsity": 0.3},
@@ -30,7 +31,8 @@ CASES = {
     "abstopk": {"kind": "abstopk", "k": 5},
     "groupmax": {"kind": "groupmax", "k": 6},
     "step": {**JUMP, "penalty": "l0", "sparsity": 0.2},
-    "quadratic": {**JUMP, "l0": 6.0},
+    "quadratic": {**JUMP, "l0": 6.0, "penalty": "l0-quadratic", "sparsity": 0.2},
+    "target": {**JUMP, "l0": 6.0},
     "tanh": {**JUMP, "penalty": "tanh", "sparsity": 0.2, "norm_weighted": True, "rows": "free"},
     "tanh, January 2025": {
         **JUMP,
@@ -75,7 +77,7 @@ def written_out(stack, weights, batch, dead=None, power=0.7):
     slots = {name: torch.full_like(value, torch.nan) for name, value in weights.items()}
     sparsity = stack.per_member("coefficient", weights["b_dec"])
     target_l0 = torch.full_like(sparsity, 6.0)
-    now = Now(0, sparsity, target_l0, power, power - 0.1, dead, ALONE)
+    now = Now(0, sparsity, target_l0, torch.full_like(sparsity, MULTIPLIER), power, power - 0.1, dead, ALONE)
     outcome = PLANS[stack.recipe.kind](stack, weights, batch, now, slots)
     return outcome, slots
 
@@ -96,7 +98,7 @@ def agrees(fields, transcodes):
         own = {name: value[member].clone().requires_grad_() for name, value in before.items()}
         terms = plain_loss(
             stack.recipe, own, x[member], target[member], subtracts=stack.subtracts, power=0.7,
-            dead=None if dead is None else dead[member], target_l0=6.0,
+            dead=None if dead is None else dead[member], target_l0=6.0, multiplier=MULTIPLIER,
         )  # fmt: skip
         sum(terms.values()).backward()
         assert terms.keys() == outcome.terms.keys()

@@ -55,7 +55,7 @@ def _explained(z: Tensor, dz: Tensor, decoder: Tensor, residual: Tensor, scale: 
 
 
 def _variance(residual: Tensor, batch: Batch, now: Now) -> Tensor:
-    """Mean over all ranks' rows of the squared distance to their mean; infinite where it is 0, so that losses vanish."""
+    """Mean over all ranks' rows of the squared distance to their mean; infinite if 0, so that the loss vanishes."""
     mean = now.group.sum(residual.sum(0)) / batch.rows
     spread = now.group.sum((residual - mean).square().sum()) / batch.rows
     return torch.where(spread > 0, spread, torch.inf)

@@ -1,5 +1,6 @@
 """Trained members as Dictionaries: the scale folded into their weights, and how they were trained written down."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ def dictionaries(
         thresholds, known = _thresholds(trainer, batches, held_out)
         for member, place in enumerate(trainer.stack.places):
             known_here = {name: values[member] for name, values in known.items()}
+            known_here["plan"] = getattr(trainer.plan, "__name__", "")  # how loss and gradient were computed
             found[place] = _dictionary(trainer.stack, trainer.state, member, thresholds, known_here)
     return [found[place] for place in range(len(found))]
 
@@ -52,14 +54,12 @@ def _thresholds(trainer: Trainer, batches: Batches | None, held_out: bool) -> tu
 
 
 def _read(trainer: Trainer, batches: Batches, held_out: bool) -> list[Batch]:
-    """Batches from the start of those held out, or from the end of those trained on."""
-    found, rows, steps = [], 0, trainer.stack.recipe.steps
-    for index in range(steps):
-        if rows >= CALIBRATION_ROWS:
-            break
-        found.append(trainer.read(index if held_out else steps - 1 - index, batches))
-        rows += found[-1].rows
-    return found
+    """Batches from the start of those held out, or the last of those trained on."""
+    steps = trainer.stack.recipe.steps
+    first = trainer.read(0 if held_out else steps - 1, batches)
+    count = min(steps, math.ceil(CALIBRATION_ROWS / first.rows))
+    start = 0 if held_out else steps - count
+    return [trainer.read(step, batches) for step in range(start, start + count)]
 
 
 def _dictionary(

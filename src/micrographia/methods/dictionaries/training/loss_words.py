@@ -21,9 +21,10 @@ def _sparsity(r: Recipe) -> dict[str, str]:
         "lp": f"{r.sparsity} * sum over latents of (f_i{norm})^p, {MEAN}; p falls from 1 to {r.p_end} and the "
         "coefficient is changed with it so that the term stays what it was",
         "l0": f"{r.sparsity} * number of active latents, {MEAN}",
-        "l0-target": f"{r.coefficient} * (m r + r^2 / 2), r = L0 / {r.l0} - 1 (r^2 / 2 goes on as a line from |r| = 1), "
-        f"L0 the number of active latents, {MEAN}; the multiplier m grows by {MULTIPLIER_RATE} r a step, and thresholds "
-        f"are multiplied by exp({THRESHOLD_GAIN} r)",
+        "l0-target": f"{r.coefficient} * (m r + r^2 / 2), r = L0 / {r.l0} - 1 (r^2 / 2 goes on as a line from "
+        f"|r| = 1), L0 the number of active latents, {MEAN}; the multiplier m grows by {MULTIPLIER_RATE} r a step, "
+        f"and thresholds are multiplied by exp({THRESHOLD_GAIN} r)",
+        "l0-quadratic": f"{r.sparsity} * (2 / {r.l0}) * (L0 - {r.l0})^2, L0 the number of active latents, {MEAN}",
         "tanh": f"{r.sparsity} * sum over latents of tanh({r.tanh_slope} f_i{norm}), {MEAN}",
     }
     return {"sparsity": texts[r.chosen_penalty]}
@@ -45,7 +46,7 @@ def _others(r: Recipe) -> dict[str, str]:
         "revival": {
             "auxk": f"{r.revival_weight} * sum over dims of (e - e_hat)^2 / Var(e), {MEAN}; e_hat by the "
             f"{r.auxk or 'd_in / 2'} largest dead latents without b_dec, less where fewer are dead",
-            "ghost": f"{r.revival_weight} * sum over dims of (e - e_hat)^2 with e_hat by exp(p) of dead latents at half "
-            f"the norm of e, {MEAN}, rescaled to the reconstruction term",
+            "ghost": f"{r.revival_weight} * sum over dims of (e - e_hat)^2 with e_hat by exp(p) of dead latents at "
+            f"half the norm of e, {MEAN}, rescaled to the reconstruction term",
         }.get(r.revival, ""),
     }

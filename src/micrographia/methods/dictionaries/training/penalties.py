@@ -53,18 +53,36 @@ def lp(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
 
 
 def l0(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
-    """coefficient * ||f||_0 (Rajamanoharan et al. 2024, arXiv 2407.14435, eq. 9)."""
-    return Sparsity(now.sparsity * _mean_l0(f, rows), None, now.sparsity)
+    return of_l0(_mean_l0(f, rows), now)
 
 
 def l0_target(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
+    return of_l0_target(_mean_l0(f, rows), now)
+
+
+def l0_quadratic(stack: Stack, f: Tensor, norms: Tensor, now: Now, rows: int) -> Sparsity:
+    return of_l0_quadratic(_mean_l0(f, rows), now)
+
+
+def of_l0(mean: Tensor, now: Now) -> Sparsity:
+    """coefficient * ||f||_0 (arXiv 2407.14435, eq. 9), from this rank's share of its mean."""
+    return Sparsity(now.sparsity * mean, None, now.sparsity)
+
+
+def of_l0_quadratic(mean: Tensor, now: Now) -> Sparsity:
+    """coefficient * (2 / L0*) * (L0 - L0*)^2 of the batch's mean L0, over all ranks (Gemma Scope 2's loss)."""
+    off = now.group.sum(mean.clone()) - now.target_l0
+    scale = 2 * now.sparsity / now.target_l0
+    return Sparsity(scale * off.square() / now.group.size, None, 2 * scale * off)
+
+
+def of_l0_target(mean: Tensor, now: Now) -> Sparsity:
     """coefficient * (m r + h(r)), r = L0 / L0* - 1 of the batch's mean L0 over all ranks, h Huber's r^2 / 2 to |r| = 1.
 
     m is a multiplier, which grows while L0 is too large and falls while it is too small (`schedule.multiplied`), so
-    that L0 becomes what was asked for and not something near it. Without it, and for r below 1, this is Gemma Scope 2's
-    weight * (2 / L0*) * (L0 - L0*)^2 with the coefficient 4 L0* weight.
+    that L0 becomes what was asked for and not something near it.
     """
-    relative = now.group.sum(_mean_l0(f, rows)) / now.target_l0 - 1
+    relative = now.group.sum(mean.clone()) / now.target_l0 - 1
     bounded = relative.clamp(-1, 1)
     value = now.multiplier * relative + bounded * (relative - bounded / 2)
     slope = now.sparsity * (now.multiplier + bounded) / now.target_l0
@@ -90,8 +108,15 @@ PENALTIES: Mapping[str, Callable[[Stack, Tensor, Tensor, Now, int], Sparsity]] =
     "lp": lp,
     "l0": l0,
     "l0-target": l0_target,
+    "l0-quadratic": l0_quadratic,
     "tanh": tanh,
 }
+OF_COUNT: Mapping[str, Callable[[Tensor, Now], Sparsity]] = {
+    "l0": of_l0,
+    "l0-target": of_l0_target,
+    "l0-quadratic": of_l0_quadratic,
+}
+"""The penalties of the number of active latents alone, from this rank's share of its mean (member,)."""
 
 
 def decoder_norms(decoder: Tensor, layers: int) -> Tensor:

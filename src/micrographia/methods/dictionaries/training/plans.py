@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from micrographia.methods.dictionaries.sparse.find import FINDERS
+from micrographia.methods.dictionaries.sparse.plan import sparse_on_cpu
 from micrographia.methods.dictionaries.training.activations import ACTIVATIONS, Latents
 from micrographia.methods.dictionaries.training.dense import dense, encode
 from micrographia.methods.dictionaries.training.gated import encode_gated, gated
@@ -12,7 +14,11 @@ from micrographia.methods.dictionaries.training.stack import Batch, Now, Outcome
 Plan = Callable[[Stack, Mapping[str, Tensor], Batch, Now, Mapping[str, Tensor]], Outcome]
 """(stack, weights, batch, now, into) -> Outcome. Writes this rank's share of the gradient of every weight to `into`."""
 
-PLANS: Mapping[str, Plan] = {**dict.fromkeys(ACTIVATIONS, dense), "gated": gated}
+PLANS: Mapping[str, Plan] = {
+    **dict.fromkeys(ACTIVATIONS, dense),
+    "gated": gated,
+    **dict.fromkeys(FINDERS, sparse_on_cpu),
+}
 
 
 def latents_of(stack: Stack, weights: Mapping[str, Tensor], batch: Batch, now: Now) -> Latents:

@@ -13,7 +13,7 @@ from micrographia.core.config import refuse_misfits, validate
 from micrographia.core.errors import BadConfig
 
 Kind = Literal["relu", "gated", "topk", "batchtopk", "jumprelu", "abstopk", "groupmax"]
-Penalty = Literal["auto", "none", "l1", "lp", "l0", "l0-target", "tanh"]
+Penalty = Literal["auto", "none", "l1", "lp", "l0", "l0-target", "l0-quadratic", "tanh"]
 Scaling = Literal["unit", "root-d", "none"]
 Rows = Literal["unit", "projected", "free"]
 Revival = Literal["none", "auxk", "ghost", "resample", "reinitialise"]
@@ -21,6 +21,9 @@ Revival = Literal["none", "auxk", "ghost", "resample", "reinitialise"]
 COUNTED = ("topk", "batchtopk", "abstopk", "groupmax")
 AUTO: Mapping[Kind, Penalty] = {"relu": "l1", "gated": "l1", "jumprelu": "l0-target"}
 """The penalty of a kind; those that count their latents need none."""
+OF_JUMPRELU = ("l0", "l0-target", "l0-quadratic", "tanh")
+TARGETED = ("l0-target", "l0-quadratic")
+"""The penalties of an L0 that is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +41,7 @@ class Recipe:
     k: int | None = None
     """Active latents a row, of the kinds that count them."""
     l0: float | None = None
-    """The mean number of active latents asked for, by the penalty l0-target."""
+    """The mean number of active latents asked for, by the penalties l0-target and l0-quadratic."""
     penalty: Penalty = "auto"
     """What keeps the latents sparse; auto: l1 of relu and gated, l0-target of jumprelu, none of the others."""
     sparsity: float | None = None
@@ -166,8 +169,8 @@ def _checks(r: Recipe) -> dict[str, bool]:
         f"{r.kind} needs a k of at least 1": not counts or (r.k is not None and r.k >= 1),
         f"{r.kind} has no k": counts or r.k is None,
         "k must be at most n_latents": r.k is None or r.k <= r.n_latents,
-        "the penalty l0-target needs an l0": penalty != "l0-target" or r.l0 is not None,
-        "l0 belongs to the penalty l0-target": penalty == "l0-target" or r.l0 is None,
+        f"the penalty {penalty} needs an l0": penalty not in TARGETED or r.l0 is not None,
+        "l0 belongs to jumprelu with the penalty l0-target or l0-quadratic": penalty in TARGETED or r.l0 is None,
         "l0 must be positive and below n_latents": r.l0 is None or 0 < r.l0 < r.n_latents,
         f"the penalty {penalty} needs a sparsity": penalty in ("none", "l0-target") or r.sparsity is not None,
         "sparsity must not be negative": r.sparsity is None or r.sparsity >= 0,
@@ -177,8 +180,7 @@ def _checks(r: Recipe) -> dict[str, bool]:
         and (not r.prefixes or r.prefixes[-1] < r.n_latents),
         "groupmax needs an n_latents that k divides": r.kind != "groupmax" or r.n_latents % (r.k or 1) == 0,
         "multi_topk belongs to the kind topk": r.multi_topk == 0 or r.kind == "topk",
-        "the penalties l0, l0-target and tanh belong to the kind jumprelu": r.kind == "jumprelu"
-        or penalty not in ("l0", "l0-target", "tanh"),
+        f"the penalty {penalty} belongs to the kind jumprelu": r.kind == "jumprelu" or penalty not in OF_JUMPRELU,
         "gated takes the penalty l1": r.kind != "gated" or penalty == "l1",
         "a decoder_zero needs rows 'free'": not r.decoder_zero or r.rows == "free",
         "a skip needs subtract_b_dec None or false": not (r.skip and r.subtract_b_dec),

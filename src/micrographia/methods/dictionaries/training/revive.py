@@ -4,6 +4,7 @@ Both act between two steps, on weights, Adam's moments and counters of a State, 
 (seed, step). `REVIVALS` is the table. The losses that revive are `auxiliary`.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -30,7 +31,7 @@ def resample(stack: Stack, state: State, now: Now, read: Read) -> None:
     decoder takes the target's direction. Costs one forward pass over those inputs, none of which is kept.
     """
     dead = state.silent >= stack.recipe.dead_after
-    if bool(dead.any()):
+    if state.step and bool(dead.any()):
         steps, losses = row_losses(stack, state, now, read)
         for member, recipe in enumerate(stack.recipes):
             at = dead[member].nonzero()[:, 0]
@@ -65,17 +66,13 @@ def reinitialise(stack: Stack, state: State, now: Now, read: Read) -> None:
 def row_losses(stack: Stack, state: State, now: Now, read: Read) -> tuple[list[int], Tensor]:
     """The squared error of each of the last inputs, (member, row), and the steps of the batches that they are from."""
     weights = stack.layout.views(state.weights)
-    steps, losses, rows = [], [], 0
-    for step in range(state.step - 1, -1, -1):
-        if rows >= stack.recipe.revival_inputs:
-            break
+    rows = read(state.step - 1).rows
+    steps = list(range(max(0, state.step - math.ceil(stack.recipe.revival_inputs / rows)), state.step))
+    losses = []
+    for step in steps:
         batch = read(step)
         decoded = forward(stack, weights, latents_of(stack, weights, batch, now).f, batch, whole=True)
-        steps.append(step)
         losses.append(decoded.residual.square().sum(-1))
-        rows += batch.rows
-    if not steps:
-        return [], state.weights.new_zeros(len(state.weights), 0)
     return steps, torch.cat(losses, 1)
 
 

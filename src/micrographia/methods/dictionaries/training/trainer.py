@@ -163,8 +163,8 @@ def fresh_state(stack: Stack, batches: Batches, like: Tensor) -> State:
         scale_out = measured_scale(stack.recipe, target).expand(members, -1).clone()
     x, target = x * widened(scale_in, stack.d_in), target * widened(scale_out, stack.d_out)
     first = first_weights(stack, target)
-    if "threshold" in first and stack.recipe.threshold is None:
-        wanted = [each.l0 or 0.0 for each in stack.recipes]
+    wanted = [each.l0 for each in stack.recipes if each.l0 is not None]
+    if wanted and stack.recipe.threshold is None:
         first["threshold"] *= level(stack, first, [Batch(x, target, x.shape[-2])], wanted)[:, None]
     weights = stack.layout.join(first)
     counts = torch.zeros(members, n, dtype=torch.int64, device=weights.device)
