@@ -30,7 +30,7 @@ LETTERS = 2**24
 A_TOKEN = 4  # letters, about
 
 
-class Text(NamedTuple):
+class SplitText(NamedTuple):
     """The tokens of a Run."""
 
     tokenizer: Tokenizer
@@ -44,7 +44,7 @@ class Text(NamedTuple):
         return self.tokenizer
 
 
-def read_text(config: Config, folder: RunFolder, watch: Watch, tokenizer: Tokenizer | None = None) -> Text:
+def read_text(config: Config, folder: RunFolder, watch: Watch, tokenizer: Tokenizer | None = None) -> SplitText:
     """The tokens of this Run, made unless they are there; `tokenizer`: that of a model that is not trained here.
 
     Raises UserError for too little text, and what reading it raises.
@@ -63,7 +63,7 @@ def read_text(config: Config, folder: RunFolder, watch: Watch, tokenizer: Tokeni
             f"Asked to hold {config.held_out:,} tokens out and to train on others. Found "
             f"{len(rows) * config.n_ctx:,} in {texts.source}. Give more text, or a smaller held_out."
         )
-    return Text(own, _held(rows, order[n_held_out:]), rows[order[:n_held_out]])
+    return SplitText(own, _held(rows, order[n_held_out:]), rows[order[:n_held_out]])
 
 
 def _held(rows: TokenRows, which: Int[Tensor, "row"]) -> TokenRows:

@@ -30,7 +30,7 @@ from micrographia.labs.dictionary.recipes import (
     later_recipes,
     projected_recipe,
 )
-from micrographia.labs.dictionary.text import Text
+from micrographia.labs.dictionary.text import SplitText
 from micrographia.methods.dictionaries.evaluation.reading import counted_by
 from micrographia.methods.dictionaries.geometry.analysis import look
 from micrographia.methods.dictionaries.geometry.firing_together import Fired, count_firings
@@ -81,7 +81,7 @@ class Trained(NamedTuple):
     course: list[Moment]
 
 
-def train_all(config: Config, model: Model, text: Text, folder: Path, watch: Watch) -> Trained:
+def train_all(config: Config, model: Model, text: SplitText, folder: Path, watch: Watch) -> Trained:
     """Every dictionary of the config, trained to the end, or gone on with. Raises Interrupted and NonFiniteLoss."""
     d = config.dictionaries
     some = text.held_out[: max(1, COURSE_TOKENS // config.n_ctx)]
