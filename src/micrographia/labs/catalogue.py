@@ -50,6 +50,7 @@ LABS = (
     Lab(
         "ioi", "Which components carry a behaviour, and how far can each method be trusted?", preset_with_model="paper"
     ),
+    Lab("dictionary", "What do sparse autoencoders find in the neurons of a one-layer language model?"),
     Lab("planted", "What does each method find and miss of circuits that were built by hand?"),
 )
 

@@ -28,6 +28,7 @@ from micrographia.labs.dictionary.recipes import (
 )
 from micrographia.labs.dictionary.run import run
 
+MEASURE = {"held_out": 1_200, "loss_tokens": 128, "threads": 1}
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 
@@ -54,6 +55,12 @@ def test_the_language_model_opens_as_a_model_with_its_tokenizer(done, text):
     model = load_trained(done.path / "model")
     ids = model.to_tokens(text.read_text()[:80])
     assert "".join(model.to_str_tokens(ids[0, 1:])) == text.read_text()[:80]
+
+
+def test_the_dictionaries_can_be_loaded_by_any_tool_that_reads_saelens(done):
+    found = {path.name: Dictionary.load(path) for path in (done.path / "dictionaries" / "saelens").iterdir()}
+    assert {"seed-0", "seed-1", "resampled", "jumprelu"} <= set(found)
+    assert all(str(each.about.site) == "L0.neurons" and each.d_in == 16 for each in found.values())
 
 
 def test_the_dictionaries_are_looked_at_on_the_way(done):
@@ -87,9 +94,12 @@ def test_published_autoencoders_of_a_given_model_are_measured_and_nothing_is_tra
     draw = generator(0)
     for run_name in ("25", "47"):
         shapes = {"W_enc": (16, 40), "W_dec": (40, 16), "b_enc": (40,), "b_dec": (16,)}
-        torch.save({name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}, tmp_path / f"{run_name}.pt")
+        torch.save(
+            {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}, tmp_path / f"{run_name}.pt"
+        )
         (tmp_path / f"{run_name}_cfg.json").write_text(json.dumps({"model_name": "gelu-1l", "l1_coeff": 3e-4}))
-    given = with_fields(config, model=str(done.path / "model"), published=str(tmp_path))
+    given = {"model": str(done.path / "model"), "published": str(tmp_path), **MEASURE, "n_ctx": config.n_ctx}
+    given = with_fields(quick(), text=config.text, **given)
     with pytest.raises(PickleRefused, match="allow"):
         run(given, out=tmp_path / "refused")
     found = run(dataclasses.replace(given, allow_pickle=True), out=tmp_path / "r")
@@ -112,6 +122,8 @@ def test_contradictory_configs_are_refused():
         ({"tokens": 10}, "tokens must exceed"),
         ({"n_vocab": 256}, "n_vocab"),
         ({"moments": 10**6}, "moments"),
+        ({"model": "x", "d_mlp": 8}, "leave out d_mlp"),
+        ({"model": "x", "published": "y", "l1": 0.5}, "leave out l1"),
     ):
         with pytest.raises(BadConfig, match=says):
             with_fields(quick(), **fields)

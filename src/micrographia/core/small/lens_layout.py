@@ -1,7 +1,7 @@
 """Small models as TransformerLens trained and published them: `config.json` beside a `.pth` of named weights.
 
 The names and shapes are those of `Architecture`. The `.pth` is a pickle, read only when allowed. On the Hub:
-NeelNanda/GELU_1L512W_C4_Code (gelu-1l), SoLU and attention-only ones of the same author, as far as our architecture goes.
+NeelNanda/GELU_1L512W_C4_Code (gelu-1l), and others of the same author as far as our architecture goes.
 """
 
 from collections.abc import Mapping

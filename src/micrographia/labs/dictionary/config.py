@@ -14,6 +14,7 @@ from micrographia.core.config import (
     Machine,
     Optimiser,
     Schedule,
+    flat,
     nearest_preset,
     positive,
     validate,
@@ -39,13 +40,13 @@ class Dictionaries:
     """Weight of the sum of the latents beside the squared error, both of inputs scaled to a mean squared norm of 1."""
     dictionary_lr: float = 1e-3
     """Rate of Adam."""
-    dictionary_steps: int = 2_000
+    dictionary_steps: int = 1_600
     """Batches to train each dictionary on."""
     activations: int = 1_024
     """Tokens in a batch."""
     buffer_mb: int = 256
     """Memory of the buffer that mixes them."""
-    moments: int = 6
+    moments: int = 5
     """How often the dictionaries are looked at while they are trained, the end among them."""
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ class Config:
     held_out: int = 500_000
     """Tokens that nothing is trained on: frequencies and losses are of these. One firing in them is the finest
     frequency that can be told from none."""
-    loss_tokens: int = 65_536
+    loss_tokens: int = 32_768
     """So many of them for each loss with a dictionary spliced in."""
     schedule: Schedule = field(default_factory=SCHEDULE)
     """How the training of the language model is followed."""
@@ -101,7 +102,9 @@ class Config:
     """Where to train and measure."""
 
     def __post_init__(self) -> None:
+        idle = _idle(self)
         own = {
+            f"what is given is not trained: leave out {', '.join(idle)}": not idle,
             "n_layers must be 1: the lab is about models of one layer": self.network.n_layers == 1,
             "attention and mlp must stay": self.network.attention and self.network.mlp,
             "tokens must exceed held_out": self.tokens is None or self.tokens > self.held_out,
@@ -111,6 +114,14 @@ class Config:
             "published autoencoders need their model": bool(self.model) or not self.published,
         }
         validate(self, {**positive(self, ("rows", "steps", "held_out", "loss_tokens")), **own})
+
+
+def _idle(config: Config) -> list[str]:
+    """The choices about training what is given that differ from their defaults: of no use."""
+    made = {*flat(config.network), *flat(config.optim), "rows", "steps", "n_vocab"} if config.model else set()
+    made |= set(flat(config.dictionaries)) if config.published else set()
+    usual = flat(Config()) if made else {}
+    return [name for name, value in flat(config).items() if name in made and value != usual[name]]
 
 
 # Fields that say how a run is carried out or which sample it is, not what is studied.

@@ -3,29 +3,22 @@
 Where a picture has frames, they are the dictionaries, those of the published recipe first.
 """
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from micrographia.core import figures
 from micrographia.core.figures import Figure
 from micrographia.core.train_loop import Rows as Columns
-from micrographia.labs.dictionary.measure import Analysed
 from micrographia.labs.dictionary.train import Moment
-from micrographia.methods.dictionaries.geometry.analysis import CUTS, DictionaryGeometry
+from micrographia.methods.dictionaries.geometry.figures import Analysed, of_neuron_sparsity, of_rare_latents
 from micrographia.methods.dictionaries.geometry.firing_together import Context
-from micrographia.methods.dictionaries.geometry.neuron_sparsity import PUBLISHED, by_cut_offs
-from micrographia.methods.dictionaries.geometry.rare import RARE, TwoClusters, sensitivity
+from micrographia.methods.dictionaries.geometry.rare import TwoClusters
 
 SPARSITY, CLUSTER, TRAINING, LATENTS = "Neuron sparsity", "Rare latents", "Training", "Some latents"
 POST = "Nanda, Some open source sparse autoencoders for a one-layer model (2023)"
-FVES, NEXTS = (0.15, 0.25, 0.35, 0.45, 0.55), (0.02, 0.05, 0.1, 0.15, 0.2)
-RARITIES = (1e-5, 10**-4.5, 1e-4, 10**-3.5, 1e-3)
-BINS = 41
 RECIPES = {
     "name": "dictionary", "what": "recipe", "l0": "L0", "fvu": "FVU", "recovered": "loss recovered, zero",
     "recovered_mean": "loss recovered, mean", "dense": "dense rows", "rare": "rare latents", "dead": "never fired",
@@ -74,8 +67,6 @@ def of_sparsity(analysed: Analysed, rows: Sequence[Mapping[str, Any]]) -> list[F
     """The split into 1-sparse, 10-sparse and dense rows, its baselines, and how it hangs on the cut-offs."""
     labels = [f"{row['name']}: {row['rows']}" for row in rows]
     ids = ("one-sparse", "ten-sparse", "dense")
-    grids = [[by_cut_offs(a.shares, FVES, NEXTS, among) for among in (None, a.common)] for a in analysed.values()]
-    panels = [f"{kind}, {of}" for of in ("all rows", "common latents") for kind in SPLIT.values()]
     return [
         figures.table(
             "neuron-sparsity", "How many neurons a decoder row writes to", rows, columns=SPLITS, group=SPARSITY,
@@ -88,14 +79,7 @@ def of_sparsity(analysed: Analysed, rows: Sequence[Mapping[str, Any]]) -> list[F
             names=labels, series=list(SPLIT.values()), y_label="share of rows", group=SPARSITY, source=POST, claims=ids,
             caption="The same rows in a random basis, and Gaussian ones, stand beside each dictionary.",
         ),
-        figures.heatmap(
-            "sparsity-cut-offs", "The split under other cut-offs",
-            np.stack([torch.cat(each).numpy() for each in grids]), panels=panels, frames=list(analysed), framed=("z",),
-            x=[f"{x:g}" for x in NEXTS], y=[f"{x:g}" for x in FVES], x_label="next nine below",
-            y_label="one or ten neurons above", value="share of rows", group=SPARSITY, claims=ids,
-            caption=f"Published: above {PUBLISHED.one:g}, below {PUBLISHED.next_nine:g}. How many rows are dense does "
-            "not depend on the next nine.",
-        ),
+        *_of(of_neuron_sparsity(analysed), SPARSITY),
     ]  # fmt: skip
 
 
@@ -104,11 +88,7 @@ SPLIT = {"one": "1-sparse", "ten": "10-sparse", "dense": "dense"}
 
 def of_cluster(analysed: Analysed, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Figure]:
     """How often latents fire, where the rare ones point, and what they are worth."""
-    each, names = list(analysed.values()), list(analysed)
     about = {"group": CLUSTER, "source": POST}
-    frames = {"frames": names}
-    cuts = np.array([sensitivity(a.dictionary, a.frequency.to(a.cluster.rare.device), list(RARITIES)) for a in each])
-    cosine, projection = (-1.0, 1.0), (-1.0, 2.0)
     return [
         figures.table(
             "rare-cluster", "Rare latents", records["rare_latents"], columns=CLUSTERS, **about,
@@ -120,50 +100,24 @@ def of_cluster(analysed: Analysed, records: Mapping[str, Sequence[Mapping[str, A
             "between-autoencoders", "Between autoencoders", records["between"], columns=PAIRS, **about,
             claims=("same-direction-in-another",), caption="Of the published recipe at two seeds.",
         ),
-        figures.histogram(
-            "density", "How often latents fire", np.stack([_log(a) for a in each]), x_label="log10 of firings a token",
-            bins=60, marks=[{"name": "rare below", "x": math.log10(RARE)}], framed=("values",), **frames, **about,
-            claims=("rare-majority",),
-            caption=f"On {each[0].metrics.n_tokens:,} held-out tokens. Latents that never fired stand at half a firing.",
-        ),
-        figures.lines(
-            "encoder-cosines", "Cosines with the mean rare direction", _middles(*cosine),
-            np.stack([[_shares(x, *cosine) for x in _cosines(a)] for a in each]),
-            names=["encoder, rare", "encoder, common", "decoder, rare", "decoder, common"], x_label="cosine",
-            y_label="share of latents", framed=("y",), **frames, **about,
-            claims=("one-encoder-direction", "no-decoder-direction"),
-            caption="Encoder columns with the mean of the rare ones; decoder rows with the mean of theirs.",
-        ),
-        figures.scatter(
-            "rarity-cosine", "Frequency and encoder direction", np.stack([_log(a) for a in each]),
-            np.stack([a.cluster.encoder.cpu().numpy() for a in each]), x_label="log10 of firings a token",
-            y_label="cosine with the mean rare encoder", framed=("x", "y"), **frames, **about, caption="A point a latent.",
-        ),
-        figures.lines(
-            "rare-cut", "The cluster under other cuts", np.array(RARITIES), np.concatenate([cuts[..., 1], cuts[..., 2]]),
-            names=[f"{name}, {what}" for what in ("rare", "of these aligned") for name in names], log_x=True,
-            x_label="rare below, firings a token", y_label="share", reach=(0, 1), **about, claims=("rare-majority",),
-            caption="How the share of rare latents, and of those with one encoder direction, hang on the cut.",
-        ),
-        figures.histogram(
-            "fired-together", "Rare latents that fire on one token", _some(each[0].fired), x_label="share of rare latents",
-            log_y=True, y_label="tokens", bins=50, **about, claims=("one-input-fires-all",),
-            caption=f"Of the dictionary {names[0]}.",
-        ),
-        figures.lines(
-            "enc-dec", "Encoder times decoder", _middles(*projection),
-            np.stack([[_shares(a.directions.projection[of], *projection) for of in (a.cluster.rare, a.common)] for a in each]),
-            names=["rare", "common"], x_label="encoder column times decoder row", y_label="share of latents",
-            framed=("y",), **frames, **about, claims=("healthy-latents-return", "rare-latents-do-not"),
-            caption="1: the latent, alone, gives back what it reads. The ends hold what lies beyond.",
-        ),
-        figures.lines(
-            "loss-by-frequency", "Loss recovered without rare latents", np.array([max(c, CUTS[1] / 10) for c in CUTS]),
-            np.array([[a.worth.zero[cut] for cut in CUTS] for a in each]), names=names, log_x=True, **about,
-            x_label="only latents of at least this frequency", y_label="loss recovered (zero ablation)",
-            claims=("rare-latents-idle",), caption="The leftmost point has all latents.",
-        ),
+        *_of(of_rare_latents(analysed), CLUSTER),
     ]  # fmt: skip
+
+
+CLAIMS_OF = {
+    "sparsity-cut-offs": ("one-sparse", "ten-sparse", "dense"),
+    "density": ("rare-majority",), "rare-cut": ("rare-majority",),
+    "encoder-cosines": ("one-encoder-direction", "no-decoder-direction"),
+    "rarity-cosine": ("one-encoder-direction",),
+    "fired-together": ("one-input-fires-all",),
+    "enc-dec": ("healthy-latents-return", "rare-latents-do-not"),
+    "loss-by-frequency": ("rare-latents-idle",),
+}  # fmt: skip
+
+
+def _of(pictures: Sequence[Figure], group: str) -> list[Figure]:
+    """Pictures of the method, with the claims that they bear on and their section."""
+    return [replace(each, group=group, source=POST, claims=CLAIMS_OF[each.name]) for each in pictures]
 
 
 def of_training(course: Sequence[Moment], columns: Columns | None) -> list[Figure]:
@@ -235,27 +189,3 @@ def between(pairs: Mapping[tuple[str, str], TwoClusters]) -> list[dict[str, Any]
         }
         for pair, two in pairs.items()
     ]
-
-
-def _log(a: DictionaryGeometry) -> np.ndarray:
-    return a.frequency.clamp_min(0.5 / a.metrics.n_tokens).log10().cpu().numpy()
-
-
-def _cosines(a: DictionaryGeometry) -> list[Tensor]:
-    return [x[of] for x in (a.cluster.encoder, a.cluster.decoder) for of in (a.cluster.rare, a.common)]
-
-
-def _some(values: Tensor) -> np.ndarray:
-    return values[values.isfinite()].numpy()
-
-
-def _middles(low: float, high: float) -> np.ndarray:
-    ends = np.linspace(low, high, BINS + 1)
-    return (ends[1:] + ends[:-1]) / 2
-
-
-def _shares(values: Tensor, low: float, high: float) -> np.ndarray:
-    """The share of values in each bin; NaN of none."""
-    known = values[values.isfinite()].double().cpu().numpy()
-    counts = np.histogram(known.clip(low, high), BINS, (low, high))[0]
-    return counts / len(known) if len(known) else np.full(BINS, math.nan)

@@ -25,14 +25,14 @@ from micrographia.core.store import RunFolder
 from micrographia.core.train_loop import Record, train_recorded
 from micrographia.core.training import AdamW, Flat, Layout, State
 from micrographia.labs.dictionary.config import Config, preset_of
-from micrographia.labs.dictionary.text import Text
+from micrographia.labs.dictionary.text import SplitText
 
 LAB = "dictionary"
 LOOKED_AT = 128
 """Held-out rows of a loss along training."""
 
 
-def architecture(config: Config, text: Text) -> Architecture:
+def architecture(config: Config, text: SplitText) -> Architecture:
     """The transformer that the config asks for, over the tokens of the text."""
     n = text.byte_pairs.size
     return Architecture(d_vocab=n, d_vocab_out=n, n_ctx=config.n_ctx, **flat(config.network))
@@ -44,7 +44,7 @@ def snapshot_steps(config: Config) -> list[int]:
     return sorted({max(1, round((i + 1) * config.steps / n)) for i in range(n)})
 
 
-def trained(config: Config, text: Text, out: Path, watch: Watch) -> Transformer:
+def trained(config: Config, text: SplitText, out: Path, watch: Watch) -> Transformer:
     """The language model of this config, trained to the end in the Run `out`, or as that was left."""
 
     def work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
@@ -54,7 +54,7 @@ def trained(config: Config, text: Text, out: Path, watch: Watch) -> Transformer:
     return load_trained(done.path, device=config.machine.device)
 
 
-def _train(config: Config, text: Text, folder: RunFolder, watch: Watch) -> Findings:
+def _train(config: Config, text: SplitText, folder: RunFolder, watch: Watch) -> Findings:
     arch, device = architecture(config, text), config.machine.device
     layout = Layout(arch.weight_shapes())
     describe_model(folder, arch, text.byte_pairs)

@@ -6,7 +6,7 @@ are read from `claims.toml` alone.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -15,12 +15,11 @@ from torch import Tensor
 from micrographia.core.claims import Measured, Measures, over_networks
 from micrographia.labs.dictionary.recipes import JUMPRELU, PROJECTED, RESAMPLED
 from micrographia.methods.dictionaries.geometry.analysis import DictionaryGeometry
+from micrographia.methods.dictionaries.geometry.figures import Analysed
 from micrographia.methods.dictionaries.geometry.neuron_sparsity import null_share_by_chance
 from micrographia.methods.dictionaries.geometry.rare import RARE, TwoClusters, compare
 
 CLAIMS = Path(__file__).with_name("claims.toml")
-Analysed = Mapping[str, DictionaryGeometry]
-"""Every dictionary by name, those of the published recipe first."""
 FREQUENT = 1e-2
 NOT_TAKEN = Measured(None, taken=False)
 
@@ -39,7 +38,7 @@ def of_one(a: DictionaryGeometry, resampled: DictionaryGeometry | None, W_out: T
     """One dictionary of the published recipe."""
     found, null, product = a.classes(), a.nulls.rotated, a.directions.projection
     chance = null_share_by_chance(W_out)
-    common, rare = (_median(product[chosen]) for chosen in (a.common, a.cluster.rare))
+    common, rare = (median(product[chosen]) for chosen in (a.common, a.cluster.rare))
     aligned = a.cluster.aligned()
     return {
         "dense": Measured(found.dense, null.dense),
@@ -48,9 +47,7 @@ def of_one(a: DictionaryGeometry, resampled: DictionaryGeometry | None, W_out: T
         "privileged-basis": Measured(float(a.kurtosis.nanmean()), a.nulls.kurtosis_rotated),
         "read-by-the-model": Measured(float(a.in_null_space.nanmean()) - chance, chance),
         "rare-majority": Measured(a.cluster.share, None if resampled is None else resampled.cluster.share),
-        "no-dead-latents": Measured(
-            a.metrics.firing.dead_share, None if resampled is None else resampled.metrics.firing.dead_share
-        ),
+        "no-dead-latents": Measured(a.dead_share, None if resampled is None else resampled.dead_share),
         "one-encoder-direction": Measured(aligned, a.nulls.aligned_common),
         "no-decoder-direction": Measured(a.cluster.aligned(decoder=True), aligned),
         "one-input-fires-all": Measured(float(a.fired.max()), float(a.fired.mean())),
@@ -95,5 +92,6 @@ def _shared(a: DictionaryGeometry) -> float:
     return 0.0 if math.isnan(aligned) else aligned
 
 
-def _median(values: Tensor) -> float:
+def median(values: Tensor) -> float:
+    """NaN of none."""
     return float(values.double().nanmedian()) if len(values) else math.nan

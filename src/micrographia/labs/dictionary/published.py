@@ -30,8 +30,8 @@ def model_of(config: Config, watch: Watch) -> Model:
         model = load(name, device=device, watch=watch)
     if model.shape.n_layers != 1 or SITE not in model.sites:
         raise UnknownModel(
-            f"Asked for the dictionaries of {name}, which has {model.shape.n_layers} layers. The lab is about models of "
-            "one layer with an MLP; `micrographia sae train` takes any."
+            f"Asked for the dictionaries of {name}, which has {model.shape.n_layers} layers. The lab is about models "
+            "of one layer with an MLP; `micrographia sae train` takes any."
         )
     return model
 

@@ -1,14 +1,12 @@
 """The dictionaries of a Run: the published recipe at several seeds, and what is changed in it to see what follows.
 
-The published recipe is that of Nanda's code (1L-Sparse-Autoencoder, `utils.py` and `train.py`), its times in proportion to
-the length of training; resampling is Anthropic's (Bricken et al. 2023, "Neuron resampling"). Where it must differ:
+The published recipe is that of Nanda's code (1L-Sparse-Autoencoder, `utils.py` and `train.py`), its times in proportion
+to the length of training; resampling is Anthropic's (Bricken et al. 2023, "Neuron resampling"). Where it must differ:
 the coefficient of L1 and the rate are the config's, for inputs scaled to a mean squared norm of 1; the first token of a
 row is not trained on.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from types import MappingProxyType
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,31 +15,27 @@ from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.sites import Site
 from micrographia.core.stream.batches import Activations, Batches
 from micrographia.labs.dictionary.config import Config
+from micrographia.methods.dictionaries.evaluation.reading import ReadWrite
 from micrographia.methods.dictionaries.training.recipe import Recipe
 
 SITE = Site("neurons", 0)
+PLACE = ReadWrite(SITE, SITE)
 RESAMPLED, PROJECTED, JUMPRELU = "resampled", "projected", "jumprelu"
 LENGTH, AGAIN = 488_281, 30_000  # steps of the published training, and between two re-initialisations
 RARE_THERE = 10**-5.5  # firings a token below which a latent is re-initialised
 RESAMPLING = (1 / 8, 1 / 4, 3 / 8, 1 / 2)  # 25,000 ... 100,000 of 200,000 steps
 SILENT = 1 / 16  # ... of those that were silent for 12,500
-DESCRIBED: Mapping[str, str] = MappingProxyType(
-    {
-        "published": "ReLU and L1, dead latents drawn anew",
-        RESAMPLED: "the same, with Anthropic's resampling of dead latents",
-        PROJECTED: "the same, the rare direction of the first taken out of what the encoder reads",
-        JUMPRELU: "JumpReLU at the L0 of the first",
-    }
-)
-
-
-def published_name(config: Config, i: int) -> str:
-    """The name of a dictionary of the published recipe: by its seed."""
-    return f"seed {config.seed + i}"
+DESCRIBED = {
+    "published": "ReLU and L1, dead latents drawn anew",
+    RESAMPLED: "the same, with Anthropic's resampling of dead latents",
+    PROJECTED: "the same, the rare direction of the first taken out of what the encoder reads",
+    JUMPRELU: "JumpReLU at the L0 of the first",
+}
 
 
 def published_names(config: Config) -> list[str]:
-    return [published_name(config, i) for i in range(config.dictionaries.seeds)]
+    """The names of the dictionaries of the published recipe: by their seeds."""
+    return [f"seed {config.seed + i}" for i in range(config.dictionaries.seeds)]
 
 
 def kind_of(name: str) -> str:
@@ -70,8 +64,16 @@ def first_recipes(config: Config, width: int) -> dict[str, Recipe]:
 def later_recipes(config: Config, width: int, l0: float) -> dict[str, Recipe]:
     """JumpReLU with as many active latents as the first dictionary has."""
     d = config.dictionaries
-    shape = {"n_latents": width, "steps": d.dictionary_steps, "batch": d.activations}
-    return {JUMPRELU: Recipe(kind="jumprelu", l0=l0, lr=d.dictionary_lr, seed=config.seed, **shape)}
+    recipe = Recipe(
+        kind="jumprelu",
+        n_latents=width,
+        steps=d.dictionary_steps,
+        batch=d.activations,
+        l0=l0,
+        lr=d.dictionary_lr,
+        seed=config.seed,
+    )
+    return {JUMPRELU: recipe}
 
 
 def projected_recipe(config: Config, width: int) -> Recipe:

@@ -1,7 +1,7 @@
 """Config -> Run: train the language model and its dictionaries, or load published ones; measure, judge, store.
 
-The lab's only orchestrator. The language model is a Run of its own within this one, and dictionaries have checkpoints, so
-that an interrupted Run goes on; what follows is computed anew.
+The lab's only orchestrator. The language model is a Run of its own within this one, and dictionaries have checkpoints,
+so that an interrupted Run goes on; what follows is computed anew.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ from micrographia.labs.dictionary.figures import of_run
 from micrographia.labs.dictionary.language_model import LAB, trained
 from micrographia.labs.dictionary.measure import CLAIMS, measures
 from micrographia.labs.dictionary.published import autoencoders, model_of
-from micrographia.labs.dictionary.recipes import SITE, published_names
+from micrographia.labs.dictionary.recipes import PLACE, published_names
 from micrographia.labs.dictionary.tables import latents, shown_latents, tables
 from micrographia.labs.dictionary.text import read_text
 from micrographia.labs.dictionary.train import Moment, train_all
-from micrographia.methods.dictionaries.evaluation.reading import ReadWrite, counted_by
+from micrographia.methods.dictionaries.evaluation.reading import counted_by
 from micrographia.methods.dictionaries.geometry.analysis import DictionaryGeometry, analyse
 from micrographia.methods.dictionaries.geometry.firing_together import top_contexts
 from micrographia.methods.dictionaries.geometry.rare import RARE
@@ -64,15 +64,12 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     made = _material(config, folder, watch)
     random = generator(config.seed)
     loss_rows = max(1, config.loss_tokens // config.n_ctx)
-    analysed = {
-        name: analyse(name, each, made.model, made.held_out, loss_rows=loss_rows, generator=random, watch=watch)
-        for name, each in made.dictionaries.items()
-    }
+    dictionaries = made.dictionaries
+    measured = (dictionaries, made.model, PLACE, made.held_out)
+    analysed = analyse(*measured, loss_rows=loss_rows, generator=random, watch=watch)
     first = analysed[made.published[0]]
     shown, counted = shown_latents(first), counted_by(made.model)
-    found = top_contexts(
-        first.dictionary, shown, made.model, ReadWrite(SITE, SITE), made.held_out[:SHOWN_ROWS], counted
-    )
+    found = top_contexts(first.dictionary, shown, made.model, PLACE, made.held_out[:SHOWN_ROWS], counted)
     records = {**tables(analysed, made.published), "latents": latents(first, found)}
     named = {f"latent {i}": contexts for i, contexts in found.items()}
     results = {**records, "course": [each._asdict() for each in made.course], "title": TITLE}
@@ -104,7 +101,7 @@ def _material(config: Config, folder: RunFolder, watch: Watch) -> Material:
 
 def opening(first: DictionaryGeometry, watch: Watch) -> list[str]:
     """What the language model and the first dictionary are worth, and how fine a frequency these tokens tell."""
-    n = first.metrics.n_tokens
+    n = first.firing.n_tokens
     if n * RARE < FEW:
         watch(
             Note(
@@ -116,6 +113,6 @@ def opening(first: DictionaryGeometry, watch: Watch) -> list[str]:
         f"The language model has a loss of {first.worth.clean_loss:.2f} nats a token on held-out text; with the first "
         f"dictionary spliced in {first.recovered:.1%} of it is recovered (L0 {first.metrics.l0:.1f}, FVU "
         f"{first.metrics.fvu:.2f}).",
-        f"Frequencies are of {n:,} held-out tokens: one firing is {1 / n:.1e}, a rare latent fires at most {n * RARE:.0f} "
-        "times.",
+        f"Frequencies are of {n:,} held-out tokens: one firing is {1 / n:.1e}, and a rare latent fires fewer than "
+        f"{n * RARE:.0f} times.",
     ]

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from micrographia.labs.dictionary.figures import between
-from micrographia.labs.dictionary.measure import Analysed, pairs
+from micrographia.labs.dictionary.measure import median, pairs
 from micrographia.labs.dictionary.recipes import kind_of
 from micrographia.methods.dictionaries.geometry.analysis import DictionaryGeometry
+from micrographia.methods.dictionaries.geometry.figures import Analysed
 from micrographia.methods.dictionaries.geometry.firing_together import Context
 
 Records = list[dict[str, Any]]
@@ -28,11 +28,10 @@ def tables(analysed: Analysed, published: Sequence[str]) -> dict[str, Records]:
 
 
 def _recipe(a: DictionaryGeometry) -> dict[str, Any]:
-    firing = a.metrics.firing
     return {
-        "name": a.name, "what": kind_of(a.name), "latents": a.dictionary.n_latents, "tokens": a.metrics.n_tokens,
+        "name": a.name, "what": kind_of(a.name), "latents": a.dictionary.n_latents, "tokens": a.firing.n_tokens,
         "l0": a.metrics.l0, "fvu": a.metrics.fvu, "recovered": a.recovered, "recovered_mean": a.worth.mean[0.0],
-        "clean_loss": a.worth.clean_loss, "dense": a.classes().dense, "rare": a.cluster.share, "dead": firing.dead_share,
+        "clean_loss": a.worth.clean_loss, "dense": a.classes().dense, "rare": a.cluster.share, "dead": a.dead_share,
         "aligned": a.cluster.aligned(),
     }  # fmt: skip
 
@@ -43,8 +42,8 @@ def _sparsity(a: DictionaryGeometry) -> Records:
     found = [
         {
             "name": a.name, "rows": rows, **a.classes(common=rows != "all")._asdict(),
-            "kurtosis": _mean(a.kurtosis[of]), "in_null_space": _mean(a.in_null_space[of]),
-            "encoder_in_null_space": _mean(a.encoder_in_null_space[of]),
+            "kurtosis": float(a.kurtosis[of].nanmean()), "in_null_space": float(a.in_null_space[of].nanmean()),
+            "encoder_in_null_space": float(a.encoder_in_null_space[of].nanmean()),
         }
         for rows, of in (("all", whole), ("common latents", common))
     ]  # fmt: skip
@@ -61,8 +60,9 @@ def _cluster(a: DictionaryGeometry) -> dict[str, Any]:
         "aligned_decoder": a.cluster.aligned(decoder=True), "aligned_all_common": a.cluster.aligned(rare=False),
         "aligned_common": a.nulls.aligned_common, "aligned_random": a.nulls.aligned_random,
         "most_together": float(a.fired.max()), "mean_together": float(a.fired.mean()),
-        "projection_common": _median(product[a.common]), "projection_rare": _median(product[a.cluster.rare]),
-        "cosine_common": _median(a.directions.cosine[a.common]), "cosine_rare": _median(a.directions.cosine[a.cluster.rare]),
+        "projection_common": median(product[a.common]), "projection_rare": median(product[a.cluster.rare]),
+        "cosine_common": median(a.directions.cosine[a.common]),
+        "cosine_rare": median(a.directions.cosine[a.cluster.rare]),
     }  # fmt: skip
 
 
@@ -85,11 +85,3 @@ def latents(a: DictionaryGeometry, contexts: Mapping[int, Sequence[Context]]) ->
         }
         for i, found in contexts.items()
     ]  # fmt: skip
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.double().nanmean()) if len(values) else float("nan")
-
-
-def _median(values: Tensor) -> float:
-    return float(values.double().nanmedian()) if len(values) else float("nan")

@@ -30,7 +30,7 @@ LETTERS = 2**24
 A_TOKEN = 4  # letters, about
 
 
-class Text(NamedTuple):
+class SplitText(NamedTuple):
     """The tokens of a Run."""
 
     tokenizer: Tokenizer
@@ -44,12 +44,14 @@ class Text(NamedTuple):
         return self.tokenizer
 
 
-def read_text(config: Config, folder: RunFolder, watch: Watch, tokenizer: Tokenizer | None = None) -> Text:
+def read_text(config: Config, folder: RunFolder, watch: Watch, tokenizer: Tokenizer | None = None) -> SplitText:
     """The tokens of this Run, made unless they are there; `tokenizer`: that of a model that is not trained here.
 
     Raises UserError for too little text, and what reading it raises.
     """
     texts = open_texts(config.text or None)
+    if config.model and tokenizer is None:
+        raise UserError(f"Asked to read text with {config.model}, which has no tokenizer. Give a model that has one.")
     own = _tokenizer(config, texts, folder, watch) if tokenizer is None else tokenizer
     layout = layout_for(own, config.n_ctx, bos=own.bos is not None)
     place, n = folder.path / TOKENS, config.tokens
@@ -58,10 +60,10 @@ def read_text(config: Config, folder: RunFolder, watch: Watch, tokenizer: Tokeni
     n_held_out = -(-config.held_out // config.n_ctx)
     if len(rows) < n_held_out + LEAST_ROWS:
         raise UserError(
-            f"Asked to hold {config.held_out:,} tokens out and to train on others. Found {len(rows) * config.n_ctx:,} in "
-            f"{texts.source}. Give more text, or a smaller held_out."
+            f"Asked to hold {config.held_out:,} tokens out and to train on others. Found "
+            f"{len(rows) * config.n_ctx:,} in {texts.source}. Give more text, or a smaller held_out."
         )
-    return Text(own, _held(rows, order[n_held_out:]), rows[order[:n_held_out]])
+    return SplitText(own, _held(rows, order[n_held_out:]), rows[order[:n_held_out]])
 
 
 def _held(rows: TokenRows, which: Int[Tensor, "row"]) -> TokenRows:

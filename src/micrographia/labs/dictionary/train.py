@@ -20,6 +20,7 @@ from micrographia.core.store import json_bytes, read_json, write_bytes
 from micrographia.core.stream.batches import ActivationStream, Batches
 from micrographia.labs.dictionary.config import Config
 from micrographia.labs.dictionary.recipes import (
+    PLACE,
     PROJECTED,
     SITE,
     at_neurons,
@@ -29,8 +30,10 @@ from micrographia.labs.dictionary.recipes import (
     later_recipes,
     projected_recipe,
 )
-from micrographia.labs.dictionary.text import Text
+from micrographia.labs.dictionary.text import SplitText
+from micrographia.methods.dictionaries.evaluation.reading import counted_by
 from micrographia.methods.dictionaries.geometry.analysis import look
+from micrographia.methods.dictionaries.geometry.firing_together import Fired, count_firings
 from micrographia.methods.dictionaries.geometry.neuron_sparsity import neuron_shares, sparsity_classes
 from micrographia.methods.dictionaries.geometry.rare import rare_cluster
 from micrographia.methods.dictionaries.training.recipe import Recipe
@@ -38,7 +41,10 @@ from micrographia.methods.dictionaries.training.train import Course, train_dicti
 
 COURSE_TOKENS = 2**17
 """Held-out tokens that the course of training is followed on: one firing is 8e-6."""
+FIDELITY_ROWS = 64
 CHECKPOINT_EVERY = 250
+SAVED = "saelens"
+"""The folder of the finished dictionaries, each in SAELens' format."""
 
 
 class Moment(NamedTuple):
@@ -54,10 +60,16 @@ class Moment(NamedTuple):
     fvu: float
 
 
-def moment(step: int, name: str, dictionary: Dictionary, model: Model, rows: Tensor) -> Moment:
-    """The course of the findings: on fewer rows than at the end."""
-    metrics = look(dictionary, model, rows)
-    cluster = rare_cluster(dictionary, metrics.firing.frequencies.to(dictionary.weights.W_enc.device))
+def moments(step: int, dictionaries: Mapping[str, Dictionary], model: Model, rows: Tensor) -> list[Moment]:
+    """The course of the findings: on fewer rows than at the end, and fidelity on fewer still."""
+    each = list(dictionaries.values())
+    firing = count_firings(each, model, PLACE, rows, counted_by(model))
+    return [_moment(step, name, one, fired, model, rows) for (name, one), fired in zip(dictionaries.items(), firing)]
+
+
+def _moment(step: int, name: str, dictionary: Dictionary, firing: Fired, model: Model, rows: Tensor) -> Moment:
+    metrics = look(dictionary, model, PLACE, rows[:FIDELITY_ROWS])
+    cluster = rare_cluster(dictionary, firing.frequencies.to(dictionary.weights.W_enc.device))
     dense = sparsity_classes(neuron_shares(dictionary.weights.W_dec)).dense
     return Moment(step, name, cluster.share, cluster.aligned(), dense, metrics.l0, metrics.fvu)
 
@@ -69,7 +81,7 @@ class Trained(NamedTuple):
     course: list[Moment]
 
 
-def train_all(config: Config, model: Model, text: Text, folder: Path, watch: Watch) -> Trained:
+def train_all(config: Config, model: Model, text: SplitText, folder: Path, watch: Watch) -> Trained:
     """Every dictionary of the config, trained to the end, or gone on with. Raises Interrupted and NonFiniteLoss."""
     d = config.dictionaries
     some = text.held_out[: max(1, COURSE_TOKENS // config.n_ctx)]
@@ -81,12 +93,16 @@ def train_all(config: Config, model: Model, text: Text, folder: Path, watch: Wat
     stage = _Stage(config, model, some, folder, watch)
     found = stage.train("first", first_recipes(config, width), batches)
     one = next(iter(found.values()))
-    metrics = look(one, model, some)
-    found |= stage.train("jumprelu", later_recipes(config, width, metrics.l0), batches)
-    direction = rare_cluster(one, metrics.firing.frequencies.to(one.weights.W_enc.device)).direction
+    (firing,) = count_firings([one], model, PLACE, some, counted_by(model))
+    l0 = float(firing.frequencies.sum())
+    found |= stage.train("jumprelu", later_recipes(config, width, l0), batches)
+    direction = rare_cluster(one, firing.frequencies.to(one.weights.W_enc.device)).direction
     if direction.isfinite().all():  # else none is rare, and there is nothing to take out
         last = {PROJECTED: projected_recipe(config, width)}
         found |= stage.train(PROJECTED, last, blind_batches(batches, direction), direction)
+    for name, one in found.items():
+        if not (place := folder / SAVED / name.replace(" ", "-")).exists():
+            one.save(place)
     return Trained(found, stage.course)
 
 
@@ -115,7 +131,7 @@ class _Stage:
             return at_neurons(one if blind is None else blind_to(one, blind))
 
         def see(step: int, made: Sequence[Dictionary]) -> None:
-            each = [moment(step, key, one, self.model, self.rows) for key, one in zip(recipes, map(whole, made))]
+            each = moments(step, dict(zip(recipes, map(whole, made))), self.model, self.rows)
             seen.update({(m.step, m.name): m for m in each})
             write_bytes(record, json_bytes({"moments": [m._asdict() for m in seen.values()]}))
 
@@ -134,4 +150,5 @@ class _Stage:
 
 
 def _read(stored: Mapping[str, Any]) -> Moment:
-    return Moment(**{name: math.nan if x is None else x for name, x in stored.items()})
+    known: dict[str, Any] = {name: math.nan if x is None else x for name, x in stored.items()}
+    return Moment(**known)

@@ -1,7 +1,7 @@
 """Nanda's autoencoders of a one-layer model (2023): `<run>.pt`, a pickle of four tensors, beside `<run>_cfg.json`.
 
 Read from the code published with them (1L-Sparse-Autoencoder, utils.py): f = ReLU((x - b_dec) W_enc + b_enc), output
-f W_dec + b_dec. Decoder rows are not of norm 1: the code took the gradient along them away and never set the norm again.
+f W_dec + b_dec. Decoder rows are not of norm 1: the code took the gradient along them away and did not renormalise.
 """
 
 from types import MappingProxyType

@@ -3,6 +3,7 @@
 Axes: row pos latent neuron token.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,18 @@ from micrographia.core.events import Watch, renamed, silent
 from micrographia.core.model import Model
 from micrographia.methods.dictionaries.evaluation.metrics import DictionaryMetrics, measure
 from micrographia.methods.dictionaries.evaluation.reading import (
+    ReadWrite,
     activity_of_rows,
     counted_by,
-    place_for,
     rows_between,
 )
-from micrographia.methods.dictionaries.geometry.firing_together import Worth, fired_together, worth_by_frequency
+from micrographia.methods.dictionaries.geometry.firing_together import (
+    Fired,
+    Worth,
+    count_firings,
+    fired_together,
+    worth_by_frequency,
+)
 from micrographia.methods.dictionaries.geometry.neuron_sparsity import (
     NeuronShares,
     SparsityClasses,
@@ -47,8 +54,10 @@ class DictionaryGeometry:
 
     name: str
     dictionary: Dictionary
-    metrics: DictionaryMetrics
+    firing: Fired
     """On all rows."""
+    metrics: DictionaryMetrics
+    """On the rows whose loss is taken."""
     shares: NeuronShares
     kurtosis: Float[Tensor, "latent"]
     in_null_space: Float[Tensor, "latent"]
@@ -63,7 +72,12 @@ class DictionaryGeometry:
 
     @property
     def frequency(self) -> Float[Tensor, "latent"]:
-        return self.metrics.firing.frequencies
+        return self.firing.frequencies
+
+    @property
+    def dead_share(self) -> float:
+        """Latents that never fired on these rows."""
+        return float((self.firing.counts == 0).double().mean())
 
     @property
     def common(self) -> Tensor:
@@ -79,29 +93,52 @@ class DictionaryGeometry:
 
 
 def analyse(
-    name: str,
-    dictionary: Dictionary,
+    dictionaries: Mapping[str, Dictionary],
     model: Model,
+    place: ReadWrite,
     rows: Any,
     *,
     loss_rows: int,
     generator: Generator,
     watch: Watch = silent,
-) -> DictionaryGeometry:
-    """Everything of a dictionary that knows its Site, which is the neurons of a layer.
+) -> dict[str, DictionaryGeometry]:
+    """Everything of several dictionaries of the neurons of a layer, by name.
 
-    Two passes over the rows, and eight runs of the first `loss_rows`, from which losses are. Raises what reading does.
+    Two passes over the rows with an encoding by each dictionary; of each, one more over the first `loss_rows`, and
+    runs of those for eight losses. Raises what reading does.
     """
-    place = place_for(dictionary, model)
-    counted, w, W_out = counted_by(model), dictionary.weights, model.weights.W_out[place.read.layer]
-    watch = renamed(watch, f"measure {name}")
-    metrics = look(dictionary, model, rows, watch)
-    frequency = metrics.firing.frequencies.to(w.W_enc.device)
-    cluster = rare_cluster(dictionary, frequency)
-    losses_of = (model, place, rows_between(rows, 0, loss_rows), metrics.mean, counted)
+    counted, each = counted_by(model), list(dictionaries.values())
+    reading = (model, place, rows, counted)
+    firing = count_firings(each, *reading, watch=renamed(watch, "count firings"))
+    clusters = [rare_cluster(one, found.frequencies.to(one.weights.W_enc.device)) for one, found in zip(each, firing)]
+    rare = [cluster.rare for cluster in clusters]
+    fired = fired_together(each, rare, *reading, watch=renamed(watch, "what fires together"))
+    some = (model, place, rows_between(rows, 0, loss_rows))
+    return {
+        name: _of_one(name, one, found, cluster, own, some, generator, watch)
+        for (name, one), found, cluster, own in zip(dictionaries.items(), firing, clusters, fired)
+    }
+
+
+def _of_one(
+    name: str,
+    dictionary: Dictionary,
+    firing: Fired,
+    cluster: RareCluster,
+    fired: Tensor,
+    some: tuple[Model, ReadWrite, Any],
+    generator: Generator,
+    watch: Watch,
+) -> DictionaryGeometry:
+    model, place, rows = some
+    w, W_out = dictionary.weights, model.weights.W_out[place.read.layer]
+    watch, counted = renamed(watch, f"measure {name}"), counted_by(model)
+    metrics = look(dictionary, *some, watch)
+    frequency = firing.frequencies.to(w.W_enc.device)
     return DictionaryGeometry(
         name=name,
         dictionary=dictionary,
+        firing=firing,
         metrics=metrics,
         shares=neuron_shares(w.W_dec),
         kurtosis=kurtosis(w.W_dec),
@@ -109,13 +146,13 @@ def analyse(
         encoder_in_null_space=null_share(w.W_enc.T, W_out),
         cluster=cluster,
         directions=encoder_decoder(dictionary),
-        fired=fired_together(dictionary, cluster.rare, model, place, rows, counted, watch=watch),
+        fired=fired,
         nulls=geometry_nulls(dictionary, cluster, generator),
-        worth=worth_by_frequency(dictionary, frequency, CUTS, *losses_of, watch=watch),
+        worth=worth_by_frequency(dictionary, frequency, CUTS, model, place, rows, metrics.mean, counted, watch=watch),
     )
 
 
-def look(dictionary: Dictionary, model: Model, rows: Any, watch: Watch = silent) -> DictionaryMetrics:
-    """Fidelity and frequencies on these rows, in one pass."""
-    activity = activity_of_rows(model, place_for(dictionary, model), rows, counted_by(model))
+def look(dictionary: Dictionary, model: Model, place: ReadWrite, rows: Any, watch: Watch = silent) -> DictionaryMetrics:
+    """Fidelity on these rows, in one pass."""
+    activity = activity_of_rows(model, place, rows, counted_by(model))
     return measure(dictionary, activity, linear=False, watch=watch)

@@ -1,46 +1,87 @@
-"""What some latents do on text: how many of them fire at once, and what they are worth to the model.
+"""What latents do on text: how often they fire, how many of some at once, what they are worth, where they fire most.
 
-Two passes over rows of tokens, of which the first positions and special ones do not count. Axes: row pos token latent.
+Of the rows of tokens the first positions and special tokens do not count. Axes: row pos token latent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.events import Watch, silent
 from micrographia.core.model import Model
+from micrographia.core.tokens import to_str_tokens
 from micrographia.methods.dictionaries.evaluation.reading import (
     Counted,
     ReadWrite,
     activity_of_rows,
-    coded,
     rows_between,
 )
 from micrographia.methods.dictionaries.evaluation.spliced import Replacement, splice_losses
 
+AT_ONCE = 4096
+"""Tokens whose latents are in memory at once."""
 
-def fired_together(
-    dictionary: Dictionary,
-    chosen: Bool[Tensor, "latent"],
+
+class Fired(NamedTuple):
+    """How often each latent fired on so many tokens."""
+
+    counts: Int[Tensor, "latent"]
+    n_tokens: int
+
+    @property
+    def frequencies(self) -> Float[Tensor, "latent"]:
+        """Firings a token; the finest that can be told from none is 1 / n_tokens."""
+        return self.counts.double() / self.n_tokens
+
+
+def count_firings(
+    dictionaries: Sequence[Dictionary],
     model: Model,
     place: ReadWrite,
     rows: Any,
     counted: Counted,
     *,
     watch: Watch = silent,
-) -> Float[Tensor, "token"]:
-    """What share of the chosen latents fires at each token that counts; NaN where none is chosen. One pass."""
-    n = int(chosen.sum()) or float("nan")
-    found = [
-        (piece.latents[:, chosen] != 0).sum(1).cpu() / n
-        for each in activity_of_rows(model, place, rows, counted, watch=watch)
-        for piece in coded(dictionary, each.x)
-    ]
-    return torch.cat(found)
+) -> list[Fired]:
+    """Of each of several dictionaries of one place. One pass of the model for all, and an encoding each."""
+    counts = [torch.zeros(each.n_latents, dtype=torch.int64) for each in dictionaries]
+    n_tokens = 0
+    for x in _activations(model, place, rows, counted, watch):
+        n_tokens += len(x)
+        for dictionary, own in zip(dictionaries, counts):
+            own += (dictionary.encode(x) != 0).sum(0).cpu()
+    return [Fired(own, n_tokens) for own in counts]
+
+
+def fired_together(
+    dictionaries: Sequence[Dictionary],
+    chosen: Sequence[Bool[Tensor, "_"]],
+    model: Model,
+    place: ReadWrite,
+    rows: Any,
+    counted: Counted,
+    *,
+    watch: Watch = silent,
+) -> list[Float[Tensor, "token"]]:
+    """What share of each dictionary's chosen latents fires at each token that counts; NaN where none is chosen.
+
+    Costs what `count_firings` does.
+    """
+    found: list[list[Tensor]] = [[] for _ in dictionaries]
+    for x in _activations(model, place, rows, counted, watch):
+        for dictionary, some, own in zip(dictionaries, chosen, found):
+            own.append((dictionary.encode(x)[:, some] != 0).float().mean(1).cpu())
+    return [torch.cat(own) for own in found]
+
+
+def _activations(model: Model, place: ReadWrite, rows: Any, counted: Counted, watch: Watch) -> Iterator[Tensor]:
+    """What is read at the tokens that count, in pieces."""
+    for each in activity_of_rows(model, place, rows, counted, watch=watch):
+        yield from each.x.split(AT_ONCE)
 
 
 class Worth(NamedTuple):
@@ -126,5 +167,5 @@ def _contexts(values: Float[Tensor, "row pos"], model: Model, rows: Any, n: int,
     for row in best:  # windows of one length, moved inward at the ends of a row
         start = min(max(0, int(at[row]) - around), max(0, width - 2 * around - 1))
         here = slice(start, start + 2 * around + 1)
-        found.append(Context(model.to_str_tokens(rows[row][here]), values[row, here].tolist()))
+        found.append(Context(to_str_tokens(model.tokenizer, rows[row][here]), values[row, here].tolist()))
     return found
