@@ -216,13 +216,14 @@ def check(
     estimate: Effects,
     *,
     metric: str | Metric = "logit-diff",
-    budget: int = 64,
+    budget: int | None = None,
     seed: int = 0,
     watch: Watch = silent,
 ) -> Calibration:
     """An estimate against exact patching at `budget` places: half the largest, half at random.
 
-    `metric` is the one that was estimated. Cost: a patched run for each place, and a few for each kind of Site.
+    `metric` is the one that was estimated. Cost: a patched run for each place, and a few for each kind of Site. Without
+    a budget as many as take about twice the time of the estimate.
     """
     if estimate.exact:
         raise UserError("Asked to check effects that are exact already. `check` takes the estimates of `attribute`.")
@@ -232,9 +233,7 @@ def check(
             f"Asked to check an estimate of {estimate.metric} by {own.name}, which is another quantity. Give "
             "the metric that was estimated."
         )
-    return calibrate(
-        model, pairs, own, estimate, budget=budget, top=budget // 2, generator=generator(seed), watch=watch
-    )
+    return calibrate(model, pairs, own, estimate, budget=budget, generator=generator(seed), watch=watch)
 
 
 def path_patch(
@@ -273,19 +272,26 @@ def trace(
     answer: Answers | None = None,
     state: State = "resid_post",
     bos: bool | None = None,
+    chat: bool = False,
+    chat_start: str = "",
+    shots: str | Sequence[str] = (),
     seed: int = 0,
     **choices: Any,
 ) -> Traced:
     """Causal tracing: blur the subject, restore one state at a time, and see where the answer comes back.
 
-    `answer`: one token, or several with | between; by default the model's own first choice. `bos`: as of `Pairs`.
-    `choices` are those of `methods.tracing.trace` (window, noise_std, n_samples, severed).
+    `answer`: one token, or several with | between; by default the model's own first choice. `bos`, `chat` and
+    `shots`: as of `Pairs`. `choices` are those of `methods.tracing.trace` (window, noise_std, n_samples, severed).
     Source: Meng et al. (2022), section 2.
     """
     _refuse_unknown(state=(state, State))
     _refuse_unknown_choices("trace", choices, tracing.trace)
-    tokens = ids_of(model.to_tokens(text, prepend_bos=bos)).to(model.weights.W_E.device)
-    where = positions_of(subject, text, spans_of(model.tokenizer, text, tokens[0]))
+    framing = Framing(bos, chat, chat_start, tuple(_listed(shots)))
+    tokens = ids_of(framing.tokens(model, [text])).to(model.weights.W_E.device)
+    around = framing.around(model, text)
+    before, after = len(around.before), len(around.after)
+    own = tokens[0, before : tokens.shape[1] - after]  # examples may hold the subject too
+    where = [before + i for i in positions_of(subject, text, spans_of(model.tokenizer, text, own))]
     token = None if answer is None else answer_tokens(model.tokenizer, answer)
     return tracing.trace(model, tokens, where, generator(seed), answer=token, state=state, **choices)
 
@@ -328,6 +334,9 @@ def lens(
     answer: Answers | None = None,
     wrong: Answers | None = None,
     bos: bool | None = None,
+    chat: bool = False,
+    chat_start: str = "",
+    shots: str | Sequence[str] = (),
     n_heads: int = 12,
     best: int = 5,
     watch: Watch = silent,
@@ -335,12 +344,13 @@ def lens(
     """Direct effects on the answer's logit (less that of `wrong`), of components, heads and tokens; and the logit lens.
 
     All at the last position, of one prompt, or of two of as many tokens side by side. `answer`: one token, or several
-    with | between, whose logits are averaged; by default the model's own first choice. `bos`: as of `Pairs`.
-    Cost: four forward passes and an unembedding at each point of the residual stream.
+    with | between, whose logits are averaged; by default the model's own first choice. `bos`, `chat` and
+    `shots`: as of `Pairs`. Cost: four forward passes and an unembedding at each point of the residual stream.
     Sources: Elhage et al. (2021); nostalgebraist, "interpreting GPT: the logit lens" (2020).
     """
     texts = [text] if corrupt is None else [text, corrupt]
-    rows = [ids_of(model.to_tokens(each, prepend_bos=bos)).to(model.weights.W_E.device) for each in texts]
+    framing = Framing(bos, chat, chat_start, tuple(_listed(shots)))
+    rows = [ids_of(framing.tokens(model, [each])).to(model.weights.W_E.device) for each in texts]
     named = [answer_tokens(model.tokenizer, each) for each in (answer, wrong) if each is not None]
     if answer is None:
         named.insert(0, [int(model.run(rows[0], logits="last").logits[0, -1].argmax())])
@@ -454,7 +464,9 @@ def patterns(
 
     One prompt, or two of any length side by side. Cost: a forward pass for each, in memory (heads, tokens, tokens).
     """
-    chosen = [layers] if isinstance(layers, int) else layers
+    chosen = layers if layers is None or isinstance(layers, list | tuple | range) else [layers]
+    if odd := [each for each in chosen or [] if isinstance(each, bool) or not isinstance(each, int)]:
+        raise UserError(f"Asked for the patterns of layer {odd[0]!r}. Give a number, such as 0, or a list of numbers.")
     heads = None if chosen is None else [(layer, head) for layer in chosen for head in range(model.shape.n_heads)]
     texts = {"": text} if corrupt is None else {"clean": text, "corrupt": corrupt}
     inputs = [ids_of(model.to_tokens(each)).to(model.weights.W_E.device) for each in texts.values()]

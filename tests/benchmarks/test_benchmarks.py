@@ -23,6 +23,7 @@ SCRIPTS = {
     "command": [],
     "patching_sweep": ["--task", "resid_pre", "heads"],
     "attribution": [],
+    "attribution_check": [],
     "hooks": [],
 }
 OTHER_SHAPES = [(name, shape) for name in ("patching_sweep", "attribution", "hooks") for shape in ("xl", "7b")]

@@ -60,6 +60,20 @@ def test_prompts_may_begin_otherwise_have_shots_and_sets_of_answers(model):
         mg.Pairs(model, **asked, answer="Mary", chat=True)
 
 
+def test_what_stands_around_a_prompt_stands_around_that_of_the_lens_and_the_trace(model):
+    plain, after = (mg.lens(model, "Mary went to", bos=False, shots=shots) for shots in ((), "Mary went to the store"))
+    assert after.positions[-3:] == plain.positions
+    assert len(after.positions) > 3
+    n = len(after.positions)
+    traced = mg.trace(
+        model, "Mary went to", "Mary", answer="Tom", shots="Mary went to the store", bos=False, n_samples=1
+    )
+    assert traced.subject == (n - 3,)  # that of the prompt, not that of the example
+    for ask in (lambda: mg.lens(model, CLEAN, chat=True), lambda: mg.trace(model, CLEAN, "Mary", chat=True)):
+        with pytest.raises(BadPrompt, match="no chat template"):
+            ask()
+
+
 def test_pairs_are_read_from_a_file_and_their_answers_checked(model, tmp_path):
     file = pairs_file(tmp_path / "pairs.jsonl")
     found = mg.read_pairs(model, file, limit=1)
@@ -154,6 +168,8 @@ MISTAKES = {
     "preset": (BadConfig, "tiny", lambda model, pairs: mg.run("ioi", preset="nope")),
     "prompt of another type": (BadPrompt, "None", lambda model, pairs: mg.Pairs(model, None, CORRUPT, "Mary")),
     "text of another type": (BadPrompt, "Asked to run on 3", lambda model, pairs: mg.lens(model, 3)),
+    "part of a layer": (UserError, "layer 0.5", lambda model, pairs: mg.patterns(model, CLEAN, layers=0.5)),
+    "layer by name": (UserError, "layer 'L0'", lambda model, pairs: mg.patterns(model, CLEAN, layers=["L0"])),
     "shots": (BadPrompt, "Found 3 as", lambda model, pairs: mg.Pairs(model, CLEAN, CORRUPT, "Mary", shots=[3])),
     "no answer": (BadPrompt, "Found None as an answer", lambda model, pairs: mg.Pairs(model, CLEAN, CORRUPT, None)),
     "answer as a number": (BadPrompt, "Found 3 as an answer", lambda model, pairs: mg.Pairs(model, CLEAN, CORRUPT, 3)),

@@ -329,3 +329,17 @@ def test_what_transformers_cannot_write_is_said(small, tmp_path, monkeypatch):
     monkeypatch.setattr(model.module, "save_pretrained", refuses)
     with pytest.raises(UserError, match="packed weights"):
         model.save(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("key", "taken"),
+    [("attention.layer_norm_rms_epsilon", "rms_norm_eps 1e-06"), ("context_length", "max_position_embeddings 2048")],
+)
+def test_what_the_file_does_not_say_is_told_with_the_value_that_is_taken(tmp_path, key, taken):
+    told = []
+    load(write(tmp_path / "a.gguf", without=(key,)), watch=told.append)
+    (note,) = [each for each in told if isinstance(each, Note) and each.level == "warning"]
+    assert f"does not say its {key} ({taken} is taken)" in note.text
+    told.clear()
+    load(write(tmp_path / "b.gguf"), watch=told.append)
+    assert not any("does not say" in getattr(each, "text", "") for each in told)

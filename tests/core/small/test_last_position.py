@@ -138,3 +138,13 @@ def test_a_tiny_loss_in_float32_keeps_its_digits():
         gradient.double(), exact.gradient, rtol=1e-4, atol=1e-4 * exact.gradient.abs().max().item()
     )
     assert abs(usual.item() / exact.loss.item() - 1) > 1e-2
+
+
+def test_a_step_has_its_gradient_also_where_the_caller_switched_gradients_off():
+    weights = flat_weights(ARCH)
+    plan = LastPosition(ARCH, *all_pairs(), members=2, dtype=torch.float64)
+    expected = [each.clone() for each in plan(weights)]
+    with torch.no_grad():
+        found = plan(weights)
+    assert all(torch.equal(now, then) for now, then in zip(found, expected))
+    assert float(expected[1].abs().max()) > 0

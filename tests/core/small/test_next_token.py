@@ -79,3 +79,14 @@ def test_a_row_is_learned():
 def test_another_number_of_members_is_refused():
     with pytest.raises(BadShape, match="Batches of 1"):
         one(Text(TOKENS))(packed(0, 1))
+
+
+@pytest.mark.parametrize("plan", ["fused", "plain"])
+def test_a_step_has_its_gradient_also_where_the_caller_switched_gradients_off(plan):
+    objective = one(Text(TOKENS, None), plan=plan)
+    expected = objective(packed(0), 0)
+    with torch.no_grad():
+        found = objective(packed(0), 0)
+    assert torch.equal(found.loss, expected.loss)
+    assert torch.equal(found.gradient, expected.gradient)
+    assert float(expected.gradient.abs().max()) > 0

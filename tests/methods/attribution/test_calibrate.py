@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from attribution_cases import exact, metric_of, model_of, pairs_of
+from attribution_cases import exact, metric_of, metric_under, model_of, pairs_of
 from linear_model import LinearModel
 from scipy import stats
 
+from micrographia.core.edits import put
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.metrics import Metric, logit_difference
 from micrographia.core.prompts import Pairs
@@ -31,6 +32,7 @@ from micrographia.methods.attribution.agreement import (
 )
 from micrographia.methods.attribution.attribute import Best, attribute
 from micrographia.methods.attribution.calibrate import calibrate, can_matter, samples, trust
+from micrographia.methods.attribution.check_cost import FEWEST, JOINTLY, MOST, Work, affordable, work_of
 from small import A_FEW
 
 
@@ -420,3 +422,47 @@ def test_a_metric_that_is_no_number_is_refused():
     broken = dataclasses.replace(found, clean=found.clean * math.nan, corrupt=found.corrupt * math.nan)
     with pytest.raises(UserError, match="finite"):
         calibrate(model, pairs, metric_of(pairs), broken, budget=4, top=2, generator=seeded(), draws=10)
+
+
+@pytest.mark.parametrize("mode", ["denoise", "noise"])
+def test_joint_effects_are_those_of_whole_sites_patched_plainly(mode):
+    """They run from the first difference on, and neurons and mlp_out as one: the effect is that of everything."""
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
+    corrupt = torch.cat([pairs.clean[:, :2], pairs.corrupt[:, 2:]], 1)
+    pairs = dataclasses.replace(pairs, corrupt=corrupt)
+    metric = metric_of(pairs)
+    found = attribute(model, pairs, metric, ["L*.z", "L*.neurons", "L*.mlp_out"], mode=mode)
+    check = calibrate(model, pairs, metric, found, budget=30, top=9, generator=seeded(), draws=5)
+    sites = [place.site for each in check.kinds.values() for some in each.wholes for place in some.patch]
+    donor = model.run(pairs.donor(mode), keep=sites).cache
+    for each in check.kinds.values():
+        assert [len(some.patch) for some in each.wholes] == [1, 1, 2]
+        for some in each.wholes:
+            edits = [put(place.site, donor[place.site]) for place in some.patch]
+            alone = metric_under(model, pairs.base(mode), edits, metric) - found.base
+            assert some.exact == pytest.approx(float(alone.mean()), abs=1e-10)
+    n_places = sum(len(each.patches) for each in check.kinds.values())
+    assert check.n_patches == n_places + 3 + 2 * 3  # those of a kind together; whole, neurons and mlp_out as one
+
+
+def test_the_default_check_costs_about_twice_the_estimates():
+    """Counted as `check_cost` counts: in tokens through layers."""
+    model, pairs = model_of("normed"), pairs_of(A_FEW["normed"])
+    found = attribute(model, pairs, metric_of(pairs), ["L*.z", "L*.neurons"])
+    check = calibrate(model, pairs, metric_of(pairs), found, generator=seeded(), draws=5)
+    work = work_of(model, pairs, found, 0)
+    alone = sum(work.of(patch) for each in check.kinds.values() for patch in each.patches)
+    assert work.limit == pytest.approx((2 * 3 - 2) * work.a_pass)
+    assert 0.2 * work.limit < alone <= work.limit
+    assert sum(work.of(some.patch) for each in check.kinds.values() for some in each.wholes) <= JOINTLY * work.limit
+
+
+def test_a_costly_check_keeps_a_few_places_of_each_kind_and_a_cheap_one_stops():
+    able = {
+        "z": {Site("z", 0): torch.ones(100, 40, dtype=torch.bool)},
+        "mlp_out": {Site("mlp_out", 0): torch.ones(100) > 0},
+    }
+    costly, cheap = (Work(12, 50, 100, 0, limit) for limit in (1.0, 1e12))
+    assert affordable(costly, able) == 2 * FEWEST
+    assert affordable(cheap, able) == MOST
+    assert affordable(cheap, {"mlp_out": {Site("mlp_out", 0): torch.ones(7) > 0}}) == 7

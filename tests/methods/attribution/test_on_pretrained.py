@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "core" / "pretrained"))
 import zoo
 
 from micrographia.core.edits import leaf, put
-from micrographia.core.errors import UserError
 from micrographia.core.metrics import logit_difference, prompts
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
@@ -40,17 +39,9 @@ def test_checkpoints_change_no_score(name):
     torch.testing.assert_close(plain.scores[Site("z", 1)], plain.scores[Site("result", 1)])
 
 
-def test_a_softmax_with_a_learned_sink_is_not_recomputed_without_it():
-    model, pairs, metric = case("gpt_oss")
-    for method in ("atp-qk", "atp-star"):
-        with pytest.raises(UserError, match="learned sink"):
-            attribute(model, pairs, metric, ["L*.q", "L*.k"], method=method)
-    assert attribute(model, pairs, metric, ["L*.q", "L*.k"], method="atp").scores
-
-
-@pytest.mark.parametrize("name", [*FEW, "bloom", "falcon"])
+@pytest.mark.parametrize("name", [*FEW, "bloom", "falcon", "gpt_oss"])
 def test_the_fix_equals_brute_force(name):
-    """Grouped keys, a soft cap that bites, scaled queries: each family compares in its own way."""
+    """Grouped keys, a soft cap that bites, scaled queries, learned sinks: each family compares in its own way."""
     model, pairs, metric = case(name)
     layer, prompt = 1, prompts(2)
     here = Site("pattern", layer)
@@ -67,6 +58,26 @@ def test_the_fix_equals_brute_force(name):
                 change = model.run(pairs.corrupt, keep=here, edits=[edit], stop=2).cache[here] - run.cache[here]
                 wanted[:, pos, head] = (change.detach() * gradient).sum((1, 2, 3))
         torch.testing.assert_close(found[site], wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_a_sink_takes_part_in_the_softmax_that_is_taken_again():
+    """AtP* scores queries and keys by the same fix; without the sink the numbers are others."""
+    model, pairs, metric = case("gpt_oss")
+    sites = ["L*.q", "L*.k"]
+    fixed, ranked = (attribute(model, pairs, metric, sites, method=each).scores for each in ("atp-qk", "atp-star"))
+    assert fixed.keys() == ranked.keys()
+    assert all(bool(score.isfinite().all()) and float(score.abs().max()) > 0 for score in ranked.values())
+    sinks = [model.weights.score_sinks[layer] for layer in range(2)]
+    with torch.no_grad():
+        for each in sinks:
+            each.sub_(20)  # then they weigh nothing
+    try:
+        without = attribute(model, pairs, metric, sites, method="atp-qk").scores
+    finally:
+        with torch.no_grad():
+            for each in sinks:
+                each.add_(20)
+    assert not any(torch.allclose(without[site], fixed[site], rtol=1e-2) for site in fixed)
 
 
 @pytest.mark.parametrize("method", ["atp", "atp-qk", "relp"])

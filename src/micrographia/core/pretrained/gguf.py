@@ -30,6 +30,8 @@ MEANT = {  # metadata of the architecture -> the config's name of it, whichever 
     "attn_logit_softcapping": ("attn_logit_softcapping",),
     "final_logit_softcapping": ("final_logit_softcapping",),
 }
+TO_BE_SAID = ("context_length", "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
+"""Of these, what a config has and the file lacks is a guess of transformers', which may compute something else."""
 GEMMA_27B = (46, 62)
 """The layers of Gemma 2 and 3 of 27 B, whose scores are scaled by d_model / n_heads; all others by the width of a head
 (llama.cpp, src/llama-model.cpp, which tells them apart so too)."""
@@ -83,6 +85,22 @@ def mended(config: Any, header: GgufHeader) -> Any:
         own = config.rope_parameters
         own.get("full_attention", own).update(rotary)  # Gemma 3 stretches these layers alone
     return config
+
+
+def assumed(config: Any, header: GgufHeader) -> str | None:
+    """A sentence on what the file should say and does not, with the values that are taken; None where it says all."""
+    lacking = [
+        f"{key} ({name} {getattr(config, name)} is taken)"
+        for key in TO_BE_SAID
+        for name in MEANT[key]
+        if hasattr(config, name) and header.own(key) is None
+    ]
+    if not lacking:
+        return None
+    return (
+        f"{header.path.name} does not say its {' and its '.join(lacking)}: what transformers takes where nothing is "
+        "said. Compare with the original model; another value computes something else."
+    )
 
 
 def _rotary(config: Any, header: GgufHeader) -> dict[str, Any]:

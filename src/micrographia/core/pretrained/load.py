@@ -151,6 +151,8 @@ def _from_gguf(
 
     folder, file = str(header.path.parent), header.path.name
     config = gguf.mended(AutoConfig.from_pretrained(folder, gguf_file=file, trust_remote_code=False), header)
+    if told := gguf.assumed(config, header):
+        watch(Note(told, "warning"))
     family = family_of(config)
     choices = {**choices, **gguf.whole_weights(), "config": config, "dtype": dtype or torch.float32}
     with without_gguf_bar():

@@ -52,7 +52,10 @@ class PretrainedWeights:
         # The score is score_scale * q . k of the Sites q and k, capped to cap * tanh(score / cap) where capped.
         self.score_scale = per_layer(lambda i: score_scale(body, i))
         self.score_cap = per_layer(lambda i: getattr(body.config, "attn_logit_softcapping", None))
-        self.score_sinks = family.sinks  # whether the softmax has a learned score beside those of the keys
+        # A learned score a head that stands in the softmax beside those of the keys (gpt-oss); None without.
+        self.score_sinks = per_layer(
+            lambda i: _tensor(body, body.part(family.attn, i), "sinks") if family.sinks else None
+        )
         self.W_out = per_layer(lambda i: matrix_of(body, _of_mlp(body, family.down, i)))
         self.b_out = per_layer(lambda i: bias_of(body, _of_mlp(body, family.down, i)))
         norms = {name: getattr(family, name) for name in ("attn_norm", "mlp_norm", "attn_post_norm", "mlp_post_norm")}
@@ -192,8 +195,13 @@ def _own(body: Body, module: nn.Module | None, name: str) -> Tensor | None:
 
 
 def _stored(body: Body, module: nn.Module | None, name: str = "weight") -> Tensor:
-    """The parameter, outside any graph. Raises UserError where it is not a plain tensor of floats, or not all of it."""
+    """The parameter, outside any graph. Raises UserError where it is not all of the module, and as `_tensor`."""
     check_plain(body, module)
+    return _tensor(body, module, name)
+
+
+def _tensor(body: Body, module: nn.Module | None, name: str) -> Tensor:
+    """A parameter as it stands. Raises UserError where it is no plain tensor of floats."""
     found: Any = getattr(module, name, None)
     if not isinstance(found, Tensor) or not found.is_floating_point() or found.is_meta:
         kind = f"{found.dtype} on {found.device}" if isinstance(found, Tensor) else "packed" if found else "missing"

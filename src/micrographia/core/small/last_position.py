@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from micrographia.core.errors import BadConfig, BadShape
+from micrographia.core.gradients import with_gradients
 from micrographia.core.losses import stable_cross_entropy
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.training import Flat, Layout, LossAndGradient
@@ -116,6 +117,7 @@ class LastPosition:
         self.logits = torch.empty(E, N, C, dtype=dtype, device=device)
         self.sizes = (E, N, J, arch.n_heads, arch.d_head, M)
 
+    @with_gradients
     def __call__(self, weights: Flat, step: int = 0) -> LossAndGradient:
         leaves = {name: view.detach().requires_grad_() for name, view in self.layout.views(weights).items()}
         merged = merge(self.arch, leaves, self.last)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from micrographia.core.errors import BadShape
+from micrographia.core.gradients import with_gradients
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.fused import fused_forward
 from micrographia.core.small.transformer import forward
@@ -47,6 +48,7 @@ class NextToken:
         self.batches = batches
         self._forward = fused_forward if plan == "fused" else forward
 
+    @with_gradients
     def __call__(self, weights: Flat, step: int = 0) -> LossAndGradient:
         if len(weights) != len(self.batches):
             raise BadShape(f"Batches of {len(self.batches)} members do not fit {len(weights)} members' weights.")

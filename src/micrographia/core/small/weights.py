@@ -72,7 +72,7 @@ class WeightViews:
             setattr(self, name, PerLayer(lambda layer, key=key: weights[f"blocks.{layer}.{key}"], arch.n_layers))
         self.score_scale = [arch.d_head**-0.5] * arch.n_layers  # the score is score_scale * q . k, without a cap
         self.score_cap: list[float | None] = [None] * arch.n_layers
-        self.score_sinks = False
+        self.score_sinks = [None] * arch.n_layers
         self.final_norm_w = weights.get("ln_final.w")
         self.final_norm_b = weights.get("ln_final.b")
         self._centred = arch.norm == "layernorm"

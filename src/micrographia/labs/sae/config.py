@@ -63,7 +63,8 @@ class Train:
     revival: Literal["auxk", "resample", "ghost", "none"] = "auxk"
     """What is done for latents that no longer fire."""
     recipe: str | None = None
-    """A published recipe by name, such as gemma-scope or april-2024, or a FILE of one in JSON, for all else."""
+    """A published recipe by name (gemma_scope, april_2024, anthropic_2023 ...), or a FILE of one in JSON, in place of
+    kind, L0, sparsity and revival; its warm-ups are shortened to --tokens."""
     held_out: int = 50_000
     """Tokens of the text's beginning that are kept for the evaluation."""
     latents: int = 5
@@ -79,10 +80,12 @@ class Train:
         listed(self, "site", None)
         at_least(self, width=2, tokens=1, batch=1, seeds=1, held_out=1, latents=0, buffer=1, checkpoint_every=1)
         numbers(self, "l0")
+        if self.recipe is not None:
+            unused(self, "a recipe says so itself", "kind", "l0", "sparsity", "revival")
         if self.kind in PENALISED and self.recipe is None:
             check(self.sparsity is not None, f"--kind {self.kind} needs --sparsity, the coefficient of its L1 penalty.")
             unused(self, f"--kind {self.kind} has as many active latents as --sparsity leaves", "l0")
-        if self.kind not in PENALISED:
+        if self.kind not in PENALISED and self.recipe is None:
             unused(self, f"--kind {self.kind} is told its number of active latents by --l0", "sparsity")
         if self.sparsity is not None:
             numbers(self, "sparsity")

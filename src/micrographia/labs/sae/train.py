@@ -20,8 +20,7 @@ from micrographia.core.stream.batches import ActivationStream
 from micrographia.labs.sae.config import PENALISED, Train, numbers
 from micrographia.labs.sae.findings import evaluated, findings, looked_at
 from micrographia.labs.sae.text import as_read, rows_for, rows_holding
-
-PRESETS: dict = {}  # noqa
+from micrographia.methods.dictionaries.training.presets import PRESETS, shortened
 from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields, recipe_from
 from micrographia.methods.dictionaries.training.train import Course, train_dictionaries
 
@@ -118,16 +117,21 @@ def members_of(asked: Train, sites: Sequence[Site], d_in: int) -> list[Member]:
 
 
 def recipe_for(asked: Train, d_in: int, amount: float) -> Recipe:
-    """The Recipe of one dictionary; `amount` is its L0, or the coefficient of its penalty."""
-    begun, width = _begun(asked.recipe), asked.width or 8 * d_in
-    steps = max(1, round(asked.tokens / asked.batch))
+    """The Recipe of one dictionary; `amount` is its L0, or the coefficient of its penalty.
+
+    A published recipe keeps its kind, its sparsity and what it does for dead latents.
+    """
+    width, steps = asked.width or 8 * d_in, max(1, round(asked.tokens / asked.batch))
+    if asked.recipe is not None:
+        lr = {} if asked.lr is None else {"lr": asked.lr}
+        return replace(shortened(_published(asked.recipe), steps, batch=asked.batch), n_latents=width, **lr)
     own: dict[str, Any] = {"n_latents": width, "steps": steps, "batch": asked.batch, "revival": asked.revival}
-    own["dead_after"] = min(begun.dead_after, max(asked.batch, asked.tokens // DEAD_SHARE))
+    own["dead_after"] = min(BEGUN.dead_after, max(asked.batch, asked.tokens // DEAD_SHARE))
     if asked.lr is not None:
         own["lr"] = asked.lr
     if asked.revival == "resample":
         own["revive_at"] = tuple(steps * i // 10 for i in (2, 4, 6))
-    return replace(begun, **own, **sparsity_of(asked.kind, amount, width))
+    return replace(BEGUN, **own, **sparsity_of(asked.kind, amount, width))
 
 
 def sparsity_of(kind: str, amount: float, width: int) -> dict[str, Any]:
@@ -152,10 +156,8 @@ def _name(asked: Train, site: Site, amount: float, seed: int) -> str:
     return "-".join([*parts, *([f"seed{asked.target.seed + seed}"] if asked.seeds > 1 else [])])
 
 
-def _begun(recipe: str | None) -> Recipe:
-    """The recipe that the others begin from: the default one, a published one, or one in a file."""
-    if recipe is None:
-        return BEGUN
+def _published(recipe: str) -> Recipe:
+    """The published recipe of this name, or the one in a file."""
     if recipe in PRESETS:
         return PRESETS[recipe]()
     if Path(recipe).is_file():

@@ -126,9 +126,9 @@ class Attribute:
     """Points on the path of integrated gradients."""
     positions: Literal["each", "sum"] = "each"
     """A score for each position, or their sum, which spares the memory of long texts."""
-    verify: int = 256
+    verify: int | None = None
     """Places that are patched exactly to check the estimate: kinds of Site with few whole, of others half the largest
-    and half at random. 0 checks nothing."""
+    and half at random. By default as many as take about twice the time of the estimates. 0 checks nothing."""
     top: int = 20
     """Places in the table."""
     strongest: int = 0

@@ -34,8 +34,8 @@ from micrographia.methods.edge_patching import edge_patch
 from micrographia.methods.explain import percent
 from micrographia.methods.patching import patch
 
-TOP_SHARE = 2
-"""One in this many exact checks goes to the largest estimates."""
+BY_DEFAULT = 256
+"""Edges, or strongest places, that are patched exactly where no number was asked for."""
 
 
 T = TypeVar("T")
@@ -90,14 +90,15 @@ def of_places(asked: Asked) -> Estimated:
     how: dict[str, Any] = {"method": question.method, "positions": question.positions}
     how |= {"steps": question.steps} if question.method.startswith("ig") else {}
     found = asked.each_mode(lambda mode: attribute(model, prompts.pairs, metric, sites, mode=mode, **how))
-    budget = max(question.verify, len({site.kind for site in sites})) if question.verify else 0
-    sample: dict[str, Any] = {"budget": budget, "top": budget // TOP_SHARE, "generator": generator, "whole": True}
+    asked_for = question.verify
+    budget = max(asked_for, len({site.kind for site in sites})) if asked_for else asked_for
+    sample: dict[str, Any] = {"budget": budget, "generator": generator, "whole": True}
     checks: dict[Mode, Calibration] = {
         each.mode: calibrate(
             model, prompts.pairs, metric, each, **sample, watch=renamed(watch, f"check by patching, {each.mode}")
         )
         for each in found
-        if budget
+        if budget != 0
     }
     maps = effect_maps(found)
     n_places = sum(each.size for each in maps)
@@ -126,12 +127,14 @@ def of_edges(asked: Asked) -> Estimated:
         )
     )
 
+    n_checked = BY_DEFAULT if question.verify is None else question.verify
+
     def checked(each: EdgeAttribution) -> Calibration:
         told = renamed(watch, f"check edges, {each.mode}")
         measure = lambda edges: edge_patch(  # noqa: E731
             model, prompts.pairs, [metric], edges, mode=each.mode, watch=told
         ).effects()[..., 0]
-        return calibrate_edges(each, metric, measure, budget=question.verify, generator=generator)
+        return calibrate_edges(each, metric, measure, budget=n_checked, generator=generator)
 
     rows, n_edges = _edge_rows(found), len(found[0].graph.edges)
     return Estimated(
@@ -142,7 +145,7 @@ def of_edges(asked: Asked) -> Estimated:
         rows,
         [figure for each in found for figure in each.figures()],
         {name: column for each in found for name, column in each.table().items()},
-        {each.mode: checked(each) for each in found if question.verify},
+        {each.mode: checked(each) for each in found if n_checked},
     )
 
 
@@ -170,7 +173,7 @@ def of_strongest(asked: Asked) -> Estimated:
     def hold(mode: Mode) -> Effects:
         best = Best(question.strongest)
         found = attribute(model, prompts.pairs, metric, sites, mode=mode, on_score=best, **how)
-        tried, exact = best.found[: question.verify], {}
+        tried, exact = best.found[: BY_DEFAULT if question.verify is None else question.verify], {}
         if tried:
             told, patches = renamed(watch, f"check, {mode}"), [(place,) for place, _ in tried]
             done = patch(model, prompts.pairs, [metric], patches, mode=mode, watch=told).effects()[..., 0]

@@ -279,12 +279,13 @@ def _error_of(estimate: float, exact: float) -> tuple[Kind, str]:
 
 def _joint_flags(each: Checked, mode: Mode) -> list[Flag]:
     """Flags Site by Site; then of the sampled places and of the whole kind, unless a narrower flag covers them."""
-    if each.together is None or in_series(each.kind):
+    if in_series(each.kind):
         return []
     limit = each.missed.threshold
-    drawn = Whole(joint(each.patches), float(each.exact.mean(1).sum()), each.together, True)
+    alone = float(each.exact.mean(1).sum())
+    drawn = [] if each.together is None else [Whole(joint(each.patches), alone, each.together, True)]
     found = [flag for whole in each.wholes if len(whole.patch) == 1 for flag in _joint_flag(whole, mode, limit)]
-    for whole in [drawn, *(whole for whole in each.wholes if len(whole.patch) > 1)]:
+    for whole in [*drawn, *(whole for whole in each.wholes if len(whole.patch) > 1)]:
         covered = {flag.kind for flag in found}
         found += [flag for flag in _joint_flag(whole, mode, limit) if flag.kind not in covered]
     return found

@@ -45,6 +45,7 @@ from micrographia.methods.attribution.agreement import (
     missed,
     slope,
 )
+from micrographia.methods.attribution.check_cost import Work, affordable, same_run, since, within, work_of
 from micrographia.methods.attribution.check_figures import (
     FLAGS,
     calibration_row,
@@ -182,8 +183,8 @@ def calibrate(
     metric: Metric,
     attribution: Effects,
     *,
-    budget: int,
-    top: int,
+    budget: int | None = None,
+    top: int | None = None,
     generator: Generator,
     draws: int = DRAWS,
     threshold: float | None = None,
@@ -192,41 +193,69 @@ def calibrate(
     watch: Watch = silent,
 ) -> Calibration:
     """Patch `budget` places exactly: the `top` largest estimates and others at random, evenly over kinds of Site; with
-    `whole`, kinds of few places are patched whole first (`shared_out`).
+    `whole`, kinds of few places are patched whole first (`shared_out`). Half of them are the largest by default.
+    Without a budget as many as take about twice the time of the estimates, and the joint patches that this allows.
 
     In a causal model, places that cannot have an effect are left out (`Calibration.n_excluded`). `threshold`: the
     effect, in the metric's unit, that must not be missed; by default a tenth of the largest measured of its kind. Cost:
     `budget` patched runs; for each kind one more with all of those and one with every place; one for each Site patched
-    whole; all restarted where they differ (`core.sweep`); and one run that keeps all attributed Sites. `generator`
-    samples places and the bootstrap's prompts. Errors: BadConfig for a budget below the number of kinds.
+    whole, and one for two that decide the same, such as neurons and mlp_out; all restarted where they and the prompts
+    differ (`core.sweep`); and one run that keeps all attributed Sites. `generator` samples places and the bootstrap's
+    prompts. Errors: BadConfig for a budget below the number of kinds.
     """
     if not bool(attribution.base.isfinite().all()):
         raise UserError(
             f"Asked to check estimates of {metric.name}, which is not a finite number on every prompt. Choose a metric "
             "that is."
         )
-    begin = _begin(model, pairs)
-    chosen = samples(attribution, budget=budget, top=top, generator=generator, begin=begin, whole=whole)
+    begin, n_pos = _begin(model, pairs), ids_of(pairs.clean).shape[1]
+    work = work_of(model, pairs, attribution, begin)
+    n = affordable(work, able_places(attribution, begin)) if budget is None else budget
+    half = n // 2 if top is None else top
+    chosen = samples(attribution, budget=n, top=half, generator=generator, begin=begin, whole=whole)
     groups = [wholes(each.kind, attribution) for each in chosen]
-    requested = [[*each.patches, joint(each.patches), *several] for each, several in zip(chosen, groups)]
-    patches = [patch for some in requested for patch in some]
+    together = [joint(each.patches) for each in chosen]
+    if budget is None:
+        groups, together = _worth(work, groups, together, attribution)
+    requested = [
+        [*each.patches, *several, *([at_once] if at_once else [])]
+        for each, several, at_once in zip(chosen, groups, together)
+    ]
     mode, rows = attribution.mode, prompts(len(pairs), ids_of(pairs.clean).device)
-    sites = list(dict.fromkeys(place.site for patch in patches for place in patch))
+    sites = list(dict.fromkeys(place.site for some in requested for patch in some for place in patch))
     donor = model.run(pairs.donor(mode), keep=sites, edits=edits, logits=metric.readout(rows)).cache
-    values = sweep(model, pairs.base(mode), patches, donor, [metric], edits=edits, watch=watch)[..., 0]
-    effects = (values - attribution.base.to(values)).cpu().double().split(list(map(len, requested)))
+    named = {str(patch if edits else same_run(patch)): patch for some in requested for patch in some}
+    patches = [since(patch, begin or 0, n_pos) for patch in named.values()]
+    found = sweep(model, pairs.base(mode), patches, donor, [metric], edits=edits, watch=watch)[..., 0]
+    numbers = {name: i for i, name in enumerate(named)}
+    order = [numbers[str(patch if edits else same_run(patch))] for some in requested for patch in some]
+    effects = (found - attribution.base.to(found))[order].cpu().double().split(list(map(len, requested)))
     kinds: dict[str, Checked] = {}
     for each, sites_whole, effect in zip(chosen, groups, effects):
         n = len(each.patches)
-        together = float(effect[n].mean())
-        found = _checked(each, effect[:n], attribution.gives, threshold, generator, draws, together)
-        joint_effects = [
-            _whole(some, attribution, each, effect[:n], at_once) for some, at_once in zip(sites_whole, effect[n + 1 :])
-        ]
-        kinds[each.kind] = found._replace(wholes=tuple(joint_effects))
+        behind = effect[n + len(sites_whole) :]  # the places together, where they were patched so
+        at_once = float(behind[0].mean()) if len(behind) else None
+        measured = _checked(each, effect[:n], attribution.gives, threshold, generator, draws, at_once)
+        joint_effects = [_whole(some, attribution, each, effect[:n], x) for some, x in zip(sites_whole, effect[n:])]
+        kinds[each.kind] = measured._replace(wholes=tuple(joint_effects))
     flags = [flag for each in kinds.values() for flag in flags_of(each, mode, attribution.gives)]
     n_excluded = sum(each.n_excluded for each in chosen)
     return Calibration(kinds, tuple(flags), metric.unit, len(pairs), len(patches), n_excluded, mode, metric.name)
+
+
+def _worth(
+    work: Work, groups: Sequence[list[Patch]], together: Sequence[Patch], attribution: Effects
+) -> tuple[list[list[Patch]], list[Patch]]:
+    """Of the joint patches those that the default check can pay for: kinds, the places that were drawn, then single
+    Sites, those with the largest sums of estimates first. An empty patch stands for one that is not run.
+    """
+    several = [patch for group in groups for patch in group if len(patch) > 1]
+    single = [patch for group in groups for patch in group if len(patch) == 1]
+    single.sort(key=lambda patch: -abs(float(attribution.scores[patch[0].site].double().flatten(1).sum(1).mean())))
+    kept = set(map(str, within(work, [*several, *together, *single])))
+    return [[patch for patch in group if str(patch) in kept] for group in groups], [
+        patch if str(patch) in kept else () for patch in together
+    ]
 
 
 def _begin(model: Model, pairs: Pairs) -> int | None:
@@ -370,9 +399,7 @@ def samples(
     that are sizes: the mean of their sizes).
     `begin`: where prompts first differ, in a causal model; None excludes no place. Raises BadConfig.
     """
-    kinds: dict[str, list[Site]] = {}
-    for site in attribution.scores:
-        kinds.setdefault(kind_of(site), []).append(site)
+    kinds = able_places(attribution, begin)
     if not isinstance(budget, Integral) or not 0 <= top <= budget or budget < len(kinds):
         raise BadConfig(
             f"A check of {budget} places, {top} of them the largest, was asked for over {len(kinds)} kinds of Site. "
@@ -380,15 +407,20 @@ def samples(
         )
     counts = [(budget // len(kinds), top // len(kinds))] * len(kinds)
     if whole:
-        able = [
-            sum(int(can_matter(site, attribution.scores[site], begin).sum()) for site in sites)
-            for sites in kinds.values()
-        ]
+        able = [sum(int(mask.sum()) for mask in sites.values()) for sites in kinds.values()]
         counts = [(n, n * top // max(1, budget)) for n in shared_out(budget, able)]
     return [
         _of_kind(kind, {site: attribution.scores[site] for site in sites}, attribution.gives, *count, generator, begin)
         for (kind, sites), count in zip(kinds.items(), counts)
     ]
+
+
+def able_places(attribution: Effects, begin: int | None) -> dict[str, dict[Site, Bool[Tensor, "..."]]]:
+    """By kind and Site, which places can have an effect."""
+    found: dict[str, dict[Site, Tensor]] = {}
+    for site, score in attribution.scores.items():
+        found.setdefault(kind_of(site), {})[site] = can_matter(site, score, begin)
+    return found
 
 
 def shared_out(budget: int, able: Sequence[int]) -> list[int]:

@@ -10,7 +10,8 @@ only row i, so one product of all new queries with the keys gives all of them. A
 score of each row, by x: then p' = sigmoid(logit p + x), and the others of the row keep their proportions, so that key t
 has the effect sum_i (p'_it - p_it) (g_it - mean of the others' g, weighted by p). Where an entry is nearly all of its
 row, the others are computed by leaving it out of the softmax, not by subtraction: no precision is lost however
-saturated the row is. Source: Kramar et al., "AtP*: an efficient and scalable method for localizing LLM behaviour to
+saturated the row is. A learned sink (gpt-oss) is one more key of every row, which no patch moves and whose value is
+zero. Source: Kramar et al., "AtP*: an efficient and scalable method for localizing LLM behaviour to
 components" (2024), on attention saturation; the closed form is our own derivation.
 Suffixes: B prompt, Q query, K key, H head, G head of keys, E d_head.
 """
@@ -23,7 +24,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from micrographia.core.edits import may_attend, observe, wide
-from micrographia.core.errors import UserError
 from micrographia.core.sites import Site
 from micrographia.methods.attribution.estimation import Estimation, OnScore, ScoreHook, detached_copy, hook
 
@@ -37,13 +37,9 @@ def qk_reader(sites: Sequence[Site], estimation: Estimation, on_score: OnScore, 
     Holds, from the base run until the backward pass, one tensor of the pattern's size for queries, three for keys.
     """
     model, layer = estimation.model, sites[0].layer
-    if model.weights.score_sinks:
-        raise UserError(
-            "The QK-fix was asked for, which recomputes a softmax over the keys; the attention of this model has a "
-            "learned sink beside them. Take atp or ig, or patch queries and keys exactly."
-        )
     prefix = "rot_" if Site("rot_q", layer) in model.sites else ""
-    scoring = Scoring(model.weights.score_scale[layer], model.weights.score_cap[layer])
+    weights = model.weights
+    scoring = Scoring(weights.score_scale[layer], weights.score_cap[layer], sinks=weights.score_sinks[layer])
     donor: dict[str, Tensor] = {}
     base: dict[str, Tensor] = {}
     fixes: dict[str, QueryFix | KeyFix] = {}
@@ -65,7 +61,8 @@ def qk_reader(sites: Sequence[Site], estimation: Estimation, on_score: OnScore, 
 
     def finish() -> None:
         if fixes:
-            score(torch.zeros_like(next(iter(fixes.values()))[0]))
+            change = next(iter(fixes.values())).change
+            score(change.new_zeros(*change.shape[:3], change.shape[2]))
 
     look = [observe(Site(prefix + name, layer), _hold(donor, name)) for name in {COMPARED[s.kind] for s in sites}]
     look.append(observe(Site("scores", layer), lambda value: donor.__setitem__("allowed", may_attend(value[:, :1]))))
@@ -86,6 +83,8 @@ class Scoring(NamedTuple):
     cap: float | None = None
     shift: Tensor | None = None
     """What is added to them: ALiBi's distances (Press et al., "Train short, test long", 2022)."""
+    sinks: Float[Tensor, "head"] | None = None
+    """A learned score a head of no key, in the softmax beside those of the keys."""
 
 
 def _with_shift(scoring: Scoring, base: dict[str, Tensor], allowed: Tensor) -> Scoring:
@@ -93,36 +92,43 @@ def _with_shift(scoring: Scoring, base: dict[str, Tensor], allowed: Tensor) -> S
     kept = base.get("scores")
     if kept is None:
         return scoring
-    beyond = kept - pattern_scores(base["q"], base["k"], allowed, scoring)
+    beyond = kept - pattern_scores(base["q"], base["k"], allowed, scoring._replace(sinks=None))
     return scoring._replace(shift=beyond.masked_fill(~allowed, 0))
 
 
 class QueryFix(NamedTuple):
-    """`change` of the pattern, row by row, if that row's query were patched."""
+    """`change` of the pattern, row by row, if that row's query were patched; sinks stand behind the keys."""
 
-    change: Float[Tensor, "prompt head query key"]
+    change: Float[Tensor, "prompt head query entry"]
 
     def effect(self, gradient: Float[Tensor, "prompt head query key"]) -> Float[Tensor, "prompt query head"]:
         """The metric's change for each query alone, from the gradient with respect to the pattern."""
-        return (self.change * gradient).sum(-1).transpose(1, 2)
+        return (self.change * _with_sinks(gradient, self.change)).sum(-1).transpose(1, 2)
 
 
 class KeyFix(NamedTuple):
-    """`change` of each entry if its key were patched; the pattern; and each row's pattern without its largest entry."""
+    """`change` of each entry if its key were patched; the pattern; and each row's pattern without its largest entry.
+    Sinks stand behind the keys."""
 
-    change: Float[Tensor, "prompt head query key"]
-    pattern: Float[Tensor, "prompt head query key"]
-    without: Float[Tensor, "prompt head query key"]
+    change: Float[Tensor, "prompt head query entry"]
+    pattern: Float[Tensor, "prompt head query entry"]
+    without: Float[Tensor, "prompt head query entry"]
     group: int
     """The number of heads that share a key."""
 
     def effect(self, gradient: Float[Tensor, "prompt head query key"]) -> Float[Tensor, "prompt key kv_head"]:
         """The metric's change for each key alone, from the gradient with respect to the pattern."""
+        n_keys, gradient = gradient.shape[-1], _with_sinks(gradient, self.change)
         terms, largest = self.pattern * gradient, self.pattern.argmax(-1, keepdim=True)
         others = (terms.sum(-1, keepdim=True) - terms) / (1 - self.pattern)
         others = others.scatter(-1, largest, (self.without * gradient).sum(-1, keepdim=True))
-        each = (self.change * (gradient - others)).sum(-2)
+        each = (self.change * (gradient - others)).sum(-2)[..., :n_keys]
         return each.unflatten(1, (-1, self.group)).sum(2).transpose(1, 2)
+
+
+def _with_sinks(gradient: Tensor, change: Tensor) -> Tensor:
+    """The gradient with respect to every entry of `change`: zero at a sink, which has no value."""
+    return torch.nn.functional.pad(gradient, (0, change.shape[-1] - gradient.shape[-1]))
 
 
 def query_fix(q: Tensor, k: Tensor, new_q: Tensor, allowed: Tensor, scoring: Scoring) -> QueryFix:
@@ -149,15 +155,19 @@ def pattern_scores(
     k_BKGE: Float[Tensor, "prompt key kv_head d_head"],
     allowed: Bool[Tensor, "prompt one query key"],
     scoring: Scoring,
-) -> Float[Tensor, "prompt head query key"]:
-    """Scores before the softmax, in float32 at least; the dtype's lowest number for a masked pair."""
+) -> Float[Tensor, "prompt head query entry"]:
+    """Scores before the softmax, in float32 at least; the dtype's lowest number for a masked pair. Sinks come last."""
     keys = wide(k_BKGE).repeat_interleave(q_BQHE.shape[2] // k_BKGE.shape[2], 2)
     scores = torch.einsum("bqhe,bkhe->bhqk", wide(q_BQHE), keys) * scoring.scale
     if scoring.cap is not None:
         scores = scoring.cap * torch.tanh(scores / scoring.cap)
     if scoring.shift is not None:
         scores = scores + scoring.shift
-    return scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+    scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+    if scoring.sinks is None:
+        return scores
+    beside = scoring.sinks.detach().to(scores).reshape(-1, 1, 1).expand(*scores.shape[:-1], 1)
+    return torch.cat([scores, beside], -1)
 
 
 FIX = {"q": query_fix, "k": key_fix}
