@@ -11,7 +11,10 @@ from micrographia.core.sites import LENS_LAYERLESS, LENS_NAMES, Site
 from miniature import CLEAN, CORRUPT, save_gpt2
 
 HOWTO = Path(__file__).parents[2] / "docs" / "howto"
-PAGES = {name: (HOWTO / name).read_text(encoding="utf-8") for name in ("dictionaries.md", "from-transformerlens.md", "steer.md")}
+PAGES = {
+    name: (HOWTO / name).read_text(encoding="utf-8")
+    for name in ("dictionaries.md", "from-transformerlens.md", "steer.md")
+}
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,8 @@ def test_every_kind_can_be_asked_for(choice, asked, tmp_path):
 
 def test_a_transcoder_is_trained_from_one_site_to_another(asked, tmp_path):
     found = run(
-        replace(asked, site="L0.mlp_norm", writes="L0.mlp_out", kind="jumprelu", tokens=512, held_out=150), out=tmp_path / "r"
+        replace(asked, site="L0.mlp_norm", writes="L0.mlp_out", kind="jumprelu", tokens=512, held_out=150),
+        out=tmp_path / "r",
     )
     one = Dictionary.load(found.path)
     assert (str(one.about.site), str(one.about.target)) == ("L0.mlp_norm", "L0.mlp_out")

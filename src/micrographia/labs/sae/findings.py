@@ -97,11 +97,12 @@ def sentence(row: Mapping[str, Any]) -> str:
     lost = ""
     if row["delta_loss"] is not None:
         lost = (
-            f" Spliced into the model it costs {row['delta_loss']:.3g} nats a token, {row['recovered_mean']:.1%} of what "
-            f"the mean would cost being recovered ({row['recovered_zero']:.1%} of what zero would)."
+            f" Spliced into the model it costs {row['delta_loss']:.3g} nats a token; {row['recovered_mean']:.1%} of what "
+            f"the mean costs is recovered, {row['recovered_zero']:.1%} of what zero costs."
         )
+    share = 1 - row["fvu"]
     return (
-        f"{row['name']}: {row['l0']:.3g} latents are active at a token and explain {1 - row['fvu']:.1%} of the variance; "
+        f"{row['name']}: {row['l0']:.3g} latents are active at a token and explain {share:.1%} of the variance; "
         f"{row['dead_share']:.1%} of the latents never fired.{lost}"
     )
 

@@ -1,4 +1,4 @@
-"""Latents that a person can read: explained by tokens on one half of the text, judged on the other, shown in context."""
+"""Latents that a person can read: explained by tokens on half of the text, judged on the other, shown in context."""
 
 import math
 from typing import Any, NamedTuple
@@ -58,8 +58,8 @@ def read_latents(
 def _sentence(found: OfflineInterpretation) -> str:
     live = sum(each.n_fires > 0 for each in found.explained)
     return (
-        f"{len(found.recognisable):,} of the {live:,} latents that fire on the second half of the held-out text are told "
-        f"by a few tokens chosen on the first half (precision and recall of one half or more). Detection accuracy "
+        f"{len(found.recognisable):,} of the {live:,} latents that fire on the second half of the held-out text are "
+        f"told by a few tokens chosen on the first half (precision and recall of one half or more). Detection accuracy "
         f"{found.mean():.2f}; with another latent's tokens {found.mean(null=True):.2f}."
     )
 

@@ -1,4 +1,4 @@
-"""Train dictionaries on a model's activations: the recipes that were asked for, side by side, and what became of them."""
+"""Train dictionaries on a model's activations: the recipes that were asked for, side by side, and what they became."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
