@@ -17,7 +17,7 @@ ACROSS = ("pos", "query", "key", "head", "layer")  # which axis runs from left t
 PLACED = ("pos", "query", "key")
 AT = ("layer", "head")
 MOST_ROWS, MOST_BARS = 400, 24
-ROUNDING = 1e-5
+ROUNDING = 1e-4
 """Of the largest effect: as much is left where there is none, since patches run in batches of other sizes."""
 MANY_CELLS = 1000
 """More heads by position than that are summed up in a picture before the one with all of them."""

@@ -144,7 +144,8 @@ def _flattened(info: StructTypeInfo, *, helping: bool) -> StructConstructorSpec 
     hints, docs = get_type_hints(info.type, include_extras=True), field_docs(info.type)
     fields = []
     for field in dataclasses.fields(info.type):
-        kind, inner = hints[field.name], dataclasses.is_dataclass(hints[field.name])
+        kind: Any = hints[field.name]
+        inner = dataclasses.is_dataclass(kind)
         if inner and field.name != PREFIXED:
             kind = Annotated[kind, tyro.conf.arg(name="")]
         elif inner and helping:
