@@ -154,13 +154,15 @@ def _unchanged(pieces: Iterator[Piece], place: Mapping[str, Any], tally: Tally, 
 def _watched(
     rows: Iterator[tuple[NDArray[Any], ReadTo]], wanted: int | None, layout: RowLayout, watch: Watch, done: int = 0
 ) -> Iterator[tuple[NDArray[Any], ReadTo]]:
-    """The rows that are wanted beyond the `done` ones, with progress where their number is known."""
-    left = None if wanted is None else max(0, wanted - done)
+    """The rows that are wanted beyond the `done` ones, with progress; of a whole text the end is not known."""
+    left, number = None if wanted is None else max(0, wanted - done), done
     for number, each in enumerate(islice(rows, left), done + 1):
         yield each
-        if number % SHOWN_EVERY == 0 or number == wanted:
-            total = number if wanted is None else wanted
+        if number % SHOWN_EVERY == 0 and number != wanted:
+            total = number + SHOWN_EVERY if wanted is None else wanted
             watch(Progress("tokenise", number * layout.n_ctx, total * layout.n_ctx, "token"))
+    if number > done:
+        watch(Progress("tokenise", number * layout.n_ctx, number * layout.n_ctx, "token"))
 
 
 def _rows_wanted(layout: RowLayout, n_tokens: int | None) -> int | None:

@@ -97,7 +97,7 @@ def sentence(row: Mapping[str, Any]) -> str:
     lost = ""
     if row["delta_loss"] is not None:
         lost = (
-            f" Spliced into the model it costs {row['delta_loss']:.3g} nats a token; {row['recovered_mean']:.1%} of what "
+            f" Spliced in, it costs {row['delta_loss']:.3g} nats a token; {row['recovered_mean']:.1%} of what "
             f"the mean costs is recovered, {row['recovered_zero']:.1%} of what zero costs."
         )
     share = 1 - row["fvu"]
