@@ -25,6 +25,7 @@ SCRIPTS = {
     "attribution": [],
     "attribution_check": [],
     "hooks": [],
+    "formats_with_tools": [],
 }
 OTHER_SHAPES = [(name, shape) for name in ("patching_sweep", "attribution", "hooks") for shape in ("xl", "7b")]
 OTHER_SHAPES += [("patching_sweep", "smollm2")]
@@ -206,6 +207,17 @@ def test_a_part_of_a_peers_patches_is_scaled_to_all_of_them(scripts, paired):
     found = SimpleNamespace(about=match.about, ours_seconds=[0.02, 0.02, 9.0], theirs_seconds=[0.3])
     assert patching_sweep.scaled(found) == pytest.approx({"ours": 43.2, "theirs_scaled": 648.0})
     assert match.about["part"]["theirs_patched"] == 60
+
+
+def test_every_tool_is_given_each_kind_that_its_format_holds_and_a_difference_is_seen(scripts):
+    import formats_with_tools as tools
+
+    todo = tools.cases()
+    assert {tool: len(each) > 6 for tool, each in todo.items()} == dict.fromkeys(todo, True)
+    one, _ = todo["saelens"]["gated"]
+    latents = one.encode(tools.inputs(one))
+    assert tools.difference(latents, latents.numpy()) == 0
+    assert tools.difference(latents, latents.numpy() * (1 + 1e-5)) > tools.LIMIT
 
 
 def test_scores_that_differ_are_not_timed(scripts):

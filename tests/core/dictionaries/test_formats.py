@@ -83,7 +83,7 @@ def test_what_a_format_can_hold_survives_it_and_the_rest_is_refused_with_a_reaso
     format: str, all_read, tmp_path: Path
 ):
     held = set()
-    for i, (name, (one, x)) in enumerate(all_read.items()):
+    for i, (one, x) in enumerate(all_read.values()):
         folder = tmp_path / str(i)
         if not carries(one, format):
             assert not folder.exists()

@@ -123,8 +123,7 @@ class Holding:
 
 
 def _npz_names(path: Path) -> frozenset[str]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return frozenset(archive.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    if not zipfile.is_zipfile(path):  # numpy leaves such a file open
         return frozenset()
+    with np.load(path, allow_pickle=False) as archive:
+        return frozenset(archive.files)
