@@ -12,7 +12,7 @@ from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fro
 from micrographia.methods.dictionaries.training.schedule import now
 from micrographia.methods.dictionaries.training.stack import stacks
 from micrographia.methods.dictionaries.training.train import train_dictionaries
-from micrographia.methods.dictionaries.training.trainer import Trainer, fresh_state
+from micrographia.methods.dictionaries.training.trainer import Trainer, first_batches, fresh_state
 
 KINDS = {
     "relu": {"kind": "relu", "sparsity": 0.05},
@@ -34,7 +34,7 @@ def trained(fields, steps=12):
     batches = world(scale=7.0, d_out=d_out)
     recipe = Recipe(n_latents=32, steps=steps, lr=1e-2, **fields)
     (stack,) = stacks([recipe], 16, d_out or 16, transcodes=d_out is not None)
-    trainer = Trainer(stack, fresh_state(stack, batches, torch.zeros((), dtype=torch.float64)), batches)
+    trainer = Trainer(stack, fresh_state(stack, first_batches(batches, steps), torch.zeros((), dtype=torch.float64)), batches)
     for step in range(steps):
         trainer.step(batches(step))
     return trainer, batches
