@@ -8,9 +8,10 @@ import codecs
 import gzip
 import hashlib
 import json
+import os
 import platform
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,7 +109,7 @@ def texts_of(documents: Iterable[str], source: str = "the given texts") -> Texts
 
 def _standard_library() -> Texts:
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = [path for path in _files(root, "*.py") if not NOT_OURS & set(path.relative_to(root).parts)]
+    files = [path for path in _files(root, NOT_OURS) if path.suffix == ".py"]
     if not files:
         raise UserError(
             f"No text was given, so that Python's own sources were to be read; there are none in {root}. Give a file, "
@@ -135,11 +136,14 @@ def _hub(name: str, field: str, split: str) -> Texts:
     return Texts(f"the data set {name} ({split})", read)
 
 
-def _files(root: Path, pattern: str = "*") -> list[Path]:
-    """The files below a folder in an order that is the same everywhere, without hidden ones."""
-    found = (path for path in root.rglob(pattern) if path.is_file())
-    inside = {path.relative_to(root).as_posix(): path for path in found}
-    return [inside[name] for name in sorted(inside) if not any(part.startswith(".") for part in name.split("/"))]
+def _files(root: Path, without: Collection[str] = ()) -> list[Path]:
+    """The files below a folder in an order that is the same everywhere, without hidden ones and some folders."""
+    found: dict[str, Path] = {}
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith(".") and name not in without]
+        paths = [Path(folder, name) for name in names if not name.startswith(".")]
+        found |= {path.relative_to(root).as_posix(): path for path in paths}
+    return [found[name] for name in sorted(found)]
 
 
 def _folder(files: Iterable[Path], field: str, tally: Tally) -> Iterator[Piece]:
