@@ -123,7 +123,7 @@ def _outcome(
         sparsity = Sparsity(*(_sum(parts) for parts in zip(*totals.penalty)))
     if "threshold" in into:
         width = recipe.bandwidth
-        count = 0.0 if sparsity.count is None else sparsity.count[0] / (width * batch.rows)
+        count = 0.0 if sparsity.active is None else sparsity.active[0] / (width * batch.rows)
         into["threshold"].copy_(-(weights["threshold"] / width * totals.at_edge + count * totals.inside))
     if recipe.norm_weighted and sparsity.norms is not None:
         add_norms_gradient(into["decoder"], weights["decoder"], sparsity.norms[0], recipe.layers)

@@ -191,7 +191,7 @@ def _through_jump(
     width = recipe.bandwidth
     near = over.values.abs() < width / 2
     of_jump = torch.where(near, df, 0) * (threshold / width)
-    of_count = near.to(df) * (0.0 if sparsity.count is None else sparsity.count[0] / (width * batch.rows))
+    of_count = near.to(df) * (0.0 if sparsity.active is None else sparsity.active[0] / (width * batch.rows))
     into["threshold"].zero_().index_add_(0, over.latents, -(of_jump + of_count))
     dp = torch.where(over.values > 0, df, 0)
     return dp + of_jump + of_count if recipe.estimator_to_input else dp

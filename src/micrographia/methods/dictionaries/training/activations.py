@@ -106,7 +106,7 @@ def jumprelu_back(
     """
     recipe, threshold = stack.recipe, weights["threshold"]
     width = recipe.bandwidth
-    count = threshold.new_zeros(len(df)) if sparsity.count is None else sparsity.count
+    count = threshold.new_zeros(len(df)) if sparsity.active is None else sparsity.active
     jump = -threshold / width
     at_edge, inside = torch.zeros_like(threshold), torch.zeros_like(threshold)
     size = max(1, IN_CACHE // df.shape[-1])

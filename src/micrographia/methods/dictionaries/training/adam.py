@@ -47,7 +47,7 @@ def _fused(recipe: Recipe, step: int, rate: float, *tensors: Tensor) -> None:
     """Adam (Kingma and Ba 2015) on weights, gradient, mean, square: one pass over each."""
     weights, gradient, mean, square = tensors
     count = torch.tensor(float(step + 1), device=weights.device)
-    torch._fused_adam_(
+    torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage] (what torch.optim.Adam(fused=True) calls)
         [weights],
         [gradient],
         [mean],

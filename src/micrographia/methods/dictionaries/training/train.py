@@ -24,7 +24,7 @@ from micrographia.methods.dictionaries.training.plans import PLANS, Plan
 from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields
 from micrographia.methods.dictionaries.training.record import Record, home_of
 from micrographia.methods.dictionaries.training.stack import stacks
-from micrographia.methods.dictionaries.training.trainer import Trainer, fresh_state, unfit
+from micrographia.methods.dictionaries.training.trainer import Trainer, first_batches, fresh_state, unfit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -75,11 +75,11 @@ def train_dictionaries(
     course, group = course or Course(), current_group()
     recipes = [each if each.seed is not None else replace(each, seed=seed) for each in recipes]
     d_out = d_in if d_out is None else d_out
-    first = batches(0)
-    _refuse_other_batch(first, recipes)
+    first = first_batches(batches, min(each.steps for each in recipes))
+    _refuse_other_batch(first[0], recipes)
     trainers = [
-        Trainer(stack, fresh_state(stack, batches, course.like), batches, group, course.plans[stack.recipe.kind])
-        for stack in stacks(recipes, d_in, d_out, transcodes=first.target is not None)
+        Trainer(stack, fresh_state(stack, first, course.like), batches, group, course.plans[stack.recipe.kind])
+        for stack in stacks(recipes, d_in, d_out, transcodes=first[0].target is not None)
     ]
     config = {"recipes": [recipe_fields(each) for each in recipes], "d_in": d_in, "d_out": d_out, "seed": seed}
     with home_of(folder, config, course.like, group) as home:

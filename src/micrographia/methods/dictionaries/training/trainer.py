@@ -3,6 +3,8 @@
 Nothing is random here but resampling, which draws from a generator of (seed, step). Axes: member row latent d.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -150,23 +152,23 @@ def _member_axis(stack: Stack, value: Tensor, width: int, like: Tensor) -> Tenso
     return own.to(like)
 
 
-def fresh_state(stack: Stack, batches: Batches, like: Tensor) -> State:
-    """The State before the first step: scales and b_dec measured on the first batches, weights drawn by seed.
+def fresh_state(stack: Stack, first: Sequence[Activations], like: Tensor) -> State:
+    """The State before the first step: scales, b_dec and thresholds from the first batches, weights drawn by seed.
 
     Weights are in the dtype and on the device of `like`. Raises NonFiniteLoss for a batch with NaN.
     """
-    x, target = _first_rows(stack, batches, like)
+    x, target = _first_rows(stack, first, like)
     members, n = len(stack.recipes), stack.recipe.n_latents
     scale_in = measured_scale(stack.recipe, x).expand(members, -1).clone()
     scale_out = scale_in.clone()
     if stack.transcodes:
         scale_out = measured_scale(stack.recipe, target).expand(members, -1).clone()
     x, target = x * widened(scale_in, stack.d_in), target * widened(scale_out, stack.d_out)
-    first = first_weights(stack, target)
+    drawn = first_weights(stack, target)
     wanted = [each.l0 for each in stack.recipes if each.l0 is not None]
     if wanted and stack.recipe.threshold is None:
-        first["threshold"] *= level(stack, first, [Batch(x, target, x.shape[-2])], wanted)[:, None]
-    weights = stack.layout.join(first)
+        drawn["threshold"] *= level(stack, drawn, [Batch(x, target, x.shape[-2])], wanted)[:, None]
+    weights = stack.layout.join(drawn)
     counts = torch.zeros(members, n, dtype=torch.int64, device=weights.device)
     return State(
         step=0,
@@ -185,15 +187,17 @@ def fresh_state(stack: Stack, batches: Batches, like: Tensor) -> State:
     )
 
 
-def _first_rows(stack: Stack, batches: Batches, like: Tensor) -> tuple[Tensor, Tensor]:
-    found, rows, step = [], 0, 0
-    while rows < START_ROWS and step < stack.recipe.steps:
-        batch = batches(step)
-        own = rows_of(stack, batch, like)
-        if not unfit(batch):
-            found.append(own)
-        rows, step = rows + own[0].shape[-2], step + 1
+def first_batches(batches: Batches, steps: int) -> list[Activations]:
+    """The first batches of a training of so many steps, as many as its start is measured on."""
+    found: list[Activations] = []
+    while sum(each.x.shape[-2] for each in found) < START_ROWS and len(found) < steps:
+        found.append(batches(len(found)))
+    return found
+
+
+def _first_rows(stack: Stack, first: Sequence[Activations], like: Tensor) -> tuple[Tensor, Tensor]:
+    found = [rows_of(stack, batch, like) for batch in first if not unfit(batch)]
     if not found:
-        raise NonFiniteLoss(f"The first {step} batches all hold NaN or infinities. Check where they come from.")
+        raise NonFiniteLoss(f"The first {len(first)} batches all hold NaN or infinities. Check where they come from.")
     x, target = (torch.cat(each, -2)[:, :START_ROWS] for each in zip(*found))
     return x, target
