@@ -1,7 +1,7 @@
 """Metrics in one pass, each against a slow plain reference over all tokens at once."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
@@ -195,6 +195,21 @@ def test_bad_activations_are_refused_or_skipped_and_said():
     for few in ([], [x[:1]], [x[:0]]):
         with pytest.raises(UserError, match="Give longer text"):
             measure(one, few)
+
+
+def held(value: object) -> int:
+    """Bytes of all tensors within."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    inside = [getattr(value, each.name) for each in fields(value)] if is_dataclass(value) else []
+    return sum(map(held, inside))
+
+
+def test_memory_does_not_grow_with_tokens():
+    one = dictionary()
+    few, many = (measure(one, (rows(30, seed=i) for i in range(n))) for n in (1, 40))
+    assert many.n_tokens == 1200
+    assert held(few) == held(many) > 0
 
 
 def test_normalised_dictionaries_are_judged_at_the_scale_of_their_input():

@@ -195,6 +195,25 @@ def test_a_rerun_is_the_same_and_losses_can_be_left_out():
     assert {row["name"] for row in fewer.comparison()} == {OURS, MEAN, ZERO}
 
 
+class Shards:
+    """Rows that are read where they are used, and know their special tokens."""
+
+    special = (SPECIAL,)
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, which: slice) -> Tensor:
+        return tokens(40)[which]
+
+
+def test_rows_on_disk_are_read_as_those_in_memory():
+    of, one = model(), dictionary(10)
+    stored = evaluate(one, of, "L0.resid_post", Shards(), generator=generator(0))
+    here = evaluate(one, of, "L0.resid_post", tokens(40), generator=generator(0), counted=COUNTED)
+    assert json_bytes(stored.as_json()) == json_bytes(here.as_json())
+
+
 def test_special_tokens_are_those_of_the_tokenizer():
     of = Transformer(model().arch, model().state, Vocabulary(tuple("abcdefg"), bos=0, pad=3))
     assert counted_by(of) == Counted(special=(0, 3))

@@ -10,7 +10,13 @@ from made import dictionary, perfect
 from micrographia.core.errors import BadConfig, BadShape, UserError
 from micrographia.core.runtime import generator
 from micrographia.methods.dictionaries.evaluation.synthetic import Superposition, superposition
-from micrographia.methods.dictionaries.evaluation.truth import GroundTruth, at_equal_l0, matched, recovered
+from micrographia.methods.dictionaries.evaluation.truth import (
+    GroundTruth,
+    at_equal_l0,
+    compare_kinds,
+    matched,
+    recovered,
+)
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -142,6 +148,20 @@ def test_kinds_are_compared_at_one_l0():
     assert "30" in by_kind["gated"].how
     assert by_kind["dead"].values is None
     assert table.kind == "table"
+
+
+def test_dictionaries_of_all_kinds_in_one_table():
+    world = orthogonal()
+    kinds = {"truth": [perfect(world.directions)], "random": [dictionary(8, k=1), dictionary(8, k=3)]}
+    compared, table = compare_kinds(kinds, world, generator=generator(3), n_rows=500, at_once=200)
+    truth, random = (each.values for each in compared)
+    assert truth is not None
+    assert random is not None
+    assert truth["mcc"] == pytest.approx(1, abs=1e-5)
+    assert random["l0"] == pytest.approx(1.6, abs=0.01)
+    assert random["mcc"] < 0.9
+    assert abs(random["mcc"] - random["mcc_random"]) < 0.1  # it is no better than chance
+    assert [row[0] for row in table.data["rows"]] == ["truth", "random"]
 
 
 def test_impossible_worlds_are_refused():

@@ -257,9 +257,9 @@ def _replacements(
     if (linear := metrics.linear(k)) is not None:
         found[LINEAR], fvu[LINEAR] = lambda x, y: linear(x).to(y), linear.fvu
     x, y = sample.both
-    good = x.isfinite().all(1) & y.isfinite().all(1)
-    mean_in = x[good].double().mean(0)
-    random = random_dictionary(dictionary, k, mean_in, metrics.mean, (x[good], y[good]), generator)
+    good = x.isfinite().all(1) & y.isfinite().all(1).to(x.device)
+    x, y = x[good], y[good.to(y.device)]
+    random = random_dictionary(dictionary, k, x.double().mean(0), metrics.mean, (x, y), generator)
     found[RANDOM] = lambda x, y: outputs_of(random, x).to(y)
     return found, fvu
 

@@ -151,6 +151,24 @@ def at_equal_l0(
     return compared, table
 
 
+def compare_kinds(
+    dictionaries: Mapping[str, Sequence[Dictionary]],
+    world: Superposition,
+    *,
+    generator: Generator,
+    l0: float | None = None,
+    n_rows: int = 20_000,
+    at_once: int = 2000,
+) -> tuple[list[ComparedKind], Figure]:
+    """Trained dictionaries of all kinds against the features of their world, on the same fresh rows, at one L0.
+
+    `l0`: None for the truth's own, the mean number of features in a row. Cost: as `recovered`, for each dictionary.
+    """
+    mixtures = [world.draw(min(at_once, n_rows - i), generator) for i in range(0, n_rows, at_once)]
+    found = {kind: [recovered(each, world, mixtures, generator) for each in own] for kind, own in dictionaries.items()}
+    return at_equal_l0(found, world.mean_active if l0 is None else l0)
+
+
 def _at(kind: str, ordered: Sequence[GroundTruth], l0: float, near: float) -> ComparedKind:
     ordered = [each for each in ordered if each.l0 > 0]
     closest = min(ordered, key=lambda each: abs(each.l0 - l0), default=None)
