@@ -13,6 +13,7 @@ import pytest
 from micrographia.faces.cli.commands import COMMANDS as COMMAND_TABLE
 from micrographia.faces.cli.commands import find
 from micrographia.faces.cli.main import main
+from micrographia.labs.catalogue import LABS
 from micrographia.labs.grokking.sweep.config import plan_of
 
 ROOT = Path(__file__).parents[2]
@@ -133,7 +134,7 @@ def test_every_command_and_flag_that_is_told_of_exists(words):
     if command is None:
         assert words[0] in ("--help", "--version", "COMMAND"), f"micrographia {' '.join(words)}"
         return
-    told = help_of(command.name)
+    told = help_of(" ".join(words[:2]) if command.name == "lab" and len(words) > 1 else command.name)
     for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
         assert re.search(rf"{re.escape(flag)}\b", told), f"{flag} is no flag of {command.name}"
 
@@ -145,6 +146,7 @@ def test_a_flag_that_does_not_exist_would_be_noticed():
 
 def test_every_flag_in_a_table_or_sentence_is_some_commands():
     told = "".join(help_of(command.name) for command in COMMAND_TABLE)
+    told += "".join(help_of(f"lab {each.name}") for each in LABS)
     named = {flag for text in TEXTS.values() for flag in re.findall(r"`(--[a-z][\w.-]*)", text)}
     named = {flag.replace("--base.", "--") for flag in named}  # a base's fields are those of `grok`, as its help says
     assert len(named) > 10

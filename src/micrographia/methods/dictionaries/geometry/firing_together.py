@@ -18,6 +18,7 @@ from micrographia.methods.dictionaries.evaluation.reading import (
     Counted,
     ReadWrite,
     activity_of_rows,
+    on_device,
     rows_between,
 )
 from micrographia.methods.dictionaries.evaluation.spliced import Replacement, splice_losses
@@ -153,7 +154,7 @@ def top_contexts(
     chosen, parts = torch.tensor(latents), []
     for start in range(0, len(rows), at_once):
         some = rows_between(rows, start, start + at_once)
-        read = model.run(some, keep=place.read, stop=place.read).cache[place.read]
+        read = model.run(on_device(model, some), keep=place.read, stop=place.read).cache[place.read]
         parts.append(dictionary.encode(read)[..., chosen].cpu() * counted.mask(some)[..., None].cpu())
     values = torch.cat(parts)
     return {latent: _contexts(values[..., i], model, rows, n, around) for i, latent in enumerate(latents)}
