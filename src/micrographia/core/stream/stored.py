@@ -32,7 +32,7 @@ KIND = "activations"
 COUNTS = "counts"
 STORED = ("float32", "bfloat16", "float16")
 SHARD = 2**26
-"""Bytes of a shard, about. Three times as many are in memory while one is written."""
+"""Bytes of a shard, about. Four times as many are in memory while one is written."""
 ROWS_AT_ONCE = 64
 SAME = 1e-2
 """How far the first activations of a model may differ from those of a harvest that goes on."""

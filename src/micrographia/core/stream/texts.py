@@ -91,6 +91,10 @@ def open_texts(source: str | Path | None = None, *, field: str = "text", split: 
     if isinstance(source, str) and source.startswith(HUB):
         return _hub(source.removeprefix(HUB), field, split)
     path = Path(source).expanduser()
+    if not str(source).strip():
+        raise UserError(
+            "Asked for the text in '', which is no name. Give a file, a folder or a data set, or leave it out."
+        )
     if path.is_dir():
         return Texts(f"the folder {path}", lambda tally: _folder(_files(path), field, tally))
     if not path.is_file():
@@ -130,7 +134,13 @@ def _hub(name: str, field: str, split: str) -> Texts:
     repo, _, config = name.partition(":")
 
     def read(tally: Tally) -> Iterator[Piece]:
-        rows: Iterable[Any] = datasets.load_dataset(repo, config or None, split=split, streaming=True)
+        try:
+            rows: Iterable[Any] = datasets.load_dataset(repo, config or None, split=split, streaming=True)
+        except (OSError, ValueError) as error:  # no such data set, config or split; no network
+            raise UserError(
+                f"Asked for the data set {name!r} ({split}) on the Hub; it could not be opened: {error}. Check its "
+                f"name, its configuration ({HUB}NAME:CONFIG), the split and the network."
+            ) from error
         return _all(_in_field(row, field, f"row {i:,} of {name}") for i, row in enumerate(rows))
 
     return Texts(f"the data set {name} ({split})", read)
@@ -175,11 +185,15 @@ def _lines(path: Path, field: str) -> Iterator[str]:
 
 def _text_lines(path: Path) -> Iterator[str]:
     """Lines as JSON has them, which ends them by \\n alone."""
-    rest = ""
+    begun: list[str] = []
     for block in _characters(path):
-        *lines, rest = (rest + block).split("\n")
-        yield from lines
-    yield rest
+        first, *lines = block.split("\n")
+        begun.append(first)
+        if lines:
+            yield "".join(begun)
+            yield from lines[:-1]
+            begun = [lines[-1]]
+    yield "".join(begun)
 
 
 def _in_field(row: Any, field: str, where: str) -> str:
