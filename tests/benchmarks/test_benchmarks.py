@@ -24,6 +24,7 @@ SCRIPTS = {
     "patching_sweep": ["--task", "resid_pre", "heads"],
     "attribution": [],
     "hooks": [],
+    "dictionary_training": [],
 }
 OTHER_SHAPES = [(name, shape) for name in ("patching_sweep", "attribution", "hooks") for shape in ("xl", "7b")]
 OTHER_SHAPES += [("patching_sweep", "smollm2")]
