@@ -7,7 +7,7 @@ thresholds that leave 50. The others do their own whole steps on the same batche
 dictionary_learning (`--dl-python`), sparsify (`--sparsify-python`), and a lean TopK loop of embedding bags.
 Twelve equal dictionaries on one harvest are held against twelve floors and that harvest.
 
-Usage: uv run python benchmarks/dictionary_training.py [--saelens-python PATH] [--dl-python PATH] [--sparsify-python PATH]
+Usage: uv run python benchmarks/dictionary_training.py --saelens-python PATH --dl-python PATH --sparsify-python PATH
 """
 
 import argparse
@@ -119,7 +119,9 @@ def harvester(sizes: Mapping[str, int]) -> Callable[[], Activations]:
     tokens = torch.randint(0, config.vocab_size, (sizes["rows"] // context, context), generator=generator(1))
 
     def harvest() -> Activations:
-        return Activations(model.run(tokens, keep=["L0.resid_post"], logits="last").cache["L0.resid_post"].flatten(0, 1))
+        return Activations(
+            model.run(tokens, keep=["L0.resid_post"], logits="last").cache["L0.resid_post"].flatten(0, 1)
+        )
 
     return harvest
 
@@ -195,7 +197,9 @@ def measure(chosen: Any, record: Record) -> None:
             if python is None or not wanted:
                 print(f"{tool} was left out: name the Python of an environment that has it.")
                 continue
-            other = stack.enter_context(peer(python, "dictionary_worker.py", {**config, "tool": tool, "kinds": wanted}, data))
+            other = stack.enter_context(
+                peer(python, "dictionary_worker.py", {**config, "tool": tool, "kinds": wanted}, data)
+            )
             versions[tool] = other.ready
             for kind in wanted:
                 run = lambda n, kind=kind, other=other: other.ask(kind, n)  # noqa: E731

@@ -26,8 +26,8 @@ class Encoder(torch.autograd.Function):
         return values.relu(), at
 
     @staticmethod
-    def backward(ctx, d_values: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        x, W, at = ctx.saved_tensors
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (x, W, at), d_values = ctx.saved_tensors, grad_outputs[0]
         d_W, d_b = torch.zeros_like(W), W.new_zeros(len(W))
         for one, slope in zip(at.split(SLICE, 1), d_values.split(SLICE, 1)):
             d_W.index_add_(0, one.flatten(), (slope[..., None] * x[:, None]).flatten(0, 1))

@@ -26,6 +26,7 @@ SCRIPTS = {
     "attribution_check": [],
     "hooks": [],
     "formats_with_tools": [],
+    "dictionary_training": [],
 }
 OTHER_SHAPES = [(name, shape) for name in ("patching_sweep", "attribution", "hooks") for shape in ("xl", "7b")]
 OTHER_SHAPES += [("patching_sweep", "smollm2")]

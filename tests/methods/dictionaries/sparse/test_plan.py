@@ -1,11 +1,16 @@
 """The sparse plan gives the dense plan's losses and gradients, for every recipe that it covers."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 
 from micrographia.core.runtime import generator
 from micrographia.methods.dictionaries.sparse import find, in_blocks, plan
 from micrographia.methods.dictionaries.training.dense import dense
+from micrographia.methods.dictionaries.training.group import Group
 from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.stack import Batch, Now, Stack
 
@@ -86,8 +91,8 @@ def assert_equal(got, wanted, close):
         torch.testing.assert_close(got[0].terms[name], value, msg=lambda m, name=name: f"{name}: {m}", **close)
     assert got[0].terms.keys() == wanted[0].terms.keys()
     torch.testing.assert_close(got[0].fired, wanted[0].fired)
-    for field in ("cutoff", "powers"):
-        torch.testing.assert_close(getattr(got[0], field), getattr(wanted[0], field), **close)
+    for each in ("cutoff", "powers"):
+        torch.testing.assert_close(getattr(got[0], each), getattr(wanted[0], each), **close)
     for name, value in wanted[1].items():
         torch.testing.assert_close(got[1][name], value, msg=lambda m, name=name: f"{name}: {m}", **close)
 
@@ -181,3 +186,46 @@ def test_a_batch_whose_first_rows_are_unlike_the_rest_still_keeps_the_largest(mo
     batch.x[:, 4:] *= 0.001
     given = (stack, weights, batch, now)
     assert_equal(run(plan.sparse, *given), run(dense, *given), CLOSE[torch.float64])
+
+
+@dataclass(frozen=True, slots=True)
+class Thread(Group):
+    """One of two ranks, in threads."""
+
+    meet: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=20))
+    said: list = field(default_factory=lambda: [None, None])
+
+    def sum(self, value):
+        return value.copy_(torch.stack(self._all(value)).sum(0))
+
+    def gather(self, value):
+        return torch.cat(self._all(value), -1)
+
+    def _all(self, value):
+        self.said[self.rank] = value.clone()
+        self.meet.wait()
+        found = list(self.said)
+        self.meet.wait()
+        return found
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["relu", "topk", "batchtopk", "jumprelu-target", "jumprelu-auxk"])
+def test_two_ranks_give_the_loss_and_gradient_of_one(name, share, monkeypatch):
+    monkeypatch.setattr(find, "SHARE", share)
+    stack, weights, batch, now = case(MEMBERS[name], torch.float64)
+    first = Thread(0, 2)
+    ranks = [first, Thread(1, 2, first.meet, first.said)]
+    half = ROWS // 2
+
+    def one(rank):
+        rows = slice(rank.rank * half, (rank.rank + 1) * half)
+        own = Batch(batch.x[:, rows], batch.target[:, rows], ROWS)
+        return run(plan.sparse, stack, weights, own, now._replace(group=rank))
+
+    with ThreadPoolExecutor(2) as pool:
+        (a, into_a), (b, into_b) = pool.map(one, ranks)
+    terms = {key: a.terms[key] + b.terms[key] for key in a.terms}
+    together = a._replace(terms=terms, fired=a.fired + b.fired, cutoff=a.cutoff)
+    into = {key: into_a[key] + into_b[key] for key in into_a}
+    assert_equal((together, into), run(dense, stack, weights, batch, now), CLOSE[torch.float64])
