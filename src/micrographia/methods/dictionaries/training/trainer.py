@@ -17,7 +17,7 @@ from micrographia.methods.dictionaries.training.plans import PLANS, Plan
 from micrographia.methods.dictionaries.training.revive import REVIVALS
 from micrographia.methods.dictionaries.training.schedule import annealed, multiplied, now, pressed
 from micrographia.methods.dictionaries.training.stack import Batch, Now, Outcome, Stack, State
-from micrographia.methods.dictionaries.training.start import START_ROWS, first_weights, measured_scale
+from micrographia.methods.dictionaries.training.start import START_ROWS, START_VALUES, first_weights, measured_scale
 
 AVERAGED = 0.99
 """Decay of BatchTopK's cutoff, whose average is corrected for its start."""
@@ -190,8 +190,10 @@ def fresh_state(stack: Stack, first: Sequence[Activations], like: Tensor) -> Sta
 def first_batches(batches: Batches, steps: int) -> list[Activations]:
     """The first batches of a training of so many steps, as many as its start is measured on."""
     found: list[Activations] = []
-    while sum(each.x.shape[-2] for each in found) < START_ROWS and len(found) < steps:
+    rows = values = 0
+    while rows < START_ROWS and values < START_VALUES and len(found) < steps:
         found.append(batches(len(found)))
+        rows, values = rows + found[-1].x.shape[-2], values + found[-1].x.numel()
     return found
 
 
