@@ -111,23 +111,27 @@ def test_reinitialised_latents_are_those_that_were_rare_and_keep_their_moments()
     assert seen["encoder"][rare].abs().max() <= (6 / 24) ** 0.5
 
 
-@pytest.mark.parametrize("revival", ["resample", "auxk", "ghost"])
-def test_dead_latents_come_back(revival):
-    """Latents that start far below zero, and would stay there: they fire again."""
-    base = Recipe(kind="relu", sparsity=0.02, n_latents=24, steps=60, lr=2e-2, dead_after=512, revival_weight=1.0)
-
-    def last_dead(recipe):
-        (stack,) = stacks([recipe], 16, 16, transcodes=False)
-        batches = world()
-        trainer = Trainer(stack, fresh_state(stack, first_batches(batches, 20), torch.zeros(())), batches)
+def left_dead(recipe):
+    """Of latents of which twelve start off: far below zero (relu), or too small to be among the k largest (topk)."""
+    (stack,) = stacks([recipe], 16, 16, transcodes=False)
+    batches = world()
+    trainer = Trainer(stack, fresh_state(stack, first_batches(batches, 20), torch.zeros(())), batches)
+    if recipe.kind == "relu":
         trainer.weights["b_enc"][0, :12] = -1.0
-        for at in range(60):
-            trainer.step(batches(at))
-        return int((trainer.state.silent >= 512).sum())
+    else:
+        trainer.weights["encoder"][0, :12] *= 0.02
+    for at in range(50):
+        measured = trainer.step(batches(at))
+    return int(measured["dead"])
 
-    left = last_dead(base)
-    assert left >= 6
-    assert last_dead(replace(base, revival=revival, revive_at=(5, 20))) <= left // 2
+
+@pytest.mark.parametrize(("revival", "kind"), [("resample", "relu"), ("auxk", "topk"), ("ghost", "topk")])
+def test_dead_latents_come_back(revival, kind):
+    sparse = {"sparsity": 0.05} if kind == "relu" else {"k": 3}
+    base = Recipe(kind=kind, n_latents=24, steps=300, lr=5e-3, dead_after=2000, **sparse)
+    left = left_dead(base)
+    assert left >= 8
+    assert left_dead(replace(base, revival=revival, revival_weight=1.0, revive_at=(30,))) <= left // 2
 
 
 def test_ghost_and_auxk_leave_training_alone_while_no_latent_is_dead():
