@@ -148,10 +148,14 @@ class Dictionary:
         With the input `x`, its scale is restored and a skip added, so that `decode(encode(x), x)` is `reconstruct(x)`.
         Without, what the decoder alone gives: of a dictionary that normalises, in its own scale.
         """
-        w = self.weights
+        W_dec = self.weights.W_dec
         if self.form.decoder_norms:
-            latents = latents / w.W_dec.norm(dim=-1)
-        out = latents.to(w.W_dec.dtype) @ w.W_dec + w.b_dec
+            latents = latents / W_dec.norm(dim=-1)
+        return self.finished(latents.to(W_dec.dtype) @ W_dec, x)
+
+    def finished(self, product: Float[Tensor, "..."], x: Float[Tensor, "..."] | None = None) -> Float[Tensor, "..."]:
+        """What `decode` makes of latents @ W_dec: b_dec is added, and with `x` its scale is restored and a skip added."""
+        out = product + self.weights.b_dec
         if x is not None:
             out = self._restored(out, x)
         return out.unflatten(-1, self.form.axes) if self.form.axes else out

@@ -17,8 +17,8 @@ from micrographia.methods.dictionaries.training.stack import Batch, Now
 BLOCK = 1 << 21
 """Pre-activations computed at a time: enough rows for a fast product, few enough for the last cache."""
 SHARE = 1 / 16
-"""The largest share of active latents for which going through them is faster than the dense products: an entry costs
-8 d FLOPs at the speed of memory, against 8 d at that of the matrix unit, 15 to 20 times as fast on the CPUs measured."""
+"""The largest share of active latents for which going through them is the faster: an active one costs 8 d FLOPs at the
+speed of memory, any one 8 d at that of dense products, which were 15 to 20 times as fast on the CPU measured."""
 PROBED = 32
 """Rows of which the share is measured before all."""
 SPARE = (1.5, 6.0, 24.0)
@@ -75,30 +75,36 @@ def batchtopk(recipe: Recipe, weights: Weights, read: Tensor, batch: Batch, now:
     if recipe.k > SHARE * recipe.n_latents:
         return None
     count = recipe.k * batch.rows
-    for spare in (*SPARE, None):
-        found = _above_a_sample(weights, read, spare and spare * recipe.k)
-        enough = now.group.sum(torch.tensor(float(len(found.entries.values)))) >= count
-        if enough or found.cutoff is None:
-            break
-    values = found.entries.values
+    entries = _enough(recipe.k, count, weights, read, now)
+    values = entries.values
     everyone = now.group.gather(_padded(values, count)) if now.group.size > 1 else values
     place = len(everyone) - count + 1
     cutoff = everyone.kthvalue(place).values if place >= 1 else values.new_zeros(())
-    return Found(found.entries.where(values >= cutoff), cutoff)
+    return Found(entries.where(values >= cutoff), cutoff)
 
 
 FINDERS: Mapping[str, Finder] = {"relu": relu, "jumprelu": jumprelu, "topk": topk, "batchtopk": batchtopk}
 
 
-def _above_a_sample(weights: Weights, read: Tensor, each: float | None) -> Found:
-    """Entries above the bound that about `each` a row exceed; its cutoff is that bound, None if all positive are in."""
+def _enough(k: int, count: int, weights: Weights, read: Tensor, now: Now) -> Entries:
+    """At least `count` of the largest entries over all ranks, or all positive ones; some more than that."""
+    for spare in (*SPARE, None):
+        entries, bound = _above_a_sample(weights, read, spare and spare * k)
+        found, lowered = now.group.sum(read.new_tensor([len(entries.values), bound > 0], dtype=torch.float64)).tolist()
+        if found >= count or not lowered:
+            return entries
+    raise AssertionError("with all positive entries no bound is left to lower")
+
+
+def _above_a_sample(weights: Weights, read: Tensor, each: float | None) -> tuple[Entries, float]:
+    """Entries above the bound that about `each` a row of the first block exceed, or above 0; and that bound."""
     parts, rows, bound = [], [], 0.0
     for p in blocks(weights, weights["b_enc"], read):
         if not parts and each is not None:
             bound = share_bound(p, each)
         parts.append(above(p, bound))
         rows.append(len(p))
-    return Found(joined(parts, rows), read.new_tensor(bound) if bound > 0 else None)
+    return joined(parts, rows), bound
 
 
 def _padded(values: Tensor, count: int) -> Tensor:

@@ -120,7 +120,7 @@ def _outcome(
     if recipe.chosen_penalty in OF_COUNT:
         sparsity = OF_COUNT[recipe.chosen_penalty](totals.fired.sum()[None] / batch.rows, now)
     else:
-        sparsity = Sparsity(*(_sum(parts) for parts in zip(*totals.penalty)))
+        sparsity = _sum(totals.penalty)
     if "threshold" in into:
         width = recipe.bandwidth
         count = 0.0 if sparsity.active is None else sparsity.active[0] / (width * batch.rows)
@@ -135,6 +135,13 @@ def _outcome(
     return Outcome(terms, totals.fired, None, sparsity.powers)
 
 
-def _sum(parts: tuple[Tensor | None, ...]) -> Tensor | None:
-    present = [each for each in parts if each is not None]
-    return torch.stack(present).sum(0) if present else None
+def _sum(parts: list[Sparsity]) -> Sparsity:
+    """The blocks' penalties together; none of them has a slope in the number of active latents."""
+
+    def over(found: list[Tensor | None]) -> Tensor | None:
+        present = [each for each in found if each is not None]
+        return torch.stack(present).sum(0) if present else None
+
+    value = torch.stack([each.value for each in parts]).sum(0)
+    norms, powers = over([each.norms for each in parts]), over([each.powers for each in parts])
+    return Sparsity(value, norms=norms, powers=powers)

@@ -46,7 +46,7 @@ def above(
 
     `maxima` may give `folded(p)` where it is known.
     """
-    n_rows, n = p.shape
+    n = p.shape[1]
     p = p.contiguous()
     maxima = folded(p) if maxima is None else maxima
     width = maxima.shape[1]
