@@ -21,7 +21,7 @@ import torch
 from lean_topk import LeanTopK
 from paired import Contender, Match
 from peer import peer
-from recording import Record, arguments, parse
+from recording import TrainingLog, arguments, parse
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -165,7 +165,7 @@ def _fields(recipe: Recipe) -> dict[str, Any]:
     return {name: getattr(recipe, name) for name in Recipe.__slots__}
 
 
-def measure(chosen: Any, record: Record) -> None:
+def measure(chosen: Any, record: TrainingLog) -> None:
     sizes = SMOKE if chosen.smoke else SIZES
     given = mixtures(sizes)
     floor = Floor(given[0].x, sizes["latents"])
@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--twelve", default=True, action=argparse.BooleanOptionalAction, help="twelve on one harvest")
     chosen = parse(parser)
     with settings(chosen.threads):
-        measure(chosen, Record("dictionary_training", chosen))
+        measure(chosen, TrainingLog("dictionary_training", chosen))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from micrographia.methods.dictionaries.training.dense import encoder_input
-from micrographia.methods.dictionaries.training.stack import Batch, Stack
+from micrographia.methods.dictionaries.training.stack import ScaledBatch, Stack
 
 Weights = Mapping[str, Tensor]
 MARGIN = 2
 """How many times as many values as are wanted the first batch lets through."""
 
 
-def level(stack: Stack, weights: Weights, batches: Sequence[Batch], per_row: Sequence[float]) -> Tensor:
+def level(stack: Stack, weights: Weights, batches: Sequence[ScaledBatch], per_row: Sequence[float]) -> Tensor:
     """(member,): of what is asked of each latent, the value that `per_row` latents a row lie above, at least 0.
 
     batchtopk: p itself. jumprelu: p over its threshold, so that 1 is where it stands. Holds one batch's (row, latent)
@@ -27,7 +27,7 @@ def level(stack: Stack, weights: Weights, batches: Sequence[Batch], per_row: Seq
     return torch.stack([_level(stack, weights, batches, member, wanted) for member, wanted in enumerate(per_row)])
 
 
-def _level(stack: Stack, weights: Weights, batches: Sequence[Batch], member: int, wanted: float) -> Tensor:
+def _level(stack: Stack, weights: Weights, batches: Sequence[ScaledBatch], member: int, wanted: float) -> Tensor:
     own = {name: value[member : member + 1] for name, value in weights.items()}
     count = round(wanted * sum(batch.rows for batch in batches))
     floor = _nth(_asked(stack, own, batches[0], member, 0.0), MARGIN * round(wanted * batches[0].rows))
@@ -38,7 +38,7 @@ def _level(stack: Stack, weights: Weights, batches: Sequence[Batch], member: int
     return (_nth(found, count) + _nth(found, count + 1)) / 2
 
 
-def _asked(stack: Stack, own: Weights, batch: Batch, member: int, least: float) -> Tensor:
+def _asked(stack: Stack, own: Weights, batch: ScaledBatch, member: int, least: float) -> Tensor:
     """The values of one batch above `least`."""
     part = batch._replace(x=batch.x[member % len(batch.x)][None])
     p = torch.baddbmm(own["b_enc"][:, None], encoder_input(stack, own, part), own["encoder"].mT)

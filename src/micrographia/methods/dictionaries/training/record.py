@@ -1,6 +1,6 @@
-"""Record: what is written down of a training between its steps: rows of what was measured, and checkpoints.
+"""TrainingLog: what is written down of a training between its steps: rows of what was measured, and checkpoints.
 
-It is all in the folder of a Run, or nowhere. The first process writes; the others take its State.
+It is all in the folder of a Run, or nowhere. The first process writes; the others take its state.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +14,8 @@ from torch import Tensor
 from micrographia.core.events import Note, Watch
 from micrographia.core.runtime import provenance
 from micrographia.core.store import RunFolder
-from micrographia.methods.dictionaries.training.group import Group
-from micrographia.methods.dictionaries.training.stack import State
+from micrographia.methods.dictionaries.training.group import Ranks
+from micrographia.methods.dictionaries.training.stack import StackState
 from micrographia.methods.dictionaries.training.trainer import Trainer
 
 MEASURED = ("loss", "reconstruction", "l0", "dead")
@@ -24,7 +24,7 @@ MEASURED = ("loss", "reconstruction", "l0", "dead")
 
 @contextmanager
 def home_of(
-    folder: RunFolder | Path | str | None, config: Mapping[str, Any], like: Tensor, group: Group
+    folder: RunFolder | Path | str | None, config: Mapping[str, Any], like: Tensor, group: Ranks
 ) -> Iterator[RunFolder | None]:
     """The folder to write to: as given, opened at a path, or none; none in any process but the first."""
     if folder is None or group.rank > 0:
@@ -39,14 +39,14 @@ def home_of(
             yield home
 
 
-class Record:
+class TrainingLog:
     """Rows and checkpoints of some Trainers, which step together."""
 
     def __init__(
         self,
         trainers: Sequence[Trainer],
         home: RunFolder | None,
-        group: Group,
+        group: Ranks,
         *,
         record_every: int,
         checkpoint_every: int,
@@ -61,7 +61,7 @@ class Record:
 
     @property
     def where(self) -> str:
-        """A sentence: where the State is."""
+        """A sentence: where the state is."""
         if self.home is None:
             return "Nothing was saved, as no folder was given."
         return f"The state after step {self._saved} is saved in {self.home.path}; resume from there."
@@ -77,7 +77,7 @@ class Record:
             for index, trainer in enumerate(self.trainers):
                 state, prefix = trainer.state, f"{index}."
                 found = {name: checkpoint.tensors[prefix + name].to(old) for name, old in state.tensors().items()}
-                trainer.take(State(checkpoint.numbers["steps"][index], **found))
+                trainer.take(StackState(checkpoint.numbers["steps"][index], **found))
         reached = torch.tensor(
             [0 if checkpoint is None else checkpoint.step, *(each.state.step for each in self.trainers)]
         )
