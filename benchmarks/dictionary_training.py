@@ -21,7 +21,7 @@ import torch
 from lean_topk import LeanTopK
 from paired import Contender, Match
 from peer import peer
-from recording import TrainingLog, arguments, parse
+from recording import Record, arguments, parse
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -30,7 +30,7 @@ from micrographia.core.runtime import generator, settings
 from micrographia.core.stream.batches import Activations
 from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.stack import stacks
-from micrographia.methods.dictionaries.training.trainer import Trainer, fresh_state
+from micrographia.methods.dictionaries.training.trainer import Trainer, first_batches, fresh_state
 
 SIZES = {"d": 512, "latents": 4096, "rows": 4096, "k": 32, "l0": 50, "members": 12, "batches": 4}
 SMOKE = {"d": 16, "latents": 128, "rows": 64, "k": 4, "l0": 6, "members": 2, "batches": 2}
@@ -79,7 +79,9 @@ class Ours:
         d = given[0].x.shape[-1]
         (stack,) = stacks(recipes, d, d, False)
         batches = lambda step: given[step % len(given)]  # noqa: E731
-        self.trainer = Trainer(stack, fresh_state(stack, batches, torch.zeros(())), batches)
+        self.trainer = Trainer(
+            stack, fresh_state(stack, first_batches(batches, stack.recipe.steps), torch.zeros(())), batches
+        )
         self.given, self.l0 = given, math.nan
         if l0 is not None:
             self._leave(l0)
@@ -165,7 +167,7 @@ def _fields(recipe: Recipe) -> dict[str, Any]:
     return {name: getattr(recipe, name) for name in Recipe.__slots__}
 
 
-def measure(chosen: Any, record: TrainingLog) -> None:
+def measure(chosen: Any, record: Record) -> None:
     sizes = SMOKE if chosen.smoke else SIZES
     given = mixtures(sizes)
     floor = Floor(given[0].x, sizes["latents"])
@@ -223,7 +225,7 @@ def main() -> None:
     parser.add_argument("--twelve", default=True, action=argparse.BooleanOptionalAction, help="twelve on one harvest")
     chosen = parse(parser)
     with settings(chosen.threads):
-        measure(chosen, TrainingLog("dictionary_training", chosen))
+        measure(chosen, Record("dictionary_training", chosen))
 
 
 if __name__ == "__main__":

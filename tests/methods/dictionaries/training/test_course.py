@@ -11,7 +11,7 @@ from worlds import world
 
 from micrographia.core.errors import BadConfig, BadShape, Interrupted, NonFiniteLoss
 from micrographia.core.events import Note
-from micrographia.core.store import read_table
+from micrographia.core.store import load_run, read_table
 from micrographia.core.stream.batches import Activations
 from micrographia.methods.dictionaries.training.plans import PLANS
 from micrographia.methods.dictionaries.training.recipe import Recipe
@@ -97,6 +97,7 @@ def test_killed_and_resumed_is_left_alone(tmp_path, name):
     )
     for column, values in one.items():
         numpy.testing.assert_array_equal(values, other[column])
+    assert load_run(tmp_path / "killed").status == "finished"
     again = train_dictionaries(batches, recipes, d_in=16, folder=tmp_path / "whole", course=course)
     same(whole[0], again[0], atol=0, rtol=0)
 

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from micrographia.core.errors import Interrupted
 from micrographia.core.events import Note, Watch
 from micrographia.core.runtime import provenance
-from micrographia.core.store import RunFolder
+from micrographia.core.store import Checkpoint, RunFolder, checkpoints
 from micrographia.methods.dictionaries.training.group import Ranks
 from micrographia.methods.dictionaries.training.stack import StackState
 from micrographia.methods.dictionaries.training.trainer import Trainer
@@ -30,13 +31,20 @@ def home_of(
     if folder is None or group.rank > 0:
         yield None
     elif isinstance(folder, RunFolder):
-        yield folder
+        yield folder  # whose owner finishes it
     else:
         found = provenance(config["seed"], like.device, like.dtype, torch.get_num_threads())
         with RunFolder.open(
             folder, lab="dictionary", preset="custom", config=config, provenance=found, resume=True
         ) as home:
-            yield home
+            try:
+                yield home
+            except Interrupted:
+                home.set_status("interrupted")
+                raise
+            if home.status != "finished":
+                last = home.load_checkpoint()
+                home.finish({}, [], [], {} if last is None else last.rows)
 
 
 class TrainingLog:
@@ -68,10 +76,9 @@ class TrainingLog:
 
     def resume(self, watch: Watch) -> None:
         """Take the newest good checkpoint of the folder, if there is one, in all processes."""
-        checkpoint = None if self.home is None else self.home.load_checkpoint()
-        if self.home is not None:
-            for note in self.home.notes:
-                watch(Note(note, "warning"))
+        checkpoint, notes = self._newest_good()
+        for note in notes:
+            watch(Note(note, "warning"))
         if checkpoint is not None:
             watch(Note(f"Goes on from the checkpoint of step {checkpoint.step}."))
             for index, trainer in enumerate(self.trainers):
@@ -87,6 +94,13 @@ class TrainingLog:
             for value in trainer.state.tensors().values():
                 self.group.from_first(value)
             trainer.take(trainer.state._replace(step=step))
+
+    def _newest_good(self) -> tuple[Checkpoint | None, list[str]]:
+        if self.home is None:
+            return None, []
+        if self.home.status == "finished":
+            return checkpoints.newest_good(self.home.path)
+        return self.home.load_checkpoint(), self.home.notes
 
     def note(self, trainer: Trainer, measured: Mapping[str, Tensor]) -> None:
         """What a step of this Trainer gave."""
@@ -115,8 +129,7 @@ class TrainingLog:
 
     def shown(self) -> dict[str, float]:
         """The means over all dictionaries of what was measured last."""
-        found = {}
-        for name in MEASURED:
-            values = [float(value) for key, value in self._newest.items() if key.startswith(name + "[")]
-            found |= {name: sum(values) / len(values)} if values else {}
-        return found
+        found: dict[str, list[Tensor]] = {}
+        for key, value in self._newest.items():
+            found.setdefault(key.partition("[")[0], []).append(value)
+        return {name: float(torch.stack(values).double().mean()) for name, values in found.items()}
