@@ -1,4 +1,4 @@
-"""Trainer: a Stack in training: its State, and one step from a batch to the next State.
+"""Trainer: a Stack in training: its state, and one step from a batch to the next.
 
 Nothing is random here but resampling, which draws from a generator of (seed, step). Axes: member row latent d.
 """
@@ -12,12 +12,12 @@ from micrographia.core.errors import BadShape, NonFiniteLoss
 from micrographia.core.stream.batches import Activations, Batches
 from micrographia.methods.dictionaries.training.adam import adam_step
 from micrographia.methods.dictionaries.training.calibrate import level
-from micrographia.methods.dictionaries.training.group import ALONE, Group
+from micrographia.methods.dictionaries.training.group import ALONE, Ranks
 from micrographia.methods.dictionaries.training.plans import PLANS, Plan
 from micrographia.methods.dictionaries.training.revive import REVIVALS
 from micrographia.methods.dictionaries.training.schedule import annealed, multiplied, now, pressed
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Outcome, Stack, State
-from micrographia.methods.dictionaries.training.start import START_ROWS, first_weights, measured_scale
+from micrographia.methods.dictionaries.training.stack import Now, Outcome, ScaledBatch, Stack, StackState
+from micrographia.methods.dictionaries.training.start import START_ROWS, START_VALUES, first_weights, measured_scale
 
 AVERAGED = 0.99
 """Decay of BatchTopK's cutoff, whose average is corrected for its start."""
@@ -27,15 +27,15 @@ class Trainer:
     """A Stack in training. `state` is all that a step reads beside the batch; weights and gradient are views of it."""
 
     def __init__(
-        self, stack: Stack, state: State, batches: Batches, group: Group = ALONE, plan: Plan | None = None
+        self, stack: Stack, state: StackState, batches: Batches, group: Ranks = ALONE, plan: Plan | None = None
     ) -> None:
         self.stack, self.batches, self.group = stack, batches, group
         self.plan = PLANS[stack.recipe.kind] if plan is None else plan
         self.layout = stack.layout
         self.take(state)
 
-    def take(self, state: State) -> None:
-        """Go on from this State."""
+    def take(self, state: StackState) -> None:
+        """Go on from this state."""
         self.state = state
         self.weights = self.layout.views(state.weights)
         self.gradient = torch.zeros_like(state.weights)
@@ -49,7 +49,7 @@ class Trainer:
     def step(self, batch: Activations) -> dict[str, Tensor]:
         """Take one step; name -> (member,), what was measured before it: the loss, its terms, L0, dead latents.
 
-        Raises NonFiniteLoss before any change of the State.
+        Raises NonFiniteLoss before any change of the state.
         """
         revival = REVIVALS.get(self.stack.recipe.revival)
         if revival is not None and self.state.step in self.stack.recipe.revive_at:
@@ -66,22 +66,22 @@ class Trainer:
         dead = (self.state.silent >= self.stack.recipe.dead_after).sum(1)
         return {"loss": loss, **terms, "l0": fired.sum(1) / scaled.rows, "dead": dead}
 
-    def read(self, step: int, batches: Batches | None = None) -> Batch:
+    def read(self, step: int, batches: Batches | None = None) -> ScaledBatch:
         """The whole batch of a step, over all ranks, in the units of training."""
         batch = (self.batches if batches is None else batches)(step)
         return self._in_units(*rows_of(self.stack, batch, self.state.weights))
 
-    def scaled(self, batch: Activations) -> Batch:
+    def scaled(self, batch: Activations) -> ScaledBatch:
         """This rank's rows of a batch in the units of training."""
         x, target = rows_of(self.stack, batch, self.state.weights)
         own = self._in_units(self.group.own_rows(x), self.group.own_rows(target))
         return own._replace(rows=x.shape[-2])
 
-    def _in_units(self, x: Tensor, target: Tensor) -> Batch:
+    def _in_units(self, x: Tensor, target: Tensor) -> ScaledBatch:
         x = x * widened(self.state.scale_in, self.stack.d_in)
         if self.stack.transcodes:
-            return Batch(x, target * widened(self.state.scale_out, self.stack.d_out), x.shape[-2])
-        return Batch(x, x, x.shape[-2])
+            return ScaledBatch(x, target * widened(self.state.scale_out, self.stack.d_out), x.shape[-2])
+        return ScaledBatch(x, x, x.shape[-2])
 
     def _check(self, loss: Tensor) -> None:
         if bool(torch.isfinite(loss).all() & torch.isfinite(self.gradient.sum())):
@@ -90,8 +90,8 @@ class Trainer:
         found = f"the loss of dictionary {', '.join(map(str, members))}" if members else "a gradient"
         raise NonFiniteLoss(f"At step {self.state.step} {found} was NaN or infinite.")
 
-    def _counted(self, outcome: Outcome, at: Now, fired: Tensor, rows: int) -> State:
-        """The State after a step: counters, BatchTopK's average cutoff, p-annealing's coefficient."""
+    def _counted(self, outcome: Outcome, at: Now, fired: Tensor, rows: int) -> StackState:
+        """The state after a step: counters, BatchTopK's average cutoff, p-annealing's coefficient."""
         state = self.state
         state.silent.add_(rows).masked_fill_(fired > 0, 0)
         state.fired.add_(fired.to(state.fired.dtype))
@@ -152,8 +152,8 @@ def _member_axis(stack: Stack, value: Tensor, width: int, like: Tensor) -> Tenso
     return own.to(like)
 
 
-def fresh_state(stack: Stack, first: Sequence[Activations], like: Tensor) -> State:
-    """The State before the first step: scales, b_dec and thresholds from the first batches, weights drawn by seed.
+def fresh_state(stack: Stack, first: Sequence[Activations], like: Tensor) -> StackState:
+    """The state before the first step: scale, b_dec and thresholds by the first batches, weights drawn by seed.
 
     Weights are in the dtype and on the device of `like`. Raises NonFiniteLoss for a batch with NaN.
     """
@@ -167,10 +167,10 @@ def fresh_state(stack: Stack, first: Sequence[Activations], like: Tensor) -> Sta
     drawn = first_weights(stack, target)
     wanted = [each.l0 for each in stack.recipes if each.l0 is not None]
     if wanted and stack.recipe.threshold is None:
-        drawn["threshold"] *= level(stack, drawn, [Batch(x, target, x.shape[-2])], wanted)[:, None]
+        drawn["threshold"] *= level(stack, drawn, [ScaledBatch(x, target, x.shape[-2])], wanted)[:, None]
     weights = stack.layout.join(drawn)
     counts = torch.zeros(members, n, dtype=torch.int64, device=weights.device)
-    return State(
+    return StackState(
         step=0,
         weights=weights,
         mean=torch.zeros_like(weights),
@@ -190,8 +190,10 @@ def fresh_state(stack: Stack, first: Sequence[Activations], like: Tensor) -> Sta
 def first_batches(batches: Batches, steps: int) -> list[Activations]:
     """The first batches of a training of so many steps, as many as its start is measured on."""
     found: list[Activations] = []
-    while sum(each.x.shape[-2] for each in found) < START_ROWS and len(found) < steps:
+    rows = values = 0
+    while rows < START_ROWS and values < START_VALUES and len(found) < steps:
         found.append(batches(len(found)))
+        rows, values = rows + found[-1].x.shape[-2], values + found[-1].x.numel()
     return found
 
 
