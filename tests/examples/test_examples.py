@@ -55,7 +55,7 @@ def latents_are_places(told: str) -> None:
     gap = float(told.partition("logits differ by ")[2].split()[0])
     assert gap < 1e-4
     assert "Effects(denoise, exact" in told
-    assert "Effects(denoise, atp" in told
+    assert "Effects(denoise, estimated by atp" in told
     assert "latent " in told
     assert told.count("logit of Mary") == 2
 
