@@ -15,7 +15,7 @@ SHOWN = re.findall(r"```\{api\} (\S+)", API)
 INNER = {
     f"micrographia.{room}.{name}"
     for room, names in {
-        "core.store": "atomic checkpoints damage exact lock manifest models records",
+        "core.store": "atomic checkpoints damage exact lock manifest models records shards",
         "core.pretrained": "attention checks experts files fused generation gguf gguf_header hooks inline modules "
         "partial_run quiet readout save stream tokenizer",
         "core.sweep": "base last_layer metric_set plan writing",

@@ -98,3 +98,24 @@ def test_the_token_for_unknown_words_need_not_be_declared():
         single_token(tokenizer, "zebra")
     assert single_token(tokenizer, "dog") == 7
     assert in_bytes().unk is None
+
+
+@pytest.mark.parametrize(("habit", "puts"), [("none", False), ("first", True), ("last", False), ("both", True)])
+def test_a_tokenizer_tells_whether_it_begins_a_text_itself(habit, puts):
+    assert words(habit).puts_bos is puts
+
+
+def test_special_tokens_are_the_named_and_the_declared_ones():
+    known = words("none")
+    assert (known.eos, known.special) == (2, {0, 1, 2})
+    known.inner.add_special_tokens({"additional_special_tokens": ["dog"]})
+    assert known.special == {0, 1, 2, known.encode("dog")[0]}
+
+
+def test_the_token_for_unknown_words_counts_where_the_rules_give_it():
+    known = words("none")
+    known.inner.unk_token = "sees"
+    assert WORDS.index("sees") not in known.special
+    never = in_bytes()
+    never.inner.add_special_tokens({"unk_token": "<none>"})
+    assert never.special == {never.inner.unk_token_id}

@@ -34,7 +34,7 @@ class Numbered:
     def kinds(self):
         return {ID: Kept(1, torch.float64, torch.device("cpu"))}
 
-    def passes(self, which):
+    def passes(self, which, sites=None):
         self.asked += which.tolist()
         for rows in which.split(3):
             of = [torch.arange(int(self.counts[row])) + self.first[row] for row in rows]
@@ -159,7 +159,7 @@ def test_an_error_in_between_leaves_no_half_of_a_window():
     assert numbers(mixer, 0) == wanted[0]
     whole = supply.passes
 
-    def breaking(which):
+    def breaking(which, sites):
         yield next(iter(whole(which)))
         raise KeyboardInterrupt
 
@@ -198,7 +198,7 @@ def test_a_batch_holds_activations_of_the_model():
 def test_members_read_the_same_tokens():
     model, rows = reader(), random_rows(40)
     members = ["L0.mlp_out", ("L0.mlp_norm", "L0.mlp_out"), Reading((Site("resid_post", 0), Site("resid_post", 1)))]
-    stream = ActivationStream(model, members, rows, **SMALL)
+    stream = ActivationStream(model, members, rows, batch=20)
     plain, transcoder, crosscoder = stream.by_member(3)
     assert torch.equal(plain.x, transcoder.target)
     assert plain.target is None
@@ -206,7 +206,7 @@ def test_members_read_the_same_tokens():
     with pytest.raises(BadShape, match=r"L0.mlp_norm -> L0.mlp_out: 10, L0.resid_post\+L1.resid_post: 20"):
         stream(3)
     assert torch.equal(stream.only(0)(3).x, plain.x)
-    only = ActivationStream(model, [("L0.mlp_norm", "L0.mlp_out"), ("L1.mlp_norm", "L1.mlp_out")], rows, **SMALL)(3)
+    only = ActivationStream(model, [("L0.mlp_norm", "L0.mlp_out"), ("L1.mlp_norm", "L1.mlp_out")], rows, batch=20)(3)
     assert only.x.shape == only.target.shape == (2, 20, 10)
 
 

@@ -181,3 +181,11 @@ def test_bad_tokens_are_left_out_of_the_files_when_asked(tmp_path):
     assert found.count().tolist() == [3, 3, 1, 3]
     assert all(torch.isfinite(value).all() for value in everything(found).values())
     assert everything(found)[Site("mlp_out", 0)].shape == (10, 10)
+
+
+def test_one_of_the_stored_sites_is_read_alone(tmp_path):
+    found = stored(tmp_path)
+    (read, *_) = found.passes(torch.tensor([0]), [Site("z", 1)])
+    assert list(read.values) == [Site("z", 1)]
+    both = ActivationStream.of(found, batch=10)
+    assert torch.equal(ActivationStream.of(found, "L1.z", batch=10)(3).x, both.by_member(3)[1].x)

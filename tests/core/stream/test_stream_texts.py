@@ -72,6 +72,17 @@ def test_a_path_that_is_not_there_is_refused(tmp_path):
         open_texts(tmp_path / "none")
 
 
+def test_an_empty_name_is_refused():
+    with pytest.raises(UserError, match="no name"):
+        open_texts("")
+
+
+def test_a_line_longer_than_what_is_read_at_once_is_whole(tmp_path):
+    texts = ["x" * 300_000, "y", "", "z" * 70_000]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    assert documents(open_texts(tmp_path / "a.jsonl")) == [text for text in texts if text]
+
+
 def test_without_a_source_the_standard_library_is_read_the_same_each_time():
     texts = open_texts()
     assert "standard library of Python" in texts.source
@@ -130,3 +141,12 @@ def test_a_data_set_is_streamed(monkeypatch):
     assert not asked
     assert documents(texts) == ["one", "two"]
     assert asked == [(("somebody/something", "small"), {"split": "test", "streaming": True})]
+
+
+def test_a_data_set_that_cannot_be_opened_is_named(monkeypatch):
+    def load_dataset(*names, **choices):
+        raise ConnectionError("no network")
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    with pytest.raises(UserError, match=r"'somebody/none' \(train\) on the Hub; it could not be opened: no network"):
+        documents(open_texts("hf:somebody/none"))

@@ -29,15 +29,17 @@ class HubTokenizer:
 
     @property
     def special(self) -> frozenset[int]:
-        """The tokens that stand for no text. That for unknown words stands for some, unless it is another as well."""
-        words = [
-            word
-            for name, word in self.inner.special_tokens_map.items()
-            if name != "unk_token" and isinstance(word, str)
-        ]
-        extra = [str(word) for word in getattr(self.inner, "additional_special_tokens", None) or ()]
-        ids = [self.inner.convert_tokens_to_ids(word) for word in [*words, *extra]]
-        return frozenset(i for i in ids if i is not None)
+        """The tokens that stand for no text, named ones and all that are declared special.
+
+        That for unknown words stands for some, unless it has another name as well or, as in byte-level BPE, the rules
+        never give it.
+        """
+        inner, rules = self.inner, getattr(getattr(self.inner, "backend_tokenizer", None), "model", None)
+        named = {self.bos, self.eos, self.pad, self.mask, inner.cls_token_id, inner.sep_token_id}
+        declared = {i for i, token in inner.added_tokens_decoder.items() if token.special}
+        never = type(rules).__name__ == "BPE" and getattr(rules, "unk_token", None) is None
+        unknown = set() if never else {self.unk}
+        return frozenset(i for i in named | (declared - unknown) if i is not None)
 
     @property
     def puts_bos(self) -> bool:

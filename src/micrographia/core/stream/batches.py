@@ -144,9 +144,8 @@ class ActivationStream:
         named = list(supply.kinds()) if sites is None else sites
         members = tuple(map(as_reading, [named] if _is_one(named) else named))  # type: ignore[arg-type]  # checked there
         if missing := [str(site) for site in sites_of(members) if site not in supply.kinds()]:
-            raise UserError(
-                f"Asked for activations at {', '.join(missing)}. There are those at {', '.join(map(str, supply.kinds()))}."
-            )
+            there = ", ".join(map(str, supply.kinds()))
+            raise UserError(f"Asked for activations at {', '.join(missing)}. There are those at {there}.")
         kept = {site: _placed(supply.kinds()[site], dtype, device) for site in sites_of(members)}
         disk = getattr(supply, "n_bytes", 0)
         stream._begin(supply, kept, members, batch, buffer_bytes, seed, disk, watch)
@@ -310,6 +309,6 @@ def _named(reading: Reading) -> str:
 def _size(n_bytes: float) -> str:
     for unit in ("bytes", "kB", "MB"):
         if n_bytes < 1000:
-            return f"{n_bytes:.3g} {unit}"
+            return f"{n_bytes:.4g} {unit}"
         n_bytes /= 1000
-    return f"{n_bytes:.3g} GB"
+    return f"{n_bytes:.4g} GB"

@@ -6,7 +6,7 @@ A pass that runs out of memory is repeated with half as many rows, and said.
 Axes: row pos d. Source of the masking: Gemma Scope, arXiv 2408.05147, section 3.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -64,8 +64,12 @@ class Harvester:
     bad: Bad = "stop"
     watch: Watch = silent
 
-    def passes(self, which: Int[Tensor, "row"]) -> Iterator[Harvested]:
-        """The activations of these rows in this order. Raises NonFiniteActivations, UserError (no memory)."""
+    def passes(self, which: Int[Tensor, "row"], sites: Collection[Site] | None = None) -> Iterator[Harvested]:
+        """The activations of these rows in this order, at `sites` of its own. Raises NonFiniteActivations, UserError.
+
+        A pass is the same whichever are asked for.
+        """
+        assert sites is None or set(sites) <= set(self.sites)
         at = 0
         while at < len(which):
             here = which[at : at + self.rows_a_pass]

@@ -5,7 +5,7 @@ buffer is held and nothing is copied twice. Slots are a matter of memory alone: 
 schedule, however one came to it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -32,8 +32,8 @@ class Supply(Protocol):
         """What there is of each token."""
         ...
 
-    def passes(self, which: Int[Tensor, "row"]) -> Iterator[Harvested]:
-        """The activations of these rows, in this order."""
+    def passes(self, which: Int[Tensor, "row"], sites: Collection[Site] | None = None) -> Iterator[Harvested]:
+        """The activations of these rows, in this order, at these Sites; None: at all."""
         ...
 
 
@@ -92,11 +92,10 @@ class Mixer:
     def _read(self, window: Window, slots: Tensor) -> Tensor:
         """Fill these slots with the block; the slots of its tokens, in which good ones stand for bad ones."""
         at, bad = 0, torch.zeros(len(slots), dtype=torch.bool)
-        for found in self.supply.passes(window.rows):
+        for found in self.supply.passes(window.rows, self.values.keys()):
             here = slots[at : at + len(found.row)]
-            for site, value in found.values.items():
-                kept = self.values[site]
-                kept.index_copy_(0, here.to(kept.device), value.to(kept))
+            for site, kept in self.values.items():
+                kept.index_copy_(0, here.to(kept.device), found.values[site].to(kept))
             self.row[here] = found.row
             if found.bad is not None:
                 bad[at : at + len(here)] = found.bad

@@ -8,7 +8,7 @@ Axes: row token d.
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ KIND = "activations"
 COUNTS = "counts"
 STORED = ("float32", "bfloat16", "float16")
 SHARD = 2**26
-"""Bytes of a shard, about. Three times as many are in memory while one is written."""
+"""Bytes of a shard, about. Four times as many are in memory while one is written."""
 ROWS_AT_ONCE = 64
 SAME = 1e-2
 """How far the first activations of a model may differ from those of a harvest that goes on."""
@@ -61,14 +61,14 @@ class StoredActivations:
         """What there is of each token."""
         return self._kinds
 
-    def passes(self, which: Int[Tensor, "row"]) -> Iterator[Harvested]:
-        """The activations of these rows, in this order, of every Site. Raises Corrupt."""
+    def passes(self, which: Int[Tensor, "row"], sites: Collection[Site] | None = None) -> Iterator[Harvested]:
+        """The activations of these rows, in this order, at these Sites; None: at all. Raises Corrupt."""
         for at in range(0, len(which), ROWS_AT_ONCE):
             rows = which[at : at + ROWS_AT_ONCE]
             places = [self._place(int(row)) for row in rows]
             values = {
                 site: torch.cat([self._opened(shard)[str(site)][first:last] for shard, first, last in places])
-                for site in self._kinds
+                for site in (self._kinds if sites is None else sites)
             }
             yield Harvested(values, rows.repeat_interleave(self._counts[rows]), None)
 

@@ -8,9 +8,10 @@ import codecs
 import gzip
 import hashlib
 import json
+import os
 import platform
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,6 +91,10 @@ def open_texts(source: str | Path | None = None, *, field: str = "text", split: 
     if isinstance(source, str) and source.startswith(HUB):
         return _hub(source.removeprefix(HUB), field, split)
     path = Path(source).expanduser()
+    if not str(source).strip():
+        raise UserError(
+            "Asked for the text in '', which is no name. Give a file, a folder or a data set, or leave it out."
+        )
     if path.is_dir():
         return Texts(f"the folder {path}", lambda tally: _folder(_files(path), field, tally))
     if not path.is_file():
@@ -108,7 +113,7 @@ def texts_of(documents: Iterable[str], source: str = "the given texts") -> Texts
 
 def _standard_library() -> Texts:
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = [path for path in _files(root, "*.py") if not NOT_OURS & set(path.relative_to(root).parts)]
+    files = [path for path in _files(root, NOT_OURS) if path.suffix == ".py"]
     if not files:
         raise UserError(
             f"No text was given, so that Python's own sources were to be read; there are none in {root}. Give a file, "
@@ -129,17 +134,26 @@ def _hub(name: str, field: str, split: str) -> Texts:
     repo, _, config = name.partition(":")
 
     def read(tally: Tally) -> Iterator[Piece]:
-        rows: Iterable[Any] = datasets.load_dataset(repo, config or None, split=split, streaming=True)
+        try:
+            rows: Iterable[Any] = datasets.load_dataset(repo, config or None, split=split, streaming=True)
+        except (OSError, ValueError) as error:  # no such data set, config or split; no network
+            raise UserError(
+                f"Asked for the data set {name!r} ({split}) on the Hub; it could not be opened: {error}. Check its "
+                f"name, its configuration ({HUB}NAME:CONFIG), the split and the network."
+            ) from error
         return _all(_in_field(row, field, f"row {i:,} of {name}") for i, row in enumerate(rows))
 
     return Texts(f"the data set {name} ({split})", read)
 
 
-def _files(root: Path, pattern: str = "*") -> list[Path]:
-    """The files below a folder in an order that is the same everywhere, without hidden ones."""
-    found = (path for path in root.rglob(pattern) if path.is_file())
-    inside = {path.relative_to(root).as_posix(): path for path in found}
-    return [inside[name] for name in sorted(inside) if not any(part.startswith(".") for part in name.split("/"))]
+def _files(root: Path, without: Collection[str] = ()) -> list[Path]:
+    """The files below a folder in an order that is the same everywhere, without hidden ones and some folders."""
+    found: dict[str, Path] = {}
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith(".") and name not in without]
+        paths = [Path(folder, name) for name in names if not name.startswith(".")]
+        found |= {path.relative_to(root).as_posix(): path for path in paths}
+    return [found[name] for name in sorted(found)]
 
 
 def _folder(files: Iterable[Path], field: str, tally: Tally) -> Iterator[Piece]:
@@ -171,11 +185,15 @@ def _lines(path: Path, field: str) -> Iterator[str]:
 
 def _text_lines(path: Path) -> Iterator[str]:
     """Lines as JSON has them, which ends them by \\n alone."""
-    rest = ""
+    begun: list[str] = []
     for block in _characters(path):
-        *lines, rest = (rest + block).split("\n")
-        yield from lines
-    yield rest
+        first, *lines = block.split("\n")
+        begun.append(first)
+        if lines:
+            yield "".join(begun)
+            yield from lines[:-1]
+            begun = [lines[-1]]
+    yield "".join(begun)
 
 
 def _in_field(row: Any, field: str, where: str) -> str:
