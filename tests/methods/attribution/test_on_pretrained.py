@@ -14,9 +14,11 @@ from micrographia.core.edits import leaf, put
 from micrographia.core.metrics import logit_difference, prompts
 from micrographia.core.prompts import Pairs
 from micrographia.core.sites import Site
+from micrographia.core.sweep import Place, sweep
 from micrographia.core.tokens import Batch
 from micrographia.methods.attribution.attribute import attribute
 
+PLANS = ("strict", "fast")
 FEW = ("gpt2", "gemma2", "opt", "llama")
 
 
@@ -96,3 +98,20 @@ def test_a_padded_pair_scores_as_alone_and_its_padding_nothing(method):
         scale = float(alone[site].abs().max())
         torch.testing.assert_close(inside, alone[site], rtol=1e-4, atol=1e-4 * scale, msg=str(site))
         assert float(score.abs().sum() - inside.abs().sum()) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_in_bfloat16_a_patch_is_that_of_the_edited_run_and_estimates_are_numbers(name):
+    """The fast plan runs GELU as one kernel, whose rounding shows in this dtype; else the patch is the run's own."""
+    model, pairs, metric = case(name, torch.bfloat16)
+    site, prompt = Site("z", 1), prompts(2)
+    found = attribute(model, pairs, metric, [site, Site("resid_pre", 1)])
+    assert all(bool(score.isfinite().all()) for score in found.scores.values())
+    donor = model.run(pairs.clean, keep=site).cache
+    patches = [(Place(site, {"pos": 0, "head": 3}),)]
+    edit = put(site, donor[site][:, 0, 3], pos=0, head=3)
+    strict, fast = (sweep(model, pairs.corrupt, patches, donor, [metric], plan=plan)[0, :, 0] for plan in PLANS)
+    alone = metric(model.run(pairs.corrupt, edits=[edit], logits=metric.readout(prompt)).logits, prompt)
+    scale = float(model.run(pairs.corrupt).logits.abs().max())
+    torch.testing.assert_close(strict.float(), alone.float(), rtol=0, atol=0.02 * scale)
+    torch.testing.assert_close(fast.float(), strict.float(), rtol=0, atol=0.02 * scale)
