@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniature import WORDS, save_gpt2
 
 from micrographia.core.config import Target
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.errors import BadConfig, UnknownSite, UserError
 from micrographia.core.store import verify
-from micrographia.labs.sae.config import Evaluate, Reading, Train, read_asked, stored
+from micrographia.labs.sae.config import Evaluate, TextSource, Train, read_asked, stored
 from micrographia.labs.sae.run import run
+from miniature import WORDS, save_gpt2
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def text(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def asked(folder: Path, text: Path) -> Train:
     return Train(
-        target=Target(model=str(folder), threads=1, device="cpu"), reading=Reading(text=str(text), context=12),
+        target=Target(model=str(folder), threads=1, device="cpu"), reading=TextSource(text=str(text), context=12),
         site="L0.resid_post", kind="batchtopk", width=40, l0="4", tokens=1280, batch=64, held_out=400, buffer=1,
         checkpoint_every=5,
     )  # fmt: skip

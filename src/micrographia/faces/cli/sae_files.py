@@ -22,7 +22,7 @@ SHOWN = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Source(Printed):
+class Inspected(Printed):
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
     """A folder or file of dictionaries of any format, or a Run that trained some."""
     allow_pickle: Switch = False
@@ -30,7 +30,7 @@ class Source(Printed):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Conversion(Source):
+class Conversion(Inspected):
     to: str
     """The tool that shall read it: saelens, sparsify, gemma_scope, gemma_scope_2, circuit_tracer, dictionary_learning
     or openai."""
@@ -46,7 +46,7 @@ class Conversion(Source):
 
 def inspect(words: Sequence[str]) -> int:
     """`micrographia sae inspect PATH`: what a folder or file of dictionaries holds, and what its reader noted."""
-    asked = parse(Source, words, prog="micrographia sae inspect", description=inspect.__doc__ or "")
+    asked = parse(Inspected, words, prog="micrographia sae inspect", description=inspect.__doc__ or "")
     from micrographia.core.dictionaries import conversion
 
     rows = conversion.inspect(_path(asked.path), allow_pickle=asked.allow_pickle)

@@ -16,7 +16,7 @@ PENALISED = ("relu", "gated")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
+class TextSource:
     """The text, and how it is read."""
 
     text: str | None = None
@@ -39,7 +39,7 @@ class Train:
     """Train sparse dictionaries on a model's activations, evaluate them on held-out text, and save them."""
 
     target: Target
-    reading: Reading = dataclasses.field(default_factory=Reading)
+    reading: TextSource = dataclasses.field(default_factory=TextSource)
     site: str
     """Where: a Site such as L15.resid_post, or several of one width with commas between, trained side by side."""
     writes: str | None = None
@@ -97,7 +97,7 @@ class Evaluate:
     """Evaluate a dictionary in its model on a text: fidelity, sparsity, loss when spliced in, and its latents."""
 
     target: Target
-    reading: Reading = dataclasses.field(default_factory=Reading)
+    reading: TextSource = dataclasses.field(default_factory=TextSource)
     dictionary: str
     """A folder or file of any format, one of your Runs, or a name on the hub."""
     layer: int | None = None

@@ -10,13 +10,13 @@ from micrographia.core.stream.packing import layout_for
 from micrographia.core.stream.rows import TokenRows
 from micrographia.core.stream.texts import Piece, Tally, Texts, open_texts
 from micrographia.core.stream.tokenise import token_rows
-from micrographia.labs.sae.config import Reading
+from micrographia.labs.sae.config import TextSource
 
 CHARACTERS_A_TOKEN = 6
 """More than common tokenizers have on average, on text or code: what is read to have enough tokens."""
 
 
-def rows_for(reading: Reading, model: Model, n_tokens: int, watch: Watch) -> TokenRows:
+def rows_for(reading: TextSource, model: Model, n_tokens: int, watch: Watch) -> TokenRows:
     """So many tokens of the text's beginning, or all that it has; in memory (8 bytes each).
 
     Raises UserError for a model without a tokenizer, and for a context longer than it reads.
@@ -47,7 +47,7 @@ def beginning(texts: Texts, n_characters: int) -> Texts:
     return Texts(texts.source, read)
 
 
-def rows_holding(reading: Reading, n_tokens: int) -> int:
+def rows_holding(reading: TextSource, n_tokens: int) -> int:
     """How many rows hold so many tokens that count."""
     each = reading.context - (not reading.keep_first)
     return -(-n_tokens // each)

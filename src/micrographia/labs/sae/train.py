@@ -34,7 +34,7 @@ MATRYOSHKA = (16, 8, 4, 2)
 """The prefixes of a matryoshka dictionary are these parts of its width."""
 
 
-class Member(NamedTuple):
+class Planned(NamedTuple):
     """One dictionary to train: its name, its place in the batches, and how."""
 
     name: str
@@ -105,14 +105,14 @@ def one_site(model: Model, text: str) -> Site:
     return found[0]
 
 
-def members_of(asked: Train, sites: Sequence[Site], d_in: int) -> list[Member]:
+def members_of(asked: Train, sites: Sequence[Site], d_in: int) -> list[Planned]:
     """Every site with every L0 or coefficient and every seed, in that order."""
     found = []
     for site in sites:
         for amount in numbers(asked, "sparsity" if asked.kind in PENALISED and asked.sparsity else "l0"):
             for i in range(asked.seeds):
                 recipe = replace(recipe_for(asked, d_in, amount), seed=asked.target.seed + i)
-                found.append(Member(_name(asked, site, amount, i), site, recipe))
+                found.append(Planned(_name(asked, site, amount, i), site, recipe))
     return found
 
 
