@@ -156,7 +156,7 @@ class Dictionary:
         return self.finished(latents.to(W_dec.dtype) @ W_dec, x)
 
     def finished(self, product: Float[Tensor, "..."], x: Float[Tensor, "..."] | None = None) -> Float[Tensor, "..."]:
-        """What `decode` makes of latents @ W_dec: b_dec is added, and with `x` its scale is restored and a skip added."""
+        """What `decode` makes of latents @ W_dec: b_dec added and, with `x`, its scale restored and a skip added."""
         out, one = product + self.weights.b_dec, self if x is None else self._here(x)
         if x is not None:
             out = one._restored(out, x)
