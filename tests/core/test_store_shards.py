@@ -4,7 +4,7 @@ import pytest
 
 from micrographia.core.errors import BadConfig, Corrupt, RunExists, RunLocked
 from micrographia.core.store import atomic
-from micrographia.core.store.shards import Shards, ShardWriter
+from micrographia.core.store.shards import Shards, ShardWriter, complete
 
 
 def begin(folder, **about):
@@ -81,3 +81,15 @@ def test_a_folder_of_others_is_left_alone(tmp_path):
         with pytest.raises(RunExists, match=r"notes\.txt"):
             begin(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_complete_folder_is_read_without_a_lock(tmp_path):
+    assert complete(tmp_path, kind="numbers", about={}) is None
+    finished(tmp_path)
+    with begin(tmp_path):  # another holds it
+        shards = complete(tmp_path, kind="numbers", about={})
+        assert shards is not None
+        assert shards.names == ["000000.bin", "000001.bin", "000002.bin"]
+    assert complete(tmp_path, kind="numbers", about={"more": 1}) is None
+    (tmp_path / "000001.bin").write_bytes(b"bad!")
+    assert complete(tmp_path, kind="numbers", about={}) is None

@@ -174,6 +174,21 @@ class Shards:
             self.file(name)
 
 
+def complete(path: Path | str, *, kind: str, about: Mapping[str, Any]) -> Shards | None:
+    """The finished folder of exactly this, every hash checked; None where there is none, or a damaged one.
+
+    Takes no lock, so that a folder that one may only read will do.
+    """
+    try:
+        shards = Shards(path, kind=kind)
+        if dict(shards.about) != plain(about):
+            return None
+        shards.check()
+    except (RunNotFound, Corrupt):  # `ShardWriter.open` says what is wrong, or mends it
+        return None
+    return shards
+
+
 _AGAIN = "Run the command that wrote it once more, which replaces damaged shards, or restore it."
 
 

@@ -1,8 +1,9 @@
 """How well batches are mixed: likeness within a batch, against batches that a full shuffle makes of the same tokens.
 
 Tokens of one row are alike (same text, same subject), so that a batch drawn from few rows says less than its size. The
-measure is the mean cosine, about the mean of all, over pairs of tokens of one batch: 0 for a full shuffle, up to its
-spread. Where rows are known, the share of pairs from one row as well.
+measure is the mean cosine, about the mean of all, over pairs of tokens of one batch, beside that after full shuffles,
+and where rows are known, the share of pairs from one row. Measured at L1.resid_post of SmolLM2, 60 batches of 512 from
+rows of 128: rows in their order are 60 standard deviations off, a buffer of 2,500 tokens 25, one of 17,000 tokens 2.
 Axes: token d.
 """
 
@@ -49,7 +50,7 @@ def shuffle_quality(
     generator: Generator,
     *,
     rows: Iterable[Int[Tensor, "token"]] | None = None,
-    draws: int = 50,
+    draws: int = 20,
 ) -> ShuffleQuality:
     """The mixing of some batches of one size, at one Site. 10 to 50 of them from anywhere in an epoch tell.
 
@@ -67,7 +68,7 @@ def shuffle_quality(
     x = x - x.mean(0)
     unit = x / x.norm(dim=-1, keepdim=True).clamp(min=1e-30)
     n, orders = len(found[0]), _orders(len(x), generator, draws)
-    drawn = torch.tensor([_likeness(unit[order.to(unit.device)], n) for order in orders], dtype=torch.float64)
+    drawn = torch.tensor([_likeness(unit.index_select(0, order.to(x.device)), n) for order in orders]).double()
     own, own_shuffled = None, None
     if rows is not None:
         of = torch.cat([each.cpu() for each in rows])
@@ -92,10 +93,12 @@ def _orders(n: int, generator: Generator, draws: int) -> list[Tensor]:
 
 
 def _likeness(unit: Tensor, n: int) -> float:
-    """The mean over batches of the mean cosine over pairs: (|sum of the batch|^2 - n) / (n (n - 1))."""
-    sums = unit.unflatten(0, (-1, n)).double().sum(1)
-    squares = unit.unflatten(0, (-1, n)).double().square().sum((1, 2))
-    return float(((sums.square().sum(-1) - squares) / (n * (n - 1))).mean())
+    """The mean over batches of the mean cosine over pairs: (|sum of the batch|^2 - n) / (n (n - 1)).
+
+    A token that is the mean of all has no direction, and takes 1 from the sum in any order.
+    """
+    sums = unit.unflatten(0, (-1, n)).sum(1).double()
+    return float(((sums.square().sum(-1) - n) / (n * (n - 1))).mean())
 
 
 def _same(rows: Tensor, n: int) -> float:

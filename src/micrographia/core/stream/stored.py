@@ -24,7 +24,7 @@ from micrographia.core.model import Model
 from micrographia.core.runtime import torch_dtype
 from micrographia.core.sites import Site, SiteLike, as_site
 from micrographia.core.store.formats import read_tensors, tensors_bytes
-from micrographia.core.store.shards import Shards, ShardWriter
+from micrographia.core.store.shards import Shards, ShardWriter, complete
 from micrographia.core.stream.harvest import Bad, Harvested, Harvester, Kept, harvester, left_out
 from micrographia.core.stream.rows import TokenRows
 
@@ -119,6 +119,8 @@ def store_activations(
         "sink": sink,
         "bad": bad,
     }
+    if (there := complete(folder, kind=KIND, about=about)) is not None:
+        return _stored_in(there)
     with ShardWriter.open(folder, kind=KIND, about=about) as writer:
         if writer.dropped:
             watch(Note(f"Damaged shards of {writer.path} are made again: {', '.join(writer.dropped[:5])}.", "warning"))
@@ -133,7 +135,10 @@ def open_activations(folder: Path | str) -> StoredActivations:
 
     Raises RunNotFound, Corrupt.
     """
-    shards = Shards(folder, kind=KIND)
+    return _stored_in(Shards(folder, kind=KIND))
+
+
+def _stored_in(shards: Shards) -> StoredActivations:
     about, found = shards.about, shards.found
     dtype = torch_dtype(about["dtype"])
     kept = {as_site(site): Kept(width, dtype, torch.device("cpu")) for site, width in about["sites"].items()}

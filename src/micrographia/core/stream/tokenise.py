@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.events import Note, Progress, Watch, silent
-from micrographia.core.store.shards import Shards, ShardWriter, mapped
+from micrographia.core.store.shards import Shards, ShardWriter, complete, mapped
 from micrographia.core.stream.packing import BEGINNING, ReadTo, RowLayout, packed
 from micrographia.core.stream.rows import TokenRows, as_rows, special_tokens
 from micrographia.core.stream.texts import Piece, Tally, Texts
@@ -62,7 +62,8 @@ def tokenise(
     """The text as rows in a folder of shards; what is there already is not made again.
 
     One shard is in memory. `n_tokens` ends the text there; `d_vocab` up to 65,536 halves the folder (2 bytes a token
-    instead of 4). A folder that is complete is read without reading the text.
+    instead of 4). Of a folder that is complete only the shards are
+    read, once, to check them.
     Raises UserError for a text that is too short, with how much is needed; BadConfig for a folder of another text,
     tokenizer or layout; RunLocked; CannotWrite, after which the same call goes on.
     """
@@ -76,6 +77,8 @@ def tokenise(
         "rows_a_shard": rows_each,
         "n_tokens": n_tokens,
     }
+    if (there := complete(folder, kind=KIND, about=about)) is not None:
+        return _rows_in(there)
     with ShardWriter.open(folder, kind=KIND, about=about) as writer:
         if writer.dropped:
             watch(
@@ -91,7 +94,10 @@ def open_tokens(folder: Path | str) -> TokenRows:
 
     Raises RunNotFound, Corrupt.
     """
-    shards = Shards(folder, kind=KIND)
+    return _rows_in(Shards(folder, kind=KIND))
+
+
+def _rows_in(shards: Shards) -> TokenRows:
     about, n_ctx = shards.about, shards.about["layout"]["n_ctx"]
     n_rows, each = shards.found["n_rows"], about["rows_a_shard"]
     lengths = tuple(min(each, n_rows - at) for at in range(0, n_rows, each))
