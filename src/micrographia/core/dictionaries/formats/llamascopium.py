@@ -1,8 +1,8 @@
 """Llamascopium (Language-Model-SAEs): `config.json` and `sae_weights.safetensors`; Llama Scope R1-Distill too.
 
-Read in llamascopium 2.0.0b34. Inputs and outputs are scaled to a mean norm of sqrt(d) by factors in the file, which are
-folded into the weights. W_E is (d, latent); the layout before it has encoder.weight (latent, d). A latent is on by its
-size times its decoder row's norm, and keeps its own size.
+Measured with llamascopium 2.0.0b34. Inputs and outputs are scaled to a mean norm of sqrt(d) by factors in the file,
+which are folded into the weights. W_E is (d, latent); the layout before it has encoder.weight (latent, d). A latent is
+on by its size times its decoder row's norm, and keeps its own size.
 """
 
 from collections.abc import Mapping
