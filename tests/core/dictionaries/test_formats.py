@@ -482,6 +482,84 @@ def test_a_choice_that_is_none_says_what_there_is(suite: Path):
         load(suite, layer=12, width="wide")
 
 
+def test_states_of_trainers_and_earlier_steps_are_no_dictionaries(tmp_path: Path):
+    expected = files.learned_gated(tmp_path / "resid_post_layer_1" / "trainer_0")
+    for name in ("state.pt", "optimizer_0.pt", "resid_post_layer_1/trainer_0/checkpoints/ae_100.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        torch.save({}, tmp_path / name)
+    same(load(tmp_path, allow_pickle=True), *expected[1:])
+
+
+def test_a_list_of_transcoders_is_read_where_they_lie(tmp_path: Path):
+    expected = [files.gemma_scope(tmp_path, f"layer_{i}/width_16k/average_l0_{i + 5}") for i in range(2)]
+    lines = "".join(f"  - {each.path.relative_to(tmp_path)}/params.npz\n" for each in expected)
+    (tmp_path / "config.yaml").write_text(f"model_name: toy\nmodel_kind: transcoder_set\ntranscoders:\n{lines}")
+    found = load(tmp_path)
+    assert isinstance(found, DictionarySet)
+    torch.testing.assert_close(found[1].encode(expected[1].x), expected[1].latents)
+    torch.testing.assert_close(load_one(tmp_path, layer=0).encode(expected[0].x), expected[0].latents)
+    with pytest.raises(UnknownDictionary, match="lists 2 layers"):
+        load(tmp_path, layer=2)
+
+
+# The Hub.
+
+
+@pytest.fixture
+def hub(suite: Path, monkeypatch):
+    """A repository that lies in a folder; what was fetched from it."""
+    from micrographia.core.pretrained import hub
+
+    asked: list[str] = []
+    paths = [each.relative_to(suite).as_posix() for each in suite.rglob("*") if each.is_file()]
+    monkeypatch.setattr(hub, "listing", lambda repository, revision, watch: paths)
+    monkeypatch.setattr(hub, "fetched", lambda repository, names, revision, watch: asked.extend(names) or suite)
+    return asked
+
+
+def test_only_what_was_chosen_is_fetched_from_the_hub(hub: list[str]):
+    one = Dictionary.load("google/gemma-scope-2b-pt-res", layer=12, width="16k")
+    assert hub == ["layer_12/width_16k/average_l0_82/params.npz"]
+    assert one.about.source == "google/gemma-scope-2b-pt-res"
+    Dictionary.load("google/gemma-scope-2b-pt-res/layer_12/width_65k@main")
+    assert hub[1:] == ["layer_12/width_65k/average_l0_72/params.npz"]
+
+
+@pytest.mark.parametrize("error", ["OfflineModeIsEnabled", "RepositoryNotFoundError", "ConnectionError"])
+def test_a_hub_that_gives_nothing_says_what_to_do(error: str, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    kind = getattr(errors, error, None) or ConnectionError
+
+    def fails(*given: object, **named: object) -> list[str]:
+        raise kind.__new__(kind)
+
+    def is_not_here(*given: object, **named: object) -> str:
+        raise errors.LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", fails)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", is_not_here)
+    why = "Neither a folder here nor" if error.startswith("Repo") else "cannot be reached"
+    with pytest.raises(UnknownDictionary, match=why):
+        load("somebody/dictionaries")
+
+
+def test_without_a_network_the_cache_is_looked_at(suite: Path, monkeypatch):
+    import huggingface_hub
+
+    from micrographia.core.pretrained.hub import listing
+
+    def fails(*given: object, **named: object) -> list[str]:
+        raise ConnectionError("no way")
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", fails)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(suite))
+    notes: list[object] = []
+    assert "layer_5/width_16k/average_l0_68/params.npz" in listing("google/x", watch=notes.append)
+    assert any("only what is in the cache" in str(each) for each in notes)
+
+
 def test_rows_for_a_table(suite: Path, tmp_path: Path):
     assert {(row["layer"], row["latents"], row["l0"]) for row in inspect(suite)} >= {
         (12, 16384, 82.0),

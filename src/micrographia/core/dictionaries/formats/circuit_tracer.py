@@ -20,7 +20,7 @@ from micrographia.core.dictionaries.formats.holding import Holding
 from micrographia.core.dictionaries.formats.places import OURS, lens_site
 from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, untold
 from micrographia.core.dictionaries.several import AnyDictionary, CrossLayerTranscoder, DictionarySet
-from micrographia.core.errors import CannotCarry, UnreadableWeights
+from micrographia.core.errors import CannotCarry
 from micrographia.core.sites import Site
 from micrographia.core.store.formats import tensors_bytes
 
@@ -33,7 +33,13 @@ NEGATIVE = "Latents above a threshold below 0 are negative, as circuit-tracer ha
 
 
 def holds(found: Holding) -> bool:
-    return bool(_files(found)) or "transcoders" in config_of(found)
+    return bool(_files(found))
+
+
+def listed(found: Holding) -> dict[int, str]:
+    """Layer -> where its transcoder lies, where config.yaml names them and none is here: paths, or hf:// and a file."""
+    places = [] if found.only or _files(found) else config_of(found).get("transcoders") or []
+    return dict(enumerate(map(str, places)))
 
 
 def config_of(found: Holding) -> dict[str, Any]:
@@ -45,13 +51,6 @@ def config_of(found: Holding) -> dict[str, Any]:
 def read(found: Holding) -> DictionarySet | Dictionary:
     """All layers; the one dictionary of a single file."""
     config, files = config_of(found), _files(found)
-    if not files:
-        listed = ", ".join(map(str, config["transcoders"][:2]))
-        raise UnreadableWeights(
-            f"{found.folder / CONFIG} lists transcoders that lie elsewhere ({listed} ...). Load each of them, or "
-            "download "
-            "the files that it names into this folder as layer_<i>.safetensors."
-        )
     layers = {layer: _layer(found, name, layer, config) for layer, name in files.items()}
     if found.only:
         return layers[next(iter(files))]

@@ -32,8 +32,7 @@ def read(found: Holding) -> CrossLayerTranscoder:
         if not found.has(f"W_enc_{i}.safetensors", f"W_dec_{i}.safetensors"):
             raise UnreadableWeights(
                 f"Asked for the cross-layer transcoder in {found.folder}. Found {n} encoders, and not both files of "
-                "layer "
-                f"{i}: W_enc_{i}.safetensors and W_dec_{i}.safetensors."
+                f"layer {i}: W_enc_{i}.safetensors and W_dec_{i}.safetensors."
             )
         tensors = found.tensors(f"W_enc_{i}.safetensors") | found.tensors(f"W_dec_{i}.safetensors")
         needed = {"W_enc": f"W_enc_{i}.T", "b_enc": f"b_enc_{i}", "b_dec": f"b_dec_{i}", "W_dec": f"W_dec_{i}"}

@@ -54,8 +54,7 @@ CLASSES: Mapping[str, Class] = {
 }
 UNSAID = (
     "If it was trained with normalize_activations, the factor is folded into biases and threshold; the files do not "
-    "say "
-    "whether it was, nor the factor."
+    "say whether it was, nor the factor."
 )
 NOTES: Mapping[str, str] = {
     "AutoEncoderTopK": (
@@ -73,12 +72,11 @@ PLACES = (("resid_post", "resid_post"), ("attn_out", "attn_out"), ("mlp_out", "m
 
 def holds(found: Holding) -> bool:
     """A file of that name, or a pickle beside the config of a trainer."""
-    pickles = found.ending(".pt")
-    return found.has(WEIGHTS) or (len(pickles) == 1 and "dict_class" in _trainer(found))
+    return found.has(WEIGHTS) or (len(found.pickles()) == 1 and "dict_class" in _trainer(found))
 
 
 def read(found: Holding) -> Dictionary:
-    name = WEIGHTS if found.has(WEIGHTS) else found.ending(".pt")[0]
+    name = WEIGHTS if found.has(WEIGHTS) else found.pickles()[0]
     content, trainer = dict(found.pickled(name)), _trainer(found)
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     label = _class(found, trainer.get("dict_class"), tensors)
@@ -165,8 +163,7 @@ def _rescaled(one: Dictionary) -> Dictionary:
     scaled = scaled_latents(one, torch.where(norms == 0, 1.0, norms))
     note = (
         "Decoder rows are rescaled to norm 1 and latents multiplied by the old norms, as dictionary_learning's loader "
-        "does for AutoEncoder; the file itself has norms from "
-        f"{float(norms.min()):.3g} to {float(norms.max()):.3g}."
+        f"does for AutoEncoder; the file itself has norms from {float(norms.min()):.3g} to {float(norms.max()):.3g}."
     )
     return replace(scaled, about=_more(scaled.about, note))
 

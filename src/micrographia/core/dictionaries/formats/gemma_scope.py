@@ -29,13 +29,11 @@ SITES = (("-res", "resid_post"), ("-mlp", "mlp_out"), ("-att", "z"))  # of repos
 REPOSITORY = re.compile(r"gemma-scope-(\d+b)-(pt|it)(-(?:res|mlp|att|transcoders))")
 EMBEDDING = (
     "A dictionary of embeddings: W_enc is divided by sqrt(d_in) and W_dec multiplied by it, so that it reads the "
-    "residual "
-    "stream's scaled embeddings, as SAELens has it."
+    "residual stream's scaled embeddings, as SAELens has it."
 )
 FOLDED_NORM = (
-    "A transcoder of Gemma Scope reads the normalised input of the MLP without the norm's gain, which was folded "
-    "into the "
-    "MLP's weights: divide `mlp_norm` by (1 + gain) before encoding."
+    "A transcoder of Gemma Scope reads the normalised input of the MLP without the norm's gain, which was folded into "
+    "the MLP's weights: divide `mlp_norm` by (1 + gain) before encoding."
 )
 NAMELESS = "The file names neither model nor place; nor do its folders."
 

@@ -4,6 +4,7 @@ Files are read when they are asked for, and only then; of safetensors the names 
 """
 
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ NAMED = frozenset(
 )
 """Files of weights that stand for their folder, since their tool gives all of them that name."""
 MANY = 12
+_ASIDE = re.compile(r"(?:^|/)(?:\w*state\w*|(?:optimizer|lr_scheduler)_\d+)\.pt$|(?:^|/)checkpoints/[^/]*\.pt$")
+
+
+def is_aside(name: str) -> bool:
+    """Whether this is a pickle beside dictionaries that is none that is meant: a trainer's state, an earlier step."""
+    return _ASIDE.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +57,7 @@ class Holding:
         if path.suffix.lower() not in WEIGHTS:
             raise UnknownDictionary(
                 f"Asked for the dictionary in {path.name}, a file of another kind. Give its folder, or a file of "
-                "weights "
-                f"({', '.join(WEIGHTS)})."
+                f"weights ({', '.join(WEIGHTS)})."
             )
         return cls(path.parent.parent if inner else path.parent, "" if path.name in NAMED else path.name, allow_pickle)
 
@@ -73,6 +79,10 @@ class Holding:
     def ending(self, *suffixes: str) -> list[str]:
         """The names of files with these endings."""
         return [name for name in self.names if name.endswith(suffixes)]
+
+    def pickles(self) -> list[str]:
+        """The names of pickles that may be dictionaries."""
+        return [name for name in self.ending(*PICKLES) if name == self.only or not is_aside(name)]
 
     def config(self, name: str) -> dict[str, Any]:
         """The JSON object of this file; empty where there is no such file. Raises Corrupt."""

@@ -1,8 +1,8 @@
 """Llamascopium (Language-Model-SAEs): `config.json` and `sae_weights.safetensors`; Llama Scope R1-Distill too.
 
-Read in llamascopium 2.0.0b34. Inputs and outputs are scaled to a mean norm of sqrt(d) by factors in the file, which are
-folded into the weights. W_E is (d, latent); the layout before it has encoder.weight (latent, d). A latent is on by its
-size times its decoder row's norm, and keeps its own size.
+Measured with llamascopium 2.0.0b34. Inputs and outputs are scaled to a mean norm of sqrt(d) by factors in the file,
+which are folded into the weights. W_E is (d, latent); the layout before it has encoder.weight (latent, d). A latent is
+on by its size times its decoder row's norm, and keeps its own size.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,7 @@ ACTIVATIONS = ("relu", "jumprelu", "topk")
 PER_ROW = {"token-wise": "constant-norm", "inference": "none", "dataset-wise": "none"}
 UNSCALED = (
     "Llamascopium's encode expects activations that are scaled already; here it is given them as they are. Its "
-    "inference "
-    "mode (fold_activation_scale) leaves thresholds as they are while it scales what they are compared with."
+    "inference mode (fold_activation_scale) leaves thresholds as they are while it scales what they are compared with."
 )
 
 
@@ -56,7 +55,8 @@ def read(found: Holding) -> Dictionary:
         notes=(UNSCALED,), training=MappingProxyType(dict(config)),
     )  # fmt: skip
     k = whole_number(found, "top_k", config.get("top_k")) if activation == "topk" else None
-    form = Form(activation=activation, k=k, subtract_b_dec=False, normalise=PER_ROW[normalise])
+    restore = hooks[0] == hooks[1]  # else by the norm of what is written, which the input does not tell
+    form = Form(activation=activation, k=k, subtract_b_dec=False, normalise=PER_ROW[normalise], restore=restore)
     one = built(found, named, form, about)
     if config.get("sparsity_include_decoder_norm", True):
         one = gated_by_size(one)
@@ -86,8 +86,7 @@ def _scaled(found: Holding, one: Dictionary, norms: Mapping[str, float], hooks: 
     if not set(hooks) <= set(norms):
         note = (
             "Its inputs were scaled to a mean norm of sqrt(d), and the mean norm is not in the file: activations are "
-            "read as "
-            "they are. Scale them first."
+            "read as they are. Scale them first."
         )
         return replace(one, about=replace(one.about, notes=(*one.about.notes, note)))
     if odd := {hook: norms[hook] for hook in hooks if not 0 < norms[hook] < inf}:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from micrographia.core.dictionaries.dictionary import About, Dictionary
+from micrographia.core.dictionaries.formats.circuit_tracer import CONFIG, config_of, listed
 from micrographia.core.dictionaries.formats.holding import Holding
 from micrographia.core.dictionaries.formats.suites import Entry, chosen, entries
 from micrographia.core.dictionaries.formats.table import format_of, recognised
@@ -19,6 +20,7 @@ from micrographia.core.errors import MissingExtra, UnknownDictionary
 from micrographia.core.events import Watch, silent
 from micrographia.core.runtime import dtype_named, pick_device
 
+HUB = "hf://"
 DEPTH = 6
 """Folders below the one that is named in which a suite's dictionaries are looked for."""
 
@@ -46,7 +48,7 @@ def load(
     kept = dtype_named(dtype)
     path = Path(name).expanduser()
     if path.exists():
-        found = _from_path(path, layer, width, l0, allow_pickle)
+        found = _from_path(path, layer, width, l0, allow_pickle, watch)
     elif isinstance(name, Path) or not _is_name(name):
         raise UnknownDictionary(f"Asked for the dictionary at {name}. There is no such folder or file. Check the path.")
     else:
@@ -70,15 +72,45 @@ def _is_name(name: str) -> bool:
 
 
 def _from_path(
-    path: Path, layer: int | None, width: int | str | None, l0: float | str | None, allow_pickle: bool
+    path: Path, layer: int | None, width: int | str | None, l0: float | str | None, allow_pickle: bool, watch: Watch
 ) -> AnyDictionary:
     here = Holding.at(path, allow_pickle=allow_pickle)
+    if places := listed(here):
+        return _from_list(places, here, layer, watch)
     if here.only or recognised(here):
         return _of_layer(format_of(here).read(here), layer, str(path))
     below = found_below(path)
     if not below:
         format_of(here)  # which says what was found
     return _together(chosen(below, str(path), layer=layer, width=width, l0=l0), path, allow_pickle, layer)
+
+
+def _from_list(places: dict[int, str], here: Holding, layer: int | None, watch: Watch) -> AnyDictionary:
+    """The transcoders that circuit-tracer's config.yaml lists, each where it lies; of one layer, that one alone."""
+    if layer is not None and layer not in places:
+        raise UnknownDictionary(
+            f"Asked for layer {layer} in {here.folder}. Its config.yaml lists {len(places)} layers."
+        )
+    read = {}
+    for at in places if layer is None else [layer]:
+        file = Holding.at(_place(places[at], here.folder, watch))
+        read[at] = format_of(file).read(file)
+    if layer is not None:
+        return read[layer]
+    model = str(config_of(here).get("model_name") or "")
+    one_each = {at: one for at, one in read.items() if isinstance(one, Dictionary)}
+    return DictionarySet(one_each, About(model=model, layout="circuit_tracer", source=str(here.folder)))
+
+
+def _place(named: str, folder: Path, watch: Watch) -> Path:
+    """The file of an entry of such a list: a path, from the folder on, or hf://owner/name/file?revision=..."""
+    if not named.startswith(HUB):
+        return folder / named
+    from micrographia.core.pretrained.hub import fetched  # a folder does without it
+
+    bare, _, revision = named.removeprefix(HUB).partition("?revision=")
+    owner, name, file = bare.split("/", 2)
+    return fetched(f"{owner}/{name}", [file], revision or None, watch) / file
 
 
 def found_below(folder: Path) -> list[Entry]:
@@ -118,9 +150,8 @@ def _of_layer(found: AnyDictionary, layer: int | None, where: str) -> AnyDiction
         return found[layer]
     if isinstance(found, CrossLayerTranscoder):
         raise UnknownDictionary(
-            f"Asked for layer {layer} of {where}, {found!r}: its layers write together. Load it whole; "
-            "`encode_layer` gives "
-            "the latents of one layer."
+            f"Asked for layer {layer} of {where}, {found!r}: its layers write together. Load it whole; `encode_layer` "
+            "gives the latents of one layer."
         )
     site = found.about.site
     if site is not None and site.layer is not None and site.layer != layer:
@@ -137,7 +168,11 @@ def _from_hub(
     repository, folder = "/".join(bare.split("/")[:2]), "/".join(bare.split("/")[2:])
     try:
         inside = [path for path in listing(repository, revision or None, watch) if path.startswith(folder)]
-        found = chosen(_of_set(entries(inside), folder), name, layer=layer, width=width, l0=l0)
+        below = _of_set(entries(inside), folder)
+        if not below and (config := f"{folder}/{CONFIG}".lstrip("/")) in inside:
+            root = fetched(repository, [config], revision or None, watch)
+            return _from_path((root / config).parent, layer, width, l0, allow_pickle, watch)
+        found = chosen(below, name, layer=layer, width=width, l0=l0)
         root = fetched(repository, [path for each in found for path in each.files], revision or None, watch)
     except ModuleNotFoundError as error:
         if error.name != "huggingface_hub":

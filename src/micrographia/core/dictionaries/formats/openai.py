@@ -18,7 +18,6 @@ from micrographia.core.dictionaries.formats.holding import Holding
 from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, single, untold
 from micrographia.core.dictionaries.several import AnyDictionary
 from micrographia.core.errors import CannotCarry, UnreadableWeights
-from micrographia.core.state_dicts.pickles import SUFFIXES
 from micrographia.core.store.foreign import torch_bytes
 
 FILE = "autoencoder.pt"
@@ -35,18 +34,17 @@ NORMALISED = (
 
 def holds(found: Holding) -> bool:
     """Any single pickle: what is in it is known only once it is read."""
-    return len(found.ending(*SUFFIXES)) == 1
+    return len(found.pickles()) == 1
 
 
 def read(found: Holding) -> Dictionary:
-    content = dict(found.pickled(found.ending(*SUFFIXES)[0]))
+    content = dict(found.pickled(found.pickles()[0]))
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not {"pre_bias", "latent_bias"} <= set(tensors):
         raise UnreadableWeights(
             f"Asked for the dictionary in {found.path}, a pickle. Found the entries "
             f"{', '.join(sorted(map(str, content))) or '(none)'}: it is neither OpenAI's (pre_bias, latent_bias ...) "
-            "nor, "
-            "with a config.json beside it, dictionary_learning's."
+            "nor, with a config.json beside it, dictionary_learning's."
         )
     decoder = TIED if TIED in tensors else "decoder.weight"
     W_dec = {"W_dec": decoder if decoder == TIED else f"{decoder}.T"}
@@ -77,9 +75,8 @@ def write(value: AnyDictionary) -> ToolFiles:
     if ranked != (one.form.normalise == "layer-norm"):
         has = "does not normalise" if ranked else "normalises"
         raise CannotCarry(
-            f"Asked to write {one!r} as openai: there inputs are layer-normed with TopK and with no other "
-            "activation, and "
-            f"this dictionary {has} them. Choose another format."
+            f"Asked to write {one!r} as openai: there inputs are layer-normed with TopK and with no other activation, "
+            f"and this dictionary {has} them. Choose another format."
         )
     w = one.weights
     assert w.b_enc is not None

@@ -99,8 +99,7 @@ def _architecture(found: Holding, config: Mapping[str, Any]) -> SaeKind:
     if name in ELSEWHERE:
         raise UnreadableWeights(
             f"The dictionary in {found.folder} has SAELens' architecture {name!r}, which {ELSEWHERE[name]}: its "
-            "latents "
-            "are no function of one product, and it is not read here. Use SAELens for it."
+            "latents are no function of one product, and it is not read here. Use SAELens for it."
         )
     return ARCHITECTURES[one_of(found, "architecture", name, list(ARCHITECTURES))]
 
@@ -122,7 +121,7 @@ def _tensors(
     skip = {"W_skip": "W_skip.T"} if "skip" in config["architecture"] else {}
     named = renamed(found, tensors, {**STANDARD, **biases, **threshold, **skip})
     dtype = _dtype(found, config)
-    if dtype is not None and any(value.dtype not in (dtype, torch.float64) for value in named.values()):
+    if dtype is not None and named["W_enc"].dtype != dtype:
         notes = (f"The tensors are cast to the config's {config['dtype']}, as SAELens casts them.",)
     named = {name: value if dtype is None else value.to(dtype) for name, value in named.items()}
     if scaling is not None and not torch.allclose(scaling, torch.ones_like(scaling)):
@@ -144,8 +143,7 @@ def _form(found: Holding, config: Mapping[str, Any], architecture: SaeKind, abou
     if subtract and architecture.transcodes:
         raise UnreadableWeights(
             f"The config in {found.folder} is of a transcoder and has apply_b_dec_to_input = true, which SAELens "
-            "refuses "
-            "too: b_dec is of the output. Set it to false if that is what was meant."
+            "refuses too: b_dec is of the output. Set it to false if that is what was meant."
         )
     counted = architecture.activation in ("topk", "abstopk")
     norms = config.get("rescale_acts_by_decoder_norm", architecture.training)
@@ -281,8 +279,7 @@ def _written_as(one: Dictionary) -> str:
         return NAMES[form.activation]
     raise CannotCarry(
         f"Asked to write {one!r} as saelens: SAELens' transcoders, and dictionaries with a skip, are of the "
-        "activations "
-        "relu and jumprelu."
+        "activations relu and jumprelu."
     )
 
 

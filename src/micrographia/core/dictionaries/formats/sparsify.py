@@ -23,8 +23,8 @@ CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 ACTIVATIONS = ("topk", "groupmax")
 TENSORS = {"W_enc": "encoder.weight.T", "b_enc": "encoder.bias", "W_dec": "W_dec", "b_dec": "b_dec"}
 MISREAD = (
-    "SAELens' own loader of sparsify folders (6.54.12) reads this otherwise: W_dec transposed, bfloat16, and neither "
-    "b_dec subtracted nor the skip added."
+    "SAELens' own loader of sparsify folders (6.54.12) reads another dictionary: W_dec transposed, which fails but for "
+    "as many latents as inputs, bfloat16, b_dec not subtracted where the decoder was normalised, the skip left out."
 )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from micrographia.core.dictionaries.formats.facets import NOMINAL, Facets, facets, width_of
+from micrographia.core.dictionaries.formats.holding import is_aside
 from micrographia.core.errors import BadConfig, UnknownDictionary
 
 CANONICAL = 100.0
@@ -23,8 +24,6 @@ MARKS = (  # how the path of a file of weights ends; `at` is the dictionary: its
     r"(?P<at>.*layer_\d+\.safetensors)",
     r"(?P<at>.*\.(?:pt|pth|npz))",
 )
-ASIDE = re.compile(r"(optimizer|lr_scheduler|rank|trainer)?_?\w*state\w*\.pt$|(?:optimizer|lr_scheduler)_\d+\.pt$")
-"""Pickles beside dictionaries that are none: states of trainers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ def entries(paths: Iterable[str]) -> list[Entry]:
     found: dict[str, None] = {}
     for path in paths:
         for mark in MARKS:
-            if (match := re.fullmatch(mark, path)) and not ASIDE.search(path):
+            if (match := re.fullmatch(mark, path)) and not is_aside(path):
                 found[match["at"]] = None
                 break
     return [Entry(at, _files(at, paths), facets(at)) for at in found]
@@ -65,7 +64,7 @@ def _files(at: str, paths: Sequence[str]) -> tuple[str, ...]:
         for path in paths
         if path.startswith(prefix) and "/" not in path[len(prefix) :].removeprefix("checkpoints/")
     ]
-    return tuple(path for path in inner if not ASIDE.search(path))
+    return tuple(path for path in inner if not is_aside(path))
 
 
 def chosen(
@@ -88,9 +87,8 @@ def chosen(
     crowded = {at: group for at, group in _by_layer(left).items() if len(group) > 1}
     if crowded or (None in _by_layer(left) and len(left) > 1):
         raise UnknownDictionary(
-            f"Asked for one dictionary in {where}. Found {len(left)} that fit: {_listed(left)}. Give the path of "
-            "one, or "
-            f"layer, width or l0 ({_possible(left)})."
+            f"Asked for one dictionary in {where}. Found {len(left)} that fit: {_listed(left)}. Give the path of one, "
+            f"or layer, width or l0 ({_possible(left)})."
         )
     return left
 
