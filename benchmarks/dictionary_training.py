@@ -138,7 +138,7 @@ def repeated(run: Callable[[], object]) -> Callable[[int], None]:
 
 def recipes(sizes: Mapping[str, int]) -> dict[str, Recipe]:
     shared: dict[str, Any] = {"n_latents": sizes["latents"], "steps": 10**6, "lr": LR, "b_dec_start": "mean"}
-    jump = Recipe(kind="jumprelu", l0=sizes["l0"], **shared)
+    jump = Recipe(kind="jumprelu", penalty="l0", sparsity=1e-3, **shared)  # an L0 asked for would move thresholds
     return {
         "relu": Recipe(kind="relu", sparsity=0.1, **shared),
         "jumprelu": jump,
