@@ -30,7 +30,7 @@ from micrographia.core.runtime import generator, settings
 from micrographia.core.stream.batches import Activations
 from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.stack import stacks
-from micrographia.methods.dictionaries.training.trainer import Trainer, fresh_state
+from micrographia.methods.dictionaries.training.trainer import Trainer, first_batches, fresh_state
 
 SIZES = {"d": 512, "latents": 4096, "rows": 4096, "k": 32, "l0": 50, "members": 12, "batches": 4}
 SMOKE = {"d": 16, "latents": 128, "rows": 64, "k": 4, "l0": 6, "members": 2, "batches": 2}
@@ -79,7 +79,9 @@ class Ours:
         d = given[0].x.shape[-1]
         (stack,) = stacks(recipes, d, d, False)
         batches = lambda step: given[step % len(given)]  # noqa: E731
-        self.trainer = Trainer(stack, fresh_state(stack, batches, torch.zeros(())), batches)
+        self.trainer = Trainer(
+            stack, fresh_state(stack, first_batches(batches, stack.recipe.steps), torch.zeros(())), batches
+        )
         self.given, self.l0 = given, math.nan
         if l0 is not None:
             self._leave(l0)
@@ -136,7 +138,7 @@ def repeated(run: Callable[[], object]) -> Callable[[int], None]:
 
 def recipes(sizes: Mapping[str, int]) -> dict[str, Recipe]:
     shared: dict[str, Any] = {"n_latents": sizes["latents"], "steps": 10**6, "lr": LR, "b_dec_start": "mean"}
-    jump = Recipe(kind="jumprelu", l0=sizes["l0"], **shared)
+    jump = Recipe(kind="jumprelu", penalty="l0", sparsity=1e-3, **shared)  # an L0 asked for would move thresholds
     return {
         "relu": Recipe(kind="relu", sparsity=0.1, **shared),
         "jumprelu": jump,

@@ -12,7 +12,7 @@ from micrographia.methods.dictionaries.sparse import find, in_blocks, plan
 from micrographia.methods.dictionaries.training.dense import dense
 from micrographia.methods.dictionaries.training.group import Group
 from micrographia.methods.dictionaries.training.recipe import Recipe
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Stack
+from micrographia.methods.dictionaries.training.stack import Now, ScaledBatch, Stack
 
 D, N, ROWS = 12, 64, 40
 CLOSE = {torch.float64: {"rtol": 1e-10, "atol": 1e-10}, torch.float32: {"rtol": 1e-4, "atol": 1e-5}}
@@ -63,7 +63,7 @@ def case(recipes, dtype, *, rows=ROWS, transcodes=False, seed=0, shared=True):
     if "threshold" in weights:
         weights["threshold"].abs_().add_(0.3)
     x = draw(1 if shared else members, rows, D)
-    batch = Batch(x, draw(*x.shape) if transcodes else x, rows)
+    batch = ScaledBatch(x, draw(*x.shape) if transcodes else x, rows)
     dead = torch.rand(members, N, generator=random) < 0.2 if stack.recipe.revival != "none" else None
     now = Now(
         step=5,

@@ -8,7 +8,7 @@ from micrographia.core.runtime import generator
 from micrographia.methods.dictionaries.training.group import ALONE
 from micrographia.methods.dictionaries.training.plans import PLANS
 from micrographia.methods.dictionaries.training.recipe import Recipe
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Stack
+from micrographia.methods.dictionaries.training.stack import Now, ScaledBatch, Stack
 
 D, N, ROWS = 12, 24, 40
 MULTIPLIER = 0.3
@@ -93,7 +93,7 @@ def agrees(fields, transcodes):
         dead = torch.zeros(2, N, dtype=torch.bool)
         dead[0, 4:9] = dead[1, :2] = True
     before = {name: value.clone() for name, value in weights.items()}
-    outcome, slots = written_out(stack, weights, Batch(x.clone(), target, ROWS), dead)
+    outcome, slots = written_out(stack, weights, ScaledBatch(x.clone(), target, ROWS), dead)
     for member in range(2):
         own = {name: value[member].clone().requires_grad_() for name, value in before.items()}
         terms = plain_loss(

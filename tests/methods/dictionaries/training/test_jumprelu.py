@@ -5,13 +5,13 @@ import torch
 from test_gradients_of_losses import stack_of, weights_of, written_out
 
 from micrographia.core.runtime import generator
-from micrographia.methods.dictionaries.training.stack import Batch
+from micrographia.methods.dictionaries.training.stack import ScaledBatch
 
 WIDTH = 0.3
 
 
 def step(stack, x, weights):
-    return written_out(stack, {name: value.clone() for name, value in weights.items()}, Batch(x, x, x.shape[1]))
+    return written_out(stack, {name: value.clone() for name, value in weights.items()}, ScaledBatch(x, x, x.shape[1]))
 
 
 def setting(rows=40):

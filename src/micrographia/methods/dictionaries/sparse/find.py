@@ -12,7 +12,7 @@ from torch import Tensor
 
 from micrographia.methods.dictionaries.sparse.select import Entries, above, joined, share_bound, top_of_rows
 from micrographia.methods.dictionaries.training.recipe import Recipe
-from micrographia.methods.dictionaries.training.stack import Batch, Now
+from micrographia.methods.dictionaries.training.stack import Now, ScaledBatch
 
 BLOCK = 1 << 21
 """Pre-activations computed at a time: enough rows for a fast product, few enough for the last cache."""
@@ -36,7 +36,7 @@ class Found(NamedTuple):
     """Of batchtopk: the smallest pre-activation kept."""
 
 
-Finder = Callable[[Recipe, Weights, Tensor, Batch, Now], Found | None]
+Finder = Callable[[Recipe, Weights, Tensor, ScaledBatch, Now], Found | None]
 """(recipe, one member's weights, encoder input (row, d_in), batch, now) -> Found; None: too many are active."""
 
 
@@ -49,16 +49,16 @@ def blocks(weights: Weights, bias: Tensor, read: Tensor) -> Iterator[Tensor]:
         yield torch.addmm(bias, part, encoder.T, out=buffer[: len(part)])
 
 
-def relu(recipe: Recipe, weights: Weights, read: Tensor, batch: Batch, now: Now) -> Found | None:
+def relu(recipe: Recipe, weights: Weights, read: Tensor, batch: ScaledBatch, now: Now) -> Found | None:
     return _few_above(weights, weights["b_enc"], read, 0.0)
 
 
-def jumprelu(recipe: Recipe, weights: Weights, read: Tensor, batch: Batch, now: Now) -> Found | None:
+def jumprelu(recipe: Recipe, weights: Weights, read: Tensor, batch: ScaledBatch, now: Now) -> Found | None:
     """The threshold is taken off with the bias, so that one number bounds all latents."""
     return _few_above(weights, weights["b_enc"] - weights["threshold"], read, -recipe.bandwidth / 2)
 
 
-def topk(recipe: Recipe, weights: Weights, read: Tensor, batch: Batch, now: Now) -> Found | None:
+def topk(recipe: Recipe, weights: Weights, read: Tensor, batch: ScaledBatch, now: Now) -> Found | None:
     assert recipe.k is not None
     if recipe.k > SHARE * recipe.n_latents:
         return None
@@ -66,7 +66,7 @@ def topk(recipe: Recipe, weights: Weights, read: Tensor, batch: Batch, now: Now)
     return Found(_in_blocks((top_of_rows(p, k), len(p)) for p in blocks(weights, weights["b_enc"], read)))
 
 
-def batchtopk(recipe: Recipe, weights: Weights, read: Tensor, batch: Batch, now: Now) -> Found | None:
+def batchtopk(recipe: Recipe, weights: Weights, read: Tensor, batch: ScaledBatch, now: Now) -> Found | None:
     """The k * batch largest, over all ranks, those at the smallest of them included.
 
     A bound from a sample of the first block lets some more through; were they too few, a lower one is tried.

@@ -19,7 +19,7 @@ from micrographia.methods.dictionaries.training.penalties import (
     add_norms_gradient,
     decoder_norms,
 )
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Outcome, Stack
+from micrographia.methods.dictionaries.training.stack import Now, Outcome, ScaledBatch, Stack
 
 Weights = Mapping[str, Tensor]
 BLOCK = 1 << 20
@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     read: Tensor
     x: Tensor
     target: Tensor
-    batch: Batch
+    batch: ScaledBatch
 
 
 def covers(stack: Stack) -> bool:
@@ -107,7 +107,7 @@ def _at_edges(width: float, below: Tensor, df: Tensor, totals: _Totals) -> None:
     totals.at_edge.index_add_(0, near.latents, df[near.rows, near.latents])
 
 
-def _add(totals: _Totals, stack: Stack, f: Tensor, norms: Tensor, now: Now, batch: Batch) -> Sparsity:
+def _add(totals: _Totals, stack: Stack, f: Tensor, norms: Tensor, now: Now, batch: ScaledBatch) -> Sparsity:
     found = PENALTIES[stack.recipe.chosen_penalty](stack, f[None], norms, now, batch.rows)
     totals.penalty.append(found._replace(latents=None))
     return found
@@ -123,7 +123,7 @@ def _outcome(
         sparsity = _sum(totals.penalty)
     if "threshold" in into:
         width = recipe.bandwidth
-        count = 0.0 if sparsity.count is None else sparsity.count[0] / (width * batch.rows)
+        count = 0.0 if sparsity.active is None else sparsity.active[0] / (width * batch.rows)
         into["threshold"].copy_(-(weights["threshold"] / width * totals.at_edge + count * totals.inside))
     if recipe.norm_weighted and sparsity.norms is not None:
         add_norms_gradient(into["decoder"], weights["decoder"], sparsity.norms[0], recipe.layers)

@@ -26,12 +26,12 @@ from micrographia.methods.dictionaries.training.penalties import (
     decoder_norms,
 )
 from micrographia.methods.dictionaries.training.prefixes import blocks
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Outcome, Stack
+from micrographia.methods.dictionaries.training.stack import Now, Outcome, ScaledBatch, Stack
 
 Weights = Mapping[str, Tensor]
 
 
-def sparse(stack: Stack, weights: Weights, batch: Batch, now: Now, into: Weights) -> Outcome:
+def sparse(stack: Stack, weights: Weights, batch: ScaledBatch, now: Now, into: Weights) -> Outcome:
     """Loss and gradient of relu, topk, batchtopk and jumprelu. Equal to the dense plan's, to rounding."""
     if not covers(stack):
         return dense(stack, weights, batch, now, into)
@@ -44,7 +44,7 @@ def sparse(stack: Stack, weights: Weights, batch: Batch, now: Now, into: Weights
     return _together(outcomes)
 
 
-def sparse_on_cpu(stack: Stack, weights: Weights, batch: Batch, now: Now, into: Weights) -> Outcome:
+def sparse_on_cpu(stack: Stack, weights: Weights, batch: ScaledBatch, now: Now, into: Weights) -> Outcome:
     """The sparse plan where it was measured to be the faster: on a CPU, in a dtype that its products have."""
     decoder = weights["decoder"]
     fits = decoder.device.type == "cpu" and decoder.dtype in DTYPES
@@ -82,7 +82,7 @@ def _member(stack: Stack, weights: Weights, rows: Rows, now: Now, into: Weights)
 
 def _by_dense(stack: Stack, weights: Weights, rows: Rows, now: Now, into: Weights) -> Outcome:
     """One member by the dense plan."""
-    alone = Batch(rows.x[None], rows.target[None], rows.batch.rows)
+    alone = ScaledBatch(rows.x[None], rows.target[None], rows.batch.rows)
     found = dense(stack, _stacked(weights), alone, now, _stacked(into))
     terms = {name: value[0] for name, value in found.terms.items()}
     return Outcome(terms, found.fired[0], None if found.cutoff is None else found.cutoff[0], found.powers)
@@ -167,7 +167,7 @@ def _parts(stack: Stack, f: Active) -> list[tuple[Active, Tensor | None]]:
     return found
 
 
-def _penalty(stack: Stack, weights: Weights, f: Active, now: Now, batch: Batch) -> tuple[Sparsity, Tensor | None]:
+def _penalty(stack: Stack, weights: Weights, f: Active, now: Now, batch: ScaledBatch) -> tuple[Sparsity, Tensor | None]:
     """The penalty of the entries, which are handed over as the latents of one row; its slope in the decoder's norms."""
     recipe, decoder = stack.recipe, weights["decoder"]
     norms = decoder_norms(decoder, recipe.layers)[f.latents] if recipe.norm_weighted else torch.ones_like(f.values)
@@ -183,7 +183,7 @@ def _through_jump(
     threshold: Tensor,
     df: Tensor,
     sparsity: Sparsity,
-    batch: Batch,
+    batch: ScaledBatch,
     into: Weights,
 ) -> Tensor:
     """dp of JumpReLU, and its threshold's gradient: the dense plan's `jumprelu_back` at the entries."""
@@ -191,7 +191,7 @@ def _through_jump(
     width = recipe.bandwidth
     near = over.values.abs() < width / 2
     of_jump = torch.where(near, df, 0) * (threshold / width)
-    of_count = near.to(df) * (0.0 if sparsity.count is None else sparsity.count[0] / (width * batch.rows))
+    of_count = near.to(df) * (0.0 if sparsity.active is None else sparsity.active[0] / (width * batch.rows))
     into["threshold"].zero_().index_add_(0, over.latents, -(of_jump + of_count))
     dp = torch.where(over.values > 0, df, 0)
     return dp + of_jump + of_count if recipe.estimator_to_input else dp

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from micrographia.core.dictionaries import form
 from micrographia.methods.dictionaries.training.penalties import Sparsity
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Stack
+from micrographia.methods.dictionaries.training.stack import Now, ScaledBatch, Stack
 
 Weights = Mapping[str, Tensor]
 passed = torch.ops.aten.threshold_backward
@@ -32,18 +32,18 @@ class Latents(NamedTuple):
 
 
 class Activation(NamedTuple):
-    forward: Callable[[Stack, Weights, Tensor, Batch, Now], Latents]
+    forward: Callable[[Stack, Weights, Tensor, ScaledBatch, Now], Latents]
     """(stack, weights, p, batch, now) -> Latents; may overwrite p."""
-    backward: Callable[[Stack, Weights, Latents, Tensor, Sparsity, Batch, Weights], Tensor]
+    backward: Callable[[Stack, Weights, Latents, Tensor, Sparsity, ScaledBatch, Weights], Tensor]
     """(stack, weights, latents, df, sparsity, batch, into) -> dp. May overwrite df and latents; writes to `into` the
     gradient of weights of its own."""
 
 
-def relu(stack: Stack, weights: Weights, p: Tensor, batch: Batch, now: Now) -> Latents:
+def relu(stack: Stack, weights: Weights, p: Tensor, batch: ScaledBatch, now: Now) -> Latents:
     return Latents(p.relu_() if now.dead is None else p.relu(), p)  # the losses of dead latents read p
 
 
-def topk(stack: Stack, weights: Weights, p: Tensor, batch: Batch, now: Now) -> Latents:
+def topk(stack: Stack, weights: Weights, p: Tensor, batch: ScaledBatch, now: Now) -> Latents:
     return Latents(largest(stack, p), p)
 
 
@@ -56,7 +56,7 @@ def largest(stack: Stack, p: Tensor, times: int = 1) -> Tensor:
     return torch.zeros_like(p).scatter_(-1, at, values.relu_())
 
 
-def batchtopk(stack: Stack, weights: Weights, p: Tensor, batch: Batch, now: Now) -> Latents:
+def batchtopk(stack: Stack, weights: Weights, p: Tensor, batch: ScaledBatch, now: Now) -> Latents:
     """The k * batch largest of the whole batch, over all ranks, those that are positive (arXiv 2412.06410, eq. 5)."""
     cutoff = p.new_empty(len(p))
     for member, recipe in enumerate(stack.recipes):
@@ -71,33 +71,33 @@ def batchtopk(stack: Stack, weights: Weights, p: Tensor, batch: Batch, now: Now)
     return Latents(f, p, cutoff.clamp_min(0))
 
 
-def of_rows(stack: Stack, weights: Weights, p: Tensor, batch: Batch, now: Now) -> Latents:
+def of_rows(stack: Stack, weights: Weights, p: Tensor, batch: ScaledBatch, now: Now) -> Latents:
     """The activations that a Form computes row by row: abstopk and groupmax."""
     rule = form.ACTIVATIONS[stack.recipe.kind]
     gates = [form.Gate(p.new_zeros(()), each.k or 0) for each in stack.recipes]
     return Latents(torch.stack([rule(each, gate) for each, gate in zip(p, gates)]), p)
 
 
-def jumprelu(stack: Stack, weights: Weights, p: Tensor, batch: Batch, now: Now) -> Latents:
+def jumprelu(stack: Stack, weights: Weights, p: Tensor, batch: ScaledBatch, now: Now) -> Latents:
     """p where it is above its threshold. Thresholds are positive, so that what is above is positive too."""
     over = p - weights["threshold"][:, None]
     return Latents(passed.grad_input(p, over, 0, grad_input=p), over)
 
 
 def where_positive(
-    stack: Stack, weights: Weights, latents: Latents, df: Tensor, sparsity: Sparsity, batch: Batch, into: Weights
+    stack: Stack, weights: Weights, latents: Latents, df: Tensor, sparsity: Sparsity, batch: ScaledBatch, into: Weights
 ) -> Tensor:
     return passed.grad_input(df, latents.f, 0, grad_input=df)
 
 
 def where_not_zero(
-    stack: Stack, weights: Weights, latents: Latents, df: Tensor, sparsity: Sparsity, batch: Batch, into: Weights
+    stack: Stack, weights: Weights, latents: Latents, df: Tensor, sparsity: Sparsity, batch: ScaledBatch, into: Weights
 ) -> Tensor:
     return df.masked_fill_(latents.f == 0, 0)
 
 
 def jumprelu_back(
-    stack: Stack, weights: Weights, latents: Latents, df: Tensor, sparsity: Sparsity, batch: Batch, into: Weights
+    stack: Stack, weights: Weights, latents: Latents, df: Tensor, sparsity: Sparsity, batch: ScaledBatch, into: Weights
 ) -> Tensor:
     """dp = df where p > threshold; the threshold's gradient from the kernel |p - threshold| < bandwidth / 2.
 
@@ -106,7 +106,7 @@ def jumprelu_back(
     """
     recipe, threshold = stack.recipe, weights["threshold"]
     width = recipe.bandwidth
-    count = threshold.new_zeros(len(df)) if sparsity.count is None else sparsity.count
+    count = threshold.new_zeros(len(df)) if sparsity.active is None else sparsity.active
     jump = -threshold / width
     at_edge, inside = torch.zeros_like(threshold), torch.zeros_like(threshold)
     size = max(1, IN_CACHE // df.shape[-1])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from micrographia.core.training import Flat
 from micrographia.methods.dictionaries.training.recipe import Recipe
-from micrographia.methods.dictionaries.training.stack import Stack, State
+from micrographia.methods.dictionaries.training.stack import Stack, StackState
 
 
 def rate_share(recipe: Recipe, step: int) -> float:
@@ -22,7 +22,9 @@ def rate_share(recipe: Recipe, step: int) -> float:
     return share * min(1.0, (recipe.steps - step) / (decay + 1)) if decay else share
 
 
-def adam_step(stack: Stack, state: State, weights: Mapping[str, Tensor], gradient: Flat, slopes: Mapping[str, Tensor]):
+def adam_step(
+    stack: Stack, state: StackState, weights: Mapping[str, Tensor], gradient: Flat, slopes: Mapping[str, Tensor]
+):
     """Take the step, in place; `weights` and `slopes` are views of `state.weights` and `gradient`."""
     recipe = stack.recipe
     if recipe.rows != "free":
@@ -47,7 +49,7 @@ def _fused(recipe: Recipe, step: int, rate: float, *tensors: Tensor) -> None:
     """Adam (Kingma and Ba 2015) on weights, gradient, mean, square: one pass over each."""
     weights, gradient, mean, square = tensors
     count = torch.tensor(float(step + 1), device=weights.device)
-    torch._fused_adam_(
+    torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage] (what torch.optim.Adam(fused=True) calls)
         [weights],
         [gradient],
         [mean],

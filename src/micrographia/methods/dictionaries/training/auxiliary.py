@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Stack
+from micrographia.methods.dictionaries.training.stack import Now, ScaledBatch, Stack
 
 
 class Revived(NamedTuple):
@@ -20,7 +20,7 @@ class Revived(NamedTuple):
     decoder: Tensor
 
 
-def auxk(stack: Stack, p: Tensor, decoder: Tensor, residual: Tensor, batch: Batch, now: Now) -> Revived:
+def auxk(stack: Stack, p: Tensor, decoder: Tensor, residual: Tensor, batch: ScaledBatch, now: Now) -> Revived:
     """weight * ||e - e_hat||^2 / Var(e), mean over the batch; e_hat from the k_aux largest dead pre-activations.
 
     With fewer dead latents than k_aux it is scaled by their share. Var(e) is the mean squared distance of e from its
@@ -34,7 +34,7 @@ def auxk(stack: Stack, p: Tensor, decoder: Tensor, residual: Tensor, batch: Batc
     return _explained(z, (z > 0).to(z), decoder, residual, scale / batch.rows)
 
 
-def ghost(stack: Stack, p: Tensor, decoder: Tensor, residual: Tensor, batch: Batch, now: Now) -> Revived:
+def ghost(stack: Stack, p: Tensor, decoder: Tensor, residual: Tensor, batch: ScaledBatch, now: Now) -> Revived:
     """||e - e_hat||^2 with e_hat = exp(p) @ decoder at half the norm of e, rescaled to the size of ||e||^2.
 
     Both scales are held constant. Source: Jermyn and Templeton, "Ghost Grads", Circuits Updates, January 2024.
@@ -54,14 +54,14 @@ def _explained(z: Tensor, dz: Tensor, decoder: Tensor, residual: Tensor, scale: 
     return Revived(scale * off.square().sum(), (slope @ decoder.T) * dz, z.T @ slope)
 
 
-def _variance(residual: Tensor, batch: Batch, now: Now) -> Tensor:
+def _variance(residual: Tensor, batch: ScaledBatch, now: Now) -> Tensor:
     """Mean over all ranks' rows of the squared distance to their mean; infinite if 0, so that the loss vanishes."""
     mean = now.group.sum(residual.sum(0)) / batch.rows
     spread = now.group.sum((residual - mean).square().sum()) / batch.rows
     return torch.where(spread > 0, spread, torch.inf)
 
 
-AUXILIARY: Mapping[str, Callable[[Stack, Tensor, Tensor, Tensor, Batch, Now], Revived]] = {
+AUXILIARY: Mapping[str, Callable[[Stack, Tensor, Tensor, Tensor, ScaledBatch, Now], Revived]] = {
     "auxk": auxk,
     "ghost": ghost,
 }

@@ -11,37 +11,41 @@ import torch
 from torch import Tensor
 
 from micrographia.methods.dictionaries.training.dense import encoder_input
-from micrographia.methods.dictionaries.training.stack import Batch, Stack
+from micrographia.methods.dictionaries.training.stack import ScaledBatch, Stack
 
 Weights = Mapping[str, Tensor]
 MARGIN = 2
-"""How many times as many values as are wanted the first batch lets through."""
+"""How many times as many values as are wanted the first rows let through."""
+IN_MEMORY = 1 << 24
+"""Pre-activations that are held at once."""
 
 
-def level(stack: Stack, weights: Weights, batches: Sequence[Batch], per_row: Sequence[float]) -> Tensor:
+def level(stack: Stack, weights: Weights, batches: Sequence[ScaledBatch], per_row: Sequence[float]) -> Tensor:
     """(member,): of what is asked of each latent, the value that `per_row` latents a row lie above, at least 0.
 
-    batchtopk: p itself. jumprelu: p over its threshold, so that 1 is where it stands. Holds one batch's (row, latent)
-    of one member, and `per_row` values for each row of all batches.
+    batchtopk: p itself. jumprelu: p over its threshold, so that 1 is where it stands. One forward pass; holds
+    `MARGIN` * `per_row` values for each row of all batches.
     """
     return torch.stack([_level(stack, weights, batches, member, wanted) for member, wanted in enumerate(per_row)])
 
 
-def _level(stack: Stack, weights: Weights, batches: Sequence[Batch], member: int, wanted: float) -> Tensor:
+def _level(stack: Stack, weights: Weights, batches: Sequence[ScaledBatch], member: int, wanted: float) -> Tensor:
     own = {name: value[member : member + 1] for name, value in weights.items()}
-    count = round(wanted * sum(batch.rows for batch in batches))
-    floor = _nth(_asked(stack, own, batches[0], member, 0.0), MARGIN * round(wanted * batches[0].rows))
-    for least in (float(floor), 0.0):  # rarely do the other batches have too few above what the first one says
-        found = torch.cat([_asked(stack, own, batch, member, least) for batch in batches])
+    size = max(1, IN_MEMORY // stack.recipe.n_latents)
+    pieces = [piece for batch in batches for piece in batch.x[member % len(batch.x)].split(size)]
+    count = round(wanted * sum(len(piece) for piece in pieces))
+    floor = _nth(_asked(stack, own, pieces[0], 0.0), MARGIN * round(wanted * len(pieces[0])))
+    for least in (float(floor), 0.0):  # rarely do the others have too few above what the first piece says
+        found = torch.cat([_asked(stack, own, piece, least) for piece in pieces])
         if len(found) > count:
             break
     return (_nth(found, count) + _nth(found, count + 1)) / 2
 
 
-def _asked(stack: Stack, own: Weights, batch: Batch, member: int, least: float) -> Tensor:
-    """The values of one batch above `least`."""
-    part = batch._replace(x=batch.x[member % len(batch.x)][None])
-    p = torch.baddbmm(own["b_enc"][:, None], encoder_input(stack, own, part), own["encoder"].mT)
+def _asked(stack: Stack, own: Weights, x: Tensor, least: float) -> Tensor:
+    """The values of some rows (row, d_in) above `least`."""
+    read = encoder_input(stack, own, ScaledBatch(x[None], x[None], len(x)))
+    p = torch.baddbmm(own["b_enc"][:, None], read, own["encoder"].mT)
     if stack.recipe.kind == "jumprelu":
         p /= own["threshold"][:, None]
     return p[p > least]

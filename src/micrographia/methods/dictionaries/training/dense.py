@@ -14,12 +14,12 @@ from micrographia.methods.dictionaries.training.activations import ACTIVATIONS, 
 from micrographia.methods.dictionaries.training.auxiliary import AUXILIARY
 from micrographia.methods.dictionaries.training.penalties import PENALTIES, add_norms_gradient, decoder_norms
 from micrographia.methods.dictionaries.training.prefixes import back, forward
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Outcome, Stack
+from micrographia.methods.dictionaries.training.stack import Now, Outcome, ScaledBatch, Stack
 
 Weights = Mapping[str, Tensor]
 
 
-def dense(stack: Stack, weights: Weights, batch: Batch, now: Now, into: Weights) -> Outcome:
+def dense(stack: Stack, weights: Weights, batch: ScaledBatch, now: Now, into: Weights) -> Outcome:
     """Loss and gradient of any kind but gated.
 
     Holds two tensors (member, row, latent), three where p is read again, and slices of the batch beside.
@@ -53,13 +53,13 @@ def dense(stack: Stack, weights: Weights, batch: Batch, now: Now, into: Weights)
     return Outcome(terms, fired, latents.cutoff, sparsity.powers)
 
 
-def encode(stack: Stack, weights: Weights, batch: Batch, now: Now) -> Latents:
+def encode(stack: Stack, weights: Weights, batch: ScaledBatch, now: Now) -> Latents:
     """The latents of a batch."""
     p = torch.baddbmm(weights["b_enc"][:, None], encoder_input(stack, weights, batch), weights["encoder"].mT)
     return ACTIVATIONS[stack.recipe.kind].forward(stack, weights, p, batch, now)
 
 
-def encoder_input(stack: Stack, weights: Weights, batch: Batch) -> Tensor:
+def encoder_input(stack: Stack, weights: Weights, batch: ScaledBatch) -> Tensor:
     """(member, row, d_in)."""
     read = batch.x - weights["b_dec"][:, None] if stack.subtracts else batch.x
     return read.expand(len(weights["decoder"]), -1, -1)
@@ -72,7 +72,7 @@ def _pre(kind: str, weights: Weights, latents: Latents) -> Callable[[int, Tensor
     return lambda member, at: latents.kept[member][:, at]
 
 
-def _multi_topk(stack: Stack, weights: Weights, p: Tensor, batch: Batch, into: Weights) -> tuple[Tensor, Tensor]:
+def _multi_topk(stack: Stack, weights: Weights, p: Tensor, batch: ScaledBatch, into: Weights) -> tuple[Tensor, Tensor]:
     """The loss with the 4 k largest latents, times its weight (arXiv 2406.04093, section 4.2.1), and its dp."""
     f, decoder = largest(stack, p, 4), weights["decoder"]
     decoded = forward(stack, weights, f, batch, whole=True)
@@ -86,7 +86,7 @@ def _multi_topk(stack: Stack, weights: Weights, p: Tensor, batch: Batch, into: W
 
 
 def _pre_activation(
-    stack: Stack, weights: Weights, over: Tensor, norms: Tensor, batch: Batch, dp: Tensor, into: Weights
+    stack: Stack, weights: Weights, over: Tensor, norms: Tensor, batch: ScaledBatch, dp: Tensor, into: Weights
 ) -> Tensor:
     """weight * sum ReLU(threshold - p) ||d||, mean over the batch; adds its gradient (Anthropic, January 2025)."""
     each = stack.recipe.pre_activation / batch.rows
@@ -105,7 +105,7 @@ def _revive(
     weights: Weights,
     pre: Callable[[int, Tensor], Tensor],
     residual: Tensor,
-    batch: Batch,
+    batch: ScaledBatch,
     now: Now,
     dp: Tensor,
     into: Weights,

@@ -13,7 +13,7 @@ from micrographia.core.stream.batches import Batches
 from micrographia.methods.dictionaries.training.calibrate import level
 from micrographia.methods.dictionaries.training.loss_words import loss_terms
 from micrographia.methods.dictionaries.training.recipe import recipe_fields
-from micrographia.methods.dictionaries.training.stack import Batch, Stack, State
+from micrographia.methods.dictionaries.training.stack import ScaledBatch, Stack, StackState
 from micrographia.methods.dictionaries.training.trainer import Trainer
 
 CALIBRATION_ROWS = 32_768
@@ -53,7 +53,7 @@ def _thresholds(trainer: Trainer, batches: Batches | None, held_out: bool) -> tu
     return base * factor[:, None], {name: factor.tolist(), "calibration": [said] * len(per_row)}
 
 
-def _read(trainer: Trainer, batches: Batches, held_out: bool) -> list[Batch]:
+def _read(trainer: Trainer, batches: Batches, held_out: bool) -> list[ScaledBatch]:
     """Batches from the start of those held out, or the last of those trained on."""
     steps = trainer.stack.recipe.steps
     first = trainer.read(0 if held_out else steps - 1, batches)
@@ -63,7 +63,7 @@ def _read(trainer: Trainer, batches: Batches, held_out: bool) -> list[Batch]:
 
 
 def _dictionary(
-    stack: Stack, state: State, member: int, thresholds: Tensor | None, known: Mapping[str, Any]
+    stack: Stack, state: StackState, member: int, thresholds: Tensor | None, known: Mapping[str, Any]
 ) -> Dictionary:
     """The Dictionary of one member, for activations as they come.
 

@@ -14,12 +14,12 @@ from micrographia.methods.dictionaries.training.activations import Latents, pass
 from micrographia.methods.dictionaries.training.dense import encoder_input
 from micrographia.methods.dictionaries.training.penalties import PENALTIES, add_norms_gradient, decoder_norms
 from micrographia.methods.dictionaries.training.prefixes import back, forward
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Outcome, Stack
+from micrographia.methods.dictionaries.training.stack import Now, Outcome, ScaledBatch, Stack
 
 Weights = Mapping[str, Tensor]
 
 
-def gated(stack: Stack, weights: Weights, batch: Batch, now: Now, into: Weights) -> Outcome:
+def gated(stack: Stack, weights: Weights, batch: ScaledBatch, now: Now, into: Weights) -> Outcome:
     """A Plan. Seven products of 2 d latents FLOPs a row; holds five tensors (member, row, latent)."""
     recipe, decoder = stack.recipe, weights["decoder"]
     f, u, _ = encode_gated(stack, weights, batch, now)
@@ -45,7 +45,7 @@ def gated(stack: Stack, weights: Weights, batch: Batch, now: Now, into: Weights)
     return Outcome(terms, f.sign().sum(1))
 
 
-def encode_gated(stack: Stack, weights: Weights, batch: Batch, now: Now) -> Latents:
+def encode_gated(stack: Stack, weights: Weights, batch: ScaledBatch, now: Now) -> Latents:
     """The latents of a batch; kept is u."""
     u = torch.bmm(encoder_input(stack, weights, batch), weights["encoder"].mT)
     size = (u * weights["r_mag"].exp()[:, None]).add_(weights["b_mag"][:, None]).relu_()

@@ -1,4 +1,4 @@
-"""Group: the processes that train together, each on its rows of every batch (torchrun; one process by default)."""
+"""Ranks: the processes that train together, each on its rows of every batch (torchrun; one process by default)."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from micrographia.core.errors import BadShape
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Ranks:
     """This process among those that train together."""
 
     rank: int = 0
@@ -45,11 +45,11 @@ class Group:
         return batch[..., self.rank * each : (self.rank + 1) * each, :]
 
 
-ALONE = Group()
+ALONE = Ranks()
 
 
-def current_group() -> Group:
+def current_group() -> Ranks:
     """The processes of torch.distributed where it was set up (init_process_group under torchrun), else this one."""
     if dist.is_available() and dist.is_initialized():
-        return Group(dist.get_rank(), dist.get_world_size())
+        return Ranks(dist.get_rank(), dist.get_world_size())
     return ALONE

@@ -22,7 +22,7 @@ class Sparsity(NamedTuple):
     """(member,): this rank's share of it."""
     latents: Tensor | None = None
     """In each latent: (member, row or 1, latent); as a constant it holds where the latent is active."""
-    count: Tensor | None = None
+    active: Tensor | None = None
     """(member,): in the number of active latents of a row, over all rows."""
     norms: Tensor | None = None
     """(member, latent): in `norms`."""

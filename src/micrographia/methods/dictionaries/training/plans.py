@@ -9,9 +9,9 @@ from micrographia.methods.dictionaries.sparse.plan import sparse_on_cpu
 from micrographia.methods.dictionaries.training.activations import ACTIVATIONS, Latents
 from micrographia.methods.dictionaries.training.dense import dense, encode
 from micrographia.methods.dictionaries.training.gated import encode_gated, gated
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Outcome, Stack
+from micrographia.methods.dictionaries.training.stack import Now, Outcome, ScaledBatch, Stack
 
-Plan = Callable[[Stack, Mapping[str, Tensor], Batch, Now, Mapping[str, Tensor]], Outcome]
+Plan = Callable[[Stack, Mapping[str, Tensor], ScaledBatch, Now, Mapping[str, Tensor]], Outcome]
 """(stack, weights, batch, now, into) -> Outcome. Writes this rank's share of the gradient of every weight to `into`."""
 
 PLANS: Mapping[str, Plan] = {
@@ -21,6 +21,6 @@ PLANS: Mapping[str, Plan] = {
 }
 
 
-def latents_of(stack: Stack, weights: Mapping[str, Tensor], batch: Batch, now: Now) -> Latents:
+def latents_of(stack: Stack, weights: Mapping[str, Tensor], batch: ScaledBatch, now: Now) -> Latents:
     """The latents of a batch as training computes them: of batchtopk, by the batch."""
     return (encode_gated if stack.recipe.kind == "gated" else encode)(stack, weights, batch, now)

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from micrographia.methods.dictionaries.training.stack import Batch, Stack
+from micrographia.methods.dictionaries.training.stack import ScaledBatch, Stack
 
 Weights = Mapping[str, Tensor]
 
 
-class Decoded(NamedTuple):
+class Decoding(NamedTuple):
     terms: dict[str, Tensor]
     """reconstruction, of all latents; prefixes, of the others together."""
     slopes: list[Tensor]
@@ -31,7 +31,7 @@ def blocks(stack: Stack) -> list[tuple[int, int]]:
     return list(zip([0, *ends], ends))
 
 
-def forward(stack: Stack, weights: Weights, f: Tensor, batch: Batch, *, whole: bool = False) -> Decoded:
+def forward(stack: Stack, weights: Weights, f: Tensor, batch: ScaledBatch, *, whole: bool = False) -> Decoding:
     """The reconstructions' losses, and their gradients in the outputs. `whole`: without prefixes."""
     recipe, decoder = stack.recipe, weights["decoder"]
     parts = [(0, recipe.n_latents)] if whole else blocks(stack)
@@ -48,7 +48,7 @@ def forward(stack: Stack, weights: Weights, f: Tensor, batch: Batch, *, whole: b
     terms = {"reconstruction": losses[-1]}
     if len(losses) > 1:
         terms["prefixes"] = torch.stack(losses[:-1]).sum(0)
-    return Decoded(terms, slopes, -out)
+    return Decoding(terms, slopes, -out)
 
 
 def back(
@@ -57,7 +57,7 @@ def back(
     f: Tensor,
     slopes: Sequence[Tensor],
     constant: Tensor | None,
-    batch: Batch,
+    batch: ScaledBatch,
     into: Weights,
 ) -> Tensor:
     """The gradient in the latents, `constant` added; writes those of decoder, b_dec and skip."""

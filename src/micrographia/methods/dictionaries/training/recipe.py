@@ -197,7 +197,8 @@ def recipe_from(found: Mapping[str, Any]) -> Recipe:
     if unknown := sorted(found.keys() - names):
         raise BadConfig(f"A recipe has no {', '.join(unknown)}. It has {', '.join(sorted(names))}.")
     refuse_misfits(Recipe, found)
-    return Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+    fields: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in found.items()}
+    return Recipe(**fields)
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:

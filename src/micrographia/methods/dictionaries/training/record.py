@@ -1,6 +1,6 @@
-"""Record: what is written down of a training between its steps: rows of what was measured, and checkpoints.
+"""TrainingLog: what is written down of a training between its steps: rows of what was measured, and checkpoints.
 
-It is all in the folder of a Run, or nowhere. The first process writes; the others take its State.
+It is all in the folder of a Run, or nowhere. The first process writes; the others take its state.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from micrographia.core.errors import Interrupted
 from micrographia.core.events import Note, Watch
 from micrographia.core.runtime import provenance
-from micrographia.core.store import RunFolder
-from micrographia.methods.dictionaries.training.group import Group
-from micrographia.methods.dictionaries.training.stack import State
+from micrographia.core.store import Checkpoint, RunFolder, checkpoints
+from micrographia.methods.dictionaries.training.group import Ranks
+from micrographia.methods.dictionaries.training.stack import StackState
 from micrographia.methods.dictionaries.training.trainer import Trainer
 
 MEASURED = ("loss", "reconstruction", "l0", "dead")
@@ -24,29 +25,36 @@ MEASURED = ("loss", "reconstruction", "l0", "dead")
 
 @contextmanager
 def home_of(
-    folder: RunFolder | Path | str | None, config: Mapping[str, Any], like: Tensor, group: Group
+    folder: RunFolder | Path | str | None, config: Mapping[str, Any], like: Tensor, group: Ranks
 ) -> Iterator[RunFolder | None]:
     """The folder to write to: as given, opened at a path, or none; none in any process but the first."""
     if folder is None or group.rank > 0:
         yield None
     elif isinstance(folder, RunFolder):
-        yield folder
+        yield folder  # whose owner finishes it
     else:
         found = provenance(config["seed"], like.device, like.dtype, torch.get_num_threads())
         with RunFolder.open(
             folder, lab="dictionary", preset="custom", config=config, provenance=found, resume=True
         ) as home:
-            yield home
+            try:
+                yield home
+            except Interrupted:
+                home.set_status("interrupted")
+                raise
+            if home.status != "finished":
+                last = home.load_checkpoint()
+                home.finish({}, [], [], {} if last is None else last.rows)
 
 
-class Record:
+class TrainingLog:
     """Rows and checkpoints of some Trainers, which step together."""
 
     def __init__(
         self,
         trainers: Sequence[Trainer],
         home: RunFolder | None,
-        group: Group,
+        group: Ranks,
         *,
         record_every: int,
         checkpoint_every: int,
@@ -61,23 +69,22 @@ class Record:
 
     @property
     def where(self) -> str:
-        """A sentence: where the State is."""
+        """A sentence: where the state is."""
         if self.home is None:
             return "Nothing was saved, as no folder was given."
         return f"The state after step {self._saved} is saved in {self.home.path}; resume from there."
 
     def resume(self, watch: Watch) -> None:
         """Take the newest good checkpoint of the folder, if there is one, in all processes."""
-        checkpoint = None if self.home is None else self.home.load_checkpoint()
-        if self.home is not None:
-            for note in self.home.notes:
-                watch(Note(note, "warning"))
+        checkpoint, notes = self._newest_good()
+        for note in notes:
+            watch(Note(note, "warning"))
         if checkpoint is not None:
             watch(Note(f"Goes on from the checkpoint of step {checkpoint.step}."))
             for index, trainer in enumerate(self.trainers):
                 state, prefix = trainer.state, f"{index}."
                 found = {name: checkpoint.tensors[prefix + name].to(old) for name, old in state.tensors().items()}
-                trainer.take(State(checkpoint.numbers["steps"][index], **found))
+                trainer.take(StackState(checkpoint.numbers["steps"][index], **found))
         reached = torch.tensor(
             [0 if checkpoint is None else checkpoint.step, *(each.state.step for each in self.trainers)]
         )
@@ -87,6 +94,13 @@ class Record:
             for value in trainer.state.tensors().values():
                 self.group.from_first(value)
             trainer.take(trainer.state._replace(step=step))
+
+    def _newest_good(self) -> tuple[Checkpoint | None, list[str]]:
+        if self.home is None:
+            return None, []
+        if self.home.status == "finished":
+            return checkpoints.newest_good(self.home.path)
+        return self.home.load_checkpoint(), self.home.notes
 
     def note(self, trainer: Trainer, measured: Mapping[str, Tensor]) -> None:
         """What a step of this Trainer gave."""
@@ -115,8 +129,7 @@ class Record:
 
     def shown(self) -> dict[str, float]:
         """The means over all dictionaries of what was measured last."""
-        found = {}
-        for name in MEASURED:
-            values = [float(value) for key, value in self._newest.items() if key.startswith(name + "[")]
-            found |= {name: sum(values) / len(values)} if values else {}
-        return found
+        found: dict[str, list[Tensor]] = {}
+        for key, value in self._newest.items():
+            found.setdefault(key.partition("[")[0], []).append(value)
+        return {name: float(torch.stack(values).double().mean()) for name, values in found.items()}

@@ -1,6 +1,6 @@
 """New starts for dead latents, at chosen steps: Anthropic's resampling, and re-initialisation as Nanda did it.
 
-Both act between two steps, on weights, Adam's moments and counters of a State, and draw from a generator of
+Both act between two steps, on weights, Adam's moments and counters of a StackState, and draw from a generator of
 (seed, step). `REVIVALS` is the table. The losses that revive are `auxiliary`.
 """
 
@@ -13,16 +13,16 @@ from torch import Tensor
 from micrographia.core.runtime import batch_generator
 from micrographia.methods.dictionaries.training.plans import latents_of
 from micrographia.methods.dictionaries.training.prefixes import forward
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Stack, State
+from micrographia.methods.dictionaries.training.stack import Now, ScaledBatch, Stack, StackState
 from micrographia.methods.dictionaries.training.start import kaiming
 
-Read = Callable[[int], Batch]
+Read = Callable[[int], ScaledBatch]
 """The whole batch of a step, over all ranks, in training units."""
 ALIVE_SHARE = 0.2
 """A new encoder row has this share of the mean norm of those alive."""
 
 
-def resample(stack: Stack, state: State, now: Now, read: Read) -> None:
+def resample(stack: Stack, state: StackState, now: Now, read: Read) -> None:
     """Anthropic's resampling (Bricken et al. 2023, "Towards Monosemanticity", appendix "Neuron Resampling").
 
     One past input for each latent that is dead, drawn with probability ~ loss^2 among the last `revival_inputs`: its
@@ -44,7 +44,7 @@ def resample(stack: Stack, state: State, now: Now, read: Read) -> None:
     state.counted.zero_()
 
 
-def reinitialise(stack: Stack, state: State, now: Now, read: Read) -> None:
+def reinitialise(stack: Stack, state: StackState, now: Now, read: Read) -> None:
     """Rare latents drawn anew, Kaiming-uniform with bias 0, Adam's moments kept (Nanda 2023, 1L-Sparse-Autoencoder).
 
     Rare: fired in a smaller share of the rows since the last time than `rare`.
@@ -63,7 +63,7 @@ def reinitialise(stack: Stack, state: State, now: Now, read: Read) -> None:
     state.counted.zero_()
 
 
-def row_losses(stack: Stack, state: State, now: Now, read: Read) -> tuple[list[int], Tensor]:
+def row_losses(stack: Stack, state: StackState, now: Now, read: Read) -> tuple[list[int], Tensor]:
     """The squared error of each of the last inputs, (member, row), and the steps of the batches that they are from."""
     weights = stack.layout.views(state.weights)
     rows = read(state.step - 1).rows
@@ -101,7 +101,9 @@ def _rows(read: Read, steps: list[int], chosen: Tensor, member: int) -> tuple[Te
     return torch.stack(xs), torch.stack(targets)
 
 
-def _restart(stack: Stack, state: State, member: int, at: Tensor, alive: Tensor, x: Tensor, target: Tensor) -> None:
+def _restart(
+    stack: Stack, state: StackState, member: int, at: Tensor, alive: Tensor, x: Tensor, target: Tensor
+) -> None:
     weights, *moments = (stack.layout.views(each) for each in (state.weights, state.mean, state.square))
     centre, encoder = weights["b_dec"][member], weights["encoder"][member]
     norms = encoder[alive].norm(dim=1) if bool(alive.any()) else encoder.norm(dim=1)
@@ -122,4 +124,7 @@ def _unit(rows: Tensor) -> Tensor:
     return rows / rows.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
 
 
-REVIVALS: Mapping[str, Callable[[Stack, State, Now, Read], None]] = {"resample": resample, "reinitialise": reinitialise}
+REVIVALS: Mapping[str, Callable[[Stack, StackState, Now, Read], None]] = {
+    "resample": resample,
+    "reinitialise": reinitialise,
+}

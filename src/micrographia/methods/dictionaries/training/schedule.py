@@ -5,9 +5,9 @@ Rates are `adam.rate_share`.
 
 import torch
 
-from micrographia.methods.dictionaries.training.group import Group
+from micrographia.methods.dictionaries.training.group import Ranks
 from micrographia.methods.dictionaries.training.recipe import Recipe
-from micrographia.methods.dictionaries.training.stack import Now, Stack, State
+from micrographia.methods.dictionaries.training.stack import Now, Stack, StackState
 
 MULTIPLIER_RATE = 0.01
 """A step's growth of l0-target's multiplier, for each relative excess of L0."""
@@ -16,7 +16,7 @@ THRESHOLD_GAIN = 0.1
 second to fourth power of thresholds, so this corrects a quarter of the excess, and cannot swing."""
 
 
-def now(stack: Stack, state: State, group: Group) -> Now:
+def now(stack: Stack, state: StackState, group: Ranks) -> Now:
     recipe, step = stack.recipe, state.step
     share = min(1.0, (step + 1) / max(recipe.chosen_sparsity_warmup, 1))
     target = state.coefficient  # of the others nothing reads it
@@ -42,7 +42,7 @@ def power_after(recipe: Recipe, changes: int) -> float:
     return 1 - (1 - recipe.p_end) * min(changes, recipe.p_changes) / recipe.p_changes
 
 
-def annealed(stack: Stack, before: Now, state: State) -> torch.Tensor:
+def annealed(stack: Stack, before: Now, state: StackState) -> torch.Tensor:
     """(member,): the coefficient for the next step: where p falls, such that the penalty stays what it was.
 
     It is multiplied by mean sum f^p / mean sum f^p' over the last ten batches, p before and p' after the fall
@@ -54,7 +54,7 @@ def annealed(stack: Stack, before: Now, state: State) -> torch.Tensor:
     return torch.where(later > 0, state.coefficient * present / later, state.coefficient)
 
 
-def multiplied(at: Now, state: State, l0: torch.Tensor) -> torch.Tensor:
+def multiplied(at: Now, state: StackState, l0: torch.Tensor) -> torch.Tensor:
     """(member,): the multiplier of l0-target for the next step, from the mean L0 (member,) of this one."""
     return (state.multiplier + MULTIPLIER_RATE * relative(at, l0)).clamp_min(0)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from micrographia.core.training import Flat, Layout
-from micrographia.methods.dictionaries.training.group import ALONE, Group
+from micrographia.methods.dictionaries.training.group import ALONE, Ranks
 from micrographia.methods.dictionaries.training.recipe import Recipe
 
 OF_MEMBERS = frozenset({"k", "l0", "sparsity", "lr", "seed"})
@@ -85,7 +85,7 @@ def _fields() -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(Recipe) if field.name in OF_MEMBERS}
 
 
-class State(NamedTuple):
+class StackState(NamedTuple):
     """Everything that a step of a stack reads and writes, each with a leading member axis."""
 
     step: int
@@ -117,7 +117,7 @@ class State(NamedTuple):
         return {name: value for name, value in self._asdict().items() if name != "step"}
 
 
-class Batch(NamedTuple):
+class ScaledBatch(NamedTuple):
     """This rank's rows of a batch, in the units of training."""
 
     x: Tensor
@@ -144,7 +144,7 @@ class Now(NamedTuple):
     """p after its next change."""
     dead: Tensor | None
     """(member, latent): which latents an auxiliary loss revives; None: there is no such loss."""
-    group: Group = ALONE
+    group: Ranks = ALONE
 
     def of(self, member: int) -> "Now":
         """The same for one member alone, which keeps its axis."""

@@ -14,6 +14,8 @@ from micrographia.methods.dictionaries.training.stack import Stack
 
 START_ROWS = 32_768
 """Rows that scale and b_dec are measured on, as OpenAI's sparse_autoencoder does."""
+START_VALUES = 1 << 26
+"""Numbers among them at most, where many members have sites of their own."""
 
 
 def measured_scale(recipe: Recipe, rows: Tensor) -> Tensor:

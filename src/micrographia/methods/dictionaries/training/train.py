@@ -1,7 +1,7 @@
 """Train dictionaries on batches of activations: the door, and the loop over steps.
 
 Recipes of equal shape train in one program (a Stack), those of other shapes beside it on the same batches. A batch is a
-pure function of the step and a State holds all that a step reads, so that an interrupted training goes on bit for bit.
+pure function of the step and a state holds all that a step reads, so an interrupted training goes on bit for bit.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,9 +22,9 @@ from micrographia.methods.dictionaries.training.finished import dictionaries
 from micrographia.methods.dictionaries.training.group import current_group
 from micrographia.methods.dictionaries.training.plans import PLANS, Plan
 from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields
-from micrographia.methods.dictionaries.training.record import Record, home_of
+from micrographia.methods.dictionaries.training.record import TrainingLog, home_of
 from micrographia.methods.dictionaries.training.stack import stacks
-from micrographia.methods.dictionaries.training.trainer import Trainer, fresh_state, unfit
+from micrographia.methods.dictionaries.training.trainer import Trainer, first_batches, fresh_state, unfit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -75,15 +75,15 @@ def train_dictionaries(
     course, group = course or Course(), current_group()
     recipes = [each if each.seed is not None else replace(each, seed=seed) for each in recipes]
     d_out = d_in if d_out is None else d_out
-    first = batches(0)
-    _refuse_other_batch(first, recipes)
+    first = first_batches(batches, min(each.steps for each in recipes))
+    _refuse_other_batch(first[0], recipes)
     trainers = [
-        Trainer(stack, fresh_state(stack, batches, course.like), batches, group, course.plans[stack.recipe.kind])
-        for stack in stacks(recipes, d_in, d_out, transcodes=first.target is not None)
+        Trainer(stack, fresh_state(stack, first, course.like), batches, group, course.plans[stack.recipe.kind])
+        for stack in stacks(recipes, d_in, d_out, transcodes=first[0].target is not None)
     ]
     config = {"recipes": [recipe_fields(each) for each in recipes], "d_in": d_in, "d_out": d_out, "seed": seed}
     with home_of(folder, config, course.like, group) as home:
-        record = Record(
+        record = TrainingLog(
             trainers, home, group, record_every=course.record_every, checkpoint_every=course.checkpoint_every
         )
         record.resume(watch)
@@ -91,7 +91,7 @@ def train_dictionaries(
     return dictionaries(trainers, batches if course.held_out is None else course.held_out, course.held_out is not None)
 
 
-def _train(trainers: Sequence[Trainer], batches: Batches, record: Record, course: Course, watch: Watch) -> None:
+def _train(trainers: Sequence[Trainer], batches: Batches, record: TrainingLog, course: Course, watch: Watch) -> None:
     steps = max(each.stack.recipe.steps for each in trainers)
     with interruptible() as request:
         for step in range(record.step, steps):
@@ -111,7 +111,7 @@ def _train(trainers: Sequence[Trainer], batches: Batches, record: Record, course
                 raise Interrupted(f"Stopped by request after step {step + 1} of {steps}. {record.where}")
 
 
-def _step(trainers: Sequence[Trainer], batch: Activations, course: Course, record: Record, watch: Watch) -> None:
+def _step(trainers: Sequence[Trainer], batch: Activations, course: Course, record: TrainingLog, watch: Watch) -> None:
     bad = unfit(batch)
     if bad and course.nonfinite == "stop":
         raise NonFiniteLoss(f"The batch of step {trainers[0].state.step} holds NaN or infinities in its {bad}.")

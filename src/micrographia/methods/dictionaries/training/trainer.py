@@ -1,7 +1,9 @@
-"""Trainer: a Stack in training: its State, and one step from a batch to the next State.
+"""Trainer: a Stack in training: its state, and one step from a batch to the next.
 
 Nothing is random here but resampling, which draws from a generator of (seed, step). Axes: member row latent d.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,12 +12,12 @@ from micrographia.core.errors import BadShape, NonFiniteLoss
 from micrographia.core.stream.batches import Activations, Batches
 from micrographia.methods.dictionaries.training.adam import adam_step
 from micrographia.methods.dictionaries.training.calibrate import level
-from micrographia.methods.dictionaries.training.group import ALONE, Group
+from micrographia.methods.dictionaries.training.group import ALONE, Ranks
 from micrographia.methods.dictionaries.training.plans import PLANS, Plan
 from micrographia.methods.dictionaries.training.revive import REVIVALS
 from micrographia.methods.dictionaries.training.schedule import annealed, multiplied, now, pressed
-from micrographia.methods.dictionaries.training.stack import Batch, Now, Outcome, Stack, State
-from micrographia.methods.dictionaries.training.start import START_ROWS, first_weights, measured_scale
+from micrographia.methods.dictionaries.training.stack import Now, Outcome, ScaledBatch, Stack, StackState
+from micrographia.methods.dictionaries.training.start import START_ROWS, START_VALUES, first_weights, measured_scale
 
 AVERAGED = 0.99
 """Decay of BatchTopK's cutoff, whose average is corrected for its start."""
@@ -25,15 +27,15 @@ class Trainer:
     """A Stack in training. `state` is all that a step reads beside the batch; weights and gradient are views of it."""
 
     def __init__(
-        self, stack: Stack, state: State, batches: Batches, group: Group = ALONE, plan: Plan | None = None
+        self, stack: Stack, state: StackState, batches: Batches, group: Ranks = ALONE, plan: Plan | None = None
     ) -> None:
         self.stack, self.batches, self.group = stack, batches, group
         self.plan = PLANS[stack.recipe.kind] if plan is None else plan
         self.layout = stack.layout
         self.take(state)
 
-    def take(self, state: State) -> None:
-        """Go on from this State."""
+    def take(self, state: StackState) -> None:
+        """Go on from this state."""
         self.state = state
         self.weights = self.layout.views(state.weights)
         self.gradient = torch.zeros_like(state.weights)
@@ -47,7 +49,7 @@ class Trainer:
     def step(self, batch: Activations) -> dict[str, Tensor]:
         """Take one step; name -> (member,), what was measured before it: the loss, its terms, L0, dead latents.
 
-        Raises NonFiniteLoss before any change of the State.
+        Raises NonFiniteLoss before any change of the state.
         """
         revival = REVIVALS.get(self.stack.recipe.revival)
         if revival is not None and self.state.step in self.stack.recipe.revive_at:
@@ -64,22 +66,22 @@ class Trainer:
         dead = (self.state.silent >= self.stack.recipe.dead_after).sum(1)
         return {"loss": loss, **terms, "l0": fired.sum(1) / scaled.rows, "dead": dead}
 
-    def read(self, step: int, batches: Batches | None = None) -> Batch:
+    def read(self, step: int, batches: Batches | None = None) -> ScaledBatch:
         """The whole batch of a step, over all ranks, in the units of training."""
         batch = (self.batches if batches is None else batches)(step)
         return self._in_units(*rows_of(self.stack, batch, self.state.weights))
 
-    def scaled(self, batch: Activations) -> Batch:
+    def scaled(self, batch: Activations) -> ScaledBatch:
         """This rank's rows of a batch in the units of training."""
         x, target = rows_of(self.stack, batch, self.state.weights)
         own = self._in_units(self.group.own_rows(x), self.group.own_rows(target))
         return own._replace(rows=x.shape[-2])
 
-    def _in_units(self, x: Tensor, target: Tensor) -> Batch:
+    def _in_units(self, x: Tensor, target: Tensor) -> ScaledBatch:
         x = x * widened(self.state.scale_in, self.stack.d_in)
         if self.stack.transcodes:
-            return Batch(x, target * widened(self.state.scale_out, self.stack.d_out), x.shape[-2])
-        return Batch(x, x, x.shape[-2])
+            return ScaledBatch(x, target * widened(self.state.scale_out, self.stack.d_out), x.shape[-2])
+        return ScaledBatch(x, x, x.shape[-2])
 
     def _check(self, loss: Tensor) -> None:
         if bool(torch.isfinite(loss).all() & torch.isfinite(self.gradient.sum())):
@@ -88,8 +90,8 @@ class Trainer:
         found = f"the loss of dictionary {', '.join(map(str, members))}" if members else "a gradient"
         raise NonFiniteLoss(f"At step {self.state.step} {found} was NaN or infinite.")
 
-    def _counted(self, outcome: Outcome, at: Now, fired: Tensor, rows: int) -> State:
-        """The State after a step: counters, BatchTopK's average cutoff, p-annealing's coefficient."""
+    def _counted(self, outcome: Outcome, at: Now, fired: Tensor, rows: int) -> StackState:
+        """The state after a step: counters, BatchTopK's average cutoff, p-annealing's coefficient."""
         state = self.state
         state.silent.add_(rows).masked_fill_(fired > 0, 0)
         state.fired.add_(fired.to(state.fired.dtype))
@@ -150,25 +152,25 @@ def _member_axis(stack: Stack, value: Tensor, width: int, like: Tensor) -> Tenso
     return own.to(like)
 
 
-def fresh_state(stack: Stack, batches: Batches, like: Tensor) -> State:
-    """The State before the first step: scales and b_dec measured on the first batches, weights drawn by seed.
+def fresh_state(stack: Stack, first: Sequence[Activations], like: Tensor) -> StackState:
+    """The state before the first step: scale, b_dec and thresholds by the first batches, weights drawn by seed.
 
     Weights are in the dtype and on the device of `like`. Raises NonFiniteLoss for a batch with NaN.
     """
-    x, target = _first_rows(stack, batches, like)
+    x, target = _first_rows(stack, first, like)
     members, n = len(stack.recipes), stack.recipe.n_latents
     scale_in = measured_scale(stack.recipe, x).expand(members, -1).clone()
     scale_out = scale_in.clone()
     if stack.transcodes:
         scale_out = measured_scale(stack.recipe, target).expand(members, -1).clone()
     x, target = x * widened(scale_in, stack.d_in), target * widened(scale_out, stack.d_out)
-    first = first_weights(stack, target)
+    drawn = first_weights(stack, target)
     wanted = [each.l0 for each in stack.recipes if each.l0 is not None]
     if wanted and stack.recipe.threshold is None:
-        first["threshold"] *= level(stack, first, [Batch(x, target, x.shape[-2])], wanted)[:, None]
-    weights = stack.layout.join(first)
+        drawn["threshold"] *= level(stack, drawn, [ScaledBatch(x, target, x.shape[-2])], wanted)[:, None]
+    weights = stack.layout.join(drawn)
     counts = torch.zeros(members, n, dtype=torch.int64, device=weights.device)
-    return State(
+    return StackState(
         step=0,
         weights=weights,
         mean=torch.zeros_like(weights),
@@ -185,15 +187,19 @@ def fresh_state(stack: Stack, batches: Batches, like: Tensor) -> State:
     )
 
 
-def _first_rows(stack: Stack, batches: Batches, like: Tensor) -> tuple[Tensor, Tensor]:
-    found, rows, step = [], 0, 0
-    while rows < START_ROWS and step < stack.recipe.steps:
-        batch = batches(step)
-        own = rows_of(stack, batch, like)
-        if not unfit(batch):
-            found.append(own)
-        rows, step = rows + own[0].shape[-2], step + 1
+def first_batches(batches: Batches, steps: int) -> list[Activations]:
+    """The first batches of a training of so many steps, as many as its start is measured on."""
+    found: list[Activations] = []
+    rows = values = 0
+    while rows < START_ROWS and values < START_VALUES and len(found) < steps:
+        found.append(batches(len(found)))
+        rows, values = rows + found[-1].x.shape[-2], values + found[-1].x.numel()
+    return found
+
+
+def _first_rows(stack: Stack, first: Sequence[Activations], like: Tensor) -> tuple[Tensor, Tensor]:
+    found = [rows_of(stack, batch, like) for batch in first if not unfit(batch)]
     if not found:
-        raise NonFiniteLoss(f"The first {step} batches all hold NaN or infinities. Check where they come from.")
+        raise NonFiniteLoss(f"The first {len(first)} batches all hold NaN or infinities. Check where they come from.")
     x, target = (torch.cat(each, -2)[:, :START_ROWS] for each in zip(*found))
     return x, target
