@@ -96,9 +96,7 @@ def _train(trainers: Sequence[Trainer], batches: Batches, record: TrainingLog, c
     with interruptible() as request:
         for step in range(record.step, steps):
             try:
-                _step(
-                    [each for each in trainers if step < each.stack.recipe.steps], batches(step), course, record, watch
-                )
+                _step(trainers, batches(step), step, course, record, watch)
             except NonFiniteLoss as error:
                 record.save()
                 raise NonFiniteLoss(f"{error} {record.where} Lower lr, or leave such rows out.") from error
@@ -111,18 +109,17 @@ def _train(trainers: Sequence[Trainer], batches: Batches, record: TrainingLog, c
                 raise Interrupted(f"Stopped by request after step {step + 1} of {steps}. {record.where}")
 
 
-def _step(trainers: Sequence[Trainer], batch: Activations, course: Course, record: TrainingLog, watch: Watch) -> None:
-    bad = unfit(batch)
-    if bad and course.nonfinite == "stop":
-        raise NonFiniteLoss(f"The batch of step {trainers[0].state.step} holds NaN or infinities in its {bad}.")
-    if bad:
-        watch(
-            Note(
-                f"The batch of step {trainers[0].state.step} holds NaN or infinities in its {bad}: skipped.", "warning"
-            )
-        )
+def _step(
+    trainers: Sequence[Trainer], batch: Activations, step: int, course: Course, record: TrainingLog, watch: Watch
+) -> None:
+    told = f"The batch of step {step} holds NaN or infinities in its {bad}" if (bad := unfit(batch)) else ""
+    if told and course.nonfinite == "stop":
+        raise NonFiniteLoss(f"{told}.")
+    if told:
+        watch(Note(f"{told}: skipped.", "warning"))
     for trainer in trainers:
-        record.note(trainer, trainer.skip() if bad else trainer.step(batch))
+        if trainer.state.step == step < trainer.stack.recipe.steps:  # else done before another's loss was not finite
+            record.note(trainer, trainer.skip() if told else trainer.step(batch))
 
 
 def _refuse_other_batch(batch: Activations, recipes: Sequence[Recipe]) -> None:
