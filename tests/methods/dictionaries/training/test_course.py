@@ -69,6 +69,16 @@ def test_members_may_have_sites_of_their_own():
         same(each, alone, atol=1e-4, rtol=1e-4)
 
 
+def test_a_crosscoder_reads_layers_as_one_axis_or_two():
+    recipe = Recipe(kind="relu", sparsity=0.1, layers=2, norm_weighted=True, rows="free", row_norm=0.1, **SMALL)
+    batches = world()
+    (flat,) = train_dictionaries(batches, [recipe], d_in=16)
+    (layered,) = train_dictionaries(lambda step: Activations(batches(step).x.unflatten(-1, (2, 8))), [recipe], d_in=16)
+    same(flat, layered, atol=0, rtol=0)
+    assert flat.form.axes == (2, 8)
+    assert flat.reconstruct(batches(0).x.unflatten(-1, (2, 8))).shape == (256, 2, 8)
+
+
 class Killed(Exception):
     pass
 
