@@ -10,7 +10,7 @@ import torch
 from micrographia.core.runtime import generator
 from micrographia.methods.dictionaries.sparse import find, in_blocks, plan
 from micrographia.methods.dictionaries.training.dense import dense
-from micrographia.methods.dictionaries.training.group import Group
+from micrographia.methods.dictionaries.training.group import Ranks
 from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.stack import Now, ScaledBatch, Stack
 
@@ -189,7 +189,7 @@ def test_a_batch_whose_first_rows_are_unlike_the_rest_still_keeps_the_largest(mo
 
 
 @dataclass(frozen=True, slots=True)
-class Thread(Group):
+class Thread(Ranks):
     """One of two ranks, in threads."""
 
     meet: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=20))
@@ -220,7 +220,7 @@ def test_two_ranks_give_the_loss_and_gradient_of_one(name, share, monkeypatch):
 
     def one(rank):
         rows = slice(rank.rank * half, (rank.rank + 1) * half)
-        own = Batch(batch.x[:, rows], batch.target[:, rows], ROWS)
+        own = ScaledBatch(batch.x[:, rows], batch.target[:, rows], ROWS)
         return run(plan.sparse, stack, weights, own, now._replace(group=rank))
 
     with ThreadPoolExecutor(2) as pool:
