@@ -19,8 +19,8 @@ INNER = {
         "core.pretrained": "attention checks experts files fused generation gguf gguf_header hooks hub inline "
         "modules partial_run quiet readout save stream tokenizer",
         "core.dictionaries.formats": "building circuit_tracer cross_layer dictionary_learning facets flat_yaml "
-        "gemma_scope gemma_scope_2 holding llama_scope llamascopium one_layer openai places saelens saelens_flat sparsify suites "
-        "writing",
+        "gemma_scope gemma_scope_2 holding llama_scope llamascopium one_layer openai places saelens saelens_flat "
+        "sparsify suites writing",
         "core.sweep": "base last_layer metric_set plan writing",
         "methods.attribution": "passes",
     }.items()
