@@ -12,20 +12,22 @@ import tyro
 from rich.console import Console
 
 from micrographia.faces.cli.carry_out import print_json
-from micrographia.faces.cli.options import Printed, Switch, parse
+from micrographia.faces.cli.options import Printed, parse
 
 SHOWN = {
     "path": "path", "format": "format", "kind": "kind", "activation": "activation", "layer": "layer", "site": "site",
     "latents": "latents", "d_in": "d_in", "l0": "L0",
 }  # fmt: skip
 """The columns of `inspect`; --json has all."""
+MOST = 40
+"""Rows that `inspect` prints."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspected(Printed):
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
     """A folder or file of dictionaries of any format, or a Run that trained some."""
-    allow_pickle: Switch = False
+    allow_pickle: bool = False
     """Read a pickled file (.pt), of tensors alone."""
 
 
@@ -60,7 +62,9 @@ def inspect(words: Sequence[str]) -> int:
     console = Console()
     columns = {key: title for key, title in SHOWN.items() if any(row.get(key) not in (None, "") for row in rows)}
     columns = {key: title for key, title in columns.items() if key != "path" or len(rows) > 1}
-    print_table(console, table_of(table("dictionaries", "Dictionaries", rows, columns=columns).data))
+    print_table(console, table_of(table("dictionaries", "Dictionaries", rows[:MOST], columns=columns).data))
+    if len(rows) > MOST:
+        console.print(f"... and {len(rows) - MOST:,} more; --json prints all.", markup=False, highlight=False)
     for note in dict.fromkeys(note for row in rows for note in row.get("notes", ())):
         console.print(note, markup=False, highlight=False)
     return 0
