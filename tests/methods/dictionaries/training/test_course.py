@@ -161,6 +161,22 @@ def test_a_loss_that_is_no_number_stops_before_the_step():
         train_dictionaries(world(), [RECIPES["relu"]], d_in=16, course=Course(plans={"relu": broken}))
 
 
+def test_the_others_go_on_exactly_after_one_loss_was_no_number(tmp_path):
+    """The first had taken the step at which the second failed: it does not take it twice."""
+
+    def broken(stack, weights, batch, now, into):
+        outcome = PLANS["relu"](stack, weights, batch, now, into)
+        return outcome if now.step < 4 else outcome._replace(terms={"sparsity": outcome.fired[:, 0] / 0 * 0})
+
+    recipes = [RECIPES["topk"], RECIPES["relu"]]
+    course = Course(plans={**PLANS, "relu": broken})
+    with pytest.raises(NonFiniteLoss):
+        train_dictionaries(world(), recipes, d_in=16, folder=tmp_path / "run", course=course)
+    resumed = train_dictionaries(world(), recipes, d_in=16, folder=tmp_path / "run")
+    for one, other in zip(resumed, train_dictionaries(world(), recipes, d_in=16)):
+        same(one, other, atol=0, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
