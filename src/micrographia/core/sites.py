@@ -186,6 +186,14 @@ def select(sites: Sequence[Site], wanted: SiteLike | Iterable[SiteLike]) -> tupl
     return tuple(found)
 
 
+def one_site(sites: Sequence[Site], wanted: SiteLike) -> Site:
+    """The one member of `sites` that `wanted` names. Raises UnknownSite for several."""
+    found = select(sites, wanted)
+    if len(found) > 1:
+        raise UnknownSite(f"Asked for one site; {str(wanted)!r} is several places. Name one, such as {found[0]}.")
+    return found[0]
+
+
 def _matching(sites: Sequence[Site], name: SiteLike) -> list[Site]:
     if not isinstance(name, Site | str):
         raise UnknownSite(_no_name(name))

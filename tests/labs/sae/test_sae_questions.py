@@ -13,6 +13,7 @@ from micrographia.core.errors import BadConfig, UnknownSite, UserError
 from micrographia.core.store import verify
 from micrographia.labs.sae.config import Evaluate, TextSource, Train, read_asked, stored
 from micrographia.labs.sae.run import run
+from micrographia.methods.dictionaries.training.presets import PRESETS
 from miniature import WORDS, save_gpt2
 
 
@@ -95,6 +96,16 @@ def test_every_kind_can_be_asked_for(choice, asked, tmp_path):
     plain = {"l0": "50"} if choice["kind"] == "relu" else {}
     found = run(replace(asked, **{**plain, **choice}, tokens=512, held_out=150), out=tmp_path / "run")
     assert Dictionary.load(found.path).n_latents == 40
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_published_recipe_can_be_asked_for(name, asked, tmp_path):
+    plain = replace(asked, kind="batchtopk", l0="50", width=64, recipe=name, tokens=512, held_out=150, latents=0)
+    found = run(plain, out=tmp_path / "run")
+    assert Dictionary.load(found.path).n_latents == 64
+    assert name in found.summary[0]
+    recipe = found.results["recipes"]["L0.resid_post"]
+    assert (recipe["kind"], recipe["steps"]) == (PRESETS[name]().kind, 8)
 
 
 def test_a_transcoder_is_trained_from_one_site_to_another(asked, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from micrographia.core.config import Target
-from micrographia.core.errors import BadConfig, BadPrompt, UserError
+from micrographia.core.errors import BadConfig, BadPrompt, UnknownSite, UserError
 from micrographia.core.store.formats import read_tensors
 from micrographia.labs.workbench.config import Ablate, Around, Generate, Heads, Steer
 from micrographia.labs.workbench.run import run
@@ -62,7 +62,7 @@ def test_what_makes_no_sense_is_refused_before_a_run_begins(gpt2, trained, tmp_p
     for error, says, asked in (
         (BadConfig, "numbers with commas", lambda: Steer(target=target(gpt2), strength="much", **steer)),
         (BadConfig, "no words", lambda: Steer(target=target(gpt2), null=3, **steer)),
-        (BadConfig, "several places", lambda: run(
+        (UnknownSite, "several places", lambda: run(
             Steer(target=target(gpt2), site="L*.z", **steer), out=tmp_path / "a")),
         (BadConfig, "without --answer", lambda: Ablate(target=target(gpt2), texts=CLEAN, wrong="Mary")),
         (BadPrompt, "cannot be read", lambda: run(Ablate(target=target(gpt2), texts="no.txt"), out=tmp_path / "b")),

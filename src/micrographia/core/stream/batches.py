@@ -207,6 +207,15 @@ class ActivationStream:
             for each in self.members
         ]
 
+    def widths(self, member: int = 0) -> tuple[int, int]:
+        """(d_in, d_out) of a member; nothing is read for it."""
+        reading = self.members[member]
+        source, target = (
+            sum(self._mixer.values[site].shape[-1] for site in sites)
+            for sites in (reading.source, reading.target or reading.source)
+        )
+        return source, target
+
     def only(self, *members: int) -> Batches:
         """The batches of some members, by their places: one harvest for dictionaries of different widths."""
         part = ActivationStream.__new__(ActivationStream)

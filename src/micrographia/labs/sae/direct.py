@@ -12,7 +12,7 @@ from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch, silent
 from micrographia.core.model import Model
 from micrographia.core.runtime import generator
-from micrographia.core.sites import SiteLike, select
+from micrographia.core.sites import SiteLike, one_site
 from micrographia.core.stream.batches import ActivationStream
 from micrographia.core.stream.packing import layout_for
 from micrographia.core.stream.rows import TokenRows, as_rows, special_tokens
@@ -54,19 +54,17 @@ def train_dictionary(
     the first position of each row are left out. Cost: a run of the model to the Site for every token, and 10 * d *
     width FLOPs a token. Raises UnknownSite, BadConfig, UserError (too little text), NonFiniteLoss.
     """
-    place = select(model.sites, site)[0]
-    target = None if writes is None else select(model.sites, writes)[0]
+    place = one_site(model.sites, site)
+    target = None if writes is None else one_site(model.sites, writes)
     stream = ActivationStream(
         model, (place, target) if target else place, rows_of(model, tokens, context), batch=batch,
         buffer_bytes=buffer_bytes, seed=seed, watch=watch,
     )  # fmt: skip
-    first = stream(0)
-    d_in = first.x.shape[-1]
+    d_in, d_out = stream.widths()
     n = width or 8 * d_in
     own = {"n_latents": n, "batch": batch, "steps": steps or max(1, stream.plan.tokens_an_epoch // batch)}
     own |= sparsity_of(kind, l0 if sparsity is None else sparsity, n)
     chosen = replace(recipe or BEGUN, **{**own, **fields})
-    d_out = None if first.target is None else first.target.shape[-1]
     (found,) = train_dictionaries(stream, [chosen], d_in=d_in, d_out=d_out, seed=seed, watch=watch)
     return replace(found, about=replace(found.about, site=place, target=target))
 

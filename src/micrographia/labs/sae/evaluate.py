@@ -7,7 +7,7 @@ from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch
 from micrographia.core.lab import Findings
 from micrographia.core.model import Model
-from micrographia.core.sites import select
+from micrographia.core.sites import one_site
 from micrographia.core.store import RunFolder
 from micrographia.labs.sae.config import Evaluate
 from micrographia.labs.sae.findings import evaluated, findings, looked_at
@@ -22,12 +22,12 @@ def prepare_evaluate(asked: Evaluate, model: Model, watch: Watch) -> Any:
     )  # fmt: skip
     if not isinstance(one, Dictionary):
         raise BadConfig(f"{asked.dictionary} holds several dictionaries: {one!r}. Choose one with --layer.")
-    site = select(model.sites, asked.site)[0] if asked.site else one.about.site
+    site = one_site(model.sites, asked.site) if asked.site else one.about.site
     if site is None:
         raise BadConfig(
             f"The files of {asked.dictionary} do not say where it reads. Give --site, such as L5.resid_post."
         )
-    target = select(model.sites, asked.writes)[0] if asked.writes else one.about.target
+    target = one_site(model.sites, asked.writes) if asked.writes else one.about.target
     rows = rows_for(asked.reading, model, asked.tokens, watch)
 
     def work(folder: RunFolder, watch: Watch) -> Findings:

@@ -17,7 +17,7 @@ from micrographia.labs.sae.config import Evaluate, Train
 from micrographia.labs.sae.latents import Read, read_latents
 from micrographia.labs.sae.text import rows_holding
 from micrographia.methods.dictionaries.evaluation.evaluate import OURS, Evaluation, evaluate
-from micrographia.methods.dictionaries.evaluation.reading import counted_by
+from micrographia.methods.dictionaries.evaluation.reading import Counted, counted_by
 
 COLUMNS = {
     "name": "dictionary", "l0": "L0", "fvu": "FVU", "cosine": "cosine", "recovered_zero": "loss recovered (zero)",
@@ -38,7 +38,7 @@ def evaluated(
     target: Site | None = None,
 ) -> dict[str, Evaluation]:
     """Each dictionary on the held-out rows; the spliced losses on the first of them."""
-    counted = counted_by(model, skip_first=0 if asked.reading.keep_first else 1)
+    counted = _counted(asked, model, held)
     loss_rows = min(len(held), rows_holding(asked.reading, loss_tokens)) if loss_tokens else 0
     found = {}
     for i, (name, each) in enumerate(dictionaries.items()):
@@ -55,9 +55,13 @@ def looked_at(
     asked: Train | Evaluate, model: Model, one: Dictionary, site: Site, rows: TokenRows, watch: Watch
 ) -> Read:
     """The latents of a dictionary, as far as tokens tell them."""
-    counted = counted_by(model, skip_first=0 if asked.reading.keep_first else 1)
-    draws = generator(asked.target.seed)
+    draws, counted = generator(asked.target.seed), _counted(asked, model, rows)
     return read_latents(one, model, site, rows, asked.latents, counted=counted, generator=draws, watch=watch)
+
+
+def _counted(asked: Train | Evaluate, model: Model, rows: TokenRows) -> Counted:
+    """The tokens that count, those that are trained on too."""
+    return counted_by(model, rows, skip_first=0 if asked.reading.keep_first else 1)
 
 
 def row_of(name: str, found: Evaluation) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def findings(
     shown = [figures.table("dictionaries", RESULT, rows, columns=columns, headline=True, group=RESULT)]
     shown += latents.figures if latents else []
     for name, each in found.items():
-        shown += [_under(name, i, figure, many=len(found) > 1) for i, figure in enumerate(each.figures())]
+        shown += [_under(name, figure, many=len(found) > 1) for figure in each.figures()]
     results = {**own, "text": dict(text), "dictionaries": {name: each.as_json() for name, each in found.items()}}
     metrics = {key: [row[key] for row in rows] for key in columns}
     told = [*opening, *map(sentence, rows)]
@@ -107,7 +111,7 @@ def sentence(row: Mapping[str, Any]) -> str:
     )
 
 
-def _under(name: str, i: int, figure: Figure, *, many: bool) -> Figure:
-    return replace(figure, name=f"{figure.name}-{name}", group=name, headline=False) if many else replace(
-        figure, headline=False, group="In detail"
-    )  # fmt: skip
+def _under(name: str, figure: Figure, *, many: bool) -> Figure:
+    """A figure of one dictionary, below the table of all."""
+    own = {"name": f"{figure.name}-{name}", "group": name} if many else {"group": "In detail"}
+    return replace(figure, headline=False, **own)

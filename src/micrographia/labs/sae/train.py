@@ -13,7 +13,7 @@ from micrographia.core.events import Watch
 from micrographia.core.lab import Findings
 from micrographia.core.model import Model
 from micrographia.core.questions import names
-from micrographia.core.sites import Site, select
+from micrographia.core.sites import Site, one_site, select
 from micrographia.core.store import RunFolder
 from micrographia.core.store.folder import DICTIONARIES
 from micrographia.core.stream.batches import ActivationStream
@@ -45,7 +45,7 @@ class Planned(NamedTuple):
 def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
     """Read the sites, the text and the recipes; what remains is to train."""
     sites = select(model.sites, names(asked.site))
-    target = None if asked.writes is None else one_site(model, asked.writes)
+    target = None if asked.writes is None else one_site(model.sites, asked.writes)
     rows = rows_for(asked.reading, model, asked.held_out + asked.tokens, watch)
     n_held = rows_holding(asked.reading, asked.held_out)
     if len(rows) < 2 * n_held:
@@ -54,15 +54,13 @@ def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
             "text, or lower --held-out."
         )
     held = rows.between(0, n_held)
-    amounts = numbers(asked, "sparsity" if asked.kind in PENALISED and asked.sparsity else "l0")
-    readings = [(site, target) if target else site for site in sites for _ in amounts for _ in range(asked.seeds)]
-    steps = max(1, round(asked.tokens / asked.batch))
+    each = len(amounts_of(asked)) * asked.seeds
+    readings = [(site, target) if target else site for site in sites for _ in range(each)]
     stream = ActivationStream(
         model, readings, rows.between(n_held), batch=asked.batch, buffer_bytes=asked.buffer * 2**20,
-        seed=asked.target.seed, sink=not asked.reading.keep_first, steps=steps, watch=watch,
+        seed=asked.target.seed, sink=not asked.reading.keep_first, steps=steps_of(asked), watch=watch,
     )  # fmt: skip
-    first = stream(0)
-    d_in, d_out = first.x.shape[-1], (first.x if first.target is None else first.target).shape[-1]
+    d_in, d_out = stream.widths()
     members = members_of(asked, sites, d_in)
 
     def work(folder: RunFolder, watch: Watch) -> Findings:
@@ -78,9 +76,8 @@ def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
         first = named[members[0].name]
         told = looked_at(asked, model, first, members[0].site, held, watch) if asked.latents else None
         lost, files = saved(named, asked.layout)
-        opening = [
-            f"{len(named)} {asked.kind} dictionaries of {members[0].recipe.n_latents:,} latents, {steps:,} steps."
-        ]
+        kind, width = asked.recipe or asked.kind, members[0].recipe.n_latents
+        opening = [f"Trained {len(named)} by {kind}, {width:,} latents each, for {steps_of(asked):,} steps."]
         own = {"recipes": {each.name: recipe_fields(each.recipe) for each in members}, "not_saved": lost}
         return findings(measured, as_read(rows), opening=opening, files=files, own=own, latents=told)
 
@@ -97,19 +94,20 @@ def saved(dictionaries: Mapping[str, Dictionary], layout: str) -> tuple[dict[str
     return lost, files
 
 
-def one_site(model: Model, text: str) -> Site:
-    """The one Site that a text names. Raises BadConfig for several."""
-    found = select(model.sites, text)
-    if len(found) != 1:
-        raise BadConfig(f"Asked for one site, but {text!r} is {len(found)}. Name one, such as {found[0]}.")
-    return found[0]
+def steps_of(asked: Train) -> int:
+    return max(1, round(asked.tokens / asked.batch))
+
+
+def amounts_of(asked: Train) -> tuple[float, ...]:
+    """The L0s, or the coefficients of the penalty; one that is not read where a recipe says it."""
+    return numbers(asked, "sparsity" if asked.sparsity else "l0")
 
 
 def members_of(asked: Train, sites: Sequence[Site], d_in: int) -> list[Planned]:
     """Every site with every L0 or coefficient and every seed, in that order."""
     found = []
     for site in sites:
-        for amount in numbers(asked, "sparsity" if asked.kind in PENALISED and asked.sparsity else "l0"):
+        for amount in amounts_of(asked):
             for i in range(asked.seeds):
                 recipe = replace(recipe_for(asked, d_in, amount), seed=asked.target.seed + i)
                 found.append(Planned(_name(asked, site, amount, i), site, recipe))
@@ -121,14 +119,14 @@ def recipe_for(asked: Train, d_in: int, amount: float) -> Recipe:
 
     A published recipe keeps its kind, its sparsity and what it does for dead latents.
     """
-    width, steps = asked.width or 8 * d_in, max(1, round(asked.tokens / asked.batch))
+    width, steps = asked.width or 8 * d_in, steps_of(asked)
+    own: dict[str, Any] = {"n_latents": width} | ({} if asked.lr is None else {"lr": asked.lr})
     if asked.recipe is not None:
-        lr = {} if asked.lr is None else {"lr": asked.lr}
-        return replace(shortened(_published(asked.recipe), steps, batch=asked.batch), n_latents=width, **lr)
-    own: dict[str, Any] = {"n_latents": width, "steps": steps, "batch": asked.batch, "revival": asked.revival}
+        begun = _published(asked.recipe)
+        prefixes = tuple(sorted({n * width // begun.n_latents for n in begun.prefixes} - {0}))
+        return replace(shortened(begun, steps, batch=asked.batch), **own, prefixes=prefixes)
+    own |= {"steps": steps, "batch": asked.batch, "revival": asked.revival}
     own["dead_after"] = min(BEGUN.dead_after, max(asked.batch, asked.tokens // DEAD_SHARE))
-    if asked.lr is not None:
-        own["lr"] = asked.lr
     if asked.revival == "resample":
         own["revive_at"] = tuple(steps * i // 10 for i in (2, 4, 6))
     return replace(BEGUN, **own, **sparsity_of(asked.kind, amount, width))
@@ -151,7 +149,7 @@ def sparsity_of(kind: str, amount: float, width: int) -> dict[str, Any]:
 def _name(asked: Train, site: Site, amount: float, seed: int) -> str:
     """What sets this dictionary apart from those beside it."""
     parts = [str(site)]
-    if len(numbers(asked, "sparsity" if asked.sparsity else "l0")) > 1:
+    if len(amounts_of(asked)) > 1:
         parts.append(f"{'l1' if asked.kind in PENALISED else 'l0'}_{amount:g}")
     return "-".join([*parts, *([f"seed{asked.target.seed + seed}"] if asked.seeds > 1 else [])])
 

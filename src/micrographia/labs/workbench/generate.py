@@ -7,11 +7,10 @@ from torch import Generator
 from micrographia.core import figures
 from micrographia.core.answers import choices
 from micrographia.core.edit_words import read_edits
-from micrographia.core.errors import BadConfig
 from micrographia.core.events import Progress, Watch
 from micrographia.core.lab import Findings
 from micrographia.core.prompts import LanguageModel
-from micrographia.core.sites import select
+from micrographia.core.sites import one_site
 from micrographia.core.store.formats import tensors_bytes
 from micrographia.core.tokens import single_token
 from micrographia.labs.workbench.ablate import texts_of
@@ -45,8 +44,7 @@ def prepare_generate(question: Generate, model: LanguageModel) -> Compute:
 def prepare_steer(question: Steer, model: LanguageModel) -> Compute:
     """Read prompts, place and words; what remains is to take the direction, and to generate."""
     site = f"L{model.shape.n_layers // 2}.resid_pre" if question.site == "L*.resid_pre" else question.site
-    if len(select(model.sites, site)) != 1:
-        raise BadConfig(f"Steering at {site} was asked for, which is several places. Name one, such as L15.resid_pre.")
+    one_site(model.sites, site)
     framing, strengths = framing_of(question.around), strengths_of(question.strength)
     sides = [texts_of(each) for each in (question.positive, question.negative)]
     named = [str(each) for each in choices(question.words)] if question.words is not None else []

@@ -112,6 +112,27 @@ def test_killed_and_resumed_is_left_alone(tmp_path, name):
     same(whole[0], again[0], atol=0, rtol=0)
 
 
+def test_a_training_that_goes_on_reads_no_batch_before_its_checkpoint(tmp_path):
+    plain, read = world(), list[int]()
+
+    def batches(step):
+        read.append(step)
+        bad = step == 10  # of which nothing is taken, and that skips it too
+        return plain(step)._replace(x=plain(step).x * float("nan")) if bad else plain(step)
+
+    def kill(event):
+        if not isinstance(event, Note) and event.done == 12:
+            raise Killed
+
+    choices = {"d_in": 16, "folder": tmp_path / "run", "course": Course(checkpoint_every=10, nonfinite="skip")}
+    with pytest.raises(Killed):
+        train_dictionaries(batches, [RECIPES["relu"]], watch=kill, **choices)
+    assert read[0] == 0
+    read.clear()
+    train_dictionaries(batches, [RECIPES["relu"]], **choices)
+    assert min(read) == 10
+
+
 def test_ctrl_c_saves_and_says_so(tmp_path):
     def watch(event):
         if not isinstance(event, Note) and event.done == 7:

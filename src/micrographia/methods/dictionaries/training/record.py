@@ -47,6 +47,19 @@ def home_of(
                 home.finish({}, [], [], {} if last is None else last.rows)
 
 
+def newest(home: RunFolder | None, watch: Watch) -> Checkpoint | None:
+    """The newest good checkpoint of the folder, if there is one; damage is told."""
+    if home is None:
+        return None
+    if home.status == "finished":
+        found, notes = checkpoints.newest_good(home.path)
+    else:
+        found, notes = home.load_checkpoint(), home.notes
+    for note in notes:
+        watch(Note(note, "warning"))
+    return found
+
+
 class TrainingLog:
     """Rows and checkpoints of some Trainers, which step together."""
 
@@ -74,11 +87,8 @@ class TrainingLog:
             return "Nothing was saved, as no folder was given."
         return f"The state after step {self._saved} is saved in {self.home.path}; resume from there."
 
-    def resume(self, watch: Watch) -> None:
-        """Take the newest good checkpoint of the folder, if there is one, in all processes."""
-        checkpoint, notes = self._newest_good()
-        for note in notes:
-            watch(Note(note, "warning"))
+    def resume(self, checkpoint: Checkpoint | None, watch: Watch) -> None:
+        """Take the state of a checkpoint, if there is one, in all processes."""
         if checkpoint is not None:
             watch(Note(f"Goes on from the checkpoint of step {checkpoint.step}."))
             for index, trainer in enumerate(self.trainers):
@@ -94,13 +104,6 @@ class TrainingLog:
             for value in trainer.state.tensors().values():
                 self.group.from_first(value)
             trainer.take(trainer.state._replace(step=step))
-
-    def _newest_good(self) -> tuple[Checkpoint | None, list[str]]:
-        if self.home is None:
-            return None, []
-        if self.home.status == "finished":
-            return checkpoints.newest_good(self.home.path)
-        return self.home.load_checkpoint(), self.home.notes
 
     def note(self, trainer: Trainer, measured: Mapping[str, Tensor]) -> None:
         """What a step of this Trainer gave."""

@@ -16,13 +16,13 @@ from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.errors import BadConfig, Interrupted, NonFiniteLoss
 from micrographia.core.events import Note, Progress, Watch, silent
 from micrographia.core.interrupt import interruptible
-from micrographia.core.store import RunFolder
+from micrographia.core.store import Checkpoint, RunFolder
 from micrographia.core.stream.batches import Activations, Batches
 from micrographia.methods.dictionaries.training.finished import dictionaries
 from micrographia.methods.dictionaries.training.group import current_group
 from micrographia.methods.dictionaries.training.plans import PLANS, Plan
 from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields
-from micrographia.methods.dictionaries.training.record import TrainingLog, home_of
+from micrographia.methods.dictionaries.training.record import TrainingLog, home_of, newest
 from micrographia.methods.dictionaries.training.stack import stacks
 from micrographia.methods.dictionaries.training.trainer import Trainer, first_batches, fresh_state, unfit
 
@@ -75,20 +75,32 @@ def train_dictionaries(
     course, group = course or Course(), current_group()
     recipes = [each if each.seed is not None else replace(each, seed=seed) for each in recipes]
     d_out = d_in if d_out is None else d_out
-    first = first_batches(batches, min(each.steps for each in recipes))
-    _refuse_other_batch(first[0], recipes)
-    trainers = [
-        Trainer(stack, fresh_state(stack, first, course.like), batches, group, course.plans[stack.recipe.kind])
-        for stack in stacks(recipes, d_in, d_out, transcodes=first[0].target is not None)
-    ]
     config = {"recipes": [recipe_fields(each) for each in recipes], "d_in": d_in, "d_out": d_out, "seed": seed}
     with home_of(folder, config, course.like, group) as home:
+        checkpoint = newest(home, watch)
+        first = _first(batches, recipes, checkpoint)
+        _refuse_other_batch(first[0], recipes)
+        trainers = [
+            Trainer(stack, fresh_state(stack, first, course.like), batches, group, course.plans[stack.recipe.kind])
+            for stack in stacks(recipes, d_in, d_out, transcodes=first[0].target is not None)
+        ]
         record = TrainingLog(
             trainers, home, group, record_every=course.record_every, checkpoint_every=course.checkpoint_every
         )
-        record.resume(watch)
+        record.resume(checkpoint, watch)
         _train(trainers, batches, record, course, watch)
     return dictionaries(trainers, batches if course.held_out is None else course.held_out, course.held_out is not None)
+
+
+def _first(batches: Batches, recipes: Sequence[Recipe], checkpoint: Checkpoint | None) -> list[Activations]:
+    """What the start is measured on. With a checkpoint, which holds what was measured, one batch of the right shape.
+
+    That batch is the next one, which is read anyway; its numbers play no part.
+    """
+    if checkpoint is None:
+        return first_batches(batches, min(each.steps for each in recipes))
+    near = batches(min(checkpoint.step, max(each.steps for each in recipes) - 1))
+    return [Activations(*(None if value is None else torch.zeros_like(value) for value in near))]
 
 
 def _train(trainers: Sequence[Trainer], batches: Batches, record: TrainingLog, course: Course, watch: Watch) -> None:
