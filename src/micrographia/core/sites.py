@@ -188,10 +188,10 @@ def select(sites: Sequence[Site], wanted: SiteLike | Iterable[SiteLike]) -> tupl
 
 def one_site(sites: Sequence[Site], wanted: SiteLike) -> Site:
     """The one member of `sites` that `wanted` names. Raises UnknownSite for several."""
-    found = select(sites, wanted)
-    if len(found) > 1:
-        raise UnknownSite(f"Asked for one site; {str(wanted)!r} is several places. Name one, such as {found[0]}.")
-    return found[0]
+    site, *others = select(sites, wanted)
+    if others:
+        raise UnknownSite(f"Asked for one site; {str(wanted)!r} is several places. Name one, such as {site}.")
+    return site
 
 
 def _matching(sites: Sequence[Site], name: SiteLike) -> list[Site]:

@@ -100,7 +100,8 @@ def _first(batches: Batches, recipes: Sequence[Recipe], checkpoint: Checkpoint |
     if checkpoint is None:
         return first_batches(batches, min(each.steps for each in recipes))
     near = batches(min(checkpoint.step, max(each.steps for each in recipes) - 1))
-    return [Activations(*(None if value is None else torch.zeros_like(value) for value in near))]
+    target = None if near.target is None else torch.zeros_like(near.target)
+    return [Activations(torch.zeros_like(near.x), target)]
 
 
 def _train(trainers: Sequence[Trainer], batches: Batches, record: TrainingLog, course: Course, watch: Watch) -> None:
