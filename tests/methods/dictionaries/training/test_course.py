@@ -9,7 +9,7 @@ import pytest
 import torch
 from worlds import world
 
-from micrographia.core.errors import BadConfig, BadShape, Interrupted, NonFiniteLoss
+from micrographia.core.errors import BadConfig, BadShape, Interrupted, NonFiniteLoss, UserError
 from micrographia.core.events import Note
 from micrographia.core.store import load_run, read_table
 from micrographia.core.stream.batches import Activations
@@ -180,6 +180,21 @@ def test_a_loss_that_is_no_number_stops_before_the_step():
 
     with pytest.raises(NonFiniteLoss, match=r"At step 4 the loss of dictionary 0 was NaN.*no folder was given"):
         train_dictionaries(world(), [RECIPES["relu"]], d_in=16, course=Course(plans={"relu": broken}))
+
+
+def test_memory_that_runs_out_is_said_and_what_was_saved_stands(tmp_path):
+    def greedy(stack, weights, batch, now, into):
+        if now.step == 9:
+            raise torch.OutOfMemoryError("out of memory")
+        return PLANS["relu"](stack, weights, batch, now, into)
+
+    recipe, course = RECIPES["relu"], Course(plans={"relu": greedy}, checkpoint_every=4)
+    with pytest.raises(UserError, match=r"Memory ran out at step 9\. Give smaller batches"):
+        train_dictionaries(world(), [recipe], d_in=16, folder=tmp_path / "run", course=course)
+    (resumed,) = train_dictionaries(
+        world(), [recipe], d_in=16, folder=tmp_path / "run", course=Course(checkpoint_every=4)
+    )
+    same(resumed, *train_dictionaries(world(), [recipe], d_in=16), atol=0, rtol=0)
 
 
 def test_the_others_go_on_exactly_after_one_loss_was_no_number(tmp_path):

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from micrographia.core.dictionaries.dictionary import Dictionary
-from micrographia.core.errors import BadConfig, Interrupted, NonFiniteLoss
+from micrographia.core.errors import BadConfig, Interrupted, NonFiniteLoss, UserError
 from micrographia.core.events import Note, Progress, Watch, silent
 from micrographia.core.interrupt import interruptible
 from micrographia.core.store import Checkpoint, RunFolder
 from micrographia.core.stream.batches import Activations, Batches
+from micrographia.core.stream.harvest import is_out_of_memory
 from micrographia.methods.dictionaries.training.finished import dictionaries
 from micrographia.methods.dictionaries.training.group import current_group
 from micrographia.methods.dictionaries.training.plans import PLANS, Plan
@@ -25,6 +26,8 @@ from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fie
 from micrographia.methods.dictionaries.training.record import TrainingLog, home_of, newest
 from micrographia.methods.dictionaries.training.stack import stacks
 from micrographia.methods.dictionaries.training.trainer import Trainer, first_batches, fresh_state, unfit
+
+SMALLER = "Give smaller batches, or fewer dictionaries at once. The checkpoints before it stand."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -68,7 +71,8 @@ def train_dictionaries(
     set up, each process takes its rows of every batch. Cost a row and recipe: 10 d latents FLOPs (14 of a gated one),
     and one fused pass of Adam a step; memory: four times the weights and two or three (batch, latent).
 
-    Raises BadConfig, BadShape, NonFiniteLoss (the state before that step is saved) and Interrupted (saved, resumable).
+    Raises BadConfig, BadShape, NonFiniteLoss (the state before that step is saved), Interrupted (saved, resumable), and
+    UserError where memory runs out.
     """
     if not recipes:
         raise BadConfig("Asked to train no dictionaries. Give at least one recipe.")
@@ -113,6 +117,10 @@ def _train(trainers: Sequence[Trainer], batches: Batches, record: TrainingLog, c
             except NonFiniteLoss as error:
                 record.save()
                 raise NonFiniteLoss(f"{error} {record.where} Lower lr, or leave such rows out.") from error
+            except (RuntimeError, MemoryError) as error:
+                if is_out_of_memory(error):  # perhaps between two of the weights, so that nothing is saved here
+                    raise UserError(f"Memory ran out at step {step}. {SMALLER}") from error
+                raise
             record.after(step + 1, last=step + 1 == steps)
             watch(Progress("train", step + 1, steps, "step", record.shown()))
             if course.look is not None and step + 1 in course.looks:
