@@ -218,7 +218,7 @@
     play.setAttribute("aria-label", "play");
     const range = element("input");
     Object.assign(range, { type: "range", min: 0, max: names.length - 1, step: 1, value: names.length - 1 });
-    range.setAttribute("aria-label", "checkpoint");
+    range.setAttribute("aria-label", "frame");
     const output = element("output", "", names[names.length - 1]);
     const still = { mode: "immediate", frame: { duration: 0, redraw: true }, transition: { duration: 0 } };
     function go(i) {

@@ -1,6 +1,6 @@
 """The lab's pictures and tables, as Figures: what the report shows and the terminal prints.
 
-Where a picture has frames, they are the dictionaries, those of the published recipe first.
+Where a picture has frames, they are the dictionaries; it shows the first of the published recipe, the last frame.
 """
 
 from collections.abc import Mapping, Sequence
@@ -124,10 +124,13 @@ def of_training(course: Sequence[Moment], columns: Columns | None) -> list[Figur
     """The findings in the course of training, and the language model's own."""
     found = []
     if columns is not None:
+        steps, batch, held = (np.array(columns[key], float) for key in ("step", "loss_nats", "held_out_nats"))
+        looked = np.where(np.isfinite(held), steps, np.nan)  # seldom; sorted to the front, a line joins them
+        order = np.argsort(looked)
         found.append(
             figures.lines(
-                "language-model", "The language model", columns["step"],
-                np.array([columns[key] for key in ("loss_nats", "held_out_nats")]), names=["batch", "held out"],
+                "language-model", "The language model", np.stack([steps, looked[order]]),
+                np.stack([batch, held[order]]), names=["batch", "held out"],
                 x_label="step", y_label="nats a token", group=TRAINING, caption="Cross-entropy of the next token.",
             )
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """Pictures of the geometry of dictionaries: how sparse in the neurons, how rare, and where the rare latents point.
 
-Each takes several dictionaries by name, which are the frames of the picture or its lines.
+Each takes several dictionaries by name, which are the frames of the picture or its lines. A slider starts at its last
+frame: the first dictionary is that one.
 """
 
 import math
@@ -25,14 +26,14 @@ Analysed = Mapping[str, DictionaryGeometry]
 
 def of_neuron_sparsity(analysed: Analysed) -> list[Figure]:
     """The split under other cut-offs."""
-    grids = [[by_cut_offs(a.shares, FVES, NEXTS, among) for among in (None, a.common)] for a in analysed.values()]
+    grids = [[by_cut_offs(a.shares, FVES, NEXTS, among) for among in (None, a.common)] for a in _last_first(analysed)]
     kinds = ("1-sparse", "10-sparse", "dense")
     return [
         figures.heatmap(
             "sparsity-cut-offs", "The split under other cut-offs",
             np.stack([torch.cat(each).numpy() for each in grids]),
             panels=[f"{kind}, {of}" for of in ("all rows", "common latents") for kind in kinds],
-            frames=list(analysed), framed=("z",), x=[f"{x:g}" for x in NEXTS], y=[f"{x:g}" for x in FVES],
+            frames=[*analysed][::-1], framed=("z",), x=[f"{x:g}" for x in NEXTS], y=[f"{x:g}" for x in FVES],
             x_label="next nine below", y_label="one or ten neurons above", value="share of rows",
             caption=f"Published: above {PUBLISHED.one:g}, below {PUBLISHED.next_nine:g}. How many rows are dense does "
             "not depend on the next nine.",
@@ -43,11 +44,11 @@ def of_neuron_sparsity(analysed: Analysed) -> list[Figure]:
 def of_rare_latents(analysed: Analysed) -> list[Figure]:
     """How often latents fire, where the rare ones point, and what they are worth."""
     each, names = list(analysed.values()), list(analysed)
-    framed = partial(dict, frames=names)
-    log = np.stack([_log(a) for a in each])
-    encoder = np.stack([a.cluster.encoder.cpu().numpy() for a in each])
-    cosines = np.stack([_two([a.cluster.encoder, a.cluster.decoder], a, -1.0, 1.0) for a in each])
-    products = np.stack([_two([a.directions.projection], a, -1.0, 2.0) for a in each])
+    framed, moving = partial(dict, frames=names[::-1]), _last_first(analysed)
+    log = np.stack([_log(a) for a in moving])
+    encoder = np.stack([a.cluster.encoder.cpu().numpy() for a in moving])
+    cosines = np.stack([_two([a.cluster.encoder, a.cluster.decoder], a, -1.0, 1.0) for a in moving])
+    products = np.stack([_two([a.directions.projection], a, -1.0, 2.0) for a in moving])
     cuts = np.array([sensitivity(a.dictionary, a.frequency.to(a.cluster.rare.device), list(RARITIES)) for a in each])
     shares = np.concatenate([cuts[..., 1], cuts[..., 2]])
     rare = [{"name": "rare below", "x": math.log10(RARE)}]
@@ -90,6 +91,10 @@ def of_rare_latents(analysed: Analysed) -> list[Figure]:
             caption="The leftmost point has all latents.",
         ),
     ]  # fmt: skip
+
+
+def _last_first(analysed: Analysed) -> list[DictionaryGeometry]:
+    return [*analysed.values()][::-1]
 
 
 def _log(a: DictionaryGeometry) -> np.ndarray:

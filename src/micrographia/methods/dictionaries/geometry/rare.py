@@ -8,6 +8,7 @@ Source: Nanda (2023), code 1L-Sparse-Autoencoder; nostalgebraist's comment there
 Axes: latent d_in.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -38,9 +39,9 @@ class RareCluster(NamedTuple):
         return float(self.rare.double().mean())
 
     def aligned(self, *, rare: bool = True, decoder: bool = False, cut: float = ALIGNED) -> float:
-        """The share of the rare latents, or of the others, whose cosine is above `cut`. NaN of none."""
-        cosine = self.decoder if decoder else self.encoder
-        return float((cosine[self.rare if rare else ~self.rare] > cut).double().mean())
+        """The share of the rare latents, or of the others, whose cosine is above `cut`. NaN of fewer than two."""
+        cosine = (self.decoder if decoder else self.encoder)[self.rare if rare else ~self.rare]
+        return float((cosine > cut).double().mean()) if len(cosine) > 1 else math.nan
 
 
 def rare_cluster(dictionary: Dictionary, frequency: Float[Tensor, "latent"], *, cut: float = RARE) -> RareCluster:
