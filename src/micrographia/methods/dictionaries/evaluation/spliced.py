@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from micrographia.core.edits import put
@@ -39,6 +39,8 @@ LOGITS_AT_ONCE = 2**24
 ZERO, MEAN = "zero ablation", "mean ablation"
 Replacement = Callable[[Tensor, Tensor], Tensor]
 """(what is read (token, d_in), what is there (token, d_out)) -> what is written (token, d_out)."""
+See = Callable[[str, str, Int[Tensor, "token 2"], Float[Tensor, "token"]], None]
+"""(replacement, "rise" of the loss or "squares" of the error, row and position, value) of the tokens of a block."""
 
 
 @dataclass(slots=True)
@@ -117,9 +119,12 @@ def splice_losses(
     counted: Counted,
     *,
     tokens_at_once: int = TOKENS_AT_ONCE,
+    see: See | None = None,
     watch: Watch = silent,
 ) -> Spliced:
     """The loss under each replacement, and under zero and mean ablation; `mean` is what the latter writes.
+
+    `see` is shown what each token adds, by which it can be told apart (`by_group`).
 
     Cost: a run of the rows, and for each replacement one of the layers from the written Site on. Memory: a block's
     residual stream and logits, whatever the number of rows. Raises UserError where no prediction counts.
@@ -133,7 +138,7 @@ def splice_losses(
     clean = Mean()
     total = n_rows(rows)
     for start, given in blocks_of(rows, tokens_at_once):
-        _add_block(model, place, on_device(model, given), every, counted, clean, effects)
+        _add_block(model, place, on_device(model, given), every, counted, clean, effects, see and _from(see, start))
         watch(Progress("spliced loss", min(total, start + len(ids_of(given))), total, "row"))
     if not clean.n:
         raise UserError(
@@ -150,6 +155,7 @@ def _add_block(
     counted: Counted,
     clean: Mean,
     effects: Mapping[str, Effect],
+    see: See | None,
 ) -> None:
     tokens = counted.mask(inputs)
     known = ids_of(inputs)[:, 1:] < model.shape.d_vocab_out  # a token that the model never predicts has no loss
@@ -169,8 +175,18 @@ def _add_block(
         new = old.clone()
         new[here] = written.to(old.dtype).unflatten(1, old.shape[2:]) if old.ndim > 3 else written.to(old.dtype)
         edited = model.run(inputs, edits=[put(place.write, new)], start=begin).logits
-        _add_effect(effects[name], truth, next_tokens(edited, inputs, predicted, truth.logits), predicted)
-        effects[name].squares.add((written.double() - y.double()).square().sum(1))
+        found = next_tokens(edited, inputs, predicted, truth.logits)
+        _add_effect(effects[name], truth, found, predicted)
+        squares = (written.double() - y.double()).square().sum(1)
+        effects[name].squares.add(squares)
+        if see is not None:
+            see(name, "rise", predicted.nonzero(), found.loss - truth.loss)
+            see(name, "squares", tokens.nonzero(), squares)
+
+
+def _from(see: See, first: int) -> See:
+    """The same for a block that begins at this row."""
+    return lambda name, what, at, values: see(name, what, at + torch.tensor([first, 0], device=at.device), values)
 
 
 class Predictions(NamedTuple):

@@ -1,0 +1,90 @@
+"""What a dictionary costs a model by groups of tokens: by their position in the row, or by the source of the text.
+
+The rise of the loss when it is spliced in, and the FVU of each group against the mean over all tokens, so that groups
+are held against one measure. Source: Lieberum et al. (2408.05147), "Gemma Scope". Axes: row pos.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from micrographia.core import figures
+from micrographia.core.errors import BadShape
+from micrographia.core.figures import Figure
+from micrographia.methods.dictionaries.evaluation.spliced import MEAN, See
+
+
+@dataclass(slots=True)
+class ByGroup:
+    """Sums over the tokens of each group; `see` is given to `splice_losses`, which then fills them."""
+
+    groups: Int[Tensor, "row pos"]
+    """The number of each token's group."""
+    names: Sequence[str]
+    _sums: dict[tuple[str, str], Float[Tensor, "2 group"]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.groups.ndim != 2 or int(self.groups.max()) >= len(self.names) or int(self.groups.min()) < 0:
+            raise BadShape(
+                f"Groups are numbers (row, pos) below {len(self.names)}, the number of names. Found those of shape "
+                f"{tuple(self.groups.shape)} from {int(self.groups.min())} to {int(self.groups.max())}."
+            )
+
+    @property
+    def see(self) -> See:
+        return self._add
+
+    def _add(self, name: str, what: str, at: Int[Tensor, "token 2"], values: Float[Tensor, "token"]) -> None:
+        if int(at[:, 0].max()) >= len(self.groups) or int(at[:, 1].max()) >= self.groups.shape[1]:
+            raise BadShape(
+                f"There are groups of {tuple(self.groups.shape)} tokens, and more are read. Give all theirs."
+            )
+        group = self.groups[at[:, 0].cpu(), at[:, 1].cpu()]
+        values = values.double().cpu()
+        sums = self._sums.setdefault((name, what), torch.zeros(2, len(self.names), dtype=torch.float64))
+        sums[0].index_add_(0, group, values)
+        sums[1].index_add_(0, group, torch.ones_like(values))
+
+    def delta_loss(self, name: str) -> Float[Tensor, "group"]:
+        """The mean rise of the loss in nats, NaN of a group without predictions."""
+        total, count = self._sums[name, "rise"]
+        return total / count
+
+    def fvu(self, name: str) -> Float[Tensor, "group"]:
+        """The mean squared error over that of the mean of all tokens, NaN of a group without tokens."""
+        return self._sums[name, "squares"][0] / self._sums[MEAN, "squares"][0]
+
+    def n_tokens(self, name: str = MEAN) -> Int[Tensor, "group"]:
+        return self._sums[name, "rise"][1].long()
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """A row for each group that has tokens."""
+        columns = zip(self.names, self.delta_loss(name).tolist(), self.fvu(name).tolist(), self.n_tokens().tolist())
+        return [{"name": g, "delta_loss": rise, "fvu": fvu, "tokens": n} for g, rise, fvu, n in columns if n]
+
+    def figure(self, name: str, title: str, shown: Mapping[str, str], *, caption: str = "", **about: Any) -> Figure:
+        """The rise of the loss by group, a series for each replacement of `shown` (name -> how it is called)."""
+        values = torch.stack([self.delta_loss(each) for each in shown]).numpy()
+        return figures.bars(
+            name, title, values, names=list(self.names), series=list(shown.values()), y_label="delta loss, nats",
+            caption=caption, source="Gemma Scope (2408.05147)", **about,
+        )  # fmt: skip
+
+
+def by_position(n_rows: int, n_ctx: int) -> ByGroup:
+    """Positions 0, 1, 2 to 3, 4 to 7, 8 to 15 ...: each group has as many as all before it."""
+    last = (n_ctx - 1).bit_length()
+    names = ["0", "1", *(f"{2**i} to {min(2 ** (i + 1), n_ctx) - 1}" for i in range(1, last))][: max(1, last + 1)]
+    group = torch.tensor([pos.bit_length() for pos in range(n_ctx)])
+    return ByGroup(group.expand(n_rows, n_ctx), names)
+
+
+def by_source(sources: Sequence[str], n_ctx: int) -> ByGroup:
+    """The rows by what each came from, in the order of their first row."""
+    names = list(dict.fromkeys(sources))
+    number = torch.tensor([names.index(each) for each in sources])
+    return ByGroup(number[:, None].expand(-1, n_ctx), names)
