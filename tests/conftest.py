@@ -134,3 +134,9 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure() -> None:
     gc.unfreeze()  # libraries look for leaks at the end
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process for each core that may be used, for all tests or folders of them; a file runs in this one."""
+    files = [each for each in config.args if ".py" in each]
+    return 0 if files else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

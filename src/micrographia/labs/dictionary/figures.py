@@ -131,8 +131,7 @@ def of_training(course: Sequence[Moment], columns: Columns | None) -> list[Figur
             figures.lines(
                 "language-model", "The language model", np.stack([steps, looked[order]]),
                 np.stack([batch, held[order]]), names=["batch", "held out"],
-                x_label="step", y_label="nats a token", group=TRAINING, caption="Cross-entropy of the next token.",
-            )
+                x_label="step", y_label="nats a token", group=TRAINING, caption="Cross-entropy of the next token.")
         )  # fmt: skip
     if course:
         found.append(
