@@ -1,8 +1,7 @@
 """The figure of each published claim beside its null: Nanda (2023), in the order of the post.
 
 Figures over the dictionaries of the published recipe are medians with their range. What could not be measured is NaN,
-and its claim fails at its preset; what a preset does not train is not taken, and its claim is not run. Published values
-are read from `claims.toml` alone.
+and its claim fails at its preset; what a preset does not train is not taken, and its claim is not run.
 """
 
 import math
@@ -22,14 +21,18 @@ from micrographia.methods.dictionaries.geometry.rare import RARE, TwoClusters, c
 CLAIMS = Path(__file__).with_name("claims.toml")
 FREQUENT = 1e-2
 NOT_TAKEN = Measured(None, taken=False)
+BETWEEN = "same-direction-in-another"
+MAY_LACK = ("no-decoder-direction", BETWEEN)
+"""What cannot be asked where no rare latents share a direction, or of one dictionary alone."""
 
 
 def measures(analysed: Analysed, published: Sequence[str], W_out: Tensor) -> dict[str, Measured]:
     """Each claim's figure. `published` names the dictionaries of the published recipe."""
     seeds = [analysed[name] for name in published]
     return {
+        **dict.fromkeys(MAY_LACK, NOT_TAKEN),
         **over_networks([of_one(each, analysed.get(RESAMPLED), W_out) for each in seeds]),
-        **between(seeds),
+        **over_networks([{BETWEEN: Measured(two.directions, two.common)} for two in pairs(seeds).values()]),
         **of_variants(analysed, seeds),
     }
 
@@ -49,18 +52,12 @@ def of_one(a: DictionaryGeometry, resampled: DictionaryGeometry | None, W_out: T
         "rare-majority": Measured(a.cluster.share, None if resampled is None else resampled.cluster.share),
         "no-dead-latents": Measured(a.dead_share, None if resampled is None else resampled.dead_share),
         "one-encoder-direction": Measured(aligned, a.nulls.aligned_common),
-        "no-decoder-direction": Measured(a.cluster.aligned(decoder=True), aligned),
+        **({"no-decoder-direction": Measured(a.cluster.aligned(decoder=True), aligned)} if aligned > 0 else {}),
         "one-input-fires-all": Measured(float(a.fired.max()), float(a.fired.mean())),
         "rare-latents-idle": Measured(a.recovered - a.worth.zero[RARE], a.recovered - a.worth.zero[FREQUENT]),
         "healthy-latents-return": Measured(common, rare),
         "rare-latents-do-not": Measured(rare, common),
     }
-
-
-def between(seeds: Sequence[DictionaryGeometry]) -> dict[str, Measured]:
-    """Every two dictionaries of the published recipe."""
-    found = [{"same-direction-in-another": Measured(two.directions, two.common)} for two in pairs(seeds).values()]
-    return over_networks(found) or {"same-direction-in-another": NOT_TAKEN}
 
 
 def pairs(seeds: Sequence[DictionaryGeometry]) -> dict[tuple[str, str], TwoClusters]:
@@ -77,12 +74,15 @@ def of_variants(analysed: Analysed, seeds: Sequence[DictionaryGeometry]) -> dict
     def variant(name: str, figures: Callable[[DictionaryGeometry], Measured]) -> Measured:
         return figures(analysed[name]) if name in analysed else NOT_TAKEN
 
+    def without(name: str) -> Measured:
+        return variant(name, lambda a: Measured(_shared(a), _shared(first))) if _shared(first) > 0 else NOT_TAKEN
+
     shares = [each.cluster.share for each in seeds]
     mean = sum(shares) / len(shares)
     return {
         "resampling-helps": variant(RESAMPLED, lambda a: Measured(mean - a.cluster.share, max(shares) - min(shares))),
-        "projecting-out-ends-it": variant(PROJECTED, lambda a: Measured(_shared(a), _shared(first))),
-        "jumprelu-has-none": variant(JUMPRELU, lambda a: Measured(_shared(a), _shared(first))),
+        "projecting-out-ends-it": without(PROJECTED),
+        "jumprelu-has-none": without(JUMPRELU),
     }
 
 
