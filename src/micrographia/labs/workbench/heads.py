@@ -38,7 +38,7 @@ def prepare_heads(question: Heads, model: LanguageModel) -> Compute:
             *(
                 f"{kind.capitalize()} scores above {CLEAR}: {len(clear[kind])} of {len(found.rows())} heads"
                 + "".join(f", {row['head']} {row[name]:.2f}" for row in clear[kind][:LISTED])
-                + "."
+                + (f" and {len(clear[kind]) - LISTED} more." if len(clear[kind]) > LISTED else ".")
                 for name, kind in KINDS.items()
             ),
             f"A head that attends evenly scores {found.chance:.2g}. A score says where a head attends, not what it "
