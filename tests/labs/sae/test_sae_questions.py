@@ -125,6 +125,22 @@ def test_what_was_trained_can_be_evaluated(trained, asked, tmp_path):
     assert {each["name"] for each in row["comparison"]} >= {"dictionary", "zero ablation", "mean ablation"}
 
 
+def test_an_evaluation_tells_where_and_on_which_text_and_what_fewer_bits_cost(trained, asked, text, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text(" ".join(WORDS[2:4] * 200))
+    question = Evaluate(
+        target=asked.target, reading=asked.reading, dictionary=str(trained.path), tokens=300, loss_tokens=200, latents=0,
+        beside=str(other),
+    )  # fmt: skip
+    found = run(question, out=tmp_path / "eval").results["in_depth"]
+    assert [row["name"] for row in found["by_source"]] == [str(text), str(other)]
+    assert [row["name"] for row in found["by_position"]] == ["1", "2 to 3", "4 to 7", "8 to 11"]
+    assert [row["name"] for row in found["by_precision"]] == ["float32", "bfloat16", "int8"]
+    assert 0 < found["evenness"] <= 1
+    with pytest.raises(BadConfig, match="beside"):
+        replace(question, loss_tokens=0)
+
+
 def test_a_question_survives_being_stored(asked):
     assert read_asked(stored(asked)) == asked
 

@@ -114,6 +114,8 @@ class Evaluate:
     """Tokens to evaluate on."""
     loss_tokens: int = 10_000
     """Of these, tokens whose loss is measured with the dictionary spliced in; 0 measures none."""
+    beside: str | None = None
+    """Further texts, with commas between: the loss on as many tokens of each stands beside that on --text."""
     latents: int = 5
     """Latents that are shown in context, those best told by a few tokens; 0 looks at none."""
     allow_pickle: bool = False
@@ -121,6 +123,8 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         at_least(self, tokens=1, loss_tokens=0, latents=0)
+        if not self.loss_tokens:
+            unused(self, "no loss is measured without --loss-tokens", "beside")
 
 
 Asked = Train | Evaluate

@@ -1,17 +1,26 @@
 """Evaluate a dictionary in its model: read it from whatever files hold it, and measure it on a text."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch
 from micrographia.core.lab import Findings
 from micrographia.core.model import Model
+from micrographia.core.questions import names
 from micrographia.core.sites import one_site
 from micrographia.core.store import RunFolder
+from micrographia.core.stream.rows import TokenRows
 from micrographia.labs.sae.config import Evaluate
-from micrographia.labs.sae.findings import evaluated, findings, looked_at
-from micrographia.labs.sae.text import as_read, rows_for
+from micrographia.labs.sae.findings import counted, evaluated, findings, looked_at
+from micrographia.labs.sae.text import as_read, rows_for, rows_holding
+from micrographia.methods.dictionaries.evaluation.evaluate import Evaluation
+from micrographia.methods.dictionaries.evaluation.in_depth import InDepth, in_depth
 
 
 def prepare_evaluate(asked: Evaluate, model: Model, watch: Watch) -> Any:
@@ -29,6 +38,7 @@ def prepare_evaluate(asked: Evaluate, model: Model, watch: Watch) -> Any:
         )
     target = one_site(model.sites, asked.writes) if asked.writes else one.about.target
     rows = rows_for(asked.reading, model, asked.tokens, watch)
+    read = _texts(asked, model, rows, watch)
 
     def work(folder: RunFolder, watch: Watch) -> Findings:
         name = one.about.source.rstrip("/").rsplit("/", 1)[-1] or str(site)
@@ -36,6 +46,36 @@ def prepare_evaluate(asked: Evaluate, model: Model, watch: Watch) -> Any:
         opening = [f"{one!r}, from {asked.dictionary}.", *one.about.notes]
         own = {"dictionary": repr(one), "notes": list(one.about.notes)}
         told = looked_at(asked, model, one, site, rows, watch) if asked.latents else None
-        return findings(found, as_read(rows), opening=opening, files={}, own=own, latents=told)
+        deep = _in_depth(asked, model, one, found[name], rows, read, watch)
+        return findings(found, as_read(rows), opening=opening, files={}, own=own, latents=told, deep=deep)
 
     return work
+
+
+def _texts(asked: Evaluate, model: Model, rows: TokenRows, watch: Watch) -> dict[str, Tensor]:
+    """The rows whose losses are measured by text, as many of each."""
+    n = min(len(rows), rows_holding(asked.reading, asked.loss_tokens)) if asked.loss_tokens else 0
+    others = {
+        text: rows_for(replace(asked.reading, text=text), model, asked.loss_tokens, watch)
+        for text in names(asked.beside or "")
+    }
+    return {asked.reading.text or "text": rows[:n], **{name: each[:n] for name, each in others.items()}}
+
+
+def _in_depth(
+    asked: Evaluate,
+    model: Model,
+    one: Dictionary,
+    found: Evaluation,
+    rows: TokenRows,
+    read: Mapping[str, Tensor],
+    watch: Watch,
+) -> InDepth | None:
+    """What else the report on Gemma Scope asks, of a model that predicts its next token."""
+    if found.place is None or not asked.loss_tokens:
+        return None
+    sources = [name for name, each in read.items() for _ in each]
+    return in_depth(
+        one, model, found.place, torch.cat([*read.values()]), counted(asked, model, rows), found.metrics.mean,
+        sources=sources if len(read) > 1 else None, watch=watch,
+    )  # fmt: skip

@@ -17,6 +17,7 @@ from micrographia.labs.sae.config import Evaluate, Train
 from micrographia.labs.sae.latents import Read, read_latents
 from micrographia.labs.sae.text import rows_holding
 from micrographia.methods.dictionaries.evaluation.evaluate import OURS, Evaluation, evaluate
+from micrographia.methods.dictionaries.evaluation.in_depth import InDepth
 from micrographia.methods.dictionaries.evaluation.reading import Counted, counted_by
 
 COLUMNS = {
@@ -38,13 +39,13 @@ def evaluated(
     target: Site | None = None,
 ) -> dict[str, Evaluation]:
     """Each dictionary on the held-out rows; the spliced losses on the first of them."""
-    counted = _counted(asked, model, held)
+    known = counted(asked, model, held)
     loss_rows = min(len(held), rows_holding(asked.reading, loss_tokens)) if loss_tokens else 0
     found = {}
     for i, (name, each) in enumerate(dictionaries.items()):
         watch(Progress("evaluate", i, len(dictionaries), "dictionary"))
         found[name] = evaluate(
-            each, model, site, held, generator=generator(asked.target.seed), target=target, counted=counted,
+            each, model, site, held, generator=generator(asked.target.seed), target=target, counted=known,
             loss_rows=loss_rows, watch=watch,
         )  # fmt: skip
     watch(Progress("evaluate", len(dictionaries), len(dictionaries), "dictionary"))
@@ -55,11 +56,11 @@ def looked_at(
     asked: Train | Evaluate, model: Model, one: Dictionary, site: Site, rows: TokenRows, watch: Watch
 ) -> Read:
     """The latents of a dictionary, as far as tokens tell them."""
-    draws, counted = generator(asked.target.seed), _counted(asked, model, rows)
-    return read_latents(one, model, site, rows, asked.latents, counted=counted, generator=draws, watch=watch)
+    draws, known = generator(asked.target.seed), counted(asked, model, rows)
+    return read_latents(one, model, site, rows, asked.latents, counted=known, generator=draws, watch=watch)
 
 
-def _counted(asked: Train | Evaluate, model: Model, rows: TokenRows) -> Counted:
+def counted(asked: Train | Evaluate, model: Model, rows: TokenRows) -> Counted:
     """The tokens that count, those that are trained on too."""
     return counted_by(model, rows, skip_first=0 if asked.reading.keep_first else 1)
 
@@ -79,6 +80,7 @@ def findings(
     files: Mapping[str, bytes],
     own: Mapping[str, Any],
     latents: Read | None = None,
+    deep: InDepth | None = None,
 ) -> Findings:
     """The table of all dictionaries, what is read of the first one's latents, then each one's own tables."""
     rows = [row_of(name, each) for name, each in found.items()]
@@ -93,6 +95,10 @@ def findings(
     if latents:
         results["interpretation"] = latents.results
         told.append(latents.sentence)
+    if deep:
+        results["in_depth"] = deep.as_json()
+        shown += deep.figures()
+        told.append(deep.sentence())
     return Findings(results, shown, metrics=metrics, opening=told, files=files)
 
 

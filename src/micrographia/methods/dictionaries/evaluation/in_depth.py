@@ -1,0 +1,115 @@
+"""What else Gemma Scope's report asks of a dictionary: where in a row and on which text it costs loss, what fewer bits
+cost, and how evenly its active latents matter.
+
+Source: Lieberum et al. (2408.05147), "Gemma Scope". The parts are in `by_group`, `precision` and `importance`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from micrographia.core import figures
+from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.events import Watch, silent
+from micrographia.core.figures import Figure
+from micrographia.core.model import Model
+from micrographia.core.tokens import ids_of
+from micrographia.methods.dictionaries.evaluation.by_group import ByGroup, by_position, by_source
+from micrographia.methods.dictionaries.evaluation.importance import Uniformity, uniformity
+from micrographia.methods.dictionaries.evaluation.precision import PRECISIONS, in_precision
+from micrographia.methods.dictionaries.evaluation.reading import Counted, ReadWrite, n_rows, rows_between
+from micrographia.methods.dictionaries.evaluation.spliced import MEAN, Spliced, splice_losses
+
+OWN = PRECISIONS[0]
+PRECISION_COLUMNS = {
+    "name": "precision", "fvu": "FVU", "delta_loss": "delta loss", "delta_loss_error": "its error", "kl": "KL",
+    "recovered_mean": "loss recovered (mean)",
+}  # fmt: skip
+
+
+class InDepth(NamedTuple):
+    """Of one dictionary, on the rows that were given."""
+
+    positions: ByGroup
+    sources: ByGroup | None
+    """None of rows that are all of one text."""
+    spliced: Spliced
+    """The losses in each of `PRECISIONS`."""
+    evenness: Uniformity
+
+    def by_precision(self) -> list[dict[str, Any]]:
+        """A row for each precision. `fvu`: on these rows, beside the mean that was given."""
+        effects = self.spliced.effects
+        total = effects[MEAN].squares.value
+        return [self.spliced.of(name)._asdict() | {"fvu": effects[name].squares.value / total} for name in PRECISIONS]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "by_position": self.positions.rows(OWN),
+            "by_source": None if self.sources is None else self.sources.rows(OWN),
+            "by_precision": self.by_precision(),
+            "evenness": self.evenness.mean,
+        }
+
+    def figures(self, group: str = "In depth") -> list[Figure]:
+        """Delta loss by position and source, the table of precisions, and how evenly latents matter."""
+        shown, about = {OWN: "dictionary", MEAN: MEAN}, {"group": group}
+        sources = self.sources
+        return [
+            self.positions.figure("by-position", "By position in the row", shown, **about),
+            *([] if sources is None else [sources.figure("by-source", "By text", shown, **about)]),
+            figures.table(
+                "by-precision", "In fewer bits", self.by_precision(), columns=PRECISION_COLUMNS, **about,
+                caption="bfloat16: weights and arithmetic. int8: weights, rounded for each latent.",
+            ),
+            figures.histogram(
+                "evenness", "How evenly active latents matter", self.evenness.ratio.numpy(), bins=40,
+                x_label="exp(entropy of importance) / active latents", y_label="tokens", **about,
+                caption="1: all that are active at a token matter equally to the loss. "
+                f"Mean {self.evenness.mean:.2f}.",
+            ),
+        ]  # fmt: skip
+
+    def sentence(self) -> str:
+        """The findings in words."""
+        rows = {row["name"]: row for row in self.by_precision()}
+        said = [f"{name} {rows[name]['delta_loss'] - rows[OWN]['delta_loss']:+.2g}" for name in PRECISIONS[1:]]
+        worst = max(self.positions.rows(OWN), key=lambda row: row["delta_loss"])
+        return (
+            f"It costs most at positions {worst['name']} of a row ({worst['delta_loss']:.3g} nats). Fewer bits add to "
+            f"its loss: {', '.join(said)} nats. Its active latents matter as {self.evenness.mean:.0%} of them equally "
+            "would."
+        )
+
+
+def in_depth(
+    dictionary: Dictionary,
+    model: Model,
+    place: ReadWrite,
+    rows: Any,
+    counted: Counted,
+    mean: Float[Tensor, "d_out"],
+    *,
+    sources: Sequence[str] | None = None,
+    watch: Watch = silent,
+) -> InDepth:
+    """One dictionary on rows of tokens; `sources` names what each row came from, `mean` is what mean ablation writes.
+
+    Cost: two runs of the rows, one with its backward pass, and one of the layers from the written Site on for each of
+    three precisions and two ablations. Raises BadShape for sources of other rows; and what `splice_losses` raises.
+    """
+    n, n_ctx = n_rows(rows), ids_of(rows_between(rows, 0, 1)).shape[1]
+    groups = [by_position(n, n_ctx), *([] if sources is None else [by_source(sources, n_ctx)])]
+
+    def see(*shown: Any) -> None:
+        for each in groups:
+            each.see(*shown)
+
+    with torch.no_grad():
+        written = {name: in_precision(dictionary, name) for name in PRECISIONS}
+        spliced = splice_losses(model, place, rows, written, mean, counted, see=see, watch=watch)
+    evenness = uniformity(dictionary, model, place, rows, counted, watch=watch)
+    return InDepth(groups[0], groups[1] if len(groups) > 1 else None, spliced, evenness)
