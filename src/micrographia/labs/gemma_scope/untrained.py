@@ -2,7 +2,7 @@
 
 A small transformer is drawn anew, as before its first step. Of any other the matrices are drawn from normal
 distributions with the mean and deviation of the trained ones, as in Heap et al. 2025, "Sparse Autoencoders Can
-Interpret Randomly Initialized Transformers" (arXiv 2501.17727, section 3), who draw embeddings too; gains and biases,
+Interpret Randomly Initialized Transformers" (arXiv 2501.17727), embeddings among them; gains and biases,
 which have one axis, stay.
 """
 
