@@ -16,12 +16,12 @@ def one(
     site: str = "L0.resid_post", width: int = 8, l0: float = 2.0, fvu: float = 0.5, delta: float = 1.0
 ) -> Measurement:
     """Frequencies fall with the width."""
-    fidelity = Fidelity(fvu, delta, 0.0, 0.5)
+    own = Fidelity(fvu, delta, 0.0, 0.5)
+    frequencies = torch.logspace(-3, -1.5, width, dtype=torch.float64) / width
     return Measurement(
-        member=WantedDictionary(Site.parse(site), width, l0), l0=l0, fidelity=fidelity,
-        linear=fidelity._replace(fvu=0.6), random=fidelity._replace(fvu=0.9),
-        mean=fidelity._replace(delta_loss=2 * delta), dead=0.0, frequencies=torch.logspace(-3, -1.5, width, dtype=torch.float64) / width, rms=1.0, spread=1.0,
-        clean_loss=3.0, n_tokens=100,
+        member=WantedDictionary(Site.parse(site), width, l0), l0=l0, fidelity=own, linear=own._replace(fvu=0.6),
+        random=own._replace(fvu=0.9), mean=own._replace(delta_loss=2 * delta), dead=0.0, frequencies=frequencies,
+        rms=1.0, spread=1.0, clean_loss=3.0, n_tokens=100,
     )  # fmt: skip
 
 

@@ -117,8 +117,8 @@ def toy() -> Transformer:
 
 def test_a_model_and_a_suite_that_are_given_are_measured_and_nothing_is_trained(done, config, tmp_path):
     given = {"model": str(done.path / "model"), "published": str(done.path), "n_ctx": config.n_ctx, "threads": 1}
-    chosen = {"layers": "1", "widths": "24", "l0s": "3", "held_out": 640, "loss_tokens": 128}
-    found = run(with_fields(quick(), text=config.text, **given, **chosen), out=tmp_path / "r")
+    chosen = {"layers": "1", "widths": "24", "l0s": "3", "held_out": 640, "loss_tokens": 128, "tokens": None}
+    found = run(with_fields(PRESETS["given"](), text=config.text, **given, **chosen), out=tmp_path / "r")
     kept = [row for row in done.results["dictionaries"] if (row["layer"], row["width"], row["l0_asked"]) == (1, 24, 3)]
     assert [row["site"] for row in found.results["dictionaries"]] == ["resid_post", "z", "mlp_out"]
     assert len(kept) == len(found.results["dictionaries"])

@@ -1,7 +1,7 @@
 """All choices of one run of the lab, and its presets.
 
 `quick()` trains a language model of a few layers on text that every user has, the Python standard library's own, and a
-suite of dictionaries at every layer and sublayer; `given()` is the one for `--model NAME`, at two depths. `paper()` is
+suite of dictionaries at every layer and sublayer; `given()` is the one for `--model NAME`, at one depth. `paper()` is
 Gemma Scope's own (Lieberum et al. 2024, arXiv 2408.05147, section 3) on Gemma 2 2B: days of many accelerators. `tiny()`
 is the quick machinery in about a minute. No tensor library is imported here.
 """
@@ -40,11 +40,11 @@ class SuiteChoices:
     """all; or layers with commas between; numbers with a point are shares of the depth (0.25, 0.5)."""
     widths: str = "256, 1024"
     """Latents, with commas between."""
-    l0s: str = "8, 24"
+    l0s: str = "4, 8, 16"
     """Active latents a token that are asked for, with commas between."""
     dictionary_lr: float = 1e-3
     """Rate of Adam."""
-    dictionary_steps: int = 600
+    dictionary_steps: int = 1_500
     """Batches to train each dictionary on."""
     activations: int = 1_024
     """Tokens in a batch."""
@@ -106,7 +106,7 @@ class Config:
     """AdamW with linear warm-up."""
     rows: int = 32
     """Contexts in a batch of the language model."""
-    steps: int = 1_000
+    steps: int = 2_000
     """Batches to train the language model on."""
 
     suite: SuiteChoices = field(default_factory=SuiteChoices)
@@ -141,11 +141,11 @@ CHOOSING = ("sites", "layers", "widths", "l0s")
 
 
 def _idle(config: Config) -> list[str]:
-    """The choices about training what is given that differ from their defaults: of no use."""
+    """The choices about training what is given that no preset without a model has: of no use."""
     made = {*flat(config.network), *flat(config.optim), "rows", "steps", "n_vocab"} if config.model else set()
     made |= set(flat(config.suite)) - {*CHOOSING} if config.published else set()
-    usual = flat(Config()) if made else {}
-    return [name for name, value in flat(config).items() if name in made and value != usual[name]]
+    usual = [flat(Config()), flat(given())] if made else []
+    return [name for name, value in flat(config).items() if name in made and value not in [of[name] for of in usual]]
 
 
 # Fields that say how a run is carried out or which sample it is, not what is studied.
@@ -165,15 +165,15 @@ def quick() -> Config:
 
 
 def given() -> Config:
-    """A pretrained model at a quarter and three quarters of its depth; `--model` names it. Judged as `quick` is."""
-    some = {"layers": "0.25, 0.75", "widths": "1024, 4096", "l0s": "20, 60", "dictionary_steps": 400}
-    return with_fields(quick(), **some, tokens=600_000, held_out=32_768, loss_tokens=4_096)
+    """A pretrained model at the middle of its depth; `--model` names it."""
+    some = {"layers": "0.5", "widths": "512, 2048", "l0s": "20, 60", "dictionary_steps": 300, "activations": 512}
+    return with_fields(quick(), **some, tokens=300_000, held_out=32_768, loss_tokens=4_096)
 
 
 def tiny() -> Config:
     """Same machinery in about a minute; too short for its claims, which are *not run*."""
     network = {"n_layers": 2, "d_model": 32, "n_heads": 2, "d_head": 16, "d_mlp": 128, "n_vocab": 512, "rows": 16}
-    short = {"steps": 150, "eval_every": 50, "widths": "64, 256", "l0s": "4, 12", "dictionary_steps": 150}
+    short = {"steps": 150, "eval_every": 50, "widths": "64, 256", "l0s": "3, 9", "dictionary_steps": 150}
     return with_fields(quick(), **network, **short, tokens=400_000, held_out=16_384, loss_tokens=4_096)
 
 
