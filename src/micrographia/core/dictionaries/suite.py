@@ -150,11 +150,12 @@ class Suite:
 
     def save(self, folder: str | Path, *, watch: Watch = silent) -> "Suite":
         """Write all of it into a new folder as a suite of ours, one dictionary after the other in memory."""
-        members = (
-            SuiteMember(self._read(each), row.l0 if row.asked is None else row.asked, self._metrics(row))
-            for each, row in ((self._at(row.path), row) for row in self.rows())
-        )
-        return write_suite(folder, members, about={**self.about, "source": self.where}, watch=watch)
+        return write_suite(folder, self._members(watch), about={**self.about, "source": self.where})
+
+    def _members(self, watch: Watch) -> Iterator[SuiteMember]:
+        for i, row in enumerate(self.rows()):
+            watch(Progress("save the suite", i, len(self), "folder"))
+            yield SuiteMember(self[row.path], row.l0 if row.asked is None else row.asked, self._metrics(row))
 
     def figures(self) -> list[Figure]:
         """Its table."""
@@ -216,9 +217,7 @@ class Suite:
         return one.to(**to) if to else one
 
 
-def write_suite(
-    folder: str | Path, members: Iterable[SuiteMember], *, about: Mapping[str, Any] | None = None, watch: Watch = silent
-) -> Suite:
+def write_suite(folder: str | Path, members: Iterable[SuiteMember], *, about: Mapping[str, Any] | None = None) -> Suite:
     """Write dictionaries into the new folder `folder`, as one suite, whole or not at all; the Suite.
 
     Each must know its Site. Members are taken one by one, so that a generator of them keeps one in memory. `about`:
@@ -228,7 +227,7 @@ def write_suite(
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise BadConfig(f"Asked to write a suite into {path}, which holds something already. Choose a new folder.")
     with new_folder(path) as draft:
-        for i, member in enumerate(members):
+        for member in members:
             one, at = member.dictionary, _folder_of(member)
             if at in told:
                 raise BadConfig(
@@ -244,7 +243,6 @@ def write_suite(
                 "metrics": dict(member.metrics), "not_carried": list(written.lost),
                 "files": {name: manifest.entry(data) for name, data in written.files.items()},
             }  # fmt: skip
-            watch(Progress("save the suite", i + 1, i + 1, "dictionary"))
         write_chunks(draft / INDEX, [json_bytes({"about": dict(about or {}), "dictionaries": told})])
     return Suite.load(path)
 

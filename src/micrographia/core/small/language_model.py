@@ -7,12 +7,15 @@ held-out rows.
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from micrographia.core import figures
 from micrographia.core.config import Blocks, Machine, Optimiser, Schedule, flat
 from micrographia.core.events import Watch, renamed, silent
+from micrographia.core.figures import Figure
 from micrographia.core.lab import Findings, run_lab
 from micrographia.core.runtime import batch_generator, generator
 from micrographia.core.small.architecture import Architecture
@@ -24,7 +27,7 @@ from micrographia.core.small.trained import describe_model, load_trained
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder
-from micrographia.core.train_loop import Record, train_recorded
+from micrographia.core.train_loop import Record, Rows, train_recorded
 from micrographia.core.training import AdamW, Flat, Layout, State
 
 LOOKED_AT = 128
@@ -125,3 +128,12 @@ def loss(arch: Architecture, weights: dict[str, Tensor], rows: Tensor, n: int = 
         for part in rows.split(n)
     ]
     return float(torch.stack(each).double().sum()) / rows[:, 1:].numel()
+
+
+def loss_curve(columns: Rows, group: str) -> Figure:
+    """The rows of the training as a picture."""
+    y = np.array([columns[name] for name in ("loss_nats", "held_out_nats")])
+    return figures.lines(
+        "language-model", "The language model", columns["step"], y, names=["batch", "held out"], x_label="step",
+        y_label="nats a token", group=group, caption="Cross-entropy of the next token.",
+    )  # fmt: skip

@@ -9,15 +9,17 @@ from numpy.typing import NDArray
 
 from micrographia.core import figures
 from micrographia.core.figures import Figure
+from micrographia.core.small.language_model import loss_curve
 from micrographia.core.train_loop import Rows as Columns
 from micrographia.labs.gemma_scope.evaluate import Fidelity, Measurement
 from micrographia.labs.gemma_scope.measure import matching
 
-SUITE, FIDELITY, FIRING, NULL = "The suite", "Sparsity and fidelity", "How often latents fire", "Without training"
+SUITE, FIDELITY, FIRING = "The suite", "Sparsity and fidelity", "How often latents fire"
+NULL, TRAINING = "Without training", "Training"
 REPORT = "Lieberum et al., Gemma Scope (2024)"
 SUMMARY = {
     "site": "site", "width": "latents", "l0": "L0", "fvu": "FVU", "fvu_linear": "of linear map",
-    "fvu_random": "of random ones", "delta_loss": "delta loss", "delta_loss_mean": "of the mean", "dead": "dead",
+    "fvu_random": "of random ones", "delta_loss": "delta loss", "delta_loss_mean": "of the mean",
 }  # fmt: skip
 EVERY = {
     "site": "site", "layer": "layer", "width": "latents", "l0_asked": "L0 asked", "l0": "L0", "fvu": "FVU",
@@ -42,7 +44,7 @@ def of_run(trained: Sequence[Measurement], untrained: Sequence[Measurement], col
         of_firing(trained),
         of_scale(trained),
         *of_untrained(trained, untrained),
-        *of_model(columns),
+        *([] if columns is None else [loss_curve(columns, TRAINING)]),
     ]
 
 
@@ -197,17 +199,4 @@ def of_untrained(trained: Sequence[Measurement], untrained: Sequence[Measurement
             caption=f"Above the line, the dictionary of the untrained model looks worse. Colours: {', '.join(kinds)}.",
         ),
         figures.table("untrained", "With and without training", rows, columns=columns, **about),
-    ]  # fmt: skip
-
-
-def of_model(columns: Columns | None) -> list[Figure]:
-    """The training of the language model."""
-    if columns is None:
-        return []
-    y = np.array([columns[key] for key in ("loss_nats", "held_out_nats")])
-    return [
-        figures.lines(
-            "language-model", "The language model", columns["step"], y, names=["batch", "held out"], x_label="step",
-            y_label="nats a token", group="Training", caption="Cross-entropy of the next token.",
-        )
     ]  # fmt: skip

@@ -61,7 +61,7 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     null = _null(config, made, folder, watch)
     if not config.published and not (folder.path / INNER).exists():
         members = [SuiteMember(made.suite[each.member], each.member.l0, each.row()) for each in found]
-        write_suite(folder.path / INNER, members, about={"lab": LAB, "config": folder.config}, watch=watch)
+        write_suite(folder.path / INNER, members, about={"lab": LAB, "config": folder.config})
     results = {
         "title": TITLE,
         "dictionaries": [each.row() for each in found],
