@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import dictionary_files as files
+import micrographia as mg
 from micrographia.core.dictionaries.dictionary import About, Dictionary, DictionaryWeights
 from micrographia.core.dictionaries.form import Form
 from micrographia.core.dictionaries.formats.facets import kind_of
@@ -244,3 +245,8 @@ def test_of_a_repository_only_what_is_asked_for_is_fetched(own: Suite, monkeypat
 )
 def test_names_tell_where_a_dictionary_reads(path: str, kind: str):
     assert kind_of(path) == kind
+
+
+def test_a_notebook_shows_it(own: Suite):
+    assert mg.Suite is Suite  # which attaches the display
+    assert "resid_post/layer_0_width_6_l0_2" in own._repr_html_()

@@ -29,7 +29,7 @@ EVERY = {
     "frequent": "fire at > 10 %", "median_frequency": "median frequency",
 }  # fmt: skip
 QUALITIES: dict[str, tuple[str, Callable[[Fidelity], float], tuple[str, ...]]] = {
-    "delta-loss": ("delta loss, nats a token", lambda of: of.delta_loss, ("denser-is-truer", "residual-costs-most")),
+    "delta-loss": ("Delta loss, nats a token", lambda of: of.delta_loss, ("denser-is-truer", "residual-costs-most")),
     "fvu": ("FVU", lambda of: of.fvu, ("fvu-alike", "wider-is-truer", "beats-linear", "beats-random")),
 }
 BINS = np.linspace(-5, 0, 26)
@@ -83,7 +83,7 @@ def of_fidelity(trained: Sequence[Measurement]) -> list[Figure]:
     found = []
     for key, (label, value, claims) in QUALITIES.items():
         curves = [_curves([each for each in trained if each.member.site.kind == kind], value) for kind in kinds]
-        names = list(dict.fromkeys(name for each in curves for name in each))
+        names = sorted({name for each in curves for name in each})
         n = max(len(points) for each in curves for points in each.values())
         grid = np.full((len(kinds), len(names), n, 2), np.nan)
         for i, each in enumerate(curves):
@@ -91,7 +91,7 @@ def of_fidelity(trained: Sequence[Measurement]) -> list[Figure]:
                 grid[i, names.index(name), : len(points)] = points
         found.append(
             figures.lines(
-                f"by-l0-{key}", f"Sparsity against {label.partition(',')[0]}", grid[..., 0], grid[..., 1], names=names,
+                f"by-l0-{key}", f"{label.partition(',')[0]} by L0", grid[..., 0], grid[..., 1], names=names,
                 x_label="L0", y_label=label, log_x=True, log_y=True, frames=kinds, framed=("x", "y"), group=FIDELITY,
                 source=f"{REPORT}, figures 2 and 13", claims=claims,
                 caption="Each layer and width, an L0 a point; beside them the best linear map of as many components. "
