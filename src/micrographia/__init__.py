@@ -22,6 +22,7 @@ _PLACES = {
     ),
     "micrographia.core.claims": ("Claim", "Run"),
     "micrographia.core.dictionaries.dictionary": ("Dictionary",),
+    "micrographia.core.dictionaries.suite": ("Suite",),
     "micrographia.core.edits": (
         "Edit", "add", "apply", "freeze", "mean", "noise", "project_out", "put", "scale", "splice", "zero",
     ),
@@ -37,7 +38,7 @@ _PLACES = {
 _RENAMED = {"Pairs": ("micrographia.api", "pairs")}
 
 _FLOORS = ("core", "methods", "labs", "faces")
-_SHOWN = frozenset(_PLACES["micrographia.api"]) | {"Effects", "Figure", "Run"}
+_SHOWN = frozenset(_PLACES["micrographia.api"]) | {"Effects", "Figure", "Run", "Suite"}
 """What leads to Runs, Figures and results, which a notebook displays and which write their report."""
 
 _WHERE = {name: (module, name) for module, names in _PLACES.items() for name in names} | _RENAMED

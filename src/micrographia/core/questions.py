@@ -81,6 +81,19 @@ def at_least(question: Any, **bounds: int) -> None:
         check(value is None or value >= bound, f"--{field.replace('_', '-')} must be at least {bound}, not {value}.")
 
 
+def numbers(question: Any, field: str) -> tuple[float, ...]:
+    """The positive numbers in a text with commas between. Raises BadConfig."""
+    text = getattr(question, field)
+    try:
+        found = tuple(float(part) for part in names(text))
+    except ValueError:
+        found = ()
+    check(
+        bool(found) and min(found, default=0) > 0, f"{field} holds {text!r}. Write positive numbers, such as 50, 100."
+    )
+    return found
+
+
 def unused(question: Any, why: str, *fields: str) -> None:
     """A choice that would have no effect is an error, not passed over."""
     for field in dataclasses.fields(question):

@@ -51,6 +51,11 @@ LABS = (
         "ioi", "Which components carry a behaviour, and how far can each method be trusted?", preset_with_model="paper"
     ),
     Lab("dictionary", "What do sparse autoencoders find in the neurons of a one-layer language model?"),
+    Lab(
+        "gemma_scope",
+        "What does a suite of dictionaries at every layer and sublayer find, and what does it cost the model?",
+        preset_with_model="given",
+    ),
     Lab("planted", "What does each method find and miss of circuits that were built by hand?"),
 )
 

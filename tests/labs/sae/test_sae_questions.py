@@ -129,8 +129,8 @@ def test_an_evaluation_tells_where_and_on_which_text_and_what_fewer_bits_cost(tr
     other = tmp_path / "other.txt"
     other.write_text(" ".join(WORDS[2:4] * 200))
     question = Evaluate(
-        target=asked.target, reading=asked.reading, dictionary=str(trained.path), tokens=300, loss_tokens=200, latents=0,
-        beside=str(other),
+        target=asked.target, reading=asked.reading, dictionary=str(trained.path), tokens=300, loss_tokens=200,
+        latents=0, beside=str(other),
     )  # fmt: skip
     found = run(question, out=tmp_path / "eval").results["in_depth"]
     assert [row["name"] for row in found["by_source"]] == [str(text), str(other)]

@@ -11,6 +11,7 @@ import numpy as np
 
 from micrographia.core import figures
 from micrographia.core.figures import Figure
+from micrographia.core.small.language_model import loss_curve
 from micrographia.core.train_loop import Rows as Columns
 from micrographia.labs.dictionary.train import Moment
 from micrographia.methods.dictionaries.geometry.figures import Analysed, of_neuron_sparsity, of_rare_latents
@@ -122,17 +123,7 @@ def _of(pictures: Sequence[Figure], group: str) -> list[Figure]:
 
 def of_training(course: Sequence[Moment], columns: Columns | None) -> list[Figure]:
     """The findings in the course of training, and the language model's own."""
-    found = []
-    if columns is not None:
-        steps, batch, held = (np.array(columns[key], float) for key in ("step", "loss_nats", "held_out_nats"))
-        looked = np.where(np.isfinite(held), steps, np.nan)  # seldom; sorted to the front, a line joins them
-        order = np.argsort(looked)
-        found.append(
-            figures.lines(
-                "language-model", "The language model", np.stack([steps, looked[order]]),
-                np.stack([batch, held[order]]), names=["batch", "held out"],
-                x_label="step", y_label="nats a token", group=TRAINING, caption="Cross-entropy of the next token.")
-        )  # fmt: skip
+    found = [] if columns is None else [loss_curve(columns, TRAINING)]
     if course:
         found.append(
             figures.table(

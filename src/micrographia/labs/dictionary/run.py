@@ -16,22 +16,23 @@ from micrographia.core.events import Note, Watch, silent
 from micrographia.core.lab import Findings, run_lab
 from micrographia.core.model import Model
 from micrographia.core.runtime import generator
+from micrographia.core.small.language_model import trained
+from micrographia.core.small.split_text import read_text
 from micrographia.core.store import RunFolder, read_metrics
 from micrographia.core.train_loop import Rows as Columns
 from micrographia.labs.dictionary.config import Config, preset_of
 from micrographia.labs.dictionary.figures import of_run
-from micrographia.labs.dictionary.language_model import LAB, trained
 from micrographia.labs.dictionary.measure import CLAIMS, measures
 from micrographia.labs.dictionary.published import autoencoders, model_of
 from micrographia.labs.dictionary.recipes import PLACE, published_names
 from micrographia.labs.dictionary.tables import latents, shown_latents, tables
-from micrographia.labs.dictionary.text import read_text
 from micrographia.labs.dictionary.train import Moment, train_all
 from micrographia.methods.dictionaries.evaluation.reading import counted_by
 from micrographia.methods.dictionaries.geometry.analysis import DictionaryGeometry, analyse
 from micrographia.methods.dictionaries.geometry.firing_together import top_contexts
 from micrographia.methods.dictionaries.geometry.rare import RARE
 
+LAB = "dictionary"
 MODEL, DICTIONARIES = "model", "dictionaries"
 SHOWN_ROWS = 1_024
 """Held-out rows that top contexts are looked for in."""
@@ -87,7 +88,7 @@ def _material(config: Config, folder: RunFolder, watch: Watch) -> Material:
     """The model and its dictionaries, each trained or as the config names it."""
     if not config.model:
         text = read_text(config, folder, watch)
-        model = trained(config, text, folder.path / MODEL, watch)
+        model = trained(config, text, folder.path / MODEL, lab=LAB, preset=preset_of(config), watch=watch)
         columns = {name: list(column) for name, column in read_metrics(folder.path / MODEL).items()}
     else:
         model, columns = model_of(config, watch), None

@@ -16,6 +16,7 @@ from torch import Tensor
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.events import Watch, renamed
 from micrographia.core.model import Model
+from micrographia.core.small.split_text import SplitText
 from micrographia.core.store import json_bytes, read_json, write_bytes
 from micrographia.core.stream.batches import ActivationStream, Batches
 from micrographia.labs.dictionary.config import Config
@@ -30,7 +31,6 @@ from micrographia.labs.dictionary.recipes import (
     later_recipes,
     projected_recipe,
 )
-from micrographia.labs.dictionary.text import SplitText
 from micrographia.methods.dictionaries.evaluation.reading import counted_by
 from micrographia.methods.dictionaries.geometry.analysis import look
 from micrographia.methods.dictionaries.geometry.firing_together import Fired, count_firings

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from micrographia.core import questions
 from micrographia.core.config import Target
-from micrographia.core.questions import at_least, check, listed, unused
+from micrographia.core.questions import at_least, check, listed, numbers, unused
 
 Kind = Literal["relu", "gated", "topk", "batchtopk", "matryoshka", "jumprelu", "abstopk", "groupmax"]
 Layout = Literal["saelens", "sparsify", "gemma_scope", "gemma_scope_2"]
@@ -129,19 +129,6 @@ class Evaluate:
 
 Asked = Train | Evaluate
 ASKED: Mapping[str, type[Asked]] = {"train": Train, "eval": Evaluate}
-
-
-def numbers(question: Any, field: str) -> tuple[float, ...]:
-    """The positive numbers in a text with commas between. Raises BadConfig."""
-    text = getattr(question, field)
-    try:
-        found = tuple(float(part) for part in questions.names(text))
-    except ValueError:
-        found = ()
-    check(
-        bool(found) and min(found, default=0) > 0, f"{field} holds {text!r}. Write positive numbers, such as 50, 100."
-    )
-    return found
 
 
 def read_asked(config: Mapping[str, Any]) -> Asked:

@@ -12,12 +12,12 @@ from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch
 from micrographia.core.lab import Findings
 from micrographia.core.model import Model
-from micrographia.core.questions import names
+from micrographia.core.questions import names, numbers
 from micrographia.core.sites import Site, one_site, select
 from micrographia.core.store import RunFolder
 from micrographia.core.store.folder import DICTIONARIES
 from micrographia.core.stream.batches import ActivationStream
-from micrographia.labs.sae.config import PENALISED, Train, numbers
+from micrographia.labs.sae.config import PENALISED, Train
 from micrographia.labs.sae.findings import evaluated, findings, looked_at
 from micrographia.labs.sae.text import as_read, rows_for, rows_holding
 from micrographia.methods.dictionaries.training.presets import PRESETS, shortened

@@ -1,4 +1,4 @@
-"""What the name of a folder or file says of the dictionary in it: layer, width and published L0.
+"""What the name of a folder or file says of the dictionary in it: layer, width, published L0, and the kind of its Site.
 
 layer_12/width_16k/average_l0_82      Gemma Scope 1
 resid_post/layer_13_width_262k_l0_big Gemma Scope 2
@@ -8,6 +8,8 @@ blocks.8.hook_resid_pre, layers.3.mlp, resid_post_layer_3/trainer_5, Llama3_1-8B
 import re
 from math import log2
 from typing import NamedTuple
+
+from micrographia.core.dictionaries.formats.places import lens_site
 
 LAYER = (
     r"layer[s_.]*(\d+)",
@@ -24,6 +26,20 @@ L0 = (
 )
 NOMINAL = {"small": 15.0, "medium": 45.0, "big": 120.0}
 """The middle of what Gemma Scope 2's words mean (10-20, 30-60, 90-150: its technical paper)."""
+KINDS = (
+    (r"(?:^|/)embedding/", "embed"),
+    (r"gemma-scope-\d+b-(?:pt|it)-res\b", "resid_post"),
+    (r"gemma-scope-\d+b-(?:pt|it)-mlp\b", "mlp_out"),
+    (r"gemma-scope-\d+b-(?:pt|it)-att\b", "z"),
+    (r"gemma-scope-\d+b-(?:pt|it)-transcoders\b", "mlp_norm"),
+    (r"(?:^|/)attn_out(?:_all)?/layer_", "z"),
+    (r"(?:^|/)transcoder(?:_all)?/layer_", "mlp_norm"),
+    (r"(?:^|/)(crosscoder|clt)/", ""),
+    (r"(?:^|/)([a-z]\w*?)(?:_all)?/layer_\d+_width", ""),
+)
+"""Of paths: Gemma Scope 1 by the repository's name, 2 by the folder. Empty: as the folder is called."""
+ACROSS = ("crosscoder", "clt")
+"""Kinds that are of no one layer."""
 NEAR = 0.05
 UNITS = {"": 1, "k": 1000, "m": 1000**2}
 
@@ -39,6 +55,15 @@ class Facets(NamedTuple):
 def facets(path: str) -> Facets:
     """What this path says, read from its end."""
     return Facets(_number(LAYER, path), _width(path), _l0(path))
+
+
+def kind_of(path: str) -> str:
+    """The kind of the Site that this dictionary reads, as far as the path tells it; "" where it does not."""
+    for pattern, kind in KINDS:
+        if found := re.search(pattern, path):
+            return kind or found[1]
+    sites = [site for part in reversed(path.split("/")) if (site := lens_site(part)) is not None]
+    return sites[0].kind if sites else ""
 
 
 def width_of(text: str | int) -> int:

@@ -4,7 +4,9 @@ A path comes first: a folder of one dictionary in any format, a file of weights,
 width and L0 choose. A name is `owner/repository`, or with a folder in it, and `@revision` behind it.
 """
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ def load(
     path = Path(name).expanduser()
     if path.exists():
         found = _from_path(path, layer, width, l0, allow_pickle, watch)
-    elif isinstance(name, Path) or not _is_name(name):
+    elif isinstance(name, Path):
         raise UnknownDictionary(f"Asked for the dictionary at {name}. There is no such folder or file. Check the path.")
     else:
         found = _from_hub(name, layer, width, l0, allow_pickle, watch)
@@ -115,7 +117,7 @@ def _place(named: str, folder: Path, watch: Watch) -> Path:
 
 def found_below(folder: Path) -> list[Entry]:
     """The dictionaries below a folder, by the names of files."""
-    return entries(_paths(folder))
+    return entries(_paths(folder), folder.absolute().as_posix())
 
 
 def _paths(folder: Path) -> list[str]:
@@ -159,27 +161,70 @@ def _of_layer(found: AnyDictionary, layer: int | None, where: str) -> AnyDiction
     return found
 
 
-def _from_hub(
-    name: str, layer: int | None, width: int | str | None, l0: float | str | None, allow_pickle: bool, watch: Watch
-) -> AnyDictionary:
-    from micrographia.core.pretrained.hub import fetched, listing  # a folder does without it
+@dataclass(frozen=True, slots=True)
+class HubName:
+    """A repository of the Hub, or a folder in it, at a revision: owner/name[/folder][@revision]."""
 
-    bare, _, revision = name.partition("@")
-    repository, folder = "/".join(bare.split("/")[:2]), "/".join(bare.split("/")[2:])
+    repository: str
+    folder: str = ""
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, name: str, revision: str | None = None) -> "HubName":
+        """Raises UnknownDictionary for what is no such name, and no path either."""
+        if not _is_name(name):
+            raise UnknownDictionary(
+                f"Asked for the dictionary at {name}. There is no such folder or file. Check the path."
+            )
+        bare, _, at = name.partition("@")
+        parts = bare.split("/")
+        return cls("/".join(parts[:2]), "/".join(parts[2:]), revision or at or None)
+
+    def __str__(self) -> str:
+        named = f"{self.repository}/{self.folder}".rstrip("/")
+        return f"{named}@{self.revision}" if self.revision else named
+
+
+def hub_listing(name: HubName, watch: Watch) -> list[str]:
+    """The paths of the files in this folder of the repository."""
+    with _needs_client(name):
+        from micrographia.core.pretrained.hub import listing  # a folder does without it
+
+        return [path for path in listing(name.repository, name.revision, watch) if path.startswith(name.folder)]
+
+
+def hub_files(name: HubName, files: Sequence[str], watch: Watch) -> Path:
+    """The repository's folder in the cache, with these files of it."""
+    with _needs_client(name):
+        from micrographia.core.pretrained.hub import fetched  # as above
+
+        return fetched(name.repository, files, name.revision, watch)
+
+
+@contextmanager
+def _needs_client(name: HubName) -> Iterator[None]:
     try:
-        inside = [path for path in listing(repository, revision or None, watch) if path.startswith(folder)]
-        below = _of_set(entries(inside), folder)
-        if not below and (config := f"{folder}/{CONFIG}".lstrip("/")) in inside:
-            root = fetched(repository, [config], revision or None, watch)
-            return _from_path((root / config).parent, layer, width, l0, allow_pickle, watch)
-        found = chosen(below, name, layer=layer, width=width, l0=l0)
-        root = fetched(repository, [path for each in found for path in each.files], revision or None, watch)
+        yield
     except ModuleNotFoundError as error:
         if error.name != "huggingface_hub":
             raise
         raise MissingExtra(
-            f"The name {name!r} is that of no folder here, and the Hub needs huggingface_hub. Install micrographia[hf]."
+            f"The name {str(name)!r} is that of no folder here, and the Hub needs huggingface_hub. Install "
+            "micrographia[hf]."
         ) from error
+
+
+def _from_hub(
+    name: str, layer: int | None, width: int | str | None, l0: float | str | None, allow_pickle: bool, watch: Watch
+) -> AnyDictionary:
+    at = HubName.parse(name)
+    inside = hub_listing(at, watch)
+    below = _of_set(entries(inside, at.repository), at.folder)
+    if not below and (config := f"{at.folder}/{CONFIG}".lstrip("/")) in inside:
+        root = hub_files(at, [config], watch)
+        return _from_path((root / config).parent, layer, width, l0, allow_pickle, watch)
+    found = chosen(below, name, layer=layer, width=width, l0=l0)
+    root = hub_files(at, [path for each in found for path in each.files], watch)
     one = _together(found, root, allow_pickle, layer)
     return replace(one, about=replace(one.about, source=name))
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from micrographia.core.dictionaries.formats.facets import NOMINAL, Facets, facets, width_of
+from micrographia.core.dictionaries.formats.facets import ACROSS, NOMINAL, Facets, facets, kind_of, width_of
 from micrographia.core.dictionaries.formats.holding import is_aside
 from micrographia.core.errors import BadConfig, UnknownDictionary
 
@@ -33,6 +33,8 @@ class Entry:
     at: str
     files: tuple[str, ...]
     facets: Facets
+    kind: str = ""
+    """That of the Site where it reads, if it is known."""
 
     @property
     def family(self) -> str:
@@ -40,8 +42,8 @@ class Entry:
         return re.sub(r"\d+", "#", self.at)
 
 
-def entries(paths: Iterable[str]) -> list[Entry]:
-    """The dictionaries among these paths of files."""
+def entries(paths: Iterable[str], where: str = "") -> list[Entry]:
+    """The dictionaries among these paths of files. `where` they lie: its name may say the site."""
     paths = sorted(paths)
     found: dict[str, None] = {}
     for path in paths:
@@ -49,7 +51,12 @@ def entries(paths: Iterable[str]) -> list[Entry]:
             if (match := re.fullmatch(mark, path)) and not is_aside(path):
                 found[match["at"]] = None
                 break
-    return [Entry(at, _files(at, paths), facets(at)) for at in found]
+    return [_entry(at, _files(at, paths), kind_of(f"{where}/{at}")) for at in found]
+
+
+def _entry(at: str, files: tuple[str, ...], kind: str) -> Entry:
+    told = facets(at)
+    return Entry(at, files, told._replace(layer=None) if kind in ACROSS else told, kind)
 
 
 def _files(at: str, paths: Sequence[str]) -> tuple[str, ...]:
@@ -74,16 +81,14 @@ def chosen(
     layer: int | None = None,
     width: int | str | None = None,
     l0: float | str | None = None,
+    site: str | None = None,
 ) -> list[Entry]:
-    """The entries that fit: one, or one for each layer where no layer is asked for.
+    """The entries that fit: one, or one for each layer where no layer is asked for. Without `l0`, the canonical one.
 
     Raises UnknownDictionary where none fits, or several differ in what cannot be asked for.
     """
-    if not found:
-        raise UnknownDictionary(f"Asked for a dictionary in {where}. Found no file of weights of a format known here.")
-    left = _of_layer(found, where, layer)
-    left = _of_width(left, where, width)
-    left = [each for group in _by_layer(left).values() for each in _of_l0(group, l0)]
+    left = narrowed(found, where, layer=layer, width=width, site=site)
+    left = [each for group in _by_layer(left).values() for each in _preferred(_of_l0(group, l0), site)]
     crowded = {at: group for at, group in _by_layer(left).items() if len(group) > 1}
     if crowded or (None in _by_layer(left) and len(left) > 1):
         raise UnknownDictionary(
@@ -93,6 +98,50 @@ def chosen(
     return left
 
 
+def narrowed(
+    found: Sequence[Entry],
+    where: str,
+    *,
+    layer: int | None = None,
+    width: int | str | None = None,
+    l0: float | str | None = None,
+    site: str | None = None,
+) -> list[Entry]:
+    """The entries that fit; `l0` takes of those alike but for it the closest. Raises UnknownDictionary for none."""
+    if not found:
+        raise UnknownDictionary(f"Asked for a dictionary in {where}. Found no file of weights of a format known here.")
+    left = _of_width(_of_layer(_of_site(found, where, site), where, layer), where, width)
+    if l0 is None:
+        return left
+    alike: dict[tuple[str, int | None, int | None], list[Entry]] = {}
+    for each in left:
+        alike.setdefault((each.kind, each.facets.layer, each.facets.width), []).append(each)
+    return [each for group in alike.values() for each in _of_l0(group, l0)]
+
+
+def canonical(found: Sequence[Entry]) -> set[str]:
+    """Where those lie whose L0 is, of a site, layer and width, the closest to 100."""
+    told = [each for each in found if each.facets.l0 is not None]
+    return {each.at for each in narrowed(told, "", l0="canonical")} if told else set()
+
+
+def _of_site(found: Sequence[Entry], where: str, site: str | None) -> list[Entry]:
+    left = [each for each in found if site in (None, each.kind, _folder(each))]
+    if not left:
+        raise UnknownDictionary(f"Asked for the site {site} in {where}. There is {_possible(found)}.")
+    return left
+
+
+def _preferred(group: list[Entry], site: str | None) -> list[Entry]:
+    """Of several, those in the folder that is called as was asked: Gemma Scope 2 has resid_post and resid_post_all."""
+    own = [each for each in group if _folder(each) == site]
+    return own or group
+
+
+def _folder(each: Entry) -> str:
+    return each.at.partition("/")[0]
+
+
 def _by_layer(found: Sequence[Entry]) -> dict[int | None, list[Entry]]:
     groups: dict[int | None, list[Entry]] = {}
     for each in found:
@@ -100,10 +149,10 @@ def _by_layer(found: Sequence[Entry]) -> dict[int | None, list[Entry]]:
     return groups
 
 
-def _of_layer(found: Sequence[Entry], where: str, layer: int | None) -> list[Entry]:
+def _of_layer(found: list[Entry], where: str, layer: int | None) -> list[Entry]:
     left = [each for each in found if layer is None or each.facets.layer == layer]
     if not left and all(each.facets.layer is None for each in found):
-        return list(found)  # names that say nothing; the dictionary itself may
+        return found  # names that say nothing; the dictionary itself may
     if not left:
         raise UnknownDictionary(f"Asked for layer {layer} in {where}. There is {_possible(found)}.")
     return left
@@ -152,6 +201,7 @@ def _possible(found: Sequence[Entry]) -> str:
     layers = sorted({each.facets.layer for each in found if each.facets.layer is not None})
     widths = sorted({each.facets.width for each in found if each.facets.width is not None})
     sizes = sorted({each.facets.l0 for each in found if each.facets.l0 is not None})
-    told = {"layers": layers, "widths": widths, "L0": [f"{size:g}" for size in sizes]}
+    kinds = sorted({each.kind for each in found if each.kind})
+    told = {"sites": kinds, "layers": layers, "widths": widths, "L0": [f"{size:g}" for size in sizes]}
     said = [f"{name} {', '.join(map(str, values[:30]))}" for name, values in told.items() if values]
     return "; ".join(said) or _listed(found)

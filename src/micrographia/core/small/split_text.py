@@ -5,7 +5,7 @@ are held out, so that held-out text is like the other, though it may be of the s
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -21,7 +21,6 @@ from micrographia.core.stream.rows import TokenRows, as_rows
 from micrographia.core.stream.texts import Texts, open_texts
 from micrographia.core.stream.tokenise import tokenise
 from micrographia.core.tokens import Tokenizer
-from micrographia.labs.dictionary.config import Config
 
 TOKENS = "tokens"
 LEAST_ROWS = 32
@@ -30,8 +29,42 @@ LETTERS = 2**24
 A_TOKEN = 4  # letters, about
 
 
+@runtime_checkable
+class ReadsText(Protocol):
+    """The choices of a config that say what text is read, and how it is split."""
+
+    @property
+    def text(self) -> str:
+        """A file, a folder, a JSONL file, hf:NAME; empty: the Python standard library's own sources."""
+        ...
+
+    @property
+    def tokens(self) -> int | None:
+        """Read from its beginning; None: all."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Whose tokenizer reads it; empty: one is trained on the text."""
+        ...
+
+    @property
+    def n_vocab(self) -> int: ...
+
+    @property
+    def n_ctx(self) -> int: ...
+
+    @property
+    def held_out(self) -> int:
+        """Tokens."""
+        ...
+
+    @property
+    def seed(self) -> int: ...
+
+
 class SplitText(NamedTuple):
-    """The tokens of a Run."""
+    """The tokens of a Run, and what made them."""
 
     tokenizer: Tokenizer
     train: TokenRows
@@ -44,7 +77,7 @@ class SplitText(NamedTuple):
         return self.tokenizer
 
 
-def read_text(config: Config, folder: RunFolder, watch: Watch, tokenizer: Tokenizer | None = None) -> SplitText:
+def read_text(config: ReadsText, folder: RunFolder, watch: Watch, tokenizer: Tokenizer | None = None) -> SplitText:
     """The tokens of this Run, made unless they are there; `tokenizer`: that of a model that is not trained here.
 
     Raises UserError for too little text, and what reading it raises.
@@ -71,7 +104,7 @@ def _held(rows: TokenRows, which: Int[Tensor, "row"]) -> TokenRows:
     return as_rows(rows[which], special=rows.special, about=rows.about)
 
 
-def _tokenizer(config: Config, texts: Texts, folder: RunFolder, watch: Watch) -> BytePairs:
+def _tokenizer(config: ReadsText, texts: Texts, folder: RunFolder, watch: Watch) -> BytePairs:
     place = folder.path / FILE
     if not place.is_file():
         watch(Progress("train the tokenizer", 0, 1, "tokenizer"))

@@ -1,0 +1,155 @@
+"""Which dictionaries a suite has, by what recipe each is trained, which of them share a program, and what that takes.
+
+Programs: dictionaries of one input width train on the same batches of one harvest, those of equal shape as one stack.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from micrographia.core.errors import UnknownSite
+from micrographia.core.model import Model
+from micrographia.core.questions import names, numbers
+from micrographia.core.sites import Site
+from micrographia.labs.gemma_scope.config import Config
+from micrographia.methods.dictionaries.training.recipe import Recipe
+
+FLOAT = 4  # bytes
+TENSORS = 4
+"""Weights, two moments and a gradient."""
+PASSES = 3
+"""Tensors (batch, latent) that a step holds for each dictionary, about."""
+
+
+class WantedDictionary(NamedTuple):
+    """One dictionary of the suite."""
+
+    site: Site
+    width: int
+    l0: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.site}, {self.width} latents, L0 {self.l0:g}"
+
+
+class Program(NamedTuple):
+    """Dictionaries that train together: one harvest, a stack for each width."""
+
+    name: str
+    d_in: int
+    members: tuple[WantedDictionary, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SuitePlan:
+    """What will be trained, and what it takes; `str(plan)` says it."""
+
+    programs: tuple[Program, ...]
+    batch: int
+    steps: int
+
+    @property
+    def members(self) -> list[WantedDictionary]:
+        return [member for program in self.programs for member in program.members]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the largest program: weights, moments and gradients, and the latents of a batch."""
+        return max(
+            sum(bytes_of(each, program.d_in, self.batch) for each in program.members) for program in self.programs
+        )
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of the checkpoints that a Run keeps: weights and moments of all."""
+        return sum(3 * FLOAT * weights_of(each, program.d_in) for program in self.programs for each in program.members)
+
+    @property
+    def flops(self) -> float:
+        """Of the training: 10 d latents for each token and dictionary (`train_dictionaries`)."""
+        tokens = self.batch * self.steps
+        return float(sum(10 * tokens * each.d_in * member.width for each in self.programs for member in each.members))
+
+    def __str__(self) -> str:
+        n, sites = len(self.members), len({each.site for each in self.members})
+        stacks = sum(len({each.width for each in program.members}) for program in self.programs)
+        harvests = "one harvest" if len(self.programs) == 1 else f"{len(self.programs)} harvests"
+        return (
+            f"Suite: {n} dictionaries at {sites} sites, in {stacks} programs of equal shape on {harvests} of "
+            f"{self.batch * self.steps:,} tokens; {self.memory_bytes / 2**20:,.0f} MB of memory at once, "
+            f"{self.disk_bytes / 2**20:,.0f} MB of checkpoints, {self.flops:.1e} FLOPs."
+        )
+
+
+def plan_suite(config: Config, model: Model, widths: Mapping[Site, int], *, narrow: bool = False) -> SuitePlan:
+    """Every site with every width and L0. `widths`: of the activations. `narrow`: of the least width alone.
+
+    Raises UnknownSite for a kind that this model does not have, BadConfig for a layer.
+    """
+    chosen = config.suite
+    latents = sorted(int(each) for each in numbers(chosen, "widths"))
+    sizes = [
+        WantedDictionary(site, width, l0)
+        for site in sites_of(config, model)
+        for width in latents[: 1 if narrow else None]
+        for l0 in numbers(chosen, "l0s")
+    ]
+    by_width: dict[int, list[WantedDictionary]] = {}
+    for each in sizes:
+        by_width.setdefault(widths[each.site], []).append(each)
+    room, programs = chosen.memory_mb * 2**20, list[Program]()
+    for d_in, members in by_width.items():
+        for part in parted(members, d_in, chosen.activations, room):
+            programs.append(Program(f"program-{len(programs)}", d_in, tuple(part)))
+    return SuitePlan(tuple(programs), chosen.activations, chosen.dictionary_steps)
+
+
+def sites_of(config: Config, model: Model) -> list[Site]:
+    """The Sites of the suite, layer by layer."""
+    layers = config.suite.chosen_layers(model.shape.n_layers)
+    found = [Site(kind, layer) for layer in layers for kind in names(config.suite.sites)]  # pyright: ignore[reportArgumentType] (checked below)
+    if missing := [str(site) for site in found if site not in model.sites]:
+        kinds = ", ".join(dict.fromkeys(site.kind for site in model.sites if site.layer is not None))
+        raise UnknownSite(f"Asked for dictionaries at {', '.join(missing)}. The sites of this model are {kinds}.")
+    return found
+
+
+def parted(members: Sequence[WantedDictionary], d_in: int, batch: int, room: int) -> list[list[WantedDictionary]]:
+    """Parts that fit the memory, in order; at least one dictionary in each."""
+    parts, left = [list[WantedDictionary]()], room
+    for each in members:
+        size = bytes_of(each, d_in, batch)
+        if size > left and parts[-1]:
+            parts.append([])
+            left = room
+        parts[-1].append(each)
+        left -= size
+    return parts
+
+
+def bytes_of(member: WantedDictionary, d_in: int, batch: int) -> int:
+    """Memory of one dictionary in training."""
+    return FLOAT * (TENSORS * weights_of(member, d_in) + PASSES * batch * member.width + batch * d_in)
+
+
+def weights_of(member: WantedDictionary, d_in: int) -> int:
+    """Numbers in W_enc, W_dec, b_enc, threshold and b_dec."""
+    return 2 * d_in * member.width + 2 * member.width + d_in
+
+
+def recipe_of(member: WantedDictionary, config: Config) -> Recipe:
+    """JumpReLU at a mean squared norm of 1, as Gemma Scope (arXiv 2408.05147, section 3.2), to an L0 that is asked for.
+
+    The report sweeps the penalty's coefficient instead; its successor asks for an L0 too. Rate and length are ours.
+    """
+    chosen = config.suite
+    return Recipe(
+        kind="jumprelu",
+        n_latents=member.width,
+        l0=member.l0,
+        steps=chosen.dictionary_steps,
+        batch=chosen.activations,
+        lr=chosen.dictionary_lr,
+        seed=config.seed,
+    )

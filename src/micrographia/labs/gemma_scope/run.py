@@ -1,0 +1,139 @@
+"""Config -> Run: train a language model and a suite of dictionaries, or load them; measure, judge, store.
+
+The lab's only orchestrator. The language model is a Run of its own within this one, each program of dictionaries has
+checkpoints, and the suite is a folder that `mg.Suite.load` and SAELens open; what follows is computed anew.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from micrographia.core.claims import Run
+from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.dictionaries.suite import INNER, SuiteMember, write_suite
+from micrographia.core.events import Watch, silent
+from micrographia.core.lab import Findings, columns_of, run_lab
+from micrographia.core.model import Model
+from micrographia.core.questions import names
+from micrographia.core.runtime import generator
+from micrographia.core.sites import Site
+from micrographia.core.small.language_model import trained
+from micrographia.core.small.split_text import SplitText, read_text
+from micrographia.core.store import RunFolder, read_metrics
+from micrographia.core.train_loop import Rows as Columns
+from micrographia.labs.gemma_scope.config import Config, preset_of
+from micrographia.labs.gemma_scope.evaluate import Measurement, evaluate_suite
+from micrographia.labs.gemma_scope.figures import of_run
+from micrographia.labs.gemma_scope.measure import CLAIMS, matching, measures
+from micrographia.labs.gemma_scope.members import WantedDictionary
+from micrographia.labs.gemma_scope.published import model_of, suite_of
+from micrographia.labs.gemma_scope.train import train_suite
+from micrographia.labs.gemma_scope.untrained import untrained
+
+LAB = "gemma_scope"
+MODEL, PROGRAMS, UNTRAINED = "model", "programs", "untrained"
+TITLE = "A suite of dictionaries at every layer and sublayer"
+
+
+class SuiteMaterial(NamedTuple):
+    """What is measured."""
+
+    model: Model
+    text: SplitText
+    suite: Mapping[WantedDictionary, Dictionary]
+    columns: Columns | None = None
+
+
+def run(config: Config, *, out: Path | None = None, resume: bool = False, watch: Watch = silent) -> Run:
+    """Train a suite of dictionaries at the layers and sublayers of a model, and put the report's questions to it.
+
+    `out`: the Run's folder, by default a new one under the runs root. With `resume`, go on with what is there.
+    Raises RunExists, RunLocked, BadConfig, UnknownModel, UnknownSite, UserError (too little text), NonFiniteLoss,
+    Interrupted, CannotWrite.
+    """
+    preset = preset_of(config)
+    return run_lab(config, _work, lab=LAB, preset=preset, claims=CLAIMS, out=out, resume=resume, watch=watch)
+
+
+def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
+    made = _material(config, folder, watch)
+    found = _evaluated(config, made.suite, made.model, made.text, "evaluate", watch)
+    null = _null(config, made, folder, watch)
+    if not config.published and not (folder.path / INNER).exists():
+        members = [SuiteMember(made.suite[each.member], each.member.l0, each.row()) for each in found]
+        write_suite(folder.path / INNER, members, about={"lab": LAB, "config": folder.config})
+    results = {
+        "title": TITLE,
+        "dictionaries": [each.row() for each in found],
+        "untrained": [each.row() for each in null],
+        "text": dict(made.text.train.about),
+    }
+    return Findings(
+        results, of_run(found, null, made.columns), measures(found, null),
+        columns_of(results["dictionaries"]), opening(found, null), [] if config.published else [USE],
+    )  # fmt: skip
+
+
+USE = "The suite is in the folder `suite` of the Run: `mg.Suite.load(RUN)`; SAELens opens each of its folders."
+
+
+def _material(config: Config, folder: RunFolder, watch: Watch) -> SuiteMaterial:
+    """The model and its suite, each trained or as the config names it. Raises UnknownSite before anything is read."""
+    for kind in names(config.suite.sites):
+        Site.parse(f"L0.{kind}")
+    if not config.model:
+        text = read_text(config, folder, watch)
+        model = trained(config, text, folder.path / MODEL, lab=LAB, preset=preset_of(config), watch=watch)
+        columns = {name: list(column) for name, column in read_metrics(folder.path / MODEL).items()}
+    else:
+        model, columns = model_of(config, watch), None
+        text = read_text(config, folder, watch, model.tokenizer)
+    if config.published:
+        return SuiteMaterial(model, text, suite_of(config, model, watch), columns)
+    suite = train_suite(config, model, text.train, folder.path / PROGRAMS, watch)
+    return SuiteMaterial(model, text, suite, columns)
+
+
+def _null(config: Config, made: SuiteMaterial, folder: RunFolder, watch: Watch) -> list[Measurement]:
+    """The narrowest part of the suite, on the model without its training."""
+    if config.published or not config.suite.untrained:
+        return []
+    model = untrained(made.model, config.seed)
+    suite = train_suite(
+        config, model, made.text.train, folder.path / UNTRAINED, watch, narrow=True, what="without training: "
+    )
+    return _evaluated(config, suite, model, made.text, "evaluate without training", watch)
+
+
+def _evaluated(
+    config: Config,
+    suite: Mapping[WantedDictionary, Dictionary],
+    model: Model,
+    text: SplitText,
+    stage: str,
+    watch: Watch,
+) -> list[Measurement]:
+    loss_rows = max(1, config.loss_tokens // config.n_ctx)
+    return evaluate_suite(
+        suite, model, text.held_out, loss_rows=loss_rows, generator=generator(config.seed), stage=stage, watch=watch
+    )
+
+
+def opening(found: Sequence[Measurement], null: Sequence[Measurement]) -> list[str]:
+    """What the model and the suite are worth, and what the null says."""
+    sites = len({each.member.site for each in found})
+    best = min(found, key=lambda each: each.fidelity.delta_loss)
+    worst = max(found, key=lambda each: each.fidelity.delta_loss)
+    said = [
+        f"{len(found)} dictionaries at {sites} sites of a model with a loss of {found[0].clean_loss:.2f} nats a token "
+        f"on held-out text. Spliced in, the best costs {best.fidelity.delta_loss:.3f} nats ({best.member.name}), the "
+        f"worst {worst.fidelity.delta_loss:.3f} ({worst.member.name}).",
+    ]
+    both = matching(found, null)
+    alike = [each.member.name for each, other in both if other.fidelity.fvu <= each.fidelity.fvu]
+    if alike:
+        said.append(
+            f"Of {len(both)} dictionaries of the model without its training, {len(alike)} leave no more variance "
+            f"unexplained than those of the model: {', '.join(alike[:4])}{' ...' if len(alike) > 4 else ''}."
+        )
+    return said
