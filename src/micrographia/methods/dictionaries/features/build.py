@@ -24,6 +24,7 @@ from micrographia.core.store.atomic import new_folder, write_chunks
 from micrographia.core.store.formats import json_bytes
 from micrographia.core.store.ranges import Part, table_chunks
 from micrographia.methods.dictionaries.evaluation.effects_on_logits import LogitEffects, logit_effects
+from micrographia.methods.dictionaries.evaluation.offline import PROMOTED
 from micrographia.methods.dictionaries.evaluation.reading import Counted, ReadWrite, counted_by, place_for
 from micrographia.methods.dictionaries.features.bundle import FORMAT, GROUP, HEAD, INDEX, PAGES, TOKENS, Bundle
 from micrographia.methods.dictionaries.features.by_token import ByToken
@@ -33,6 +34,7 @@ from micrographia.methods.dictionaries.features.firings import (
     record_firings,
     weights_hash,
 )
+from micrographia.methods.dictionaries.features.labels import label_latents, unlabelled
 from micrographia.methods.dictionaries.features.passages import PassageChoice, choose_passages
 from micrographia.methods.dictionaries.features.together import FiringTogether
 from micrographia.methods.dictionaries.features.weights import largest_units, nearest_rows
@@ -61,9 +63,9 @@ def build_bundle(
     """Build the bundle of a dictionary on these rows of tokens in a new folder; whole or not at all.
 
     The pass over the model is kept beside it, in FOLDER.firings, until the bundle is whole: a build that was stopped
-    goes on from there. `generator` draws the passages of quantiles alone. `labels`: explain latents by tokens, on half
-    of the rows, and score that on the others. Raises RunExists for a folder that is there, UnknownSite, BadShape for a
-    dictionary that does not fit the model, UserError where no token counts, CannotWrite.
+    goes on from there. `generator` draws the passages of quantiles, and the labels' null. `labels`: explain latents by
+    tokens, on half of the rows, and score that on the others. Raises RunExists for a folder that is there, UnknownSite,
+    BadShape for a dictionary that does not fit the model, UserError where no token counts, CannotWrite.
     """
     folder = Path(folder).absolute()
     if folder.exists():
@@ -72,7 +74,7 @@ def build_bundle(
     counted = counted_by(model, rows) if counted is None else counted
     passed = folder.with_name(f"{folder.name}.firings")
     store = record_firings(dictionary, model, place.read, rows, counted, passed, watch=watch)
-    making = _Making(dictionary, model, place, store, choice or PassageChoice(), generator, watch)
+    making = _Making(dictionary, model, place, store, choice or PassageChoice(), generator, labels, watch)
     with new_folder(folder) as draft:
         write_chunks(draft / PAGES, table_chunks(making.pages()))
         write_chunks(draft / INDEX, table_chunks([making.index]))
@@ -94,10 +96,12 @@ class _Making:
         store: FiringStore,
         choice: PassageChoice,
         generator: Generator,
+        labels: bool,
         watch: Watch,
     ) -> None:
         self.dictionary, self.model, self.place, self.store = dictionary, model, place, store
         self.choice, self.generator, self.watch = choice, generator, watch
+        self.labels, self.spelled = labels, [_spelled(model, i) for i in range(model.shape.d_vocab)]
         self.by_token = ByToken(store, model.shape.d_vocab, OF_A_TOKEN)
         self.together = FiringTogether(store)
         self.decoder = dictionary.weights.W_dec.detach().float().cpu()
@@ -115,7 +119,7 @@ class _Making:
 
     def tokens(self) -> Part:
         return {
-            "text": [_spelled(self.model, i) for i in range(self.model.shape.d_vocab)],
+            "text": self.spelled,
             "seen": self.by_token.seen.numpy(),
             "latents": self.by_token.latents.numpy(),
             "means": self.by_token.means.numpy(),
@@ -144,7 +148,7 @@ class _Making:
             self.watch(Progress("pages of latents", each.start, self.store.n_latents, "latent"))
             firings = self.store.between(each.start, each.stop)
             self.by_token.add(firings, each.start, len(each))
-            yield self._activity(firings, each) | self._passages(firings, each) | self._read_off(each)
+            yield self._activity(firings, each) | self._passages(firings, each) | self._told(firings, each)
         self.watch(Progress("pages of latents", self.store.n_latents, self.store.n_latents, "latent"))
 
     def _activity(self, firings: LatentFirings, each: range) -> dict[str, Any]:
@@ -166,18 +170,23 @@ class _Making:
         flat = found._replace(ids=found.ids.flatten(1), values=found.values.flatten(1))
         return {"places": flat.places.numpy(), "ids": flat.ids.int().numpy(), "values": flat.values.numpy()}
 
-    def _read_off(self, each: range) -> dict[str, Any]:
-        latents = torch.arange(each.start, each.stop)
+    def _told(self, firings: LatentFirings, each: range) -> dict[str, Any]:
+        """What needs the weights, and labels, which need them too."""
+        n, latents = len(each), torch.arange(each.start, each.stop)
         near = nearest_rows(self.unit, each.start, each.stop, NEIGHBOURS)
         units = largest_units(self.decoder[each.start : each.stop], NEURONS)
-        effects = logit_effects(self.dictionary, self.model, self.place.write, latents, LOGITS, LOGITS)
-        n = len(each)
+        effects = logit_effects(self.dictionary, self.model, self.place.write, latents, PROMOTED, LOGITS)
+        promoted = None if effects is None else effects.raised
+        labels = (
+            label_latents(self.store, firings, n, self.spelled, promoted, self.generator)
+            if self.labels
+            else unlabelled(n)
+        )
         return {
             **_columns(_none(n) if effects is None else effects),
             **{"neighbours": near.places.int().numpy(), "cosines": near.values.numpy()},
             **{"neurons": units.places.int().numpy(), "weights": units.values.numpy()},
-            **{"label": [""] * n, "label_kind": [""] * n},
-            **dict.fromkeys(("precision", "recall", "accuracy"), np.full(n, np.nan, dtype=np.float32)),
+            **labels,
         }
 
     def _indexed(self, kept: Mapping[str, list[Any]]) -> dict[str, Any]:
@@ -193,8 +202,9 @@ class _Making:
 
 
 def _columns(effects: LogitEffects) -> dict[str, Any]:
-    whole = {name: each.int().numpy() for name, each in effects._asdict().items() if not name.endswith("_by")}
-    return whole | {name: each.numpy() for name, each in effects._asdict().items() if name.endswith("_by")}
+    """As many as are shown."""
+    cut = {name: each[:, :LOGITS] for name, each in effects._asdict().items()}
+    return {name: (each if name.endswith("_by") else each.int()).numpy() for name, each in cut.items()}
 
 
 def _none(n: int) -> LogitEffects:
