@@ -56,6 +56,11 @@ class Bundle:
     def n_latents(self) -> int:
         return self._head["about"]["n_latents"]
 
+    @property
+    def n_ctx(self) -> int:
+        """Tokens of a row."""
+        return self._head["n_ctx"]
+
     def index(self) -> dict[str, list[Any]]:
         """Columns over all latents: latent, density, max, label, accuracy (None where unknown), dead."""
         return {name: list(column) for name, column in self._index.items()}
@@ -81,7 +86,7 @@ class Bundle:
 
     def by_token(self, text: str) -> list[dict[str, Any]]:
         """Tokens that contain the text, that itself first, each with the latents of largest mean activation on it."""
-        strings, latents, means = (self._tokens[name] for name in ("text", "latents", "means"))
+        strings, (latents, means) = self._texts, self._on_tokens
         near = [i for i, each in enumerate(strings) if text in each and latents[i][0] >= 0] if text else []
         near.sort(key=lambda i: (strings[i] != text, strings[i].strip() != text.strip(), len(strings[i]), i))
         return [
@@ -98,17 +103,24 @@ class Bundle:
         return {name: plain(column) for name, column in found.items()}
 
     @cached_property
-    def _tokens(self) -> dict[str, Any]:
-        return self._read(RangeTable(self.folder / TOKENS))
+    def _texts(self) -> list[str]:
+        return self._read(RangeTable(self.folder / TOKENS), columns=["text"])["text"]
 
-    def _read(self, table: RangeTable, start: int = 0, stop: int | None = None) -> dict[str, Any]:
+    @cached_property
+    def _on_tokens(self) -> tuple[Any, Any]:
+        found = self._read(RangeTable(self.folder / TOKENS), columns=["latents", "means"])
+        return found["latents"], found["means"]
+
+    def _read(
+        self, table: RangeTable, start: int = 0, stop: int | None = None, columns: Sequence[str] | None = None
+    ) -> dict[str, Any]:
         try:
-            return table.rows(start, stop)
+            return table.rows(start, stop, columns)
         except Corrupt as error:
             raise BadBundle(f"{error} A bundle is built again with `build_bundle`.") from error
 
     def _page(self, latent: int, row: Mapping[str, Any]) -> dict[str, Any]:
-        text = self._tokens["text"]
+        text = self._texts
         n_fires, largest = int(row["n_fires"]), float(row["max"])
         bins = len(row["histogram"])
         words = lambda at, by: [[text[i], v] for i, v in _pairs(row[at], row[by])]  # noqa: E731
@@ -126,6 +138,7 @@ class Bundle:
             "neighbours": _pairs(row["neighbours"], row["cosines"]),
             "correlated": _pairs(row["correlated"], row["correlations"]),
             "neurons": _pairs(row["neurons"], row["weights"]),
+            "decoder_l1": float(row["decoder_l1"]),
             "groups": self._groups(row),
         }
 
@@ -144,7 +157,7 @@ class Bundle:
         before, window, n_ctx = (self._head[name] for name in ("before", "window", "n_ctx"))
         ids, values = (row[name][i * window : (i + 1) * window] for name in ("ids", "values"))
         there = ids >= 0
-        text = self._tokens["text"]
+        text = self._texts
         return {
             "tokens": [text[j] for j in ids[there].tolist()],
             "values": values[there].tolist(),
