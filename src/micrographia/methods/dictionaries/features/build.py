@@ -21,7 +21,7 @@ from micrographia.core.store.ranges import Part
 from micrographia.methods.dictionaries.evaluation.effects_on_logits import LogitEffects, logit_effects
 from micrographia.methods.dictionaries.evaluation.offline import PROMOTED
 from micrographia.methods.dictionaries.evaluation.reading import Counted, ReadWrite, counted_by, place_for
-from micrographia.methods.dictionaries.features.bundle import FORMAT, Bundle
+from micrographia.methods.dictionaries.features.bundle import BINS, FORMAT, Bundle
 from micrographia.methods.dictionaries.features.by_token import ByToken
 from micrographia.methods.dictionaries.features.firings import (
     FiringStore,
@@ -35,8 +35,6 @@ from micrographia.methods.dictionaries.features.together import FiringTogether
 from micrographia.methods.dictionaries.features.weights import largest_units, nearest_rows
 from micrographia.methods.dictionaries.features.writing import refuse_existing, write_bundle
 
-BINS = 40
-"""Of a histogram, from 0 to the largest activation."""
 LOGITS, NEIGHBOURS, NEURONS, OF_A_TOKEN = 10, 8, 10, 10
 RANGE_FIRINGS, RANGE_LATENTS = 2**22, 1024
 """Of the latents whose pages are made at once."""

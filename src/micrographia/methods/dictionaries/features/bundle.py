@@ -20,6 +20,8 @@ FORMAT = 1
 HEAD, INDEX, PAGES, TOKENS = "bundle.json", "index.parquet", "pages.parquet", "tokens.parquet"
 GROUP = 64
 """Latents in a row group of pages: what reading one page reads."""
+BINS = 40
+"""Of a histogram, from 0 to the largest activation."""
 FOUND_TOKENS = 50
 """Tokens that `by_token` tells at most."""
 

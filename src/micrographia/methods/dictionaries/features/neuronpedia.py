@@ -17,7 +17,7 @@ import numpy as np
 from micrographia.core.errors import BadBundle
 from micrographia.core.store.atomic import new_folder, write_chunks
 from micrographia.core.store.formats import plain
-from micrographia.methods.dictionaries.features.bundle import FORMAT, Bundle
+from micrographia.methods.dictionaries.features.bundle import BINS, FORMAT, Bundle
 from micrographia.methods.dictionaries.features.writing import refuse_existing, write_bundle
 
 BATCH, SKIPPED, SETTINGS = "batch-{}.json", "skipped_indexes.json", "run_settings.json"
@@ -30,7 +30,6 @@ TOP = -1
 """What `bin_min` and `bin_contains` are of the passages of largest activation."""
 MOST_LATENTS, MOST_TOKENS, MOST_PASSAGES = 2**24, 2**13, 2**10
 """Beyond these a file is taken for damaged: of a layer, of a passage, of a latent's group."""
-BINS = 50
 UNKNOWN = "not in these files"
 """The label of a latent that the files neither describe nor skip."""
 
@@ -169,14 +168,14 @@ class _Survey:
         if not isinstance(index, int) or not self.last < index < MOST_LATENTS:
             raise ValueError(f"its latents should ascend, up to {MOST_LATENTS:,}; {index!r} follows {self.last}")
         self.last, self.live = index, self.live + 1
-        top, *intervals = _grouped(feature["activations"])
-        self.n_top, self.n_intervals = max(self.n_top, len(top)), max(self.n_intervals, len(intervals))
-        self.n_in_interval = max([self.n_in_interval, *map(len, intervals)])
         for each in feature["activations"]:
-            at, n = each["qualifying_token_index"], len(each["tokens"])
+            at, n = _at(each), len(each["tokens"])
             if not 0 <= at < n == len(each["values"]) <= MOST_TOKENS:
                 raise ValueError(f"latent {index} has a passage of {n} tokens, {len(each['values'])} values, at {at}")
             self.before, self.after = max(self.before, at), max(self.after, n - at - 1)
+        top, *intervals = _grouped(feature["activations"])
+        self.n_top, self.n_intervals = max(self.n_top, len(top)), max(self.n_intervals, len(intervals))
+        self.n_in_interval = max([self.n_in_interval, *map(len, intervals)])
         words = [*feature["pos_str"], *feature["neg_str"]]
         for text in (*words, *(text for each in feature["activations"] for text in each["tokens"])):
             self.texts.setdefault(_text(text), len(self.texts))
@@ -264,10 +263,18 @@ def _damaged(file: Path, error: Exception) -> BadBundle:
     )
 
 
+def _at(activation: Mapping[str, Any]) -> int:
+    """The token that a passage is for. sae-dashboard, which leaves out the first token of each, calls that one -1."""
+    return max(activation["qualifying_token_index"], 0)
+
+
 def _grouped(activations: list[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Passages of the largest activations, then those of each interval, the highest first."""
+    """Passages of the largest activations, then those of each interval, the highest first.
+
+    Those in which the latent does not fire, with which sae-dashboard fills its groups, are left out.
+    """
     found: dict[tuple[float, float, float], list[Mapping[str, Any]]] = {}
-    for each in activations:
+    for each in (one for one in activations if one["values"][_at(one)] > 0):
         key = tuple(float(each[name]) for name in ("bin_max", "bin_min", "bin_contains"))
         found.setdefault(key, []).append(each)  # pyright: ignore[reportArgumentType] (three of them)
     tops = [each for key, listed in found.items() if key[2] == TOP for each in listed]
@@ -322,7 +329,7 @@ def _fill(part: dict[str, Any], i: int, feature: Mapping[str, Any], found: _Surv
     passage = 0
     for (_, size), listed in zip(found.groups, [*_grouped(feature["activations"]), *[[]] * len(found.groups)]):
         for j, each in enumerate(listed):
-            at, n = each["qualifying_token_index"], len(each["tokens"])
+            at, n = _at(each), len(each["tokens"])
             start = (passage + j) * found.window + found.before - at
             part["ids"][i, start : start + n] = [found.texts[_text(text)] for text in each["tokens"]]
             part["values"][i, start : start + n] = np.nan_to_num(np.asarray(each["values"], dtype=np.float32))
