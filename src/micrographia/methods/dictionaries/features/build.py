@@ -145,8 +145,8 @@ class _Making:
 
     def _passages(self, firings: LatentFirings, each: range) -> dict[str, Any]:
         found = choose_passages(firings, len(each), self.store, self.choice, self.generator)
-        flat = found._replace(ids=found.ids.flatten(1), values=found.values.flatten(1))
-        return {"places": flat.places.numpy(), "ids": flat.ids.int().numpy(), "values": flat.values.numpy()}
+        ids, values = found.ids.flatten(1).int(), found.values.flatten(1)
+        return {"places": found.places.numpy(), "ids": ids.numpy(), "values": values.numpy()}
 
     def _told(self, firings: LatentFirings, each: range) -> dict[str, Any]:
         """What needs the weights, and labels, which need them too."""

@@ -187,6 +187,11 @@ def _check(folder: Path, head: Mapping[str, Any]) -> None:
             f"Asked for a feature bundle of format {FORMAT} in {folder}. Found {found}. Build it again, or open it "
             "with the version that wrote it."
         )
+    if missing := [name for name in ("files", "groups", "before", "window", "n_ctx") if name not in head]:
+        raise BadBundle(
+            f"Asked for the feature bundle in {folder}, whose {HEAD} lacks {', '.join(missing)}. Copy or "
+            "build it again."
+        )
     for name in (INDEX, PAGES, TOKENS):
         size = (folder / name).stat().st_size if (folder / name).is_file() else -1
         wanted = head["files"][name]["bytes"]

@@ -7,6 +7,7 @@ as there. What goes by another name than it says: `correlated_features_l1` holds
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -223,44 +224,49 @@ def _surveyed(source: Path) -> _Survey:
         raise BadBundle(
             f"Asked for Neuronpedia's files in {source}, which holds no {BATCH.format(0)}. Give their folder."
         )
-    with_skipped = source / SKIPPED
-    skipped = _read(with_skipped)["skipped_indexes"] if with_skipped.is_file() else []
-    found = _Survey(files, frozenset(skipped), {})
+    skipped = _skipped(source / SKIPPED) if (source / SKIPPED).is_file() else frozenset()
+    found = _Survey(files, skipped, {})
     for file in files:
-        for feature in _features(file, found):
-            try:
+        with _explained(file):
+            for feature in _features(file, found):
                 found.add(feature)
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
-                raise _damaged(file, error) from error
     found.n_latents = max(found.last, *skipped, 0) + 1
-    if found.n_latents > MOST_LATENTS:
-        raise _damaged(with_skipped, ValueError(f"it names latent {found.n_latents - 1:,}"))
     return found
+
+
+def _skipped(file: Path) -> frozenset[int]:
+    with _explained(file):
+        listed = _read(file)["skipped_indexes"]
+        if odd := [each for each in listed if not isinstance(each, int) or not 0 <= each < MOST_LATENTS]:
+            raise ValueError(f"it skips latent {odd[0]!r}")
+        return frozenset(listed)
 
 
 def _features(file: Path, found: _Survey) -> Iterator[Mapping[str, Any]]:
     batch = _read(file)
     if not isinstance(batch.get("features"), list) or not {"model_id", "layer", "sae_set"} <= batch.keys():
-        raise _damaged(file, ValueError("it lacks model_id, layer, sae_set or features"))
-    found.here = batch
+        raise ValueError("it lacks model_id, layer, sae_set or features")
+    found.here = {name: batch[name] for name in ("model_id", "layer", "sae_set")}
     yield from batch["features"]
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_bytes())
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}")
-    except ValueError as error:
-        raise _damaged(file, error) from error
+    found = json.loads(file.read_bytes())
+    if not isinstance(found, dict):
+        raise TypeError(f"it holds a {type(found).__name__}")
     return found
 
 
-def _damaged(file: Path, error: Exception) -> BadBundle:
-    return BadBundle(
-        f"Cannot read {file} as a file of Neuronpedia: {type(error).__name__}: {error}. It was altered, cut short, "
-        "or is of another version than sae-dashboard 0.8 writes. Get it again."
-    )
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Turn what is wrong with a file into BadBundle."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BadBundle(
+            f"Cannot read {file} as a file of Neuronpedia: {type(error).__name__}: {error}. It was altered, cut short, "
+            "or is of another version than sae-dashboard 0.8 writes. Get it again."
+        ) from error
 
 
 def _at(activation: Mapping[str, Any]) -> int:
@@ -285,11 +291,14 @@ def _pages(found: _Survey) -> Iterator[dict[str, Any]]:
     """A part for each file; latents that no file describes are rows of zeros."""
     at, number = 0, 0
     for i, file in enumerate(found.files):
-        features = list(_features(file, found))
-        end = found.n_latents if i == len(found.files) - 1 else features[-1]["feature_index"] + 1 if features else at
-        part = _empty(found, range(at, end))
-        for feature in features:
-            number = _fill(part, feature["feature_index"] - at, feature, found, number)
+        with _explained(file):
+            features = list(_features(file, found))
+            end = (
+                found.n_latents if i == len(found.files) - 1 else features[-1]["feature_index"] + 1 if features else at
+            )
+            part = _empty(found, range(at, end))
+            for feature in features:
+                number = _fill(part, feature["feature_index"] - at, feature, found, number)
         if end > at:
             yield part
         at = end
