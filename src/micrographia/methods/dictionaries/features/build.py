@@ -1,8 +1,8 @@
 """Building a feature bundle: one pass of the model, then every latent's page, written range by range.
 
 Cost beside the run: 2 d_in latents FLOPs a token to encode; once 2 latents (latents + d_vocab) d_out for neighbours and
-logits; a few sorts of all firings. Memory beside the model: about 1.5 GB and 8 bytes a token, whatever their number
-(firings wait on disk, 8 bytes each). Axes: latent.
+logits; a few sorts of all firings. Memory beside the model: about 1.5 GB and 32 bytes a token (firings wait on disk, 8
+bytes each). Axes: latent.
 """
 
 from collections.abc import Iterator
