@@ -273,8 +273,9 @@ BUDGETS = {  # lab -> what it may hold instead, and why; a limit only ever falls
 # 1,200 for GGUF files and model packages, 1,100 for families and damaged files, 1,000 for questions that are checked
 # first, 1,000 for ablation, steering, heads and generation, 900 for viewers and whole tables, 800 for names, movement
 # and sinks, 550 for edges and nulls, 500 for networks of others, 750 for valid input refused and bad input accepted.
-# Then the room of dictionaries, the stream that feeds it, its formats, its evaluations and its lab.
-THE_HOUSE = 54_500
+# Then the room of dictionaries, the stream that feeds it, its formats, its evaluations and its lab: 54,500. Then suites
+# and the lab of them, 2,000; feature bundles, 1,600; the feature browser, 900; the evaluations of its report, 400.
+THE_HOUSE = 59_500
 
 
 def over_budget(lines: Mapping[str, int]) -> dict[str, int]:
