@@ -263,6 +263,7 @@ def test_what_an_example_imports_beside_the_facade_is_found():
 A_LAB = 1200  # lines of Python that a lab may hold
 BUDGETS = {  # lab -> what it may hold instead, and why; a limit only ever falls. The aim is in the reason.
     "ioi": (2540, "a grammar and a task of its own, and GPT-2's published circuit beside them; aim 1,400"),
+    "gemma_scope": (1240, "a report of ten evaluations, each with its figure and null; aim 1,200"),
     "planted": (860, "a zoo of models built by hand, each with its theory; aim 800"),
     # 2,020 before four more questions: ablate, heads, steer and generate.
     "workbench": (2530, "nine questions, each asked by its flags, its prompts checked first; aim 1,400"),

@@ -11,7 +11,7 @@ from micrographia.core.claims import judge_all, load_claims
 from micrographia.core.config import with_fields
 from micrographia.core.dictionaries.formats.load import load_one
 from micrographia.core.dictionaries.suite import Suite
-from micrographia.core.errors import BadConfig, Interrupted, UnknownDictionary, UnknownSite
+from micrographia.core.errors import BadConfig, Interrupted, UnknownDictionary, UnknownSite, UserError
 from micrographia.core.events import Note, Progress
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
@@ -36,7 +36,9 @@ def test_a_finished_run_holds_what_a_reader_needs(done):
     assert verify(done.path) == []
     assert len(done.results["dictionaries"]) == N
     assert len(done.results["untrained"]) == N / 2  # the narrowest alone
-    assert {each.kind for each in done.figures} == {"table", "lines", "scatter"}
+    assert {each.kind for each in done.figures} == {"table", "lines", "scatter", "bars", "histogram"}
+    assert [row["name"] for row in done.results["in_depth"]["by_precision"]] == ["float32", "bfloat16", "int8"]
+    assert done.results["transferred"] == []
 
 
 def test_every_figure_has_a_section_and_names_claims_that_there_are(done):
@@ -186,3 +188,15 @@ def test_the_sentences_of_claims_hold_for_any_figure(claim):
             sentence = type(judged)(claim=claim, measured=value, verdict=verdict, null_measured=value).sentence
             assert "{" not in sentence
     assert claim.fails
+
+
+def test_a_suite_is_evaluated_on_a_second_model_of_the_same_tokens(done, config, tmp_path):
+    own = str(done.path / "model")
+    given = {"model": own, "published": str(done.path), "n_ctx": config.n_ctx, "threads": 1, "transfer": own}
+    chosen = {"widths": config.suite.widths, "l0s": config.suite.l0s, "held_out": 640, "loss_tokens": 128}
+    there = with_fields(quick(), text=config.text, **given, **chosen)
+    found = run(there, out=tmp_path / "r").results
+    assert [row["fvu"] for row in found["transferred"]] == [row["fvu"] for row in found["dictionaries"]]
+    other = str(save_gpt2(tmp_path / "gpt2"))
+    with pytest.raises(UserError, match="tokens"):
+        run(with_fields(there, transfer=other, layers="0"), out=tmp_path / "s")

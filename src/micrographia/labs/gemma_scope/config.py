@@ -93,6 +93,8 @@ class Config:
     """A pretrained model instead of training one: a name, a folder, or a Run."""
     published: str = ""
     """A suite of that model instead of training one: its folder, a Run of this lab, or a repository of the Hub."""
+    transfer: str = ""
+    """A second model of the same tokens, such as an instruction-tuned one, that the suite is evaluated on too."""
     seed: int = 0
     """Seed of tokens, weights and batches."""
 
@@ -129,7 +131,8 @@ class Config:
             "n_vocab must exceed 256, the bytes": self.n_vocab > 256,
             "n_ctx must be at least 4": self.n_ctx >= 4,
             "loss_tokens must not exceed held_out": self.loss_tokens <= self.held_out,
-            "a published suite needs its model": bool(self.model) or not self.published,
+            "a published suite, or a transfer, needs its model": bool(self.model)
+            or not (self.published or self.transfer),
         }
         validate(self, {**positive(self, ("rows", "steps", "held_out", "loss_tokens")), **own})
         if not self.model:
@@ -149,7 +152,18 @@ def _idle(config: Config) -> list[str]:
 
 
 # Fields that say how a run is carried out or which sample it is, not what is studied.
-FREE = ("seed", "device", "threads", "eval_every", "snapshots", "checkpoint_every", "memory_mb", "model", "published")
+FREE = (
+    "seed",
+    "device",
+    "threads",
+    "eval_every",
+    "snapshots",
+    "checkpoint_every",
+    "memory_mb",
+    "model",
+    "published",
+    "transfer",
+)
 
 
 def paper() -> Config:

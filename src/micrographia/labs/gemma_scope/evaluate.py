@@ -19,6 +19,7 @@ from micrographia.core.model import Model
 from micrographia.core.sites import Site
 from micrographia.labs.gemma_scope.members import WantedDictionary
 from micrographia.methods.dictionaries.evaluation.baselines import random_dictionary
+from micrographia.methods.dictionaries.evaluation.in_depth import InDepth, in_depth
 from micrographia.methods.dictionaries.evaluation.metrics import DictionaryMetrics, measure
 from micrographia.methods.dictionaries.evaluation.reading import (
     Activity,
@@ -184,3 +185,14 @@ def _measurement(
 
 def _fidelity(fvu: float, effect: Recovery) -> Fidelity:
     return Fidelity(fvu, effect.delta_loss, effect.delta_loss_error, effect.recovered_mean)
+
+
+def looked_into(
+    dictionaries: Mapping[WantedDictionary, Dictionary], model: Model, rows: Int[Tensor, "row pos"], watch: Watch
+) -> tuple[WantedDictionary, InDepth]:
+    """The report's further questions, of the dictionary in the middle of the widest ones of the first kind of site."""
+    first, widest = next(iter(dictionaries)).site.kind, max(each.width for each in dictionaries)
+    own = [each for each in dictionaries if (each.site.kind, each.width) == (first, widest)]
+    member = sorted(own, key=lambda each: (each.site.layer or 0, each.l0))[len(own) // 2]
+    place = ReadWrite(member.site, member.site)
+    return member, in_depth(dictionaries[member], model, place, rows, counted_by(model), watch=watch)

@@ -200,3 +200,18 @@ def of_untrained(trained: Sequence[Measurement], untrained: Sequence[Measurement
         ),
         figures.table("untrained", "With and without training", rows, columns=columns, **about),
     ]  # fmt: skip
+
+
+def of_transfer(trained: Sequence[Measurement], abroad: Sequence[Measurement]) -> list[Figure]:
+    """Each dictionary on a second model's activations: the report's comparison with an instruction-tuned one."""
+    rows = [
+        {"name": own.member.name, "fvu": own.fidelity.fvu, "fvu_there": there.fidelity.fvu, "l0": own.l0,
+         "l0_there": there.l0, "recovered": own.fidelity.recovered, "recovered_there": there.fidelity.recovered}
+        for own, there in matching(trained, abroad)
+    ]  # fmt: skip
+    columns = {
+        "name": "dictionary", "fvu": "FVU", "fvu_there": "there", "l0": "L0", "l0_there": "there",
+        "recovered": "loss recovered (mean)", "recovered_there": "there",
+    }  # fmt: skip
+    about = {"group": "On the second model", "caption": "There: on the second model's activations of the same tokens."}
+    return [figures.table("transfer", "The suite on the second model", rows, columns=columns, **about)] if rows else []

@@ -1,8 +1,10 @@
 """What a config names instead of training it: a model, and a suite of it."""
 
+from dataclasses import replace
+
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.dictionaries.suite import Suite
-from micrographia.core.errors import UnknownDictionary
+from micrographia.core.errors import UnknownDictionary, UserError
 from micrographia.core.events import Watch
 from micrographia.core.load import load_any
 from micrographia.core.model import Model
@@ -17,6 +19,19 @@ def model_of(config: Config, watch: Watch) -> Model:
     model = load_any(config.model, device=config.machine.device, watch=watch)
     sites_of(config, model)
     return model
+
+
+def second_of(config: Config, model: Model, watch: Watch) -> Model | None:
+    """The model that the suite is transferred to, if any. Raises UserError for one of other tokens."""
+    if not config.transfer:
+        return None
+    second = model_of(replace(config, model=config.transfer), watch)
+    if second.shape.d_vocab != model.shape.d_vocab:
+        raise UserError(
+            f"Asked to transfer the suite to {config.transfer}, which has {second.shape.d_vocab:,} tokens. The suite's "
+            f"model has {model.shape.d_vocab:,}. Give a model that was made from it."
+        )
+    return second
 
 
 def suite_of(config: Config, model: Model, watch: Watch) -> dict[WantedDictionary, Dictionary]:

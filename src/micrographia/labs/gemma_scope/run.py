@@ -22,11 +22,11 @@ from micrographia.core.small.split_text import SplitText, read_text
 from micrographia.core.store import RunFolder, read_metrics
 from micrographia.core.train_loop import Rows as Columns
 from micrographia.labs.gemma_scope.config import Config, preset_of
-from micrographia.labs.gemma_scope.evaluate import Measurement, evaluate_suite
-from micrographia.labs.gemma_scope.figures import of_run
+from micrographia.labs.gemma_scope.evaluate import Measurement, evaluate_suite, looked_into
+from micrographia.labs.gemma_scope.figures import of_run, of_transfer
 from micrographia.labs.gemma_scope.measure import CLAIMS, matching, measures
 from micrographia.labs.gemma_scope.members import WantedDictionary
-from micrographia.labs.gemma_scope.published import model_of, suite_of
+from micrographia.labs.gemma_scope.published import model_of, second_of, suite_of
 from micrographia.labs.gemma_scope.train import train_suite
 from micrographia.labs.gemma_scope.untrained import untrained
 
@@ -42,6 +42,8 @@ class SuiteMaterial(NamedTuple):
     text: SplitText
     suite: Mapping[WantedDictionary, Dictionary]
     columns: Columns | None = None
+    second: Model | None = None
+    """That the suite is evaluated on too."""
 
 
 def run(config: Config, *, out: Path | None = None, resume: bool = False, watch: Watch = silent) -> Run:
@@ -59,6 +61,10 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     made = _material(config, folder, watch)
     found = _evaluated(config, made.suite, made.model, made.text, "evaluate", watch)
     null = _null(config, made, folder, watch)
+    loss_rows = made.text.held_out[: max(1, config.loss_tokens // config.n_ctx)]
+    member, deep = looked_into(made.suite, made.model, loss_rows, watch)
+    second = "evaluate on the second model"
+    abroad = [] if made.second is None else _evaluated(config, made.suite, made.second, made.text, second, watch)
     if not config.published and not (folder.path / INNER).exists():
         members = [SuiteMember(made.suite[each.member], each.member.l0, each.row()) for each in found]
         write_suite(folder.path / INNER, members, about={"lab": LAB, "config": folder.config})
@@ -66,12 +72,13 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
         "title": TITLE,
         "dictionaries": [each.row() for each in found],
         "untrained": [each.row() for each in null],
+        "in_depth": {"name": member.name, **deep.as_json()},
+        "transferred": [each.row() for each in abroad],
         "text": dict(made.text.train.about),
     }
-    return Findings(
-        results, of_run(found, null, made.columns), measures(found, null),
-        columns_of(results["dictionaries"]), opening(found, null), [] if config.published else [USE],
-    )  # fmt: skip
+    figures = [*of_run(found, null, made.columns), *of_transfer(found, abroad), *deep.figures(member.name)]
+    told, table = [*opening(found, null), deep.sentence()], columns_of(results["dictionaries"])
+    return Findings(results, figures, measures(found, null), table, told, [] if config.published else [USE])
 
 
 USE = "The suite is in the folder `suite` of the Run: `mg.Suite.load(RUN)`; SAELens opens each of its folders."
@@ -88,10 +95,12 @@ def _material(config: Config, folder: RunFolder, watch: Watch) -> SuiteMaterial:
     else:
         model, columns = model_of(config, watch), None
         text = read_text(config, folder, watch, model.tokenizer)
+    second = second_of(config, model, watch)
     if config.published:
-        return SuiteMaterial(model, text, suite_of(config, model, watch), columns)
-    suite = train_suite(config, model, text.train, folder.path / PROGRAMS, watch)
-    return SuiteMaterial(model, text, suite, columns)
+        suite = suite_of(config, model, watch)
+    else:
+        suite = train_suite(config, model, text.train, folder.path / PROGRAMS, watch)
+    return SuiteMaterial(model, text, suite, columns, second)
 
 
 def _null(config: Config, made: SuiteMaterial, folder: RunFolder, watch: Watch) -> list[Measurement]:

@@ -19,8 +19,15 @@ from micrographia.core.model import Model
 from micrographia.core.tokens import ids_of
 from micrographia.methods.dictionaries.evaluation.by_group import ByGroup, by_position, by_source
 from micrographia.methods.dictionaries.evaluation.importance import Uniformity, uniformity
+from micrographia.methods.dictionaries.evaluation.moments import Variance
 from micrographia.methods.dictionaries.evaluation.precision import PRECISIONS, in_precision
-from micrographia.methods.dictionaries.evaluation.reading import Counted, ReadWrite, n_rows, rows_between
+from micrographia.methods.dictionaries.evaluation.reading import (
+    Counted,
+    ReadWrite,
+    activity_of_rows,
+    n_rows,
+    rows_between,
+)
 from micrographia.methods.dictionaries.evaluation.spliced import MEAN, Spliced, splice_losses
 
 OWN = PRECISIONS[0]
@@ -91,12 +98,13 @@ def in_depth(
     place: ReadWrite,
     rows: Any,
     counted: Counted,
-    mean: Float[Tensor, "d_out"],
+    mean: Float[Tensor, "d_out"] | None = None,
     *,
     sources: Sequence[str] | None = None,
     watch: Watch = silent,
 ) -> InDepth:
-    """One dictionary on rows of tokens; `sources` names what each row came from, `mean` is what mean ablation writes.
+    """One dictionary on rows of tokens; `sources` names what each row came from, `mean` is what mean ablation writes,
+    by default that of these rows.
 
     Cost: two runs of the rows, one with its backward pass, and one of the layers from the written Site on for each of
     three precisions and two ablations. Raises BadShape for sources of other rows; and what `splice_losses` raises.
@@ -108,6 +116,11 @@ def in_depth(
         for each in groups:
             each.see(*shown)
 
+    if mean is None:
+        variance = Variance()
+        for each in activity_of_rows(model, place, rows, counted, watch=watch):
+            variance.add(each.y.flatten(1))
+        mean = variance.mean
     with torch.no_grad():
         written = {name: in_precision(dictionary, name) for name in PRECISIONS}
         spliced = splice_losses(model, place, rows, written, mean, counted, see=see, watch=watch)
