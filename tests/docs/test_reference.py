@@ -15,7 +15,7 @@ SHOWN = re.findall(r"```\{api\} (\S+)", API)
 INNER = {
     f"micrographia.{room}.{name}"
     for room, names in {
-        "core.store": "atomic checkpoints damage exact foreign lock manifest models records shards",
+        "core.store": "atomic checkpoints damage exact foreign lock manifest models ranges records shards",
         "core.pretrained": "attention checks experts files fused generation gguf gguf_header hooks hub inline "
         "modules partial_run quiet readout save stream tokenizer",
         "core.dictionaries.formats": "building circuit_tracer cross_layer dictionary_learning facets flat_yaml "

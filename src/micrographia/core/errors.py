@@ -7,6 +7,7 @@ MicrographiaError
 │   ├── UnreadableWeights            a state dict in an unknown layout
 │   ├── UnknownDictionary            files of no known format, or several dictionaries where one is asked for
 │   ├── CannotCarry                  a dictionary that a format cannot hold
+│   ├── BadBundle                    a folder that is no feature bundle, was cut short or is of another format
 │   └── PickleRefused                a pickle that was not allowed
 ├── StoreError                       files; existing ones are unchanged
 │   ├── RunExists  RunLocked  RunNotFound
@@ -64,6 +65,10 @@ class UnknownDictionary(UserError):
 
 class CannotCarry(UserError):
     """A dictionary that the format asked for cannot hold; the message says why."""
+
+
+class BadBundle(UserError):
+    """A folder that is no feature bundle, was cut short, or is of another format."""
 
 
 class PickleRefused(UserError):

@@ -32,7 +32,7 @@ from micrographia.methods.dictionaries.evaluation.autointerp import (
     read_key,
 )
 from micrographia.methods.dictionaries.evaluation.contexts import Contexts, gather_contexts
-from micrographia.methods.dictionaries.evaluation.cues import CUES, best_prefix, tokens_of
+from micrographia.methods.dictionaries.evaluation.cues import CUES, best_prefixes, tokens_of
 from micrographia.methods.dictionaries.evaluation.effects_on_logits import promoted_tokens
 from micrographia.methods.dictionaries.evaluation.offline import explain_offline
 from micrographia.methods.dictionaries.evaluation.reading import Counted
@@ -148,13 +148,19 @@ def test_cues_are_what_they_say(kind: str):
                 assert tokens_of(kind, key, V) == ids[row, at].tolist()
 
 
-def test_the_best_prefix_is_that_of_loops():
-    keys, both, seen = torch.tensor([5, 3, 9, 1]), torch.tensor([4, 6, 3, 1]), torch.tensor([4, 7, 6, 9])
-    by_hand = [2 * sum(both[: i + 1].tolist()) / (sum(seen[: i + 1].tolist()) + 15) for i in range(4)]
-    best = max(range(4), key=by_hand.__getitem__)
-    assert best_prefix(keys, both, seen, 15, 10) == (tuple(keys[: best + 1].tolist()), pytest.approx(by_hand[best]))
-    assert best_prefix(keys, both, seen, 15, 1)[0] == (5,)
-    assert best_prefix(keys[:0], both[:0], seen[:0], 15, 3) == ((), 0.0)
+def test_the_best_prefix_of_each_latent_is_that_of_loops():
+    both = torch.tensor([[4, 6, 3, 1], [0, 2, 0, 0], [0, 0, 0, 0]])
+    seen = torch.tensor([[4, 7, 6, 9], [1, 2, 0, 0], [3, 2, 0, 0]])
+    fires = torch.tensor([15, 4, 7])
+    by_hand = [
+        [2 * sum(b[: i + 1]) / (sum(s[: i + 1]) + n) for i in range(4)]
+        for b, s, n in zip(both.tolist(), seen.tolist(), fires.tolist())
+    ]
+    lengths, f1 = best_prefixes(both, seen, fires)
+    assert f1.tolist() == pytest.approx([max(each) for each in by_hand])
+    assert lengths.tolist() == [by_hand[0].index(max(by_hand[0])) + 1, 2, 0]
+    assert best_prefixes(both[:, :1], seen[:, :1], fires)[0].tolist() == [1, 0, 0]
+    assert best_prefixes(both[:, :0], seen[:, :0], fires)[1].tolist() == [0, 0, 0]
 
 
 def shifted(model: Transformer) -> Transformer:

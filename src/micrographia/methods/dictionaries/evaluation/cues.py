@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Keys = Int[Tensor, "row pos"]
@@ -71,10 +71,14 @@ class PairCounts:
     def keys(self) -> Int[Tensor, "pair"]:
         return self.pairs % self.span
 
-    def of(self, latent: int) -> slice:
-        """The pairs of one latent."""
-        ends = torch.searchsorted(self.pairs, torch.tensor([latent * self.span, (latent + 1) * self.span]))
-        return slice(int(ends[0]), int(ends[1]))
+    @property
+    def latents(self) -> Int[Tensor, "pair"]:
+        return self.pairs // self.span
+
+    def of(self, latents: Int[Tensor, "*n"], keys: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+        """The counts of these pairs; 0 of those that were never seen."""
+        at, there = found_in(self.pairs, latents * self.span + keys)
+        return torch.where(there, self.counts[at], 0) if len(self.pairs) else torch.zeros_like(keys)
 
 
 @dataclass(slots=True)
@@ -93,17 +97,17 @@ class KeyCounts:
             at, there = found_in(self.keys, keys)
             self.counts += at[there].bincount(minlength=len(self.keys))
 
-    def __call__(self, keys: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+    def __call__(self, keys: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
         """0 for keys that were not asked for."""
         at, there = found_in(self.keys, keys)
         return torch.where(there, self.counts[at], 0) if len(self.keys) else torch.zeros_like(keys)
 
 
-def found_in(ordered: Tensor, values: Tensor) -> tuple[Tensor, Bool[Tensor, "n"]]:
+def found_in(ordered: Tensor, values: Tensor) -> tuple[Tensor, Bool[Tensor, "*n"]]:
     """Where each value stands among sorted ones, and whether it is there."""
     if not len(ordered):
-        return torch.zeros_like(values), torch.zeros(len(values), dtype=torch.bool)
-    at = torch.searchsorted(ordered, values).clamp(max=len(ordered) - 1)
+        return torch.zeros_like(values), torch.zeros_like(values, dtype=torch.bool)
+    at = torch.searchsorted(ordered, values.contiguous()).clamp(max=len(ordered) - 1)
     return at, ordered[at] == values
 
 
@@ -115,16 +119,18 @@ class CueSet(NamedTuple):
     f1: float
 
 
-def best_prefix(
-    keys: Int[Tensor, "key"], both: Int[Tensor, "key"], seen: Int[Tensor, "key"], n_fires: int, most: int
-) -> tuple[tuple[int, ...], float]:
-    """The first of these keys, in their order, with which F1 is largest; `most` at most. Empty where none is seen."""
-    keys, both, seen = keys[:most], both[:most], seen[:most]
-    if not len(keys):
-        return (), 0.0
-    f1 = 2 * both.cumsum(0).double() / (seen.cumsum(0) + n_fires).clamp(min=1)
-    at = int(f1.argmax())
-    return (tuple(keys[: at + 1].tolist()), float(f1[at])) if float(f1[at]) > 0 else ((), 0.0)
+def best_prefixes(
+    both: Int[Tensor, "latent cue"], seen: Int[Tensor, "latent cue"], n_fires: Int[Tensor, "latent"]
+) -> tuple[Int[Tensor, "latent"], Float[Tensor, "latent"]]:
+    """How many of each latent's cues, in their order, give the largest F1, and that; 0 where none is ever right.
+
+    Where a latent has fewer cues than another the rest are zeros. A prefix is the shortest of equals.
+    """
+    if not both.shape[1]:
+        return torch.zeros_like(n_fires), torch.zeros(len(n_fires), dtype=torch.float64)
+    f1 = 2 * both.cumsum(1).double() / (seen.cumsum(1) + n_fires[:, None]).clamp(min=1)
+    best = f1.max(1)
+    return torch.where(best.values > 0, best.indices + 1, 0), best.values
 
 
 @dataclass(slots=True)

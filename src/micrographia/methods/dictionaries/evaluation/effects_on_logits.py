@@ -5,6 +5,8 @@ Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); Bricken et al
 feature. Axes: latent d_model vocab.
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -32,14 +34,39 @@ def into_the_stream(
     return rows @ weight.detach().float().cpu().flatten(0, -2)
 
 
-def promoted_tokens(
-    dictionary: Dictionary, model: Model, site: Site, latents: Int[Tensor, "latent"], n: int
-) -> Int[Tensor, "latent n"] | None:
-    """The n tokens whose logits each latent raises most, largest first; None where it writes into no stream."""
+class LogitEffects(NamedTuple):
+    """The tokens whose logits each latent raises and lowers most, the largest effect first."""
+
+    raised: Int[Tensor, "latent n"]
+    raised_by: Float[Tensor, "latent n"]
+    lowered: Int[Tensor, "latent n_lowered"]
+    lowered_by: Float[Tensor, "latent n_lowered"]
+    """Below 0."""
+
+
+def logit_effects(
+    dictionary: Dictionary, model: Model, site: Site, latents: Int[Tensor, "latent"], n: int, n_lowered: int = 0
+) -> LogitEffects | None:
+    """The `n` tokens raised and `n_lowered` lowered most; None where it writes into no stream.
+
+    Cost: 2 latents d_model vocab FLOPs; memory: `AT_ONCE` x vocab numbers, and the unembedding.
+    """
     rows = into_the_stream(dictionary, model, site, latents)
     if rows is None:
         return None
     weights = model.weights
     readout = weights.final_readout(weights.W_U.detach()).float().cpu()
-    found = [(some @ readout).topk(min(n, readout.shape[1])).indices for some in rows.split(AT_ONCE)]
-    return torch.cat(found)
+    width, found = readout.shape[1], []
+    for some in rows.split(AT_ONCE):
+        effect = some @ readout
+        up, down = effect.topk(min(n, width)), effect.topk(min(n_lowered, width), largest=False)
+        found.append((up.indices, up.values, down.indices, down.values))
+    return LogitEffects(*(torch.cat(each) for each in zip(*found)))
+
+
+def promoted_tokens(
+    dictionary: Dictionary, model: Model, site: Site, latents: Int[Tensor, "latent"], n: int
+) -> Int[Tensor, "latent n"] | None:
+    """The n tokens whose logits each latent raises most, largest first; None where it writes into no stream."""
+    found = logit_effects(dictionary, model, site, latents, n)
+    return None if found is None else found.raised

@@ -8,12 +8,12 @@ there, with `FEWEST` firings or more. Cues are shallow: a latent that they do no
 same. Axes: row pos latent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from micrographia.core import figures
@@ -31,7 +31,8 @@ from micrographia.methods.dictionaries.evaluation.cues import (
     KeyCounts,
     PairCounts,
     Predictor,
-    best_prefix,
+    best_prefixes,
+    found_in,
     tokens_of,
 )
 from micrographia.methods.dictionaries.evaluation.effects_on_logits import promoted_tokens
@@ -51,8 +52,8 @@ FEWEST = 10
 MOST_CUES = 20
 """In one explanation: more are a list, no explanation."""
 PROMOTED = 50
-LOGITS = "logits raised"
-"""The kind of cue whose tokens come from the weights and not from the text."""
+LOGITS, FOLLOWS = "logits raised", "token that follows"
+"""The kind of cue whose tokens come from the weights and not from the text, and the one that it is seen by."""
 
 
 class Detected(NamedTuple):
@@ -167,19 +168,60 @@ def explain_offline(
         )
     place = place_for(dictionary, model, site)
     counted = counted_by(model, rows) if counted is None else counted
-    first, second = rows_between(rows, 0, total // 2), rows_between(rows, total // 2, total)
+    halves = rows_between(rows, 0, total // 2), rows_between(rows, total // 2, total)
     level = torch.zeros(len(chosen)) if levels is None else levels
-    reading = _Reading(dictionary, model, place, chosen, level, counted, watch)
-    pairs, fires, n_first = _counted_pairs(reading, first)
-    sets = _chosen_sets(reading, first, pairs, fires)
+    reading = _Reading(dictionary, model, place, chosen, level, counted, halves, watch)
+    promoted = promoted_tokens(dictionary, model, place.write, chosen, PROMOTED)
+    return explain_firings(
+        reading, chosen, model.shape.d_vocab, promoted, generator=generator, words=words or _speller(model)
+    )
+
+
+class FiringBlock(NamedTuple):
+    """Where latents fire in some rows."""
+
+    ids: Int[Tensor, "row pos"]
+    counted: Bool[Tensor, "row pos"]
+    places: Int[Tensor, "firing"]
+    """In the rows, as row * n_pos + pos."""
+    latents: Int[Tensor, "firing"]
+    """From 0 on, of those that are explained."""
+
+
+@runtime_checkable
+class FiringSource(Protocol):
+    """The firings of some latents on two halves of a text, 0 and 1."""
+
+    def firings(self, half: int) -> Iterator[FiringBlock]: ...
+
+    def tokens(self, half: int) -> Iterator[tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]]:
+        """Ids, and which of them count."""
+        ...
+
+
+def explain_firings(
+    source: FiringSource,
+    latents: Int[Tensor, "latent"],
+    n_vocab: int,
+    promoted: Int[Tensor, "latent n"] | None,
+    *,
+    generator: Generator,
+    words: Callable[[int], str],
+) -> OfflineInterpretation:
+    """`explain_offline` from firings that are known: `latents` are the numbers of the source's, in their order.
+
+    `promoted`: the tokens whose logits each raises most, None where that is not known. Reads the firings of each half
+    once, and the tokens of the first half twice.
+    """
+    pairs, fires, n_first = _counted_pairs(source, len(latents), n_vocab)
+    sets = _chosen_sets(source, pairs, fires, n_vocab, promoted)
     own = {latent: max(kinds, key=lambda each: each.f1) for latent, kinds in sets.items()}
-    null = _deranged(len(chosen), generator)
-    scores, n_second = _scored(reading, second, sets, own, null)
-    spell = words or _speller(model)
+    null = _deranged(len(latents), generator)
+    scores, n_second = _scored(source, n_vocab, sets, own, null)
     found = []
-    for i, latent in enumerate(chosen.tolist()):
+    for i, latent in enumerate(latents.tolist()):
         by_kind = {kind: scores.detected(kind, i) for kind in scores.both if kind not in (OWN, NULL)}
-        text = _said(own[i], spell, model.shape.d_vocab)
+        text = _said(own[i], words, n_vocab)
         numbers = scores.detected(OWN, i), scores.detected(NULL, i)
         found.append(Explained(latent, own[i].kind, text, own[i].f1, *numbers, int(scores.fires[i]), by_kind))
     return OfflineInterpretation(tuple(found), (n_first, n_second))
@@ -189,7 +231,7 @@ OWN, NULL = "own", "another's"
 
 
 class _Reading(NamedTuple):
-    """Everything that a pass over rows needs."""
+    """A source that runs the model."""
 
     dictionary: Dictionary
     model: Model
@@ -197,79 +239,78 @@ class _Reading(NamedTuple):
     chosen: Tensor
     level: Tensor
     counted: Counted
+    halves: tuple[Any, Any]
     watch: Watch
 
-    def blocks(self, rows: Any, stage: str) -> Any:
-        """Of each block: ids, counted, and (token, latent) of every firing, tokens numbered among all places."""
+    def firings(self, half: int) -> Iterator[FiringBlock]:
         at_once = max(1, BLOCK_BYTES // (4 * len(self.chosen)))
+        stage = ("explaining latents", "scoring explanations")[half]
         for block in read_blocks(
-            self.model, [self.place.read], rows, self.counted, tokens_at_once=at_once, watch=self.watch, stage=stage
-        ):
+            self.model, [self.place.read], self.halves[half], self.counted, tokens_at_once=at_once, watch=self.watch,
+            stage=stage,
+        ):  # fmt: skip
             values = latents_at(self.dictionary, block, self.place.read, self.chosen).flatten(0, 1)
-            yield ids_of(block.inputs).cpu(), block.counted.cpu(), (values > self.level).nonzero()
+            place, latent = (values > self.level).nonzero(as_tuple=True)
+            yield FiringBlock(ids_of(block.inputs).cpu(), block.counted.cpu(), place, latent)
+
+    def tokens(self, half: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for _, given in blocks_of(self.halves[half]):
+            yield ids_of(given).cpu(), self.counted.mask(given).cpu()
 
 
-def _counted_pairs(reading: _Reading, rows: Any) -> tuple[dict[str, PairCounts], Int[Tensor, "latent"], int]:
-    """How often each latent fires at each cue, and at all, on these rows."""
-    n_vocab = reading.model.shape.d_vocab
+def _counted_pairs(
+    source: FiringSource, n: int, n_vocab: int
+) -> tuple[dict[str, PairCounts], Int[Tensor, "latent"], int]:
+    """How often each of n latents fires at each cue, and at all, on the first half."""
     found = {kind: PairCounts(n_vocab**2) for kind in CUES}
-    fires, n = torch.zeros(len(reading.chosen), dtype=torch.int64), 0
-    for ids, counted, on in reading.blocks(rows, "explaining latents"):
+    fires, n_tokens = torch.zeros(n, dtype=torch.int64), 0
+    for block in source.firings(0):
         for kind, cue in CUES.items():
-            found[kind].add(on[:, 1], cue(ids, n_vocab).flatten()[on[:, 0]])
-        fires += on[:, 1].bincount(minlength=len(fires))
-        n += int(counted.sum())
-    return found, fires, n
+            found[kind].add(block.latents, cue(block.ids, n_vocab).flatten()[block.places])
+        fires += block.latents.bincount(minlength=n)
+        n_tokens += int(block.counted.sum())
+    return found, fires, n_tokens
 
 
-def _chosen_sets(reading: _Reading, rows: Any, pairs: dict[str, PairCounts], fires: Tensor) -> dict[int, list[CueSet]]:
+def _chosen_sets(
+    source: FiringSource, pairs: dict[str, PairCounts], fires: Tensor, n_vocab: int, promoted: Tensor | None
+) -> dict[int, list[CueSet]]:
     """Of each latent the best set of each kind of cue. Cues seen once are chance, and left out."""
-    n_vocab = reading.model.shape.d_vocab
-    promoted = promoted_tokens(reading.dictionary, reading.model, reading.place.write, reading.chosen, PROMOTED)
     seen = {kind: KeyCounts(each.keys.unique()) for kind, each in pairs.items()}
     if promoted is not None:
-        seen["token that follows"] = KeyCounts(
-            torch.cat([pairs["token that follows"].keys, promoted.flatten()]).unique()
-        )
-    for _, given in blocks_of(rows):
-        counted, ids = reading.counted.mask(given).cpu(), ids_of(given).cpu()
+        keys = torch.cat([pairs[FOLLOWS].keys, promoted.flatten()]).unique()
+        seen[FOLLOWS] = KeyCounts(keys)
+    for ids, counted in source.tokens(0):
         for kind, each in seen.items():
             each.add(CUES[kind](ids, n_vocab)[counted])
-    found = {}
-    for latent in range(len(reading.chosen)):
-        n = int(fires[latent])
-        sets = [
-            _by_precision(kind, pairs[kind], seen[kind], latent, n) for kind in CUES if kind != "token that follows"
-        ]
-        if promoted is not None:
-            sets.append(
-                _by_logits(promoted[latent], pairs["token that follows"], seen["token that follows"], latent, n)
-            )
-        found[latent] = sets
-    return found
+    sets = [_by_precision(kind, pairs[kind], seen[kind], fires) for kind in CUES if kind != FOLLOWS]
+    if promoted is not None:
+        latents = torch.arange(len(fires))[:, None].expand_as(promoted)
+        sets.append(_sets(LOGITS, promoted, pairs[FOLLOWS].of(latents, promoted), seen[FOLLOWS](promoted), fires))
+    return {latent: list(each) for latent, each in enumerate(zip(*sets))}
 
 
-def _by_precision(kind: str, pairs: PairCounts, seen: KeyCounts, latent: int, n_fires: int) -> CueSet:
-    own = pairs.of(latent)
-    keys, both = pairs.keys[own], pairs.counts[own]
+def _by_precision(kind: str, pairs: PairCounts, seen: KeyCounts, fires: Tensor) -> list[CueSet]:
+    latents, keys, both = pairs.latents, pairs.keys, pairs.counts
     total = seen(keys)
-    keys, both, total = (each[total > 1] for each in (keys, both, total))
-    order = (both / total.clamp(min=1) + both * 1e-9).argsort(descending=True, stable=True)
-    return CueSet(kind, *best_prefix(keys[order], both[order], total[order], n_fires, MOST_CUES))
+    order = (total > 1).nonzero()[:, 0]
+    order = order[(both / total.clamp(min=1) + both * 1e-9)[order].argsort(descending=True, stable=True)]
+    order = order[latents[order].argsort(stable=True)]
+    latent = latents[order]
+    n = latent.bincount(minlength=len(fires))
+    rank = torch.arange(len(order)) - (n.cumsum(0) - n)[latent]
+    kept = rank < MOST_CUES
+    tables = torch.zeros(3, len(fires), MOST_CUES, dtype=torch.int64)
+    tables[:, latent[kept], rank[kept]] = torch.stack([keys, both, total])[:, order[kept]]
+    return _sets(kind, tables[0], tables[1], tables[2], fires)
 
 
-def _by_logits(promoted: Tensor, pairs: PairCounts, seen: KeyCounts, latent: int, n_fires: int) -> CueSet:
-    own = pairs.of(latent)
-    at, there = _positions(pairs.keys[own], promoted)
-    both = torch.where(there, pairs.counts[own][at], 0) if len(pairs.counts[own]) else torch.zeros_like(promoted)
-    return CueSet(LOGITS, *best_prefix(promoted, both, seen(promoted), n_fires, len(promoted)))
-
-
-def _positions(ordered: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    if not len(ordered):
-        return torch.zeros_like(values), torch.zeros_like(values, dtype=torch.bool)
-    at = torch.searchsorted(ordered, values.contiguous()).clamp(max=len(ordered) - 1)
-    return at, ordered[at] == values
+def _sets(kind: str, keys: Tensor, both: Tensor, seen: Tensor, fires: Tensor) -> list[CueSet]:
+    """The best prefix of each latent's cues, (latent, cue)."""
+    lengths, f1 = best_prefixes(both, seen, fires)
+    return [
+        CueSet(kind, tuple(each[:n]), score) for each, n, score in zip(keys.tolist(), lengths.tolist(), f1.tolist())
+    ]
 
 
 class _Scores:
@@ -285,7 +326,7 @@ class _Scores:
         """`hits`: (place, latent) predicted; `on`: sorted place * latents + latent of every firing."""
         token, latent = hits
         n = len(self.fires)
-        right = _positions(on, token * n + latent)[1]
+        right = found_in(on, token * n + latent)[1]
         self.said[kind] += latent.bincount(minlength=n)
         self.both[kind] += latent[right].bincount(minlength=n)
 
@@ -299,10 +340,10 @@ class _Scores:
 
 
 def _scored(
-    reading: _Reading, rows: Any, sets: dict[int, list[CueSet]], own: dict[int, CueSet], null: Tensor
+    source: FiringSource, n_vocab: int, sets: dict[int, list[CueSet]], own: dict[int, CueSet], null: Tensor
 ) -> tuple[_Scores, int]:
     kinds = list(dict.fromkeys(each.kind for every in sets.values() for each in every))
-    n, n_vocab = len(reading.chosen), reading.model.shape.d_vocab
+    n = len(sets)
     scores = _Scores([*kinds, OWN, NULL], n)
     by_kind = {kind: {i: e for i, every in sets.items() for e in every if e.kind == kind} for kind in kinds}
     mine = {kind: {i: each for i, each in own.items() if each.kind == kind} for kind in kinds}
@@ -312,13 +353,13 @@ def _scored(
         for name, given in ((None, by_kind), (OWN, mine), (NULL, theirs))
         for kind in kinds
     ]
-    for ids, counted, on in reading.blocks(rows, "scoring explanations"):
+    for ids, counted, at, latents in source.firings(1):
         places = counted.flatten().nonzero()[:, 0]
-        firing = (on[:, 0] * n + on[:, 1]).sort().values
-        scores.fires += on[:, 1].bincount(minlength=n)
+        firing = (at * n + latents).sort().values
+        scores.fires += latents.bincount(minlength=n)
         scores.n += len(places)
         for kind, name, predictor in predictors:
-            keys = CUES["token that follows" if kind == LOGITS else kind](ids, n_vocab).flatten()[places]
+            keys = CUES[FOLLOWS if kind == LOGITS else kind](ids, n_vocab).flatten()[places]
             token, latent = predictor.predictions(keys)
             scores.add(name or kind, (places[token], latent), firing)
     return scores, scores.n

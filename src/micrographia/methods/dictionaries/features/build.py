@@ -1,0 +1,236 @@
+"""Building a feature bundle: one pass of the model, then every latent's page, written range by range.
+
+Cost beside the run: 2 d_in latents FLOPs a token to encode; once 2 latents (latents + d_vocab) d_out for neighbours and
+logits; a few sorts of all firings. Memory beside the model: about 1.5 GB and 8 bytes a token, whatever their number
+(firings wait on disk, 8 bytes each). Axes: latent.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator
+
+from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.errors import RunExists
+from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.model import Model
+from micrographia.core.sites import SiteLike
+from micrographia.core.store import atomic, manifest
+from micrographia.core.store.atomic import new_folder, write_chunks
+from micrographia.core.store.formats import json_bytes
+from micrographia.core.store.ranges import Part, table_chunks
+from micrographia.methods.dictionaries.evaluation.effects_on_logits import LogitEffects, logit_effects
+from micrographia.methods.dictionaries.evaluation.offline import PROMOTED
+from micrographia.methods.dictionaries.evaluation.reading import Counted, ReadWrite, counted_by, place_for
+from micrographia.methods.dictionaries.features.bundle import FORMAT, GROUP, HEAD, INDEX, PAGES, TOKENS, Bundle
+from micrographia.methods.dictionaries.features.by_token import ByToken
+from micrographia.methods.dictionaries.features.firings import (
+    FiringStore,
+    LatentFirings,
+    record_firings,
+    weights_hash,
+)
+from micrographia.methods.dictionaries.features.labels import label_latents, unlabelled
+from micrographia.methods.dictionaries.features.passages import PassageChoice, choose_passages
+from micrographia.methods.dictionaries.features.together import FiringTogether
+from micrographia.methods.dictionaries.features.weights import largest_units, nearest_rows
+
+BINS = 40
+"""Of a histogram, from 0 to the largest activation."""
+LOGITS, NEIGHBOURS, NEURONS, OF_A_TOKEN = 10, 8, 10, 10
+RANGE_FIRINGS, RANGE_LATENTS = 2**22, 1024
+"""Of the latents whose pages are made at once."""
+
+
+def build_bundle(
+    dictionary: Dictionary,
+    model: Model,
+    rows: Any,
+    site: SiteLike | None,
+    folder: Path | str,
+    *,
+    generator: Generator,
+    counted: Counted | None = None,
+    labels: bool = True,
+    choice: PassageChoice | None = None,
+    name: str = "",
+    watch: Watch = silent,
+) -> Bundle:
+    """Build the bundle of a dictionary on these rows of tokens in a new folder; whole or not at all.
+
+    The pass over the model is kept beside it, in FOLDER.firings, until the bundle is whole: a build that was stopped
+    goes on from there. `generator` draws the passages of quantiles, and the labels' null. `labels`: explain latents by
+    tokens, on half of the rows, and score that on the others. Raises RunExists for a folder that is there, UnknownSite,
+    BadShape for a dictionary that does not fit the model, UserError where no token counts, CannotWrite.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists():
+        raise RunExists(f"Asked for a feature bundle in {folder}, which is there. Choose another folder, or remove it.")
+    place = place_for(dictionary, model, site)
+    counted = counted_by(model, rows) if counted is None else counted
+    passed = folder.with_name(f"{folder.name}.firings")
+    store = record_firings(dictionary, model, place.read, rows, counted, passed, watch=watch)
+    making = _Making(dictionary, model, place, store, choice or PassageChoice(), generator, labels, watch)
+    with new_folder(folder) as draft:
+        write_chunks(draft / PAGES, table_chunks(making.pages()))
+        write_chunks(draft / INDEX, table_chunks([making.index]))
+        write_chunks(draft / TOKENS, table_chunks([making.tokens()]))
+        head = making.head(name or folder.name) | {"files": manifest.entries(draft, [INDEX, PAGES, TOKENS])}
+        write_chunks(draft / HEAD, [json_bytes(head)])
+    atomic.remove(passed)
+    return Bundle.open(folder)
+
+
+class _Making:
+    """The parts of one bundle, in the order in which they are asked for: pages, then index, tokens and head."""
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        model: Model,
+        place: ReadWrite,
+        store: FiringStore,
+        choice: PassageChoice,
+        generator: Generator,
+        labels: bool,
+        watch: Watch,
+    ) -> None:
+        self.dictionary, self.model, self.place, self.store = dictionary, model, place, store
+        self.choice, self.generator, self.watch = choice, generator, watch
+        self.labels, self.spelled = labels, [_spelled(model, i) for i in range(model.shape.d_vocab)]
+        self.by_token = ByToken(store, model.shape.d_vocab, OF_A_TOKEN)
+        self.together = FiringTogether(store)
+        self.decoder = dictionary.weights.W_dec.detach().float().cpu()
+        self.unit = torch.nn.functional.normalize(self.decoder, dim=1)
+        self.index: dict[str, Any] = {}
+
+    def pages(self) -> Iterator[Part]:
+        """Row groups of `GROUP` latents."""
+        kept: dict[str, list[Any]] = {}
+        for part in _regrouped(self._ranges(), GROUP):
+            for column in ("max", "n_fires", "label", "accuracy"):
+                kept.setdefault(column, []).append(part[column])
+            yield part
+        self.index = self._indexed(kept)
+
+    def tokens(self) -> Part:
+        return {
+            "text": self.spelled,
+            "seen": self.by_token.seen.numpy(),
+            "latents": self.by_token.latents.numpy(),
+            "means": self.by_token.means.numpy(),
+        }
+
+    def head(self, name: str) -> dict[str, Any]:
+        store, choice = self.store, self.choice
+        about = {
+            "name": name,
+            "model": self.dictionary.about.model,
+            "site": str(self.place.read),
+            "n_latents": store.n_latents,
+            "d_in": self.dictionary.d_in,
+            "n_tokens": store.n_tokens,
+            "n_rows": store.n_rows,
+            "dead": int((store.counts == 0).sum()),
+            "format": FORMAT,
+            "weights": weights_hash(self.dictionary),
+            "correlated_on": self.together.n_tokens,
+        }
+        shape = {"n_ctx": store.n_ctx, "before": choice.before, "window": choice.window}
+        return {"about": about, "groups": [list(each) for each in choice.groups], **shape}
+
+    def _ranges(self) -> Iterator[dict[str, Any]]:
+        for each in self.store.ranges(RANGE_FIRINGS, RANGE_LATENTS):
+            self.watch(Progress("pages of latents", each.start, self.store.n_latents, "latent"))
+            firings = self.store.between(each.start, each.stop)
+            self.by_token.add(firings, each.start, len(each))
+            yield self._activity(firings, each) | self._passages(firings, each) | self._told(firings, each)
+        self.watch(Progress("pages of latents", self.store.n_latents, self.store.n_latents, "latent"))
+
+    def _activity(self, firings: LatentFirings, each: range) -> dict[str, Any]:
+        n = len(each)
+        largest = torch.zeros(n).scatter_reduce_(0, firings.latent, firings.value, "amax")
+        bins = (firings.value / largest[firings.latent] * BINS).long().clamp(max=BINS - 1)
+        histogram = (firings.latent * BINS + bins).bincount(minlength=n * BINS).view(n, BINS)
+        near = self.together.most(each.start, each.stop, NEIGHBOURS)
+        return {
+            "n_fires": firings.counts(n).numpy(),
+            "max": largest.numpy(),
+            "histogram": histogram.int().numpy(),
+            "correlated": near.latents.int().numpy(),
+            "correlations": near.correlations.float().numpy(),
+        }
+
+    def _passages(self, firings: LatentFirings, each: range) -> dict[str, Any]:
+        found = choose_passages(firings, len(each), self.store, self.choice, self.generator)
+        flat = found._replace(ids=found.ids.flatten(1), values=found.values.flatten(1))
+        return {"places": flat.places.numpy(), "ids": flat.ids.int().numpy(), "values": flat.values.numpy()}
+
+    def _told(self, firings: LatentFirings, each: range) -> dict[str, Any]:
+        """What needs the weights, and labels, which need them too."""
+        n, latents = len(each), torch.arange(each.start, each.stop)
+        near = nearest_rows(self.unit, each.start, each.stop, NEIGHBOURS)
+        units = largest_units(self.decoder[each.start : each.stop], NEURONS)
+        effects = logit_effects(self.dictionary, self.model, self.place.write, latents, PROMOTED, LOGITS)
+        promoted = None if effects is None else effects.raised
+        labels = (
+            label_latents(self.store, firings, n, self.spelled, promoted, self.generator)
+            if self.labels
+            else unlabelled(n)
+        )
+        return {
+            **_columns(_none(n) if effects is None else effects),
+            **{"neighbours": near.places.int().numpy(), "cosines": near.values.numpy()},
+            **{"neurons": units.places.int().numpy(), "weights": units.values.numpy()},
+            **labels,
+        }
+
+    def _indexed(self, kept: Mapping[str, list[Any]]) -> dict[str, Any]:
+        n_fires = np.concatenate(kept["n_fires"])
+        return {
+            "latent": np.arange(self.store.n_latents),
+            "density": n_fires / self.store.n_tokens,
+            "max": np.concatenate(kept["max"]),
+            "label": list(chain(*kept["label"])),
+            "accuracy": np.concatenate(kept["accuracy"]),
+            "dead": n_fires == 0,
+        }
+
+
+def _columns(effects: LogitEffects) -> dict[str, Any]:
+    """As many as are shown."""
+    cut = {name: each[:, :LOGITS] for name, each in effects._asdict().items()}
+    return {name: (each if name.endswith("_by") else each.int()).numpy() for name, each in cut.items()}
+
+
+def _none(n: int) -> LogitEffects:
+    """Of a dictionary that writes into no stream."""
+    ids, values = torch.full((n, 1), -1), torch.zeros(n, 1)
+    return LogitEffects(ids, values, ids, values)
+
+
+def _regrouped(parts: Iterator[Mapping[str, Any]], size: int) -> Iterator[dict[str, Any]]:
+    """The same rows in parts of `size`, the last one shorter."""
+    rest: dict[str, Any] = {}
+    for part in parts:
+        rest = {name: _joined(rest[name], column) if rest else column for name, column in part.items()}
+        n = len(rest["n_fires"])
+        for start in range(0, n - n % size, size):
+            yield {name: column[start : start + size] for name, column in rest.items()}
+        rest = {name: column[n - n % size :] for name, column in rest.items()}
+    if rest and len(rest["n_fires"]):
+        yield rest
+
+
+def _joined(first: Any, second: Any) -> Any:
+    return [*first, *second] if isinstance(first, list) else np.concatenate([first, second])
+
+
+def _spelled(model: Model, token: int) -> str:
+    """A token's text, as data; what no file can hold (half of a surrogate pair) replaced."""
+    text = str(token) if model.tokenizer is None else model.tokenizer.decode([token])
+    return text.encode("utf-8", "replace").decode()
