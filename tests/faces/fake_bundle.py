@@ -40,7 +40,7 @@ class FakeBundle:
         dead, largest = own["dead"], own["max"]
         counts = [] if dead else [round(900 * math.exp(-i / 4) + dice.random() * 9) for i in range(24)]
         others = dice.sample(range(self.n), 16)
-        names = ["top", *(f"quantile {i} of 5" for i in (5, 4, 3, 2, 1))]
+        names = ["top", *(f"quantile {i} of 5" for i in range(1, 6))]
         return {
             "latent": latent, "label": own["label"], "label_kind": "previous token" if own["label"] else "",
             "precision": None if dead else 0.91, "recall": None if dead else 0.68, "density": own["density"],
@@ -65,6 +65,9 @@ class FakeBundle:
             {"token": word, "latents": [[(7 * i + j * 5 + 1) % self.n, round(4 - j / 2, 2)] for j in range(6)]}
             for i, word in enumerate(words)
         ]
+
+    def tokens(self) -> list[dict[str, Any]]:
+        return self.by_token("")
 
     def compare(self, other: "FakeBundle") -> dict[str, Any]:
         dice = random.Random(self.seed * 31 + other.seed)

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from micrographia.core.errors import MicrographiaError, UserError
 from micrographia.faces.browser.guard import Guard
-from micrographia.faces.browser.live import LONGEST_TEXT, MOST_TOKENS, Live
+from micrographia.faces.browser.live import LONGEST_TEXT, MOST_TOKENS, LiveModel
 from micrographia.faces.browser.notes import Notes
 from micrographia.faces.browser.sources import KINDS, Shown, check_names, static_files
 
@@ -47,7 +47,7 @@ class SteerText(BaseModel):
     tokens: int = Field(default=30, ge=1, le=MOST_TOKENS)
 
 
-def create_app(bundles: Mapping[str, Shown], *, notes: Path, live: Live | None, token: str) -> FastAPI:
+def create_app(bundles: Mapping[str, Shown], *, notes: Path, live: LiveModel | None, token: str) -> FastAPI:
     """The pages of these bundles for whoever holds the token.
 
     `notes` is the file that the user's notes are kept in; `live` a model at hand, without which nothing is computed.
@@ -125,7 +125,7 @@ def _serve_notes(app: FastAPI, bundles: Mapping[str, Shown], kept: Notes) -> Non
         return _json(b"{}")
 
 
-def _serve_model(app: FastAPI, bundles: Mapping[str, Shown], live: Live | None) -> None:
+def _serve_model(app: FastAPI, bundles: Mapping[str, Shown], live: LiveModel | None) -> None:
     @app.get("/api/about")
     def about() -> Response:
         described = {name: each.about for name, each in bundles.items()}
@@ -156,7 +156,7 @@ def _latent(bundles: Mapping[str, Shown], name: str, latent: int) -> None:
         raise HTTPException(404, f"There is no latent {latent} in {name}. It has 0 to {n - 1}.")
 
 
-def _loaded(bundles: Mapping[str, Shown], name: str, live: Live | None) -> Live:
+def _loaded(bundles: Mapping[str, Shown], name: str, live: LiveModel | None) -> LiveModel:
     _named(bundles, name)
     if live is None or name not in live.names:
         loaded = "no model is loaded" if live is None else f"the latents of {name} are not loaded with the model"

@@ -69,7 +69,7 @@ def _data(
     done = 0
     for name, each in bundles.items():
         yield done, (f"{name}/index", each.index())
-        yield done, (f"{name}/tokens", each.by_token(""))
+        yield done, (f"{name}/tokens", each.tokens())
         n = each.about["n_latents"]
         for first in range(0, n, CHUNK):
             group = {latent: each.page(latent) for latent in range(first, min(first + CHUNK, n))}

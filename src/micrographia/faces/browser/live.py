@@ -1,4 +1,4 @@
-"""Live: a model at hand, for texts of one's own: which latents fire where, and what it says when one is added.
+"""A model at hand, for texts of one's own: which latents fire where, and what it says when one is added.
 
 One question at a time, since they share the model and the cores.
 """
@@ -19,7 +19,7 @@ MOST_TOKENS = 100
 DIGITS = 4
 
 
-class Live:
+class LiveModel:
     """`dictionaries`: by the name of their bundle. Raises what `fitting_site` does for one that the model lacks."""
 
     def __init__(self, name: str, model: Any, dictionaries: Mapping[str, Any]) -> None:

@@ -4,7 +4,9 @@ What fires is asked of one text at a time. The edit adds what the decoder makes 
 in the scale of that token's activation where the dictionary normalises. Its null adds a random direction as long.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,11 +14,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.dictionaries.formats.load import found_below, load_one
 from micrographia.core.edits import Edit, apply
-from micrographia.core.errors import BadShape, UserError
+from micrographia.core.errors import BadShape, MicrographiaError, UserError
 from micrographia.core.prompts import LanguageModel
 from micrographia.core.sites import Site, one_site
 from micrographia.core.tokens import ids_of, to_str_tokens
+from micrographia.methods.dictionaries.features.firings import weights_hash
 
 MOST = 40
 """Latents that are given for a text."""
@@ -109,3 +113,19 @@ def _added(dictionary: Dictionary, latent: int, strength: float, value: Tensor) 
     on[latent] = strength
     x = value if dictionary.about.target is None else None
     return (here.decode(on, x) - here.decode(off, x)).to(value.dtype)
+
+
+def dictionaries_of(folder: Path | str, wanted: Mapping[str, str], device: torch.device) -> dict[str, Dictionary]:
+    """Of the dictionaries in and below a folder those with these hashes of weights (name -> hash), by name.
+
+    Reads one after another until all are found; what cannot be read is passed over. Empty where none fits.
+    """
+    folder, found = Path(folder), dict[str, Dictionary]()
+    for place in [folder, *(folder / each.at for each in found_below(folder))]:
+        if found.keys() == wanted.keys():
+            break
+        with suppress(MicrographiaError):
+            one = load_one(place)
+            code = weights_hash(one)
+            found |= {name: one.to(device=device) for name, own in wanted.items() if own == code}
+    return found

@@ -31,7 +31,7 @@ function facts(content, about) {
   if (content.dead) return h("p", { class: "facts" }, h("span", { class: "badge" }, "dead"), ` It fired on none of ${count(about.n_tokens)} tokens.`);
   const told = [`fires on ${share(content.density)} of tokens, ${count(content.n_fires)} times`, `up to ${number(content.max)}`];
   if (content.precision !== null && content.precision !== undefined)
-    told.push(`its label (${content.label_kind}) is right ${percent(content.precision)} of the time and finds ${percent(content.recall)} on held-out text`);
+    told.push(`its label${content.label_kind ? ` (${content.label_kind})` : ""} is right ${percent(content.precision)} of the time and finds ${percent(content.recall)} on held-out text`);
   return h("p", { class: "facts" }, told.join(" · "));
 }
 

@@ -15,7 +15,11 @@ export function passage(tokens, values, { largest, at = 0, label, onpick, quiet 
     const tab = Math.min(Math.max(at, first), last - 1);
     node.replaceChildren();
     if (first > 0) node.append(more(() => show(0, tokens.length)));
-    for (let i = first; i < last; i++) node.append(token(tokens[i], values[i], full, i, i === tab && !quiet, onpick));
+    for (let i = first; i < last; i++) {
+      const space = /^ +(?=[^ ])/.exec(tokens[i])?.[0] ?? ""; // stands before the coloured part, where a line may break
+      if (i > first) node.append(space);
+      node.append(token(tokens[i], space.length, values[i], full, i, i === tab && !quiet, onpick));
+    }
     if (last < tokens.length) node.append(more(() => show(0, tokens.length)));
   };
   if (whole) show(0, tokens.length);
@@ -24,12 +28,12 @@ export function passage(tokens, values, { largest, at = 0, label, onpick, quiet 
   return node;
 }
 
-function token(text, value, full, i, entry, onpick) {
+function token(text, spaces, value, full, i, entry, onpick) {
   const strength = Math.min(1, Math.abs(value) / full);
   const kind = value > 0 ? " raises" : value < 0 ? " lowers" : "";
   const node = h("span", { class: `token${kind}`, "--strength": `${Math.round(8 + 77 * strength)}%`,
     tabindex: entry ? "0" : "-1", "data-told": `${alone(text)}  ${number(value)}`, "aria-label": `${text}, ${number(value)}` },
-    inText(text));
+    inText(text.slice(spaces)));
   if (onpick) {
     node.setAttribute("role", "button");
     node.addEventListener("click", () => onpick(i));

@@ -21,7 +21,7 @@ from micrographia.core.model import Model
 from micrographia.core.sites import SiteLike
 from micrographia.core.store import atomic, manifest
 from micrographia.core.store.atomic import new_folder, write_chunks
-from micrographia.core.store.formats import json_bytes
+from micrographia.core.store.formats import json_bytes, tensors_bytes
 from micrographia.core.store.ranges import Part, table_chunks
 from micrographia.methods.dictionaries.evaluation.effects_on_logits import LogitEffects, logit_effects
 from micrographia.methods.dictionaries.evaluation.offline import PROMOTED
@@ -35,6 +35,7 @@ from micrographia.methods.dictionaries.features.firings import (
     weights_hash,
 )
 from micrographia.methods.dictionaries.features.labels import label_latents, unlabelled
+from micrographia.methods.dictionaries.features.matching import MATCHING, matching_tensors
 from micrographia.methods.dictionaries.features.passages import PassageChoice, choose_passages
 from micrographia.methods.dictionaries.features.together import FiringTogether
 from micrographia.methods.dictionaries.features.weights import largest_units, nearest_rows
@@ -79,7 +80,8 @@ def build_bundle(
         write_chunks(draft / PAGES, table_chunks(making.pages()))
         write_chunks(draft / INDEX, table_chunks([making.index]))
         write_chunks(draft / TOKENS, table_chunks([making.tokens()]))
-        head = making.head(name or folder.name) | {"files": manifest.entries(draft, [INDEX, PAGES, TOKENS])}
+        write_chunks(draft / MATCHING, [tensors_bytes(matching_tensors(making.unit, store))])
+        head = making.head(name or folder.name) | {"files": manifest.entries(draft, [INDEX, PAGES, TOKENS, MATCHING])}
         write_chunks(draft / HEAD, [json_bytes(head)])
     atomic.remove(passed)
     return Bundle.open(folder)

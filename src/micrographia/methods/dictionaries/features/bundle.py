@@ -15,6 +15,7 @@ from typing import Any
 from micrographia.core.errors import BadBundle, Corrupt, UserError
 from micrographia.core.store.formats import plain, read_json
 from micrographia.core.store.ranges import RangeTable
+from micrographia.methods.dictionaries.features.matching import compare_folders
 
 FORMAT = 1
 HEAD, INDEX, PAGES, TOKENS = "bundle.json", "index.parquet", "pages.parquet", "tokens.parquet"
@@ -81,16 +82,22 @@ class Bundle:
 
     def by_token(self, text: str) -> list[dict[str, Any]]:
         """Tokens that contain the text, that itself first, each with the latents of largest mean activation on it."""
-        strings, latents, means = (self._tokens[name] for name in ("text", "latents", "means"))
+        strings, latents = self._tokens["text"], self._tokens["latents"]
         near = [i for i, each in enumerate(strings) if text in each and latents[i][0] >= 0] if text else []
         near.sort(key=lambda i: (strings[i] != text, strings[i].strip() != text.strip(), len(strings[i]), i))
-        return [
-            {
-                "token": strings[i],
-                "latents": [[int(latent), float(mean)] for latent, mean in zip(latents[i], means[i]) if latent >= 0],
-            }
-            for i in near[:FOUND_TOKENS]
-        ]
+        return [self._token(i) for i in near[:FOUND_TOKENS]]
+
+    def tokens(self) -> list[dict[str, Any]]:
+        """All tokens on which anything fires, as `by_token` gives them."""
+        strings, latents = self._tokens["text"], self._tokens["latents"]
+        return [self._token(i) for i in range(len(strings)) if latents[i][0] >= 0]
+
+    def compare(self, other: "Bundle") -> dict[str, Any]:
+        """For each latent its best match in another bundle; see `compare_folders`. Raises BadBundle."""
+        try:
+            return compare_folders(self.folder, other.folder)
+        except Corrupt as error:
+            raise BadBundle(f"{error} A bundle is built again with `build_bundle`.") from error
 
     @cached_property
     def _index(self) -> dict[str, list[Any]]:
@@ -100,6 +107,12 @@ class Bundle:
     @cached_property
     def _tokens(self) -> dict[str, Any]:
         return self._read(RangeTable(self.folder / TOKENS))
+
+    def _token(self, i: int) -> dict[str, Any]:
+        return {
+            "token": self._tokens["text"][i],
+            "latents": _pairs(self._tokens["latents"][i], self._tokens["means"][i]),
+        }
 
     def _read(self, table: RangeTable, start: int = 0, stop: int | None = None) -> dict[str, Any]:
         try:
