@@ -5,28 +5,24 @@ logits; a few sorts of all firings. Memory beside the model: about 1.5 GB and 8 
 (firings wait on disk, 8 bytes each). Axes: latent.
 """
 
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Generator
 
 from micrographia.core.dictionaries.dictionary import Dictionary
-from micrographia.core.errors import RunExists
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.model import Model
 from micrographia.core.sites import SiteLike
-from micrographia.core.store import atomic, manifest
-from micrographia.core.store.atomic import new_folder, write_chunks
-from micrographia.core.store.formats import json_bytes, tensors_bytes
-from micrographia.core.store.ranges import Part, table_chunks
+from micrographia.core.store import atomic
+from micrographia.core.store.formats import tensors_bytes
+from micrographia.core.store.ranges import Part
 from micrographia.methods.dictionaries.evaluation.effects_on_logits import LogitEffects, logit_effects
 from micrographia.methods.dictionaries.evaluation.offline import PROMOTED
 from micrographia.methods.dictionaries.evaluation.reading import Counted, ReadWrite, counted_by, place_for
-from micrographia.methods.dictionaries.features.bundle import FORMAT, GROUP, HEAD, INDEX, PAGES, TOKENS, Bundle
+from micrographia.methods.dictionaries.features.bundle import FORMAT, Bundle
 from micrographia.methods.dictionaries.features.by_token import ByToken
 from micrographia.methods.dictionaries.features.firings import (
     FiringStore,
@@ -39,6 +35,7 @@ from micrographia.methods.dictionaries.features.matching import MATCHING, matchi
 from micrographia.methods.dictionaries.features.passages import PassageChoice, choose_passages
 from micrographia.methods.dictionaries.features.together import FiringTogether
 from micrographia.methods.dictionaries.features.weights import largest_units, nearest_rows
+from micrographia.methods.dictionaries.features.writing import refuse_existing, write_bundle
 
 BINS = 40
 """Of a histogram, from 0 to the largest activation."""
@@ -69,22 +66,16 @@ def build_bundle(
     BadShape for a dictionary that does not fit the model, UserError where no token counts, CannotWrite.
     """
     folder = Path(folder).absolute()
-    if folder.exists():
-        raise RunExists(f"Asked for a feature bundle in {folder}, which is there. Choose another folder, or remove it.")
+    refuse_existing(folder)
     place = place_for(dictionary, model, site)
     counted = counted_by(model, rows) if counted is None else counted
     passed = folder.with_name(f"{folder.name}.firings")
     store = record_firings(dictionary, model, place.read, rows, counted, passed, watch=watch)
     making = _Making(dictionary, model, place, store, choice or PassageChoice(), generator, labels, watch)
-    with new_folder(folder) as draft:
-        write_chunks(draft / PAGES, table_chunks(making.pages()))
-        write_chunks(draft / INDEX, table_chunks([making.index]))
-        write_chunks(draft / TOKENS, table_chunks([making.tokens()]))
-        write_chunks(draft / MATCHING, [tensors_bytes(matching_tensors(making.unit, store))])
-        head = making.head(name or folder.name) | {"files": manifest.entries(draft, [INDEX, PAGES, TOKENS, MATCHING])}
-        write_chunks(draft / HEAD, [json_bytes(head)])
+    compared = {MATCHING: tensors_bytes(matching_tensors(making.unit, store))}
+    bundle = write_bundle(folder, making.pages(), making.tokens, lambda: making.head(name or folder.name), compared)
     atomic.remove(passed)
-    return Bundle.open(folder)
+    return bundle
 
 
 class _Making:
@@ -108,16 +99,6 @@ class _Making:
         self.together = FiringTogether(store)
         self.decoder = dictionary.weights.W_dec.detach().float().cpu()
         self.unit = torch.nn.functional.normalize(self.decoder, dim=1)
-        self.index: dict[str, Any] = {}
-
-    def pages(self) -> Iterator[Part]:
-        """Row groups of `GROUP` latents."""
-        kept: dict[str, list[Any]] = {}
-        for part in _regrouped(self._ranges(), GROUP):
-            for column in ("max", "n_fires", "label", "accuracy"):
-                kept.setdefault(column, []).append(part[column])
-            yield part
-        self.index = self._indexed(kept)
 
     def tokens(self) -> Part:
         return {
@@ -145,7 +126,7 @@ class _Making:
         shape = {"n_ctx": store.n_ctx, "before": choice.before, "window": choice.window}
         return {"about": about, "groups": [list(each) for each in choice.groups], **shape}
 
-    def _ranges(self) -> Iterator[dict[str, Any]]:
+    def pages(self) -> Iterator[dict[str, Any]]:
         for each in self.store.ranges(RANGE_FIRINGS, RANGE_LATENTS):
             self.watch(Progress("pages of latents", each.start, self.store.n_latents, "latent"))
             firings = self.store.between(each.start, each.stop)
@@ -188,18 +169,8 @@ class _Making:
             **_columns(_none(n) if effects is None else effects),
             **{"neighbours": near.places.int().numpy(), "cosines": near.values.numpy()},
             **{"neurons": units.places.int().numpy(), "weights": units.values.numpy()},
+            **{"decoder_l1": self.decoder[each.start : each.stop].abs().sum(1).numpy()},
             **labels,
-        }
-
-    def _indexed(self, kept: Mapping[str, list[Any]]) -> dict[str, Any]:
-        n_fires = np.concatenate(kept["n_fires"])
-        return {
-            "latent": np.arange(self.store.n_latents),
-            "density": n_fires / self.store.n_tokens,
-            "max": np.concatenate(kept["max"]),
-            "label": list(chain(*kept["label"])),
-            "accuracy": np.concatenate(kept["accuracy"]),
-            "dead": n_fires == 0,
         }
 
 
@@ -213,23 +184,6 @@ def _none(n: int) -> LogitEffects:
     """Of a dictionary that writes into no stream."""
     ids, values = torch.full((n, 1), -1), torch.zeros(n, 1)
     return LogitEffects(ids, values, ids, values)
-
-
-def _regrouped(parts: Iterator[Mapping[str, Any]], size: int) -> Iterator[dict[str, Any]]:
-    """The same rows in parts of `size`, the last one shorter."""
-    rest: dict[str, Any] = {}
-    for part in parts:
-        rest = {name: _joined(rest[name], column) if rest else column for name, column in part.items()}
-        n = len(rest["n_fires"])
-        for start in range(0, n - n % size, size):
-            yield {name: column[start : start + size] for name, column in rest.items()}
-        rest = {name: column[n - n % size :] for name, column in rest.items()}
-    if rest and len(rest["n_fires"]):
-        yield rest
-
-
-def _joined(first: Any, second: Any) -> Any:
-    return [*first, *second] if isinstance(first, list) else np.concatenate([first, second])
 
 
 def _spelled(model: Model, token: int) -> str:

@@ -57,6 +57,11 @@ class Bundle:
     def n_latents(self) -> int:
         return self._head["about"]["n_latents"]
 
+    @property
+    def n_ctx(self) -> int:
+        """Tokens of a row."""
+        return self._head["n_ctx"]
+
     def index(self) -> dict[str, list[Any]]:
         """Columns over all latents: latent, density, max, label, accuracy (None where unknown), dead."""
         return {name: list(column) for name, column in self._index.items()}
@@ -82,15 +87,15 @@ class Bundle:
 
     def by_token(self, text: str) -> list[dict[str, Any]]:
         """Tokens that contain the text, that itself first, each with the latents of largest mean activation on it."""
-        strings, latents = self._tokens["text"], self._tokens["latents"]
+        strings, (latents, means) = self._texts, self._on_tokens
         near = [i for i, each in enumerate(strings) if text in each and latents[i][0] >= 0] if text else []
         near.sort(key=lambda i: (strings[i] != text, strings[i].strip() != text.strip(), len(strings[i]), i))
-        return [self._token(i) for i in near[:FOUND_TOKENS]]
+        return [_on_token(strings[i], latents[i], means[i]) for i in near[:FOUND_TOKENS]]
 
     def tokens(self) -> list[dict[str, Any]]:
         """All tokens on which anything fires, as `by_token` gives them."""
-        strings, latents = self._tokens["text"], self._tokens["latents"]
-        return [self._token(i) for i in range(len(strings)) if latents[i][0] >= 0]
+        rows = zip(self._texts, *self._on_tokens)
+        return [_on_token(text, latents, means) for text, latents, means in rows if latents[0] >= 0]
 
     def compare(self, other: "Bundle") -> dict[str, Any]:
         """For each latent its best match in another bundle; see `compare_folders`. Raises BadBundle."""
@@ -105,23 +110,24 @@ class Bundle:
         return {name: plain(column) for name, column in found.items()}
 
     @cached_property
-    def _tokens(self) -> dict[str, Any]:
-        return self._read(RangeTable(self.folder / TOKENS))
+    def _texts(self) -> list[str]:
+        return self._read(RangeTable(self.folder / TOKENS), columns=["text"])["text"]
 
-    def _token(self, i: int) -> dict[str, Any]:
-        return {
-            "token": self._tokens["text"][i],
-            "latents": _pairs(self._tokens["latents"][i], self._tokens["means"][i]),
-        }
+    @cached_property
+    def _on_tokens(self) -> tuple[Any, Any]:
+        found = self._read(RangeTable(self.folder / TOKENS), columns=["latents", "means"])
+        return found["latents"], found["means"]
 
-    def _read(self, table: RangeTable, start: int = 0, stop: int | None = None) -> dict[str, Any]:
+    def _read(
+        self, table: RangeTable, start: int = 0, stop: int | None = None, columns: Sequence[str] | None = None
+    ) -> dict[str, Any]:
         try:
-            return table.rows(start, stop)
+            return table.rows(start, stop, columns)
         except Corrupt as error:
             raise BadBundle(f"{error} A bundle is built again with `build_bundle`.") from error
 
     def _page(self, latent: int, row: Mapping[str, Any]) -> dict[str, Any]:
-        text = self._tokens["text"]
+        text = self._texts
         n_fires, largest = int(row["n_fires"]), float(row["max"])
         bins = len(row["histogram"])
         words = lambda at, by: [[text[i], v] for i, v in _pairs(row[at], row[by])]  # noqa: E731
@@ -139,6 +145,7 @@ class Bundle:
             "neighbours": _pairs(row["neighbours"], row["cosines"]),
             "correlated": _pairs(row["correlated"], row["correlations"]),
             "neurons": _pairs(row["neurons"], row["weights"]),
+            "decoder_l1": float(row["decoder_l1"]),
             "groups": self._groups(row),
         }
 
@@ -157,7 +164,7 @@ class Bundle:
         before, window, n_ctx = (self._head[name] for name in ("before", "window", "n_ctx"))
         ids, values = (row[name][i * window : (i + 1) * window] for name in ("ids", "values"))
         there = ids >= 0
-        text = self._tokens["text"]
+        text = self._texts
         return {
             "tokens": [text[j] for j in ids[there].tolist()],
             "values": values[there].tolist(),
@@ -171,6 +178,10 @@ def find_bundles(folder: Path | str) -> dict[str, Path]:
     """The folders of all bundles in or below this one, by their path from it ("." for itself), sorted."""
     folder = Path(folder)
     return {each.parent.relative_to(folder).as_posix(): each.parent for each in sorted(folder.rglob(HEAD))}
+
+
+def _on_token(text: str, latents: Any, means: Any) -> dict[str, Any]:
+    return {"token": text, "latents": _pairs(latents, means)}
 
 
 def _pairs(places: Any, values: Any) -> list[list[Any]]:

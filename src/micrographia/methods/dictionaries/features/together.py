@@ -48,8 +48,9 @@ class FiringTogether:
         self._latents = sparse.csr_array(self._tokens.T)
         self._dense = torch.from_numpy(self._tokens.toarray()) if len(values) * DENSE > shape[0] * shape[1] else None
         square = np.bincount(latents, values.astype(np.float64) ** 2, store.n_latents)
-        self._mean = torch.from_numpy(np.bincount(latents, values, store.n_latents) / max(self.n_tokens, 1))
-        self._std = (torch.from_numpy(square / max(self.n_tokens, 1)) - self._mean**2).clamp(min=0).sqrt()
+        mean = np.bincount(latents, values, store.n_latents) / max(self.n_tokens, 1)
+        self._mean = torch.from_numpy(mean).float()
+        self._std = torch.from_numpy(square / max(self.n_tokens, 1) - mean**2).clamp(min=0).sqrt().float()
         self._std[torch.from_numpy(np.bincount(latents, minlength=store.n_latents) < FEWEST)] = torch.inf
 
     def most(self, start: int, stop: int, n: int) -> Correlated:
@@ -58,10 +59,9 @@ class FiringTogether:
         return Correlated(*(torch.cat(each) for each in zip(*found)))
 
     def _most(self, start: int, stop: int, n: int) -> Correlated:
-        mean = self._product(start, stop).double() / max(self.n_tokens, 1)
         here = slice(start, stop)
-        r = (mean - self._mean[here, None] * self._mean) / (self._std[here, None] * self._std)
-        r = r.nan_to_num(0.0, 0.0, 0.0)
+        r = self._product(start, stop).div_(max(self.n_tokens, 1)).addr_(self._mean[here], self._mean, alpha=-1)
+        r.div_(self._std[here, None]).div_(self._std).nan_to_num_(0.0, 0.0, 0.0)
         r[torch.arange(stop - start), torch.arange(start, stop)] = 0.0
         top = r.topk(min(n, r.shape[1]), dim=1)
         kept = top.values > 0
