@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -58,6 +59,9 @@ class FakeBundle:
                 for place, name in enumerate(names)
             ],
         }  # fmt: skip
+
+    def pages(self, latents: Sequence[int]) -> list[dict[str, Any]]:
+        return [self.page(latent) for latent in latents]
 
     def by_token(self, text: str) -> list[dict[str, Any]]:
         words = sorted({word for word in self.words if text in word}, key=lambda word: (word.strip() != text, word))

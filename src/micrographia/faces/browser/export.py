@@ -49,9 +49,12 @@ def export(
     if folder.exists() and any(folder.iterdir()) and not (folder / SCRIPT).exists():
         raise RunExists(f"Asked to export into {folder}, which holds other files. Give a new folder.")
     total = sum(each.about["n_latents"] for each in bundles.values())
+    told = -1
     for done, (key, value) in _data(bundles, notes or {}):
         write_bytes(folder / "data" / f"{key}.js", handed_over(key, value))
-        watch(Progress("export", done, total, "latent"))
+        if done != told:
+            watch(Progress("export", done, total, "latent"))
+            told = done
     files = static_files()
     write_bytes(folder / "style.css", files["style.css"])
     write_bytes(folder / SCRIPT, (GIVE + one_script(files)).encode())
@@ -72,7 +75,8 @@ def _data(
         yield done, (f"{name}/tokens", each.tokens())
         n = each.about["n_latents"]
         for first in range(0, n, CHUNK):
-            group = {latent: each.page(latent) for latent in range(first, min(first + CHUNK, n))}
+            latents = range(first, min(first + CHUNK, n))
+            group = dict(zip(latents, each.pages(latents)))
             done += len(group)
             yield done, (f"{name}/latents-{first // CHUNK:05d}", group)
     for one, other in list(permutations(bundles, 2))[:MOST_PAIRS]:

@@ -1,7 +1,7 @@
 """What the browser shows: what it reads of a bundle, and the pages' own files."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -33,6 +33,8 @@ class Shown(Protocol):
     def index(self) -> dict[str, list[Any]]: ...
 
     def page(self, latent: int) -> dict[str, Any]: ...
+
+    def pages(self, latents: Sequence[int]) -> list[dict[str, Any]]: ...
 
     def by_token(self, text: str) -> list[dict[str, Any]]: ...
 

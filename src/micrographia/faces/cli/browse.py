@@ -95,13 +95,9 @@ def _serve(arguments: Arguments, place: Path, bundles: dict[str, Any], notes: Pa
 def _tell(arguments: Arguments, url: str, bundles: dict[str, Any], live: Any) -> None:
     if arguments.json:
         print_json({"address": url, "bundles": list(bundles), "live": None if live is None else sorted(live.names)})
-        sys.stdout.flush()
-        return
-    missing = [] if live is None else [name for name in bundles if name not in live.names]
-    console = Console()
-    for line in (
-        url,
-        *([f"No weights were found for {', '.join(missing)}: their latents are not computed."] if missing else []),
-        "Ctrl-C ends it.",
-    ):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    else:
+        missing = [] if live is None else [name for name in bundles if name not in live.names]
+        lines = [f"No weights were found for {', '.join(missing)}: their latents are not computed."] if missing else []
+        for line in (url, *lines, "Ctrl-C ends it."):
+            Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    sys.stdout.flush()  # before it waits for hours

@@ -84,8 +84,8 @@ def best_correlations(a: dict[str, Tensor], b: dict[str, Tensor]) -> Best | None
     left, right = (_sparse(each, n) for each in (a, b))
     (mean_a, std_a), (mean_b, std_b) = (_moments(each, counted) for each in (left, right))
     rows, found = sparse.csr_array(left.T), []
-    for start in range(0, rows.shape[0], AT_ONCE):
-        here = slice(start, min(start + AT_ONCE, rows.shape[0]))
+    for start in range(0, len(mean_a), AT_ONCE):
+        here = slice(start, min(start + AT_ONCE, len(mean_a)))
         product = (rows[here] @ right).toarray() / max(counted, 1)
         r = torch.from_numpy((product - mean_a[here, None] * mean_b) / (std_a[here, None] * std_b))
         found.append(r.nan_to_num(-torch.inf).max(1))
