@@ -20,7 +20,7 @@ from micrographia.core.errors import MicrographiaError, UserError
 from micrographia.faces.browser.guard import Guard
 from micrographia.faces.browser.live import LONGEST_TEXT, MOST_TOKENS, LiveModel
 from micrographia.faces.browser.notes import Notes
-from micrographia.faces.browser.sources import KINDS, Shown, check_names, static_files
+from micrographia.faces.browser.sources import KINDS, Browsed, check_names, static_files
 
 KEPT_PAGES = 512
 
@@ -47,7 +47,7 @@ class SteerText(BaseModel):
     tokens: int = Field(default=30, ge=1, le=MOST_TOKENS)
 
 
-def create_app(bundles: Mapping[str, Shown], *, notes: Path, live: LiveModel | None, token: str) -> FastAPI:
+def create_app(bundles: Mapping[str, Browsed], *, notes: Path, live: LiveModel | None, token: str) -> FastAPI:
     """The pages of these bundles for whoever holds the token.
 
     `notes` is the file that the user's notes are kept in; `live` a model at hand, without which nothing is computed.
@@ -78,7 +78,7 @@ def _serve_pages(app: FastAPI) -> None:
         return Response(files[name], media_type=KINDS[Path(name).suffix])
 
 
-def _serve_bundles(app: FastAPI, bundles: Mapping[str, Shown]) -> None:
+def _serve_bundles(app: FastAPI, bundles: Mapping[str, Browsed]) -> None:
     @cache
     def packed_index(name: str) -> bytes:
         return gzip.compress(as_json(bundles[name].index()), 6)
@@ -113,7 +113,7 @@ def _serve_bundles(app: FastAPI, bundles: Mapping[str, Shown]) -> None:
         return _json(compared(one, other))
 
 
-def _serve_notes(app: FastAPI, bundles: Mapping[str, Shown], kept: Notes) -> None:
+def _serve_notes(app: FastAPI, bundles: Mapping[str, Browsed], kept: Notes) -> None:
     @app.get("/api/notes")
     def notes() -> Response:
         return _json(as_json(kept.all()))
@@ -125,7 +125,7 @@ def _serve_notes(app: FastAPI, bundles: Mapping[str, Shown], kept: Notes) -> Non
         return _json(b"{}")
 
 
-def _serve_model(app: FastAPI, bundles: Mapping[str, Shown], live: LiveModel | None) -> None:
+def _serve_model(app: FastAPI, bundles: Mapping[str, Browsed], live: LiveModel | None) -> None:
     @app.get("/api/about")
     def about() -> Response:
         described = {name: each.about for name, each in bundles.items()}
@@ -144,19 +144,19 @@ def _serve_model(app: FastAPI, bundles: Mapping[str, Shown], live: LiveModel | N
         return _json(as_json(model.steer(name, asked.latent, asked.strength, asked.prompt, asked.tokens)))
 
 
-def _named(bundles: Mapping[str, Shown], name: str) -> Shown:
+def _named(bundles: Mapping[str, Browsed], name: str) -> Browsed:
     if name not in bundles:
         raise HTTPException(404, f"There is no bundle {name[:80]!r}. There are {', '.join(list(bundles)[:8])}.")
     return bundles[name]
 
 
-def _latent(bundles: Mapping[str, Shown], name: str, latent: int) -> None:
+def _latent(bundles: Mapping[str, Browsed], name: str, latent: int) -> None:
     n = _named(bundles, name).about["n_latents"]
     if not 0 <= latent < n:
         raise HTTPException(404, f"There is no latent {latent} in {name}. It has 0 to {n - 1}.")
 
 
-def _loaded(bundles: Mapping[str, Shown], name: str, live: LiveModel | None) -> LiveModel:
+def _loaded(bundles: Mapping[str, Browsed], name: str, live: LiveModel | None) -> LiveModel:
     _named(bundles, name)
     if live is None or name not in live.names:
         loaded = "no model is loaded" if live is None else f"the latents of {name} are not loaded with the model"

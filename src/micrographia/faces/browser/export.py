@@ -15,7 +15,7 @@ from typing import Any
 from micrographia.core.errors import RunExists
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.store import write_bytes
-from micrographia.faces.browser.sources import Shown, check_names, static_files
+from micrographia.faces.browser.sources import Browsed, check_names, static_files
 
 CHUNK = 16
 """Latents in a file of data."""
@@ -33,7 +33,7 @@ window.micrographia = { given: new Map(), waiting: new Map(), give(key, value) {
 
 
 def export(
-    bundles: Mapping[str, Shown],
+    bundles: Mapping[str, Browsed],
     folder: Path,
     *,
     notes: Mapping[str, Mapping[str, str]] | None = None,
@@ -63,7 +63,7 @@ def export(
 
 
 def _data(
-    bundles: Mapping[str, Shown], notes: Mapping[str, Mapping[str, str]]
+    bundles: Mapping[str, Browsed], notes: Mapping[str, Mapping[str, str]]
 ) -> Iterator[tuple[int, tuple[str, Any]]]:
     """How many latents are done, and the next file's key and content."""
     described = {name: each.about for name, each in bundles.items()}

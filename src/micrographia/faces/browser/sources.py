@@ -24,7 +24,7 @@ def static_files() -> dict[str, bytes]:
 
 
 @runtime_checkable
-class Shown(Protocol):
+class Browsed(Protocol):
     """What the browser reads of a bundle; `methods.dictionaries.features.Bundle` is one."""
 
     @property
@@ -43,7 +43,7 @@ class Shown(Protocol):
     def compare(self, other: Any) -> dict[str, Any]: ...
 
 
-def check_names(bundles: Mapping[str, Shown]) -> None:
+def check_names(bundles: Mapping[str, Browsed]) -> None:
     """Raise UserError for no bundles, and for a name that cannot stand in an address."""
     if not bundles:
         raise UserError("Asked for a browser of no bundle at all. Give at least one.")

@@ -67,10 +67,9 @@ def latents_on(
     Raises UserError for an empty text and for one longer than the model reads.
     """
     ids = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
-    if not text or not 0 < ids.shape[1] <= model.shape.n_ctx:
+    if ids.shape[1] > model.shape.n_ctx:
         raise UserError(
-            f"Asked for the latents on a text of {ids.shape[1] if text else 0} tokens; this model reads 1 to "
-            f"{model.shape.n_ctx}. Give another text."
+            f"Asked for the latents on a text of {ids.shape[1]} tokens; this model reads {model.shape.n_ctx}. Shorten it."
         )
     kept = model.run(ids, keep=[site], logits="last").cache[site]
     values = dictionary.encode(kept)[0].float().cpu()

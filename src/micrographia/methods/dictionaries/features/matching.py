@@ -26,7 +26,7 @@ FEWEST = 10
 AT_ONCE = 512
 
 
-class Best(NamedTuple):
+class BestMatches(NamedTuple):
     """The best match of each latent; NaN where there is nothing to match."""
 
     others: Int[Tensor, "latent"]
@@ -66,16 +66,18 @@ def compare_folders(one: Path, other: Path) -> dict[str, Any]:
     return {"cosine": _pairs(best_cosines(a, b)), "correlation": _pairs(best_correlations(a, b))}
 
 
-def best_cosines(a: dict[str, Tensor], b: dict[str, Tensor]) -> Best | None:
+def best_cosines(a: dict[str, Tensor], b: dict[str, Tensor]) -> BestMatches | None:
     """By decoder rows; None for other widths."""
     if a["decoder"].shape[1] != b["decoder"].shape[1]:
         return None
     columns = b["decoder"].float().T
     found = [(rows.float() @ columns).max(1) for rows in a["decoder"].split(AT_ONCE)]
-    return Best(torch.cat([each.indices for each in found]), torch.cat([each.values for each in found]).clamp(max=1))
+    return BestMatches(
+        torch.cat([each.indices for each in found]), torch.cat([each.values for each in found]).clamp(max=1)
+    )
 
 
-def best_correlations(a: dict[str, Tensor], b: dict[str, Tensor]) -> Best | None:
+def best_correlations(a: dict[str, Tensor], b: dict[str, Tensor]) -> BestMatches | None:
     """By activations on the tokens that both begin with; None where these differ."""
     n = min(len(a["ids"]), len(b["ids"]))
     if not n or not torch.equal(a["ids"][:n], b["ids"][:n]):
@@ -91,7 +93,7 @@ def best_correlations(a: dict[str, Tensor], b: dict[str, Tensor]) -> Best | None
         found.append(r.nan_to_num(-torch.inf).max(1))
     values = torch.cat([each.values for each in found]).float().clamp(max=1)
     values[torch.from_numpy(~np.isfinite(std_a))] = torch.nan
-    return Best(torch.cat([each.indices for each in found]), values)
+    return BestMatches(torch.cat([each.indices for each in found]), values)
 
 
 def _sparse(kept: dict[str, Tensor], n: int) -> Any:
@@ -113,7 +115,7 @@ def _moments(activations: Any, counted: int) -> tuple[Any, Any]:
     return mean, std
 
 
-def _pairs(found: Best | None) -> list[list[Any]] | None:
+def _pairs(found: BestMatches | None) -> list[list[Any]] | None:
     if found is None:
         return None
     return [[other, plain(round(value, 4))] for other, value in zip(found.others.tolist(), found.values.tolist())]
