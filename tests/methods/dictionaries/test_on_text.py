@@ -50,7 +50,7 @@ def test_latents_on_a_text_are_those_of_the_encoder(model):
 
 @pytest.mark.parametrize("text", ["", " ".join([CLEAN] * 3)])
 def test_a_text_that_the_model_does_not_read_is_refused(model, text):
-    with pytest.raises(UserError, match="tokens|no token"):
+    with pytest.raises(UserError, match="token"):
         latents_on(model, made(), SITE, text)
 
 

@@ -69,7 +69,8 @@ def latents_on(
     ids = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
     if ids.shape[1] > model.shape.n_ctx:
         raise UserError(
-            f"Asked for the latents on a text of {ids.shape[1]} tokens; this model reads {model.shape.n_ctx}. Shorten it."
+            f"Asked for the latents on a text of {ids.shape[1]} tokens; this model reads {model.shape.n_ctx}. Give a "
+            "shorter one."
         )
     kept = model.run(ids, keep=[site], logits="last").cache[site]
     values = dictionary.encode(kept)[0].float().cpu()

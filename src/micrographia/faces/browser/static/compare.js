@@ -36,7 +36,10 @@ export async function compare({ bundle, about, index, what }) {
     fill(shown,
       h("p", { class: "first" }, `${percent(matched / Math.max(1, rows.length))} have a match of ${MATCHED} or more.`),
       histogram(Array.from({ length: BINS + 1 }, (_, i) => low + i * width), counts, "how good the best matches are"),
-      choice("which first", [[false, "the best first"], [true, "those without a match first"]], lonely, (value) => show(kind, value)),
+      choice("which first", [[false, "the best first"], [true, "those without a match first"]], lonely, (value) => {
+        show(kind, value);
+        shown.querySelector("[aria-pressed=true]").focus();
+      }),
       h("table", { class: "matches" }, h("thead", {}, h("tr", {}, h("th", {}, bundle), h("th", {}, other), h("th", { class: "number" }, kind))),
         h("tbody", {}, rows.slice(0, SHOWN).map(([i, latent, value]) => h("tr", {},
           h("td", {}, h("a", { href: to(bundle, "latent", i) }, String(i)), ` ${index.label[i]}`),
