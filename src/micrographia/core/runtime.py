@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -207,6 +208,11 @@ def generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
     if not isinstance(seed, Integral) or not -(2**63) <= seed < 2**64:
         raise BadConfig(f"Asked for the seed {seed!r}, which is no whole number of 64 bits. Take one such as 0.")
     return torch.Generator(device=device).manual_seed(seed)
+
+
+def secret() -> str:
+    """A word that nobody can guess, 32 letters: for a page that only who started it may open."""
+    return secrets.token_urlsafe(24)
 
 
 def batch_generator(seed: int, step: int) -> torch.Generator:

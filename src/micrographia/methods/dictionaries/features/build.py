@@ -17,6 +17,7 @@ from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.model import Model
 from micrographia.core.sites import SiteLike
 from micrographia.core.store import atomic
+from micrographia.core.store.formats import tensors_bytes
 from micrographia.core.store.ranges import Part
 from micrographia.methods.dictionaries.evaluation.effects_on_logits import LogitEffects, logit_effects
 from micrographia.methods.dictionaries.evaluation.offline import PROMOTED
@@ -30,6 +31,7 @@ from micrographia.methods.dictionaries.features.firings import (
     weights_hash,
 )
 from micrographia.methods.dictionaries.features.labels import label_latents, unlabelled
+from micrographia.methods.dictionaries.features.matching import MATCHING, matching_tensors
 from micrographia.methods.dictionaries.features.passages import PassageChoice, choose_passages
 from micrographia.methods.dictionaries.features.together import FiringTogether
 from micrographia.methods.dictionaries.features.weights import largest_units, nearest_rows
@@ -68,7 +70,8 @@ def build_bundle(
     passed = folder.with_name(f"{folder.name}.firings")
     store = record_firings(dictionary, model, place.read, rows, counted, passed, watch=watch)
     making = _Making(dictionary, model, place, store, choice or PassageChoice(), generator, labels, watch)
-    bundle = write_bundle(folder, making.pages(), making.tokens, lambda: making.head(name or folder.name))
+    compared = {MATCHING: tensors_bytes(matching_tensors(making.unit, store))}
+    bundle = write_bundle(folder, making.pages(), making.tokens, lambda: making.head(name or folder.name), compared)
     atomic.remove(passed)
     return bundle
 

@@ -15,6 +15,7 @@ from typing import Any
 from micrographia.core.errors import BadBundle, Corrupt, UserError
 from micrographia.core.store.formats import plain, read_json
 from micrographia.core.store.ranges import RangeTable
+from micrographia.methods.dictionaries.features.matching import compare_folders
 
 FORMAT = 1
 HEAD, INDEX, PAGES, TOKENS = "bundle.json", "index.parquet", "pages.parquet", "tokens.parquet"
@@ -91,13 +92,19 @@ class Bundle:
         strings, (latents, means) = self._texts, self._on_tokens
         near = [i for i, each in enumerate(strings) if text in each and latents[i][0] >= 0] if text else []
         near.sort(key=lambda i: (strings[i] != text, strings[i].strip() != text.strip(), len(strings[i]), i))
-        return [
-            {
-                "token": strings[i],
-                "latents": [[int(latent), float(mean)] for latent, mean in zip(latents[i], means[i]) if latent >= 0],
-            }
-            for i in near[:FOUND_TOKENS]
-        ]
+        return [_on_token(strings[i], latents[i], means[i]) for i in near[:FOUND_TOKENS]]
+
+    def tokens(self) -> list[dict[str, Any]]:
+        """All tokens on which anything fires, as `by_token` gives them."""
+        rows = zip(self._texts, *self._on_tokens)
+        return [_on_token(text, latents, means) for text, latents, means in rows if latents[0] >= 0]
+
+    def compare(self, other: "Bundle") -> dict[str, Any]:
+        """For each latent its best match in another bundle; see `compare_folders`. Raises BadBundle."""
+        try:
+            return compare_folders(self.folder, other.folder)
+        except Corrupt as error:
+            raise BadBundle(f"{error} A bundle is built again with `build_bundle`.") from error
 
     @cached_property
     def _index(self) -> dict[str, list[Any]]:
@@ -173,6 +180,10 @@ def find_bundles(folder: Path | str) -> dict[str, Path]:
     """The folders of all bundles in or below this one, by their path from it ("." for itself), sorted."""
     folder = Path(folder)
     return {each.parent.relative_to(folder).as_posix(): each.parent for each in sorted(folder.rglob(HEAD))}
+
+
+def _on_token(text: str, latents: Any, means: Any) -> dict[str, Any]:
+    return {"token": text, "latents": _pairs(latents, means)}
 
 
 def _pairs(places: Any, values: Any) -> list[list[Any]]:

@@ -6,6 +6,7 @@ Axes: latent; columns of pages are arrays (latent,) or (latent, n), or lists of 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,11 @@ def write_bundle(
     pages: Iterable[Mapping[str, Any]],
     tokens: Callable[[], Part],
     head: Callable[[], Mapping[str, Any]],
+    more: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Bundle:
     """A new bundle of these pages, all latents in order; tokens and head are asked for once the last page is written.
 
-    Raises RunExists for a folder that is there, CannotWrite.
+    `more`: other files by name. Raises RunExists for a folder that is there, CannotWrite.
     """
     refuse_existing(folder)
     kept: dict[str, list[Any]] = {name: [] for name in INDEXED}
@@ -38,7 +40,9 @@ def write_bundle(
         whole = head()
         write_chunks(draft / INDEX, table_chunks([_index(kept, whole["about"]["n_tokens"])]))
         write_chunks(draft / TOKENS, table_chunks([tokens()]))
-        files = manifest.entries(draft, [INDEX, PAGES, TOKENS])
+        for name, data in more.items():
+            write_chunks(draft / name, [data])
+        files = manifest.entries(draft, [INDEX, PAGES, TOKENS, *more])
         write_chunks(draft / HEAD, [json_bytes({**whole, "files": files})])
     return Bundle.open(folder)
 

@@ -1,0 +1,65 @@
+"""Opening what the user named: the bundles of a Run or folder, and the model that is to compute beside them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from micrographia.core.errors import BadBundle, RunLocked, RunNotFound, UserError
+from micrographia.core.events import Watch
+from micrographia.core.load import load_any
+from micrographia.core.runtime import pick_device
+from micrographia.core.store import find_run, load_run
+from micrographia.faces.browser.live import LiveModel
+from micrographia.methods.dictionaries.features.bundle import Bundle, find_bundles
+from micrographia.methods.dictionaries.on_text import dictionaries_of
+
+
+def place_of(text: str) -> Path:
+    """The folder at this path, or the Run whose name begins so. Raises BadBundle, RunLocked for one being written."""
+    place = Path(text).expanduser()
+    if not place.exists() and "/" not in text:
+        try:
+            place = find_run(text)
+        except RunNotFound as error:
+            raise BadBundle(f"Asked to browse {text!r}, which is no folder and no Run. {error}") from error
+    if not place.is_dir():
+        raise BadBundle(f"Asked to browse {place}, which is no folder. Give a Run, or a folder with bundles below it.")
+    if (place / "run.json").is_file() and load_run(place).status == "running":
+        raise RunLocked(f"Asked to browse {place}, a Run that another process still writes. Wait until it is finished.")
+    return place.absolute()
+
+
+def open_bundles(place: Path) -> dict[str, Bundle]:
+    """All bundles in and below a folder, by names that can stand in an address. Raises BadBundle."""
+    found = find_bundles(place)
+    if not found:
+        raise BadBundle(
+            f"Asked to browse {place}, in and below which there is no feature bundle. Build one with `build_bundle` "
+            "of micrographia.methods.dictionaries.features."
+        )
+    bundles: dict[str, Bundle] = {}
+    for inner, folder in found.items():
+        bundles[_name(place.name if inner == "." else inner, bundles)] = Bundle.open(folder)
+    return bundles
+
+
+def _name(path: str, taken: Any) -> str:
+    plain = re.sub(r"[^\w.-]+", "-", path, flags=re.ASCII).strip("-.") or "bundle"
+    names = [plain, *(f"{plain}-{i}" for i in range(2, len(taken) + 3))]
+    return next(each for each in names if each not in taken)
+
+
+def load_live(name: str, place: Path, bundles: dict[str, Bundle], watch: Watch) -> LiveModel:
+    """The model of this name with the dictionaries that the bundles are of, which are looked for below the folder.
+
+    Raises UserError where none is there, and what the model's loading and `LiveModel` raises.
+    """
+    hashes = {each: own.about["weights"] for each, own in bundles.items() if own.about.get("weights")}
+    device = pick_device("auto")
+    found = dictionaries_of(place, hashes, device)
+    if not found:
+        raise UserError(
+            f"Asked to compute with {name!r}, but in and below {place} lie no weights that these bundles were built "
+            "from. Put the folder that was saved beside them, or leave --model out."
+        )
+    return LiveModel(name, load_any(name, dtype="float32", device=device, watch=watch), found)

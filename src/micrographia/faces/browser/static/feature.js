@@ -1,0 +1,76 @@
+// One latent: where it fires, how often and how strongly, what it writes, which others are like it, and the user's note.
+
+import { bars, histogram, tokenBars } from "./charts.js";
+import { calmly, choice, fill, h } from "./dom.js";
+import { fromFiles, source } from "./data.js";
+import { go, to } from "./place.js";
+import { passage } from "./tokens.js";
+import { count, number, percent, share } from "./words.js";
+
+export async function feature({ bundle, about, index, notes, what }) {
+  const latent = Number(what), n = about.bundles[bundle].n_latents;
+  const content = Number.isInteger(latent) && latent >= 0 && latent < n ? await source.page(bundle, latent) : null;
+  if (!content) throw new Error(`There is no latent ${what}. There are 0 to ${n - 1}.`);
+  const beside = (step) => go(bundle, "latent", (latent + step + n) % n);
+  const random = () => go(bundle, "latent", Math.floor(Math.random() * n));
+  const page = h("article", { class: "feature" },
+    h("p", { class: "steps" }, h("a", { href: to(bundle, "latent", (latent + n - 1) % n), "aria-label": "the latent before" }, "←"),
+      h("span", {}, `latent ${latent}`), h("a", { href: to(bundle, "latent", (latent + 1) % n), "aria-label": "the next latent" }, "→")),
+    h("h1", {}, content.label || (content.dead ? "A dead latent" : "No label")),
+    facts(content, about.bundles[bundle]),
+    h("p", { class: "ways" }, h("a", { href: to(bundle, "text", latent) }, "try it on a text"), h("a", { href: to(bundle, "steer", latent) }, "steer with it"),
+      h("a", { href: to(bundle, "tour", `2-${latent}`) }, "guess its meaning")),
+    h("div", { class: "two" },
+      h("section", { class: "examples", "aria-label": "Examples" }, examples(content), note(bundle, latent, notes)),
+      h("aside", {}, sides(content, bundle, index))));
+  [1, -1].forEach((step) => source.page(bundle, (latent + step + n) % n).catch(() => null)); // the next is there at once
+  return { page, title: `${latent} ${content.label}`, keys: { n: () => beside(1), p: () => beside(-1), r: random } };
+}
+
+function facts(content, about) {
+  if (content.dead) return h("p", { class: "facts" }, h("span", { class: "badge" }, "dead"), ` It fired on none of ${count(about.n_tokens)} tokens.`);
+  const told = [`fires on ${share(content.density)} of tokens, ${count(content.n_fires)} times`, `up to ${number(content.max)}`];
+  if (content.precision !== null && content.precision !== undefined)
+    told.push(`its label${content.label_kind ? ` (${content.label_kind})` : ""} is right ${percent(content.precision)} of the time and finds ${percent(content.recall)} on held-out text`);
+  return h("p", { class: "facts" }, told.join(" · "));
+}
+
+export function examples(content, { first = 0 } = {}) {
+  if (!content.groups.length) return h("p", { class: "lead" }, "No examples.");
+  const texts = h("div", { class: "passages" });
+  const show = (i) => fill(texts, content.groups[i].passages.map((each) =>
+    passage(each.tokens, each.values, { largest: content.max, at: each.at, label: `row ${each.row}` })));
+  show(first);
+  return [choice("Examples", content.groups.map((group, i) => [i, short(group.name)]), first, show), texts];
+}
+
+const short = (name) => name.replace(/^quantile (\d+) of (\d+)$/, "$1/$2");
+
+function sides(content, bundle, index) {
+  const others = (rows) => bars(rows.map(([latent, value]) => [`${latent}  ${index.label[latent] || ""}`, value, to(bundle, "latent", latent)]));
+  const { positive, negative } = content.logits;
+  const largest = Math.max(1e-9, ...[...positive, ...negative].map((row) => Math.abs(row[1])));
+  const parts = [
+    ["Activations", content.histogram.counts.length ? histogram(content.histogram.edges, content.histogram.counts, "how often it fires how strongly") : null],
+    ["Raises and lowers the logits of", h("div", { class: "pair" }, tokenBars(positive, largest), tokenBars(negative, largest))],
+    ["Nearest decoder rows", content.neighbours.length ? others(content.neighbours) : null],
+    ["Fires together with", content.correlated.length ? others(content.correlated) : null],
+    ["In the neuron basis", content.neurons.length ? bars(content.neurons.map(([i, value]) => [String(i), value])) : null],
+  ];
+  return parts.filter(([, part]) => part).map(([name, part]) => h("section", {}, h("h2", {}, name), part));
+}
+
+function note(bundle, latent, notes) {
+  const own = notes[bundle]?.[latent] ?? "";
+  if (fromFiles) return own ? h("section", {}, h("h2", {}, "Note"), h("p", {}, own)) : null;
+  const told = h("span", { class: "told", "aria-live": "polite" });
+  const keep = calmly(async (text) => {
+    try {
+      await source.saveNote(bundle, latent, text);
+      told.textContent = "kept";
+    } catch (error) { told.textContent = error.message; }
+  }, 500);
+  const box = h("textarea", { rows: 2, value: own, placeholder: "your note", "aria-label": "Your note on this latent",
+    oninput: (event) => { told.textContent = "…"; keep(event.target.value); } });
+  return h("section", { class: "note" }, h("h2", {}, "Note ", told), box);
+}
