@@ -12,7 +12,8 @@ from micrographia.core.errors import MicrographiaError, UserError
 from micrographia.core.store import find_run, json_bytes, load_run, manifest
 
 RESULTS = Path(__file__).parent / "results"
-LARGE = ("snapshots", "checkpoints", "members", "networks")
+WEIGHTS = ("snapshots", "checkpoints", "dictionaries", "suite", "programs", "pages")
+LARGE = (*WEIGHTS, "members", "networks", "model", "untrained")
 """Folders of weights and of whole Runs inside a Run."""
 LEFT = (manifest.NAME, "model.json")
 """Files that say what is in a Run: made anew, or about weights that are not kept."""

@@ -35,6 +35,8 @@ OTHER_WEIGHTS = (
 
 DICTIONARIES = "dictionaries"
 """The folder of a Run that holds dictionaries, each a folder of its own that other tools open."""
+PAGES = "pages"
+"""The folder of a Run that holds feature bundles, which `micrographia browse RUN` shows."""
 
 
 class RunFolder:

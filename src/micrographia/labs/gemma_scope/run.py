@@ -20,6 +20,7 @@ from micrographia.core.sites import Site
 from micrographia.core.small.language_model import trained
 from micrographia.core.small.split_text import SplitText, read_text
 from micrographia.core.store import RunFolder, read_metrics
+from micrographia.core.store.folder import PAGES
 from micrographia.core.train_loop import Rows as Columns
 from micrographia.labs.gemma_scope.config import Config, preset_of
 from micrographia.labs.gemma_scope.evaluate import Measurement, evaluate_suite, looked_into
@@ -29,6 +30,7 @@ from micrographia.labs.gemma_scope.members import WantedDictionary
 from micrographia.labs.gemma_scope.published import model_of, second_of, suite_of
 from micrographia.labs.gemma_scope.train import train_suite
 from micrographia.labs.gemma_scope.untrained import untrained
+from micrographia.methods.dictionaries.features.build import build_missing
 
 LAB = "gemma_scope"
 MODEL, PROGRAMS, UNTRAINED = "model", "programs", "untrained"
@@ -68,6 +70,8 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     if not config.published and not (folder.path / INNER).exists():
         members = [SuiteMember(made.suite[each.member], each.member.l0, each.row()) for each in found]
         write_suite(folder.path / INNER, members, about={"lab": LAB, "config": folder.config})
+    shown = {f"{each.site}-{each.width}": one for each, one in made.suite.items() if each[1:] == member[1:]}
+    build_missing(shown, made.model, made.text.held_out, folder.path / PAGES, seed=config.seed, watch=watch)
     results = {
         "title": TITLE,
         "dictionaries": [each.row() for each in found],

@@ -69,6 +69,8 @@ class Train:
     """Tokens of the text's beginning that are kept for the evaluation."""
     latents: int = 5
     """Latents of the first dictionary that are shown in context, those best told by a few tokens; 0 looks at none."""
+    pages: bool = True
+    """Build the pages of all latents on the held-out text, which `micrographia browse RUN` shows."""
     buffer: int = 512
     """Megabytes of activations that are held and mixed."""
     layout: Layout = "saelens"

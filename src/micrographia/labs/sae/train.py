@@ -15,11 +15,12 @@ from micrographia.core.model import Model
 from micrographia.core.questions import names, numbers
 from micrographia.core.sites import Site, one_site, select
 from micrographia.core.store import RunFolder
-from micrographia.core.store.folder import DICTIONARIES
+from micrographia.core.store.folder import DICTIONARIES, PAGES
 from micrographia.core.stream.batches import ActivationStream
 from micrographia.labs.sae.config import PENALISED, Train
-from micrographia.labs.sae.findings import evaluated, findings, looked_at
+from micrographia.labs.sae.findings import counted, evaluated, findings, looked_at
 from micrographia.labs.sae.text import as_read, rows_for, rows_holding
+from micrographia.methods.dictionaries.features.build import build_missing
 from micrographia.methods.dictionaries.training.presets import PRESETS, shortened
 from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields, recipe_from
 from micrographia.methods.dictionaries.training.train import Course, train_dictionaries
@@ -75,6 +76,9 @@ def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
         measured = evaluated(asked, model, named, held, asked.held_out // LOSS_SHARE, watch)
         first = named[members[0].name]
         told = looked_at(asked, model, first, members[0].site, held, watch) if asked.latents else None
+        if asked.pages:
+            place, own = folder.path / PAGES, counted(asked, model, held)
+            build_missing(named, model, held, place, seed=asked.target.seed, counted=own, watch=watch)
         lost, files = saved(named, asked.layout)
         kind, width = asked.recipe or asked.kind, members[0].recipe.n_latents
         opening = [f"Trained {len(named)} by {kind}, {width:,} latents each, for {steps_of(asked):,} steps."]

@@ -5,7 +5,7 @@ logits; a few sorts of all firings. Memory beside the model: about 1.5 GB and 32
 bytes each). Axes: latent.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 from torch import Generator
 
 from micrographia.core.dictionaries.dictionary import Dictionary
-from micrographia.core.events import Progress, Watch, silent
+from micrographia.core.events import Progress, Watch, renamed, silent
 from micrographia.core.model import Model
+from micrographia.core.runtime import generator as generator_of
 from micrographia.core.sites import SiteLike
 from micrographia.core.store import atomic
 from micrographia.core.store.formats import tensors_bytes
@@ -74,6 +75,23 @@ def build_bundle(
     bundle = write_bundle(folder, making.pages(), making.tokens, lambda: making.head(name or folder.name), compared)
     atomic.remove(passed)
     return bundle
+
+
+def build_missing(
+    dictionaries: Mapping[str, Dictionary],
+    model: Model,
+    rows: Any,
+    folder: Path,
+    *,
+    seed: int,
+    counted: Counted | None = None,
+    watch: Watch = silent,
+) -> None:
+    """A bundle of each dictionary by its name, at its own Site, in FOLDER/NAME; those that are there are left."""
+    for name, each in dictionaries.items():
+        if not (place := folder / name).exists():
+            told = renamed(watch, f"pages of {name}")
+            build_bundle(each, model, rows, None, place, generator=generator_of(seed), counted=counted, watch=told)
 
 
 class _Making:
