@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from bundled import ALL, CHOICE, SITE, D, built, mixed, reader, tokens
+from bundled import ALL, CHOICE, CONTEXT, SITE, D, built, mixed, reader, tokens
 
 from micrographia.core.errors import BadBundle, BadConfig, BadShape, NonFiniteActivations, RunExists, UserError
 from micrographia.core.events import Progress
@@ -158,6 +158,19 @@ def test_a_head_that_lacks_something_is_refused(tmp_path, missing):
         Bundle.open(folder)
 
 
+def test_a_head_of_other_pages_is_refused(tmp_path):
+    folder = built(tmp_path / "one", ids=tokens(4)).folder
+    head = json.loads((folder / HEAD).read_text())
+    head["about"]["n_latents"] = 10**9
+    (folder / HEAD).write_text(json.dumps(head))
+    with pytest.raises(BadBundle, match="holds the pages of 9"):
+        Bundle.open(folder)
+    del head["about"]["n_latents"]
+    (folder / HEAD).write_text(json.dumps(head))
+    with pytest.raises(BadBundle, match="lacks n_latents"):
+        Bundle.open(folder)
+
+
 def test_a_dictionary_that_does_not_fit_leaves_nothing(tmp_path):
     narrow = mixed()
     weights = dataclasses.replace(
@@ -176,6 +189,12 @@ def test_activations_that_are_not_finite_are_refused(tmp_path):
     model.weights.W_E[5] = torch.nan
     with pytest.raises(NonFiniteActivations, match="rows 0 to"):
         build_bundle(mixed(), model, tokens(), SITE, tmp_path / "one", generator=generator(1), counted=ALL)
+
+
+def test_more_tokens_than_places_are_refused(tmp_path):
+    rows = torch.zeros(1, CONTEXT, dtype=torch.long).expand(2**31 // CONTEXT + 1, -1)
+    with pytest.raises(UserError, match="214,748,364 rows at most"):
+        built(tmp_path / "one", ids=rows)
 
 
 def test_a_pass_of_other_tokens_is_not_taken_for_this_one(tmp_path, small_shards):
