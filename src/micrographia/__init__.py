@@ -31,7 +31,8 @@ _PLACES = {
     "micrographia.core.model": ("Model",),
     "micrographia.core.sites": ("Site",),
     "micrographia.faces.notebook": ("show",),
-    "micrographia.labs.sae.direct": ("evaluate_dictionary", "train_dictionary"),
+    "micrographia.labs.sae.direct": ("build_bundle", "evaluate_dictionary", "train_dictionary"),
+    "micrographia.methods.dictionaries.features.bundle": ("Bundle",),
 }  # fmt: skip
 
 _RENAMED = {"Pairs": ("micrographia.api", "pairs")}

@@ -22,7 +22,7 @@ def test_every_name_leads_somewhere(name):
 
 
 def test_an_unknown_name_is_an_attribute_error_that_lists_what_is_there():
-    with pytest.raises(AttributeError, match="it has Claim"):
+    with pytest.raises(AttributeError, match="it has Bundle, Claim"):
         micrographia.nothing  # noqa: B018
 
 

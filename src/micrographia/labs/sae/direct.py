@@ -1,4 +1,4 @@
-"""Dictionaries from Python: trained on a model in hand and a text, tokens or rows, and evaluated on them."""
+"""Dictionaries from Python: trained on a model in hand and a text, tokens or rows, evaluated and shown on them."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,6 +20,8 @@ from micrographia.core.stream.texts import open_texts, texts_of
 from micrographia.core.stream.tokenise import token_rows
 from micrographia.labs.sae.train import BEGUN, sparsity_of
 from micrographia.methods.dictionaries.evaluation.evaluate import Evaluation, evaluate
+from micrographia.methods.dictionaries.features import build
+from micrographia.methods.dictionaries.features.bundle import Bundle
 from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.train import train_dictionaries
 
@@ -85,6 +87,26 @@ def evaluate_dictionary(
     """
     rows = rows_of(model, tokens, context)
     return evaluate(dictionary, model, site, rows, generator=generator(seed), **choices)
+
+
+def build_bundle(
+    dictionary: Dictionary,
+    model: Model,
+    tokens: Words,
+    folder: str | Path,
+    site: SiteLike | None = None,
+    *,
+    context: int = 128,
+    seed: int = 0,
+    **choices: Any,
+) -> Bundle:
+    """Everything a browser shows of this dictionary's latents on a text, in a new folder; gives the bundle.
+
+    `choices` are those of `methods.dictionaries.features.build.build_bundle` (labels, choice, counted, name, watch),
+    which tells the cost and goes on where it was stopped.
+    """
+    rows = rows_of(model, tokens, context)
+    return build.build_bundle(dictionary, model, rows, site, folder, generator=generator(seed), **choices)
 
 
 def rows_of(model: Model, tokens: Words, context: int) -> TokenRows:

@@ -1,8 +1,8 @@
 """Building a feature bundle: one pass of the model, then every latent's page, written range by range.
 
 Cost beside the run: 2 d_in latents FLOPs a token to encode; once 2 latents (latents + d_vocab) d_out for neighbours and
-logits; a few sorts of all firings. Memory beside the model: about 1.5 GB and 8 bytes a token, whatever their number
-(firings wait on disk, 8 bytes each). Axes: latent.
+logits; a few sorts of all firings. Memory beside the model: about 1.5 GB and 32 bytes a token (firings wait on disk, 8
+bytes each). Axes: latent.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from micrographia.core.store.ranges import Part
 from micrographia.methods.dictionaries.evaluation.effects_on_logits import LogitEffects, logit_effects
 from micrographia.methods.dictionaries.evaluation.offline import PROMOTED
 from micrographia.methods.dictionaries.evaluation.reading import Counted, ReadWrite, counted_by, place_for
-from micrographia.methods.dictionaries.features.bundle import FORMAT, Bundle
+from micrographia.methods.dictionaries.features.bundle import BINS, FORMAT, Bundle
 from micrographia.methods.dictionaries.features.by_token import ByToken
 from micrographia.methods.dictionaries.features.firings import (
     FiringStore,
@@ -37,8 +37,6 @@ from micrographia.methods.dictionaries.features.together import FiringTogether
 from micrographia.methods.dictionaries.features.weights import largest_units, nearest_rows
 from micrographia.methods.dictionaries.features.writing import refuse_existing, write_bundle
 
-BINS = 40
-"""Of a histogram, from 0 to the largest activation."""
 LOGITS, NEIGHBOURS, NEURONS, OF_A_TOKEN = 10, 8, 10, 10
 RANGE_FIRINGS, RANGE_LATENTS = 2**22, 1024
 """Of the latents whose pages are made at once."""
@@ -150,8 +148,8 @@ class _Making:
 
     def _passages(self, firings: LatentFirings, each: range) -> dict[str, Any]:
         found = choose_passages(firings, len(each), self.store, self.choice, self.generator)
-        flat = found._replace(ids=found.ids.flatten(1), values=found.values.flatten(1))
-        return {"places": flat.places.numpy(), "ids": flat.ids.int().numpy(), "values": flat.values.numpy()}
+        ids, values = found.ids.flatten(1).int(), found.values.flatten(1)
+        return {"places": found.places.numpy(), "ids": ids.numpy(), "values": values.numpy()}
 
     def _told(self, firings: LatentFirings, each: range) -> dict[str, Any]:
         """What needs the weights, and labels, which need them too."""

@@ -21,6 +21,10 @@ FORMAT = 1
 HEAD, INDEX, PAGES, TOKENS = "bundle.json", "index.parquet", "pages.parquet", "tokens.parquet"
 GROUP = 64
 """Latents in a row group of pages: what reading one page reads."""
+BINS = 40
+"""Of a histogram, from 0 to the largest activation."""
+NEEDED = ("files", "groups", "before", "window", "n_ctx", "n_latents", "n_tokens", INDEX, PAGES, TOKENS)
+"""What a head tells, itself or below `about` and `files`."""
 FOUND_TOKENS = 50
 """Tokens that `by_token` tells at most."""
 
@@ -44,9 +48,15 @@ class Bundle:
         try:
             head = read_json(folder / HEAD)
             _check(folder, head)
-            return cls(folder, head)
+            found = cls(folder, head)
         except Corrupt as error:
             raise BadBundle(f"{error} A bundle is built again with `build_bundle`.") from error
+        if len(found._pages) != found.n_latents:
+            raise BadBundle(
+                f"Asked for the feature bundle in {folder}, which tells of {found.n_latents} latents and holds the "
+                f"pages of {len(found._pages)}. Copy or build it again."
+            )
+        return found
 
     @property
     def about(self) -> dict[str, Any]:
@@ -195,6 +205,12 @@ def _check(folder: Path, head: Mapping[str, Any]) -> None:
         raise BadBundle(
             f"Asked for a feature bundle of format {FORMAT} in {folder}. Found {found}. Build it again, or open it "
             "with the version that wrote it."
+        )
+    known = {*head, *about, *(head.get("files") or ())}
+    if missing := [name for name in NEEDED if name not in known]:
+        raise BadBundle(
+            f"Asked for the feature bundle in {folder}, whose {HEAD} lacks {', '.join(missing)}. Copy or "
+            "build it again."
         )
     for name in (INDEX, PAGES, TOKENS):
         size = (folder / name).stat().st_size if (folder / name).is_file() else -1

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from micrographia.core.dictionaries.dictionary import Dictionary
-from micrographia.core.errors import NonFiniteActivations
+from micrographia.core.errors import NonFiniteActivations, UserError
 from micrographia.core.events import Event, Progress, Watch, silent
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
@@ -144,11 +144,18 @@ def record_firings(
 ) -> FiringStore:
     """Run the rows once up to the Site and keep all firings in the folder `path`; goes on where it was stopped.
 
-    Cost: the run, 2 d_in latents FLOPs a token, and 8 bytes of disk a firing. Raises UserError where nothing counts,
-    BadShape for a dictionary of another width, NonFiniteActivations, BadConfig where `path` holds firings of others.
+    Cost: the run, 2 d_in latents FLOPs a token, and 8 bytes of disk a firing. Raises UserError where no token counts or
+    there are 2^31 and more, BadShape for a dictionary of another width, NonFiniteActivations, BadConfig where `path`
+    holds firings of others.
     """
+    n_ctx = ids_of(rows_between(rows, 0, 1)).shape[1]
+    if n_rows(rows) * n_ctx >= 2**31:
+        raise UserError(
+            f"Firings were asked for on {n_rows(rows):,} rows of {n_ctx} tokens. Places are kept in 32 bits: give "
+            f"{(2**31 - 1) // n_ctx:,} rows at most."
+        )
     about = {
-        "n_ctx": ids_of(rows_between(rows, 0, 1)).shape[1],
+        "n_ctx": n_ctx,
         "n_latents": dictionary.n_latents,
         "n_rows": n_rows(rows),
         "site": str(site),

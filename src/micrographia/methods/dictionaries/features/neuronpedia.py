@@ -7,6 +7,7 @@ as there. What goes by another name than it says: `correlated_features_l1` holds
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from micrographia.core.errors import BadBundle
 from micrographia.core.store.atomic import new_folder, write_chunks
 from micrographia.core.store.formats import plain
-from micrographia.methods.dictionaries.features.bundle import FORMAT, Bundle
+from micrographia.methods.dictionaries.features.bundle import BINS, FORMAT, Bundle
 from micrographia.methods.dictionaries.features.writing import refuse_existing, write_bundle
 
 BATCH, SKIPPED, SETTINGS = "batch-{}.json", "skipped_indexes.json", "run_settings.json"
@@ -30,7 +31,6 @@ TOP = -1
 """What `bin_min` and `bin_contains` are of the passages of largest activation."""
 MOST_LATENTS, MOST_TOKENS, MOST_PASSAGES = 2**24, 2**13, 2**10
 """Beyond these a file is taken for damaged: of a layer, of a passage, of a latent's group."""
-BINS = 50
 UNKNOWN = "not in these files"
 """The label of a latent that the files neither describe nor skip."""
 
@@ -169,14 +169,14 @@ class _Survey:
         if not isinstance(index, int) or not self.last < index < MOST_LATENTS:
             raise ValueError(f"its latents should ascend, up to {MOST_LATENTS:,}; {index!r} follows {self.last}")
         self.last, self.live = index, self.live + 1
-        top, *intervals = _grouped(feature["activations"])
-        self.n_top, self.n_intervals = max(self.n_top, len(top)), max(self.n_intervals, len(intervals))
-        self.n_in_interval = max([self.n_in_interval, *map(len, intervals)])
         for each in feature["activations"]:
-            at, n = each["qualifying_token_index"], len(each["tokens"])
+            at, n = _at(each), len(each["tokens"])
             if not 0 <= at < n == len(each["values"]) <= MOST_TOKENS:
                 raise ValueError(f"latent {index} has a passage of {n} tokens, {len(each['values'])} values, at {at}")
             self.before, self.after = max(self.before, at), max(self.after, n - at - 1)
+        top, *intervals = _grouped(feature["activations"])
+        self.n_top, self.n_intervals = max(self.n_top, len(top)), max(self.n_intervals, len(intervals))
+        self.n_in_interval = max([self.n_in_interval, *map(len, intervals)])
         words = [*feature["pos_str"], *feature["neg_str"]]
         for text in (*words, *(text for each in feature["activations"] for text in each["tokens"])):
             self.texts.setdefault(_text(text), len(self.texts))
@@ -224,50 +224,63 @@ def _surveyed(source: Path) -> _Survey:
         raise BadBundle(
             f"Asked for Neuronpedia's files in {source}, which holds no {BATCH.format(0)}. Give their folder."
         )
-    with_skipped = source / SKIPPED
-    skipped = _read(with_skipped)["skipped_indexes"] if with_skipped.is_file() else []
-    found = _Survey(files, frozenset(skipped), {})
+    skipped = _skipped(source / SKIPPED) if (source / SKIPPED).is_file() else frozenset()
+    found = _Survey(files, skipped, {})
     for file in files:
-        for feature in _features(file, found):
-            try:
+        with _explained(file):
+            for feature in _features(file, found):
                 found.add(feature)
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
-                raise _damaged(file, error) from error
     found.n_latents = max(found.last, *skipped, 0) + 1
-    if found.n_latents > MOST_LATENTS:
-        raise _damaged(with_skipped, ValueError(f"it names latent {found.n_latents - 1:,}"))
     return found
+
+
+def _skipped(file: Path) -> frozenset[int]:
+    with _explained(file):
+        listed = _read(file)["skipped_indexes"]
+        if odd := [each for each in listed if not isinstance(each, int) or not 0 <= each < MOST_LATENTS]:
+            raise ValueError(f"it skips latent {odd[0]!r}")
+        return frozenset(listed)
 
 
 def _features(file: Path, found: _Survey) -> Iterator[Mapping[str, Any]]:
     batch = _read(file)
     if not isinstance(batch.get("features"), list) or not {"model_id", "layer", "sae_set"} <= batch.keys():
-        raise _damaged(file, ValueError("it lacks model_id, layer, sae_set or features"))
-    found.here = batch
+        raise ValueError("it lacks model_id, layer, sae_set or features")
+    found.here = {name: batch[name] for name in ("model_id", "layer", "sae_set")}
     yield from batch["features"]
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_bytes())
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}")
-    except ValueError as error:
-        raise _damaged(file, error) from error
+    found = json.loads(file.read_bytes())
+    if not isinstance(found, dict):
+        raise TypeError(f"it holds a {type(found).__name__}")
     return found
 
 
-def _damaged(file: Path, error: Exception) -> BadBundle:
-    return BadBundle(
-        f"Cannot read {file} as a file of Neuronpedia: {type(error).__name__}: {error}. It was altered, cut short, "
-        "or is of another version than sae-dashboard 0.8 writes. Get it again."
-    )
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Turn what is wrong with a file into BadBundle."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BadBundle(
+            f"Cannot read {file} as a file of Neuronpedia: {type(error).__name__}: {error}. It was altered, cut short, "
+            "or is of another version than sae-dashboard 0.8 writes. Get it again."
+        ) from error
+
+
+def _at(activation: Mapping[str, Any]) -> int:
+    """The token that a passage is for. sae-dashboard, which leaves out the first token of each, calls that one -1."""
+    return max(activation["qualifying_token_index"], 0)
 
 
 def _grouped(activations: list[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Passages of the largest activations, then those of each interval, the highest first."""
+    """Passages of the largest activations, then those of each interval, the highest first.
+
+    Those in which the latent does not fire, with which sae-dashboard fills its groups, are left out.
+    """
     found: dict[tuple[float, float, float], list[Mapping[str, Any]]] = {}
-    for each in activations:
+    for each in (one for one in activations if one["values"][_at(one)] > 0):
         key = tuple(float(each[name]) for name in ("bin_max", "bin_min", "bin_contains"))
         found.setdefault(key, []).append(each)  # pyright: ignore[reportArgumentType] (three of them)
     tops = [each for key, listed in found.items() if key[2] == TOP for each in listed]
@@ -278,11 +291,14 @@ def _pages(found: _Survey) -> Iterator[dict[str, Any]]:
     """A part for each file; latents that no file describes are rows of zeros."""
     at, number = 0, 0
     for i, file in enumerate(found.files):
-        features = list(_features(file, found))
-        end = found.n_latents if i == len(found.files) - 1 else features[-1]["feature_index"] + 1 if features else at
-        part = _empty(found, range(at, end))
-        for feature in features:
-            number = _fill(part, feature["feature_index"] - at, feature, found, number)
+        with _explained(file):
+            features = list(_features(file, found))
+            end = (
+                found.n_latents if i == len(found.files) - 1 else features[-1]["feature_index"] + 1 if features else at
+            )
+            part = _empty(found, range(at, end))
+            for feature in features:
+                number = _fill(part, feature["feature_index"] - at, feature, found, number)
         if end > at:
             yield part
         at = end
@@ -322,7 +338,7 @@ def _fill(part: dict[str, Any], i: int, feature: Mapping[str, Any], found: _Surv
     passage = 0
     for (_, size), listed in zip(found.groups, [*_grouped(feature["activations"]), *[[]] * len(found.groups)]):
         for j, each in enumerate(listed):
-            at, n = each["qualifying_token_index"], len(each["tokens"])
+            at, n = _at(each), len(each["tokens"])
             start = (passage + j) * found.window + found.before - at
             part["ids"][i, start : start + n] = [found.texts[_text(text)] for text in each["tokens"]]
             part["values"][i, start : start + n] = np.nan_to_num(np.asarray(each["values"], dtype=np.float32))

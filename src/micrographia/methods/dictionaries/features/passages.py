@@ -88,8 +88,9 @@ def _drawn(counts: Int[Tensor, "latent"], choice: PassageChoice, generator: Gene
     n, per = choice.quantiles, choice.per_quantile
     edges = counts[:, None] * torch.arange(n + 1) // max(n, 1)
     size = edges.diff(dim=1)[..., None]
-    part = torch.arange(per) + torch.rand(len(counts), n, per, generator=generator, dtype=torch.float64)
-    spread = (part * size / max(per, 1)).long().clamp(max=(size - 1).clamp(min=0))
+    parts = size * torch.arange(per + 1) // max(per, 1)
+    drawn = torch.rand(len(counts), n, per, generator=generator, dtype=torch.float64)
+    spread = parts[..., :-1] + (drawn * parts.diff(dim=-1)).long()
     rank = torch.where(size > per, spread, torch.arange(per))
     return torch.where(rank < size, edges[:, :-1, None] + rank, -1).flatten(1)
 
