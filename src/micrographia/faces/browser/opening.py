@@ -1,6 +1,7 @@
 """Opening what the user named: the bundles of a Run or folder, and the model that is to compute beside them."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +31,27 @@ def place_of(text: str) -> Path:
 
 
 def open_bundles(place: Path) -> dict[str, Bundle]:
-    """All bundles in and below a folder, by names that can stand in an address. Raises BadBundle."""
+    """All bundles in and below a folder, by names that can stand in an address: its own where no other has it.
+
+    Raises BadBundle.
+    """
     found = find_bundles(place)
     if not found:
         raise BadBundle(
             f"Asked to browse {place}, in and below which there is no feature bundle. Build one with `build_bundle` "
             "of micrographia.methods.dictionaries.features."
         )
+    opened = {inner: Bundle.open(folder) for inner, folder in found.items()}
+    own = [str(each.about.get("name") or "") for each in opened.values()]
     bundles: dict[str, Bundle] = {}
-    for inner, folder in found.items():
-        bundles[_name(place.name if inner == "." else inner, bundles)] = Bundle.open(folder)
+    for (inner, each), name in zip(opened.items(), own):
+        told = name if name and own.count(name) == 1 else place.name if inner == "." else inner
+        bundles[_free(re.sub(r"[^\w.-]+", "-", told, flags=re.ASCII).strip("-.") or "bundle", bundles)] = each
     return bundles
 
 
-def _name(path: str, taken: Any) -> str:
-    plain = re.sub(r"[^\w.-]+", "-", path, flags=re.ASCII).strip("-.") or "bundle"
-    names = [plain, *(f"{plain}-{i}" for i in range(2, len(taken) + 3))]
+def _free(name: str, taken: Mapping[str, Any]) -> str:
+    names = [name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))]
     return next(each for each in names if each not in taken)
 
 

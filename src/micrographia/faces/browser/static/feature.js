@@ -11,12 +11,13 @@ export async function feature({ bundle, about, index, notes, what }) {
   const latent = Number(what), n = about.bundles[bundle].n_latents;
   const content = Number.isInteger(latent) && latent >= 0 && latent < n ? await source.page(bundle, latent) : null;
   if (!content) throw new Error(`There is no latent ${what}. There are 0 to ${n - 1}.`);
+  content.label ??= "";
   const beside = (step) => go(bundle, "latent", (latent + step + n) % n);
   const random = () => go(bundle, "latent", Math.floor(Math.random() * n));
   const page = h("article", { class: "feature" },
     h("p", { class: "steps" }, h("a", { href: to(bundle, "latent", (latent + n - 1) % n), "aria-label": "the latent before" }, "←"),
       h("span", {}, `latent ${latent}`), h("a", { href: to(bundle, "latent", (latent + 1) % n), "aria-label": "the next latent" }, "→")),
-    h("h1", {}, content.label || (content.dead ? "A dead latent" : "No label")),
+    h("h1", { class: content.label.length > 40 ? "long" : null }, content.label || (content.dead ? "A dead latent" : "No label")),
     facts(content, about.bundles[bundle]),
     h("p", { class: "ways" }, h("a", { href: to(bundle, "text", latent) }, "try it on a text"), h("a", { href: to(bundle, "steer", latent) }, "steer with it"),
       h("a", { href: to(bundle, "tour", `2-${latent}`) }, "guess its meaning")),

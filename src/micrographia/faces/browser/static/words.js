@@ -20,8 +20,10 @@ export function share(x) {
 
 export const percent = (x) => (x === null || x === undefined ? "–" : `${Math.round(100 * x)} %`);
 
-// A token within a text: line breaks and tabs by their signs.
-export const inText = (token) => token.replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll("\r", "␍") || "·";
+const signs = (token) => token.replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll("\r", "␍");
+
+// A token within a text: line breaks and tabs by their signs, blanks alone by one.
+export const inText = (token) => (/^ +$/.test(token) ? "␣" : signs(token) || "·");
 
 // A token on its own: blanks can be seen too.
-export const alone = (token) => inText(token).replaceAll(" ", "␣");
+export const alone = (token) => signs(token).replaceAll(" ", "␣") || "·";
