@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import contextmanager
+from itertools import count
 from threading import Thread
 
 import pytest
@@ -30,6 +31,7 @@ def chromium():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         yield browser
+        WINDOWS.clear()
         browser.close()
 
 
@@ -58,7 +60,23 @@ def files(tmp_path_factory):
 
 @contextmanager
 def opened(chromium, url, *, dark=False, width=1280):
-    """A page on which every request elsewhere, every error and every line in the console is a failure."""
+    """The list, on a page on which every request elsewhere, every error and every line in the console is a failure.
+
+    A window of a kind is opened once.
+    """
+    kind = (url, dark, width)
+    if kind not in WINDOWS:
+        WINDOWS[kind] = window(chromium, *kind)
+    page, wrong = WINDOWS[kind]
+    turn(page, f"#/one/latents/{next(NUMBERS)}")
+    yield page
+    assert wrong == []
+
+
+WINDOWS, NUMBERS = {}, count()
+
+
+def window(chromium, url, dark, width):
     context = chromium.new_context(color_scheme="dark" if dark else "light", viewport={"width": width, "height": 800})
     page, wrong = context.new_page(), []
     inside = url.partition("?")[0].removesuffix("index.html")
@@ -76,9 +94,7 @@ def opened(chromium, url, *, dark=False, width=1280):
     page.set_default_timeout(5000)
     page.goto(url)
     page.wait_for_selector("html[data-ready]")
-    yield page
-    context.close()
-    assert wrong == []
+    return page, wrong
 
 
 def turn(page, hash):
@@ -118,7 +134,7 @@ def test_text_can_be_read_on_its_colours(chromium, served):
       return ["h1", ".facts", ".ways a"].map((each) => { const ink = light(rgb(document.querySelector(each), "color"));
         return (Math.max(ink, page) + 0.05) / (Math.min(ink, page) + 0.05); }); }"""
     for dark in (False, True):
-        with opened(chromium, served, dark=dark) as page:
+        with opened(chromium, served, dark=dark, width=390 if dark else 1280) as page:
             turn(page, "#/one/latent/17")
             assert min(page.evaluate(measure)) >= 4.5
 
@@ -135,6 +151,7 @@ def test_a_hostile_token_is_shown_and_never_run(chromium, served):
 def test_by_keyboard_alone(chromium, served):
     with opened(chromium, served) as page:
         keys = page.keyboard
+        page.evaluate("document.activeElement.blur()")
         keys.press("j")
         keys.press("j")
         keys.press("k")

@@ -38,8 +38,7 @@ def open_bundles(place: Path) -> dict[str, Bundle]:
     found = find_bundles(place)
     if not found:
         raise BadBundle(
-            f"Asked to browse {place}, in and below which there is no feature bundle. Build one with `build_bundle` "
-            "of micrographia.methods.dictionaries.features."
+            f"Asked to browse {place}, in and below which there is no feature bundle. Build one with `mg.build_bundle`."
         )
     opened = {inner: Bundle.open(folder) for inner, folder in found.items()}
     own = [str(each.about.get("name") or "") for each in opened.values()]
