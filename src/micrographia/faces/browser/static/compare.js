@@ -24,7 +24,7 @@ export async function compare({ bundle, about, index, what }) {
   const pairs = await source.compare(bundle, other), labels = (await source.index(other)).label;
   const kinds = Object.entries(KINDS).filter(([kind]) => pairs[kind]);
   const shown = h("div");
-  if (!kinds.length) page.append(h("p", { class: "needs" }, "They cannot be compared: their widths differ, and they were not measured on the same tokens."));
+  if (!kinds.length) page.append(h("p", { class: "needs" }, "They cannot be compared: they were not measured on the same tokens, and their decoder rows are of other widths or not at hand."));
   else page.append(kinds.length > 1 ? choice("matched by", kinds, kinds[0][0], (kind) => show(kind)) : h("p", { class: "lead" }, `Matched by ${kinds[0][1]}.`), shown);
 
   function show(kind, lonely = false) {
