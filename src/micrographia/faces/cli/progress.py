@@ -121,8 +121,13 @@ class Live(Bars):
 
 def amount(event: Progress) -> str:
     """ "450/1,200 epochs"."""
-    ending = "" if event.unit.endswith("s") or event.total == 1 else "es" if event.unit.endswith("tch") else "s"
-    return f"{event.done:,}/{event.total:,} {event.unit}{ending}"
+    return f"{event.done:,}/{event.total:,} {event.unit if event.total == 1 else _several(event.unit)}"
+
+
+def _several(unit: str) -> str:
+    if unit.endswith("y"):
+        return f"{unit[:-1]}ies"
+    return unit if unit.endswith("s") else f"{unit}es" if unit.endswith("tch") else f"{unit}s"
 
 
 def pace(task: Task) -> str:
