@@ -17,8 +17,10 @@ set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
+"$place/venv/bin/pip" install -q uv  # resolves the 150 packages sooner
 # pyarrow: 26.0.1, the newest, refuses the NumPy below 2 that transformer-lens asks for, and declares no requirement.
-"$place/venv/bin/pip" install -q --no-compile "sae-dashboard==0.8.0" "sae-lens==6.54.12" "torch==2.15.0" "pyarrow==21.0.0"
+"$place/venv/bin/uv" pip install -q --python "$place/venv/bin/python" "sae-dashboard==0.8.0" "sae-lens==6.54.12" "torch==2.15.0" \
+    "pyarrow==21.0.0"
 cd "$place"
 HF_HUB_OFFLINE=1 HF_HOME="$place" "$place/venv/bin/python" -W ignore - <<'PY'
 import contextlib
