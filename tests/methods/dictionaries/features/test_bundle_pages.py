@@ -1,5 +1,6 @@
 """What a bundle tells of latents is what the dense activations and the weights say."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -54,6 +55,31 @@ def test_counts_and_sizes_are_those_of_all_tokens(bundle, pages, latents):
         assert len(page["histogram"]["edges"]) == BINS + 1
         assert page["dead"] == index["dead"][latent] == (latent == 8)
     assert index["latent"] == list(range(9))
+
+
+def test_activations_of_both_signs_keep_them(tmp_path):
+    one = dataclasses.replace(mixed(dead=0), form=Form(activation="abstopk", k=3, subtract_b_dec=False))
+    found, own = built(tmp_path / "one", one, labels=True), dense(one, IDS)
+    assert found.about["signed"]
+    assert not built(tmp_path / "two").about["signed"]
+    seen = set()
+    for latent, page in enumerate(found.pages(range(9))):
+        mine = own[..., latent]
+        assert page["n_fires"] == sum(page["histogram"]["counts"]) == int((mine != 0).sum())
+        assert page["max"] == pytest.approx(float(mine.abs().max()))
+        for each in (one for group in page["groups"] for one in group["passages"]):
+            there = mine[each["row"], each["pos"] - each["at"] :][: len(each["values"])]
+            assert each["values"] == pytest.approx(there.tolist())
+            assert abs(each["values"][each["at"]]) == max(map(abs, mine[each["row"]].tolist()))
+            seen |= {value > 0 for value in each["values"] if value}
+    assert seen == {True, False}
+    for each in found.tokens():
+        token = WORDS.index(each["token"]) if each["token"] in WORDS else WORDS.index(BROKEN)
+        where = (token == IDS) & (torch.arange(CONTEXT) > 0)
+        means = own[where].mean(0)
+        assert [value for _, value in each["latents"]] == pytest.approx([means[at].item() for at, _ in each["latents"]])
+        sizes = [abs(value) for _, value in each["latents"]]
+        assert sizes == sorted(sizes, reverse=True)
 
 
 def test_passages_are_the_rows_with_the_largest_activations_and_some_of_every_quantile(pages, latents):

@@ -23,7 +23,7 @@ export async function feature({ bundle, about, index, notes, what }) {
       h("a", { href: to(bundle, "tour", `2-${latent}`) }, "guess its meaning")),
     h("div", { class: "two" },
       h("section", { class: "examples", "aria-label": "Examples" }, examples(content), note(bundle, latent, notes)),
-      h("aside", {}, sides(content, bundle, index))));
+      h("aside", {}, sides(content, about.bundles[bundle], bundle, index))));
   [1, -1].forEach((step) => source.page(bundle, (latent + step + n) % n).catch(() => null)); // the next is there at once
   return { page, title: `${latent} ${content.label}`, keys: { n: () => beside(1), p: () => beside(-1), r: random } };
 }
@@ -47,12 +47,12 @@ export function examples(content, { first = 0 } = {}) {
 
 const short = (name) => name.replace(/^quantile (\d+) of (\d+)$/, "$1/$2");
 
-function sides(content, bundle, index) {
+function sides(content, about, bundle, index) {
   const others = (rows) => bars(rows.map(([latent, value]) => [`${latent}  ${index.label[latent] || ""}`, value, to(bundle, "latent", latent)]));
   const { positive, negative } = content.logits;
   const largest = Math.max(1e-9, ...[...positive, ...negative].map((row) => Math.abs(row[1])));
   const parts = [
-    ["Activations", content.histogram.counts.length ? histogram(content.histogram.edges, content.histogram.counts, "how often it fires how strongly") : null],
+    [about.signed ? "Sizes of activations, of both signs" : "Activations", content.histogram.counts.length ? histogram(content.histogram.edges, content.histogram.counts, "how often it fires how strongly") : null],
     ["Raises and lowers the logits of", h("div", { class: "pair" }, tokenBars(positive, largest), tokenBars(negative, largest))],
     ["Nearest decoder rows", content.neighbours.length ? others(content.neighbours) : null],
     ["Fires together with", content.correlated.length ? others(content.correlated) : null],

@@ -110,6 +110,7 @@ class _Making:
     ) -> None:
         self.dictionary, self.model, self.place, self.store = dictionary, model, place, store
         self.choice, self.generator, self.watch = choice, generator, watch
+        self.signed = False
         self.labels, self.spelled = labels, [_spelled(model, i) for i in range(model.shape.d_vocab)]
         self.by_token = ByToken(store, model.shape.d_vocab, OF_A_TOKEN)
         self.together = FiringTogether(store)
@@ -138,6 +139,7 @@ class _Making:
             "format": FORMAT,
             "weights": weights_hash(self.dictionary),
             "correlated_on": self.together.n_tokens,
+            "signed": self.signed,
         }
         shape = {"n_ctx": store.n_ctx, "before": choice.before, "window": choice.window}
         return {"about": about, "groups": [list(each) for each in choice.groups], **shape}
@@ -146,14 +148,15 @@ class _Making:
         for each in self.store.ranges(RANGE_FIRINGS, RANGE_LATENTS):
             self.watch(Progress("pages of latents", each.start, self.store.n_latents, "latent"))
             firings = self.store.between(each.start, each.stop)
+            self.signed |= bool((firings.value < 0).any())
             self.by_token.add(firings, each.start, len(each))
             yield self._activity(firings, each) | self._passages(firings, each) | self._told(firings, each)
         self.watch(Progress("pages of latents", self.store.n_latents, self.store.n_latents, "latent"))
 
     def _activity(self, firings: LatentFirings, each: range) -> dict[str, Any]:
-        n = len(each)
-        largest = torch.zeros(n).scatter_reduce_(0, firings.latent, firings.value, "amax")
-        bins = (firings.value / largest[firings.latent] * BINS).long().clamp(max=BINS - 1)
+        n, size = len(each), firings.value.abs()
+        largest = torch.zeros(n).scatter_reduce_(0, firings.latent, size, "amax")
+        bins = (size / largest[firings.latent] * BINS).long().clamp(max=BINS - 1)
         histogram = (firings.latent * BINS + bins).bincount(minlength=n * BINS).view(n, BINS)
         near = self.together.most(each.start, each.stop, NEIGHBOURS)
         return {

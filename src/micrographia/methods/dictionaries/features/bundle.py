@@ -60,7 +60,10 @@ class Bundle:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What it is of: name, model, site, n_latents, d_in, n_tokens, n_rows, dead, format, weights (SHA-256) ..."""
+        """What it is of: name, model, site, n_latents, d_in, n_tokens, n_rows, dead, format, weights (SHA-256) ...
+
+        `signed`: whether activations below 0 are among them. Then `max` and histograms are of their sizes.
+        """
         return dict(self._head["about"])
 
     @property

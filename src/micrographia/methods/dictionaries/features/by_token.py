@@ -1,6 +1,7 @@
 """For every token of the vocabulary the latents that fire most on it: mean activation over the token's occurrences.
 
-Latents come range by range; of each token the best `n` so far are kept. Axes: vocab n.
+Of latents of both signs the size of the mean counts. Latents come range by range; of each token the best `n` so far
+are kept. Axes: vocab n.
 """
 
 import torch
@@ -27,7 +28,7 @@ class ByToken:
         sums = torch.zeros(len(pairs), dtype=torch.float64).index_add_(0, at, firings.value.double())
         token = pairs // n_latents
         means = (sums / self.seen[token]).float()
-        kept = means > self.means[token, -1]
+        kept = means.abs() > self.means[token, -1].abs()
         self._merge(token[kept], (pairs % n_latents + first)[kept].int(), means[kept])
 
     def _merge(self, token: Tensor, latent: Tensor, mean: Tensor) -> None:
@@ -36,7 +37,7 @@ class ByToken:
         token = torch.cat([touched[:, None].expand_as(old)[old], token])
         latent = torch.cat([self.latents[touched][old], latent])
         mean = torch.cat([self.means[touched][old], mean])
-        bits = mean.view(torch.int32).long()  # positive floats are ordered as their bits are
+        bits = mean.abs().view(torch.int32).long()  # positive floats are ordered as their bits are
         order = ((token << 32) + (2**31 - 1 - bits)).sort(stable=True).indices
         token, latent, mean = token[order], latent[order], mean[order]
         counts = token.bincount(minlength=len(self.latents))

@@ -47,7 +47,7 @@ class LatentFirings(NamedTuple):
     """From 0 on."""
     place: Int[Tensor, "firing"]
     value: Float[Tensor, "firing"]
-    """Sizes: above 0."""
+    """Not 0; below it where the dictionary has latents of both signs."""
 
     def counts(self, n: int) -> Int[Tensor, "latent"]:
         return self.latent.bincount(minlength=n)
@@ -217,11 +217,11 @@ def _piece(dictionary: Dictionary, block: Block, site: Site, first: int) -> _Pie
     own = dictionary.reading(x)
     with torch.no_grad():
         active = encode_sparse(own, x.to(own.weights.W_dec.device))
-    size = active.values.abs().float().cpu()
+    values = active.values.float().cpu()
     places = counted.flatten().nonzero()[:, 0] + (first + block.first) * ids.shape[1]
     signed = torch.where(counted, ids, ~ids).flatten().int()
-    on = size > 0
-    return _Piece(active.latents.cpu()[on], places[active.rows().cpu()[on]].int(), size[on], signed)
+    on = values != 0
+    return _Piece(active.latents.cpu()[on], places[active.rows().cpu()[on]].int(), values[on], signed)
 
 
 def _shard(held: list[_Piece], n_latents: int, row: int) -> tuple[bytes, Mapping[str, Any]]:

@@ -119,7 +119,7 @@ def _feature(page: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any
 
 
 def _activations(group: Mapping[str, Any], n_quantiles: int) -> Iterator[dict[str, Any]]:
-    peaks = [each["values"][each["at"]] for each in group["passages"]]
+    peaks = [abs(each["values"][each["at"]]) for each in group["passages"]]
     is_top = group["name"] == "top"
     for each in group["passages"]:
         yield {
@@ -280,7 +280,7 @@ def _grouped(activations: list[Mapping[str, Any]]) -> list[list[Mapping[str, Any
     Those in which the latent does not fire, with which sae-dashboard fills its groups, are left out.
     """
     found: dict[tuple[float, float, float], list[Mapping[str, Any]]] = {}
-    for each in (one for one in activations if one["values"][_at(one)] > 0):
+    for each in (one for one in activations if one["values"][_at(one)] != 0):
         key = tuple(float(each[name]) for name in ("bin_max", "bin_min", "bin_contains"))
         found.setdefault(key, []).append(each)  # pyright: ignore[reportArgumentType] (three of them)
     tops = [each for key, listed in found.items() if key[2] == TOP for each in listed]
@@ -346,7 +346,7 @@ def _fill(part: dict[str, Any], i: int, feature: Mapping[str, Any], found: _Surv
             number += 1
         passage += size
     values = part["values"][i]
-    part["max"][i] = values.max(initial=0.0)
+    part["max"][i] = np.abs(values).max(initial=0.0)
     part["n_fires"][i] = max(round(float(feature["frac_nonzero"]) * found.prompts * found.n_ctx), int(values.any()))
     heights, middles = feature["freq_hist_data_bar_heights"], np.asarray(feature["freq_hist_data_bar_values"])
     if part["max"][i] > 0 and len(heights):  # bars of theirs go where their middles fall

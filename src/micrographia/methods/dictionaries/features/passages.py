@@ -1,8 +1,9 @@
 """Which passages are shown of each latent, and its activation at every token of them.
 
-A row gives a latent one passage at most, around its largest activation there. Sorted by that, the rows in which it
-fires fall into groups of equal size, the quantiles; from each some are drawn, one from every equal part of the group,
-so that they are spread over it. Axes: latent passage window; `passage` counts through the groups, the largest first.
+A row gives a latent one passage at most, around its largest activation there, whatever its sign. Sorted by that, the
+rows in which it fires fall into groups of equal size, the quantiles; from each some are drawn, one from every equal
+part of the group, so that they are spread over it. Axes: latent passage window; `passage` counts through the groups,
+the largest first.
 """
 
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def choose_passages(
     latent = firings.latent[peaks]
     counts = latent.bincount(minlength=n)
     starts = counts.cumsum(0) - counts
-    bits = firings.value[peaks].view(torch.int32).long()  # positive floats are ordered as their bits are
+    bits = firings.value[peaks].abs().view(torch.int32).long()  # positive floats are ordered as their bits are
     order = peaks[((latent << 32) + (2**31 - 1 - bits)).sort(stable=True).indices]
     ranks = torch.cat([_top(counts, choice), _drawn(counts, choice, generator)], 1)
     at = (starts[:, None] + ranks).clamp(max=max(len(order) - 1, 0))
@@ -66,12 +67,13 @@ def choose_passages(
 
 
 def _peaks_of_rows(firings: LatentFirings, n_ctx: int) -> Int[Tensor, "peak"]:
-    """Which firing is the largest of its latent and row, the first of equals."""
+    """Which firing is the largest in size of its latent and row, the first of equals."""
     row = firings.place // n_ctx
     _, group = torch.stack([firings.latent, row]).unique_consecutive(dim=1, return_inverse=True)
-    largest = firings.value.new_zeros(int(group[-1]) + 1 if len(group) else 0)
-    largest.scatter_reduce_(0, group, firings.value, "amax")
-    best = (firings.value == largest[group]).nonzero()[:, 0]
+    size = firings.value.abs()
+    largest = size.new_zeros(int(group[-1]) + 1 if len(group) else 0)
+    largest.scatter_reduce_(0, group, size, "amax")
+    best = (size == largest[group]).nonzero()[:, 0]
     own = group[best]
     first = torch.ones_like(own, dtype=torch.bool)
     first[1:] = own[1:] != own[:-1]
