@@ -1,18 +1,22 @@
 """The browser's server: who is answered, what is answered, and what is kept on disk."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import pytest
 from fake_bundle import FakeBundle, FakeLive
 from starlette.testclient import TestClient
 
-from micrographia.core.errors import Corrupt, UserError
+from micrographia.core.errors import Corrupt, RunLocked, UserError
+from micrographia.core.store.lock import Lock
+from micrographia.faces.browser import notes
 from micrographia.faces.browser.app import create_app
 from micrographia.faces.browser.guard import HEADER, MOST_BYTES
 from micrographia.faces.browser.notes import LONGEST, Notes
 
 TOKEN = "a-token"
+MANY = {str(i): str(i) for i in range(20)}
 HOME = "http://127.0.0.1:8000"
 BUNDLES = {"one": FakeBundle(), "two": FakeBundle("L20.mlp_out", 30, 1)}
 
@@ -171,6 +175,26 @@ def test_notes_are_kept_in_one_file_and_come_back(client, tmp_path):
     assert Notes(tmp_path / "notes.json").all() == client.get("/api/notes").json()
     put(" ")
     assert list(client.get("/api/notes").json()["one"]) == ["8"]
+
+
+def test_two_browsers_of_one_folder_keep_each_others_notes(tmp_path):
+    path = tmp_path / "notes.json"
+    one, other = Notes(path), Notes(path)
+    one.put("a", 1, "first")
+    other.put("a", 2, "second")
+    one.put("b", 3, "third")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: Notes(path).put("c", i, str(i)), range(20)))
+    assert one.all() == other.all() == {"a": {"1": "first", "2": "second"}, "b": {"3": "third"}, "c": dict(MANY)}
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.json"]
+
+
+def test_a_file_of_notes_that_another_browser_writes_for_long_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(notes, "PATIENCE", 0.05)
+    held = Lock.take(tmp_path, ".notes.json.lock")
+    with pytest.raises(RunLocked, match="writing there"):
+        Notes(tmp_path / "notes.json").put("a", 1, "mine")
+    held.release()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"notes": {"one": [1]}}', '{"notes": {"one": {"7": 3}}}'])

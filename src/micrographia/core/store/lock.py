@@ -31,9 +31,9 @@ class Lock:
     descriptor: int
 
     @classmethod
-    def take(cls, folder: Path) -> "Lock":
-        """Lock `folder`. Raises RunLocked when a live process holds it."""
-        path = folder / NAME
+    def take(cls, folder: Path, name: str = NAME) -> "Lock":
+        """Lock `folder`, or what in it goes by this file. Raises RunLocked when a live process holds it."""
+        path = folder / name
         with atomic.explained(path):
             descriptor = _open(path)
         try:
