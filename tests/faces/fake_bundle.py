@@ -115,7 +115,7 @@ class FakeLive:
     names = frozenset({"one"})
 
     def about(self) -> dict[str, Any]:
-        return {"model": "smollm2", "bundles": sorted(self.names)}
+        return {"model": "smollm2", "bundles": sorted(self.names), "steers": True}
 
     def read(self, name: str, text: str, latent: int | None = None) -> dict[str, Any]:
         tokens = [f" {word}" for word in text.split()]

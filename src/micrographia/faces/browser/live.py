@@ -10,7 +10,7 @@ from typing import Any
 from micrographia.core.edits import Edit
 from micrographia.core.runtime import generator
 from micrographia.methods.dictionaries.on_text import adding, adding_random, fitting_site, latents_on
-from micrographia.methods.steering import continued
+from micrographia.methods.steering import Generates, continued
 
 LONGEST_TEXT = 4_000
 """Letters of a text or prompt."""
@@ -32,8 +32,13 @@ class LiveModel:
         """The bundles whose latents can be computed."""
         return frozenset(self._dictionaries)
 
+    @property
+    def steers(self) -> bool:
+        """Whether the model generates text."""
+        return isinstance(self.model, Generates) and self.model.tokenizer is not None
+
     def about(self) -> dict[str, Any]:
-        return {"model": self.name, "bundles": sorted(self.names)}
+        return {"model": self.name, "bundles": sorted(self.names), "steers": self.steers}
 
     def read(self, name: str, text: str, latent: int | None = None) -> dict[str, Any]:
         """The tokens of a text, and the values on them of the latents that fire, or of one."""

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from micrographia.core.errors import BadBundle, RunLocked, RunNotFound, UserError
-from micrographia.core.events import Watch
+from micrographia.core.events import Note, Watch
+from micrographia.core.fingerprint import weights_of
 from micrographia.core.load import load_any
 from micrographia.core.runtime import pick_device
 from micrographia.core.store import find_run, load_run
+from micrographia.core.store.verify import RUN
 from micrographia.faces.browser.live import LiveModel
 from micrographia.methods.dictionaries.features.bundle import Bundle, find_bundles
 from micrographia.methods.dictionaries.on_text import dictionaries_of
@@ -25,7 +27,7 @@ def place_of(text: str) -> Path:
             raise BadBundle(f"Asked to browse {text!r}, which is no folder and no Run. {error}") from error
     if not place.is_dir():
         raise BadBundle(f"Asked to browse {place}, which is no folder. Give a Run, or a folder with bundles below it.")
-    if (place / "run.json").is_file() and load_run(place).status == "running":
+    if (place / RUN).is_file() and load_run(place).status == "running":
         raise RunLocked(f"Asked to browse {place}, a Run that another process still writes. Wait until it is finished.")
     return place.absolute()
 
@@ -57,7 +59,8 @@ def _free(name: str, taken: Mapping[str, Any]) -> str:
 def load_live(name: str, place: Path, bundles: dict[str, Bundle], watch: Watch) -> LiveModel:
     """The model of this name with the dictionaries that the bundles are of, which are looked for below the folder.
 
-    Raises UserError where none is there, and what the model's loading and `LiveModel` raises.
+    Warns where a Run knows that its bundles are of other weights. Raises UserError where no dictionary is there, and for
+    a model of another vocabulary; and what the model's loading and `LiveModel` raises.
     """
     hashes = {each: own.about["weights"] for each, own in bundles.items() if own.about.get("weights")}
     device = pick_device("auto")
@@ -67,4 +70,23 @@ def load_live(name: str, place: Path, bundles: dict[str, Bundle], watch: Watch) 
             f"Asked to compute with {name!r}, but in and below {place} lie no weights that these bundles were built "
             "from. Put the folder that was saved beside them, or leave --model out."
         )
-    return LiveModel(name, load_any(name, dtype="float32", device=device, watch=watch), found)
+    _warn_of_other_weights(name, {each: bundles[each].folder for each in found}, watch)
+    model = load_any(name, dtype="float32", device=device, watch=watch)
+    for each in found:
+        if bundles[each].n_vocab != model.shape.d_vocab:
+            raise UserError(
+                f"Asked to compute with {name!r}, which knows {model.shape.d_vocab:,} tokens. The bundle {each} was built "
+                f"with a model of {bundles[each].n_vocab:,}. Give that one, {bundles[each].about['model']!r}."
+            )
+    return LiveModel(name, model, found)
+
+
+def _warn_of_other_weights(name: str, folders: Mapping[str, Path], watch: Watch) -> None:
+    """The Run that a bundle lies in may know the weights of the model that it was made of."""
+    own = weights_of(name)
+    for each, folder in folders.items():
+        run = next((above for above in folder.parents if (above / RUN).is_file()), None)
+        known = None if run is None else load_run(run).provenance.get("weights")
+        if own and known and own != known:
+            said = f"The weights of {name!r} are not those that the bundle {each} was built with: its latents may differ."
+            watch(Note(said, "warning"))

@@ -98,6 +98,8 @@ def _tell(arguments: Arguments, url: str, bundles: dict[str, Any], live: Any) ->
     else:
         missing = [] if live is None else [name for name in bundles if name not in live.names]
         lines = [f"No weights were found for {', '.join(missing)}: their latents are not computed."] if missing else []
+        if live is not None and not live.steers:
+            lines.append("This model generates no text: its latents are not steered.")
         for line in (url, *lines, "Ctrl-C ends it."):
             Console().print(line, markup=False, highlight=False, soft_wrap=True)
     sys.stdout.flush()  # before it waits for hours

@@ -15,11 +15,17 @@ export async function steer({ bundle, about, index, what }) {
   const choose = h("input", { type: "number", min: 0, max: n - 1, value: latent, "aria-label": "latent", onchange: (event) => { location.hash = to(bundle, "steer", event.target.value); } });
   const page = h("div", {}, h("h1", {}, "Steer"),
     h("p", { class: "facts" }, h("label", {}, "latent ", choose), " ", h("a", { href: to(bundle, "latent", latent) }, index.label[latent] || "its page")),
-    isLive(about, bundle) ? steering(bundle, index, latent) : needsModel("steer"));
+    steeringIn(about, bundle, index, latent));
   return { page, title: `steer ${latent}` };
 }
 
-export function steering(bundle, index, latent) {
+export function steeringIn(about, bundle, index, latent) {
+  if (!isLive(about, bundle)) return needsModel("steer");
+  if (!about.live.steers) return h("p", { class: "needs" }, "This model generates no text: there is nothing to steer.");
+  return steering(bundle, index, latent);
+}
+
+function steering(bundle, index, latent) {
   const shown = h("div", { class: "sides", "aria-live": "polite" }), told = h("output");
   const say = h("button", { type: "submit", class: "do" }, "generate");
   const times = () => { told.textContent = `${number(kept.times)} × its largest activation, ${number(index.max[latent])}`; };

@@ -5,7 +5,7 @@ import { calmly, fill, h } from "./dom.js";
 import { isLive, source } from "./data.js";
 import { examples } from "./feature.js";
 import { go, to } from "./place.js";
-import { steering } from "./steer.js";
+import { steeringIn } from "./steer.js";
 import { needsModel, reader } from "./text.js";
 import { passage } from "./tokens.js";
 import { alone, percent } from "./words.js";
@@ -125,7 +125,7 @@ const shuffled = (rows) => rows.map((row) => [Math.random(), row]).sort((a, b) =
 
 async function steerIt({ bundle, about, index, latent }) {
   return h("div", {}, h("h1", {}, "Turn it up"), h("p", { class: "lead" }, `If latent ${latent} is what you think, adding it should change what the model says, and a random direction as long should not.`),
-    isLive(about, bundle) ? steering(bundle, index, latent) : needsModel("steer"));
+    steeringIn(about, bundle, index, latent));
 }
 
 async function play({ bundle, latent }) {

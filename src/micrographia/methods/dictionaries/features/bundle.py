@@ -75,6 +75,11 @@ class Bundle:
         """Tokens of a row."""
         return self._head["n_ctx"]
 
+    @cached_property
+    def n_vocab(self) -> int:
+        """Tokens of the vocabulary of the model that it was built with."""
+        return len(self._texts)
+
     def index(self) -> dict[str, list[Any]]:
         """Columns over all latents: latent, density, max, label, accuracy (None where unknown), dead."""
         return {name: list(column) for name, column in self._index.items()}
