@@ -1,6 +1,7 @@
 """`micrographia browse` on what it cannot show: each time a sentence, before anything is served."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -8,14 +9,19 @@ import torch
 
 from micrographia.core.dictionaries.dictionary import About, Dictionary, DictionaryWeights
 from micrographia.core.dictionaries.form import Form
+from micrographia.core.events import silent
+from micrographia.core.fingerprint import weights_of
 from micrographia.core.runtime import generator, provenance
 from micrographia.core.sites import Site
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder
 from micrographia.core.tokens import ids_of
-from micrographia.faces.browser import serving
+from micrographia.faces.browser import opening, serving
 from micrographia.faces.cli.main import main
 from micrographia.methods.dictionaries.features.build import build_bundle
-from miniature import CLEAN, CORRUPT, save_gpt2
+from miniature import CLEAN, CORRUPT, WORDS, save_gpt2
 
 
 def made(d_in: int, n: int) -> Dictionary:
@@ -88,8 +94,6 @@ def test_a_folder_without_bundles_and_one_that_is_none_are_told(folder, capsys):
 
 
 def test_a_bundle_cut_short_is_told(folder, tmp_path, capsys):
-    import shutil
-
     shutil.copytree(folder / "suite" / "a" / "features", tmp_path / "cut")
     pages = tmp_path / "cut" / "pages.parquet"
     pages.write_bytes(pages.read_bytes()[:-10])
@@ -119,9 +123,41 @@ def test_a_model_that_does_not_fit_is_told(folder, served, tmp_path, capsys):
     assert served == []
 
 
-def test_bundles_without_their_weights_give_no_model(folder, tmp_path, capsys):
-    import shutil
+def test_a_model_of_another_vocabulary_is_told(folder, served, tmp_path, capsys):
+    from transformers import GPT2Config, GPT2LMHeadModel
 
+    shape = {"n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 24}
+    GPT2LMHeadModel(GPT2Config(vocab_size=40, bos_token_id=0, eos_token_id=0, **shape)).save_pretrained(tmp_path / "m")
+    assert "knows 40 tokens" in failing(capsys, folder / "suite", "--model", tmp_path / "m")
+    assert served == []
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_model_of_other_weights_than_the_runs_is_warned_of(folder, served, tmp_path, capsys, own):
+    weights = weights_of(str(folder / "gpt2")) if own else "0" * 16
+    about = {**provenance(0, "cpu", "float32", 1), "weights": weights}
+    with RunFolder.open(tmp_path / "run", lab="sae", preset="x", config={}, provenance=about, resume=False):
+        shutil.copytree(folder / "suite" / "a", tmp_path / "run" / "a")
+    assert main(["browse", str(tmp_path / "run"), "--model", str(folder / "gpt2"), "--no-open"]) == 0
+    assert len(served) == 1
+    assert ("are not those that the bundle" in capsys.readouterr().err) is not own
+
+
+def test_a_model_that_generates_no_text_is_told_at_the_start(folder, served, capsys, monkeypatch):
+    words = ["browse", str(folder / "suite"), "--no-open", "--model", str(folder / "gpt2")]
+    assert main(words) == 0
+    assert "generates no text" not in capsys.readouterr().out
+    sizes = {"d_vocab": len(WORDS), "d_vocab_out": len(WORDS), "d_model": 24, "n_heads": 2, "d_head": 8, "d_mlp": 8}
+    arch = Architecture(n_ctx=16, n_layers=2, **sizes)
+    mute = Transformer(arch, init_weights(arch, generator(0)))
+    monkeypatch.setattr(opening, "load_any", lambda *_, **__: mute)
+    assert main(words) == 0
+    assert "This model generates no text: its latents are not steered." in capsys.readouterr().out
+    live = opening.load_live("mute", folder / "suite", opening.open_bundles(folder / "suite"), silent)
+    assert live.about() == {"model": "mute", "bundles": ["a-features", "b-features"], "steers": False}
+
+
+def test_bundles_without_their_weights_give_no_model(folder, tmp_path, capsys):
     shutil.copytree(folder / "suite" / "a" / "features", tmp_path / "alone")
     assert "no weights" in failing(capsys, tmp_path, "--model", folder / "gpt2")
 

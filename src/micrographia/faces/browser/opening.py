@@ -59,8 +59,8 @@ def _free(name: str, taken: Mapping[str, Any]) -> str:
 def load_live(name: str, place: Path, bundles: dict[str, Bundle], watch: Watch) -> LiveModel:
     """The model of this name with the dictionaries that the bundles are of, which are looked for below the folder.
 
-    Warns where a Run knows that its bundles are of other weights. Raises UserError where no dictionary is there, and for
-    a model of another vocabulary; and what the model's loading and `LiveModel` raises.
+    Warns where a Run knows that its bundles are of other weights. Raises UserError where no dictionary is there, and
+    for a model of another vocabulary; and what the model's loading and `LiveModel` raises.
     """
     hashes = {each: own.about["weights"] for each, own in bundles.items() if own.about.get("weights")}
     device = pick_device("auto")
@@ -71,14 +71,15 @@ def load_live(name: str, place: Path, bundles: dict[str, Bundle], watch: Watch) 
             "from. Put the folder that was saved beside them, or leave --model out."
         )
     _warn_of_other_weights(name, {each: bundles[each].folder for each in found}, watch)
-    model = load_any(name, dtype="float32", device=device, watch=watch)
+    live = LiveModel(name, load_any(name, dtype="float32", device=device, watch=watch), found)
+    known = live.model.shape.d_vocab
     for each in found:
-        if bundles[each].n_vocab != model.shape.d_vocab:
+        if (built := bundles[each].n_vocab) != known:
             raise UserError(
-                f"Asked to compute with {name!r}, which knows {model.shape.d_vocab:,} tokens. The bundle {each} was built "
-                f"with a model of {bundles[each].n_vocab:,}. Give that one, {bundles[each].about['model']!r}."
+                f"Asked to compute with {name!r}, which knows {known:,} tokens. The bundle {each} was built with a "
+                f"model of {built:,}. Give that one, {bundles[each].about['model']!r}."
             )
-    return LiveModel(name, model, found)
+    return live
 
 
 def _warn_of_other_weights(name: str, folders: Mapping[str, Path], watch: Watch) -> None:
@@ -88,5 +89,7 @@ def _warn_of_other_weights(name: str, folders: Mapping[str, Path], watch: Watch)
         run = next((above for above in folder.parents if (above / RUN).is_file()), None)
         known = None if run is None else load_run(run).provenance.get("weights")
         if own and known and own != known:
-            said = f"The weights of {name!r} are not those that the bundle {each} was built with: its latents may differ."
+            said = (
+                f"The weights of {name!r} are not those that the bundle {each} was built with: its latents may differ."
+            )
             watch(Note(said, "warning"))
