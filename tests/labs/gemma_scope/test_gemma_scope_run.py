@@ -158,6 +158,9 @@ def test_contradictory_configs_are_refused(config):
         ({"l0s": "8, 300"}, "least width"),
         ({"l0s": "few"}, "positive numbers"),
         ({"layers": "first"}, "layers must be all"),
+        ({"sites": "z, mlp_out, z"}, "sites must be named once"),
+        ({"widths": "256, 256.0"}, "widths must be named once"),
+        ({"l0s": "4, 4"}, "l0s must be named once"),
     ):
         with pytest.raises(BadConfig, match=says):
             with_fields(quick(), **fields)
@@ -169,6 +172,9 @@ def test_contradictory_configs_are_refused(config):
 def test_a_kind_that_the_model_lacks_is_refused_with_what_there_is(config, tmp_path):
     with pytest.raises(UnknownSite, match=r"L0\.nothing"):
         run(with_fields(config, sites="resid_post, nothing"), out=tmp_path / "r")
+    with pytest.raises(UnknownSite, match=r"L0\.pattern, which hold one number for a pair"):
+        run(with_fields(config, sites="z, pattern"), out=tmp_path / "s")
+    assert not (tmp_path / "s" / "model").exists()
     with pytest.raises(UnknownSite, match=r"L0\.mlp_up, L1\.mlp_up\. The sites of this model are resid_pre"):
         sites_of(with_fields(config, sites="mlp_up"), toy())
 

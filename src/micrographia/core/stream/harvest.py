@@ -6,7 +6,7 @@ A pass that runs out of memory is repeated with half as many rows, and said.
 Axes: row pos d. Source of the masking: Gemma Scope, arXiv 2408.05147, section 3.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -207,14 +207,19 @@ def readable(model: Model, sites: SiteLike | Iterable[SiteLike]) -> tuple[Site, 
     found = select(model.sites, sites)
     if not found:
         raise UnknownSite("Asked for activations at no site. Name one, such as 'L0.resid_post'.")
-    if pairs := [str(site) for site in found if "query" in site.axes]:
+    vectors_of_tokens(found)
+    return found
+
+
+def vectors_of_tokens(sites: Sequence[Site]) -> None:
+    """Raise UnknownSite where one of these holds no vector for each token, or is part of a dictionary."""
+    if pairs := [str(site) for site in sites if "query" in site.axes]:
         raise UnknownSite(
             f"Asked for the activations of tokens at {', '.join(pairs)}, which hold one number for a pair of tokens. "
             "Choose sites with a vector for each token, such as z or resid_post."
         )
-    if parts := [str(site) for site in found if site.part]:
+    if parts := [str(site) for site in sites if site.part]:
         raise UnknownSite(f"Asked for {', '.join(parts)}, parts of a dictionary. Read its site and encode what it has.")
-    return found
 
 
 def left_out(rows: TokenRows, *, sink: bool) -> str:

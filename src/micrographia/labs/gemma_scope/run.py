@@ -21,6 +21,7 @@ from micrographia.core.small.language_model import trained
 from micrographia.core.small.split_text import SplitText, read_text
 from micrographia.core.store import RunFolder, read_metrics
 from micrographia.core.store.folder import PAGES
+from micrographia.core.stream.harvest import vectors_of_tokens
 from micrographia.core.train_loop import Rows as Columns
 from micrographia.labs.gemma_scope.config import Config, preset_of
 from micrographia.labs.gemma_scope.evaluate import Measurement, evaluate_suite, looked_into
@@ -90,8 +91,7 @@ USE = "The suite is in the folder `suite` of the Run: `mg.Suite.load(RUN)`; SAEL
 
 def _material(config: Config, folder: RunFolder, watch: Watch) -> SuiteMaterial:
     """The model and its suite, each trained or as the config names it. Raises UnknownSite before anything is read."""
-    for kind in names(config.suite.sites):
-        Site.parse(f"L0.{kind}")
+    vectors_of_tokens([Site.parse(f"L0.{kind}") for kind in names(config.suite.sites)])
     if not config.model:
         text = read_text(config, folder, watch)
         model = trained(config, text, folder.path / MODEL, lab=LAB, preset=preset_of(config), watch=watch)

@@ -11,6 +11,7 @@ from micrographia.core.sites import Site
 from micrographia.methods.dictionaries.evaluation.by_group import ByGroup, by_position
 from micrographia.methods.dictionaries.evaluation.evaluate import OURS
 from micrographia.methods.dictionaries.evaluation.importance import uniformity
+from micrographia.methods.dictionaries.evaluation.in_depth import in_depth
 from micrographia.methods.dictionaries.evaluation.precision import PRECISIONS, in_precision, int8_weights
 from micrographia.methods.dictionaries.evaluation.reading import Counted, ReadWrite, outputs_of
 from micrographia.methods.dictionaries.evaluation.spliced import MEAN, splice_losses
@@ -126,3 +127,8 @@ def test_one_latent_a_token_has_no_evenness():
     found = uniformity(perfect(torch.eye(10).double()[:1], 1e9), model(), PLACE, tokens(), COUNTED)
     assert len(found.ratio) == 0
     assert found.mean != found.mean
+    one = perfect(torch.eye(10).double()[:1], 1e9)
+    deep = in_depth(one, model(), PLACE, tokens(), COUNTED)
+    assert "No token has two active latents" in deep.sentence()
+    assert "nan" not in deep.sentence()
+    assert "evenness" not in {each.name for each in deep.figures()}

@@ -86,13 +86,23 @@ class InDepth(NamedTuple):
                 "by-precision", "In fewer bits", self.by_precision(), columns=PRECISION_COLUMNS, **about,
                 caption="bfloat16: weights and arithmetic. int8: weights, rounded for each latent.",
             ),
-            figures.histogram(
-                "evenness", "How evenly active latents matter", self.evenness.ratio.numpy(), bins=40,
-                x_label="exp(entropy of importance) / active latents", y_label="tokens", **about,
-                caption="1: all that are active at a token matter equally to the loss. "
-                f"Mean {self.evenness.mean:.2f}.",
-            ),
+            *([self._histogram(about)] if len(self.evenness.ratio) else []),
         ]  # fmt: skip
+
+    def _histogram(self, about: Mapping[str, str]) -> Figure:
+        return figures.histogram(
+            "evenness", "How evenly active latents matter", self.evenness.ratio.numpy(), bins=40,
+            x_label="exp(entropy of importance) / active latents", y_label="tokens", **about,
+            caption=f"1: all that are active at a token matter equally to the loss. Mean {self.evenness.mean:.2f}.",
+        )  # fmt: skip
+
+    def _evenness(self) -> str:
+        if not len(self.evenness.ratio):
+            return "No token has two active latents, whose importance could be compared."
+        return (
+            f"The importance of its active latents is spread as if {self.evenness.mean:.0%} of them mattered equally "
+            "and the others not at all."
+        )
 
     def sentence(self) -> str:
         """The findings in words."""
@@ -103,8 +113,7 @@ class InDepth(NamedTuple):
         text = f" Of the texts it costs most on {costly['name']} ({costly['delta_loss']:.3g})." * (len(self.texts) > 1)
         return (
             f"Spliced in, it costs most at positions {worst['name']} of a row ({worst['delta_loss']:.3g} nats).{text} "
-            f"Fewer bits change its loss: {', '.join(said)} nats. The importance of its active latents is spread as if "
-            f"{self.evenness.mean:.0%} of them mattered equally and the others not at all."
+            f"Fewer bits change its loss: {', '.join(said)} nats. {self._evenness()}"
         )
 
 
