@@ -193,6 +193,32 @@ def test_a_layer_that_was_removed_is_told_and_not_listed(own: Suite):
     assert {row.site for row in left} == {"resid_post"}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dictionaries": []}, {"dictionaries": {"z/layer_1_width_6_l0_2": {}}}, {"about": 3}, {"site": 5},
+        {"site": "nowhere"}, {"width": "9"}, {"l0": "few"}, {"l0_asked": [2]}, {"files": []},
+        {"files": {"cfg.json": {"bytes": 3}}}, {"metrics": 7},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_index_that_was_altered_is_corrupt(own: Suite, change: dict[str, object]):
+    index = Path(own.where) / INDEX
+    content = json.loads(index.read_text())
+    whole = change.keys() <= content.keys()
+    (content if whole else content["dictionaries"]["z/layer_1_width_6_l0_2"]).update(change)
+    index.write_text(json.dumps(content))
+    with pytest.raises(Corrupt, match="was altered"):
+        Suite.load(own.where)
+
+
+@pytest.mark.parametrize("l0", [float("nan"), "nan", "inf", "many"])
+def test_an_l0_that_is_no_number_is_refused(own: Suite, l0: float | str):
+    for kind, layer in (("resid_post", 0), ("z", 1)):
+        with pytest.raises(BadConfig, match="Asked for l0"):
+            own.get(site=kind, layer=layer, l0=l0)
+
+
 def test_an_index_that_contradicts_the_files_is_refused(own: Suite):
     index = Path(own.where) / INDEX
     index.write_text(index.read_text().replace('"width": 9', '"width": 12'))

@@ -6,6 +6,7 @@ SAELens' format, and `suite.json`, which says of each its site, width, L0 and me
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from micrographia.core.dictionaries.formats.load import HubName, found_below, hu
 from micrographia.core.dictionaries.formats.save import written_as
 from micrographia.core.dictionaries.formats.suites import Entry, canonical, chosen, entries, narrowed
 from micrographia.core.dictionaries.formats.table import format_of
-from micrographia.core.errors import BadConfig, Corrupt, UnknownDictionary, UnreadableWeights
+from micrographia.core.errors import BadConfig, Corrupt, UnknownDictionary, UnknownSite, UnreadableWeights
 from micrographia.core.events import Note, Progress, Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.runtime import dtype_named, pick_device
@@ -270,6 +271,7 @@ def _listed(
     where: str, found: Sequence[Entry], root: Path | None, content: Mapping[str, Any], watch: Watch, below: str = ""
 ) -> Suite:
     """The entries with what suite.json says of them; those that it names and that are not there are told."""
+    _refuse_altered(content, where)
     told = {f"{below}/{at}".lstrip("/"): said for at, said in content.get("dictionaries", {}).items()}
     gone = [at for at in told if at not in {each.at for each in found}]
     if gone:
@@ -283,6 +285,28 @@ def _listed(
             "repository of many dictionaries, such as google/gemma-scope-2b-pt-res."
         )
     return Suite(where, known, root, told, content.get("about", {}), watch)
+
+
+def _refuse_altered(content: Mapping[str, Any], where: str) -> None:
+    """Raise Corrupt for a suite.json that says what `write_suite` never does."""
+    listed = content.get("dictionaries", {})
+    odd = [at for at, said in listed.items() if not _is_said(said)] if isinstance(listed, dict) else ["dictionaries"]
+    if odd or not isinstance(content.get("about", {}), dict):
+        raise Corrupt(
+            f"Asked for the suite in {where}. Its {INDEX} was altered, at {(odd or ['about'])[0]!r}: it should say of "
+            "each dictionary its site, width, L0 and files. Restore it, or write the suite again."
+        )
+
+
+def _is_said(said: Any) -> bool:
+    if not isinstance(said, dict) or not {"site", "width", "l0", "l0_asked"} <= said.keys():
+        return False
+    sizes = [said["l0"], said["l0_asked"]]
+    good = isinstance(said["width"], int) and all(each is None or isinstance(each, int | float) for each in sizes)
+    with suppress(UnknownSite):
+        Site.parse(str(said["site"]))
+        return good and manifest.is_list(said.get("files", {})) and isinstance(said.get("metrics", {}), dict)
+    return False
 
 
 def _known(each: Entry, said: Mapping[str, Any]) -> Entry:

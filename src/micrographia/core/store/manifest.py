@@ -49,12 +49,13 @@ def read(path: Path) -> dict[str, Any]:
     """A manifest; raises Corrupt unless it is byte for byte as it would be written."""
     manifest = read_json(path)
     lists = [manifest.get("files"), manifest.get("arriving", {}), manifest.get("snapshots", {})]
-    if path.read_bytes() != json_bytes(manifest) or not all(map(_is_list, lists)):
+    if path.read_bytes() != json_bytes(manifest) or not all(map(is_list, lists)):
         raise Corrupt(f"Cannot trust {path}: it is not as it was written. Restore it or run again.")
     return manifest
 
 
-def _is_list(files: Any) -> bool:
+def is_list(files: Any) -> bool:
+    """Whether these are files with their length and hash."""
     return isinstance(files, dict) and all(
         isinstance(each, dict) and each.keys() == {"bytes", "sha256"} and isinstance(each["bytes"], int)
         for each in files.values()

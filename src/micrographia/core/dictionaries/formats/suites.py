@@ -5,6 +5,7 @@ folder says of its dictionary is in `facets`; canonical is the one whose publish
 and SAELens have it for Gemma Scope.
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -175,17 +176,20 @@ def _of_width(found: list[Entry], where: str, width: int | str | None) -> list[E
 
 def _of_l0(group: list[Entry], l0: float | str | None) -> list[Entry]:
     """Of equal names but for the L0, the one that is asked for, or closest to it."""
+    wanted = CANONICAL if l0 is None or l0 == "canonical" else _named(l0)
     told = [each for each in group if each.facets.l0 is not None]
     if len(told) < len(group) or len(group) < 2 or len({each.facets.width for each in group}) > 1:
         return group
-    wanted = CANONICAL if l0 is None or l0 == "canonical" else _named(l0)
     sizes = [abs((each.facets.l0 or 0.0) - wanted) for each in told]
     return [each for each, size in zip(told, sizes, strict=True) if size == min(sizes)]
 
 
 def _named(l0: float | str) -> float:
     try:
-        return NOMINAL[l0] if isinstance(l0, str) and l0 in NOMINAL else float(l0)
+        found = NOMINAL[l0] if isinstance(l0, str) and l0 in NOMINAL else float(l0)
+        if not math.isfinite(found):
+            raise ValueError("not finite")
+        return found
     except ValueError as error:
         raise BadConfig(
             f"Asked for l0 = {l0!r}. Give a number, 'canonical', or one of 'small', 'medium' and 'big'."
