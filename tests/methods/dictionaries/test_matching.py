@@ -1,11 +1,13 @@
 """Two bundles compared: best matches against numpy's dense correlation and cosine."""
 
 import numpy as np
+import pytest
 import torch
 
 from micrographia.core.runtime import generator
 from micrographia.core.store.formats import write_tensors
-from micrographia.methods.dictionaries.features.matching import FEWEST, MATCHING, compare_folders
+from micrographia.methods.dictionaries.features.firings import FiringStore
+from micrographia.methods.dictionaries.features.matching import FEWEST, MATCHING, compare_folders, matching_tensors
 
 TOKENS, OUT = 300, 16
 
@@ -54,6 +56,29 @@ def test_best_matches_are_those_of_the_dense_tables(tmp_path):
     assert found["correlation"][7][1] is None
     assert found["correlation"][8][1] is None
     assert FEWEST > 3
+
+
+def test_activations_of_any_size_are_compared(tmp_path):
+    class Store(FiringStore):
+        n_ctx, n_rows, n_latents = 30, 10, 6
+        signed_ids = torch.arange(TOKENS)
+
+        def __init__(self, activations):
+            self.activations = activations
+
+        def some_rows(self, rows):
+            latents, places = self.activations.T.nonzero(as_tuple=True)
+            yield latents.int(), places, self.activations.T[latents, places]
+
+    unit, usual = torch.eye(6), dense(6, 0)
+    folders = [
+        written(tmp_path / str(scale), matching_tensors(unit, Store(scale * usual))) for scale in (1.0, 1e6, 1e-9, -1e5)
+    ]
+    for folder in folders[:3]:
+        found = compare_folders(folders[0], folder)["correlation"]
+        assert [at for at, _ in found] == list(range(6))
+        assert [value for _, value in found] == pytest.approx([1.0] * 6, abs=1e-3)
+    assert all(value < 0.5 for _, value in compare_folders(folders[0], folders[3])["correlation"])
 
 
 def test_only_the_tokens_that_both_begin_with_count(tmp_path):

@@ -35,7 +35,7 @@ class BestMatches(NamedTuple):
 
 def matching_tensors(unit: Float[Tensor, "latent d_out"], store: FiringStore) -> dict[str, Tensor]:
     """What a bundle keeps: `decoder` (unit rows), `ids` of the tokens (~id where one does not count), and the firings
-    on them sorted by latent: `starts`, `places`, `values`.
+    on them sorted by latent: `starts`, `places`, `values`, as parts of the latent's largest (no correlation changes).
     """
     n_rows = min(store.n_rows, max(1, TOKENS // store.n_ctx))
     n_tokens = min(n_rows * store.n_ctx, TOKENS)
@@ -45,12 +45,13 @@ def matching_tensors(unit: Float[Tensor, "latent d_out"], store: FiringStore) ->
     latents, places, values = latents[within], places[within], values[within]
     order = latents.sort(stable=True).indices
     counts = latents.long().bincount(minlength=store.n_latents)
+    largest = values.new_zeros(store.n_latents).scatter_reduce_(0, latents.long(), values.abs(), "amax")
     return {
         "decoder": unit.half(),
         "ids": store.signed_ids[:n_tokens].int(),
         "starts": torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int(),
         "places": places[order].to(torch.int16),
-        "values": values[order].half(),
+        "values": (values / largest[latents.long()])[order].half(),
     }
 
 
