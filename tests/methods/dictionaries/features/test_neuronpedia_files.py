@@ -1,9 +1,10 @@
 """Neuronpedia's files carry their field names out, and what they hold comes back; damaged ones are refused."""
 
+import dataclasses
 import json
 
 import pytest
-from bundled import HOSTILE, built
+from bundled import HOSTILE, built, mixed
 
 from micrographia.core.errors import BadBundle, RunExists
 from micrographia.methods.dictionaries.features.neuronpedia import (
@@ -42,7 +43,7 @@ def feature(index, *activations, **changes):
         **{name: [] for name in FIELDS},
         "feature_index": index, "frac_nonzero": 0.125, "n_prompts_total": 4, "n_tokens_in_prompt": 8, "dataset": "",
         "pos_str": [HOSTILE, "w1"], "pos_values": [0.5, 0.25], "neg_str": ["w2"], "neg_values": [-0.5],
-        "correlated_features_indices": [7], "correlated_features_pearson": [0.75],
+        "correlated_features_indices": [0], "correlated_features_pearson": [0.75],
         "neuron_alignment_indices": [3], "neuron_alignment_values": [0.5], "neuron_alignment_l1": [0.1],
         "freq_hist_data_bar_values": [0.5, 2.0], "freq_hist_data_bar_heights": [3, 1],
         "activations": list(activations), **changes,
@@ -93,20 +94,52 @@ def test_what_was_exported_comes_back(tmp_path, bundle):
     assert back.about["n_latents"] == 9
     assert (back.about["model"], back.about["dead"], back.about["d_in"]) == ("reader", 1, None)
     for mine, theirs in zip(bundle.pages(range(8)), back.pages(range(8))):
-        assert theirs["n_fires"] == mine["n_fires"]
+        for name in ("n_fires", "density"):
+            assert theirs[name] == mine[name]
         assert theirs["dead"] == mine["dead"]
-        assert theirs["max"] == pytest.approx(mine["max"], abs=6e-4)
+        assert theirs["max"] == pytest.approx(mine["max"], rel=1e-4)
         assert theirs["histogram"]["counts"] == mine["histogram"]["counts"]
         for name in ("correlated", "neurons"):
             assert [at for at, _ in theirs[name]] == [at for at, _ in mine[name]]
-            assert [v for _, v in theirs[name]] == pytest.approx([v for _, v in mine[name]], abs=6e-4)
+            assert [v for _, v in theirs[name]] == pytest.approx([v for _, v in mine[name]], rel=1e-4)
         for side in ("positive", "negative"):
             assert [text for text, _ in theirs["logits"][side]] == [text for text, _ in mine["logits"][side]]
         passages = [[each for group in page["groups"] for each in group["passages"]] for page in (mine, theirs)]
         assert len(passages[0]) == len(passages[1])
         for one, other in zip(*passages):
             assert (one["tokens"], one["at"]) == (other["tokens"], other["at"])
-            assert other["values"] == pytest.approx(one["values"], abs=6e-4)
+            assert other["values"] == pytest.approx(one["values"], rel=1e-4)
+
+
+def test_tiny_activations_come_back(tmp_path):
+    own = mixed()
+    tiny = dataclasses.replace(own.weights, W_enc=own.weights.W_enc * 1e-5, b_enc=own.weights.b_enc * 1e-5)
+    bundle = built(tmp_path / "one", dataclasses.replace(own, weights=tiny))
+    exported(bundle, tmp_path / "out")
+    back = import_neuronpedia(tmp_path / "out", tmp_path / "back")
+    assert 0 < max(back.index()["max"]) < 1e-4
+    for mine, theirs in zip(bundle.pages(range(8)), back.pages(range(8))):
+        assert theirs["max"] == pytest.approx(mine["max"], rel=1e-4)
+        assert theirs["histogram"]["counts"] == mine["histogram"]["counts"]
+        assert sum(len(each["passages"]) for each in theirs["groups"]) == sum(
+            len(each["passages"]) for each in mine["groups"]
+        )
+
+
+def test_counted_tokens_that_cannot_be_are_refused(tmp_path, bundle):
+    exported(bundle, tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "run_settings.json").read_text())
+    assert settings["n_tokens_counted"] == bundle.about["n_tokens"] == 540
+    for n in (0, 601, "many"):
+        (tmp_path / "out" / "run_settings.json").write_text(json.dumps({**settings, "n_tokens_counted": n}))
+        with pytest.raises(BadBundle, match="run_settings"):
+            import_neuronpedia(tmp_path / "out", tmp_path / "back")
+
+
+def test_a_correlation_that_is_none_is_missing(tmp_path):
+    some = {"correlated_features_indices": [0, 1, 2], "correlated_features_pearson": [float("nan"), 0.5, None]}
+    found = import_neuronpedia(write(tmp_path / "in", [feature(2, **some)]), tmp_path / "out")
+    assert found.page(2)["correlated"] == [[1, 0.5]]
 
 
 def test_files_of_the_other_tool_are_read(tmp_path):
@@ -125,7 +158,7 @@ def test_files_of_the_other_tool_are_read(tmp_path):
     assert [each["at"] for each in page["groups"][0]["passages"]] == [1, 0]
     assert page["groups"][0]["passages"][0]["tokens"] == ["w0", "w1", "w2"]
     assert page["logits"] == {"positive": [[HOSTILE, 0.5], ["w1", 0.25]], "negative": [["w2", -0.5]]}
-    assert (page["n_fires"], page["max"], page["correlated"], page["neurons"]) == (4, 2.0, [[7, 0.75]], [[3, 0.5]])
+    assert (page["n_fires"], page["max"], page["correlated"], page["neurons"]) == (4, 2.0, [[0, 0.75]], [[3, 0.5]])
     assert sum(page["histogram"]["counts"]) == 4
     assert page["histogram"]["counts"][10] == 3
     assert page["label"] == ""
@@ -152,6 +185,15 @@ def test_files_of_the_other_tool_are_read(tmp_path):
         [feature(0, activation([1.0], 0), freq_hist_data_bar_values=[1])],
         [feature(0, correlated_features_indices=[2**70])],
         [feature(0, n_prompts_total="four")],
+        [feature(0, n_prompts_total=-4)],
+        [feature(0, frac_nonzero=1.5)],
+        [feature(0, frac_nonzero=-0.5)],
+        [feature(0, frac_nonzero=float("nan"))],
+        [feature(0, correlated_features_indices=[1])],
+        [feature(0, correlated_features_indices=[-1])],
+        [feature(0, freq_hist_data_bar_heights=[3, -1])],
+        [feature(0, freq_hist_data_bar_heights=[3, 2**31])],
+        [feature(0, freq_hist_data_bar_values=[0.5, float("inf")])],
         [{"feature_index": 0}],
         [7],
     ],

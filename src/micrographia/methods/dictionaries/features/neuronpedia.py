@@ -1,11 +1,13 @@
 """A bundle as Neuronpedia's files for one layer, and back: batch-N.json, skipped_indexes.json, run_settings.json.
 
-The field names are those that sae-dashboard 0.8.0 writes (`NeuronpediaRunner`); numbers are rounded to three decimals,
-as there. What goes by another name than it says: `correlated_features_l1` holds cosines, `bin_contains` a share, and
-`frac_nonzero` counts tokens that are left out, too. Its intervals are of equal width, ours hold equally many rows.
+The field names are those that sae-dashboard 0.8.0 writes (`NeuronpediaRunner`); numbers have five digits, there three
+decimals. What goes by another name than it says: `correlated_features_l1` holds cosines, `bin_contains` a share, and
+`frac_nonzero` counts tokens that are left out, too; how many were not is in run_settings.json, which it does not read.
+Its intervals are of equal width, ours hold equally many rows.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,13 +24,16 @@ from micrographia.methods.dictionaries.features.bundle import BINS, FORMAT, Bund
 from micrographia.methods.dictionaries.features.writing import refuse_existing, write_bundle
 
 BATCH, SKIPPED, SETTINGS = "batch-{}.json", "skipped_indexes.json", "run_settings.json"
+COUNTED = "n_tokens_counted"
 LEFT_EMPTY = (
     "correlated_neurons_*", "correlated_features_l1", "logits_hist_data_*",
     "decoder_weights_dist", "vector",
 )  # fmt: skip
 """What a bundle does not hold."""
+DIGITS = 5
 TOP = -1
 """What `bin_min` and `bin_contains` are of the passages of largest activation."""
+HISTOGRAM = ("heights", "values")
 MOST_LATENTS, MOST_TOKENS, MOST_PASSAGES = 2**24, 2**13, 2**10
 """Beyond these a file is taken for damaged: of a layer, of a passage, of a latent's group."""
 UNKNOWN = "not in these files"
@@ -66,7 +71,10 @@ def export_neuronpedia(
             features = [_feature(page, {**sizes, "dataset": dataset}) for page in pages]
             write_chunks(draft / BATCH.format(number), [_json({**here, "features": features})])
         write_chunks(draft / SKIPPED, [_json(skipped)])
-        write_chunks(draft / SETTINGS, [_json({**here, **sizes, "huggingface_dataset_path": dataset})])
+        write_chunks(
+            draft / SETTINGS,
+            [_json({**here, **sizes, "huggingface_dataset_path": dataset, COUNTED: about["n_tokens"]})],
+        )
     return LEFT_EMPTY
 
 
@@ -123,8 +131,8 @@ def _activations(group: Mapping[str, Any], n_quantiles: int) -> Iterator[dict[st
     is_top = group["name"] == "top"
     for each in group["passages"]:
         yield {
-            "bin_min": TOP if is_top else round(min(peaks), 3),
-            "bin_max": round(max(peaks), 3),
+            "bin_min": TOP if is_top else _round(min(peaks)),
+            "bin_max": _round(max(peaks)),
             "bin_contains": TOP if is_top else 1 / n_quantiles,
             "tokens": each["tokens"],
             "values": _rounded(each["values"]),
@@ -133,7 +141,11 @@ def _activations(group: Mapping[str, Any], n_quantiles: int) -> Iterator[dict[st
 
 
 def _rounded(values: Any) -> list[float]:
-    return [round(float(each), 3) for each in values]
+    return [_round(each) for each in values]
+
+
+def _round(value: Any) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
 @dataclass(slots=True)
@@ -152,6 +164,7 @@ class _Survey:
     after: int = 0
     prompts: int = 1
     n_ctx: int = 1
+    counted: int | None = None
     n_latents: int = 0
     texts: dict[str, int] = field(default_factory=dict)
 
@@ -181,6 +194,10 @@ class _Survey:
         for text in (*words, *(text for each in feature["activations"] for text in each["tokens"])):
             self.texts.setdefault(_text(text), len(self.texts))
         self.prompts, self.n_ctx = feature["n_prompts_total"], max(int(feature["n_tokens_in_prompt"]), 1)
+        if not isinstance(self.prompts, int) or self.prompts < 0:
+            raise ValueError(f"latent {index} tells of {self.prompts!r} prompts")
+        if not 0 <= float(feature["frac_nonzero"]) <= 1:
+            raise ValueError(f"latent {index} fires on a share of {feature['frac_nonzero']} of tokens")
         if max(self.n_top, self.n_intervals, self.n_in_interval) > MOST_PASSAGES:
             raise ValueError(f"latent {index} has over {MOST_PASSAGES} passages of a group")
 
@@ -201,7 +218,7 @@ class _Survey:
             "site": f"layer {self.here['layer']}, {self.here['sae_set']}",
             "n_latents": self.n_latents,
             "d_in": None,
-            "n_tokens": max(1, self.prompts * self.n_ctx),
+            "n_tokens": self.counted or max(1, self.prompts * self.n_ctx),
             "n_rows": self.prompts,
             "dead": len(self.skipped),
             "format": FORMAT,
@@ -231,7 +248,18 @@ def _surveyed(source: Path) -> _Survey:
             for feature in _features(file, found):
                 found.add(feature)
     found.n_latents = max(found.last, *skipped, 0) + 1
+    if (source / SETTINGS).is_file():
+        with _explained(source / SETTINGS):
+            found.counted = _counted(_read(source / SETTINGS), found.prompts * found.n_ctx)
     return found
+
+
+def _counted(settings: Mapping[str, Any], most: int) -> int | None:
+    """How many tokens count, where the settings are of our own."""
+    n = settings.get(COUNTED)
+    if n is not None and (not isinstance(n, int) or not 0 < n <= most):
+        raise ValueError(f"of {most:,} tokens it counts {n!r}")
+    return n
 
 
 def _skipped(file: Path) -> frozenset[int]:
@@ -333,6 +361,10 @@ def _fill(part: dict[str, Any], i: int, feature: Mapping[str, Any], found: _Surv
     ):
         _put(part, i, name, by, [found.texts[_text(each)] for each in feature[words]], feature[values])
     pearson = feature["correlated_features_indices"], feature["correlated_features_pearson"]
+    if beyond := [other for other in pearson[0] if not 0 <= other < found.n_latents]:
+        raise ValueError(
+            f"latent {feature['feature_index']} has the neighbour {beyond[0]} of {found.n_latents} latents"
+        )
     _put(part, i, "correlated", "correlations", *pearson)
     _put(part, i, "neurons", "weights", feature["neuron_alignment_indices"], feature["neuron_alignment_values"])
     passage = 0
@@ -348,14 +380,17 @@ def _fill(part: dict[str, Any], i: int, feature: Mapping[str, Any], found: _Surv
     values = part["values"][i]
     part["max"][i] = np.abs(values).max(initial=0.0)
     part["n_fires"][i] = max(round(float(feature["frac_nonzero"]) * found.prompts * found.n_ctx), int(values.any()))
-    heights, middles = feature["freq_hist_data_bar_heights"], np.asarray(feature["freq_hist_data_bar_values"])
+    heights, middles = (np.asarray(feature[f"freq_hist_data_bar_{name}"], dtype=np.float64) for name in HISTOGRAM)
+    if not (np.isfinite(middles).all() and (heights >= 0).all() and heights.sum() < 2**31):
+        raise ValueError(f"latent {feature['feature_index']} has a histogram that counts no activations")
     if part["max"][i] > 0 and len(heights):  # bars of theirs go where their middles fall
-        bins = (middles / part["max"][i] * BINS).astype(int).clip(0, BINS - 1)
-        np.add.at(part["histogram"][i], bins, np.asarray(heights, dtype=np.int64).astype(np.int32))
+        bins = (middles / part["max"][i] * BINS).clip(0, BINS - 1).astype(int)
+        np.add.at(part["histogram"][i], bins, heights.astype(np.int32))
     return number
 
 
-def _put(part: dict[str, Any], i: int, name: str, by: str, places: list[int], values: list[float]) -> None:
-    width = part[name].shape[1]
-    n = min(len(places), len(values), width)
-    part[name][i, :n], part[by][i, :n] = places[:n], values[:n]
+def _put(part: dict[str, Any], i: int, name: str, by: str, places: list[int], values: list[float | None]) -> None:
+    """Places with a value each; without those of NaN, which is said of what is constant."""
+    known = [(at, value) for at, value in zip(places, values) if value is not None and math.isfinite(value)]
+    for j, (at, value) in enumerate(known[: part[name].shape[1]]):
+        part[name][i, j], part[by][i, j] = at, value
