@@ -54,6 +54,11 @@ class RangeTable:
     def __len__(self) -> int:
         return self._starts[-1]
 
+    def width(self, name: str) -> int | None:
+        """Of a column of vectors; None for one of numbers or strings, and for one that there is not."""
+        schema = self._metadata.schema.to_arrow_schema()
+        return getattr(schema.field(name).type, "list_size", None) if name in schema.names else None
+
     def rows(self, start: int = 0, stop: int | None = None, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """Columns of these rows: arrays, or lists of strings. Raises IndexError for rows that there are not."""
         import pyarrow.parquet as parquet  # heavy, and many commands need no table

@@ -59,7 +59,7 @@ def _free(name: str, taken: Mapping[str, Any]) -> str:
 def load_live(name: str, place: Path, bundles: dict[str, Bundle], watch: Watch) -> LiveModel:
     """The model of this name with the dictionaries that the bundles are of, which are looked for below the folder.
 
-    Warns where a Run knows that its bundles are of other weights. Raises UserError where no dictionary is there, and
+    Warns where a Run knows that its bundles are of other weights. Raises UserError where none is there, and
     for a model of another vocabulary; and what the model's loading and `LiveModel` raises.
     """
     hashes = {each: own.about["weights"] for each, own in bundles.items() if own.about.get("weights")}

@@ -14,7 +14,9 @@ from micrographia.core.runtime import generator
 from micrographia.methods.dictionaries.evaluation.reading import Counted
 from micrographia.methods.dictionaries.features import build, firings
 from micrographia.methods.dictionaries.features.build import build_bundle
-from micrographia.methods.dictionaries.features.bundle import HEAD, PAGES, TOKENS, Bundle, find_bundles
+from micrographia.methods.dictionaries.features.bundle import Bundle, find_bundles
+from micrographia.methods.dictionaries.features.head import HEAD, PAGES, TOKENS
+from micrographia.methods.dictionaries.features.matching import MATCHING
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -145,6 +147,51 @@ def test_a_head_of_another_format_is_refused(tmp_path, text):
     folder = built(tmp_path / "one", ids=tokens(4)).folder
     (folder / HEAD).write_text(text)
     with pytest.raises(BadBundle):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("name", ["index.parquet", TOKENS])
+def test_small_files_that_were_altered_are_noticed_when_it_is_opened(tmp_path, name):
+    folder = built(tmp_path / "one", ids=tokens(4)).folder
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 255
+    (folder / name).write_bytes(data)
+    with pytest.raises(BadBundle, match=f"{name} is altered"):
+        Bundle.open(folder)
+
+
+def test_what_bundles_are_compared_by_is_held_against_its_hash(tmp_path):
+    one, other = (built(tmp_path / each, ids=tokens(4)) for each in "ab")
+    assert one.compare(other)["cosine"]
+    file = other.folder / MATCHING
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 255
+    file.write_bytes(data)
+    with pytest.raises(BadBundle, match=r"matching\.safetensors is altered"):
+        one.compare(other)
+    file.unlink()
+    with pytest.raises(BadBundle, match=r"matching\.safetensors is missing"):
+        other.compare(one)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_latents": "9"}, {"n_latents": 9.0}, {"n_latents": True}, {"n_tokens": 0}, {"n_tokens": None}, {"n_ctx": 0},
+        {"n_ctx": "ten"}, {"before": -1}, {"before": 6}, {"window": 0}, {"window": 7}, {"window": None}, {"groups": []},
+        {"groups": {}}, {"groups": [["top"]]}, {"groups": [["top", -1]]}, {"groups": [["top", 4]]},
+        {"files": []}, {"files": {PAGES: 3}}, {"files": {PAGES: {"bytes": "x", "sha256": ""}}}, {"name": 3},
+        {"model": []}, {"weights": 5}, {"site": {}}, {"groups": [[3, 4]]}, {"n_tokens": 37},
+        {"sha256": "0"}, {"more": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_head_that_was_altered_is_refused(tmp_path, change):
+    folder = built(tmp_path / "one", ids=tokens(4)).folder
+    head = json.loads((folder / HEAD).read_text())
+    (head["about"] if change.keys() <= head["about"].keys() else head).update(change)
+    (folder / HEAD).write_text(json.dumps(head))
+    with pytest.raises(BadBundle, match=r"bundle\.json"):
         Bundle.open(folder)
 
 

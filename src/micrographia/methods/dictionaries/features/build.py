@@ -23,7 +23,7 @@ from micrographia.core.store.ranges import Part
 from micrographia.methods.dictionaries.evaluation.effects_on_logits import LogitEffects, logit_effects
 from micrographia.methods.dictionaries.evaluation.offline import PROMOTED
 from micrographia.methods.dictionaries.evaluation.reading import Counted, ReadWrite, counted_by, place_for
-from micrographia.methods.dictionaries.features.bundle import BINS, FORMAT, Bundle
+from micrographia.methods.dictionaries.features.bundle import BINS, Bundle
 from micrographia.methods.dictionaries.features.by_token import ByToken
 from micrographia.methods.dictionaries.features.firings import (
     FiringStore,
@@ -31,6 +31,7 @@ from micrographia.methods.dictionaries.features.firings import (
     record_firings,
     weights_hash,
 )
+from micrographia.methods.dictionaries.features.head import FORMAT
 from micrographia.methods.dictionaries.features.labels import label_latents, unlabelled
 from micrographia.methods.dictionaries.features.matching import MATCHING, matching_tensors
 from micrographia.methods.dictionaries.features.passages import PassageChoice, choose_passages

@@ -15,16 +15,21 @@ from typing import Any
 from micrographia.core.errors import BadBundle, Corrupt, UserError
 from micrographia.core.store.formats import plain, read_json
 from micrographia.core.store.ranges import RangeTable
-from micrographia.methods.dictionaries.features.matching import compare_folders
+from micrographia.methods.dictionaries.features.head import (
+    HEAD,
+    INDEX,
+    PAGES,
+    TOKENS,
+    check_files,
+    check_head,
+    check_pages,
+)
+from micrographia.methods.dictionaries.features.matching import MATCHING, compare_folders
 
-FORMAT = 1
-HEAD, INDEX, PAGES, TOKENS = "bundle.json", "index.parquet", "pages.parquet", "tokens.parquet"
 GROUP = 64
 """Latents in a row group of pages: what reading one page reads."""
 BINS = 40
 """Of a histogram, from 0 to the largest activation."""
-NEEDED = ("files", "groups", "before", "window", "n_ctx", "n_latents", "n_tokens", INDEX, PAGES, TOKENS)
-"""What a head tells, itself or below `about` and `files`."""
 FOUND_TOKENS = 50
 """Tokens that `by_token` tells at most."""
 
@@ -47,15 +52,11 @@ class Bundle:
             )
         try:
             head = read_json(folder / HEAD)
-            _check(folder, head)
+            check_head(folder, head)
             found = cls(folder, head)
         except Corrupt as error:
             raise BadBundle(f"{error} A bundle is built again with `build_bundle`.") from error
-        if len(found._pages) != found.n_latents:
-            raise BadBundle(
-                f"Asked for the feature bundle in {folder}, which tells of {found.n_latents} latents and holds the "
-                f"pages of {len(found._pages)}. Copy or build it again."
-            )
+        check_pages(folder, head, found._pages)
         return found
 
     @property
@@ -117,6 +118,9 @@ class Bundle:
 
     def compare(self, other: "Bundle") -> dict[str, Any]:
         """For each latent its best match in another bundle; see `compare_folders`. Raises BadBundle."""
+        for each in (self, other):
+            if MATCHING in each._head["files"]:
+                check_files(each.folder, each._head["files"], MATCHING)
         try:
             return compare_folders(self.folder, other.folder)
         except Corrupt as error:
@@ -204,25 +208,3 @@ def _on_token(text: str, latents: Any, means: Any) -> dict[str, Any]:
 
 def _pairs(places: Any, values: Any) -> list[list[Any]]:
     return [[int(at), float(value)] for at, value in zip(places, values) if at >= 0]
-
-
-def _check(folder: Path, head: Mapping[str, Any]) -> None:
-    about = head.get("about")
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        found = about.get("format") if isinstance(about, dict) else "something else"
-        raise BadBundle(
-            f"Asked for a feature bundle of format {FORMAT} in {folder}. Found {found}. Build it again, or open it "
-            "with the version that wrote it."
-        )
-    known = {*head, *about, *(head.get("files") or ())}
-    if missing := [name for name in NEEDED if name not in known]:
-        raise BadBundle(
-            f"Asked for the feature bundle in {folder}, whose {HEAD} lacks {', '.join(missing)}. Copy or "
-            "build it again."
-        )
-    for name in (INDEX, PAGES, TOKENS):
-        size = (folder / name).stat().st_size if (folder / name).is_file() else -1
-        wanted = head["files"][name]["bytes"]
-        if size != wanted:
-            what = "is missing" if size < 0 else f"has {size:,} bytes where {wanted:,} were written"
-            raise BadBundle(f"Asked for the feature bundle in {folder}, where {name} {what}. Copy or build it again.")

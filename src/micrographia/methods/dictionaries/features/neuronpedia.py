@@ -20,7 +20,8 @@ import numpy as np
 from micrographia.core.errors import BadBundle
 from micrographia.core.store.atomic import new_folder, write_chunks
 from micrographia.core.store.formats import plain
-from micrographia.methods.dictionaries.features.bundle import BINS, FORMAT, Bundle
+from micrographia.methods.dictionaries.features.bundle import BINS, Bundle
+from micrographia.methods.dictionaries.features.head import FORMAT
 from micrographia.methods.dictionaries.features.writing import refuse_existing, write_bundle
 
 BATCH, SKIPPED, SETTINGS = "batch-{}.json", "skipped_indexes.json", "run_settings.json"

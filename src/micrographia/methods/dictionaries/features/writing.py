@@ -16,7 +16,8 @@ from micrographia.core.store import manifest
 from micrographia.core.store.atomic import new_folder, write_chunks
 from micrographia.core.store.formats import json_bytes
 from micrographia.core.store.ranges import Part, table_chunks
-from micrographia.methods.dictionaries.features.bundle import GROUP, HEAD, INDEX, PAGES, TOKENS, Bundle
+from micrographia.methods.dictionaries.features.bundle import GROUP, Bundle
+from micrographia.methods.dictionaries.features.head import HEAD, INDEX, PAGES, TOKENS, sealed
 
 INDEXED = ("n_fires", "max", "label", "accuracy")
 """Columns of pages that the index needs."""
@@ -43,7 +44,7 @@ def write_bundle(
         for name, data in more.items():
             write_chunks(draft / name, [data])
         files = manifest.entries(draft, [INDEX, PAGES, TOKENS, *more])
-        write_chunks(draft / HEAD, [json_bytes({**whole, "files": files})])
+        write_chunks(draft / HEAD, [json_bytes(sealed({**whole, "files": files}))])
     return Bundle.open(folder)
 
 
