@@ -6,7 +6,8 @@ import re
 import pytest
 from fake_bundle import HOSTILE, FakeBundle
 
-from micrographia.core.errors import RunExists
+from micrographia.core.errors import BadBundle, CannotWrite, RunExists
+from micrographia.core.store import atomic
 from micrographia.faces.browser.export import CHUNK, export, handed_over, one_script
 from micrographia.faces.browser.sources import static_files
 
@@ -48,12 +49,53 @@ def test_the_page_names_files_beside_it_alone(exported):
     assert not re.search(r"^\s*(import|export)\b|https?://(?!www\.w3\.org/2000/svg)", script, re.MULTILINE)
 
 
-def test_an_export_may_be_written_again_but_not_over_other_files(exported, tmp_path):
-    export({"one": BUNDLES["one"]}, exported)
-    (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(RunExists):
-        export(BUNDLES, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+def test_an_export_may_be_written_again_but_not_over_other_files(tmp_path):
+    first, other = tmp_path / "first", tmp_path / "other"
+    export(BUNDLES, first)
+    export({"one": BUNDLES["one"]}, first)
+    assert {each.name for each in (first / "data").iterdir()} == {"about.js", "notes.js", "one"}
+    assert [each.name for each in tmp_path.iterdir()] == ["first"]
+    (first / "data" / "thesis.txt").write_text("mine", encoding="utf-8")
+    other.mkdir()
+    assert export({"one": BUNDLES["one"]}, other) == other / "index.html"
+    (other / "browser.js").write_text("mine", encoding="utf-8")
+    for folder in (first, other):
+        with pytest.raises(RunExists, match="holds other files"):
+            export(BUNDLES, folder)
+    with pytest.raises(RunExists, match="is a file"):
+        export(BUNDLES, other / "browser.js")
+    assert (other / "browser.js").read_text("utf-8") == (first / "data" / "thesis.txt").read_text("utf-8") == "mine"
+
+
+def test_an_export_that_fails_leaves_the_earlier_one(tmp_path):
+    class Torn(FakeBundle):
+        def tokens(self):
+            raise BadBundle("torn")
+
+    export({"one": BUNDLES["one"]}, tmp_path / "pages")
+    before = {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()}
+    with pytest.raises(BadBundle):
+        export({"one": BUNDLES["two"], "two": Torn()}, tmp_path / "pages")
+    with pytest.raises(BadBundle):
+        export({"two": Torn()}, tmp_path / "new")
+    assert {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()} == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_export_that_cannot_take_its_place_puts_the_earlier_one_back(tmp_path, monkeypatch):
+    export({"one": BUNDLES["one"]}, tmp_path / "pages")
+    rename = atomic._rename
+
+    def failing(source, target):
+        if target == tmp_path / "pages" and not source.name.endswith("-before"):
+            raise OSError("busy")
+        rename(source, target)
+
+    monkeypatch.setattr(atomic, "_rename", failing)
+    with pytest.raises(CannotWrite):
+        export({"two": BUNDLES["two"]}, tmp_path / "pages")
+    assert [each.name for each in tmp_path.iterdir()] == ["pages"]
+    assert (tmp_path / "pages" / "data" / "one").is_dir()
 
 
 def test_data_are_letters_that_no_encoding_changes():

@@ -80,6 +80,12 @@ def test_the_pages_are_written_as_files_without_the_extra(folder, tmp_path, caps
     assert (tmp_path / "pages" / "data" / "a-features" / "latents-00001.js").is_file()
 
 
+def test_an_export_onto_a_file_is_told(folder, tmp_path, capsys):
+    (tmp_path / "pages").write_text("mine")
+    assert "which is a file" in failing(capsys, folder / "suite", "--export", tmp_path / "pages")
+    assert (tmp_path / "pages").read_text() == "mine"
+
+
 def test_without_the_extra_the_error_names_it(folder, capsys, monkeypatch):
     for name in [each for each in sys.modules if each.startswith("micrographia.faces.browser")]:
         monkeypatch.delitem(sys.modules, name)

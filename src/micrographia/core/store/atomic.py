@@ -46,11 +46,11 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, elsewhere: str = OUT) -> Iterator[Path]:
+def new_folder(path: Path, elsewhere: str = OUT, *, over: bool = False) -> Iterator[Path]:
     """The draft of a folder: whole at `path` by one rename where the block ends well, else gone.
 
-    What others write into it reaches the disk first. `path` must not exist yet; `elsewhere` says, for the error of a
-    full disk, how another one is chosen.
+    What others write into it reaches the disk first. `path` must not exist yet, or with `over` gives way then;
+    `elsewhere` says, for the error of a full disk, how another one is chosen.
     """
     with explained(path, elsewhere):
         _make_parents(path.parent)
@@ -60,8 +60,21 @@ def new_folder(path: Path, elsewhere: str = OUT) -> Iterator[Path]:
             yield draft
             for inner in [draft, *(each for each in draft.rglob("*") if each.is_dir())]:
                 _sync_folder(inner)
-            _rename(draft, path)
+            (_swap if over and path.exists() else _rename)(draft, path)
         _sync_folder(path.parent)
+
+
+def _swap(draft: Path, path: Path) -> None:
+    """The draft in the place of a folder, which is removed; where it cannot be, that is put back."""
+    before = _temporary_name(path.with_name(f"{path.name}-before"))
+    _remove_tree(before)
+    _rename(path, before)
+    try:
+        _rename(draft, path)
+    except OSError:
+        _rename(before, path)
+        raise
+    _remove_tree(before)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 from micrographia.core.errors import RunExists
 from micrographia.core.events import Progress, Watch, silent
-from micrographia.core.store import write_bytes
+from micrographia.core.store.atomic import new_folder, write_chunks
 from micrographia.faces.browser.sources import Browsed, check_names, static_files
 
 CHUNK = 16
@@ -22,6 +22,8 @@ CHUNK = 16
 MOST_PAIRS = 30
 """Of bundles that are compared, in either direction."""
 SCRIPT = "browser.js"
+OWN = ("style.css", SCRIPT, "index.html")
+"""The files beside the data."""
 POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src data:; base-uri 'none'; "
     "form-action 'none'"
@@ -39,27 +41,40 @@ def export(
     notes: Mapping[str, Mapping[str, str]] | None = None,
     watch: Watch = silent,
 ) -> Path:
-    """Write the pages of these bundles into a folder, and give the page to open.
+    """Write the pages of these bundles into a folder, whole or not at all, and give the page to open.
 
-    Every latent is read once; of more than 30 pairs of bundles the first are compared. Raises RunExists for a folder
-    that holds anything else than an earlier export.
+    Every latent is read once; of more than 30 pairs of bundles the first are compared. An earlier export there gives
+    way once this one is whole. Raises RunExists for a file and for a folder that holds anything else, CannotWrite.
     """
     check_names(bundles)
-    page = folder / "index.html"
-    if folder.exists() and any(folder.iterdir()) and not (folder / SCRIPT).exists():
-        raise RunExists(f"Asked to export into {folder}, which holds other files. Give a new folder.")
+    if folder.exists() and not (folder.is_dir() and _is_ours(folder)):
+        what = "holds other files" if folder.is_dir() else "is a file"
+        raise RunExists(f"Asked to export into {folder}, which {what}. Give a new folder.")
+    with new_folder(folder.resolve(), "--export", over=True) as draft:
+        _write(bundles, draft, notes or {}, watch)
+    return folder / "index.html"
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether all that lies there is of an earlier export."""
+    found = {each.relative_to(folder) for each in folder.rglob("*") if not each.is_dir()}
+    data = {each for each in found if each.parts[0] == "data" and each.suffix == ".js"}
+    script = folder / SCRIPT
+    return not found or (found - data == set(map(Path, OWN)) and script.read_bytes().startswith(GIVE.encode()))
+
+
+def _write(bundles: Mapping[str, Browsed], folder: Path, notes: Mapping[str, Mapping[str, str]], watch: Watch) -> None:
     total = sum(each.about["n_latents"] for each in bundles.values())
     told = -1
-    for done, (key, value) in _data(bundles, notes or {}):
-        write_bytes(folder / "data" / f"{key}.js", handed_over(key, value))
+    for done, (key, value) in _data(bundles, notes):
+        write_chunks(folder / "data" / f"{key}.js", [handed_over(key, value)])
         if done != told:
             watch(Progress("export", done, total, "latent"))
             told = done
     files = static_files()
-    write_bytes(folder / "style.css", files["style.css"])
-    write_bytes(folder / SCRIPT, (GIVE + one_script(files)).encode())
-    write_bytes(page, _page(files["index.html"].decode()).encode())
-    return page
+    pages = files["style.css"], (GIVE + one_script(files)).encode(), _page(files["index.html"].decode()).encode()
+    for name, content in zip(OWN, pages):
+        write_chunks(folder / name, [content])
 
 
 def _data(

@@ -35,7 +35,7 @@ class LiveModel:
     @property
     def steers(self) -> bool:
         """Whether the model generates text."""
-        return isinstance(self.model, Generates) and self.model.tokenizer is not None
+        return self.model.tokenizer is not None and isinstance(self.model, Generates)
 
     def about(self) -> dict[str, Any]:
         return {"model": self.name, "bundles": sorted(self.names), "steers": self.steers}
