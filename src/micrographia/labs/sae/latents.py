@@ -64,8 +64,8 @@ def _sentence(found: OfflineInterpretation) -> str:
     live = sum(each.n_fires >= FEWEST for each in found.explained)
     return (
         f"{len(found.recognisable):,} of the {live:,} latents that fire {FEWEST} times or more on the second half "
-        "of the held-out text are told by a few tokens chosen on the first half (precision and recall of one half or more). "
-        f"Detection accuracy {found.mean():.2f}; with another latent's tokens {found.mean(null=True):.2f}."
+        "of the held-out text are told by a few tokens chosen on the first half (precision and recall of one half or "
+        f"more). Detection accuracy {found.mean():.2f}; with another latent's tokens {found.mean(null=True):.2f}."
     )
 
 
