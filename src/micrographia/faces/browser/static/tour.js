@@ -6,7 +6,7 @@ import { isLive, source } from "./data.js";
 import { examples } from "./feature.js";
 import { go, to } from "./place.js";
 import { steering } from "./steer.js";
-import { needsModel, reader } from "./text.js";
+import { LEFT_OUT, needsModel, reader } from "./text.js";
 import { passage } from "./tokens.js";
 import { alone, percent } from "./words.js";
 
@@ -118,7 +118,7 @@ function ownText(bundle, latent, index, answer) {
       box.value = "";
     } catch (error) { shown.prepend(h("p", { class: "failed" }, error.message)); }
   };
-  return h("div", {}, box, h("div", { class: "field" }, h("span", { class: "name" }, "you predict"), prediction(said)), shown);
+  return h("div", {}, box, h("div", { class: "field" }, h("span", { class: "name" }, "you predict"), prediction(said), h("span", {}, LEFT_OUT)), shown);
 }
 
 const shuffled = (rows) => rows.map((row) => [Math.random(), row]).sort((a, b) => a[0] - b[0]).map(([, row]) => row);
