@@ -13,7 +13,7 @@ from fake import WIDGETS
 
 from micrographia.core.figures import Figure, attention, table, tokens, widget
 from micrographia.core.figures import text as text_of
-from micrographia.faces.report.markup import Html, tag, typeset
+from micrographia.faces.report.markup import Html, prose, tag, typeset
 from micrographia.faces.report.packing import encoded, packed
 from micrographia.faces.report.page import render, render_figures
 from micrographia.faces.report.viewers import viewer_data
@@ -238,6 +238,8 @@ def test_powers_of_ten_are_set_as_such_and_words_are_left_alone():
     assert typeset("2.4e-07") == "2.4&#8239;×&#8239;10<sup>−7</sup>"
     assert typeset("epoch 1e") == "epoch 1e"
     assert typeset("abc1e-5x") == "abc1e-5x"
+    assert typeset("'`', '`'") == "&#x27;`&#x27;, &#x27;`&#x27;"
+    assert prose("in `a < b`, 1e-5") == "in <code>a &lt; b</code>, 1&#8239;×&#8239;10<sup>−5</sup>"
     assert typeset("cos(w_k x), w_key") == "cos(w<sub>k</sub> x), w_key"
 
 

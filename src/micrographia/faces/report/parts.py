@@ -10,7 +10,7 @@ from micrographia.core.claims import Judged, Run
 from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.figures.texts import shown
-from micrographia.faces.report.markup import Html, join, tag, typeset
+from micrographia.faces.report.markup import Html, join, prose, tag, typeset
 from micrographia.faces.sections import Section, flat
 from micrographia.faces.tables import TextTable, table_of, texts_of
 
@@ -115,7 +115,7 @@ def _claim(claim: Mapping[str, Any]) -> Html:
 
 def figure(content: Figure, verdicts: Mapping[str, str], missing: Mapping[str, str], *, headed: bool = True) -> Html:
     """A table or text with its lead; or a place for a picture, which the page's script draws, and its caption."""
-    caption = typeset(content.caption) if content.caption else ""
+    caption = prose(content.caption) if content.caption else ""
     notes = [tag("span", "After ", content.source, ". ", class_="source")] if content.source else []
     notes += [_bearing(name, verdicts.get(name)) for name in content.claims]
     readable = content.kind in ("table", "text")
@@ -148,7 +148,7 @@ def _table(content: Figure) -> Html:
 def _text(content: Figure) -> Html:
     paragraphs, lines = texts_of(content.data)
     formula = tag("pre", "\n".join(lines), class_="formula") if lines else ""
-    return join(*(tag("p", typeset(paragraph)) for paragraph in paragraphs), formula)
+    return join(*(tag("p", prose(paragraph)) for paragraph in paragraphs), formula)
 
 
 def _widget(content: Figure, missing: Mapping[str, str]) -> Html:
