@@ -269,6 +269,13 @@ def test_signed_attention_and_layers_become_groups():
     assert found["first"] == 1  # the strongest
 
 
+def test_where_most_tokens_differ_none_is_marked():
+    figure = tokens("t", "T", [["a", "b", "c"], ["a", "d", "e"]], [[0.0] * 3] * 2, names=["", ""])
+    assert "differs" not in [
+        name for _, at in Elements(render_figures([figure])).found for name in at.get("class", "").split()
+    ]
+
+
 def test_tokens_that_differ_are_marked_and_blanks_are_seen():
     texts = [["When", " ", "\n", " John"], ["When", " ", "\n", " Mary"]]
     figure = tokens(
