@@ -235,7 +235,7 @@ def test_the_model_reads_a_text_and_is_steered(chromium, served):
         turn(page, "#/one/steer/17")
         page.click("text=generate")
         page.wait_for_selector("figcaption")
-        page.wait_for_selector("text=Greedy")
+        page.wait_for_selector("text=Continuations are greedy")
         assert page.locator("figcaption").all_inner_texts() == ["without", "with", "a random direction as long"]
 
 

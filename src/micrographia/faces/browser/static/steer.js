@@ -8,7 +8,7 @@ import { number } from "./words.js";
 
 const kept = { prompt: "Once upon a time", times: 2, tokens: 30 };
 const COLUMNS = [["plain", "without"], ["steered", "with"], ["random", "a random direction as long"]];
-const GREEDY = "Greedy: always the most likely token, so that each time says the same.";
+const GREEDY = "Continuations are greedy: always the most likely token.";
 
 export async function steer({ bundle, about, index, what }) {
   const n = about.bundles[bundle].n_latents, latent = Number(what ?? index.dead.indexOf(false));
