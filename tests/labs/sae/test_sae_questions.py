@@ -134,7 +134,7 @@ def test_an_evaluation_tells_where_and_on_which_text_and_what_fewer_bits_cost(tr
         latents=0, beside=str(other),
     )  # fmt: skip
     found = run(question, out=tmp_path / "eval").results["in_depth"]
-    assert [row["name"] for row in found["by_source"]] == [str(text), str(other)]
+    assert [row["name"] for row in found["by_text"]] == [str(text), str(other)]
     assert [row["name"] for row in found["by_position"]] == ["1", "2 to 3", "4 to 7", "8 to 11"]
     assert [row["name"] for row in found["by_precision"]] == ["float32", "bfloat16", "int8"]
     assert 0 < found["evenness"] <= 1

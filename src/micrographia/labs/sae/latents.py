@@ -16,7 +16,12 @@ from micrographia.core.sites import Site
 from micrographia.core.stream.rows import TokenRows
 from micrographia.core.titles import shown_token
 from micrographia.methods.dictionaries.evaluation.contexts import Contexts, gather_contexts
-from micrographia.methods.dictionaries.evaluation.offline import Explained, OfflineInterpretation, explain_offline
+from micrographia.methods.dictionaries.evaluation.offline import (
+    FEWEST,
+    Explained,
+    OfflineInterpretation,
+    explain_offline,
+)
 from micrographia.methods.dictionaries.evaluation.reading import Counted
 
 PASSAGES = 5
@@ -60,11 +65,11 @@ def read_latents(
 
 
 def _sentence(found: OfflineInterpretation) -> str:
-    live = sum(each.n_fires > 0 for each in found.explained)
+    live = sum(each.n_fires >= FEWEST for each in found.explained)
     return (
-        f"{len(found.recognisable):,} of the {live:,} latents that fire on the second half of the held-out text are "
-        f"told by a few tokens chosen on the first half (precision and recall of one half or more). Detection accuracy "
-        f"{found.mean():.2f}; with another latent's tokens {found.mean(null=True):.2f}."
+        f"{len(found.recognisable):,} of the {live:,} latents that fire {FEWEST} times or more on the second half "
+        "of the held-out text are told by a few tokens chosen on the first half (precision and recall of one half or more). "
+        f"Detection accuracy {found.mean():.2f}; with another latent's tokens {found.mean(null=True):.2f}."
     )
 
 

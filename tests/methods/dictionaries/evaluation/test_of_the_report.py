@@ -8,7 +8,7 @@ from micrographia.core.edits import put
 from micrographia.core.errors import BadConfig, BadShape
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
-from micrographia.methods.dictionaries.evaluation.by_group import ByGroup, by_position, by_source
+from micrographia.methods.dictionaries.evaluation.by_group import ByGroup, by_position
 from micrographia.methods.dictionaries.evaluation.evaluate import OURS
 from micrographia.methods.dictionaries.evaluation.importance import uniformity
 from micrographia.methods.dictionaries.evaluation.precision import PRECISIONS, in_precision, int8_weights
@@ -28,6 +28,11 @@ def tokens(n: int = 6):
 
 def model():
     return small_model(A_FEW["plain-2"], dtype=torch.float64)
+
+
+def by_source(sources, n_ctx: int) -> ByGroup:
+    names = list(dict.fromkeys(sources))
+    return ByGroup(torch.tensor([[names.index(each)] * n_ctx for each in sources]), names)
 
 
 def spliced(groups: ByGroup, tokens_at_once: int = 8):
