@@ -233,7 +233,10 @@ def test_the_model_reads_a_text_and_is_steered(chromium, served):
         page.locator(".read > .passage .token").nth(1).click()
         page.wait_for_selector("text=all tokens")
         turn(page, "#/one/steer/17")
-        page.click("text=generate")
+        click = "document.querySelector('.steering .do').click()"
+        assert "computing" in page.evaluate(
+            f"() => {{ {click}; return document.querySelector('[role=status]').innerText; }}"
+        )
         page.wait_for_selector("figcaption")
         page.wait_for_selector("text=Continuations are greedy")
         assert page.locator("figcaption").all_inner_texts() == ["without", "with", "a random direction as long"]
