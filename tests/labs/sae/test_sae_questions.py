@@ -12,6 +12,7 @@ from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.errors import BadConfig, UnknownSite, UserError
 from micrographia.core.store import verify
 from micrographia.labs.sae.config import Evaluate, TextSource, Train, read_asked, stored
+from micrographia.labs.sae.latents import in_a_row
 from micrographia.labs.sae.run import run
 from micrographia.methods.dictionaries.training.presets import PRESETS
 from miniature import WORDS, save_gpt2
@@ -160,3 +161,11 @@ def test_bad_choices_are_refused_before_a_folder_is_made(asked, tmp_path, text):
     for wrong in ({"kind": "relu"}, {"sparsity": "1"}, {"l0": "many"}, {"tokens": 0}, {"kind": "relu", "l0": "3"}):
         with pytest.raises(BadConfig):
             replace(asked, **wrong)
+
+
+def test_passages_of_a_report_stand_in_one_row_with_the_peak_in_view():
+    short = in_a_row([["a"] * 25, [" bc"] * 25], 16)
+    assert (short.start, short.stop) == (2, 23)
+    wide = in_a_row([["a"] * 15 + ["x" * 31, " " * 50] + ["a"] * 8], 16)
+    assert (wide.start, wide.stop) == (16, 25)
+    assert in_a_row([["a", "x" * 200, "b"]], 1) == slice(1, 2)
