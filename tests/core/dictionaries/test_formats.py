@@ -472,7 +472,7 @@ def test_a_suite_without_a_layer_gives_one_dictionary_a_layer(suite: Path):
 
 
 def test_a_choice_that_is_none_says_what_there_is(suite: Path):
-    with pytest.raises(UnknownDictionary, match=r"widths 16384, 65536"):
+    with pytest.raises(UnknownDictionary, match=r"or width \(16384, 65536\)"):
         load(suite, layer=12)
     with pytest.raises(UnknownDictionary, match="layers 5, 12"):
         load(suite, layer=3)
