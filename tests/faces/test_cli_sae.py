@@ -1,13 +1,16 @@
 """The commands about dictionaries as files: what `sae inspect` prints, and what `sae convert` writes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from micrographia.core.dictionaries.dictionary import Dictionary, DictionaryWeights
 from micrographia.core.dictionaries.form import Form
+from micrographia.core.dictionaries.suite import SuiteMember, write_suite
 from micrographia.core.runtime import generator
+from micrographia.core.sites import Site
 from micrographia.faces.cli.main import main
 
 
@@ -57,3 +60,14 @@ def test_what_cannot_be_done_is_said(folder, tmp_path, capsys):
     assert "sae needs a second word" in told
     assert "Traceback" not in told
     assert not (tmp_path / "x").exists()
+
+
+def test_convert_takes_one_site_of_a_suite(folder, tmp_path, capsys):
+    one = Dictionary.load(folder)
+    placed = [replace(one, about=replace(one.about, site=Site.parse(place))) for place in ("L1.z", "L1.mlp_out")]
+    write_suite(tmp_path / "suite", [SuiteMember(each, l0=3) for each in placed])
+    words = ["sae", "convert", str(tmp_path / "suite"), "--to", "saelens", "--layer", "1", "--out"]
+    assert main([*words, str(tmp_path / "a")]) == 1
+    assert "L1.mlp_out, L1.z. Give the site" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "b"), "--site", "z"]) == 0
+    assert str(Dictionary.load(tmp_path / "b").about.site) == "L1.z"

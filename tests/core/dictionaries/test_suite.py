@@ -142,6 +142,25 @@ def test_l0s_are_told_as_they_were_asked_for(own: Suite, tmp_path: Path):
         write_suite(tmp_path / "measured", measured).get(layer=7)
 
 
+def test_a_dictionary_is_loaded_by_its_site(own: Suite, tmp_path: Path):
+    assert str(Dictionary.load(own.where, site="L1.z").about.site) == "L1.z"
+    assert str(Dictionary.load(own.where, site="resid_post", layer=1).about.site) == "L1.resid_post"
+    with pytest.raises(UnknownDictionary, match=r"2 sites fit: L1\.resid_post, L1\.z"):
+        Dictionary.load(own.where, layer=1)
+    alone = Path(own.where) / own.only(site="z").rows()[0].path
+    with pytest.raises(UnknownDictionary, match=r"site resid_post .* of L1\.z"):
+        Dictionary.load(alone, site="resid_post")
+    made("L2.z").save(tmp_path / "run" / "nameless")
+    assert str(Dictionary.load(tmp_path / "run", site="L2.z").about.site) == "L2.z"
+    with pytest.raises(UnknownDictionary, match=r"site resid_post .* of L2\.z"):
+        Dictionary.load(tmp_path / "run", site="resid_post")
+
+
+def test_a_dictionary_of_a_run_is_named_after_its_site():
+    assert kind_of("runs/one/dictionaries/L0.resid_post-l0_2-seed0") == "resid_post"
+    assert kind_of("dictionaries/L1.z/cfg.json") == "z"
+
+
 def test_mixed_widths_are_told(tmp_path: Path):
     members = [SuiteMember(made("L0.z", width), l0=2) for width in (6, 9)]
     with pytest.raises(UnknownDictionary, match=r"or width \(6, 9\)\."):

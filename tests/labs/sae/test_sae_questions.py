@@ -9,7 +9,9 @@ import torch
 
 from micrographia.core.config import Target
 from micrographia.core.dictionaries.dictionary import Dictionary
-from micrographia.core.errors import BadConfig, UnknownSite, UserError
+from micrographia.core.dictionaries.suite import SuiteMember, write_suite
+from micrographia.core.errors import BadConfig, UnknownDictionary, UnknownSite, UserError
+from micrographia.core.sites import Site
 from micrographia.core.store import verify
 from micrographia.labs.sae.config import Evaluate, TextSource, Train, read_asked, stored
 from micrographia.labs.sae.run import run
@@ -123,6 +125,21 @@ def test_what_was_trained_can_be_evaluated(trained, asked, tmp_path):
     (row,) = found.results["dictionaries"].values()
     assert row["clean_loss"] > 0
     assert {each["name"] for each in row["comparison"]} >= {"dictionary", "zero ablation", "mean ablation"}
+
+
+def test_the_site_chooses_among_a_suite_before_the_model_is_loaded(trained, asked, tmp_path, monkeypatch):
+    one = Dictionary.load(trained.path)
+    placed = [replace(one, about=replace(one.about, site=Site.parse(place))) for place in ("L0.z", "L0.resid_post")]
+    write_suite(tmp_path / "suite", [SuiteMember(each, l0=4) for each in placed])
+    place = str(tmp_path / "suite")
+    question = Evaluate(
+        target=asked.target, reading=asked.reading, dictionary=place, tokens=300, loss_tokens=0, latents=0
+    )
+    assert "at L0.resid_post" in run(replace(question, site="resid_post"), out=tmp_path / "eval").summary[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("micrographia.labs.sae.run.load_any", lambda *_, **__: pytest.fail("loaded"))
+        with pytest.raises(UnknownDictionary, match=r"L0\.resid_post, L0\.z"):
+            run(question, out=tmp_path / "refused")
 
 
 def test_an_evaluation_tells_where_and_on_which_text_and_what_fewer_bits_cost(trained, asked, text, tmp_path):

@@ -57,7 +57,7 @@ def convert(
 ) -> tuple[str, ...]:
     """Write the dictionary at `path` (or of that name) into a new folder for the tool `to`; gives what was not carried.
 
-    `choices` are layer, width, l0, dtype of `load`. Latents and reconstructions stay as they are, up to rounding.
+    `choices` are site, layer, width, l0, dtype of `load`. Latents and reconstructions stay as they are, up to rounding.
     Raises the errors of `load` and of `save`.
     """
     return save(load(path, allow_pickle=allow_pickle, **choices), folder, to)

@@ -109,7 +109,7 @@ class Evaluate:
     l0: str | None = None
     """Which L0 of a published suite: a number, or canonical, the nearest to 100."""
     site: str | None = None
-    """Where it reads, if the files do not say."""
+    """Which site of a suite, such as L1.z or z; of one dictionary, where it reads, if the files do not say."""
     writes: str | None = None
     """Where a transcoder writes, if the files do not say."""
     tokens: int = 50_000

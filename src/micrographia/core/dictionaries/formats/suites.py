@@ -154,6 +154,8 @@ def _refuse_several_sites(found: Sequence[Entry], where: str) -> None:
 
 def _of_site(found: Sequence[Entry], where: str, site: str | None) -> list[Entry]:
     left = [each for each in found if site in (None, each.kind, _folder(each))]
+    if not left and len(found) == 1 and not found[0].kind:
+        return [*found]  # a name that says nothing; the dictionary itself may
     if not left and not any(each.kind for each in found):
         raise UnknownDictionary(
             f"Asked for the site {site} in {where}. No name of a file there tells a site. Give the path of one: "
