@@ -1,6 +1,7 @@
 """The commands about dictionaries as files: what `sae inspect` prints, and what `sae convert` writes."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,10 +9,13 @@ import torch
 
 from micrographia.core.dictionaries.dictionary import Dictionary, DictionaryWeights
 from micrographia.core.dictionaries.form import Form
+from micrographia.core.dictionaries.formats.save import WRITTEN
 from micrographia.core.dictionaries.suite import SuiteMember, write_suite
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
 from micrographia.faces.cli.main import main
+from micrographia.faces.cli.options import field_docs
+from micrographia.faces.cli.sae_files import Conversion
 
 
 @pytest.fixture
@@ -56,10 +60,14 @@ def test_what_cannot_be_done_is_said(folder, tmp_path, capsys):
     assert main(["sae", "convert", str(folder), "--to", "no_such_tool", "--out", str(tmp_path / "y")]) == 1
     assert main(["sae"]) == 2
     told = capsys.readouterr().err
-    assert "Choose another format" in told
+    assert "JumpReLU and ReLU dictionaries; this one is topk. Formats that hold it: saelens, sparsify, dic" in told
     assert "sae needs a second word" in told
     assert "Traceback" not in told
     assert not (tmp_path / "x").exists()
+
+
+def test_help_lists_every_format_that_is_written():
+    assert all(re.search(rf"\b{format}\b", field_docs(Conversion)["to"]) for format in WRITTEN)
 
 
 def test_convert_takes_one_site_of_a_suite(folder, tmp_path, capsys):

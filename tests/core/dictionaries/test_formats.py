@@ -1,6 +1,7 @@
 """Every layout is read as its formulas say, written and read back, and refused where it contradicts itself."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,10 +107,10 @@ def test_what_a_format_can_hold_survives_it_and_the_rest_is_refused_with_a_reaso
 @pytest.mark.parametrize(
     ("format", "layout", "why"),
     [
-        ("saelens", "saelens flat tanh-relu", "its activations are"),
-        ("saelens", "sparsify groupmax", "its activations are"),
+        ("saelens", "saelens flat tanh-relu", "this one is tanh-relu"),
+        ("saelens", "sparsify groupmax", r"this one is groupmax\. Formats that hold it: sparsify\.$"),
         ("saelens", "sparsify with a skip", "transcoders"),
-        ("sparsify", "saelens standard", "its activations are"),
+        ("sparsify", "saelens standard", "holds TopK and GroupMax dictionaries; this one is relu"),
         ("sparsify", "openai topk", "normalised"),
         ("dictionary_learning", "sparsify with a skip", "no place for a skip"),
         ("dictionary_learning", "saelens transcoder", "as wide as"),
@@ -118,7 +119,9 @@ def test_what_a_format_can_hold_survives_it_and_the_rest_is_refused_with_a_reaso
         ("openai", "saelens layer norm", "layer-normed with TopK"),
         ("gemma_scope", "gemma_scope_2 affine", "no place for a skip"),
         ("gemma_scope_2", "circuit_tracer cross-layer", "one dictionary"),
-        ("circuit_tracer", "saelens topk", "its activations are"),
+        ("circuit_tracer", "sparsify transcoder", "ReLU and JumpReLU|JumpReLU and ReLU"),
+        ("circuit_tracer", "saelens jumprelu", "holds transcoders; this is an autoencoder"),
+        ("circuit_tracer", "gemma_scope", "Formats that hold it: saelens, gemma_scope_2, gemma_scope,"),
         ("circuit_tracer", "gemma_scope_2 cross-layer", "skip"),
     ],
 )
@@ -126,6 +129,21 @@ def test_a_writer_says_why_it_refuses(format: str, layout: str, why: str, tmp_pa
     found, _ = read(layout, tmp_path / "from")
     with pytest.raises(CannotCarry, match=why):
         save(found, tmp_path / "to", format)
+
+
+def test_a_refusal_names_what_would_be_written(tmp_path: Path):
+    """`carries` looks at a few latents: it must say what `save` then does, negative thresholds included."""
+    found, _ = read("circuit_tracer jump", tmp_path / "from")
+    assert isinstance(found, DictionarySet)
+    for one in (found, found[0], replace(found[0], weights=replace(found[0].weights, W_skip=None))):
+        for format in WRITERS:
+            try:
+                save(one, tmp_path / format, format)
+                written = True
+            except CannotCarry:
+                written = False
+            assert carries(one, format) == written
+            shutil.rmtree(tmp_path / format, ignore_errors=True)
 
 
 def test_negative_latents_are_not_written_where_none_may_pass(tmp_path: Path):

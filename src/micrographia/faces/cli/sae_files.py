@@ -34,8 +34,8 @@ class Inspected(Printed):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conversion(Inspected):
     to: str
-    """The tool that shall read it: saelens, sparsify, gemma_scope, gemma_scope_2, circuit_tracer, dictionary_learning
-    or openai."""
+    """The tool that shall read it: saelens, sparsify, cross_layer, circuit_tracer, gemma_scope_2, gemma_scope,
+    dictionary_learning or openai."""
     out: Path
     """The new folder."""
     site: str | None = None
