@@ -11,11 +11,14 @@ from micrographia.core.config import Target
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.dictionaries.suite import SuiteMember, write_suite
 from micrographia.core.errors import BadConfig, UnknownDictionary, UnknownSite, UserError
+from micrographia.core.load import load_any
 from micrographia.core.sites import Site
 from micrographia.core.store import verify
 from micrographia.labs.sae.config import Evaluate, TextSource, Train, read_asked, stored
+from micrographia.labs.sae.direct import train_dictionary
 from micrographia.labs.sae.run import run
 from micrographia.methods.dictionaries.training.presets import PRESETS
+from micrographia.methods.dictionaries.training.recipe import Recipe
 from miniature import WORDS, save_gpt2
 
 
@@ -177,3 +180,29 @@ def test_bad_choices_are_refused_before_a_folder_is_made(asked, tmp_path, text):
     for wrong in ({"kind": "relu"}, {"sparsity": "1"}, {"l0": "many"}, {"tokens": 0}, {"kind": "relu", "l0": "3"}):
         with pytest.raises(BadConfig):
             replace(asked, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        ({"kind": "foo"}, "no kind 'foo'.*relu, gated, topk, batchtopk, matryoshka, jumprelu"),
+        ({"kind": "gated", "l0": 3}, "gated needs sparsity"),
+        ({"kind": "gated", "l0": 3, "sparsity": 0.1}, "l0 was set"),
+        ({"kind": "topk", "sparsity": 0.1}, "sparsity was set"),
+        ({"recipe": PRESETS["april_2024"](), "l0": 3}, "a recipe says so itself"),
+        ({"recipe": PRESETS["april_2024"](), "kind": "topk"}, "kind was set"),
+    ],
+)
+def test_what_says_how_sparse_obeys_the_same_rules_from_python(folder, choice, says):
+    tokens = torch.zeros(4, 12, dtype=torch.long)
+    with pytest.raises(BadConfig, match=says):
+        train_dictionary(load_any(folder), "L0.resid_post", tokens, **choice)
+
+
+def test_a_recipe_given_from_python_keeps_its_kind(folder):
+    tokens = torch.randint(2, 18, (40, 12), generator=torch.Generator().manual_seed(0))
+    recipe = Recipe(kind="relu", sparsity=0.05)
+    one = train_dictionary(
+        load_any(folder), "L0.resid_post", tokens, recipe=recipe, width=40, steps=3, batch=32, buffer_bytes=2**20
+    )
+    assert one.form.activation == "relu"
