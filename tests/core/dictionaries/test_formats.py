@@ -433,6 +433,14 @@ def test_a_set_gives_the_dictionary_of_a_layer(tmp_path: Path):
         load_one(tmp_path)
 
 
+def test_a_set_says_how_a_layer_is_taken(tmp_path: Path):
+    found, _ = read("circuit_tracer relu", tmp_path / "from")
+    assert isinstance(found, DictionarySet)
+    found[1].save(tmp_path / "to", "circuit_tracer")
+    alone = load(tmp_path / "to")
+    assert repr(alone).startswith("DictionarySet(1 layer: 1; set[1]: Dictionary(")
+
+
 def test_a_layer_of_a_cross_layer_transcoder_is_no_dictionary(tmp_path: Path):
     found, expected = read("circuit_tracer cross-layer", tmp_path)
     assert isinstance(found, CrossLayerTranscoder)
