@@ -15,6 +15,7 @@ from dictionary_files import LAYOUTS, D, N
 from micrographia.core.dictionaries.conversion import convert, inspect
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.dictionaries.form import ACTIVATIONS
+from micrographia.core.dictionaries.formats.holding import Holding
 from micrographia.core.dictionaries.formats.load import load, load_one
 from micrographia.core.dictionaries.formats.save import carries, save
 from micrographia.core.dictionaries.formats.table import FORMATS
@@ -597,6 +598,18 @@ def test_rows_for_a_table(suite: Path, tmp_path: Path):
     assert [row["layer"] for row in inspect(files.circuit_tracer(tmp_path / "set").path)] == [0, 1, 2]
     (row,) = inspect(files.cross_layer(tmp_path / "clt").path)
     assert row["kind"] == "cross-layer transcoder"
+
+
+def test_rows_of_many_tell_what_their_configs_say_unread(tmp_path: Path, monkeypatch):
+    files.saelens_standard(tmp_path / "a")
+    files.sparsify(tmp_path / "sparsify")
+    files.learned_topk(tmp_path / "trainer_0")
+    files.llama_scope(tmp_path)
+    monkeypatch.setattr(Holding, "tensors", lambda *_: pytest.fail("read"))
+    rows = {row["format"]: (row["latents"], row["d_in"], row["layer"]) for row in inspect(tmp_path)}
+    assert rows == {
+        "saelens": (N, D, 1), "sparsify": (N, D, 2), "dictionary_learning": (N, D, 1), "llama_scope": (N, D, 15),
+    }  # fmt: skip
 
 
 def test_every_activation_has_a_format_that_reads_it(all_read):
