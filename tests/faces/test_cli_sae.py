@@ -79,3 +79,12 @@ def test_convert_takes_one_site_of_a_suite(folder, tmp_path, capsys):
     assert "L1.mlp_out, L1.z. Give the site" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "b"), "--site", "z"]) == 0
     assert str(Dictionary.load(tmp_path / "b").about.site) == "L1.z"
+
+
+def test_help_of_the_group_lists_its_commands_and_that_of_eval_its_path(capsys):
+    assert main(["sae", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"sae {name} " in told for name in ("train", "eval", "inspect", "convert"))
+    assert main(["sae", "eval", "--help"]) == 0
+    assert "sae eval PATH" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert main(["nothing", "--help"]) == 2

@@ -115,7 +115,8 @@ class Evaluate:
     target: Target
     reading: TextSource = dataclasses.field(default_factory=TextSource)
     dictionary: str
-    """A folder or file of any format, one of your Runs, or a name on the hub."""
+    """PATH: a folder or file of any format, one of your Runs, or a name on the hub. As the first word it needs no flag:
+    `sae eval PATH`."""
     layer: int | None = None
     """Which, of several."""
     width: str | None = None
