@@ -220,7 +220,10 @@ def test_batches_are_float32_at_least_and_the_buffer_as_asked():
     half = ActivationStream(model, "L0.mlp_out", rows, dtype=torch.bfloat16, **SMALL)
     whole = ActivationStream(model, "L0.mlp_out", rows, batch=20, buffer_bytes=20_000)
     assert half(0).x.dtype == torch.float32
-    assert half.plan.memory_bytes / half.plan.n_tokens == whole.plan.memory_bytes / whole.plan.n_tokens - 20
+    assert half.plan.held
+    assert whole.plan.held
+    kept = whole.plan.n_tokens + whole.plan.tokens_an_epoch
+    assert half.plan.memory_bytes / kept == whole.plan.memory_bytes / kept - 20
     assert ActivationStream(reader(torch.float64), "embed", rows, **SMALL)(0).x.dtype == torch.float64
 
 
@@ -262,3 +265,28 @@ def test_batches_of_activations_at_hand_hold_each_once_an_epoch(n, batch):
 def test_a_batch_larger_than_what_is_at_hand_is_refused():
     with pytest.raises(UserError, match="batches of 5 of 4 tokens"):
         batches_of(torch.zeros(4, 2), batch=5)
+
+
+def test_a_text_that_fits_twice_is_read_by_the_model_once():
+    """Whichever step comes first; the batches are those of a buffer in which it fits once, but for rounding."""
+    rows, read = random_rows(40), []
+
+    def passes(model, stream):
+        run = model.run
+
+        def counted(inputs, **how):
+            read.append(len(inputs))
+            return run(inputs, **how)
+
+        model.run = counted
+        return [stream(step).x for step in (0, 7, 30, 3, 31)]
+
+    fitting = ActivationStream(model := reader(), "L0.mlp_out", rows, batch=20, buffer_bytes=20_000)
+    found = passes(model, fitting)
+    assert sum(read) == 40
+    later = ActivationStream(reader(), "L0.mlp_out", rows, batch=20, buffer_bytes=20_000)
+    assert all(torch.equal(one, later(step).x) for one, step in zip(found[::-1], (31, 3, 30, 7, 0)))
+    once = ActivationStream(reader(), "L0.mlp_out", rows, batch=20, buffer_bytes=9_100)
+    assert (once.plan.held, once.plan.blocks_an_epoch) == (False, 1)
+    for one, step in zip(found, (0, 7, 30, 3, 31)):
+        torch.testing.assert_close(one, once(step).x)

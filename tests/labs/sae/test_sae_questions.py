@@ -16,6 +16,7 @@ from micrographia.core.sites import Site
 from micrographia.core.store import verify
 from micrographia.labs.sae.config import Evaluate, TextSource, Train, read_asked, stored
 from micrographia.labs.sae.direct import train_dictionary
+from micrographia.labs.sae.latents import in_a_row
 from micrographia.labs.sae.run import run
 from micrographia.methods.dictionaries.training.presets import PRESETS
 from micrographia.methods.dictionaries.training.recipe import Recipe
@@ -153,7 +154,7 @@ def test_an_evaluation_tells_where_and_on_which_text_and_what_fewer_bits_cost(tr
         latents=0, beside=str(other),
     )  # fmt: skip
     found = run(question, out=tmp_path / "eval").results["in_depth"]
-    assert [row["name"] for row in found["by_source"]] == [str(text), str(other)]
+    assert [row["name"] for row in found["by_text"]] == [str(text), str(other)]
     assert [row["name"] for row in found["by_position"]] == ["1", "2 to 3", "4 to 7", "8 to 11"]
     assert [row["name"] for row in found["by_precision"]] == ["float32", "bfloat16", "int8"]
     assert 0 < found["evenness"] <= 1
@@ -206,3 +207,11 @@ def test_a_recipe_given_from_python_keeps_its_kind(folder):
         load_any(folder), "L0.resid_post", tokens, recipe=recipe, width=40, steps=3, batch=32, buffer_bytes=2**20
     )
     assert one.form.activation == "relu"
+
+
+def test_passages_of_a_report_stand_in_one_row_with_the_peak_in_view():
+    short = in_a_row([["a"] * 25, [" bc"] * 25], 16)
+    assert (short.start, short.stop) == (2, 23)
+    wide = in_a_row([["a"] * 15 + ["x" * 31, " " * 50] + ["a"] * 8], 16)
+    assert (wide.start, wide.stop) == (16, 25)
+    assert in_a_row([["a", "x" * 200, "b"]], 1) == slice(1, 2)

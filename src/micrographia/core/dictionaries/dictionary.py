@@ -120,6 +120,12 @@ class Dictionary:
     def dtype(self) -> torch.dtype:
         return self.weights.W_dec.dtype
 
+    @property
+    def decoder(self) -> Float[Tensor, "latent d_out"]:
+        """What one of each latent adds to the output, before any scale of the input is restored."""
+        W_dec = self.weights.W_dec
+        return W_dec / W_dec.norm(dim=-1, keepdim=True) if self.form.decoder_norms else W_dec
+
     def to(self, **where: Any) -> "Dictionary":
         """A copy elsewhere: `dtype=`, `device=`."""
         return replace(self, weights=self.weights.to(**where))

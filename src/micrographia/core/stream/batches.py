@@ -21,6 +21,7 @@ from micrographia.core.model import Model
 from micrographia.core.sites import Site, SiteLike, as_site, select
 from micrographia.core.spoken import number_of
 from micrographia.core.stream.harvest import Bad, Kept, harvester, left_out
+from micrographia.core.stream.held import HeldSupply
 from micrographia.core.stream.mixing import Mixer, Supply
 from micrographia.core.stream.rows import TokenRows
 from micrographia.core.stream.schedule import WindowSchedule, blocks_for, capacity, drawn, most_blocks
@@ -75,6 +76,8 @@ class BufferPlan(NamedTuple):
     """That count."""
     blocks_an_epoch: int
     batch: int
+    held: bool = False
+    """Whether all of it is read once and kept."""
 
     def passes(self, n_steps: int) -> float:
         """Over the text, in so many steps."""
@@ -84,9 +87,14 @@ class BufferPlan(NamedTuple):
         return (
             f"Buffer of activations: {_size(self.memory_bytes)} of memory for {self.n_tokens:,} tokens; "
             f"{_size(self.disk_bytes)} on disk. A pass over the text, of {number_of(self.n_rows, 'row')}, is "
-            f"{self.tokens_an_epoch:,} tokens, read in {number_of(self.blocks_an_epoch, 'block')}; "
+            f"{self.tokens_an_epoch:,} tokens, {self._read()}; "
             f"{number_of(self.tokens_an_epoch // self.batch, 'batch')} of {self.batch:,} a pass."
         )
+
+    def _read(self) -> str:
+        if self.held:
+            return "read once and kept"
+        return "read whole in each" if self.blocks_an_epoch == 1 else f"read in {self.blocks_an_epoch:,} blocks"
 
 
 class ActivationStream:
@@ -123,7 +131,7 @@ class ActivationStream:
         members = members_of(model, sites)
         reading = harvester(model, sites_of(members), rows, rows_a_pass=rows_a_pass, sink=sink, bad=bad, watch=watch)
         kept = {site: _placed(each, dtype, device) for site, each in reading.kinds().items()}
-        self._begin(reading, kept, members, batch, buffer_bytes, seed, reading.rows.n_bytes, watch)
+        self._begin(reading, kept, members, batch, buffer_bytes, seed, reading.rows.n_bytes, watch, hold=True)
         self._say(steps, left_out(reading.rows, sink=sink), watch)
 
     @classmethod
@@ -163,6 +171,7 @@ class ActivationStream:
         seed: int,
         disk: int,
         watch: Watch,
+        hold: bool = False,
     ) -> None:
         counts = supply.count()
         total, longest = int(counts.sum()), int(counts.max())
@@ -172,8 +181,12 @@ class ActivationStream:
         slots = capacity(total, batch, longest, n_blocks)
         values = {site: torch.empty(slots, one.width, dtype=one.dtype, device=one.device) for site, one in kept.items()}
         self.members = members
-        self.plan = BufferPlan(slots * each, disk, slots, len(counts), total, n_blocks, batch)
-        self._mixer = Mixer(supply, schedule, values, torch.zeros(slots, dtype=torch.long), watch)
+        held = hold and n_blocks == 1 and (slots + total) * each <= buffer_bytes
+        memory = (slots + total * held) * each
+        self.plan = BufferPlan(memory, disk, slots, len(counts), total, n_blocks, batch, held)
+        if held:
+            supply = HeldSupply(supply, kept, watch)
+        self._mixer = Mixer(supply, schedule, values, torch.zeros(slots, dtype=torch.long), silent if held else watch)
 
     def _say(self, steps: int | None, left: str, watch: Watch) -> None:
         told = ""

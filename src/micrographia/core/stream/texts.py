@@ -21,6 +21,8 @@ from micrographia.core.spoken import number_of
 
 PIECE = 2**16
 """Characters."""
+LONGEST_NAME = 1024
+"""Characters of the name of a file or data set."""
 JSONL = (".jsonl", ".ndjson")
 HUB = "hf:"
 NOT_OURS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
@@ -91,6 +93,11 @@ def open_texts(source: str | Path | None = None, *, field: str = "text", split: 
         return _standard_library()
     if isinstance(source, str) and source.startswith(HUB):
         return _hub(source.removeprefix(HUB), field, split)
+    if len(str(source)) > LONGEST_NAME or "\n" in str(source):
+        raise UserError(
+            f"Asked for the text in a file called {str(source)[:40]!r}..., {len(str(source)):,} characters: a text, it "
+            "seems, and no name. Give a list of texts, or a file."
+        )
     path = Path(source).expanduser()
     if not str(source).strip():
         raise UserError(

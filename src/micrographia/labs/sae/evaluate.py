@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from micrographia.core.dictionaries.dictionary import Dictionary
@@ -89,8 +88,8 @@ def _in_depth(
     """What else the report on Gemma Scope asks, of a model that predicts its next token."""
     if found.place is None or not asked.loss_tokens:
         return None
-    sources = [name for name, each in read.items() for _ in each]
+    text, *others = read
     return in_depth(
-        one, model, found.place, torch.cat([*read.values()]), counted(asked, model, rows), found.metrics.mean,
-        sources=sources if len(read) > 1 else None, watch=watch,
+        one, model, found.place, read[text], counted(asked, model, rows), found.metrics.mean,
+        text=text, others={name: read[name] for name in others}, watch=watch,
     )  # fmt: skip

@@ -16,13 +16,14 @@ from micrographia.core.stream.rows import TokenRows
 from micrographia.labs.sae.config import Evaluate, Train
 from micrographia.labs.sae.latents import Read, read_latents
 from micrographia.labs.sae.text import rows_holding
-from micrographia.methods.dictionaries.evaluation.evaluate import OURS, Evaluation, evaluate
+from micrographia.methods.dictionaries.evaluation.evaluate import LINEAR, OURS, Evaluation, evaluate
 from micrographia.methods.dictionaries.evaluation.in_depth import InDepth
 from micrographia.methods.dictionaries.evaluation.reading import Counted, counted_by
 
 COLUMNS = {
-    "name": "dictionary", "l0": "L0", "fvu": "FVU", "cosine": "cosine", "recovered_zero": "loss recovered (zero)",
-    "recovered_mean": "loss recovered (mean)", "delta_loss": "delta loss", "dead_share": "dead",
+    "name": "dictionary", "l0": "L0", "fvu": "FVU", "fvu_linear": "of linear map", "cosine": "cosine",
+    "recovered_zero": "loss recovered (zero)", "recovered_mean": "loss recovered (mean)", "delta_loss": "delta loss",
+    "dead_share": "dead",
 }  # fmt: skip
 RESULT = "What came of it"
 
@@ -67,8 +68,9 @@ def counted(asked: Train | Evaluate, model: Model, rows: TokenRows) -> Counted:
 
 def row_of(name: str, found: Evaluation) -> dict[str, Any]:
     """One line of the table of dictionaries."""
-    ours = next(row for row in found.comparison() if row["name"] == OURS)
-    values = {**found.metrics.values(), **ours, "name": name}
+    beside = {row["name"]: row for row in found.comparison()}
+    linear = beside.get(LINEAR, {}).get("fvu")
+    values = {**found.metrics.values(), **beside[OURS], "name": name, "fvu_linear": linear}
     return {key: values.get(key) for key in COLUMNS}
 
 
@@ -111,6 +113,8 @@ def sentence(row: Mapping[str, Any]) -> str:
             f"the mean costs is recovered, {row['recovered_zero']:.1%} of what zero costs."
         )
     share = 1 - row["fvu"]
+    if row.get("fvu_linear") is not None:
+        lost += f" The best linear map of as many components explains {1 - row['fvu_linear']:.1%}."
     return (
         f"{row['name']}: {row['l0']:.3g} latents are active at a token and explain {share:.1%} of the variance; "
         f"{row['dead_share']:.1%} of the latents never fired.{lost}"

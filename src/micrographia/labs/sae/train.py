@@ -81,7 +81,8 @@ def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
             build_missing(named, model, held, place, seed=asked.target.seed, counted=own, watch=watch)
         lost, files = saved(named, asked.layout)
         kind, width = asked.recipe or asked.kind, members[0].recipe.n_latents
-        opening = [f"Trained {len(named)} by {kind}, {width:,} latents each, for {steps_of(asked):,} steps."]
+        many = "one dictionary" if len(named) == 1 else f"{len(named)} dictionaries"
+        opening = [f"Trained {many} by {kind}, {width:,} latents each, for {steps_of(asked):,} steps."]
         own = {"recipes": {each.name: recipe_fields(each.recipe) for each in members}, "not_saved": lost}
         return findings(measured, as_read(rows), opening=opening, files=files, own=own, latents=told)
 

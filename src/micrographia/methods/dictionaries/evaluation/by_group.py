@@ -1,4 +1,4 @@
-"""What a dictionary costs a model by groups of tokens: by their position in the row, or by the source of the text.
+"""What a dictionary costs a model by groups of tokens, such as their position in the row.
 
 The rise of the loss when it is spliced in, and the FVU of each group against the mean over all tokens, so that groups
 are held against one measure. Source: Lieberum et al. (2408.05147), "Gemma Scope". Axes: row pos.
@@ -81,10 +81,3 @@ def by_position(n_rows: int, n_ctx: int) -> ByGroup:
     names = ["0", "1", *(f"{2**i} to {min(2 ** (i + 1), n_ctx) - 1}" for i in range(1, last))][: max(1, last + 1)]
     group = torch.tensor([pos.bit_length() for pos in range(n_ctx)])
     return ByGroup(group.expand(n_rows, n_ctx), names)
-
-
-def by_source(sources: Sequence[str], n_ctx: int) -> ByGroup:
-    """The rows by what each came from, in the order of their first row."""
-    names = list(dict.fromkeys(sources))
-    number = torch.tensor([names.index(each) for each in sources])
-    return ByGroup(number[:, None].expand(-1, n_ctx), names)

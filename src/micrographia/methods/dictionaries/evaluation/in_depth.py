@@ -4,7 +4,8 @@ cost, and how evenly its active latents matter.
 Source: Lieberum et al. (2408.05147), "Gemma Scope". The parts are in `by_group`, `precision` and `importance`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from micrographia.core.events import Watch, silent
 from micrographia.core.figures import Figure
 from micrographia.core.model import Model
 from micrographia.core.tokens import ids_of
-from micrographia.methods.dictionaries.evaluation.by_group import ByGroup, by_position, by_source
+from micrographia.methods.dictionaries.evaluation.by_group import ByGroup, by_position
 from micrographia.methods.dictionaries.evaluation.importance import Uniformity, uniformity
 from micrographia.methods.dictionaries.evaluation.moments import Variance
 from micrographia.methods.dictionaries.evaluation.precision import PRECISIONS, in_precision
@@ -35,16 +36,20 @@ PRECISION_COLUMNS = {
     "name": "precision", "fvu": "FVU", "delta_loss": "delta loss", "delta_loss_error": "its error", "kl": "KL",
     "recovered_mean": "loss recovered (mean)",
 }  # fmt: skip
+TEXT_COLUMNS = {
+    "name": "text", "clean_loss": "clean loss", "delta_loss": "delta loss", "delta_loss_error": "its error",
+    "fvu": "FVU", "recovered_mean": "loss recovered (mean)",
+}  # fmt: skip
 
 
 class InDepth(NamedTuple):
     """Of one dictionary, on the rows that were given."""
 
     positions: ByGroup
-    sources: ByGroup | None
-    """None of rows that are all of one text."""
     spliced: Spliced
     """The losses in each of `PRECISIONS`."""
+    texts: Mapping[str, Spliced]
+    """The losses on each text, the first that of all else; one entry where no other was given."""
     evenness: Uniformity
 
     def by_precision(self) -> list[dict[str, Any]]:
@@ -53,21 +58,30 @@ class InDepth(NamedTuple):
         total = effects[MEAN].squares.value
         return [self.spliced.of(name)._asdict() | {"fvu": effects[name].squares.value / total} for name in PRECISIONS]
 
+    def by_text(self) -> list[dict[str, Any]]:
+        """A row for each text; `fvu` is beside the same mean on all."""
+        return [
+            each.of(OWN)._asdict()
+            | {"name": name, "clean_loss": each.clean_loss, "predictions": each.n_tokens}
+            | {"fvu": each.effects[OWN].squares.value / each.effects[MEAN].squares.value}
+            for name, each in self.texts.items()
+        ]
+
     def as_json(self) -> dict[str, Any]:
         return {
             "by_position": self.positions.rows(OWN),
-            "by_source": None if self.sources is None else self.sources.rows(OWN),
+            "by_text": self.by_text(),
             "by_precision": self.by_precision(),
             "evenness": self.evenness.mean,
         }
 
     def figures(self, group: str = "In depth") -> list[Figure]:
-        """Delta loss by position and source, the table of precisions, and how evenly latents matter."""
+        """Delta loss by position and text, the table of precisions, and how evenly latents matter."""
         shown, about = {OWN: "dictionary", MEAN: MEAN}, {"group": group}
-        sources = self.sources
+        texts = figures.table("by-text", "By text", self.by_text(), columns=TEXT_COLUMNS, **about)
         return [
             self.positions.figure("by-position", "By position in the row", shown, **about),
-            *([] if sources is None else [sources.figure("by-source", "By text", shown, **about)]),
+            *([texts] if len(self.texts) > 1 else []),
             figures.table(
                 "by-precision", "In fewer bits", self.by_precision(), columns=PRECISION_COLUMNS, **about,
                 caption="bfloat16: weights and arithmetic. int8: weights, rounded for each latent.",
@@ -85,10 +99,12 @@ class InDepth(NamedTuple):
         rows = {row["name"]: row for row in self.by_precision()}
         said = [f"{name} {rows[name]['delta_loss'] - rows[OWN]['delta_loss']:+.2g}" for name in PRECISIONS[1:]]
         worst = max(self.positions.rows(OWN), key=lambda row: row["delta_loss"])
+        costly = max(self.by_text(), key=lambda row: row["delta_loss"])
+        text = f" Of the texts it costs most on {costly['name']} ({costly['delta_loss']:.3g})." * (len(self.texts) > 1)
         return (
-            f"It costs most at positions {worst['name']} of a row ({worst['delta_loss']:.3g} nats). Fewer bits add to "
-            f"its loss: {', '.join(said)} nats. Its active latents matter as {self.evenness.mean:.0%} of them equally "
-            "would."
+            f"Spliced in, it costs most at positions {worst['name']} of a row ({worst['delta_loss']:.3g} nats).{text} "
+            f"Fewer bits change its loss: {', '.join(said)} nats. The importance of its active latents is spread as if "
+            f"{self.evenness.mean:.0%} of them mattered equally and the others not at all."
         )
 
 
@@ -100,22 +116,17 @@ def in_depth(
     counted: Counted,
     mean: Float[Tensor, "d_out"] | None = None,
     *,
-    sources: Sequence[str] | None = None,
+    text: str = "text",
+    others: Mapping[str, Any] = MappingProxyType({}),
     watch: Watch = silent,
 ) -> InDepth:
-    """One dictionary on rows of tokens; `sources` names what each row came from, `mean` is what mean ablation writes,
-    by default that of these rows.
+    """One dictionary on rows of tokens, called `text`; `others` are rows of further texts, of which the loss is told.
 
-    Cost: two runs of the rows, one with its backward pass, and one of the layers from the written Site on for each of
-    three precisions and two ablations. Raises BadShape for sources of other rows; and what `splice_losses` raises.
+    `mean` is what mean ablation writes, by default that of the rows. Cost: two runs of the rows, one with its backward
+    pass, and one of the layers from the written Site on for each of three precisions and two ablations; of other rows
+    one and these three. Raises what `splice_losses` raises.
     """
-    n, n_ctx = n_rows(rows), ids_of(rows_between(rows, 0, 1)).shape[1]
-    groups = [by_position(n, n_ctx), *([] if sources is None else [by_source(sources, n_ctx)])]
-
-    def see(*shown: Any) -> None:
-        for each in groups:
-            each.see(*shown)
-
+    positions = by_position(n_rows(rows), ids_of(rows_between(rows, 0, 1)).shape[1])
     if mean is None:
         variance = Variance()
         for each in activity_of_rows(model, place, rows, counted, watch=watch):
@@ -123,6 +134,10 @@ def in_depth(
         mean = variance.mean
     with torch.no_grad():
         written = {name: in_precision(dictionary, name) for name in PRECISIONS}
-        spliced = splice_losses(model, place, rows, written, mean, counted, see=see, watch=watch)
+        spliced = splice_losses(model, place, rows, written, mean, counted, see=positions.see, watch=watch)
+        own = {OWN: written[OWN]}
+        there = {
+            name: splice_losses(model, place, each, own, mean, counted, watch=watch) for name, each in others.items()
+        }
     evenness = uniformity(dictionary, model, place, rows, counted, watch=watch)
-    return InDepth(groups[0], groups[1] if len(groups) > 1 else None, spliced, evenness)
+    return InDepth(positions, spliced, {text: spliced, **there}, evenness)

@@ -56,6 +56,10 @@ LOGITS, FOLLOWS = "logits raised", "token that follows"
 """The kind of cue whose tokens come from the weights and not from the text, and the one that it is seen by."""
 
 
+LISTED = 20
+"""Latents that a table shows; the results have all."""
+
+
 class Detected(NamedTuple):
     """How well an explanation tells where a latent fires."""
 
@@ -124,10 +128,10 @@ class OfflineInterpretation:
         live = sum(each.n_fires >= FEWEST for each in self.explained)
         return [
             figures.table(
-                "latents-explained", "Latents explained by tokens", self.rows(), group="Dictionary",
+                "latents-explained", "Latents explained by tokens", self.rows()[:LISTED], group="Dictionary",
                 caption=f"{len(self.recognisable)} of {live} latents that fire {FEWEST} times or more are recognisable "
                 f"(precision and recall of {RECOGNISABLE:g} or more, held out). Detection accuracy {self.mean():.2f}, "
-                f"with another latent's explanation {self.mean(null=True):.2f}.",
+                f"with another latent's explanation {self.mean(null=True):.2f}. Shown are the best {LISTED}.",
             )
         ]  # fmt: skip
 
@@ -135,7 +139,7 @@ class OfflineInterpretation:
         lines = [str(self.figures()[0].caption)]
         lines += [
             f"  {each.latent:>7}  F1 {each.detected.f1:.2f}  {each.kind}: {each.text}"
-            for each in self.recognisable[:20]
+            for each in self.recognisable[:LISTED]
         ]
         return "\n".join(lines)
 
