@@ -182,6 +182,7 @@ class Dictionary:
     def load(
         name: str | Path,
         *,
+        site: str | Site | None = None,
         layer: int | None = None,
         width: int | str | None = None,
         l0: float | str | None = None,
@@ -191,14 +192,14 @@ class Dictionary:
     ) -> Any:
         """The dictionary in a folder or file of another tool or of ours, or on the Hugging Face Hub.
 
-        `layer`, `width` (16384 or "16k") and `l0` choose among several; without `l0`, the one whose published L0 is
-        closest to 100. Gives a DictionarySet for one dictionary a layer where no layer is asked for, a
-        CrossLayerTranscoder for one. `dtype` None keeps that of the file. `about.notes` says what was folded and what
-        the files do not hold. See `formats.load`, which raises the same errors.
+        `site` ("z", "L3.z"), `layer`, `width` (16384 or "16k") and `l0` choose among several; without `l0`, the one
+        whose published L0 is closest to 100. Gives a DictionarySet for one dictionary a layer where no layer is asked
+        for, a CrossLayerTranscoder for one. `dtype` None keeps that of the file. `about.notes` says what was folded
+        and what the files do not hold. See `formats.load`, which raises the same errors.
         """
         from micrographia.core.dictionaries.formats.load import load  # the formats stand on this file
 
-        choice = {"layer": layer, "width": width, "l0": l0}
+        choice = {"site": site, "layer": layer, "width": width, "l0": l0}
         return load(name, **choice, allow_pickle=allow_pickle, device=device, dtype=dtype)
 
     def save(self, folder: str | Path, format: str = "saelens") -> tuple[str, ...]:
