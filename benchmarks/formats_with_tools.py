@@ -43,13 +43,15 @@ def rows(seed: int) -> Tensor:
     return x
 
 
-def made(activation: str, seed: int, *, out: int = D, skips: bool = False, **form: Any) -> Dictionary:
+def made(
+    activation: str, seed: int, *, out: int = D, skips: bool = False, transcodes: bool = False, **form: Any
+) -> Dictionary:
     g = generator(seed)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g)
 
-    gated, transcodes = activation == "gated", out != D or skips
+    gated, transcodes = activation == "gated", transcodes or out != D or skips
     weights = DictionaryWeights(
         W_enc=0.5 * draw(D, N), W_dec=0.3 * draw(N, out), b_dec=draw(out), b_enc=None if gated else 0.3 * draw(N),
         threshold=draw(N).abs() if activation in THRESHOLDED else None,
@@ -64,8 +66,8 @@ def made(activation: str, seed: int, *, out: int = D, skips: bool = False, **for
 
 
 def layered(activation: str, *, skips: bool = False) -> DictionarySet:
-    """A dictionary for each layer; the output is as wide as the input."""
-    return DictionarySet({i: made(activation, i, skips=skips, subtract_b_dec=False) for i in range(LAYERS)})
+    """A transcoder for each layer; the output is as wide as the input."""
+    return DictionarySet({i: made(activation, i, skips=skips, transcodes=True) for i in range(LAYERS)})
 
 
 def across(activation: str) -> CrossLayerTranscoder:

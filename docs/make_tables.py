@@ -23,8 +23,15 @@ from micrographia.labs.catalogue import lab
 from micrographia.labs.ioi.circuits import N_RANDOM
 
 DOCS = Path(__file__).parent
-PAGES = (DOCS / "labs" / "ioi.md", DOCS / "when-to-trust-attribution.md", DOCS / "howto" / "models.md")
+HOWTO = DOCS / "howto"
+PAGES = (
+    DOCS / "labs" / "ioi.md",
+    DOCS / "when-to-trust-attribution.md",
+    HOWTO / "models.md",
+    HOWTO / "dictionaries.md",
+)
 STORED, PLANTED = DOCS / "results" / "ioi-quick", DOCS / "results" / "planted-quick"
+DICTIONARIES = DOCS / "results" / "dictionaries-smollm2"
 DEEP = DOCS / "results" / "smollm2-trust.json"
 BLOCK = re.compile(r"(<!-- table:([\w-]+):begin -->\n).*?(<!-- table:\2:end -->)", re.DOTALL)
 METHODS = {
@@ -230,6 +237,41 @@ def language_model(found: Stored) -> str:
     return _table(head, rows)
 
 
+def real_dictionaries(found: Stored) -> str:
+    """Those of a language model, each beside its baselines, from a Run of their own."""
+    columns = ("dictionary", "best linear map at equal L0", "random directions at equal L0", "mean ablation")
+    head = ("at", "L0", *(f"FVU: {name}" for name in columns[:-1]), *(f"delta loss: {name}" for name in columns))
+    rows = []
+    for name, own in stored(DICTIONARIES).results["dictionaries"].items():
+        of = {row["name"]: row for row in own["comparison"]}
+        values = [of[each]["fvu"] for each in columns[:-1]] + [of[each]["delta_loss"] for each in columns]
+        rows.append((name, f"{own['metrics']['l0']:.1f}", *(f"{value:.3g}" for value in values)))
+    return _table(head, rows)
+
+
+SHOWN = (86, 4440, 1050, 2347, 2345)
+"""Latents that a person recognises, of different kinds: chosen by eye from the twenty that are told best."""
+
+
+def real_latents(found: Stored) -> str:
+    read = stored(DICTIONARIES).results["interpretation"]
+    own = {row["latent"]: row for row in read["latents"]}
+    often = [row for row in own.values() if row["firings"] >= 10]
+    head = ("latent", "told by", "precision", "recall", "with another latent's tokens, F1", "firings")
+    rows = [
+        (f"{i}", own[i]["explanation"], f"{own[i]['precision']:.2f}", f"{own[i]['recall']:.2f}",
+         f"{own[i]['null_f1']:.2f}", f"{own[i]['firings']:,}")
+        for i in SHOWN
+    ]  # fmt: skip
+    told = sum(row["recognisable"] for row in own.values())
+    return (
+        f"{_table(head, rows)}\n\n{told} of the {len(often):,} latents that fire ten times or more on the second half "
+        f"of the held-out text are told by a few tokens chosen on the first ({told / len(often):.0%}; precision and "
+        f"recall above one half). Mean detection accuracy {read['accuracy']:.2f}; with another latent's tokens "
+        f"{read['null_accuracy']:.2f}."
+    )
+
+
 def _mean(value: float, sd: float, n: int) -> str:
     """A mean over prompts with its normal 95 % interval."""
     half = 1.96 * sd / n**0.5
@@ -250,6 +292,8 @@ TABLES: Mapping[str, Callable[[Stored], str]] = {
     "told": told,
     "planted": planted,
     "language-model": language_model,
+    "real-dictionaries": real_dictionaries,
+    "real-latents": real_latents,
     **{f"deep-{task}": partial(deep, task=task) for task in trust.TASKS},
 }
 

@@ -42,7 +42,7 @@ def test_nodes_are_called_alike_and_addresses_still_parse():
 
 
 def test_a_blank_token_is_shown_by_a_sign():
-    assert [shown_token(text) for text in (" ", "\n", "\xa0", " to")] == ["␣", "↵", "⍽", "to"]
+    assert [shown_token(text) for text in (" ", "\n", "\xa0", " to", "   to")] == ["␣", "↵", "⍽", "to", "␣␣␣to"]
 
 
 def test_a_position_is_its_token_and_its_number():

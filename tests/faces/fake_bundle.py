@@ -18,7 +18,7 @@ NAMES = ("after ' of'", "numbers", "' the' before a place", "ends of sentences",
 
 
 class FakeBundle:
-    """`n` latents; the one of number 3 is dead, and the tokens of number 5 are hostile."""
+    """`n` latents; number 3 is dead, the tokens of number 5 are hostile, the label of number 8 is mostly wrong."""
 
     def __init__(self, name: str = "L12.resid_post", n: int = 120, seed: int = 0) -> None:
         self.name, self.n, self.seed = name, n, seed
@@ -44,7 +44,7 @@ class FakeBundle:
         names = ["top", *(f"quantile {i} of 5" for i in range(1, 6))]
         return {
             "latent": latent, "label": own["label"], "label_kind": "previous token" if own["label"] else "",
-            "precision": None if dead else 0.91, "recall": None if dead else 0.68, "density": own["density"],
+            "precision": own["precision"], "recall": None if dead else 0.68, "density": own["density"],
             "n_fires": sum(counts), "max": largest, "dead": dead,
             "histogram": {"edges": [largest * i / 24 for i in range(25)] if counts else [], "counts": counts},
             "logits": {
@@ -87,6 +87,7 @@ class FakeBundle:
             "density": [0.0 if each else 10 ** dice.uniform(-5.5, -1.2) for each in dead],
             "max": [0.0 if each else round(dice.uniform(1, 9), 3) for each in dead],
             "label": ["" if each else NAMES[i % len(NAMES)] for i, each in enumerate(dead)],
+            "precision": [None if each else 0.4 if i == 8 else 0.91 for i, each in enumerate(dead)],
             "accuracy": [None if each or not NAMES[i % len(NAMES)] else 0.8 for i, each in enumerate(dead)],
             "dead": dead,
         }

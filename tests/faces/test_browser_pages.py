@@ -196,6 +196,16 @@ def test_latents_are_found_by_token_number_and_density(chromium, files):
         assert not [each for each in rare if each.startswith("1 in") or each == "–"]
 
 
+def test_dead_latents_come_last_and_doubtful_labels_say_so(chromium, files):
+    with opened(chromium, files, width=390) as page:
+        rows = page.locator(".latents tbody tr .n")
+        assert rows.nth(3).inner_text() == "4"
+        doubted = page.locator(".label a.doubted")
+        assert doubted.count() == 1
+        assert "precision 40 %" in doubted.get_attribute("title")
+        assert "precision 40 %" in doubted.get_attribute("aria-label")
+
+
 def test_a_note_is_kept_and_comes_back(chromium, served):
     with opened(chromium, served) as page:
         turn(page, "#/one/latent/9")
@@ -223,8 +233,12 @@ def test_the_model_reads_a_text_and_is_steered(chromium, served):
         page.locator(".read > .passage .token").nth(1).click()
         page.wait_for_selector("text=all tokens")
         turn(page, "#/one/steer/17")
-        page.click("text=generate")
+        click = "document.querySelector('.steering .do').click()"
+        assert "computing" in page.evaluate(
+            f"() => {{ {click}; return document.querySelector('[role=status]').innerText; }}"
+        )
         page.wait_for_selector("figcaption")
+        page.wait_for_selector("text=Continuations are greedy")
         assert page.locator("figcaption").all_inner_texts() == ["without", "with", "a random direction as long"]
 
 

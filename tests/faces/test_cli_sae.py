@@ -1,14 +1,21 @@
 """The commands about dictionaries as files: what `sae inspect` prints, and what `sae convert` writes."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from micrographia.core.dictionaries.dictionary import Dictionary, DictionaryWeights
 from micrographia.core.dictionaries.form import Form
+from micrographia.core.dictionaries.formats.save import WRITTEN
+from micrographia.core.dictionaries.suite import SuiteMember, write_suite
 from micrographia.core.runtime import generator
+from micrographia.core.sites import Site
 from micrographia.faces.cli.main import main
+from micrographia.faces.cli.options import field_docs
+from micrographia.faces.cli.sae_files import Conversion
 
 
 @pytest.fixture
@@ -53,7 +60,31 @@ def test_what_cannot_be_done_is_said(folder, tmp_path, capsys):
     assert main(["sae", "convert", str(folder), "--to", "no_such_tool", "--out", str(tmp_path / "y")]) == 1
     assert main(["sae"]) == 2
     told = capsys.readouterr().err
-    assert "Choose another format" in told
+    assert "JumpReLU and ReLU dictionaries; this one is topk. Formats that hold it: saelens, sparsify, dic" in told
     assert "sae needs a second word" in told
     assert "Traceback" not in told
     assert not (tmp_path / "x").exists()
+
+
+def test_help_lists_every_format_that_is_written():
+    assert all(re.search(rf"\b{format}\b", field_docs(Conversion)["to"]) for format in WRITTEN)
+
+
+def test_convert_takes_one_site_of_a_suite(folder, tmp_path, capsys):
+    one = Dictionary.load(folder)
+    placed = [replace(one, about=replace(one.about, site=Site.parse(place))) for place in ("L1.z", "L1.mlp_out")]
+    write_suite(tmp_path / "suite", [SuiteMember(each, l0=3) for each in placed])
+    words = ["sae", "convert", str(tmp_path / "suite"), "--to", "saelens", "--layer", "1", "--out"]
+    assert main([*words, str(tmp_path / "a")]) == 1
+    assert "L1.mlp_out, L1.z. Give the site" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "b"), "--site", "z"]) == 0
+    assert str(Dictionary.load(tmp_path / "b").about.site) == "L1.z"
+
+
+def test_help_of_the_group_lists_its_commands_and_that_of_eval_its_path(capsys):
+    assert main(["sae", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"sae {name} " in told for name in ("train", "eval", "inspect", "convert"))
+    assert main(["sae", "eval", "--help"]) == 0
+    assert "sae eval PATH" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert main(["nothing", "--help"]) == 2

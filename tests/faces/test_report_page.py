@@ -13,7 +13,7 @@ from fake import WIDGETS
 
 from micrographia.core.figures import Figure, attention, table, tokens, widget
 from micrographia.core.figures import text as text_of
-from micrographia.faces.report.markup import Html, tag, typeset
+from micrographia.faces.report.markup import Html, prose, tag, typeset
 from micrographia.faces.report.packing import encoded, packed
 from micrographia.faces.report.page import render, render_figures
 from micrographia.faces.report.viewers import viewer_data
@@ -238,6 +238,8 @@ def test_powers_of_ten_are_set_as_such_and_words_are_left_alone():
     assert typeset("2.4e-07") == "2.4&#8239;×&#8239;10<sup>−7</sup>"
     assert typeset("epoch 1e") == "epoch 1e"
     assert typeset("abc1e-5x") == "abc1e-5x"
+    assert typeset("'`', '`'") == "&#x27;`&#x27;, &#x27;`&#x27;"
+    assert prose("in `a < b`, 1e-5") == "in <code>a &lt; b</code>, 1&#8239;×&#8239;10<sup>−5</sup>"
     assert typeset("cos(w_k x), w_key") == "cos(w<sub>k</sub> x), w_key"
 
 
@@ -265,6 +267,13 @@ def test_signed_attention_and_layers_become_groups():
     assert (found["groups"], found["panels"], found["z"].dtype) == (["layer 0", "layer 1"], ["head 0"] * 2, np.int8)
     assert (found["z"][:, 0, 0] * found["step"]).tolist() == pytest.approx([1, -2], abs=0.01)
     assert found["first"] == 1  # the strongest
+
+
+def test_where_most_tokens_differ_none_is_marked():
+    figure = tokens("t", "T", [["a", "b", "c"], ["a", "d", "e"]], [[0.0] * 3] * 2, names=["", ""])
+    assert "differs" not in [
+        name for _, at in Elements(render_figures([figure])).found for name in at.get("class", "").split()
+    ]
 
 
 def test_tokens_that_differ_are_marked_and_blanks_are_seen():

@@ -25,6 +25,16 @@ WHOLE: Mapping[str, str] = {
 }
 
 
+def number_of(n: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> number_of(1, "document"), number_of(1200, "row"), number_of(2, "batch")
+    ('1 document', '1,200 rows', '2 batches')
+    """
+    ending = "" if n == 1 else "es" if noun.endswith(("s", "ch")) else "s"
+    return f"{n:,} {noun}{ending}"
+
+
 def head_name(layer: int | None, head: int | str, kind: str = "z", group: int = 1) -> str:
     """A head, or its queries, keys or values; `group` heads share a key and a value.
 

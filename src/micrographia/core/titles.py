@@ -87,5 +87,9 @@ BREAKS, BLANKS = str.maketrans(SIGNS), str.maketrans({" ": "␣", **SIGNS})
 
 
 def shown_token(text: str) -> str:
-    """A token in readable form: without spaces around it, line breaks and tabs by their signs, blanks as ␣."""
-    return text.strip(" ").translate(BREAKS) or text.translate(BLANKS) or "(padding)"
+    """A token in readable form: without a space around it, line breaks and tabs by their signs, blanks as ␣.
+
+    Several spaces stay, since indents differ by nothing else.
+    """
+    plain = not text.startswith("  ") and not text.endswith("  ")
+    return (text.strip(" ").translate(BREAKS) if plain else "") or text.translate(BLANKS) or "(padding)"

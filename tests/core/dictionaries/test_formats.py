@@ -1,6 +1,7 @@
 """Every layout is read as its formulas say, written and read back, and refused where it contradicts itself."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dictionary_files import LAYOUTS, D, N
 from micrographia.core.dictionaries.conversion import convert, inspect
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.dictionaries.form import ACTIVATIONS
+from micrographia.core.dictionaries.formats.holding import Holding
 from micrographia.core.dictionaries.formats.load import load, load_one
 from micrographia.core.dictionaries.formats.save import carries, save
 from micrographia.core.dictionaries.formats.table import FORMATS
@@ -106,10 +108,10 @@ def test_what_a_format_can_hold_survives_it_and_the_rest_is_refused_with_a_reaso
 @pytest.mark.parametrize(
     ("format", "layout", "why"),
     [
-        ("saelens", "saelens flat tanh-relu", "its activations are"),
-        ("saelens", "sparsify groupmax", "its activations are"),
+        ("saelens", "saelens flat tanh-relu", "this one is tanh-relu"),
+        ("saelens", "sparsify groupmax", r"this one is groupmax\. Formats that hold it: sparsify\.$"),
         ("saelens", "sparsify with a skip", "transcoders"),
-        ("sparsify", "saelens standard", "its activations are"),
+        ("sparsify", "saelens standard", "holds TopK and GroupMax dictionaries; this one is relu"),
         ("sparsify", "openai topk", "normalised"),
         ("dictionary_learning", "sparsify with a skip", "no place for a skip"),
         ("dictionary_learning", "saelens transcoder", "as wide as"),
@@ -118,7 +120,9 @@ def test_what_a_format_can_hold_survives_it_and_the_rest_is_refused_with_a_reaso
         ("openai", "saelens layer norm", "layer-normed with TopK"),
         ("gemma_scope", "gemma_scope_2 affine", "no place for a skip"),
         ("gemma_scope_2", "circuit_tracer cross-layer", "one dictionary"),
-        ("circuit_tracer", "saelens topk", "its activations are"),
+        ("circuit_tracer", "sparsify transcoder", "ReLU and JumpReLU|JumpReLU and ReLU"),
+        ("circuit_tracer", "saelens jumprelu", "holds transcoders; this is an autoencoder"),
+        ("circuit_tracer", "gemma_scope", "Formats that hold it: saelens, gemma_scope_2, gemma_scope,"),
         ("circuit_tracer", "gemma_scope_2 cross-layer", "skip"),
     ],
 )
@@ -126,6 +130,21 @@ def test_a_writer_says_why_it_refuses(format: str, layout: str, why: str, tmp_pa
     found, _ = read(layout, tmp_path / "from")
     with pytest.raises(CannotCarry, match=why):
         save(found, tmp_path / "to", format)
+
+
+def test_a_refusal_names_what_would_be_written(tmp_path: Path):
+    """`carries` looks at a few latents: it must say what `save` then does, negative thresholds included."""
+    found, _ = read("circuit_tracer jump", tmp_path / "from")
+    assert isinstance(found, DictionarySet)
+    for one in (found, found[0], replace(found[0], weights=replace(found[0].weights, W_skip=None))):
+        for format in WRITERS:
+            try:
+                save(one, tmp_path / format, format)
+                written = True
+            except CannotCarry:
+                written = False
+            assert carries(one, format) == written
+            shutil.rmtree(tmp_path / format, ignore_errors=True)
 
 
 def test_negative_latents_are_not_written_where_none_may_pass(tmp_path: Path):
@@ -415,6 +434,14 @@ def test_a_set_gives_the_dictionary_of_a_layer(tmp_path: Path):
         load_one(tmp_path)
 
 
+def test_a_set_says_how_a_layer_is_taken(tmp_path: Path):
+    found, _ = read("circuit_tracer relu", tmp_path / "from")
+    assert isinstance(found, DictionarySet)
+    found[1].save(tmp_path / "to", "circuit_tracer")
+    alone = load(tmp_path / "to")
+    assert repr(alone).startswith("DictionarySet(1 layer: 1; set[1]: Dictionary(")
+
+
 def test_a_layer_of_a_cross_layer_transcoder_is_no_dictionary(tmp_path: Path):
     found, expected = read("circuit_tracer cross-layer", tmp_path)
     assert isinstance(found, CrossLayerTranscoder)
@@ -472,7 +499,7 @@ def test_a_suite_without_a_layer_gives_one_dictionary_a_layer(suite: Path):
 
 
 def test_a_choice_that_is_none_says_what_there_is(suite: Path):
-    with pytest.raises(UnknownDictionary, match=r"widths 16384, 65536"):
+    with pytest.raises(UnknownDictionary, match=r"or width \(16384, 65536\)"):
         load(suite, layer=12)
     with pytest.raises(UnknownDictionary, match="layers 5, 12"):
         load(suite, layer=3)
@@ -571,6 +598,18 @@ def test_rows_for_a_table(suite: Path, tmp_path: Path):
     assert [row["layer"] for row in inspect(files.circuit_tracer(tmp_path / "set").path)] == [0, 1, 2]
     (row,) = inspect(files.cross_layer(tmp_path / "clt").path)
     assert row["kind"] == "cross-layer transcoder"
+
+
+def test_rows_of_many_tell_what_their_configs_say_unread(tmp_path: Path, monkeypatch):
+    files.saelens_standard(tmp_path / "a")
+    files.sparsify(tmp_path / "sparsify")
+    files.learned_topk(tmp_path / "trainer_0")
+    files.llama_scope(tmp_path)
+    monkeypatch.setattr(Holding, "tensors", lambda *_: pytest.fail("read"))
+    rows = {row["format"]: (row["latents"], row["d_in"], row["layer"]) for row in inspect(tmp_path)}
+    assert rows == {
+        "saelens": (N, D, 1), "sparsify": (N, D, 2), "dictionary_learning": (N, D, 1), "llama_scope": (N, D, 15),
+    }  # fmt: skip
 
 
 def test_every_activation_has_a_format_that_reads_it(all_read):

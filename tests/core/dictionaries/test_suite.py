@@ -128,9 +128,42 @@ def test_what_is_not_there_is_refused_with_what_there_is(first: Suite, choice: d
         first.get(**choice)
 
 
+def test_of_several_sites_none_is_taken_unasked(own: Suite):
+    with pytest.raises(UnknownDictionary, match=r"2 sites fit: L1\.resid_post, L1\.z\. Give the site"):
+        own.get(layer=1, l0="canonical")
+    assert str(own.get(site="z", layer=1).about.site) == "L1.z"
+
+
+def test_l0s_are_told_as_they_were_asked_for(own: Suite, tmp_path: Path):
+    with pytest.raises(UnknownDictionary, match=r"widths 6, 9; L0 2, 3\."):
+        own.get(layer=7)
+    measured = [SuiteMember(made("L0.z"), metrics={"l0": 2.694683})]
+    with pytest.raises(UnknownDictionary, match=r"L0 2\.69\."):
+        write_suite(tmp_path / "measured", measured).get(layer=7)
+
+
+def test_a_dictionary_is_loaded_by_its_site(own: Suite, tmp_path: Path):
+    assert str(Dictionary.load(own.where, site="L1.z").about.site) == "L1.z"
+    assert str(Dictionary.load(own.where, site="resid_post", layer=1).about.site) == "L1.resid_post"
+    with pytest.raises(UnknownDictionary, match=r"2 sites fit: L1\.resid_post, L1\.z"):
+        Dictionary.load(own.where, layer=1)
+    alone = Path(own.where) / own.only(site="z").rows()[0].path
+    with pytest.raises(UnknownDictionary, match=r"site resid_post .* of L1\.z"):
+        Dictionary.load(alone, site="resid_post")
+    made("L2.z").save(tmp_path / "run" / "nameless")
+    assert str(Dictionary.load(tmp_path / "run", site="L2.z").about.site) == "L2.z"
+    with pytest.raises(UnknownDictionary, match=r"site resid_post .* of L2\.z"):
+        Dictionary.load(tmp_path / "run", site="resid_post")
+
+
+def test_a_dictionary_of_a_run_is_named_after_its_site():
+    assert kind_of("runs/one/dictionaries/L0.resid_post-l0_2-seed0") == "resid_post"
+    assert kind_of("dictionaries/L1.z/cfg.json") == "z"
+
+
 def test_mixed_widths_are_told(tmp_path: Path):
     members = [SuiteMember(made("L0.z", width), l0=2) for width in (6, 9)]
-    with pytest.raises(UnknownDictionary, match="widths 6, 9"):
+    with pytest.raises(UnknownDictionary, match=r"or width \(6, 9\)\."):
         write_suite(tmp_path / "s", members).get(layer=0)
 
 

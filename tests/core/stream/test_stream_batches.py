@@ -234,7 +234,7 @@ def test_the_buffer_is_said_and_kept_to():
     assert plan.memory_bytes <= 20_000
     assert heard[0] == Note(f"{plan} 100 steps are {plan.passes(100):.2g} passes.")
     assert "kB of memory for" in heard[0].text
-    assert heard[1].text.startswith("Left out: special tokens (0)")
+    assert heard[1].text.startswith("Left out: 1 special token (0)")
 
 
 def test_too_little_text_or_buffer_is_said():

@@ -87,7 +87,9 @@ def test_no_graph_is_kept():
 def test_what_is_left_out_is_said():
     heard = []
     list(harvest(reader(), "embed", random_rows(2, special=(0, 3)), watch=heard.append))
-    assert heard[0] == Note("Left out: special tokens (0, 3) and the first position of each row (the attention sink).")
+    assert heard[0] == Note(
+        "Left out: 2 special tokens (0, 3) and the first position of each row (the attention sink)."
+    )
     list(harvest(reader(), "embed", random_rows(2, special=()), sink=False, watch=heard.append))
     assert Note("Every token counts: none is special, and the first position is kept.") in heard
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from micrographia.core.errors import MissingExtra, UserError
-from micrographia.core.stream.texts import PIECE, Tally, open_texts, texts_of
+from micrographia.core.stream.texts import PIECE, Piece, Tally, open_texts, texts_of
 
 
 def documents(texts, tally=None):
@@ -34,7 +34,7 @@ def test_a_folder_is_read_in_order_without_hidden_files_and_what_is_no_text(tmp_
     tally = Tally()
     assert documents(open_texts(str(tmp_path)), tally) == ["a", "bx", "j"]
     assert [path[-5:] for path in tally.skipped] == ["c.bin", "d.bin"]
-    assert str(tally) == "3 documents of 4 characters, 2 files that are no text left out"
+    assert str(tally) == "3 documents of 4 characters, 2 files without text left out"
 
 
 @pytest.mark.parametrize("end", ["jsonl", "jsonl.gz"])
@@ -150,3 +150,9 @@ def test_a_data_set_that_cannot_be_opened_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     with pytest.raises(UserError, match=r"'somebody/none' \(train\) on the Hub; it could not be opened: no network"):
         documents(open_texts("hf:somebody/none"))
+
+
+def test_one_document_is_no_documents():
+    tally = Tally()
+    tally.add(Piece("a", True))
+    assert str(tally) == "1 document of 1 character"

@@ -47,6 +47,14 @@ def test_every_figure_has_a_section_and_names_claims_that_there_are(done):
     assert {name for each in done.figures for name in each.claims} <= known
 
 
+def test_pictures_open_at_the_first_kind_of_site_name_them_and_have_a_floor(done):
+    shown = {each.name: each for each in done.figures}
+    kinds = list(dict.fromkeys(row["site"] for row in done.results["dictionaries"]))
+    assert {each.frames for each in done.figures if each.frames} == {tuple(kinds[::-1])}
+    assert set(shown["untrained-fvu"].data["colour"]) == set(kinds)
+    assert not (shown["by-l0-delta-loss"].data["y"] < 1e-3).any()
+
+
 def test_every_claim_has_its_measurement_and_no_other(done):
     assert {claim.id for claim in load_claims(CLAIMS)} == set(done.results["measured"])
     assert {judged.verdict for judged in done.claims} == {"not run"}  # a size that is no preset's

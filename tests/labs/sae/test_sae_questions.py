@@ -9,11 +9,17 @@ import torch
 
 from micrographia.core.config import Target
 from micrographia.core.dictionaries.dictionary import Dictionary
-from micrographia.core.errors import BadConfig, UnknownSite, UserError
+from micrographia.core.dictionaries.suite import SuiteMember, write_suite
+from micrographia.core.errors import BadConfig, UnknownDictionary, UnknownSite, UserError
+from micrographia.core.load import load_any
+from micrographia.core.sites import Site
 from micrographia.core.store import verify
 from micrographia.labs.sae.config import Evaluate, TextSource, Train, read_asked, stored
+from micrographia.labs.sae.direct import train_dictionary
+from micrographia.labs.sae.latents import in_a_row
 from micrographia.labs.sae.run import run
 from micrographia.methods.dictionaries.training.presets import PRESETS
+from micrographia.methods.dictionaries.training.recipe import Recipe
 from miniature import WORDS, save_gpt2
 
 
@@ -125,6 +131,21 @@ def test_what_was_trained_can_be_evaluated(trained, asked, tmp_path):
     assert {each["name"] for each in row["comparison"]} >= {"dictionary", "zero ablation", "mean ablation"}
 
 
+def test_the_site_chooses_among_a_suite_before_the_model_is_loaded(trained, asked, tmp_path, monkeypatch):
+    one = Dictionary.load(trained.path)
+    placed = [replace(one, about=replace(one.about, site=Site.parse(place))) for place in ("L0.z", "L0.resid_post")]
+    write_suite(tmp_path / "suite", [SuiteMember(each, l0=4) for each in placed])
+    place = str(tmp_path / "suite")
+    question = Evaluate(
+        target=asked.target, reading=asked.reading, dictionary=place, tokens=300, loss_tokens=0, latents=0
+    )
+    assert "at L0.resid_post" in run(replace(question, site="resid_post"), out=tmp_path / "eval").summary[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("micrographia.labs.sae.run.load_any", lambda *_, **__: pytest.fail("loaded"))
+        with pytest.raises(UnknownDictionary, match=r"L0\.resid_post, L0\.z"):
+            run(question, out=tmp_path / "refused")
+
+
 def test_an_evaluation_tells_where_and_on_which_text_and_what_fewer_bits_cost(trained, asked, text, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text(" ".join(WORDS[2:4] * 200))
@@ -160,3 +181,37 @@ def test_bad_choices_are_refused_before_a_folder_is_made(asked, tmp_path, text):
     for wrong in ({"kind": "relu"}, {"sparsity": "1"}, {"l0": "many"}, {"tokens": 0}, {"kind": "relu", "l0": "3"}):
         with pytest.raises(BadConfig):
             replace(asked, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        ({"kind": "foo"}, "no kind 'foo'.*relu, gated, topk, batchtopk, matryoshka, jumprelu"),
+        ({"kind": "gated", "l0": 3}, "gated needs sparsity"),
+        ({"kind": "gated", "l0": 3, "sparsity": 0.1}, "l0 was set"),
+        ({"kind": "topk", "sparsity": 0.1}, "sparsity was set"),
+        ({"recipe": PRESETS["april_2024"](), "l0": 3}, "a recipe says so itself"),
+        ({"recipe": PRESETS["april_2024"](), "kind": "topk"}, "kind was set"),
+    ],
+)
+def test_what_says_how_sparse_obeys_the_same_rules_from_python(folder, choice, says):
+    tokens = torch.zeros(4, 12, dtype=torch.long)
+    with pytest.raises(BadConfig, match=says):
+        train_dictionary(load_any(folder), "L0.resid_post", tokens, **choice)
+
+
+def test_a_recipe_given_from_python_keeps_its_kind(folder):
+    tokens = torch.randint(2, 18, (40, 12), generator=torch.Generator().manual_seed(0))
+    recipe = Recipe(kind="relu", sparsity=0.05)
+    one = train_dictionary(
+        load_any(folder), "L0.resid_post", tokens, recipe=recipe, width=40, steps=3, batch=32, buffer_bytes=2**20
+    )
+    assert one.form.activation == "relu"
+
+
+def test_passages_of_a_report_stand_in_one_row_with_the_peak_in_view():
+    short = in_a_row([["a"] * 25, [" bc"] * 25], 16)
+    assert (short.start, short.stop) == (2, 23)
+    wide = in_a_row([["a"] * 15 + ["x" * 31, " " * 50] + ["a"] * 8], 16)
+    assert (wide.start, wide.stop) == (16, 25)
+    assert in_a_row([["a", "x" * 200, "b"]], 1) == slice(1, 2)

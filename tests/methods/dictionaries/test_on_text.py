@@ -39,13 +39,16 @@ def test_latents_on_a_text_are_those_of_the_encoder(model):
     own = made()
     found = latents_on(model, own, SITE, CLEAN)
     dense = own.encode(model.run(model.to_tokens(CLEAN), keep=[SITE]).cache[SITE])[0]
+    assert dense[0, found.latents].any()
+    dense[0] = 0  # the first token is left out
     torch.testing.assert_close(found.values, dense[:, found.latents].T)
     assert "".join(found.tokens).replace(" ", "") == CLEAN.replace(" ", "")
-    peaks = dense[1:].amax(0)
+    peaks = dense.amax(0)
     assert found.latents == sorted(peaks.nonzero()[:, 0].tolist(), key=lambda latent: -peaks[latent])
     assert len(latents_on(model, own, SITE, CLEAN, most=2).latents) == 2
     silent = int((dense.amax(0) == 0).nonzero()[0])
     assert not latents_on(model, own, SITE, CLEAN, latents=[silent]).values.any()
+    assert latents_on(model, own, SITE, CLEAN[:1]).latents == []
 
 
 @pytest.mark.parametrize("text", ["", " ".join([CLEAN] * 3)])

@@ -120,6 +120,12 @@ class Dictionary:
     def dtype(self) -> torch.dtype:
         return self.weights.W_dec.dtype
 
+    @property
+    def decoder(self) -> Float[Tensor, "latent d_out"]:
+        """What one of each latent adds to the output, before any scale of the input is restored."""
+        W_dec = self.weights.W_dec
+        return W_dec / W_dec.norm(dim=-1, keepdim=True) if self.form.decoder_norms else W_dec
+
     def to(self, **where: Any) -> "Dictionary":
         """A copy elsewhere: `dtype=`, `device=`."""
         return replace(self, weights=self.weights.to(**where))
@@ -176,6 +182,7 @@ class Dictionary:
     def load(
         name: str | Path,
         *,
+        site: str | Site | None = None,
         layer: int | None = None,
         width: int | str | None = None,
         l0: float | str | None = None,
@@ -185,14 +192,14 @@ class Dictionary:
     ) -> Any:
         """The dictionary in a folder or file of another tool or of ours, or on the Hugging Face Hub.
 
-        `layer`, `width` (16384 or "16k") and `l0` choose among several; without `l0`, the one whose published L0 is
-        closest to 100. Gives a DictionarySet for one dictionary a layer where no layer is asked for, a
-        CrossLayerTranscoder for one. `dtype` None keeps that of the file. `about.notes` says what was folded and what
-        the files do not hold. See `formats.load`, which raises the same errors.
+        `site` ("z", "L3.z"), `layer`, `width` (16384 or "16k") and `l0` choose among several; without `l0`, the one
+        whose published L0 is closest to 100. Gives a DictionarySet for one dictionary a layer where no layer is asked
+        for, a CrossLayerTranscoder for one. `dtype` None keeps that of the file. `about.notes` says what was folded
+        and what the files do not hold. See `formats.load`, which raises the same errors.
         """
         from micrographia.core.dictionaries.formats.load import load  # the formats stand on this file
 
-        choice = {"layer": layer, "width": width, "l0": l0}
+        choice = {"site": site, "layer": layer, "width": width, "l0": l0}
         return load(name, **choice, allow_pickle=allow_pickle, device=device, dtype=dtype)
 
     def save(self, folder: str | Path, format: str = "saelens") -> tuple[str, ...]:

@@ -19,7 +19,10 @@ from micrographia.core.errors import BadShape, UnknownDictionary
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DictionarySet(Mapping[int, Dictionary]):
-    """One dictionary for each of some layers: a mapping from the layer, and a function of stacked activations."""
+    """One dictionary for each of some layers: `set[layer]` is that of a layer, and `for layer in set` gives layers.
+
+    Also a function of activations that are stacked by layer.
+    """
 
     by_layer: Mapping[int, Dictionary]
     about: About = field(default_factory=About)
@@ -66,7 +69,9 @@ class DictionarySet(Mapping[int, Dictionary]):
         return save(self, folder, format)
 
     def __repr__(self) -> str:
-        return f"DictionarySet({len(self)} layers: {self._layers()}; the first: {self[next(iter(self))]!r})"
+        first = next(iter(self))
+        layers = "1 layer" if len(self) == 1 else f"{len(self)} layers"
+        return f"DictionarySet({layers}: {self._layers()}; set[{first}]: {self[first]!r})"
 
     def _layers(self) -> str:
         return ", ".join(map(str, self))

@@ -19,7 +19,7 @@ from micrographia.core.dictionaries.formats.facets import Facets
 from micrographia.core.dictionaries.formats.holding import Holding
 from micrographia.core.dictionaries.formats.load import HubName, found_below, hub_files, hub_listing
 from micrographia.core.dictionaries.formats.save import written_as
-from micrographia.core.dictionaries.formats.suites import Entry, canonical, chosen, entries, narrowed
+from micrographia.core.dictionaries.formats.suites import Entry, asked_place, canonical, chosen, entries, narrowed
 from micrographia.core.dictionaries.formats.table import format_of
 from micrographia.core.errors import BadConfig, Corrupt, UnknownDictionary, UnknownSite, UnreadableWeights
 from micrographia.core.events import Note, Progress, Watch, silent
@@ -121,7 +121,7 @@ class Suite:
         l0: float | str | None = None,
     ) -> "Suite":
         """The part that fits. `l0`: a number or "canonical" takes, of each site, layer and width, the closest."""
-        kind, at = _place(site, layer)
+        kind, at = asked_place(site, layer)
         return replace(self, found=tuple(narrowed(self.found, self.where, layer=at, width=width, l0=l0, site=kind)))
 
     def get(
@@ -137,10 +137,10 @@ class Suite:
         """The one Dictionary that fits, read now. `l0` None or "canonical": the L0 closest to 100.
 
         `site` is a kind ("resid_post"), a Site ("L3.resid_post"), or the name of a folder. Raises UnknownDictionary,
-        saying what there is, where none fits or several do; Corrupt for files that have not their hash;
-        UnreadableWeights where they contradict the suite.
+        saying what there is, where none fits, or several do, as those of several sites; Corrupt for files that have
+        not their hash; UnreadableWeights where they contradict the suite.
         """
-        kind, at = _place(site, layer)
+        kind, at = asked_place(site, layer)
         fit = chosen(self.found, self.where, layer=at, width=width, l0=l0, site=kind)
         if len(fit) > 1:
             layers = ", ".join(str(each.facets.layer) for each in fit)
@@ -312,7 +312,7 @@ def _is_said(said: Any) -> bool:
 def _known(each: Entry, said: Mapping[str, Any]) -> Entry:
     site = Site.parse(said["site"])
     l0 = said["l0_asked"] if said["l0"] is None else said["l0"]
-    return replace(each, facets=Facets(site.layer, said["width"], l0), kind=site.kind)
+    return replace(each, facets=Facets(site.layer, said["width"], l0), kind=site.kind, asked=said["l0_asked"])
 
 
 def _refuse_misfit(where: str, at: str, told: Mapping[str, Any], one: Dictionary) -> None:
@@ -322,17 +322,6 @@ def _refuse_misfit(where: str, at: str, told: Mapping[str, Any], one: Dictionary
         raise UnreadableWeights(
             f"Asked for {at} of {where}. {INDEX} says {said}. Restore them, or write the suite again."
         )
-
-
-def _place(site: str | Site | None, layer: int | None) -> tuple[str | None, int | None]:
-    """The kind and the layer that are asked for; a Site says both."""
-    if isinstance(site, str) and site[:1] == "L" and "." in site:
-        site = Site.parse(site)
-    if not isinstance(site, Site):
-        return site, layer
-    if layer not in (None, site.layer):
-        raise BadConfig(f"Asked for {site} and for layer {layer}. Give one of them.")
-    return site.kind, site.layer
 
 
 def _order(row: SuiteRow) -> tuple[Any, ...]:

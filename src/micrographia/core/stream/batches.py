@@ -19,6 +19,7 @@ from micrographia.core.errors import BadConfig, BadShape, UserError
 from micrographia.core.events import Note, Watch, silent
 from micrographia.core.model import Model
 from micrographia.core.sites import Site, SiteLike, as_site, select
+from micrographia.core.spoken import number_of
 from micrographia.core.stream.harvest import Bad, Kept, harvester, left_out
 from micrographia.core.stream.held import HeldSupply
 from micrographia.core.stream.mixing import Mixer, Supply
@@ -85,9 +86,9 @@ class BufferPlan(NamedTuple):
     def __str__(self) -> str:
         return (
             f"Buffer of activations: {_size(self.memory_bytes)} of memory for {self.n_tokens:,} tokens; "
-            f"{_size(self.disk_bytes)} on disk. {self.n_rows:,} rows give {self.tokens_an_epoch:,} tokens a pass over "
-            f"the text, {self._read()}; {self.tokens_an_epoch // self.batch:,} batches of "
-            f"{self.batch:,} a pass."
+            f"{_size(self.disk_bytes)} on disk. A pass over the text, of {number_of(self.n_rows, 'row')}, is "
+            f"{self.tokens_an_epoch:,} tokens, {self._read()}; "
+            f"{number_of(self.tokens_an_epoch // self.batch, 'batch')} of {self.batch:,} a pass."
         )
 
     def _read(self) -> str:
@@ -188,7 +189,11 @@ class ActivationStream:
         self._mixer = Mixer(supply, schedule, values, torch.zeros(slots, dtype=torch.long), silent if held else watch)
 
     def _say(self, steps: int | None, left: str, watch: Watch) -> None:
-        told = "" if steps is None else f" {steps:,} steps are {self.plan.passes(steps):.2g} passes."
+        told = ""
+        if steps is not None:
+            passes = f"{self.plan.passes(steps):.2g}"
+            passes = f"{passes} pass" if passes == "1" else f"{passes} passes"
+            told = f" {number_of(steps, 'step')} {'is' if steps == 1 else 'are'} {passes}."
         watch(Note(f"{self.plan}{told}"))
         if left:
             watch(Note(left))

@@ -18,6 +18,7 @@ from micrographia.core.errors import BadConfig, NonFiniteActivations, UnknownSit
 from micrographia.core.events import Note, Progress, Watch, silent
 from micrographia.core.model import Model
 from micrographia.core.sites import Site, SiteLike, select
+from micrographia.core.spoken import number_of
 from micrographia.core.stream.rows import TokenRows, as_rows
 
 TOKENS_A_PASS = 4096
@@ -222,9 +223,14 @@ def vectors_of_tokens(sites: Sequence[Site]) -> None:
         raise UnknownSite(f"Asked for {', '.join(parts)}, parts of a dictionary. Read its site and encode what it has.")
 
 
+MOST_NAMED = 5
+"""Special tokens that are named."""
+
+
 def left_out(rows: TokenRows, *, sink: bool) -> str:
     """A sentence that says which tokens do not count."""
-    special = f"special tokens ({', '.join(map(str, rows.special))})" if rows.special else ""
+    shown = ", ".join(map(str, rows.special[:MOST_NAMED])) + (", ..." if len(rows.special) > MOST_NAMED else "")
+    special = f"{number_of(len(rows.special), 'special token')} ({shown})" if rows.special else ""
     first = "the first position of each row (the attention sink)" if sink else ""
     what = " and ".join(filter(None, (special, first)))
     return f"Left out: {what}." if what else "Every token counts: none is special, and the first position is kept."

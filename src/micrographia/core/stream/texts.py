@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from micrographia.core.errors import MissingExtra, UserError
+from micrographia.core.spoken import number_of
 
 PIECE = 2**16
 """Characters."""
@@ -56,8 +57,8 @@ class Tally:
         self._hash.update(piece.text.encode("utf-8", "surrogatepass") + (b"\xff" if piece.ends else b"\xfe"))
 
     def __str__(self) -> str:
-        left = f", {len(self.skipped):,} files that are no text left out" if self.skipped else ""
-        return f"{self.n_documents:,} documents of {self.n_characters:,} characters{left}"
+        left = f", {number_of(len(self.skipped), 'file')} without text left out" if self.skipped else ""
+        return f"{number_of(self.n_documents, 'document')} of {number_of(self.n_characters, 'character')}{left}"
 
 
 @dataclass(frozen=True, slots=True)

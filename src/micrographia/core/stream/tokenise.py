@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.events import Note, Progress, Watch, silent
+from micrographia.core.spoken import number_of
 from micrographia.core.store.shards import Shards, ShardWriter, complete, mapped
 from micrographia.core.stream.packing import BEGINNING, ReadTo, RowLayout, packed
 from micrographia.core.stream.rows import TokenRows, as_rows, special_tokens
@@ -191,10 +192,11 @@ def _check_enough(n_rows: int, wanted: int | None, layout: RowLayout, texts: Tex
 
 def _said(found: Mapping[str, Any], layout: RowLayout, texts: Texts) -> str:
     n_rows, skipped = found["n_rows"], found["n_skipped"]
-    left = f", {skipped:,} files that are no text left out" if skipped else ""
+    left = f", {number_of(skipped, 'file')} without text left out" if skipped else ""
     return (
-        f"Read {texts.source}: {found['n_documents']:,} documents of {found['n_characters']:,} characters{left}; "
-        f"{n_rows * layout.n_ctx:,} tokens in {n_rows:,} rows of {layout.n_ctx} "
+        f"Read {texts.source}: {number_of(found['n_documents'], 'document')} of "
+        f"{number_of(found['n_characters'], 'character')}{left}; "
+        f"{number_of(n_rows * layout.n_ctx, 'token')} in {number_of(n_rows, 'row')} of {layout.n_ctx} "
         f"(SHA-256 of the text {found['sha256_of_text'][:16]})."
     )
 

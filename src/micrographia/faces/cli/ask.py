@@ -38,7 +38,7 @@ def main(words: Sequence[str], name: str) -> int:
 
 
 def sae(words: Sequence[str], name: str) -> int:
-    """Train or evaluate dictionaries. The dictionary may be named without a flag, first or last."""
+    """Train or evaluate dictionaries. The dictionary may be named first, without a flag."""
     words = list(words)
     if name == "eval" and words and not words[0].startswith("-"):
         words = ["--dictionary", *words]

@@ -81,6 +81,15 @@ def entry(name: str, text: str, width: int) -> str:
 HELP_WIDTH = 80
 
 
+def group_text(word: str) -> str:
+    """The page that `micrographia sae --help` prints: the commands that begin with this word; empty for none."""
+    group = [command for command in COMMANDS if command.name.startswith(f"{word} ")]
+    width = max((len(command.name) for command in group), default=0)
+    lines = [f"  {command.name:<{width}}  {command.line}" for command in group]
+    usage = f"usage: micrographia {word} COMMAND [--help] [options]"
+    return "\n".join([usage, "", "commands", *lines, ""]) if group else ""
+
+
 def help_text(version: str = "") -> str:
     """The page that `micrographia --help` prints."""
     width = max(len(command.name) for command in COMMANDS)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from micrographia.core.errors import Interrupted, MicrographiaError
-from micrographia.faces.cli.commands import COMMANDS, Command, find, help_text, nearest
+from micrographia.faces.cli.commands import COMMANDS, Command, find, group_text, help_text, nearest
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 75
 
@@ -27,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         return _version()
     command, rest = find(words)
+    if command is None and words[1:] in (["-h"], ["--help"]) and (text := group_text(words[0])):
+        print(text, end="")
+        return 0
     if command is None:
         return _unknown(words[0])
     return _guarded(command, rest)

@@ -34,10 +34,12 @@ class Inspected(Printed):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conversion(Inspected):
     to: str
-    """The tool that shall read it: saelens, sparsify, gemma_scope, gemma_scope_2, circuit_tracer, dictionary_learning
-    or openai."""
+    """The tool that shall read it: saelens, sparsify, cross_layer, circuit_tracer, gemma_scope_2, gemma_scope,
+    dictionary_learning or openai."""
     out: Path
     """The new folder."""
+    site: str | None = None
+    """Which site of a suite: L1.z, or a kind such as z."""
     layer: int | None = None
     """Which, of several."""
     width: str | None = None
@@ -75,7 +77,7 @@ def convert(words: Sequence[str]) -> int:
     asked = parse(Conversion, words, prog="micrographia sae convert", description=convert.__doc__ or "")
     from micrographia.core.dictionaries import conversion
 
-    choices: dict[str, Any] = {"layer": asked.layer, "width": asked.width, "l0": asked.l0}
+    choices: dict[str, Any] = {"site": asked.site, "layer": asked.layer, "width": asked.width, "l0": asked.l0}
     lost = conversion.convert(_path(asked.path), asked.to, asked.out, allow_pickle=asked.allow_pickle, **choices)
     if asked.json:
         print_json({"path": asked.path, "format": asked.to, "out": asked.out.absolute(), "not_carried": list(lost)})

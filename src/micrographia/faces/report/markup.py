@@ -48,6 +48,11 @@ def typeset(text: str) -> Html:
     return Html(re.sub(r"\bw_k\b", "w<sub>k</sub>", powers))
 
 
+def prose(text: str) -> Html:
+    """A sentence typeset, with what stands in backticks as code; in names and cells a backtick is a token's own."""
+    return Html(re.sub(r"`([^`]+)`", r"<code>\1</code>", typeset(text)))
+
+
 def _power(found: re.Match[str]) -> str:
     exponent = str(int(found[2])).replace("-", "−")
     return f"{found[1]}&#8239;×&#8239;10<sup>{exponent}</sup>"

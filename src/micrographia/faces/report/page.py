@@ -20,7 +20,7 @@ from micrographia.faces.figures.axes import TICKS
 from micrographia.faces.figures.draw import DRAW, draw
 from micrographia.faces.figures.palette import LINES, MUTED, SCALES, template
 from micrographia.faces.report import parts
-from micrographia.faces.report.markup import Html, escape, join, tag, typeset
+from micrographia.faces.report.markup import Html, escape, join, prose, tag
 from micrographia.faces.report.packing import packed, packed_text
 from micrographia.faces.report.viewers import VIEWERS, viewed
 from micrographia.faces.report.widgets import HOUSE, Scripts, read_scripts
@@ -143,12 +143,12 @@ def _short(run: Run) -> Html:
     ends = list(accumulate(map(len, sentences)))
     n = max(1, sum(end <= AT_ONCE for end in ends))
     n = len(sentences) if ends[-1] - ends[n - 1] < AT_ONCE / 4 else n
-    rest = [tag("p", typeset(sentence)) for sentence in sentences[n:]]
+    rest = [tag("p", prose(sentence)) for sentence in sentences[n:]]
     return tag(
         "section",
         tag("h2", "In short", class_="quiet"),
-        tag("p", typeset(sentences[0]), class_="first"),
-        *(tag("p", typeset(sentence)) for sentence in sentences[1:n]),
+        tag("p", prose(sentences[0]), class_="first"),
+        *(tag("p", prose(sentence)) for sentence in sentences[1:n]),
         tag("details", tag("summary", f"{len(rest)} more sentences" if len(rest) > 1 else "more"), *rest)
         if rest
         else "",

@@ -10,7 +10,7 @@ from micrographia.core.claims import Judged, Run
 from micrographia.core.figures import Figure
 from micrographia.faces import words
 from micrographia.faces.figures.texts import shown
-from micrographia.faces.report.markup import Html, join, tag, typeset
+from micrographia.faces.report.markup import Html, join, prose, tag, typeset
 from micrographia.faces.sections import Section, flat
 from micrographia.faces.tables import TextTable, table_of, texts_of
 
@@ -115,7 +115,7 @@ def _claim(claim: Mapping[str, Any]) -> Html:
 
 def figure(content: Figure, verdicts: Mapping[str, str], missing: Mapping[str, str], *, headed: bool = True) -> Html:
     """A table or text with its lead; or a place for a picture, which the page's script draws, and its caption."""
-    caption = typeset(content.caption) if content.caption else ""
+    caption = prose(content.caption) if content.caption else ""
     notes = [tag("span", "After ", content.source, ". ", class_="source")] if content.source else []
     notes += [_bearing(name, verdicts.get(name)) for name in content.claims]
     readable = content.kind in ("table", "text")
@@ -148,7 +148,7 @@ def _table(content: Figure) -> Html:
 def _text(content: Figure) -> Html:
     paragraphs, lines = texts_of(content.data)
     formula = tag("pre", "\n".join(lines), class_="formula") if lines else ""
-    return join(*(tag("p", typeset(paragraph)) for paragraph in paragraphs), formula)
+    return join(*(tag("p", prose(paragraph)) for paragraph in paragraphs), formula)
 
 
 def _widget(content: Figure, missing: Mapping[str, str]) -> Html:
@@ -163,12 +163,14 @@ def _viewer(content: Figure) -> Html:
 
 
 def _tokens(content: Figure) -> Html:
-    """Coloured text. Rows of as many tokens stand one above the other, position by position; tokens that differ are
-    marked.
+    """Coloured text. Rows of as many tokens stand one above the other, position by position; the tokens that differ are
+    marked, unless most do.
     """
     data, scale = content.data, _strongest(content.data["values"])
     rows = [[shown(text) for text in row] for row in data["tokens"]]
-    texts = [[_token(data, i, j, text, rows, scale) for j, text in enumerate(row)] for i, row in enumerate(rows)]
+    differ = {j for row in rows for j, text in enumerate(row) for other in rows if j < len(other) and other[j] != text}
+    marked = differ if 2 * len(differ) <= max(map(len, rows), default=0) else set[int]()
+    texts = [[_token(data, i, j, text, j in marked, scale) for j, text in enumerate(row)] for i, row in enumerate(rows)]
     if len({len(row) for row in rows}) > 1 or len(rows) == 1:
         lines = [tag("p", tag("span", name, class_="label"), *row) for name, row in zip(data["names"], texts)]
         return tag("div", *lines, class_="token-rows")
@@ -177,15 +179,14 @@ def _tokens(content: Figure) -> Html:
     return tag("div", *columns, class_="token-columns")
 
 
-def _token(data: Mapping[str, Any], i: int, j: int, text: str, rows: Sequence[Sequence[str]], scale: float) -> Html:
+def _token(data: Mapping[str, Any], i: int, j: int, text: str, marked: bool, scale: float) -> Html:
     value = float(data["values"][i][j])
     away = value - float(data.get("midpoint") or 0.0)
     strength = min(abs(away) / scale, 1.0) if math.isfinite(away) else 0.0
-    differs = len({row[j] for row in rows if j < len(row)}) > 1
     return tag(
         "span",
         text,
-        class_=f"token {'raises' if away >= 0 else 'lowers'}{' differs' * differs}",
+        class_=f"token {'raises' if away >= 0 else 'lowers'}{' differs' * marked}",
         style=f"--strength:{100 * strength:.0f}%",
         title=f"{j} “{text}” {data['value_label']} {words.format_number(float(f'{value:.4g}'))}",
     )

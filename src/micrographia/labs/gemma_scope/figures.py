@@ -1,4 +1,6 @@
-"""The lab's pictures and tables, as Figures. Where a picture has frames, they are the kinds of Sites."""
+"""The lab's pictures and tables, as Figures. Where a picture has frames, they are the kinds of Sites, the last first,
+since a slider opens at its last frame.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -28,8 +30,10 @@ EVERY = {
     "delta_loss_random": "delta loss, random ones", "delta_loss_mean": "delta loss, mean", "dead": "never fired",
     "frequent": "fire at > 10 %", "median_frequency": "median frequency",
 }  # fmt: skip
+DELTA_LOSS, LEAST = "delta-loss", 1e-3
+"""Less costs nothing that a logarithmic axis should make room for. In nats."""
 QUALITIES: dict[str, tuple[str, Callable[[Fidelity], float], tuple[str, ...]]] = {
-    "delta-loss": ("Delta loss, nats a token", lambda of: of.delta_loss, ("denser-is-truer", "residual-costs-most")),
+    DELTA_LOSS: ("Delta loss, nats a token", lambda of: of.delta_loss, ("denser-is-truer", "residual-costs-most")),
     "fvu": ("FVU", lambda of: of.fvu, ("fvu-alike", "wider-is-truer", "beats-linear", "beats-random")),
 }
 BINS = np.linspace(-5, 0, 26)
@@ -79,27 +83,35 @@ def _median(values: Any) -> float | None:
 
 def of_fidelity(trained: Sequence[Measurement]) -> list[Figure]:
     """Figures 2 and 13 of the report: each dictionary by L0, and by layer."""
-    kinds = list(dict.fromkeys(each.member.site.kind for each in trained))
+    kinds = _kinds(trained)
     found = []
     for key, (label, value, claims) in QUALITIES.items():
-        curves = [_curves([each for each in trained if each.member.site.kind == kind], value) for kind in kinds]
+        framed = kinds[::-1]
+        curves = [_curves([each for each in trained if each.member.site.kind == kind], value) for kind in framed]
         names = sorted({name for each in curves for name in each})
         n = max(len(points) for each in curves for points in each.values())
         grid = np.full((len(kinds), len(names), n, 2), np.nan)
         for i, each in enumerate(curves):
             for name, points in each.items():
                 grid[i, names.index(name), : len(points)] = points
+        floor = LEAST if key == DELTA_LOSS else 0.0
         found.append(
             figures.lines(
-                f"by-l0-{key}", f"{label.partition(',')[0]} by L0", grid[..., 0], grid[..., 1], names=names,
-                x_label="L0", y_label=label, log_x=True, log_y=True, frames=kinds, framed=("x", "y"), group=FIDELITY,
+                f"by-l0-{key}", f"{label.partition(',')[0]} by L0", grid[..., 0],
+                np.maximum(grid[..., 1], floor), names=names,
+                x_label="L0", y_label=label, log_x=True, log_y=True, frames=framed, framed=("x", "y"), group=FIDELITY,
                 source=f"{REPORT}, figures 2 and 13", claims=claims,
                 caption="Each layer and width, an L0 a point; beside them the best linear map of as many components. "
-                "Better is lower and further left.",
+                f"Better is lower and further left.{f' What is below {floor:g} is drawn there.' if floor else ''}",
             )
         )  # fmt: skip
         found.append(_by_layer(trained, kinds, f"by-layer-{key}", label, value, claims))
     return found
+
+
+def _kinds(of: Sequence[Measurement]) -> list[str]:
+    """The kinds of Sites, in the order in which they come."""
+    return list(dict.fromkeys(each.member.site.kind for each in of))
 
 
 def _curves(of: Sequence[Measurement], value: Callable[[Fidelity], float]) -> dict[str, list[tuple[float, float]]]:
@@ -139,7 +151,7 @@ def _by_layer(
 
 def of_firing(trained: Sequence[Measurement]) -> Figure:
     """Figure 5 of the report: a histogram of frequencies for each width."""
-    kinds = list(dict.fromkeys(each.member.site.kind for each in trained))
+    kinds = _kinds(trained)[::-1]
     widths = sorted({each.member.width for each in trained})
     y = np.array([[_histogram([a for a in trained if (a.member.site.kind, a.member.width) == (kind, width)])
                    for width in widths] for kind in kinds])  # fmt: skip
@@ -159,7 +171,7 @@ def _histogram(of: Sequence[Measurement]) -> NDArray[Any]:
 
 def of_scale(trained: Sequence[Measurement]) -> Figure:
     """How large activations are at each site, along the layers."""
-    kinds = list(dict.fromkeys(each.member.site.kind for each in trained))
+    kinds = _kinds(trained)
     layers = sorted({each.member.site.layer or 0 for each in trained})
     y = np.full((2 * len(kinds), len(layers)), np.nan)
     for each in trained:
@@ -177,7 +189,6 @@ def of_untrained(trained: Sequence[Measurement], untrained: Sequence[Measurement
     both = matching(trained, untrained)
     if not both:
         return []
-    kinds = list(dict.fromkeys(each.member.site.kind for each, _ in both))
     rows = [
         {"name": each.member.name, "fvu": each.fidelity.fvu, "fvu_untrained": other.fidelity.fvu,
          "worse": other.fidelity.fvu > each.fidelity.fvu, "linear": each.linear and each.linear.fvu,
@@ -194,9 +205,9 @@ def of_untrained(trained: Sequence[Measurement], untrained: Sequence[Measurement
         figures.scatter(
             "untrained-fvu", "FVU with and without training", np.array([row["fvu"] for row in rows]),
             np.array([row["fvu_untrained"] for row in rows]), x_label="FVU", y_label="FVU without training",
-            names=[row["name"] for row in rows], diagonal=True, categorical=True, colour_label="site",
-            colour=np.array([kinds.index(each.member.site.kind) for each, _ in both]), **about,
-            caption=f"Above the line, the dictionary of the untrained model looks worse. Colours: {', '.join(kinds)}.",
+            names=[row["name"] for row in rows], diagonal=True, categorical=True,
+            colour=[each.member.site.kind for each, _ in both], **about,
+            caption="Above the line, the dictionary of the untrained model looks worse.",
         ),
         figures.table("untrained", "With and without training", rows, columns=columns, **about),
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from micrographia.core.model import Model
 from micrographia.core.questions import names, numbers
 from micrographia.core.sites import Site
 from micrographia.labs.gemma_scope.config import Config
-from micrographia.methods.dictionaries.training.recipe import Recipe
+from micrographia.methods.dictionaries.training.recipe import Recipe, seed_at
 
 FLOAT = 4  # bytes
 TENSORS = 4
@@ -151,5 +151,5 @@ def recipe_of(member: WantedDictionary, config: Config) -> Recipe:
         steps=chosen.dictionary_steps,
         batch=chosen.activations,
         lr=chosen.dictionary_lr,
-        seed=config.seed,
+        seed=seed_at(config.seed, str(member.site)),
     )

@@ -71,7 +71,9 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     if not config.published and not (folder.path / INNER).exists():
         members = [SuiteMember(made.suite[each.member], each.member.l0, each.row()) for each in found]
         write_suite(folder.path / INNER, members, about={"lab": LAB, "config": folder.config})
-    shown = {f"{each.site}-{each.width}": one for each, one in made.suite.items() if each[1:] == member[1:]}
+    shown = {
+        f"{each.site}-{each.width}-l0_{each.l0:g}": one for each, one in made.suite.items() if each[1:] == member[1:]
+    }
     build_missing(shown, made.model, made.text.held_out, folder.path / PAGES, seed=config.seed, watch=watch)
     results = {
         "title": TITLE,

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from micrographia.core import questions
 from micrographia.core.config import Target
@@ -11,8 +11,25 @@ from micrographia.core.questions import at_least, check, listed, numbers, unused
 
 Kind = Literal["relu", "gated", "topk", "batchtopk", "matryoshka", "jumprelu", "abstopk", "groupmax"]
 Layout = Literal["saelens", "sparsify", "gemma_scope", "gemma_scope_2"]
+KIND: Kind = "batchtopk"
+L0 = "50"
+"""What is trained if nothing is said."""
+KINDS: tuple[str, ...] = get_args(Kind)
 PENALISED = ("relu", "gated")
 """Kinds whose sparsity is the coefficient of a penalty, not a number of latents."""
+
+
+def check_sparsity(kind: str, *, l0: bool, sparsity: bool, recipe: bool) -> None:
+    """Raise BadConfig unless what was given says how sparse a dictionary of this kind is, once."""
+    check(kind in KINDS, f"There is no kind {kind!r} of dictionaries. There are {', '.join(KINDS)}.")
+    if recipe:
+        check(not l0, "l0 was set, but a recipe says so itself. Leave it out.")
+        check(not sparsity, "sparsity was set, but a recipe says so itself. Leave it out.")
+    elif kind in PENALISED:
+        check(sparsity, f"The kind {kind} needs sparsity, the coefficient of its L1 penalty.")
+        check(not l0, f"l0 was set, but the kind {kind} has as many active latents as sparsity leaves. Leave it out.")
+    else:
+        check(not sparsity, f"sparsity was set, but the kind {kind} is told its active latents by l0. Leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +61,11 @@ class Train:
     """Where: a Site such as L15.resid_post, or several of one width with commas between, trained side by side."""
     writes: str | None = None
     """A transcoder's target: the Site whose activation is predicted. By default the dictionary's own."""
-    kind: Kind = "batchtopk"
+    kind: Kind = KIND
     """relu and gated take --sparsity, the others --l0."""
     width: int | None = None
     """Latents; by default eight times the width of the activations."""
-    l0: str = "50"
+    l0: str = L0
     """How many latents are active at a token, on average; several with commas between are trained side by side."""
     sparsity: str | None = None
     """The coefficient of the L1 penalty, of relu and gated; several with commas between."""
@@ -83,12 +100,9 @@ class Train:
         at_least(self, width=2, tokens=1, batch=1, seeds=1, held_out=1, latents=0, buffer=1, checkpoint_every=1)
         numbers(self, "l0")
         if self.recipe is not None:
-            unused(self, "a recipe says so itself", "kind", "l0", "sparsity", "revival")
-        if self.kind in PENALISED and self.recipe is None:
-            check(self.sparsity is not None, f"--kind {self.kind} needs --sparsity, the coefficient of its L1 penalty.")
-            unused(self, f"--kind {self.kind} has as many active latents as --sparsity leaves", "l0")
-        if self.kind not in PENALISED and self.recipe is None:
-            unused(self, f"--kind {self.kind} is told its number of active latents by --l0", "sparsity")
+            unused(self, "a recipe says so itself", "kind", "revival")
+        given = {"l0": self.l0 != L0, "sparsity": self.sparsity is not None, "recipe": self.recipe is not None}
+        check_sparsity(self.kind, **given)
         if self.sparsity is not None:
             numbers(self, "sparsity")
         check(self.lr is None or self.lr > 0, f"lr must be positive, not {self.lr}.")
@@ -101,7 +115,8 @@ class Evaluate:
     target: Target
     reading: TextSource = dataclasses.field(default_factory=TextSource)
     dictionary: str
-    """A folder or file of any format, one of your Runs, or a name on the hub."""
+    """PATH: a folder or file of any format, one of your Runs, or a name on the hub. As the first word it needs no flag:
+    `sae eval PATH`."""
     layer: int | None = None
     """Which, of several."""
     width: str | None = None
@@ -109,7 +124,7 @@ class Evaluate:
     l0: str | None = None
     """Which L0 of a published suite: a number, or canonical, the nearest to 100."""
     site: str | None = None
-    """Where it reads, if the files do not say."""
+    """Which site of a suite, such as L1.z or z; of one dictionary, where it reads, if the files do not say."""
     writes: str | None = None
     """Where a transcoder writes, if the files do not say."""
     tokens: int = 50_000

@@ -11,6 +11,7 @@ from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch, silent
 from micrographia.core.model import Model
+from micrographia.core.questions import check
 from micrographia.core.runtime import generator
 from micrographia.core.sites import SiteLike, one_site
 from micrographia.core.stream.batches import ActivationStream
@@ -18,6 +19,7 @@ from micrographia.core.stream.packing import layout_for
 from micrographia.core.stream.rows import TokenRows, as_rows, special_tokens
 from micrographia.core.stream.texts import open_texts, texts_of
 from micrographia.core.stream.tokenise import token_rows
+from micrographia.labs.sae.config import KIND, L0, check_sparsity
 from micrographia.labs.sae.train import BEGUN, sparsity_of
 from micrographia.methods.dictionaries.evaluation.evaluate import Evaluation, evaluate
 from micrographia.methods.dictionaries.features import build
@@ -35,8 +37,8 @@ def train_dictionary(
     tokens: Words,
     *,
     width: int | None = None,
-    kind: str = "batchtopk",
-    l0: float = 50,
+    kind: str | None = None,
+    l0: float | None = None,
     sparsity: float | None = None,
     steps: int | None = None,
     writes: SiteLike | None = None,
@@ -50,12 +52,17 @@ def train_dictionary(
 ) -> Dictionary:
     """A dictionary of the activations at `site`, its scale folded into the weights.
 
-    `width`: latents, by default eight times the activation's. `l0`: active latents a token (relu and gated take
-    `sparsity`, the coefficient of their L1 penalty). `steps`: by default one pass over the tokens. `writes` makes it a
-    transcoder. `fields` are those of a Recipe (lr, revival, ...), over `recipe` or the default one. Special tokens and
-    the first position of each row are left out. Cost: a run of the model to the Site for every token, and 10 * d *
-    width FLOPs a token. Raises UnknownSite, BadConfig, UserError (too little text), NonFiniteLoss.
+    `width`: latents, by default eight times the activation's. `kind`: batchtopk by default, or relu, gated, topk,
+    matryoshka, jumprelu, abstopk, groupmax. `l0`: active latents a token, by default 50 (relu and gated take `sparsity`
+    instead, the coefficient of their L1 penalty); a `recipe` says kind and sparsity itself. `steps`: by default one
+    pass over the tokens. `writes` makes it a transcoder. `fields` are those of a Recipe (lr, revival, ...), over
+    `recipe` or the default one. Special tokens and the first position of each row are left out. Cost: a run of the
+    model to the Site for every token, and 10 * d * width FLOPs a token. Raises UnknownSite, BadConfig, UserError (too
+    little text), NonFiniteLoss.
     """
+    given = {"l0": l0 is not None, "sparsity": sparsity is not None, "recipe": recipe is not None}
+    check_sparsity(kind or KIND, **given)
+    check(recipe is None or kind is None, "kind was set, but a recipe says so itself. Leave it out.")
     place = one_site(model.sites, site)
     target = None if writes is None else one_site(model.sites, writes)
     stream = ActivationStream(
@@ -65,7 +72,9 @@ def train_dictionary(
     d_in, d_out = stream.widths()
     n = width or 8 * d_in
     own = {"n_latents": n, "batch": batch, "steps": steps or max(1, stream.plan.tokens_an_epoch // batch)}
-    own |= sparsity_of(kind, l0 if sparsity is None else sparsity, n)
+    if recipe is None:
+        amount = float(L0) if l0 is None else l0
+        own |= sparsity_of(kind or KIND, amount if sparsity is None else sparsity, n)
     chosen = replace(recipe or BEGUN, **{**own, **fields})
     (found,) = train_dictionaries(stream, [chosen], d_in=d_in, d_out=d_out, seed=seed, watch=watch)
     return replace(found, about=replace(found.about, site=place, target=target))

@@ -7,12 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.dictionaries.formats.load import several_at
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch
 from micrographia.core.lab import Findings
 from micrographia.core.model import Model
 from micrographia.core.questions import names
-from micrographia.core.sites import one_site
+from micrographia.core.sites import Site, one_site
 from micrographia.core.store import RunFolder
 from micrographia.core.stream.rows import TokenRows
 from micrographia.labs.sae.config import Evaluate
@@ -22,19 +23,25 @@ from micrographia.methods.dictionaries.evaluation.evaluate import Evaluation
 from micrographia.methods.dictionaries.evaluation.in_depth import InDepth, in_depth
 
 
-def prepare_evaluate(asked: Evaluate, model: Model, watch: Watch) -> Any:
-    """Read the dictionary and the text; what remains is to measure."""
+def read_dictionary(asked: Evaluate) -> Dictionary:
+    """The one dictionary that was asked for. Of several, the site chooses too. Needs no model."""
     one = Dictionary.load(
-        asked.dictionary, layer=asked.layer, width=asked.width, l0=asked.l0, allow_pickle=asked.allow_pickle,
+        asked.dictionary, site=asked.site if several_at(asked.dictionary) else None, layer=asked.layer,
+        width=asked.width, l0=asked.l0, allow_pickle=asked.allow_pickle,
         device=asked.target.device if asked.target.device != "auto" else None,
     )  # fmt: skip
     if not isinstance(one, Dictionary):
         raise BadConfig(f"{asked.dictionary} holds several dictionaries: {one!r}. Choose one with --layer.")
-    site = one_site(model.sites, asked.site) if asked.site else one.about.site
-    if site is None:
+    if asked.site is None and one.about.site is None:
         raise BadConfig(
             f"The files of {asked.dictionary} do not say where it reads. Give --site, such as L5.resid_post."
         )
+    return one
+
+
+def prepare_evaluate(asked: Evaluate, one: Dictionary, model: Model, watch: Watch) -> Any:
+    """Read the text; what remains is to measure."""
+    site = _place(asked, one, model)
     target = one_site(model.sites, asked.writes) if asked.writes else one.about.target
     rows = rows_for(asked.reading, model, asked.tokens, watch)
     read = _texts(asked, model, rows, watch)
@@ -49,6 +56,14 @@ def prepare_evaluate(asked: Evaluate, model: Model, watch: Watch) -> Any:
         return findings(found, as_read(rows), opening=opening, files={}, own=own, latents=told, deep=deep)
 
     return work
+
+
+def _place(asked: Evaluate, one: Dictionary, model: Model) -> Site:
+    """Where it reads: as its files say, if the site chose it; else as was asked."""
+    known = one.about.site
+    if known is not None and (asked.site is None or several_at(asked.dictionary)):
+        return known
+    return one_site(model.sites, asked.site or "")
 
 
 def _texts(asked: Evaluate, model: Model, rows: TokenRows, watch: Watch) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Latents that a person can read: explained by tokens on half of the text, judged on the other, shown in context."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from micrographia.core.figures import Figure
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
 from micrographia.core.stream.rows import TokenRows
+from micrographia.core.titles import shown_token
 from micrographia.methods.dictionaries.evaluation.contexts import Contexts, gather_contexts
 from micrographia.methods.dictionaries.evaluation.offline import (
     FEWEST,
@@ -24,6 +26,8 @@ from micrographia.methods.dictionaries.evaluation.reading import Counted
 
 PASSAGES = 5
 GROUP = "Latents"
+ROW, AIR = 84, 2
+"""Letters that stand in a row of a report, and the room around a token in letters."""
 
 
 class Read(NamedTuple):
@@ -64,8 +68,8 @@ def _sentence(found: OfflineInterpretation) -> str:
     live = sum(each.n_fires >= FEWEST for each in found.explained)
     return (
         f"{len(found.recognisable):,} of the {live:,} latents that fire {FEWEST} times or more on the second half "
-        "of the held-out text are told by a few tokens chosen on the first half (precision and recall of one half or more). "
-        f"Detection accuracy {found.mean():.2f}; with another latent's tokens {found.mean(null=True):.2f}."
+        "of the held-out text are told by a few tokens chosen on the first half (precision and recall of one half or "
+        f"more). Detection accuracy {found.mean():.2f}; with another latent's tokens {found.mean(null=True):.2f}."
     )
 
 
@@ -73,13 +77,18 @@ def _passages(each: Explained, contexts: Contexts, model: Model) -> Figure:
     passages = contexts.passages(each.latent)
     tokenizer = model.tokenizer
     assert tokenizer is not None  # the text was read with it
-    width = max(len(passage.tokens) for passage in passages)
-    spare = [width - len(passage.tokens) for passage in passages]  # of passages at the ends of rows
+    n, texts, values = contexts.before + contexts.after + 1, [], []
+    for passage in passages:  # those at the ends of rows are filled up, so that all peaks stand in one column
+        left = contexts.before - passage.at
+        right = n - left - len(passage.tokens)
+        texts.append([""] * left + [tokenizer.decode([i]) for i in passage.tokens] + [""] * right)
+        values.append([math.nan] * left + [*passage.values] + [math.nan] * right)
+    shown = in_a_row(texts, contexts.before)
     return figures.tokens(
         f"latent-{each.latent}",
         f"Latent {each.latent}: {each.text}",
-        [[tokenizer.decode([i]) for i in each.tokens] + [""] * n for each, n in zip(passages, spare)],
-        [[*each.values, *[math.nan] * n] for each, n in zip(passages, spare)],
+        [row[shown] for row in texts],
+        [row[shown] for row in values],
         names=[f"{each.values[each.at]:.3g}" for each in passages],
         value="activation",
         caption=f"The passages at which it is largest. Chosen by {each.kind}; on held-out text precision "
@@ -87,3 +96,19 @@ def _passages(each: Explained, contexts: Contexts, model: Model) -> Figure:
         group=GROUP,
         essential=False,
     )
+
+
+def in_a_row(texts: Sequence[Sequence[str]], at: int) -> slice:
+    """The columns around `at` that fit into one row of a report, two before it for each one after."""
+    widths = [AIR + max(len(shown_token(text)) if text else 1 for text in column) for column in zip(*texts)]
+    first, stop, room = at, at + 1, ROW - widths[at]
+    low, high = 0, len(widths)
+    while first > low or stop < high:
+        before = first > low and (at - first < 2 * (stop - at) or stop == high)
+        further = first - 1 if before else stop
+        if widths[further] > room:  # nothing more on this side
+            low, high = (first, high) if before else (low, stop)
+        else:
+            room -= widths[further]
+            first, stop = min(first, further), max(stop, further + 1)
+    return slice(first, stop)

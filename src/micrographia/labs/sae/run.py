@@ -5,6 +5,7 @@ is read from its folder.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ from micrographia.core.model import Model
 from micrographia.core.runtime import allowed_cores, pick_device, provenance, settings, torch_dtype
 from micrographia.core.store import RunFolder, new_run_path
 from micrographia.labs.sae.config import Asked, Evaluate, Train, stored
-from micrographia.labs.sae.evaluate import prepare_evaluate
+from micrographia.labs.sae.evaluate import prepare_evaluate, read_dictionary
 from micrographia.labs.sae.train import prepare_train
 
 LAB = "sae"
 Compute = Callable[[RunFolder, Watch], Findings]
 """What is left to do once everything that the user chose has been checked."""
-PREPARE: Mapping[type, Callable[[Any, Model, Watch], Compute]] = {Train: prepare_train, Evaluate: prepare_evaluate}
+Prepare = Callable[[Model, Watch], Compute]
+PREPARE: Mapping[type, Callable[[Any], Prepare]] = {
+    Train: lambda asked: partial(prepare_train, asked),
+    Evaluate: lambda asked: partial(prepare_evaluate, asked, read_dictionary(asked)),
+}
+"""What can be checked without the model is checked before it is loaded."""
 
 
 def run(asked: Asked, *, out: Path | None = None, resume: bool = False, watch: Watch = silent) -> Run:
@@ -39,9 +45,9 @@ def run(asked: Asked, *, out: Path | None = None, resume: bool = False, watch: W
     about = {**provenance(target.seed, str(device), target.dtype, threads), "weights": weights_of(target.model)}
 
     def prepared() -> Compute:
-        dtype = torch_dtype(target.dtype)
+        prepare, dtype = PREPARE[type(asked)](asked), torch_dtype(target.dtype)
         model = load_any(target.model, dtype=dtype, device=device, revision=target.revision, watch=watch)
-        return PREPARE[type(asked)](asked, model, watch)
+        return prepare(model, watch)
 
     with settings(threads, str(device)):
         first = None if (place / "run.json").exists() else prepared()

@@ -22,7 +22,7 @@ from micrographia.labs.sae.findings import counted, evaluated, findings, looked_
 from micrographia.labs.sae.text import as_read, rows_for, rows_holding
 from micrographia.methods.dictionaries.features.build import build_missing
 from micrographia.methods.dictionaries.training.presets import PRESETS, shortened
-from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields, recipe_from
+from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields, recipe_from, seed_at
 from micrographia.methods.dictionaries.training.train import Course, train_dictionaries
 
 DEAD_SHARE = 5
@@ -81,9 +81,8 @@ def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
             build_missing(named, model, held, place, seed=asked.target.seed, counted=own, watch=watch)
         lost, files = saved(named, asked.layout)
         kind, width = asked.recipe or asked.kind, members[0].recipe.n_latents
-        opening = [
-            f"Trained {len(named)} {'dictionary' if len(named) == 1 else 'dictionaries'} by {kind}, {width:,} latents each, for {steps_of(asked):,} steps."
-        ]
+        many = "one dictionary" if len(named) == 1 else f"{len(named)} dictionaries"
+        opening = [f"Trained {many} by {kind}, {width:,} latents each, for {steps_of(asked):,} steps."]
         own = {"recipes": {each.name: recipe_fields(each.recipe) for each in members}, "not_saved": lost}
         return findings(measured, as_read(rows), opening=opening, files=files, own=own, latents=told)
 
@@ -115,7 +114,9 @@ def members_of(asked: Train, sites: Sequence[Site], d_in: int) -> list[Planned]:
     for site in sites:
         for amount in amounts_of(asked):
             for i in range(asked.seeds):
-                recipe = replace(recipe_for(asked, d_in, amount), seed=asked.target.seed + i)
+                seed = asked.target.seed + i
+                own = seed if len(sites) == 1 else seed_at(seed, str(site))
+                recipe = replace(recipe_for(asked, d_in, amount), seed=own)
                 found.append(Planned(_name(asked, site, amount, i), site, recipe))
     return found
 

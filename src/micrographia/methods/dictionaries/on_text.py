@@ -63,8 +63,8 @@ def latents_on(
 ) -> OnText:
     """The latents that fire on a text, those with the largest activation first; or these ones, as they are.
 
-    A first token that stands before the text (BOS) counts for no order, since it is often a sink. One forward pass.
-    Raises UserError for an empty text and for one longer than the model reads.
+    The first token (BOS, where there is one) is left out, as in training, since it is often a sink: values there are 0.
+    One forward pass. Raises UserError for an empty text and for one longer than the model reads.
     """
     ids = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
     if ids.shape[1] > model.shape.n_ctx:
@@ -74,10 +74,10 @@ def latents_on(
         )
     kept = model.run(ids, keep=[site], logits="last").cache[site]
     values = dictionary.encode(kept)[0].float().cpu()
+    values[0] = 0
     tokens = to_str_tokens(model.tokenizer, ids[0])
     if latents is None:
-        counted = values[1:] if len(values) > 1 else values
-        order = counted.amax(0).sort(descending=True, stable=True)
+        order = values.amax(0).sort(descending=True, stable=True)
         latents = order.indices[: min(most, int((order.values > 0).sum()))].tolist()
     return OnText(tokens, list(latents), values[:, list(latents)].T)
 

@@ -1,14 +1,18 @@
 """The evaluations of Gemma Scope's report: by group of tokens, in fewer bits, and how evenly latents matter."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from made import dictionary, perfect
 
+from micrographia.core.dictionaries.folding import in_decoder_units
 from micrographia.core.edits import put
 from micrographia.core.errors import BadConfig, BadShape
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
 from micrographia.methods.dictionaries.evaluation.by_group import ByGroup, by_position
+from micrographia.methods.dictionaries.evaluation.effects_on_logits import logit_effects
 from micrographia.methods.dictionaries.evaluation.evaluate import OURS
 from micrographia.methods.dictionaries.evaluation.importance import uniformity
 from micrographia.methods.dictionaries.evaluation.in_depth import in_depth
@@ -132,3 +136,17 @@ def test_one_latent_a_token_has_no_evenness():
     assert "No token has two active latents" in deep.sentence()
     assert "nan" not in deep.sentence()
     assert "evenness" not in {each.name for each in deep.figures()}
+
+
+def test_latents_in_the_decoders_norms_matter_and_write_as_those_folded():
+    """Equal latents, equal outputs: whether the norms are in the form or in the weights."""
+    plain = dictionary(d=10)
+    normed = replace(plain, form=replace(plain.form, decoder_norms=True))
+    folded = in_decoder_units(normed)
+    of, x = model(), torch.randn(9, 10, generator=generator(3), dtype=torch.float64)
+    torch.testing.assert_close(normed.encode(x), folded.encode(x))
+    torch.testing.assert_close(normed.decoder, folded.decoder)
+    found = [uniformity(each, of, PLACE, tokens(), COUNTED).ratio for each in (normed, folded)]
+    torch.testing.assert_close(*found)
+    effects = [logit_effects(each, of, SITE, torch.arange(20), 3) for each in (normed, folded)]
+    torch.testing.assert_close(effects[0].raised_by, effects[1].raised_by)

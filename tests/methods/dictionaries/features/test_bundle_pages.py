@@ -187,6 +187,7 @@ def test_labels_are_the_explanations_of_the_same_rows(bundle, pages):
         if each.chosen_f1 > 0:
             assert page["label_kind"] == each.kind
             assert (page["precision"], page["recall"]) == pytest.approx(each.detected[:2])
+            assert page["precision"] == bundle.index()["precision"][each.latent]
             assert page["accuracy"] == bundle.index()["accuracy"][each.latent] == pytest.approx(each.detected.accuracy)
     assert pages[8]["label"] == ""
     assert pages[8]["accuracy"] is None

@@ -18,7 +18,7 @@ from micrographia.core.dictionaries.formats.building import built, renamed, whol
 from micrographia.core.dictionaries.formats.flat_yaml import flat_yaml, yaml_bytes
 from micrographia.core.dictionaries.formats.holding import Holding
 from micrographia.core.dictionaries.formats.places import OURS, lens_site
-from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, untold
+from micrographia.core.dictionaries.formats.writing import Carries, ToolFiles, fitted, refused, untold
 from micrographia.core.dictionaries.several import AnyDictionary, CrossLayerTranscoder, DictionarySet
 from micrographia.core.errors import CannotCarry
 from micrographia.core.sites import Site
@@ -106,6 +106,8 @@ def write(value: AnyDictionary) -> ToolFiles:
     if isinstance(value, CrossLayerTranscoder):
         raise AssertionError("`cross_layer` writes these")
     layers = dict(value) if isinstance(value, DictionarySet) else {_own_layer(value): value}
+    for one in layers.values():
+        _refuse_autoencoder(one)
     fit = {layer: fitted(one, CARRIES) for layer, one in layers.items()}
     if len(widths := {one.n_latents for one in fit.values()}) > 1:
         raise CannotCarry(
@@ -119,6 +121,15 @@ def write(value: AnyDictionary) -> ToolFiles:
         lost += (f"layers {missing} are not there, and circuit-tracer refuses a set without them",)
     told = {what for one in fit.values() for what in untold(one, model=True, site=True)}
     return ToolFiles({CONFIG: yaml_bytes(config), **files}, (*lost, *sorted(told)))
+
+
+def _refuse_autoencoder(one: Dictionary) -> None:
+    """circuit-tracer replaces what writes at its output hook by a transcoder; an autoencoder replaces nothing."""
+    about, form = one.about, one.form
+    unknown = about.site is None and not form.subtract_b_dec
+    transcodes = about.target not in (None, about.site) or one.weights.W_skip is not None or unknown
+    if not transcodes and about.layout != "circuit_tracer":
+        raise refused(one, "circuit_tracer", "holds transcoders; this is an autoencoder, which writes where it reads")
 
 
 def _own_layer(one: Dictionary) -> int:

@@ -34,10 +34,11 @@ KINDS = (
     (r"gemma-scope-\d+b-(?:pt|it)-transcoders\b", "mlp_norm"),
     (r"(?:^|/)attn_out(?:_all)?/layer_", "z"),
     (r"(?:^|/)transcoder(?:_all)?/layer_", "mlp_norm"),
+    (r"(?:^|/)L\d+\.([a-z]\w*)(?=[-/]|$)", ""),
     (r"(?:^|/)(crosscoder|clt)/", ""),
     (r"(?:^|/)([a-z]\w*?)(?:_all)?/layer_\d+_width", ""),
 )
-"""Of paths: Gemma Scope 1 by the repository's name, 2 by the folder. Empty: as the folder is called."""
+"""Of paths: Gemma Scope 1 by the repository's name, 2 by the folder, Runs by Site. Empty: as the folder is called."""
 ACROSS = ("crosscoder", "clt")
 """Kinds that are of no one layer."""
 NEAR = 0.05

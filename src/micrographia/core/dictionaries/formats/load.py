@@ -8,28 +8,40 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from micrographia.core.dictionaries.dictionary import About, Dictionary
 from micrographia.core.dictionaries.formats.circuit_tracer import CONFIG, config_of, listed
 from micrographia.core.dictionaries.formats.holding import Holding
-from micrographia.core.dictionaries.formats.suites import Entry, chosen, entries
+from micrographia.core.dictionaries.formats.suites import Entry, asked_place, chosen, entries
 from micrographia.core.dictionaries.formats.table import format_of, recognised
 from micrographia.core.dictionaries.several import AnyDictionary, CrossLayerTranscoder, DictionarySet
 from micrographia.core.errors import MissingExtra, UnknownDictionary
 from micrographia.core.events import Watch, silent
 from micrographia.core.runtime import dtype_named, pick_device
+from micrographia.core.sites import Site
 
 HUB = "hf://"
 DEPTH = 6
 """Folders below the one that is named in which a suite's dictionaries are looked for."""
 
 
+class Choice(NamedTuple):
+    """Which of several."""
+
+    site: str | None = None
+    """A kind, or the name of a folder."""
+    layer: int | None = None
+    width: int | str | None = None
+    l0: float | str | None = None
+
+
 def load(
     name: str | Path,
     *,
+    site: str | Site | None = None,
     layer: int | None = None,
     width: int | str | None = None,
     l0: float | str | None = None,
@@ -40,7 +52,8 @@ def load(
 ) -> AnyDictionary:
     """What lies at this path or has this name.
 
-    A set of layers becomes its one Dictionary where `layer` is given. `l0` None or "canonical" takes the published L0
+    A set of layers becomes its one Dictionary where `layer` is given. `site` is a kind ("resid_post"), a Site
+    ("L3.resid_post"), or the name of a suite's folder. `l0` None or "canonical" takes the published L0
     that is closest to 100, a number the one closest to it. From the Hub only the files of what was chosen are fetched.
     Raises UnknownDictionary (nothing there, no known format, several that fit), UnreadableWeights (files that
     contradict themselves, kinds that are not read), PickleRefused, Corrupt, and MissingExtra for a name without
@@ -48,13 +61,13 @@ def load(
     """
     place = None if device is None else pick_device(str(device))
     kept = dtype_named(dtype)
-    path = Path(name).expanduser()
+    path, choice = Path(name).expanduser(), Choice(*asked_place(site, layer), width, l0)
     if path.exists():
-        found = _from_path(path, layer, width, l0, allow_pickle, watch)
+        found = _from_path(path, choice, allow_pickle, watch)
     elif isinstance(name, Path):
         raise UnknownDictionary(f"Asked for the dictionary at {name}. There is no such folder or file. Check the path.")
     else:
-        found = _from_hub(name, layer, width, l0, allow_pickle, watch)
+        found = _from_hub(name, choice, allow_pickle, watch)
     where = {key: value for key, value in (("device", place), ("dtype", kept)) if value is not None}
     return found.to(**where) if where else found
 
@@ -73,18 +86,25 @@ def _is_name(name: str) -> bool:
     return bool(rest) and first not in ("", ".", "..", "~") and not Path(first).is_dir()
 
 
-def _from_path(
-    path: Path, layer: int | None, width: int | str | None, l0: float | str | None, allow_pickle: bool, watch: Watch
-) -> AnyDictionary:
+def _from_path(path: Path, choice: Choice, allow_pickle: bool, watch: Watch) -> AnyDictionary:
     here = Holding.at(path, allow_pickle=allow_pickle)
     if places := listed(here):
-        return _from_list(places, here, layer, watch)
-    if here.only or recognised(here):
-        return _of_layer(format_of(here).read(here), layer, str(path))
-    below = found_below(path)
-    if not below:
-        format_of(here)  # which says what was found
-    return _together(chosen(below, str(path), layer=layer, width=width, l0=l0), path, allow_pickle, layer)
+        return _of_site(_from_list(places, here, choice.layer, watch), choice.site, str(path))
+    below = below_of(here)
+    if below:
+        return _together(chosen(below, str(path), **choice._asdict()), path, allow_pickle, choice)
+    return _of_site(_of_layer(format_of(here).read(here), choice.layer, str(path)), choice.site, str(path))
+
+
+def below_of(here: Holding) -> list[Entry]:
+    """The dictionaries below a folder that is none itself, by the names of files; none of a dictionary."""
+    return [] if here.only or recognised(here) else found_below(here.folder)
+
+
+def several_at(name: str | Path) -> bool:
+    """Whether `name` is a folder of several dictionaries, or a name on the Hub: whether a site is chosen there."""
+    path = Path(name).expanduser()
+    return not path.exists() or (path.is_dir() and len(below_of(Holding.at(path))) > 1)
 
 
 def _from_list(places: dict[int, str], here: Holding, layer: int | None, watch: Watch) -> AnyDictionary:
@@ -128,14 +148,15 @@ def _paths(folder: Path) -> list[str]:
     return [path for path in found if not any(part.startswith(".") for part in path.split("/"))]
 
 
-def _together(found: list[Entry], root: Path, allow_pickle: bool, layer: int | None) -> AnyDictionary:
+def _together(found: list[Entry], root: Path, allow_pickle: bool, choice: Choice) -> AnyDictionary:
     """The one dictionary, or a set of those of several layers."""
     read = {}
     for each in found:
         here = Holding.at(root / each.at, allow_pickle=allow_pickle)
         read[each.facets.layer] = format_of(here).read(here)
     if len(read) == 1:
-        return _of_layer(next(iter(read.values())), layer, str(root))
+        one = _of_layer(next(iter(read.values())), choice.layer, str(root))
+        return one if found[0].kind else _of_site(one, choice.site, str(root))
     layers = {at: one for at, one in read.items() if at is not None and isinstance(one, Dictionary)}
     if len(layers) < len(read):
         raise UnknownDictionary(
@@ -158,6 +179,15 @@ def _of_layer(found: AnyDictionary, layer: int | None, where: str) -> AnyDiction
     site = found.about.site
     if site is not None and site.layer is not None and site.layer != layer:
         raise UnknownDictionary(f"Asked for layer {layer} in {where}. Found a dictionary of layer {site.layer}.")
+    return found
+
+
+def _of_site(found: AnyDictionary, kind: str | None, where: str) -> AnyDictionary:
+    """The same, unless it is known to read another site than was asked for; a set, by the first of it."""
+    first = found[next(iter(found))] if isinstance(found, DictionarySet) else found
+    site = first.about.site
+    if kind is not None and site is not None and site.kind != kind:
+        raise UnknownDictionary(f"Asked for the site {kind} in {where}. Found a dictionary of {site}.")
     return found
 
 
@@ -214,18 +244,16 @@ def _needs_client(name: HubName) -> Iterator[None]:
         ) from error
 
 
-def _from_hub(
-    name: str, layer: int | None, width: int | str | None, l0: float | str | None, allow_pickle: bool, watch: Watch
-) -> AnyDictionary:
+def _from_hub(name: str, choice: Choice, allow_pickle: bool, watch: Watch) -> AnyDictionary:
     at = HubName.parse(name)
     inside = hub_listing(at, watch)
     below = _of_set(entries(inside, at.repository), at.folder)
     if not below and (config := f"{at.folder}/{CONFIG}".lstrip("/")) in inside:
         root = hub_files(at, [config], watch)
-        return _from_path((root / config).parent, layer, width, l0, allow_pickle, watch)
-    found = chosen(below, name, layer=layer, width=width, l0=l0)
+        return _from_path((root / config).parent, choice, allow_pickle, watch)
+    found = chosen(below, name, **choice._asdict())
     root = hub_files(at, [path for each in found for path in each.files], watch)
-    one = _together(found, root, allow_pickle, layer)
+    one = _together(found, root, allow_pickle, choice)
     return replace(one, about=replace(one.about, source=name))
 
 

@@ -76,7 +76,7 @@ def write(value: AnyDictionary) -> ToolFiles:
         has = "does not normalise" if ranked else "normalises"
         raise CannotCarry(
             f"Asked to write {one!r} as openai: there inputs are layer-normed with TopK and with no other activation, "
-            f"and this dictionary {has} them. Choose another format."
+            f"and this dictionary {has} them."
         )
     w = one.weights
     assert w.b_enc is not None

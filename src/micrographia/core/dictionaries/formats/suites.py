@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from micrographia.core.dictionaries.formats.facets import ACROSS, NOMINAL, Facets, facets, kind_of, width_of
 from micrographia.core.dictionaries.formats.holding import is_aside
 from micrographia.core.errors import BadConfig, UnknownDictionary
+from micrographia.core.sites import Site
 
 CANONICAL = 100.0
 SHOWN = 8
@@ -36,6 +37,8 @@ class Entry:
     facets: Facets
     kind: str = ""
     """That of the Site where it reads, if it is known."""
+    asked: float | None = None
+    """The L0 that was asked for in training, if it is known."""
 
     @property
     def family(self) -> str:
@@ -86,17 +89,30 @@ def chosen(
 ) -> list[Entry]:
     """The entries that fit: one, or one for each layer where no layer is asked for. Without `l0`, the canonical one.
 
-    Raises UnknownDictionary where none fits, or several differ in what cannot be asked for.
+    Raises UnknownDictionary where none fits, or several do: of several sites, or that differ in what was not asked.
     """
     left = narrowed(found, where, layer=layer, width=width, site=site)
+    _refuse_several_sites(left, where)
     left = [each for group in _by_layer(left).values() for each in _preferred(_of_l0(group, l0), site)]
     crowded = {at: group for at, group in _by_layer(left).items() if len(group) > 1}
     if crowded or (None in _by_layer(left) and len(left) > 1):
+        apart = _apart(left, layer=layer, width=width, l0=l0)
         raise UnknownDictionary(
-            f"Asked for one dictionary in {where}. Found {len(left)} that fit: {_listed(left)}. Give the path of one, "
-            f"or layer, width or l0 ({_possible(left)})."
+            f"Asked for one dictionary in {where}. Found {len(left)} that fit: {_listed(left)}. Give the path of one"
+            f"{f', or {apart}' if apart else ''}."
         )
     return left
+
+
+def asked_place(site: str | Site | None, layer: int | None) -> tuple[str | None, int | None]:
+    """The kind and the layer that are asked for; a Site says both. Raises BadConfig where they contradict."""
+    if isinstance(site, str) and site[:1] == "L" and "." in site:
+        site = Site.parse(site)
+    if not isinstance(site, Site):
+        return site, layer
+    if layer not in (None, site.layer):
+        raise BadConfig(f"Asked for {site} and for layer {layer}. Give one of them.")
+    return site.kind, site.layer
 
 
 def narrowed(
@@ -126,8 +142,26 @@ def canonical(found: Sequence[Entry]) -> set[str]:
     return {each.at for each in narrowed(told, "", l0="canonical")} if told else set()
 
 
+def _refuse_several_sites(found: Sequence[Entry], where: str) -> None:
+    """Raise UnknownDictionary where those of one layer read several sites, of which none was asked for."""
+    for layer, group in _by_layer(found).items():
+        if len(kinds := sorted({each.kind for each in group if each.kind})) > 1:
+            sites = kinds if layer is None else [f"L{layer}.{kind}" for kind in kinds]
+            raise UnknownDictionary(
+                f"Asked for one dictionary in {where}. Those of {len(kinds)} sites fit: {', '.join(sites)}. "
+                f"Give the site, such as {kinds[0]}."
+            )
+
+
 def _of_site(found: Sequence[Entry], where: str, site: str | None) -> list[Entry]:
     left = [each for each in found if site in (None, each.kind, _folder(each))]
+    if not left and len(found) == 1 and not found[0].kind:
+        return [*found]  # a name that says nothing; the dictionary itself may
+    if not left and not any(each.kind for each in found):
+        raise UnknownDictionary(
+            f"Asked for the site {site} in {where}. No name of a file there tells a site. Give the path of one: "
+            f"{_listed(found)}."
+        )
     if not left:
         raise UnknownDictionary(f"Asked for the site {site} in {where}. There is {_possible(found)}.")
     return left
@@ -202,10 +236,31 @@ def _listed(found: Sequence[Entry]) -> str:
 
 
 def _possible(found: Sequence[Entry]) -> str:
+    said = [f"{name} {', '.join(values[:30])}" for name, values in _values(found).items() if values]
+    return "; ".join(said) or _listed(found)
+
+
+def _apart(found: Sequence[Entry], **asked: object) -> str:
+    """In what these differ that was not asked for, with the values."""
+    named = {"layers": "layer", "widths": "width", "L0": "l0"}
+    values = {named[name]: each for name, each in _values(found).items() if name in named and len(each) > 1}
+    return " or ".join(f"{name} ({', '.join(each[:30])})" for name, each in values.items() if asked[name] is None)
+
+
+def _values(found: Sequence[Entry]) -> dict[str, list[str]]:
+    """What there is of each choice, in order."""
     layers = sorted({each.facets.layer for each in found if each.facets.layer is not None})
     widths = sorted({each.facets.width for each in found if each.facets.width is not None})
-    sizes = sorted({each.facets.l0 for each in found if each.facets.l0 is not None})
+    sizes = sorted({size for each in found if (size := _shown(each)) is not None})
     kinds = sorted({each.kind for each in found if each.kind})
-    told = {"sites": kinds, "layers": layers, "widths": widths, "L0": [f"{size:g}" for size in sizes]}
-    said = [f"{name} {', '.join(map(str, values[:30]))}" for name, values in told.items() if values]
-    return "; ".join(said) or _listed(found)
+    return {
+        "sites": kinds, "layers": list(map(str, layers)), "widths": list(map(str, widths)),
+        "L0": [f"{size:g}" for size in sizes],
+    }  # fmt: skip
+
+
+def _shown(each: Entry) -> float | None:
+    """Its L0 for people: as it was asked for; else as it is known, to three digits."""
+    if each.asked is not None or each.facets.l0 is None:
+        return each.asked
+    return float(f"{each.facets.l0:.3g}")

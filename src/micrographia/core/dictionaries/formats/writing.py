@@ -12,6 +12,12 @@ from micrographia.core.dictionaries.folding import in_decoder_units, subtracting
 from micrographia.core.dictionaries.several import AnyDictionary
 from micrographia.core.errors import CannotCarry
 
+NAMES = {
+    "relu": "ReLU", "gated": "gated", "topk": "TopK", "topk-signed": "TopK", "abstopk": "AbsTopK",
+    "groupmax": "GroupMax", "jumprelu": "JumpReLU", "jump": "JumpReLU",
+}  # fmt: skip
+"""Our activations that some format can be written with, by the names of the papers."""
+
 
 class ToolFiles(NamedTuple):
     """Files of a folder, by name, and what of the dictionary they do not hold."""
@@ -39,9 +45,7 @@ class Carries(NamedTuple):
 def single(value: AnyDictionary, format: str) -> Dictionary:
     """The one dictionary to write. Raises CannotCarry for several."""
     if not isinstance(value, Dictionary):
-        raise CannotCarry(
-            f"Asked to write {value!r} as {format}, whose files hold one dictionary. Write a layer of it."
-        )
+        raise CannotCarry(f"Asked to write {value!r} as {format}, whose files hold one dictionary.")
     return value
 
 
@@ -52,15 +56,17 @@ def fitted(of: Dictionary, carries: Carries) -> Dictionary:
     """
     form, name = of.form, carries.format
     if form.activation not in carries.activations:
-        raise _refused(of, name, f"its activations are {', '.join(carries.activations)}")
+        held = list(dict.fromkeys(NAMES[each] for each in carries.activations))
+        listed = " and ".join(filter(None, (", ".join(held[:-1]), held[-1])))
+        raise refused(of, name, f"holds {listed} dictionaries; this one is {form.activation}")
     if form.normalise != "none" and form.normalise not in carries.normalisations:
-        raise _refused(of, name, f"it cannot say that inputs are normalised ({form.normalise})")
+        raise refused(of, name, f"cannot say that inputs are normalised ({form.normalise})")
     if of.weights.W_skip is not None and not carries.skip:
-        raise _refused(of, name, "it has no place for a skip connection")
+        raise refused(of, name, "has no place for a skip connection")
     if carries.square and of.d_in != of.d_out:
-        raise _refused(of, name, f"its outputs are as wide as its inputs; here {of.d_out} and {of.d_in}")
+        raise refused(of, name, f"holds outputs as wide as inputs; here they are {of.d_out} and {of.d_in}")
     if form.axes and not form.heads:
-        raise _refused(of, name, f"it cannot say that its {of.d_in} inputs are of the axes {form.axes}")
+        raise refused(of, name, f"cannot say that the {of.d_in} inputs are of the axes {form.axes}")
     if not carries.decoder_norms:
         of = in_decoder_units(of)
     if carries.subtracts is not None:
@@ -79,7 +85,7 @@ def as_activation(of: Dictionary, wanted: str, format: str) -> Dictionary:
         threshold = torch.zeros_like(w.b_enc)
     assert threshold is not None
     if had == "jump" and bool((threshold < 0).any()):
-        raise _refused(of, format, "it lets no negative latents through, as thresholds below 0 here do")
+        raise refused(of, format, "lets no negative latents through, as thresholds below 0 here do")
     return replace(of, weights=replace(w, threshold=threshold.clamp(min=0)), form=replace(of.form, activation=wanted))
 
 
@@ -103,7 +109,6 @@ def widened(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str
     return {name: value.float() for name, value in tensors.items()}, ("the dtype bfloat16 (written as float32)",)
 
 
-def _refused(of: Dictionary, name: str, why: str) -> CannotCarry:
-    return CannotCarry(
-        f"Asked to write {of!r} as {name}: {why}. Choose another format, or convert the dictionary first."
-    )
+def refused(of: Dictionary, name: str, why: str) -> CannotCarry:
+    """The error that says what this format is that it cannot hold the dictionary. `save` adds which ones can."""
+    return CannotCarry(f"Asked to write {of!r} as {name}, which {why}.")

@@ -56,7 +56,7 @@ function sides(content, about, bundle, index) {
     ["Raises and lowers the logits of", h("div", { class: "pair" }, tokenBars(positive, largest), tokenBars(negative, largest))],
     ["Nearest decoder rows", content.neighbours.length ? others(content.neighbours) : null],
     ["Fires together with", content.correlated.length ? others(content.correlated) : null],
-    ["In the neuron basis", content.neurons.length ? bars(content.neurons.map(([i, value]) => [String(i), value])) : null],
+    ["Largest coordinates of its decoder row", content.neurons.length ? bars(content.neurons.map(([i, value]) => [String(i), value])) : null],
   ];
   return parts.filter(([, part]) => part).map(([name, part]) => h("section", {}, h("h2", {}, name), part));
 }

@@ -8,8 +8,17 @@ import { alone, count, number, percent, share } from "./words.js";
 
 const STEP = 80;
 const LOWEST = -7;
+const CHANCE = { accuracy: 0.6, precision: 0.5 }; // a label is taken for a guess up to here, and below here
 const SORTS = { latent: "number", density: "density", max: "largest activation", accuracy: "label's accuracy", label: "label" };
 const states = new Map(); // what was searched stays as it was, by bundle
+
+// Why a label should not be believed; nothing where it may be.
+function doubted(index, i) {
+  const accuracy = index.accuracy[i], precision = index.precision?.[i] ?? null; // early bundles lack it
+  if (!index.label[i]) return null;
+  if (accuracy !== null && accuracy <= CHANCE.accuracy) return `hardly better than chance: accuracy ${percent(accuracy)}, where guessing has 50 %`;
+  return precision !== null && precision < CHANCE.precision ? `wrong more often than right: precision ${percent(precision)}` : null;
+}
 
 export async function list({ bundle, about, index, notes }) {
   const own = about.bundles[bundle];
@@ -33,7 +42,7 @@ export async function list({ bundle, about, index, notes }) {
     rows = index.latent.map((_, i) => i).filter(fits);
     const column = index[state.sort], sign = state.falling ? -1 : 1;
     const low = (x) => x === null || x === "" || x === undefined;
-    rows.sort((a, b) => low(column[a]) - low(column[b]) || sign * (column[a] > column[b] ? 1 : column[a] < column[b] ? -1 : 0) || a - b);
+    rows.sort((a, b) => index.dead[a] - index.dead[b] || low(column[a]) - low(column[b]) || sign * (column[a] > column[b] ? 1 : column[a] < column[b] ? -1 : 0) || a - b);
     shown = 0;
     fill(body);
     found.textContent = rows.length === index.latent.length ? "" : `${count(rows.length)} of ${count(index.latent.length)}`;
@@ -50,10 +59,10 @@ export async function list({ bundle, about, index, notes }) {
   }
 
   function row(i) {
-    const latent = index.latent[i], note = notes[bundle]?.[latent];
+    const latent = index.latent[i], note = notes[bundle]?.[latent], doubt = doubted(index, i);
     return h("tr", { class: index.dead[i] ? "dead" : null },
       h("td", { class: "n" }, h("a", { href: to(bundle, "latent", latent) }, String(latent))),
-      h("td", { class: "label" }, h("a", { href: to(bundle, "latent", latent), tabindex: "-1" },
+      h("td", { class: "label" }, h("a", { href: to(bundle, "latent", latent), tabindex: "-1", class: doubt ? "doubted" : null, title: doubt, "aria-label": doubt && `${index.label[i]}, ${doubt}` },
         index.dead[i] ? h("span", { class: "badge" }, "dead") : index.label[i] || h("span", { class: "none" }, "no label")),
       note ? h("span", { class: "noted", title: note }, "note") : null),
       h("td", { class: "density", "--strength": `${index.dead[i] ? 0 : Math.max(2, 100 + (100 * Math.log10(index.density[i])) / -LOWEST)}%` },

@@ -8,6 +8,7 @@ import { number } from "./words.js";
 
 const kept = { prompt: "Once upon a time", times: 2, tokens: 30 };
 const COLUMNS = [["plain", "without"], ["steered", "with"], ["random", "a random direction as long"]];
+const GREEDY = "Continuations are greedy: always the most likely token.";
 
 export async function steer({ bundle, about, index, what }) {
   const n = about.bundles[bundle].n_latents, latent = Number(what ?? index.dead.indexOf(false));
@@ -27,10 +28,11 @@ export function steeringIn(about, bundle, index, latent) {
 
 function steering(bundle, index, latent) {
   const shown = h("div", { class: "sides", "aria-live": "polite" }), told = h("output");
-  const say = h("button", { type: "submit", class: "do" }, "generate");
+  const say = h("button", { type: "submit", class: "do" }, "generate"), now = h("span", { role: "status" }, GREEDY);
   const times = () => { told.textContent = `${number(kept.times)} × its largest activation, ${number(index.max[latent])}`; };
   async function generate() {
     say.disabled = true;
+    now.textContent = "computing three continuations …";
     shown.classList.add("waiting");
     try {
       const asking = { latent, strength: kept.times * index.max[latent], prompt: kept.prompt, tokens: kept.tokens };
@@ -39,6 +41,7 @@ function steering(bundle, index, latent) {
         h("p", { class: "said" }, h("span", { class: "prompt" }, kept.prompt), found[key]))));
     } catch (error) { fill(shown, h("p", { class: "failed" }, error.message)); }
     say.disabled = false;
+    now.textContent = GREEDY;
     shown.classList.remove("waiting");
   }
   times();
@@ -46,5 +49,5 @@ function steering(bundle, index, latent) {
     h("textarea", { rows: 2, value: kept.prompt, "aria-label": "The prompt", maxlength: 4000, oninput: (event) => { kept.prompt = event.target.value; } }),
     h("div", { class: "field" }, h("span", { class: "name" }, "strength"),
       h("input", { type: "range", min: -8, max: 8, step: 0.5, value: kept.times, "aria-label": "strength", oninput: calmly((event) => { kept.times = Number(event.target.value); times(); }, 0) }), told),
-    say, shown);
+    h("div", { class: "field" }, say, now), shown);
 }

@@ -6,6 +6,8 @@ import { to } from "./place.js";
 import { passage } from "./tokens.js";
 import { alone, number } from "./words.js";
 
+export const LEFT_OUT = "The first token is left out, as in training.";
+
 const FIRST = "Mary walked down to the old harbour, counted nineteen boats, and went home.";
 const texts = { now: FIRST };
 
@@ -44,7 +46,7 @@ export function reader(bundle, index, latent, pick) {
     const many = found.tokens.map((_, i) => found.latents.filter(([, values]) => values[i] !== 0).length);
     const rows = at === null ? found.latents : found.latents.filter(([, values]) => values[at] !== 0).sort((a, b) => b[1][at] - a[1][at]);
     return [
-      h("p", { class: "lead" }, at === null ? "How many of them fire at each token. Choose one." : h("span", {}, "On ", h("code", {}, alone(found.tokens[at])), ". ",
+      h("p", { class: "lead" }, at === null ? "The colour says how many latents fire at a token. Choose a token to see which." : h("span", {}, "On ", h("code", {}, alone(found.tokens[at])), ". ",
         h("button", { type: "button", onclick: () => fill(shown, several(found)) }, "all tokens"))),
       passage(found.tokens, many, { onpick: (i) => fill(shown, several(found, i)), at: at ?? 0, label: "latents that fire at each token" }),
       h("ol", { class: "firing" }, rows.slice(0, 25).map(([each, values]) => h("li", {},
@@ -57,5 +59,5 @@ export function reader(bundle, index, latent, pick) {
 
   const box = h("textarea", { rows: 3, value: texts.now, "aria-label": "Your text", spellcheck: "false", maxlength: 4000, oninput: calmly((event) => look(event.target.value), 350) });
   look(texts.now);
-  return h("div", { class: "reader" }, box, shown);
+  return h("div", { class: "reader" }, box, h("p", { class: "facts" }, LEFT_OUT), shown);
 }

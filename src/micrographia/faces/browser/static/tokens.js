@@ -33,7 +33,7 @@ function token(text, spaces, value, full, i, entry, onpick) {
   const kind = value > 0 ? " raises" : value < 0 ? " lowers" : "";
   const node = h("span", { class: `token${kind}`, "--strength": `${Math.round(8 + 77 * strength)}%`,
     tabindex: entry ? "0" : "-1", "data-told": `${alone(text)}  ${number(value)}`, "aria-label": `${text}, ${number(value)}` },
-    value === 0 && /^ +$/.test(text) ? " " : inText(text.slice(spaces)));
+    value === 0 && /^ +$/.test(text) ? text : inText(text.slice(spaces)));
   if (onpick) {
     node.setAttribute("role", "button");
     node.addEventListener("click", () => onpick(i));

@@ -6,7 +6,7 @@ import { isLive, source } from "./data.js";
 import { examples } from "./feature.js";
 import { go, to } from "./place.js";
 import { steeringIn } from "./steer.js";
-import { needsModel, reader } from "./text.js";
+import { LEFT_OUT, needsModel, reader } from "./text.js";
 import { passage } from "./tokens.js";
 import { alone, percent } from "./words.js";
 
@@ -77,9 +77,11 @@ async function verify({ bundle, about, index, latent, alive, answer }) {
   // What other latents fire on may be its own too: the model says, where there is one.
   async function truth(each) {
     if (each.fires || !live) return { ...each, sure: each.fires };
-    const found = await source.read(bundle, each.tokens.join(""), latent).catch(() => null);
-    const values = found?.latents[0][1];
-    return values ? { tokens: found.tokens, values, fires: values.some((value) => value > 0), sure: true } : { ...each, sure: false };
+    const text = each.tokens.join(""), found = await source.read(bundle, text, latent).catch(() => null);
+    if (!found) return { ...each, sure: false };
+    const own = text.startsWith(found.tokens[0]) ? 0 : 1; // a token before the text would tell whose it is
+    const tokens = found.tokens.slice(own), values = found.latents[0][1].slice(own);
+    return { tokens, values, fires: values.some((value) => value > 0), sure: true };
   }
 }
 
@@ -118,7 +120,7 @@ function ownText(bundle, latent, index, answer) {
       box.value = "";
     } catch (error) { shown.prepend(h("p", { class: "failed" }, error.message)); }
   };
-  return h("div", {}, box, h("div", { class: "field" }, h("span", { class: "name" }, "you predict"), prediction(said)), shown);
+  return h("div", {}, box, h("div", { class: "field" }, h("span", { class: "name" }, "you predict"), prediction(said), h("span", {}, LEFT_OUT)), shown);
 }
 
 const shuffled = (rows) => rows.map((row) => [Math.random(), row]).sort((a, b) => a[0] - b[0]).map(([, row]) => row);

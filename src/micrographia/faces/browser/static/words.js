@@ -22,8 +22,8 @@ export const percent = (x) => (x === null || x === undefined ? "–" : `${Math.r
 
 const signs = (token) => token.replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll("\r", "␍");
 
-// A token within a text: line breaks and tabs by their signs, blanks alone by one.
-export const inText = (token) => (/^ +$/.test(token) ? "␣" : signs(token) || "·");
+// A token within a text: line breaks and tabs by their signs, blanks alone by theirs.
+export const inText = (token) => (/^ +$/.test(token) ? "␣".repeat(token.length) : signs(token) || "·");
 
 // A token on its own: blanks can be seen too.
 export const alone = (token) => signs(token).replaceAll(" ", "␣") || "·";

@@ -24,7 +24,7 @@ def into_the_stream(
     dictionary: Dictionary, model: Model, site: Site, latents: Int[Tensor, "latent"]
 ) -> Float[Tensor, "latent d_model"] | None:
     """Decoder rows in the residual stream: as they are, or through W_out or W_O; None where they do not reach it."""
-    rows = dictionary.weights.W_dec[latents.to(dictionary.weights.W_dec.device)].detach().float().cpu()
+    rows = dictionary.decoder[latents.to(dictionary.weights.W_dec.device)].detach().float().cpu()
     if AXES[site.kind] == RESIDUAL:
         return None if site.kind in NORMED else rows
     through = {"neurons": "W_out", "z": "W_O"}.get(site.kind)

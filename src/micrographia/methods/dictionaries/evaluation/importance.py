@@ -63,7 +63,7 @@ def uniformity(
         if bool(at.any()):
             for each in coded(dictionary, x[at].flatten(1)):
                 gradient = slope[at].flatten(1)[each.piece].to(each.latents)
-                y = (each.latents * (gradient @ dictionary.weights.W_dec.to(each.latents).T)).abs()
+                y = (each.latents * (gradient @ dictionary.decoder.to(each.latents).T)).abs()
                 ratio, size = _ratio(y, each.latents != 0)
                 ratios.append(ratio)
                 sizes.append(size)

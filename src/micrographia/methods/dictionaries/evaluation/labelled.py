@@ -105,5 +105,4 @@ def decoder_of(dictionary: Dictionary) -> Float[Tensor, "latent d"]:
             f"Decoder rows were asked for in the space that the dictionary reads. Found {dictionary!r}, which writes "
             "elsewhere. Take an autoencoder."
         )
-    W = dictionary.weights.W_dec.detach().cpu().double()
-    return W / W.norm(dim=1, keepdim=True) if dictionary.form.decoder_norms else W
+    return dictionary.decoder.detach().cpu().double()

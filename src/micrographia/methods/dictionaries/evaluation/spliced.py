@@ -138,8 +138,13 @@ def splice_losses(
     clean = Mean()
     total = n_rows(rows)
     for start, given in blocks_of(rows, tokens_at_once):
-        _add_block(model, place, on_device(model, given), every, counted, clean, effects, see and _from(see, start))
-        watch(Progress("spliced loss", min(total, start + len(ids_of(given))), total, "row"))
+        n = len(ids_of(given))
+
+        def done(i: int, start: int = start, n: int = n) -> None:
+            watch(Progress("spliced loss", start * len(every) + n * i, total * len(every), "run"))
+
+        here = see and _from(see, start)
+        _add_block(model, place, on_device(model, given), every, counted, clean, effects, here, done)
     if not clean.n:
         raise UserError(
             f"Of {total} rows of tokens no prediction counts ({counted}). Give rows of three tokens or more."
@@ -156,6 +161,7 @@ def _add_block(
     clean: Mean,
     effects: Mapping[str, Effect],
     see: See | None,
+    done: Callable[[int], None],
 ) -> None:
     tokens = counted.mask(inputs)
     known = ids_of(inputs)[:, 1:] < model.shape.d_vocab_out  # a token that the model never predicts has no loss
@@ -170,7 +176,7 @@ def _add_block(
     begin = Start(entry.layer or 0, run.cache[entry]) if entry else None
     truth = next_tokens(run.logits, inputs, predicted)
     clean.add(truth.loss)
-    for name, replace in replacements.items():
+    for i, (name, replace) in enumerate(replacements.items(), 1):
         written = replace(x[tokens.to(x.device)].flatten(1).to(y.device), y)
         new = old.clone()
         new[here] = written.to(old.dtype).unflatten(1, old.shape[2:]) if old.ndim > 3 else written.to(old.dtype)
@@ -182,6 +188,7 @@ def _add_block(
         if see is not None:
             see(name, "rise", predicted.nonzero(), found.loss - truth.loss)
             see(name, "squares", tokens.nonzero(), squares)
+        done(i)
 
 
 def _from(see: See, first: int) -> See:

@@ -115,7 +115,7 @@ class _Making:
         self.labels, self.spelled = labels, [_spelled(model, i) for i in range(model.shape.d_vocab)]
         self.by_token = ByToken(store, model.shape.d_vocab, OF_A_TOKEN)
         self.together = FiringTogether(store)
-        self.decoder = dictionary.weights.W_dec.detach().float().cpu()
+        self.decoder = dictionary.decoder.detach().float().cpu()
         self.unit = torch.nn.functional.normalize(self.decoder, dim=1)
 
     def tokens(self) -> Part:

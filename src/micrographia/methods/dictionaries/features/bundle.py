@@ -82,7 +82,7 @@ class Bundle:
         return len(self._texts)
 
     def index(self) -> dict[str, list[Any]]:
-        """Columns over all latents: latent, density, max, label, accuracy (None where unknown), dead."""
+        """Columns over all latents: latent, density, max, label, precision, accuracy (None where unknown), dead."""
         return {name: list(column) for name, column in self._index.items()}
 
     def page(self, latent: int) -> dict[str, Any]:

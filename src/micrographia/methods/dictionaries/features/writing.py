@@ -19,7 +19,7 @@ from micrographia.core.store.ranges import Part, table_chunks
 from micrographia.methods.dictionaries.features.bundle import GROUP, Bundle
 from micrographia.methods.dictionaries.features.head import HEAD, INDEX, PAGES, TOKENS, sealed
 
-INDEXED = ("n_fires", "max", "label", "accuracy")
+INDEXED = ("n_fires", "max", "label", "precision", "accuracy")
 """Columns of pages that the index needs."""
 
 
@@ -67,7 +67,7 @@ def _index(kept: Mapping[str, list[Any]], n_tokens: int) -> dict[str, Any]:
         "density": n_fires / n_tokens,
         "max": np.concatenate(kept["max"]),
         "label": list(chain(*kept["label"])),
-        "accuracy": np.concatenate(kept["accuracy"]),
+        **{name: np.concatenate(kept[name]) for name in ("precision", "accuracy")},
         "dead": n_fires == 0,
     }
 
