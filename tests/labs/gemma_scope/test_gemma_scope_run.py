@@ -166,9 +166,9 @@ def test_contradictory_configs_are_refused(config):
         ({"l0s": "8, 300"}, "least width"),
         ({"l0s": "few"}, "positive numbers"),
         ({"layers": "first"}, "layers must be all"),
-        ({"sites": "z, mlp_out, z"}, "sites must be named once"),
-        ({"widths": "256, 256.0"}, "widths must be named once"),
-        ({"l0s": "4, 4"}, "l0s must be named once"),
+        ({"sites": "z, mlp_out, z"}, "must be named once"),
+        ({"widths": "256, 256.0"}, "must be named once"),
+        ({"l0s": "4, 4"}, "must be named once"),
     ):
         with pytest.raises(BadConfig, match=says):
             with_fields(quick(), **fields)

@@ -6,7 +6,6 @@ Gemma Scope's own (Lieberum et al. 2024, arXiv 2408.05147, section 3) on Gemma 2
 is the quick machinery in about a minute. No tensor library is imported here.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -58,12 +57,11 @@ class SuiteChoices:
     """Whether the narrowest part of the suite is trained on the model without its training too: the null."""
 
     def __post_init__(self) -> None:
+        chosen = names(self.sites), numbers(self, "widths"), numbers(self, "l0s")
         own = {
             "dictionary_lr must be positive": self.dictionary_lr > 0,
             "sites must name at least one": bool(names(self.sites)),
-            "sites must be named once each": _once(names(self.sites)),
-            "widths must be named once each": _once(numbers(self, "widths")),
-            "l0s must be named once each": _once(numbers(self, "l0s")),
+            "sites, widths and l0s must be named once each": all(len(set(each)) == len(each) for each in chosen),
             "widths must be whole numbers": all(each == int(each) for each in numbers(self, "widths")),
             "an l0 must be less than the least width": max(numbers(self, "l0s")) < min(numbers(self, "widths")),
             "layers must be all, or numbers with commas between": self.layers == ALL or _depths(self.layers),
@@ -79,10 +77,6 @@ class SuiteChoices:
         beyond = sorted(each for each in found if not 0 <= each < n_layers)
         validate(self, {f"layers must lie in a model of {n_layers}; it has none called {beyond}": not beyond})
         return sorted(found)
-
-
-def _once(listed: Sequence[object]) -> bool:
-    return len(set(listed)) == len(listed)
 
 
 def _depths(text: str) -> bool:
