@@ -89,7 +89,7 @@ def test_a_page_runs_its_own_scripts_alone(client):
 def test_a_bundle_is_told_whole_and_latent_by_latent(client):
     about = client.get("/api/about").json()
     assert about["bundles"]["two"]["n_latents"] == 30
-    assert about["live"] == {"model": "smollm2", "bundles": ["one"]}
+    assert about["live"] == {"model": "smollm2", "bundles": ["one"], "steers": True}
     assert client.get("/api/bundles/two/index").json() == BUNDLES["two"].index()
     assert client.get("/api/bundles/one/latents/17").json() == BUNDLES["one"].page(17)
     assert client.get("/api/bundles/one/tokens", params={"text": "the"}).json() == BUNDLES["one"].by_token("the")

@@ -51,6 +51,15 @@ def test_latents_on_a_text_are_those_of_the_encoder(model):
     assert latents_on(model, own, SITE, CLEAN[:1]).latents == []
 
 
+def test_latents_of_both_signs_are_given_by_their_size(model):
+    own = made(activation="abstopk", subtract_b_dec=False)
+    found = latents_on(model, own, SITE, CLEAN)
+    dense = own.encode(model.run(model.to_tokens(CLEAN), keep=[SITE]).cache[SITE])[0, 1:]
+    assert bool((dense.amax(0) == 0).logical_and(dense.amin(0) < 0).any())  # some are never above 0
+    sizes = dense.abs().amax(0)
+    assert found.latents == sorted(sizes.nonzero()[:, 0].tolist(), key=lambda latent: -sizes[latent])
+
+
 @pytest.mark.parametrize("text", ["", " ".join([CLEAN] * 3)])
 def test_a_text_that_the_model_does_not_read_is_refused(model, text):
     with pytest.raises(UserError, match="token"):

@@ -61,7 +61,7 @@ def latents_on(
     latents: Sequence[int] | None = None,
     most: int = MOST,
 ) -> OnText:
-    """The latents that fire on a text, those with the largest activation first; or these ones, as they are.
+    """The latents that fire on a text, those with the largest activation of either sign first; or these, as they are.
 
     The first token (BOS, where there is one) is left out, as in training, since it is often a sink: values there are 0.
     One forward pass. Raises UserError for an empty text and for one longer than the model reads.
@@ -77,7 +77,7 @@ def latents_on(
     values[0] = 0
     tokens = to_str_tokens(model.tokenizer, ids[0])
     if latents is None:
-        order = values.amax(0).sort(descending=True, stable=True)
+        order = values.abs().amax(0).sort(descending=True, stable=True)
         latents = order.indices[: min(most, int((order.values > 0).sum()))].tolist()
     return OnText(tokens, list(latents), values[:, list(latents)].T)
 

@@ -81,7 +81,7 @@ async function verify({ bundle, about, index, latent, alive, answer }) {
     if (!found) return { ...each, sure: false };
     const own = text.startsWith(found.tokens[0]) ? 0 : 1; // a token before the text would tell whose it is
     const tokens = found.tokens.slice(own), values = found.latents[0][1].slice(own);
-    return { tokens, values, fires: values.some((value) => value > 0), sure: true };
+    return { tokens, values, fires: values.some((value) => value !== 0), sure: true };
   }
 }
 
