@@ -34,7 +34,6 @@ HEADLINES = (  # (lab, claim, preset): what README shows; those that fail among 
     ("ioi", "small-circuit", "quick"),
     ("ioi", "attribution-beats-chance", "quick"),
     ("ioi", "heads-found-twice", "quick"),
-    ("dictionary", "privileged-basis", "quick"),
     ("dictionary", "one-encoder-direction", "quick"),
 )
 PRESETS = ("quick", "paper")
