@@ -56,9 +56,7 @@ class SuitePlan:
     @property
     def memory_bytes(self) -> int:
         """Of the largest program: weights, moments and gradients, and the latents of a batch."""
-        return max(
-            sum(bytes_of(each, program.d_in, self.batch) for each in program.members) for program in self.programs
-        )
+        return max(sum(bytes_of(each, one.d_in, self.batch) for each in one.members) for one in self.programs)
 
     @property
     def disk_bytes(self) -> int:
@@ -68,8 +66,8 @@ class SuitePlan:
     @property
     def flops(self) -> float:
         """Of the training: 10 d latents for each token and dictionary (`train_dictionaries`)."""
-        tokens = self.batch * self.steps
-        return float(sum(10 * tokens * each.d_in * member.width for each in self.programs for member in each.members))
+        widths = sum(each.d_in * member.width for each in self.programs for member in each.members)
+        return 10.0 * self.batch * self.steps * widths
 
     def __str__(self) -> str:
         n, sites = len(self.members), len({each.site for each in self.members})
