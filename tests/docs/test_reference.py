@@ -77,3 +77,10 @@ def test_the_examples_in_docstrings_are_true(name):
     failed, tried = doctest.testmod(import_module(name))
     assert tried
     assert not failed
+
+
+def test_every_table_of_fields_is_of_a_class_that_there_is(source):
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")]
+    asked = [each for page in pages for each in re.findall(r"```\{fields\} (\S+) (\S+)", page)]
+    assert len(asked) > 20
+    assert all("| field |" in source.fields_table(*each) for each in asked)
