@@ -13,11 +13,11 @@ from torch import Tensor
 import dictionary_files as files
 from dictionary_files import LAYOUTS, D, N
 from micrographia.core.dictionaries.conversion import convert, inspect
-from micrographia.core.dictionaries.dictionary import Dictionary
-from micrographia.core.dictionaries.form import ACTIVATIONS
+from micrographia.core.dictionaries.dictionary import About, Dictionary, DictionaryWeights
+from micrographia.core.dictionaries.form import ACTIVATIONS, Form
 from micrographia.core.dictionaries.formats.holding import Holding
 from micrographia.core.dictionaries.formats.load import load, load_one
-from micrographia.core.dictionaries.formats.save import carries, save
+from micrographia.core.dictionaries.formats.save import carries, save, written_as
 from micrographia.core.dictionaries.formats.table import FORMATS
 from micrographia.core.dictionaries.several import AnyDictionary, CrossLayerTranscoder, DictionarySet
 from micrographia.core.errors import CannotCarry, Corrupt, PickleRefused, UnknownDictionary, UnreadableWeights
@@ -154,6 +154,20 @@ def test_negative_latents_are_not_written_where_none_may_pass(tmp_path: Path):
     plain = replace(plain, weights=replace(plain.weights, W_skip=None))
     with pytest.raises(CannotCarry, match="negative"):
         save(plain, tmp_path / "to", "saelens")
+
+
+def test_a_transcoder_that_saelens_has_no_kind_for_is_told():
+    """SAELens 6.54: TopK there is an autoencoder's alone."""
+    draw = torch.Generator().manual_seed(0)
+    weights = DictionaryWeights(
+        W_enc=torch.randn(4, 8, generator=draw), W_dec=torch.randn(8, 4, generator=draw), b_enc=torch.zeros(8),
+        b_dec=torch.zeros(4),
+    )  # fmt: skip
+    about = About(site=Site("mlp_norm", 0), target=Site("mlp_out", 0))
+    one = Dictionary(weights, Form(activation="topk", k=2, subtract_b_dec=False), about)
+    assert written_as(one, "saelens").lost == (
+        "that it writes to L0.mlp_out: SAELens opens it as an autoencoder at its input",
+    )
 
 
 def test_what_was_not_carried_is_told(tmp_path: Path):

@@ -255,6 +255,8 @@ def write(value: AnyDictionary) -> ToolFiles:
         tensors["W_skip"] = w.W_skip.T
     heads = form.heads or (one.about.site is not None and one.about.site.kind == "z")
     metadata, lost = _metadata(one)
+    if one.about.target is not None and not transcodes:
+        lost += (f"that it writes to {one.about.target}: SAELens opens it as an autoencoder at its input",)
     config = {
         "architecture": architecture, "d_in": one.d_in, "d_sae": one.n_latents,
         "dtype": str(one.dtype).removeprefix("torch."), "device": "cpu",
