@@ -51,9 +51,9 @@ def test_every_claim_has_its_measurement_and_no_other(done):
     assert {judged.verdict for judged in done.claims} == {"not run"}  # a size that is no preset's
 
 
-def test_the_language_model_opens_as_a_model_with_its_tokenizer(done, text):
+def test_the_language_model_opens_as_a_model_with_its_tokenizer(done, made_up):
     model = load_trained(done.path / "model")
-    ids = model.to_tokens(text.read_text()[:80])
+    ids = model.to_tokens(made_up.read_text()[:80])
     assert "".join(model.to_str_tokens(ids[0, 1:])) == text.read_text()[:80]
 
 

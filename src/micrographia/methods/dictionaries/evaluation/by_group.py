@@ -15,7 +15,7 @@ from torch import Tensor
 from micrographia.core import figures
 from micrographia.core.errors import BadShape
 from micrographia.core.figures import Figure
-from micrographia.methods.dictionaries.evaluation.spliced import MEAN, See
+from micrographia.methods.dictionaries.evaluation.spliced import MEAN
 
 
 @dataclass(slots=True)
@@ -34,11 +34,8 @@ class ByGroup:
                 f"{tuple(self.groups.shape)} from {int(self.groups.min())} to {int(self.groups.max())}."
             )
 
-    @property
-    def see(self) -> See:
-        return self._add
-
-    def _add(self, name: str, what: str, at: Int[Tensor, "token 2"], values: Float[Tensor, "token"]) -> None:
+    def see(self, name: str, what: str, at: Int[Tensor, "token 2"], values: Float[Tensor, "token"]) -> None:
+        """Add what these tokens cost under a replacement, as `splice_losses` tells it. Raises BadShape for others."""
         if int(at[:, 0].max()) >= len(self.groups) or int(at[:, 1].max()) >= self.groups.shape[1]:
             raise BadShape(
                 f"There are groups of {tuple(self.groups.shape)} tokens, and more are read. Give all theirs."

@@ -46,24 +46,19 @@ class InDepth(NamedTuple):
     """Of one dictionary, on the rows that were given."""
 
     positions: ByGroup
-    spliced: Spliced
-    """The losses in each of `PRECISIONS`."""
     texts: Mapping[str, Spliced]
-    """The losses on each text, the first that of all else; one entry where no other was given."""
+    """The losses on each text: on the first, that of all else, in each of `PRECISIONS`; on the others in the first."""
     evenness: Uniformity
 
     def by_precision(self) -> list[dict[str, Any]]:
         """A row for each precision. `fvu`: on these rows, beside the mean that was given."""
-        effects = self.spliced.effects
-        total = effects[MEAN].squares.value
-        return [self.spliced.of(name)._asdict() | {"fvu": effects[name].squares.value / total} for name in PRECISIONS]
+        spliced = next(iter(self.texts.values()))
+        return [_row(spliced, name) for name in PRECISIONS]
 
     def by_text(self) -> list[dict[str, Any]]:
         """A row for each text; `fvu` is beside the same mean on all."""
         return [
-            each.of(OWN)._asdict()
-            | {"name": name, "clean_loss": each.clean_loss, "predictions": each.n_tokens}
-            | {"fvu": each.effects[OWN].squares.value / each.effects[MEAN].squares.value}
+            _row(each, OWN) | {"name": name, "clean_loss": each.clean_loss, "predictions": each.n_tokens}
             for name, each in self.texts.items()
         ]
 
@@ -117,6 +112,11 @@ class InDepth(NamedTuple):
         )
 
 
+def _row(spliced: Spliced, name: str) -> dict[str, Any]:
+    effects = spliced.effects
+    return spliced.of(name)._asdict() | {"fvu": effects[name].squares.value / effects[MEAN].squares.value}
+
+
 def in_depth(
     dictionary: Dictionary,
     model: Model,
@@ -149,4 +149,4 @@ def in_depth(
             name: splice_losses(model, place, each, own, mean, counted, watch=watch) for name, each in others.items()
         }
     evenness = uniformity(dictionary, model, place, rows, counted, watch=watch)
-    return InDepth(positions, spliced, {text: spliced, **there}, evenness)
+    return InDepth(positions, {text: spliced, **there}, evenness)
