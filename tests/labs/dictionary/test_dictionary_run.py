@@ -54,7 +54,7 @@ def test_every_claim_has_its_measurement_and_no_other(done):
 def test_the_language_model_opens_as_a_model_with_its_tokenizer(done, made_up):
     model = load_trained(done.path / "model")
     ids = model.to_tokens(made_up.read_text()[:80])
-    assert "".join(model.to_str_tokens(ids[0, 1:])) == text.read_text()[:80]
+    assert "".join(model.to_str_tokens(ids[0, 1:])) == made_up.read_text()[:80]
 
 
 def test_the_dictionaries_can_be_loaded_by_any_tool_that_reads_saelens(done):
