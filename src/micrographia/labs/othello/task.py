@@ -1,0 +1,115 @@
+"""Games as a language model reads them: a token a move, and what is true of the board after each.
+
+Tokens are those of Li et al. 2023 (arXiv 2210.13382): 0 pads, then the squares in order without the four of the
+centre; there is no token for a pass or a beginning. The model reads all moves but the last and predicts the next; what
+it predicts after move t is the board of ply t + 1, whose mover is the true one. Axes: game pos square.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from micrographia.core.tokens import Vocabulary
+from micrographia.labs.othello.engine.board import Board
+from micrographia.labs.othello.engine.games import Games
+from micrographia.labs.othello.engine.rules import unpack
+from micrographia.methods.probes.probe import Target
+
+PAD = 0
+EMPTY, MINE, THEIRS = 0, 1, 2
+"""Classes of a square. In the absolute frame "mine" is Black's."""
+
+
+def vocabulary(board: Board) -> Vocabulary:
+    """The words of a model of this board: pad, then the names of the squares."""
+    return Vocabulary(("<pad>", *(board.name(square) for square in board.playable)), pad=PAD)
+
+
+def tokens_of(games: Games) -> Int[Tensor, "game ply"]:
+    """Every game as tokens, padded at its end."""
+    board = games.board
+    token = np.zeros(board.n_squares + 1, np.int64)
+    token[list(board.playable)] = np.arange(1, board.most_moves + 1)
+    return torch.from_numpy(token[np.where(games.moves < 0, board.n_squares, games.moves)])
+
+
+def squares_of(board: Board, tokens: NDArray[np.int64] | Tensor) -> NDArray[np.int8]:
+    """The inverse: the squares of tokens, -1 for padding."""
+    square = np.array([-1, *board.playable], np.int8)
+    return square[np.asarray(tokens)]
+
+
+class Predicted(NamedTuple):
+    """What the model reads, and what is right about the next move: one position less than moves."""
+
+    tokens: Int[Tensor, "game pos"]
+    next: Int[Tensor, "game pos"]
+    legal: Bool[Tensor, "game pos vocab"]
+    """The tokens of the legal next moves."""
+    there: Bool[Tensor, "game pos"]
+    """Whether the game has a next move."""
+
+
+def predicted(games: Games) -> Predicted:
+    tokens = tokens_of(games)
+    legal = unpack(games.legal[:, 1:-1], games.board)[..., list(games.board.playable)]
+    padded = np.concatenate([np.zeros((*legal.shape[:-1], 1), np.bool_), legal], -1)
+    return Predicted(tokens[:, :-1], tokens[:, 1:], torch.from_numpy(padded), tokens[:, 1:] > PAD)
+
+
+Frame = Callable[[Games], NDArray[np.bool_]]
+
+
+def _mover(games: Games) -> NDArray[np.bool_]:
+    return np.ones_like(games.black[:, 1:-1])
+
+
+def _parity(games: Games) -> NDArray[np.bool_]:
+    plies = np.arange(1, games.moves.shape[1])
+    return games.black[:, 1:-1] == (plies % 2 == 0)
+
+
+def _absolute(games: Games) -> NDArray[np.bool_]:
+    return games.black[:, 1:-1]
+
+
+FRAMES: Mapping[str, Frame] = {"mover": _mover, "parity": _parity, "absolute": _absolute}
+"""Whose discs are class 1, as: whether those are the ones of the player who moves next. By who truly moves next; by
+whom the parity of the ply says, as all published code has it; Black's always."""
+OTHERS = ("flipped", "placed", "legal")
+"""What is read besides the board, a truth value a square: the discs that the last move flipped, its square, and where
+the next mover may go."""
+
+
+def targets_of(board: Board, names: tuple[str, ...] = (*FRAMES, *OTHERS)) -> dict[str, Target]:
+    return {name: Target(board.n_squares, 3 if name in FRAMES else 2) for name in names}
+
+
+def labels_of(games: Games, names: tuple[str, ...] = (*FRAMES, *OTHERS)) -> dict[str, Int[Tensor, "game pos square"]]:
+    """What is true after each move that another follows; -1 where none follows."""
+    board, there = games.board, games.moves[:, 1:] >= 0
+    own, other = unpack(games.own[:, 1:-1], board), unpack(games.other[:, 1:-1], board)
+    found: dict[str, NDArray[np.int8]] = {}
+    for name in names:
+        if name in FRAMES:
+            swap = ~FRAMES[name](games)[..., None]
+            found[name] = np.where(swap, other + 2 * own.view(np.int8), own + 2 * other.view(np.int8)).astype(np.int8)
+        elif name == "placed":
+            found[name] = (np.arange(board.n_squares) == games.moves[:, :-1, None]).astype(np.int8)
+        else:
+            sets = games.flips[:, :-1] if name == "flipped" else games.legal[:, 1:-1]
+            found[name] = unpack(sets, board).view(np.int8)
+    return {name: torch.from_numpy(np.where(there[..., None], each, np.int8(-1))) for name, each in found.items()}
+
+
+def history_of(tokens: Int[Tensor, "game pos"], n_tokens: int) -> Tensor:
+    """What can be known without a network: which token stood at which position so far, (game, pos, pos x token)."""
+    n, n_pos = tokens.shape
+    once = torch.zeros(n, n_pos, n_tokens).scatter_(-1, tokens[..., None], 1.0)
+    so_far = torch.ones(n_pos, n_pos).tril()
+    return (so_far[None, :, :, None] * once[:, None]).flatten(2)

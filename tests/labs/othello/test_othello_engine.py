@@ -1,0 +1,140 @@
+"""The engine against the rules square by square, against published counts, and between numpy and torch."""
+
+import numpy as np
+import pytest
+import torch
+from naive_rules import NaiveGame
+
+from micrographia.core.errors import BadConfig, UserError
+from micrographia.labs.othello.engine.board import Board
+from micrographia.labs.othello.engine.games import NONE, random_games, replay
+from micrographia.labs.othello.engine.perft import perft
+from micrographia.labs.othello.engine.rules import Rules, nth_square, unpack
+from micrographia.labs.othello.engine.torch_rules import flipped, legal_moves
+
+sizes = pytest.mark.parametrize("size", [4, 6, 8])
+PERFT = {
+    4: [4, 12, 44, 128, 424, 1256, 3624, 9112, 20032, 36412, 50268, 55112, 31396, 12920, 3416, 612, 48],
+    6: [4, 12, 56, 244, 1364, 7604, 47740],
+    8: [4, 12, 56, 244, 1396, 8200, 55092],
+}
+
+
+def games_of(size: int, n: int, seed: int = 0):
+    return random_games(Board(size), n, torch.Generator().manual_seed(seed))
+
+
+@sizes
+def test_every_position_is_that_of_the_rules_square_by_square(size):
+    games = games_of(size, 12)
+    black, white = games.colours()
+    for g in range(12):
+        naive = NaiveGame(size)
+        for ply in range(games.length[g] + 1):
+            skipped = naive.skip()
+            assert (int(black[g, ply]), int(white[g, ply])) == (naive.bits(1), naive.bits(-1))
+            if ply == games.length[g]:
+                assert games.finished[g]
+                assert not naive.legal(1) | naive.legal(-1)
+                break
+            assert games.passed[g, ply] == skipped
+            assert games.black[g, ply] == (naive.mover == 1)
+            assert set(games.board.squares(int(games.legal[g, ply]))) == naive.legal(naive.mover)
+            move = int(games.moves[g, ply])
+            assert set(games.board.squares(int(games.flips[g, ply]))) == naive.flips(move, naive.mover)
+            naive.play(move)
+
+
+@sizes
+def test_as_many_lines_of_play_as_others_count(size):
+    assert perft(Board(size), len(PERFT[size])) == PERFT[size]
+
+
+@pytest.mark.slow
+def test_as_many_lines_to_the_depth_at_which_passes_begin():
+    assert perft(Board(8), 9)[7:] == [390_216, 3_005_288]
+    assert perft(Board(6), 9)[7:] == [308_716, 2_114_912]
+
+
+@sizes
+def test_replayed_games_are_the_games_that_were_played(size):
+    games = games_of(size, 300)
+    again, illegal = replay(games.board, games.moves)
+    assert not illegal
+    for name, one, other in zip(games._fields[1:], games[1:], again[1:], strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+
+
+def test_a_game_stops_before_a_move_that_is_not_legal_and_the_others_go_on():
+    games = games_of(8, 3)
+    moves = games.moves.copy()
+    moves[1, 4] = games.board.square("a1")
+    again, illegal = replay(games.board, moves)
+    assert again.length.tolist() == [games.length[0], 4, games.length[2]]
+    assert [(each.game, each.ply, each.square) for each in illegal] == [(1, 4, 0)]
+    assert "move 5, a1, is not legal" in illegal[0].told(games.board)
+    assert "+" in illegal[0].drawn
+    assert not again.finished[1]
+
+
+def test_what_stands_after_the_end_of_a_game_is_not_played():
+    moves = np.full((1, 60), NONE, np.int8)
+    moves[0, :3] = [19, 18, 17]
+    moves[0, 10] = 0  # after a gap
+    games, illegal = replay(Board(8), moves)
+    assert games.length[0] == 3
+    assert not illegal
+
+
+def test_games_are_a_function_of_the_generator():
+    assert (games_of(6, 50).moves == games_of(6, 50).moves).all()
+    assert (games_of(6, 50).moves != games_of(6, 50, seed=1).moves).any()
+
+
+def test_every_legal_move_is_drawn_as_often_as_another():
+    games = games_of(8, 20_000)
+    first = np.bincount(games.moves[:, 0], minlength=64)
+    assert (first > 0).sum() == 4
+    assert abs(first[first > 0] / 5_000 - 1).max() < 0.06
+
+
+@sizes
+def test_torch_has_the_same_sets(size):
+    games = games_of(size, 200)
+    own, other = (torch.from_numpy(np.ascontiguousarray(x[:, :-1]).view(np.int64)) for x in (games.own, games.other))
+    legal = legal_moves(own, other, games.board)
+    np.testing.assert_array_equal(legal.numpy().view(np.uint64), games.legal[:, :-1])
+    squares = torch.from_numpy(games.moves.astype(np.int64)).clamp(min=0)
+    moves = torch.where(torch.from_numpy(games.moves >= 0), torch.ones(()).long() << squares, 0)
+    flips = flipped(own, other, moves, games.board)
+    np.testing.assert_array_equal(flips.numpy().view(np.uint64), games.flips)
+
+
+def test_the_nth_square_of_a_set():
+    bits = np.array([0b1, 0b1011, 1 << 63, (1 << 63) | (1 << 40), 0xFF00], np.uint64)
+    assert nth_square(bits, np.array([0, 2, 0, 1, 7], np.uint8)).tolist() == [0, 3, 63, 63, 15]
+
+
+def test_sets_as_truth_values():
+    board = Board(6)
+    inside = unpack(np.array([board.start[0]], np.uint64), board)
+    assert np.flatnonzero(inside[0]).tolist() == list(board.squares(board.start[0]))
+    assert inside.shape == (1, 36)
+
+
+def test_rules_of_no_boards_give_none():
+    assert len(Rules(Board(8), 0).legal(np.zeros(0, np.uint64), np.zeros(0, np.uint64))) == 0
+    assert len(games_of(8, 0).moves) == 0
+
+
+def test_names_of_squares_and_their_errors():
+    board = Board(8)
+    assert [board.square(name) for name in ("a1", "H8", "f5")] == [0, 63, 37]
+    with pytest.raises(UserError, match="a1 to h8"):
+        board.square("i9")
+    with pytest.raises(BadConfig, match="size 7"):
+        Board(7)
+    with pytest.raises(UserError, match="at most 60 moves"):
+        replay(board, np.zeros((1, 61), np.int8))
+    with pytest.raises(UserError, match="square 64"):
+        replay(board, np.full((1, 3), 64, np.int8))
