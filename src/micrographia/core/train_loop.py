@@ -14,7 +14,7 @@ from micrographia.core.events import Note, Progress, Watch
 from micrographia.core.interrupt import interruptible
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.store import RunFolder
-from micrographia.core.training import AdamW, Flat, Layout, Objective, State, fresh_state, train
+from micrographia.core.training import Flat, Layout, Objective, State, UpdateRule, fresh_state, train
 
 Rows = dict[str, list[float]]
 
@@ -54,7 +54,7 @@ def train_recorded(
     arch: Architecture,
     fresh: Callable[[], Flat],
     objective: Objective,
-    optimiser: AdamW,
+    optimiser: UpdateRule,
     device: str,
     watch: Watch,
 ) -> Rows:

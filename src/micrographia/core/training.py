@@ -8,7 +8,7 @@ between two steps, so a run stopped anywhere and resumed from a State takes exac
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -73,7 +73,8 @@ Objective = Callable[[Flat, int], LossAndGradient]
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), on all parameters.
 
-    Each setting is one number, or one per member. `warmup`: the rate rises linearly from 0 at the first step.
+    Each setting is one number, or one per member. `warmup`: the rate rises linearly from 0 at the first step. `end`: the
+    step at which it has fallen linearly to 0; None: it stays.
     """
 
     lr: float | Sequence[float] = 1e-3
@@ -82,11 +83,17 @@ class AdamW:
     beta2: float = 0.98
     eps: float = 1e-8
     warmup: int = 10
+    end: int | None = None
+
+    def share_of_rate(self, step: int) -> float:
+        """The rate of a step as a share of `lr`."""
+        warm = min(step / self.warmup, 1.0) if self.warmup else 1.0
+        return warm if self.end is None else min(warm, max(0.0, 1 - step / self.end))
 
     def update(self, state: State, gradient: Flat) -> State:
         """Take one step, in place. About seven passes over the parameters."""
         weights, mean, square = state.weights, state.mean, state.square
-        warm = min(state.step / self.warmup, 1.0) if self.warmup else 1.0
+        warm = self.share_of_rate(state.step)
         lr, decay = (self._column(value, weights) for value in (self.lr, self.weight_decay))
         count = state.step + 1
         mean.lerp_(gradient, 1 - self.beta1)
@@ -103,7 +110,16 @@ class AdamW:
         return column.to(like)
 
 
-def train(state: State, objective: Objective, optimiser: AdamW, *, steps: int) -> Iterator[tuple[State, Tensor]]:
+@runtime_checkable
+class UpdateRule(Protocol):
+    """How weights move along a gradient: `AdamW`, or `muon.Muon`."""
+
+    def update(self, state: State, gradient: Flat) -> State:
+        """Take one step, in place."""
+        ...
+
+
+def train(state: State, objective: Objective, optimiser: UpdateRule, *, steps: int) -> Iterator[tuple[State, Tensor]]:
     """Take steps until `steps` are done, yielding after each the State and the loss (member,) before the step.
 
     The tensors of a State are updated in place: copy what you keep. Raises NonFiniteLoss, before the update, when a

@@ -23,10 +23,15 @@ IGNORED = -100  # torch's mark of a target that is not scored
 
 
 class Text(NamedTuple):
-    """Rows of tokens, and the mask of those that are predicted; None: all. The first of a row never is."""
+    """Rows of tokens, and the mask of those that are predicted; None: all. The first of a row never is.
+
+    `likely`: the tokens that were as likely to come as each other, where that is known, for every position but the last.
+    The loss is then the expectation of the cross-entropy over them: the same gradient on average, with less noise.
+    """
 
     tokens: Int[Tensor, "batch pos"]
     scored: Bool[Tensor, "batch pos"] | None = None
+    likely: Bool[Tensor, "batch before vocab"] | None = None
 
 
 Batches = Callable[[int], Text]
@@ -63,6 +68,17 @@ class NextToken:
         targets = tokens[:, 1:]
         if text.scored is not None:
             targets = targets.where(text.scored[:, 1:].to(leaf.device), IGNORED)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        if text.likely is None:
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        else:
+            loss = expected_cross_entropy(logits, text.likely.to(leaf.device), targets != IGNORED)
         (gradient,) = torch.autograd.grad(loss, leaf)
         return loss.detach(), gradient
+
+
+def expected_cross_entropy(
+    logits: Float[Tensor, "batch pos vocab"], likely: Bool[Tensor, "batch pos vocab"], scored: Bool[Tensor, "batch pos"]
+) -> Float[Tensor, ""]:
+    """Mean over scored positions of the cross-entropy of a token drawn evenly from the likely ones."""
+    each = logits.log_softmax(-1).masked_fill(~likely, 0.0).sum(-1) / likely.sum(-1).clamp(min=1)
+    return -(each * scored).sum() / scored.sum().clamp(min=1)

@@ -1,0 +1,161 @@
+"""Cases of an intervention: a history, a square whose disc is to change, and what would then be legal.
+
+As in Li et al. 2023 (arXiv 2210.13382), section 4.2: the board B after the history becomes B' by one disc of the other
+colour, and the model should predict what is legal on B'. Cases in which B and B' have the same legal moves show nothing
+and are left out. A published benchmark is read with `read_cases`. Axes: case pos vocab.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from micrographia.core.errors import UserError
+from micrographia.core.store import read_json
+from micrographia.labs.othello.engine.board import Board
+from micrographia.labs.othello.engine.games import NONE, Games, random_games, replay
+from micrographia.labs.othello.engine.rules import Bits, Rules, unpack
+from micrographia.labs.othello.task import EMPTY, MINE, THEIRS, tokens_of
+
+SHORTEST = 5
+"""Moves of the shortest history, as in the published benchmark."""
+
+
+class Cases(NamedTuple):
+    """Histories of any length, padded at their end, which no causal model sees."""
+
+    board: Board
+    tokens: Int[Tensor, "case pos"]
+    last: Int[Tensor, "case"]
+    """The position of the last move of the history."""
+    square: Int[Tensor, "case"]
+    old: Int[Tensor, "case"]
+    """What stands there, for the player who moves next: MINE or THEIRS."""
+    new: Int[Tensor, "case"]
+    """What should stand there: the other of the two, or EMPTY."""
+    black: Bool[Tensor, "case"]
+    """Whether Black moves next."""
+    before: Bool[Tensor, "case vocab"]
+    """The tokens of the legal moves on B."""
+    after: Bool[Tensor, "case vocab"]
+    """On B'."""
+    own: Bits
+    other: Bits
+    """B' of the player who moves next."""
+
+    def some(self, at: NDArray[np.intp] | slice) -> "Cases":
+        return Cases(self.board, *(field[at] for field in self[1:]))
+
+
+def random_cases(board: Board, n: int, generator: Generator) -> Cases:
+    """`n` cases from random games: a ply from the sixth to three quarters of a full game, and a disc on its board.
+
+    Raises UserError where so many were not found, which does not happen on boards of six squares and more.
+    """
+    found: list[Cases] = []
+    longest = max(SHORTEST + 1, 3 * board.most_moves // 4)
+    for _ in range(20):
+        games = random_games(board, 2 * n, generator)
+        ply = torch.randint(SHORTEST, longest, (2 * n,), generator=generator).numpy()
+        draw = torch.rand(2 * n, board.n_squares, generator=generator, dtype=torch.float64).numpy()
+        at = np.arange(2 * n)
+        plays = games.length > ply
+        discs = unpack(games.own[at, ply] | games.other[at, ply], board)
+        square = np.where(discs, draw, -1).argmax(-1)
+        found.append(_cases(games.some(plays), ply[plays], square[plays]))
+        if sum(len(each.last) for each in found) >= n:
+            return _joined(found).some(slice(n))
+    raise UserError(f"{n} cases on a board of {board.size} squares were asked for. Found too few. Ask for fewer.")
+
+
+def read_cases(path: Path, board: Board) -> Cases:
+    """The cases of a JSON file: a list of objects with `history` (squares), `pos_int` and `ori_color`.
+
+    The field names are those of the benchmark published with Li et al. 2023. `ori_color` is 0 for White and 2 for
+    Black, or -1 and 1; it is held against the board. Raises UserError for other content, and for illegal histories.
+    """
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) and FIELDS <= row.keys() for row in rows):
+        raise UserError(f"Asked for cases in {path}. It should hold a list of objects with {', '.join(sorted(FIELDS))}.")
+    return cases_of(board, rows, str(path))
+
+
+FIELDS = {"history", "pos_int", "ori_color"}
+COLOURS = ((0, 2), (-1, 1))
+"""What White and Black are called: as classes of a probe, or as signs."""
+
+
+def cases_of(board: Board, rows: Sequence[Mapping[str, Any]], told: str = "these cases") -> Cases:
+    """Cases of histories as squares, a square, and the colour that its disc had."""
+    moves = np.full((len(rows), board.most_moves), NONE, np.int8)
+    for i, row in enumerate(rows):
+        moves[i, : len(row["history"])] = row["history"]
+    games, illegal = replay(board, moves)
+    if illegal:
+        raise UserError(f"Asked for {told}. In case {illegal[0].game}, {illegal[0].told(board)}")
+    square, ply = np.array([int(row["pos_int"]) for row in rows]), games.length
+    said = np.array([int(row["ori_color"]) for row in rows])
+    disc, at = square.astype(np.uint64), np.arange(len(rows))
+    black, white = (side[at, ply] >> disc & np.uint64(1) for side in games.colours())
+    wrong = [np.flatnonzero((said != names[1]) & (black == 1) | (said != names[0]) & (white == 1) | (black + white == 0)) for names in COLOURS]
+    if all(map(len, wrong)):
+        first = min(wrong, key=len)[0]
+        is_there = "black" if black[first] else "white" if white[first] else "empty"
+        raise UserError(
+            f"Asked for {told}. Case {first} says that {board.name(int(square[first]))} has the colour {said[first]}; "
+            f"after its history it is {is_there}. White is 0 and Black 2, or -1 and 1. Is the board turned?"
+        )
+    return _cases(games, ply, square, keep_all=True)
+
+
+def _cases(games: Games, ply: NDArray[np.int64], square: NDArray[np.int64], keep_all: bool = False) -> Cases:
+    """A case a game, less those that show nothing."""
+    board, at = games.board, np.arange(len(ply))
+    own, other, before = games.own[at, ply], games.other[at, ply], games.legal[at, ply]
+    disc = np.left_shift(np.uint64(1), square.astype(np.uint64))
+    mine = (own & disc) != 0
+    own, other = own ^ disc, other ^ disc
+    after = Rules(board, len(at)).legal(own, other)
+    tells = np.flatnonzero((after != 0) & (after != before)) if not keep_all else at
+    tokens = tokens_of(games)
+    tokens[torch.arange(tokens.shape[1]) >= torch.from_numpy(ply)[:, None]] = 0
+    cases = Cases(
+        board,
+        tokens[:, :-1],
+        torch.from_numpy(ply) - 1,
+        torch.from_numpy(square),
+        torch.from_numpy(np.where(mine, MINE, THEIRS)),
+        torch.from_numpy(np.where(mine, THEIRS, MINE)),
+        torch.from_numpy(games.black[at, ply]),
+        _as_tokens(before, board),
+        _as_tokens(after, board),
+        own,
+        other,
+    )
+    return cases.some(tells)
+
+
+def erased(cases: Cases) -> Cases:
+    """The same cases with the disc taken away instead, less those that then show nothing."""
+    board, disc = cases.board, np.left_shift(np.uint64(1), cases.square.numpy().astype(np.uint64))
+    own, other = cases.own & ~disc, cases.other & ~disc
+    after = _as_tokens(Rules(board, len(own)).legal(own, other), board)
+    empty = cases._replace(own=own, other=other, after=after, new=torch.full_like(cases.new, EMPTY))
+    tells = after.any(-1) & (after != cases.before).any(-1)
+    return empty.some(np.flatnonzero(tells.numpy()))
+
+
+def _as_tokens(sets: Bits, board: Board) -> Bool[Tensor, "case vocab"]:
+    inside = unpack(sets, board)[:, list(board.playable)]
+    return torch.from_numpy(np.concatenate([np.zeros((len(inside), 1), np.bool_), inside], -1))
+
+
+def _joined(found: list[Cases]) -> Cases:
+    fields = zip(*(each[1:] for each in found), strict=True)
+    joined = (torch.cat(f) if isinstance(f[0], Tensor) else np.concatenate(f) for f in fields)  # pyright: ignore[reportArgumentType] (of one kind)
+    return Cases(found[0].board, *joined)

@@ -1,0 +1,97 @@
+"""Probe every layer for the board, all frames and layers in one pass, beside what can be known without the model.
+
+Probes are fitted on games that the model was not trained on, split by game from those that judge them. Baselines: the
+same model untrained, the history of moves without a network (linear, and with a hidden layer), the commonest class of
+each square at each ply, and the board of another game (shuffled labels). Axes: site game pos row square.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from micrographia.core.events import Watch, silent
+from micrographia.core.model import Model
+from micrographia.core.runtime import generator
+from micrographia.core.sites import Site
+from micrographia.labs.othello.config import Config
+from micrographia.labs.othello.engine.board import Board
+from micrographia.labs.othello.network import unseen_games
+from micrographia.labs.othello.task import FRAMES, OTHERS, history_of, labels_of, targets_of, tokens_of
+from micrographia.methods.probes.fit import Fitting, fit_probes
+from micrographia.methods.probes.probe import LabelledRows, Probes
+from micrographia.methods.probes.score import ProbeCounts, score_probes
+
+Read = Callable[[Int[Tensor, "game pos"]], Float[Tensor, "site game pos d"]]
+SHUFFLED = "shuffled"
+TARGETS = (*FRAMES, *OTHERS, SHUFFLED)
+TRAINED_ON, JUDGED_ON = 1, 2  # numbers of samples; 0 is that of the measures along training
+RATE = {None: 1e-2, "hidden": 1e-3}
+"""Rates of the probes: Lee's for linear ones, Li's for those with a hidden layer."""
+
+
+class BoardProbes(NamedTuple):
+    """Probes and how they did, by target. `counts` are by ply."""
+
+    probes: Probes
+    counts: Mapping[str, ProbeCounts]
+
+
+def sites_of(model: Model) -> list[Site]:
+    """The residual stream before the first layer, and after each."""
+    return [Site("resid_pre", 0), *(Site("resid_post", layer) for layer in range(model.shape.n_layers))]
+
+
+def reader(model: Model) -> Read:
+    """Activations of every layer in one pass."""
+    sites = sites_of(model)
+
+    def read(tokens: Tensor) -> Tensor:
+        cache = model.run(tokens, keep=sites, logits="last").cache
+        return torch.stack([cache[site] for site in sites])
+
+    return read
+
+
+def history_reader(board: Board) -> Read:
+    """The moves so far, as they are."""
+    return lambda tokens: history_of(tokens, board.most_moves + 1)[None]
+
+
+def probe_board(
+    config: Config,
+    read: Read,
+    names: tuple[str, ...] = TARGETS,
+    *,
+    hidden: int | None = None,
+    watch: Watch = silent,
+    task: str = "probe",
+) -> BoardProbes:
+    """Fit and judge probes of these targets. Cost: a run of the model over every game once, and the probes' products."""
+    chosen, board = config.probing, Board(config.size)
+    targets = targets_of(board, tuple(name for name in names if name != SHUFFLED))
+    if SHUFFLED in names:
+        targets[SHUFFLED] = targets_of(board, ("mover",))["mover"]
+    steps = max(1, chosen.probe_games // chosen.probe_rows)
+    fitting = Fitting(steps=steps, hidden=hidden, lr=RATE["hidden" if hidden else None])
+    rows = labelled(config, read, TRAINED_ON, chosen.probe_games, names)
+    probes = fit_probes(rows, targets, fitting, generator=generator(config.seed), watch=watch, task=task)
+    judged = labelled(config, read, JUDGED_ON, chosen.test_games, names)
+    return BoardProbes(probes, score_probes(probes, judged, n_groups=config.n_ctx))
+
+
+def labelled(config: Config, read: Read, sample: int, n: int, names: tuple[str, ...]) -> Iterator[LabelledRows]:
+    """Activations and boards after every move that another follows, some games at a time."""
+    size = config.probing.probe_rows
+    for i, first in enumerate(range(0, n, size)):
+        games = unseen_games(config, min(size, n - first), (sample << 20) + i)
+        tokens = tokens_of(games)[:, :-1]
+        there = tokens_of(games)[:, 1:] > 0
+        labels = labels_of(games, tuple(name for name in names if name != SHUFFLED))
+        if SHUFFLED in names:
+            labels[SHUFFLED] = labels_of(games, ("mover",))["mover"].roll(1, 0)  # the board of another game
+        ply = torch.arange(tokens.shape[1]).expand_as(tokens)
+        x = read(tokens)
+        yield LabelledRows(x[:, there], {name: each[there] for name, each in labels.items()}, ply[there])
