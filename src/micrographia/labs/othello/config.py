@@ -1,8 +1,7 @@
 """All choices of one run of the lab, and its presets.
 
 `paper()` is the model of Li et al. 2023 (arXiv 2210.13382), section 3 and appendix, on games that are made as it
-trains. `quick()` reads a model of a 6x6 board that comes with the package; `scratch()` trains that model; `tiny()` is
-the machinery in about a minute. No tensor library is imported here.
+trains. `quick()` has a 6x6 board and a quarter of an hour; `tiny()` is the machinery in about a minute. No tensor library is imported here.
 """
 
 from dataclasses import dataclass, field
@@ -60,6 +59,10 @@ class Config:
     """Weights instead of training: "shipped", a Run of this lab, or a file in the naming of TransformerLens or minGPT."""
     probes: str = ""
     """Published linear probes to judge beside those that are fitted: a file of [modes, d_model, rows, columns, 3]."""
+    benchmark: str = ""
+    """Cases of an intervention instead of drawn ones: a JSON file of history, pos_int and ori_color."""
+    allow_pickle: bool = False
+    """Read a .pth file, which is a pickle: only tensors in it are made, nothing is run."""
     seed: int = 0
     """Seed of games, weights and probes."""
 
@@ -103,7 +106,10 @@ class Config:
 
 
 # Fields that say how a run is carried out or which sample it is, not what is studied.
-FREE = ("seed", "device", "threads", "eval_every", "snapshots", "checkpoint_every", "model", "probes")
+FREE = (
+    "seed", "device", "threads", "eval_every", "snapshots", "checkpoint_every", "model", "probes", "benchmark",
+    "allow_pickle",
+)  # fmt: skip
 
 
 def paper() -> Config:
@@ -115,12 +121,8 @@ def paper() -> Config:
 
 
 def quick() -> Config:
-    """The shipped model of a 6x6 board, probed and intervened on: NOTES say how it was trained and what that took."""
-    return with_fields(scratch(), model=SHIPPED)
-
-
-def scratch() -> Config:
-    """The same from nothing."""
+    """A 6x6 board from nothing; with `--model shipped` the model that comes with the package instead of training. NOTES
+    say how the sizes were chosen and what they cost."""
     return Config()
 
 
@@ -132,11 +134,9 @@ def tiny() -> Config:
     return with_fields(Config(), size=4, **network, **short, **probing)
 
 
-PRESETS = {"paper": paper, "quick": quick, "scratch": scratch, "tiny": tiny}
+PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}
 
 
 def preset_of(config: Config) -> str:
     """The preset whose choices these are, but for the FREE fields; else "custom"."""
-    if nearest_preset(config, {"scratch": scratch}, FREE) == "scratch":
-        return "quick" if config.model == SHIPPED else "scratch"
     return nearest_preset(config, PRESETS, FREE)

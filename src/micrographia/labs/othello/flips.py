@@ -20,6 +20,7 @@ from micrographia.core.gradients import with_gradients
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
 from micrographia.labs.othello.cases import Cases
+from micrographia.labs.othello.reading import place_of
 from micrographia.labs.othello.task import EMPTY, MINE, THEIRS
 from micrographia.methods.probes.probe import Probe
 
@@ -108,13 +109,13 @@ def _unit(x: Tensor) -> Tensor:
 def edits_of(
     way: Way, probe: Probe, cases: Cases, layers: Sequence[int], scale: float, generator: Generator
 ) -> list[Edit]:
-    """The edits of the residual stream after these layers. `probe` has a site for the embedding, then a layer each."""
+    """The edits of the residual stream after these layers, by the probe of each at `reading.sites_of`."""
     old, new = classes_in_frame(cases, way.frame)
     square = cases.square
     if way.control == "square":
         square = torch.randint(cases.board.n_squares, square.shape, generator=generator)
     return [
-        _edit(way, Reading(probe.at(layer + 1), square, old, new), cases, layer, scale, generator) for layer in layers
+        _edit(way, Reading(probe.at(place_of(layer)), square, old, new), cases, layer, scale, generator) for layer in layers
     ]
 
 

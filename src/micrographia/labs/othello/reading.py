@@ -19,14 +19,14 @@ from micrographia.core.sites import Site
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.network import unseen_games
-from micrographia.labs.othello.task import FRAMES, OTHERS, history_of, labels_of, targets_of, tokens_of
+from micrographia.labs.othello.task import FRAMES, OTHERS, PARITIES, history_of, labels_of, targets_of, tokens_of
 from micrographia.methods.probes.fit import Fitting, fit_probes
 from micrographia.methods.probes.probe import LabelledRows, Probes
 from micrographia.methods.probes.score import ProbeCounts, score_probes
 
 Read = Callable[[Int[Tensor, "game pos"]], Float[Tensor, "site game pos d"]]
 SHUFFLED = "shuffled"
-TARGETS = (*FRAMES, *OTHERS, SHUFFLED)
+TARGETS = (*FRAMES, *PARITIES, *OTHERS, SHUFFLED)
 TRAINED_ON, JUDGED_ON = 1, 2  # numbers of samples; 0 is that of the measures along training
 RATE = {None: 1e-2, "hidden": 1e-3}
 """Rates of the probes: Lee's for linear ones, Li's for those with a hidden layer."""
@@ -40,8 +40,14 @@ class BoardProbes(NamedTuple):
 
 
 def sites_of(model: Model) -> list[Site]:
-    """The residual stream before the first layer, and after each."""
-    return [Site("resid_pre", 0), *(Site("resid_post", layer) for layer in range(model.shape.n_layers))]
+    """The residual stream before the first layer, after its attention, and after each layer."""
+    first = [Site("resid_pre", 0), Site("resid_mid", 0)]
+    return [*first, *(Site("resid_post", layer) for layer in range(model.shape.n_layers))]
+
+
+def place_of(layer: int) -> int:
+    """Which of these sites comes after a layer."""
+    return layer + 2
 
 
 def reader(model: Model) -> Read:

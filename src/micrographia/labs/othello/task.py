@@ -81,30 +81,40 @@ def _absolute(games: Games) -> NDArray[np.bool_]:
 FRAMES: Mapping[str, Frame] = {"mover": _mover, "parity": _parity, "absolute": _absolute}
 """Whose discs are class 1, as: whether those are the ones of the player who moves next. By who truly moves next; by
 whom the parity of the ply says, as all published code has it; Black's always."""
+PARITIES = {"even": 0, "odd": 1}
+"""The board in the absolute frame after an even or odd number of moves alone: the modes of published probes."""
 OTHERS = ("flipped", "placed", "legal")
 """What is read besides the board, a truth value a square: the discs that the last move flipped, its square, and where
 the next mover may go."""
 
 
-def targets_of(board: Board, names: tuple[str, ...] = (*FRAMES, *OTHERS)) -> dict[str, Target]:
-    return {name: Target(board.n_squares, 3 if name in FRAMES else 2) for name in names}
+def targets_of(board: Board, names: tuple[str, ...]) -> dict[str, Target]:
+    return {name: Target(board.n_squares, 2 if name in OTHERS else 3) for name in names}
 
 
-def labels_of(games: Games, names: tuple[str, ...] = (*FRAMES, *OTHERS)) -> dict[str, Int[Tensor, "game pos square"]]:
+def labels_of(games: Games, names: tuple[str, ...]) -> dict[str, Int[Tensor, "game pos square"]]:
     """What is true after each move that another follows; -1 where none follows."""
     board, there = games.board, games.moves[:, 1:] >= 0
     own, other = unpack(games.own[:, 1:-1], board), unpack(games.other[:, 1:-1], board)
     found: dict[str, NDArray[np.int8]] = {}
     for name in names:
         if name in FRAMES:
-            swap = ~FRAMES[name](games)[..., None]
-            found[name] = np.where(swap, other + 2 * own.view(np.int8), own + 2 * other.view(np.int8)).astype(np.int8)
+            found[name] = _board(own, other, FRAMES[name](games))
+        elif name in PARITIES:
+            other_parity = np.arange(1, there.shape[1] + 1)[:, None] % 2 != PARITIES[name]
+            found[name] = np.where(other_parity, np.int8(-1), _board(own, other, _absolute(games)))
         elif name == "placed":
             found[name] = (np.arange(board.n_squares) == games.moves[:, :-1, None]).astype(np.int8)
         else:
             sets = games.flips[:, :-1] if name == "flipped" else games.legal[:, 1:-1]
             found[name] = unpack(sets, board).view(np.int8)
     return {name: torch.from_numpy(np.where(there[..., None], each, np.int8(-1))) for name, each in found.items()}
+
+
+def _board(own: NDArray[np.bool_], other: NDArray[np.bool_], as_own: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """Classes of the squares, with the mover's discs as the first of the two where `as_own`."""
+    mine, theirs = own.view(np.int8), other.view(np.int8)
+    return np.where(as_own[..., None], MINE * mine + THEIRS * theirs, THEIRS * mine + MINE * theirs)
 
 
 def history_of(tokens: Int[Tensor, "game pos"], n_tokens: int) -> Tensor:

@@ -1,0 +1,112 @@
+"""Every way of flipping a square, with layers and scale chosen on other games than those that judge it.
+
+Besides the scores of the next move: whether the moves of a roll-out from the edited position are legal on the changed
+board, and whether two histories that reach one board are continued alike. Axes: case pos vocab.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator
+
+from micrographia.core.edits import Edit
+from micrographia.core.events import Progress, Watch
+from micrographia.core.model import Model
+from micrographia.core.runtime import batch_generator
+from micrographia.labs.othello.cases import Cases, erased, random_cases
+from micrographia.labs.othello.config import Config
+from micrographia.labs.othello.engine.board import Board
+from micrographia.labs.othello.flips import WAYS, FlipScores, Way, edits_of, flip_scores, logits_at_last
+from micrographia.methods.probes.probe import Probe, Probes
+
+TUNED_ON, JUDGED_ON = 10, 11  # numbers of samples
+UNTOUCHED, ON_ITS_OWN, ERASE = "untouched", "on its own board", "erase"
+CONTROLLED = "add"
+"""The way whose layers and scale the controls take."""
+
+
+class Chosen(NamedTuple):
+    layers: tuple[int, ...]
+    scale: float
+
+
+class FlipResult(NamedTuple):
+    """A way of flipping, as it was judged."""
+
+    name: str
+    scores: FlipScores
+    chosen: Chosen | None = None
+    by_layer: Mapping[int, float] = {}
+    """Mean error with one layer alone, at the best scale, on the games that it was chosen on."""
+
+    def row(self) -> dict[str, Any]:
+        layers = "" if self.chosen is None else ", ".join(map(str, self.chosen.layers))
+        scale = None if self.chosen is None else self.chosen.scale
+        return {"way": self.name, "layers": layers, "scale": scale, **self.scores.means()}
+
+
+def cases_of_config(config: Config, sample: int, n: int) -> Cases:
+    return random_cases(Board(config.size), n, batch_generator(config.seed, (1 << 31) + sample))
+
+
+def intervene(
+    config: Config, model: Model, linear: Probes, nonlinear: Probes, watch: Watch, cases: Cases | None = None
+) -> list[FlipResult]:
+    """Judge every way, beside the untouched model on the changed board (the null) and on its own (its own error).
+
+    Cost: a run of the model over `tuning_cases` for each way, set of layers and scale (about 30 a layer and way), and
+    one over the judged cases a way.
+    """
+    tuning = cases_of_config(config, TUNED_ON, config.flipping.tuning_cases)
+    judged = cases or cases_of_config(config, JUDGED_ON, config.flipping.cases)
+    untouched = logits_at_last(model, judged)
+    found = [
+        FlipResult(UNTOUCHED, flip_scores(untouched, judged)),
+        FlipResult(ON_ITS_OWN, flip_scores(untouched, judged._replace(after=judged.before))),
+    ]
+    taken: dict[str, tuple[Chosen, Mapping[int, float]]] = {}
+    for i, (name, way) in enumerate(WAYS.items()):
+        watch(Progress("flip squares", i, len(WAYS), "way"))
+        probe = (nonlinear if way.hidden else linear)[way.frame]
+        taken[name] = taken[CONTROLLED] if way.control else choose(model, way, probe, tuning)
+        chosen, by_layer = taken[name]
+        scores = _judged(model, way, probe, judged, chosen)
+        found.append(FlipResult(name, scores, chosen, {} if way.control else by_layer))
+    way, empty = WAYS[CONTROLLED], erased(judged)
+    chosen, _ = choose(model, way, linear[way.frame], erased(tuning))
+    found.append(FlipResult(f"{ERASE}, untouched", flip_scores(logits_at_last(model, empty), empty)))
+    found.append(FlipResult(ERASE, _judged(model, way, linear[way.frame], empty, chosen), chosen))
+    watch(Progress("flip squares", len(WAYS), len(WAYS), "way"))
+    return found
+
+
+def choose(model: Model, way: Way, probe: Probe, tuning: Cases) -> tuple[Chosen, dict[int, float]]:
+    """The layers and scale of the least mean error: one layer, or all from one on."""
+    n = model.shape.n_layers
+    errors = {
+        each: float(_judged(model, way, probe, tuning, each).error.mean())
+        for layers in dict.fromkeys(_sets(n))
+        for each in (Chosen(layers, scale) for scale in way.scales)
+    }
+    by_layer = {layer: min(e for each, e in errors.items() if each.layers == (layer,)) for layer in range(n)}
+    return min(errors, key=lambda each: errors[each]), by_layer
+
+
+def _sets(n_layers: int) -> Iterator[tuple[int, ...]]:
+    for layer in range(n_layers):
+        yield (layer,)
+        yield tuple(range(layer, n_layers))
+
+
+def _judged(model: Model, way: Way, probe: Probe, cases: Cases, chosen: Chosen) -> FlipScores:
+    edits = edits_of(way, probe, cases, chosen.layers, chosen.scale, batch_generator(0, len(cases.last)))
+    return flip_scores(logits_at_last(model, cases, edits), cases)
+
+
+def closed(results: Sequence[FlipResult], name: str) -> float:
+    """How much of the error a way takes away, as a share of what there is to take: the null less the own error."""
+    error = {each.name: float(each.scores.error.mean()) for each in results}
+    null = error[f"{ERASE}, untouched"] if name == ERASE else error[UNTOUCHED]
+    return (null - error[name]) / max(null - error[ON_ITS_OWN], 1e-9)

@@ -1,0 +1,95 @@
+"""Config -> Run: train a model on games, or load one; probe every layer, flip squares, judge, store.
+
+The lab's only orchestrator. The model is a Run of its own within this one, with checkpoints; what follows is computed
+anew.
+"""
+
+from pathlib import Path
+
+from micrographia.core.claims import Run
+from micrographia.core.events import Watch, silent
+from micrographia.core.lab import Findings, run_lab
+from micrographia.core.runtime import generator
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.small.weights import init_weights
+from micrographia.core.store import RunFolder, read_metrics
+from micrographia.core.train_loop import Rows
+from micrographia.labs.othello.cases import read_cases
+from micrographia.labs.othello.config import Config, preset_of
+from micrographia.labs.othello.engine.board import Board
+from micrographia.labs.othello.figures import of_run
+from micrographia.labs.othello.intervene import intervene
+from micrographia.labs.othello.measure import CLAIMS, Evidence, measures
+from micrographia.labs.othello.network import LOOKED_AT, legal_scores, trained, unseen_games
+from micrographia.labs.othello.published import model_of
+from micrographia.labs.othello.reading import history_reader, probe_board, reader
+from micrographia.labs.othello.task import FRAMES, predicted
+
+LAB, MODEL = "othello", "model"
+TITLE = "The board inside a model of legal moves"
+
+
+def run(config: Config, *, out: Path | None = None, resume: bool = False, watch: Watch = silent) -> Run:
+    """Train a model to predict legal moves, or load one, and look for the board in it.
+
+    `out`: the Run's folder, by default a new one under the runs root. With `resume`, go on with what is there.
+    Raises RunExists, RunLocked, BadConfig, UserError, PickleRefused, UnreadableWeights, NonFiniteLoss, CannotWrite,
+    Interrupted.
+    """
+    preset = preset_of(config)
+    return run_lab(config, _work, lab=LAB, preset=preset, claims=CLAIMS, out=out, resume=resume, watch=watch)
+
+
+def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
+    model, curve = _model(config, folder, watch)
+    found = evidence(config, model, watch)
+    results = {
+        "title": TITLE,
+        "legal": found.scores._asdict(),
+        "untrained": found.untrained_scores._asdict(),
+        "flips": [each.row() for each in found.flips],
+    }
+    return Findings(results, of_run(config, model, found, curve), measures(found), {}, opening(config, found))
+
+
+def _model(config: Config, folder: RunFolder, watch: Watch) -> tuple[Transformer, Rows | None]:
+    """The model, and its training where that was here."""
+    if config.model:
+        return model_of(config, watch), None
+    model = trained(config, folder.path / MODEL, lab=LAB, preset=preset_of(config), watch=watch)
+    return model, {name: list(column) for name, column in read_metrics(folder.path / MODEL).items()}
+
+
+def evidence(config: Config, model: Transformer, watch: Watch) -> Evidence:
+    """Everything that the claims are judged by."""
+    board = Board(config.size)
+    judged = predicted(unseen_games(config, LOOKED_AT))
+    untrained = Transformer(model.arch, init_weights(model.arch, generator(config.seed)), model.tokenizer)
+    linear = probe_board(config, reader(model), watch=watch, task="linear probes")
+    frames, hidden = ("mover", "absolute"), config.probing.hidden
+    nonlinear = probe_board(config, reader(model), frames, hidden=hidden, watch=watch, task="probes with a hidden layer")
+    null = probe_board(config, reader(untrained), tuple(FRAMES), watch=watch, task="probes without training")
+    moves = history_reader(board)
+    history = probe_board(config, moves, tuple(FRAMES), watch=watch, task="probes of the moves")
+    deeper = probe_board(config, moves, frames, hidden=2 * hidden, watch=watch, task="probes of the moves, hidden layer")
+    cases = read_cases(Path(config.benchmark), board) if config.benchmark else None
+    return Evidence(
+        scores=legal_scores(model.arch, dict(model.state), judged),
+        untrained_scores=legal_scores(model.arch, dict(untrained.state), judged),
+        linear=linear,
+        nonlinear=nonlinear,
+        untrained=null,
+        history=history,
+        history_mlp=deeper,
+        flips=intervene(config, model, linear.probes, nonlinear.probes, watch, cases),
+    )
+
+
+def opening(config: Config, found: Evidence) -> list[str]:
+    """How well the model plays, in nats above the floor."""
+    scores = found.scores
+    return [
+        f"On a board of {config.size}x{config.size} the model's loss is {scores.excess_nats:.3f} nats a move above the "
+        f"floor of random legal play ({scores.floor_nats:.3f}); {scores.legal_mass:.1%} of its probability is on legal "
+        f"moves, and in {scores.full_sets:.1%} of the positions every legal move is above every other."
+    ]
