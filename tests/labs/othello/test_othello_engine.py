@@ -7,7 +7,7 @@ from naive_rules import NaiveGame
 
 from micrographia.core.errors import BadConfig, UserError
 from micrographia.labs.othello.engine.board import Board
-from micrographia.labs.othello.engine.games import NONE, random_games, replay
+from micrographia.labs.othello.engine.games import NONE, StartBoards, random_games, replay
 from micrographia.labs.othello.engine.perft import perft
 from micrographia.labs.othello.engine.rules import Rules, nth_square, unpack
 from micrographia.labs.othello.engine.torch_rules import flipped, legal_moves
@@ -138,3 +138,30 @@ def test_names_of_squares_and_their_errors():
         replay(board, np.zeros((1, 61), np.int8))
     with pytest.raises(UserError, match="square 64"):
         replay(board, np.full((1, 3), 64, np.int8))
+
+
+def test_a_game_goes_on_from_any_of_its_boards_as_from_the_usual_one():
+    games = games_of(8, 200)
+    at = np.random.default_rng(0).integers(0, games.length)
+    rows = np.arange(200)
+    moves = np.full((200, 60), NONE, np.int8)
+    for i, ply in enumerate(at):
+        moves[i, : 60 - ply] = games.moves[i, ply:]
+    start = StartBoards(games.own[rows, at], games.other[rows, at], games.black[rows, at])
+    again, illegal = replay(games.board, moves, start=start)
+    assert not illegal
+    assert (again.length == games.length - at).all()
+    assert again.finished.all()
+    for one, other in zip(again.colours(np.array([-1])), games.colours(np.array([-1])), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (again.black[rows, 1] == games.black[rows, at + 1]).all()
+
+
+def test_a_start_that_fits_neither_games_nor_board_is_refused():
+    one, none = np.array([3], np.uint64), np.zeros(2, np.int8)
+    with pytest.raises(UserError, match="2 games need as many boards"):
+        replay(Board(8), none[:, None] - 1, start=StartBoards(one, one, np.array([True])))
+    with pytest.raises(UserError, match="two discs on a square"):
+        replay(Board(8), none[:1, None] - 1, start=StartBoards(one, one, np.array([True])))
+    with pytest.raises(UserError, match="beside the board"):
+        replay(Board(4), none[:1, None] - 1, start=StartBoards(one, one << np.uint64(20), np.array([True])))

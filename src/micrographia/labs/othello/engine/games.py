@@ -1,4 +1,4 @@
-"""Games: random legal ones, and given ones replayed by the rules. Moves, movers, boards, flips and legal sets in one pass.
+"""Games: random legal ones, and given ones replayed. Moves, movers, boards, flips and legal sets in one pass.
 
 There is no move for a pass: a player who cannot move is skipped, so the mover is not always who the parity of the ply
 says (Li et al. 2023 write games so). Boards are those before each move, from the side of the player who moves. Axes:
@@ -88,10 +88,27 @@ def random_games(board: Board, n: int, generator: Generator) -> Games:
     return _joined(board, parts)
 
 
-def replay(board: Board, moves: NDArray[np.int8]) -> tuple[Games, list[IllegalMove]]:
+class StartBoards(NamedTuple):
+    """Boards that games begin from instead of the usual one, each a value a game."""
+
+    own: Bits
+    """The discs of the player whose turn it is."""
+    other: Bits
+    black: NDArray[np.bool_]
+    """Whether that is Black. A player who cannot move is skipped here too."""
+
+    def some(self, games: slice) -> "StartBoards":
+        """Those of some of the games."""
+        return StartBoards(self.own[games], self.other[games], self.black[games])
+
+
+def replay(
+    board: Board, moves: NDArray[np.int8], *, start: StartBoards | None = None
+) -> tuple[Games, list[IllegalMove]]:
     """Games given by their moves (game, ply), -1 after the last, played by the rules.
 
-    A game stops before its first illegal move; which those are is told. Raises UserError for moves of another shape.
+    A game stops before its first illegal move; which those are is told. Raises UserError for moves of another shape
+    and for a `start` that does not fit the games or the board.
     """
     moves = np.asarray(moves)
     if moves.ndim != 2 or moves.shape[1] > board.most_moves:
@@ -102,9 +119,13 @@ def replay(board: Board, moves: NDArray[np.int8]) -> tuple[Games, list[IllegalMo
     whole = np.full((len(moves), board.most_moves), NONE, np.int8)
     whole[:, : moves.shape[1]] = np.where((moves < 0) | (moves >= board.n_squares), NONE, moves)
     outside = _beyond(board, moves)
+    if start is not None:
+        _check_start(board, start, len(moves))
     parts, illegal = [], []
     for first in range(0, len(moves), CHUNK):
-        games, odd = _play(board, len(whole[first : first + CHUNK]), given=whole[first : first + CHUNK])
+        chunk = slice(first, first + CHUNK)
+        begun = None if start is None else start.some(chunk)
+        games, odd = _play(board, len(whole[chunk]), given=whole[chunk], start=begun)
         parts.append(games)
         illegal += [each._replace(game=first + each.game) for each in odd]
     if outside:
@@ -115,6 +136,15 @@ def replay(board: Board, moves: NDArray[np.int8]) -> tuple[Games, list[IllegalMo
 def _beyond(board: Board, moves: NDArray[np.int8]) -> tuple[int, int] | None:
     odd = np.argwhere((moves >= board.n_squares) | (moves < NONE))
     return (int(odd[0, 0]), int(moves[tuple(odd[0])])) if len(odd) else None
+
+
+def _check_start(board: Board, start: StartBoards, n: int) -> None:
+    if any(field.shape != (n,) for field in start):
+        shapes = ", ".join(str(field.shape) for field in start)
+        raise UserError(f"{n} games need as many boards to start from. Found arrays of shapes {shapes}.")
+    odd = np.flatnonzero((start.own & start.other) | ((start.own | start.other) & ~np.uint64(board.full)))
+    if len(odd):
+        raise UserError(f"Game {odd[0]} starts with two discs on a square, or with one beside the board.")
 
 
 class _Table:
@@ -134,12 +164,19 @@ class _Table:
 
 
 def _play(
-    board: Board, n: int, *, draws: Bits | None = None, given: NDArray[np.int8] | None = None
+    board: Board,
+    n: int,
+    *,
+    draws: Bits | None = None,
+    given: NDArray[np.int8] | None = None,
+    start: StartBoards | None = None,
 ) -> tuple[Games, list[IllegalMove]]:
     table, rules, illegal = _Table(board, n), Rules(board, n), []
-    black, white = board.start
-    own, other = np.full(n, black, np.uint64), np.full(n, white, np.uint64)
-    blacks = np.ones(n, np.bool_)
+    if start is None:
+        own, other = (np.full(n, discs, np.uint64) for discs in board.start)
+        blacks = np.ones(n, np.bool_)
+    else:
+        own, other, blacks = start.own.copy(), start.other.copy(), start.black.copy()
     legal, move, flips = np.empty((3, n), np.uint64)
     for ply in range(board.most_moves + 1):
         rules.legal(own, other, out=legal)
