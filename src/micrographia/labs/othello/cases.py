@@ -80,8 +80,10 @@ def read_cases(path: Path, board: Board) -> Cases:
     Black, or -1 and 1; it is held against the board. Raises UserError for other content, and for illegal histories.
     """
     rows = read_json(path)
-    if not isinstance(rows, list) or not all(isinstance(row, Mapping) and FIELDS <= row.keys() for row in rows):
-        raise UserError(f"Asked for cases in {path}. It should hold a list of objects with {', '.join(sorted(FIELDS))}.")
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) and row.keys() >= FIELDS for row in rows):
+        raise UserError(
+            f"Asked for cases in {path}. It should hold a list of objects with {', '.join(sorted(FIELDS))}."
+        )
     return cases_of(board, rows, str(path))
 
 
@@ -102,7 +104,10 @@ def cases_of(board: Board, rows: Sequence[Mapping[str, Any]], told: str = "these
     said = np.array([int(row["ori_color"]) for row in rows])
     disc, at = square.astype(np.uint64), np.arange(len(rows))
     black, white = (side[at, ply] >> disc & np.uint64(1) for side in games.colours())
-    wrong = [np.flatnonzero((said != names[1]) & (black == 1) | (said != names[0]) & (white == 1) | (black + white == 0)) for names in COLOURS]
+    wrong = [
+        np.flatnonzero((said != names[1]) & (black == 1) | (said != names[0]) & (white == 1) | (black + white == 0))
+        for names in COLOURS
+    ]
     if all(map(len, wrong)):
         first = min(wrong, key=len)[0]
         is_there = "black" if black[first] else "white" if white[first] else "empty"

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from micrographia.core.config import Blocks, Machine, Optimiser, Schedule, nearest_preset, positive, validate, with_fields
+from micrographia.core.config import (
+    Blocks,
+    Machine,
+    Optimiser,
+    Schedule,
+    nearest_preset,
+    positive,
+    validate,
+    with_fields,
+)
 
 SHIPPED = "shipped"
 """The model that comes with the package."""

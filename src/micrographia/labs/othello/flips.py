@@ -115,7 +115,8 @@ def edits_of(
     if way.control == "square":
         square = torch.randint(cases.board.n_squares, square.shape, generator=generator)
     return [
-        _edit(way, Reading(probe.at(place_of(layer)), square, old, new), cases, layer, scale, generator) for layer in layers
+        _edit(way, Reading(probe.at(place_of(layer)), square, old, new), cases, layer, scale, generator)
+        for layer in layers
     ]
 
 

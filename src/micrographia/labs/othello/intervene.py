@@ -7,11 +7,6 @@ board, and whether two histories that reach one board are continued alike. Axes:
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from torch import Generator
-
-from micrographia.core.edits import Edit
 from micrographia.core.events import Progress, Watch
 from micrographia.core.model import Model
 from micrographia.core.runtime import batch_generator
@@ -68,7 +63,7 @@ def intervene(
     ]
     taken: dict[str, tuple[Chosen, Mapping[int, float]]] = {}
     for i, (name, way) in enumerate(WAYS.items()):
-        watch(Progress("flip squares", i, len(WAYS), "way"))
+        watch(Progress("flip squares", i, len(WAYS), "method"))
         probe = (nonlinear if way.hidden else linear)[way.frame]
         taken[name] = taken[CONTROLLED] if way.control else choose(model, way, probe, tuning)
         chosen, by_layer = taken[name]
@@ -78,7 +73,7 @@ def intervene(
     chosen, _ = choose(model, way, linear[way.frame], erased(tuning))
     found.append(FlipResult(f"{ERASE}, untouched", flip_scores(logits_at_last(model, empty), empty)))
     found.append(FlipResult(ERASE, _judged(model, way, linear[way.frame], empty, chosen), chosen))
-    watch(Progress("flip squares", len(WAYS), len(WAYS), "way"))
+    watch(Progress("flip squares", len(WAYS), len(WAYS), "method"))
     return found
 
 

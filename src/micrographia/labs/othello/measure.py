@@ -53,7 +53,9 @@ def measures(found: Evidence) -> Measures:
         "legal-moves": Measured(found.scores.legal_rate, found.untrained_scores.legal_rate),
         "mover-is-linear": Measured(mover, best(found.untrained, "mover")),
         "absolute-is-not": Measured(absolute, majority),
-        "mover-above-absolute": Measured(mover - absolute, best(found.untrained, "mover") - best(found.untrained, "absolute")),
+        "mover-above-absolute": Measured(
+            mover - absolute, best(found.untrained, "mover") - best(found.untrained, "absolute")
+        ),
         "mover-above-history": Measured(mover - beside, beside, raw=mover),
         "mlp-reads-absolute": Measured(best(found.nonlinear, "absolute") - absolute, absolute),
         "colours-turn-over": Measured(across["colour"], across["colour, other squares"]),
@@ -64,7 +66,9 @@ def measures(found: Evidence) -> Measures:
         "absolute-does-not": Measured(flip["add, absolute"], flip["add"]),
         "erase-follows": Measured(flip[ERASE], flip["random direction"]),
         "one-square-only": Measured(flip["another square"], flip["add"]),
-        "no-promotion": Measured(_mean(found.flips, "add", "gained_above"), _mean(found.flips, "untouched", "gained_above")),
+        "no-promotion": Measured(
+            _mean(found.flips, "add", "gained_above"), _mean(found.flips, "untouched", "gained_above")
+        ),
     }
 
 

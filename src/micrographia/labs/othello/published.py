@@ -96,7 +96,11 @@ def foreign(config: Config, path: Path, watch: Watch) -> Transformer:
     scores = [legal_scores(arch, weights, judged) for arch, weights in fitting]
     best = max(range(len(fitting)), key=lambda i: scores[i].legal_rate)
     arch, weights = fitting[best]
-    watch(Note(f"{path.name}: {arch.n_layers} layers of {arch.d_model}; {scores[best].legal_rate:.1%} of its moves legal."))
+    watch(
+        Note(
+            f"{path.name}: {arch.n_layers} layers of {arch.d_model}; {scores[best].legal_rate:.1%} of its moves legal."
+        )
+    )
     on = {name: w.float().to(config.machine.device) for name, w in weights.items()}
     return Transformer(arch, on, vocabulary(Board(config.size)))
 
@@ -148,7 +152,9 @@ def read_probes(path: Path, config: Config, d_model: int) -> Float[Tensor, "mode
     wanted = (d_model, config.size, config.size, 3)
     if len(tensors) != 1 or tuple(tensors[0].shape[1:]) != wanted:
         shapes = [tuple(each.shape) for each in found.values()]
-        raise BadShape(f"Asked for probes in {path}. They should be [modes, {', '.join(map(str, wanted))}]. Found {shapes}.")
+        raise BadShape(
+            f"Asked for probes in {path}. They should be [modes, {', '.join(map(str, wanted))}]. Found {shapes}."
+        )
     return tensors[0].float().flatten(2, 3)
 
 

@@ -67,11 +67,15 @@ def evidence(config: Config, model: Transformer, watch: Watch) -> Evidence:
     untrained = Transformer(model.arch, init_weights(model.arch, generator(config.seed)), model.tokenizer)
     linear = probe_board(config, reader(model), watch=watch, task="linear probes")
     frames, hidden = ("mover", "absolute"), config.probing.hidden
-    nonlinear = probe_board(config, reader(model), frames, hidden=hidden, watch=watch, task="probes with a hidden layer")
+    nonlinear = probe_board(
+        config, reader(model), frames, hidden=hidden, watch=watch, task="probes with a hidden layer"
+    )
     null = probe_board(config, reader(untrained), tuple(FRAMES), watch=watch, task="probes without training")
     moves = history_reader(board)
     history = probe_board(config, moves, tuple(FRAMES), watch=watch, task="probes of the moves")
-    deeper = probe_board(config, moves, frames, hidden=2 * hidden, watch=watch, task="probes of the moves, hidden layer")
+    deeper = probe_board(
+        config, moves, frames, hidden=2 * hidden, watch=watch, task="probes of the moves, hidden layer"
+    )
     cases = read_cases(Path(config.benchmark), board) if config.benchmark else None
     return Evidence(
         scores=legal_scores(model.arch, dict(model.state), judged),

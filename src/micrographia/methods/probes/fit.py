@@ -99,9 +99,7 @@ def _fresh(x: Tensor, target: Target, hidden: int | None, generator: Generator) 
         return Probe(target, readout)
     drawn = torch.randn(n_sites, d, hidden, generator=generator) * math.sqrt(2 / d)
     out = torch.randn(n_sites, hidden, math.prod(target), generator=generator) / math.sqrt(hidden)
-    return Probe(
-        target, Layer(out.to(x), readout.bias), Layer(drawn.to(x), x.new_zeros(n_sites, hidden))
-    )
+    return Probe(target, Layer(out.to(x), readout.bias), Layer(drawn.to(x), x.new_zeros(n_sites, hidden)))
 
 
 def _descend(probe: Probe, x: Float[Tensor, "site row d"], labels: Int[Tensor, "row item"]) -> float:

@@ -58,7 +58,9 @@ class Probe(NamedTuple):
         """Of linear probes: what each class of each item is read along. Raises BadShape for a probe with a hidden
         layer, which has none."""
         if self.hidden is not None:
-            raise BadShape("The directions of a probe with a hidden layer were asked for. Only linear probes have them.")
+            raise BadShape(
+                "The directions of a probe with a hidden layer were asked for. Only linear probes have them."
+            )
         return self.readout.weight.unflatten(-1, tuple(self.target))
 
 

@@ -26,7 +26,9 @@ class Board:
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
-            raise BadConfig(f"A board of size {self.size!r} was asked for. Boards of 4, 6 and 8 squares a side are known.")
+            raise BadConfig(
+                f"A board of size {self.size!r} was asked for. Boards of 4, 6 and 8 squares a side are known."
+            )
 
     @property
     def n_squares(self) -> int:

@@ -1,0 +1,237 @@
+"""The lab's pictures and tables, as Figures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from micrographia.core import figures
+from micrographia.core.figures import Figure
+from micrographia.core.runtime import batch_generator
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.train_loop import Rows
+from micrographia.labs.othello.cases import Cases
+from micrographia.labs.othello.config import Config
+from micrographia.labs.othello.engine.board import Board
+from micrographia.labs.othello.flips import WAYS, edits_of, logits_at_last
+from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, UNTOUCHED, cases_of_config
+from micrographia.labs.othello.measure import Evidence
+from micrographia.labs.othello.network import unseen_games
+from micrographia.labs.othello.reading import BoardProbes, sites_of
+from micrographia.labs.othello.task import FRAMES, MINE, OTHERS, labels_of, tokens_of
+
+BOARD, READ, FLIPS, TRAINING = "The board", "What probes read", "Flipped squares", "Training"
+LI, NANDA = "Li et al. 2023", "Nanda, Lee and Wattenberg 2023"
+SHOWN = 2
+"""Cases of which the predictions are drawn."""
+FLIP_COLUMNS = {
+    "way": "way", "layers": "after layers", "scale": "scale", "error": "error", "legal_mass": "legal mass",
+    "divergence": "divergence, nats", "gained_in_top": "newly legal in top N", "gained_above": "newly legal above an old one",
+    "lost_out_of_top": "newly illegal out of top N",
+}  # fmt: skip
+
+
+def of_run(config: Config, model: Transformer, found: Evidence, curve: Rows | None) -> list[Figure]:
+    """All figures of a Run. `curve`: the training of the model, if it was trained here."""
+    cases = cases_of_config(config, JUDGED_ON, config.flipping.cases).some(slice(SHOWN))
+    return [
+        of_layers(model, found),
+        by_ply(found, model),
+        by_square(config, found),
+        table_of_probes(model, found),
+        *flips_of(model, found),
+        *(predictions(model, found, cases, i) for i in range(len(cases.last))),
+        read_board(config, model, found),
+        *([] if curve is None else training(curve)),
+    ]
+
+
+def site_names(model: Transformer) -> list[str]:
+    return [str(site) for site in sites_of(model)]
+
+
+def of_layers(model: Transformer, found: Evidence) -> Figure:
+    """Accuracy by site of every frame, beside what is known without the model."""
+    linear, n = found.linear.counts, len(sites_of(model))
+    lines = {
+        **{f"{frame}, linear": linear[frame].accuracy() for frame in FRAMES},
+        "absolute, hidden layer": found.nonlinear.counts["absolute"].accuracy(),
+        "mover, untrained": found.untrained.counts["mover"].accuracy(),
+        "absolute, untrained": found.untrained.counts["absolute"].accuracy(),
+        "moves, hidden layer": _flat(found.history_mlp, n),
+        "moves, linear": _flat(found.history, n),
+        "commonest": torch.full((n,), linear["mover"].majority()),
+        "other game's board": linear["shuffled"].accuracy(),
+    }
+    return figures.lines(
+        "layers", "How well probes read the board", np.arange(n), np.stack([np.asarray(each) for each in lines.values()]),
+        names=list(lines), x_label="0: embedding, 1: after the first attention, then after each layer", y_label="accuracy",
+        group=READ, highlight=[0, 2], headline=False, source=f"{LI}, table 1; {NANDA}, table 1",
+        claims=("mover-is-linear", "absolute-is-not", "mover-above-absolute", "mover-above-history", "mlp-reads-absolute"),
+        caption="Squares read right on games that nobody was trained on. Mover: mine, theirs, empty for who truly moves "
+        "next; parity: for whom the parity of the ply says; absolute: black, white, empty.",
+    )  # fmt: skip
+
+
+def _flat(probes: BoardProbes, n: int) -> torch.Tensor:
+    return torch.full((n,), float(probes.counts["mover"].accuracy().max()))
+
+
+def by_ply(found: Evidence, model: Transformer) -> Figure:
+    """Accuracy of the mover's frame by ply and site."""
+    z = np.asarray(found.linear.counts["mover"].accuracy_by_group())
+    return figures.heatmap(
+        "plies", "By ply and layer", z, y=site_names(model), x=[str(i + 1) for i in range(z.shape[1])], x_label="moves played",
+        y_label="", value="accuracy", group=READ, essential=False, claims=("mover-is-linear",),
+        caption="The mover's frame, linear.",
+    )  # fmt: skip
+
+
+def by_square(config: Config, found: Evidence) -> Figure:
+    """Accuracy by square at the best site."""
+    counts, size = found.linear.counts, config.size
+    best = {frame: int(counts[frame].accuracy().argmax()) for frame in ("mover", "absolute")}
+    z = np.stack(
+        [np.asarray(counts[frame].accuracy_by_item()[site]).reshape(size, size) for frame, site in best.items()]
+    )
+    return figures.board(
+        "squares", "By square", z, panels=["mover", "absolute"], value="accuracy", group=READ, texts=_texts(z),
+        claims=("mover-is-linear", "absolute-is-not"), caption="Linear probes at their best layer.",
+    )  # fmt: skip
+
+
+def _texts(z: np.ndarray) -> list[list[list[str]]]:
+    return [[[f"{x:.2f}".removeprefix("0") for x in row] for row in panel] for panel in z.tolist()]
+
+
+def table_of_probes(model: Transformer, found: Evidence) -> Figure:
+    """Every target at every site."""
+    counts = found.linear.counts
+    names = site_names(model)
+    rows: list[dict[str, Any]] = []
+    for name in (*FRAMES, *OTHERS):
+        accuracy = counts[name].accuracy()
+        best = int(accuracy.argmax())
+        row = {
+            "target": name,
+            "best": names[best],
+            "accuracy": float(accuracy[best]),
+            "commonest": counts[name].majority(),
+        }
+        row["f1"] = float(counts[name].f1()[best]) if name in OTHERS else None
+        row["whole"] = float(counts[name].whole_accuracy()[best])
+        rows.append(row)
+    columns = {
+        "target": "target", "best": "best site", "accuracy": "accuracy", "commonest": "commonest class", "f1": "F1",
+        "whole": "whole board right",
+    }  # fmt: skip
+    return figures.table(
+        "targets", "Linear probes of everything", rows, columns=columns, group=READ,
+        caption="Flipped: the discs that the last move flipped; placed: its square; legal: where the next mover may go.",
+    )  # fmt: skip
+
+
+def flips_of(model: Transformer, found: Evidence) -> list[Figure]:
+    rows = [each.row() for each in found.flips]
+    layers = np.arange(model.shape.n_layers)
+    ways = [each for each in found.flips if each.by_layer]
+    null = next(each for each in found.flips if each.name == UNTOUCHED)
+    y = [[each.by_layer[layer] for layer in layers] for each in ways]
+    return [
+        figures.table(
+            "flips", "Flip a square in the model", rows, columns=FLIP_COLUMNS, group=FLIPS, headline=True,
+            source=f"{LI}, section 4; {NANDA}, section 4",
+            claims=("flip-follows", "gradient-follows", "absolute-does-not", "erase-follows", "one-square-only", "no-promotion"),
+            caption="Predictions on the changed board: error counts the wrong among the N likeliest twice (as N moves are "
+            "legal), so untouched is the null. Layers and scale were chosen on other games.",
+        ),
+        figures.lines(
+            "flips-by-layer", "One layer alone", layers, np.array([*y, [float(null.scores.error.mean())] * len(layers)]),
+            names=[*(each.name for each in ways), UNTOUCHED], x_label="after layer", y_label="error", group=FLIPS,
+            claims=("flip-follows",), caption="Mean error at the best scale, on the games on which layers are chosen.",
+        ),
+    ]  # fmt: skip
+
+
+def predictions(model: Transformer, found: Evidence, cases: Cases, i: int) -> Figure:
+    """A case: probabilities by square, untouched and with the square flipped."""
+    one, size = cases.some(slice(i, i + 1)), cases.board.size
+    flip = next(each for each in found.flips if each.name == CONTROLLED)
+    way = WAYS[CONTROLLED]
+    assert flip.chosen is not None
+    edits = edits_of(
+        way, found.linear.probes[way.frame], one, flip.chosen.layers, flip.chosen.scale, batch_generator(0, i)
+    )
+    logits = torch.stack([logits_at_last(model, one)[0], logits_at_last(model, one, edits)[0]])
+    z = np.full((2, size * size), np.nan)
+    z[:, list(cases.board.playable)] = logits.softmax(-1)[:, 1:].numpy()
+    square = int(one.square)
+    marks = [
+        {
+            "panel": panel,
+            "row": cases.board.playable[t - 1] // size,
+            "column": cases.board.playable[t - 1] % size,
+            "name": "legal",
+        }
+        for panel, legal in enumerate((one.before[0], one.after[0]))
+        for t in legal.nonzero()[:, 0].tolist()
+    ]
+    return figures.board(
+        f"flip-{i}", f"A flip: {cases.board.name(square)}", z.reshape(2, size, size), group=FLIPS, marks=marks,
+        panels=["untouched", f"{cases.board.name(square)} flipped"], value="probability", texts=_discs(cases, i), claims=("flip-follows",),
+        caption=f"What the model expects after {int(one.last) + 1} moves; rings: legal on the board as it is, and with "
+        f"{cases.board.name(square)} of the other colour. Letters: X of the player who moves, O of the other.",
+    )  # fmt: skip
+
+
+def _discs(cases: Cases, i: int) -> list[list[list[str]]]:
+    """The discs of both boards."""
+    board, disc = cases.board, np.uint64(1 << int(cases.square[i]))
+    after = int(cases.own[i]), int(cases.other[i])
+    before = after[0] ^ int(disc), after[1] ^ int(disc)
+    return [
+        [[" " if sign == "-" else sign for sign in row] for row in board.drawn(*sides).split("\n")]
+        for sides in (before, after)
+    ]
+
+
+def read_board(config: Config, model: Transformer, found: Evidence) -> Figure:
+    """One position as every layer's probe reads it, as the probability of mine less theirs, beside the truth."""
+    board, ply = Board(config.size), config.n_ctx // 2
+    games = unseen_games(config, 1, sample=JUDGED_ON)
+    tokens = tokens_of(games)[:, :-1]
+    sites = sites_of(model)
+    cache = model.run(tokens, keep=sites, logits="last").cache
+    x = torch.stack([cache[site][:, ply] for site in sites])
+    said = found.linear.probes["mover"].logits(x)[:, 0].softmax(-1)
+    true = labels_of(games, ("mover",))["mover"][0, ply]
+    z = torch.cat([((true == MINE).float() - (true > MINE).float())[None], said[..., MINE] - said[..., MINE + 1]])
+    return figures.board(
+        "read", "A board, read from each layer", z.view(-1, board.size, board.size).numpy(), group=BOARD, diverging=True,
+        panels=["true", *site_names(model)], value="mine less theirs", claims=("mover-is-linear",),
+        caption=f"After {ply + 1} moves: the probability of mine less that of theirs, by the mover's linear probe.",
+    )  # fmt: skip
+
+
+def training(curve: Rows) -> list[Figure]:
+    """How the model learned the rules."""
+    columns: Mapping[str, np.ndarray] = {name: np.array(column, float) for name, column in curve.items()}
+    at = np.isfinite(columns["excess_nats"])
+    shares = {
+        "legal_rate": "first choice legal",
+        "legal_mass": "probability of legal moves",
+        "full_sets": "all legal above all others",
+    }
+    return [
+        figures.lines(
+            "learning", "Learning the rules", columns["step"][at], np.stack([columns[name][at] for name in shares]),
+            names=list(shares.values()), x_label="step", y_label="share", group=TRAINING, claims=("legal-moves",),
+            caption="On games that are never trained on.",
+        ),
+        figures.lines(
+            "excess", "Loss above the floor", columns["step"][at], columns["excess_nats"][at][None], names=["held out"],
+            x_label="step", y_label="nats a move", log_y=True, group=TRAINING, claims=("legal-moves",),
+            caption="Cross-entropy of the next move less the mean logarithm of the number of legal moves.",
+        ),
+    ]  # fmt: skip
