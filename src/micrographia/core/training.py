@@ -73,8 +73,8 @@ Objective = Callable[[Flat, int], LossAndGradient]
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), on all parameters.
 
-    Each setting is one number, or one per member. `warmup`: the rate rises linearly from 0 at the first step. `end`: the
-    step at which it has fallen linearly to 0; None: it stays.
+    Each setting is one number, or one per member. `warmup`: the rate rises linearly from 0 at the first step. `end`:
+    the step at which it has fallen linearly to 0; None: it stays.
     """
 
     lr: float | Sequence[float] = 1e-3

@@ -25,7 +25,7 @@ IGNORED = -100  # torch's mark of a target that is not scored
 class Text(NamedTuple):
     """Rows of tokens, and the mask of those that are predicted; None: all. The first of a row never is.
 
-    `likely`: the tokens that were as likely to come as each other, where that is known, for every position but the last.
+    `likely`: where it is known, the tokens that were as likely to come as each other, for every position but the last.
     The loss is then the expectation of the cross-entropy over them: the same gradient on average, with less noise.
     """
 
