@@ -104,10 +104,7 @@ def cases_of(board: Board, rows: Sequence[Mapping[str, Any]], told: str = "these
     said = np.array([int(row["ori_color"]) for row in rows])
     disc, at = square.astype(np.uint64), np.arange(len(rows))
     black, white = (side[at, ply] >> disc & np.uint64(1) for side in games.colours())
-    wrong = [
-        np.flatnonzero((said != names[1]) & (black == 1) | (said != names[0]) & (white == 1) | (black + white == 0))
-        for names in COLOURS
-    ]
+    wrong = [np.flatnonzero(_differs(said, black == 1, white == 1, *names)) for names in COLOURS]
     if all(map(len, wrong)):
         first = min(wrong, key=len)[0]
         is_there = "black" if black[first] else "white" if white[first] else "empty"
@@ -116,6 +113,13 @@ def cases_of(board: Board, rows: Sequence[Mapping[str, Any]], told: str = "these
             f"after its history it is {is_there}. White is 0 and Black 2, or -1 and 1. Is the board turned?"
         )
     return _cases(games, ply, square, keep_all=True)
+
+
+def _differs(
+    said: NDArray[np.int64], black: NDArray[np.bool_], white: NDArray[np.bool_], white_is: int, black_is: int
+) -> NDArray[np.bool_]:
+    """Where a square is not of the colour that is said."""
+    return ~np.where(black, said == black_is, white & (said == white_is))
 
 
 def _cases(games: Games, ply: NDArray[np.int64], square: NDArray[np.int64], keep_all: bool = False) -> Cases:

@@ -1,7 +1,8 @@
 """All choices of one run of the lab, and its presets.
 
 `paper()` is the model of Li et al. 2023 (arXiv 2210.13382), section 3 and appendix, on games that are made as it
-trains. `quick()` has a 6x6 board and a quarter of an hour; `tiny()` is the machinery in about a minute. No tensor library is imported here.
+trains. `quick()` has a 6x6 board and a quarter of an hour; `tiny()` is the machinery in about a minute. No tensor
+library is imported here.
 """
 
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ class Config:
     size: int = 6
     """Squares on a side of the board: 4, 6 or 8."""
     model: str = ""
-    """Weights instead of training: "shipped", a Run of this lab, or a file in the naming of TransformerLens or minGPT."""
+    """Weights instead of training: "shipped", a Run of this lab, or a file named as TransformerLens or minGPT do."""
     probes: str = ""
     """Published linear probes to judge beside those that are fitted: a file of [modes, d_model, rows, columns, 3]."""
     benchmark: str = ""

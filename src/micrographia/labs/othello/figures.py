@@ -23,12 +23,16 @@ from micrographia.labs.othello.task import FRAMES, MINE, OTHERS, labels_of, toke
 
 BOARD, READ, FLIPS, TRAINING = "The board", "What probes read", "Flipped squares", "Training"
 LI, NANDA = "Li et al. 2023", "Nanda, Lee and Wattenberg 2023"
+READING = ("mover-is-linear", "absolute-is-not", "mover-above-absolute", "mover-above-history", "mlp-reads-absolute")
+FLIPPING = (
+    "flip-follows", "gradient-follows", "absolute-does-not", "erase-follows", "one-square-only", "no-promotion",
+)  # fmt: skip
 SHOWN = 2
 """Cases of which the predictions are drawn."""
 FLIP_COLUMNS = {
     "way": "way", "layers": "after layers", "scale": "scale", "error": "error", "legal_mass": "legal mass",
-    "divergence": "divergence, nats", "gained_in_top": "newly legal in top N", "gained_above": "newly legal above an old one",
-    "lost_out_of_top": "newly illegal out of top N",
+    "divergence": "divergence, nats", "gained_in_top": "newly legal in top N",
+    "gained_above": "newly legal above an old one", "lost_out_of_top": "newly illegal out of top N",
 }  # fmt: skip
 
 
@@ -64,13 +68,13 @@ def of_layers(model: Transformer, found: Evidence) -> Figure:
         "commonest": torch.full((n,), linear["mover"].majority()),
         "other game's board": linear["shuffled"].accuracy(),
     }
+    y = np.stack([np.asarray(each) for each in lines.values()])
     return figures.lines(
-        "layers", "How well probes read the board", np.arange(n), np.stack([np.asarray(each) for each in lines.values()]),
-        names=list(lines), x_label="0: embedding, 1: after the first attention, then after each layer", y_label="accuracy",
-        group=READ, highlight=[0, 2], headline=False, source=f"{LI}, table 1; {NANDA}, table 1",
-        claims=("mover-is-linear", "absolute-is-not", "mover-above-absolute", "mover-above-history", "mlp-reads-absolute"),
-        caption="Squares read right on games that nobody was trained on. Mover: mine, theirs, empty for who truly moves "
-        "next; parity: for whom the parity of the ply says; absolute: black, white, empty.",
+        "layers", "How well probes read the board", np.arange(n), y, names=list(lines), y_label="accuracy",
+        x_label="0: embedding, 1: after the first attention, then after each layer", group=READ, highlight=[0, 2],
+        source=f"{LI}, table 1; {NANDA}, table 1", claims=READING,
+        caption="Squares read right on games that nobody was trained on. Mover: mine, theirs, empty for who truly "
+        "moves next; parity: for whom the parity of the ply says; absolute: black, white, empty.",
     )  # fmt: skip
 
 
@@ -82,8 +86,8 @@ def by_ply(found: Evidence, model: Transformer) -> Figure:
     """Accuracy of the mover's frame by ply and site."""
     z = np.asarray(found.linear.counts["mover"].accuracy_by_group())
     return figures.heatmap(
-        "plies", "By ply and layer", z, y=site_names(model), x=[str(i + 1) for i in range(z.shape[1])], x_label="moves played",
-        y_label="", value="accuracy", group=READ, essential=False, claims=("mover-is-linear",),
+        "plies", "By ply and layer", z, y=site_names(model), x=[str(i + 1) for i in range(z.shape[1])],
+        x_label="moves played", y_label="", value="accuracy", group=READ, essential=False, claims=("mover-is-linear",),
         caption="The mover's frame, linear.",
     )  # fmt: skip
 
@@ -128,7 +132,7 @@ def table_of_probes(model: Transformer, found: Evidence) -> Figure:
     }  # fmt: skip
     return figures.table(
         "targets", "Linear probes of everything", rows, columns=columns, group=READ,
-        caption="Flipped: the discs that the last move flipped; placed: its square; legal: where the next mover may go.",
+        caption="Flipped: the discs that the last move flipped; placed: its square; legal: where the next may go.",
     )  # fmt: skip
 
 
@@ -142,12 +146,12 @@ def flips_of(model: Transformer, found: Evidence) -> list[Figure]:
         figures.table(
             "flips", "Flip a square in the model", rows, columns=FLIP_COLUMNS, group=FLIPS, headline=True,
             source=f"{LI}, section 4; {NANDA}, section 4",
-            claims=("flip-follows", "gradient-follows", "absolute-does-not", "erase-follows", "one-square-only", "no-promotion"),
-            caption="Predictions on the changed board: error counts the wrong among the N likeliest twice (as N moves are "
-            "legal), so untouched is the null. Layers and scale were chosen on other games.",
+            claims=FLIPPING,
+            caption="Predictions on the changed board. Error: the wrong ones among the N likeliest, where N moves are "
+            "legal, counted twice; untouched is the null. Layers and scale were chosen on other games.",
         ),
         figures.lines(
-            "flips-by-layer", "One layer alone", layers, np.array([*y, [float(null.scores.error.mean())] * len(layers)]),
+            "flips-by-layer", "One layer alone", layers, np.array([*y, [null.scores.means()["error"]] * len(layers)]),
             names=[*(each.name for each in ways), UNTOUCHED], x_label="after layer", y_label="error", group=FLIPS,
             claims=("flip-follows",), caption="Mean error at the best scale, on the games on which layers are chosen.",
         ),
@@ -166,22 +170,17 @@ def predictions(model: Transformer, found: Evidence, cases: Cases, i: int) -> Fi
     logits = torch.stack([logits_at_last(model, one)[0], logits_at_last(model, one, edits)[0]])
     z = np.full((2, size * size), np.nan)
     z[:, list(cases.board.playable)] = logits.softmax(-1)[:, 1:].numpy()
-    square = int(one.square)
+    name = cases.board.name(int(one.square))
     marks = [
-        {
-            "panel": panel,
-            "row": cases.board.playable[t - 1] // size,
-            "column": cases.board.playable[t - 1] % size,
-            "name": "legal",
-        }
+        {"panel": panel, "row": row, "column": column, "name": "legal"}
         for panel, legal in enumerate((one.before[0], one.after[0]))
-        for t in legal.nonzero()[:, 0].tolist()
+        for row, column in (divmod(cases.board.playable[t - 1], size) for t in legal.nonzero()[:, 0].tolist())
     ]
     return figures.board(
-        f"flip-{i}", f"A flip: {cases.board.name(square)}", z.reshape(2, size, size), group=FLIPS, marks=marks,
-        panels=["untouched", f"{cases.board.name(square)} flipped"], value="probability", texts=_discs(cases, i), claims=("flip-follows",),
+        f"flip-{i}", f"A flip: {name}", z.reshape(2, size, size), group=FLIPS, marks=marks, claims=("flip-follows",),
+        panels=["untouched", f"{name} flipped"], value="probability", texts=_discs(cases, i),
         caption=f"What the model expects after {int(one.last) + 1} moves; rings: legal on the board as it is, and with "
-        f"{cases.board.name(square)} of the other colour. Letters: X of the player who moves, O of the other.",
+        f"{name} of the other colour. Letters: X of the player who moves, O of the other.",
     )  # fmt: skip
 
 
@@ -207,8 +206,9 @@ def read_board(config: Config, model: Transformer, found: Evidence) -> Figure:
     said = found.linear.probes["mover"].logits(x)[:, 0].softmax(-1)
     true = labels_of(games, ("mover",))["mover"][0, ply]
     z = torch.cat([((true == MINE).float() - (true > MINE).float())[None], said[..., MINE] - said[..., MINE + 1]])
+    boards = z.view(-1, board.size, board.size).numpy()
     return figures.board(
-        "read", "A board, read from each layer", z.view(-1, board.size, board.size).numpy(), group=BOARD, diverging=True,
+        "read", "A board, read from each layer", boards, group=BOARD, diverging=True,
         panels=["true", *site_names(model)], value="mine less theirs", claims=("mover-is-linear",),
         caption=f"After {ply + 1} moves: the probability of mine less that of theirs, by the mover's linear probe.",
     )  # fmt: skip

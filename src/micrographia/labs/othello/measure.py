@@ -45,13 +45,14 @@ def measures(found: Evidence) -> Measures:
     """Each claim's figure with its null."""
     best, linear = found.best, found.linear
     mover, absolute = best(linear, "mover"), best(linear, "absolute")
+    untrained = best(found.untrained, "mover")
     majority = linear.counts["absolute"].majority()
     beside = max(best(found.history, "mover"), best(found.history_mlp, "mover"))
     flip = _flips(found.flips)
     across = cosines(linear)
     return {
         "legal-moves": Measured(found.scores.legal_rate, found.untrained_scores.legal_rate),
-        "mover-is-linear": Measured(mover, best(found.untrained, "mover")),
+        "mover-is-linear": Measured(mover, untrained),
         "absolute-is-not": Measured(absolute, majority),
         "mover-above-absolute": Measured(
             mover - absolute, best(found.untrained, "mover") - best(found.untrained, "absolute")

@@ -90,8 +90,8 @@ def foreign(config: Config, path: Path, watch: Watch) -> Transformer:
     if not fitting:
         sizes = sorted({arch.d_vocab for arch, _ in every})
         raise BadConfig(
-            f"Asked for the model in {path} on a board of {config.size}x{config.size}, which has {judged.legal.shape[-1]} "
-            f"tokens. Found {', '.join(map(str, sizes))}. Give the --size of its board."
+            f"Asked for the model in {path} on a board of {config.size}x{config.size}, which has "
+            f"{judged.legal.shape[-1]} tokens. Found {', '.join(map(str, sizes))}. Give the --size of its board."
         )
     scores = [legal_scores(arch, weights, judged) for arch, weights in fitting]
     best = max(range(len(fitting)), key=lambda i: scores[i].legal_rate)

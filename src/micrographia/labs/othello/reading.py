@@ -75,7 +75,7 @@ def probe_board(
     watch: Watch = silent,
     task: str = "probe",
 ) -> BoardProbes:
-    """Fit and judge probes of these targets. Cost: a run of the model over every game once, and the probes' products."""
+    """Fit and judge probes of these targets. Cost: a run of the model over every game once, and the products."""
     chosen, board = config.probing, Board(config.size)
     targets = targets_of(board, tuple(name for name in names if name != SHUFFLED))
     if SHUFFLED in names:
