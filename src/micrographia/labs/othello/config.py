@@ -140,7 +140,7 @@ def tiny() -> Config:
     """Same machinery on a 4x4 board in about a minute; too short for its claims, which are *not run*."""
     network = {"n_layers": 2, "d_model": 32, "n_heads": 2, "d_head": 16, "d_mlp": 128}
     short = {"games": 32, "steps": 200, "eval_every": 50, "snapshots": 2, "cases": 50, "tuning_cases": 30}
-    probing = {"probe_games": 1_000, "test_games": 200, "hidden": 32}
+    probing = {"probe_games": 2_000, "probe_rows": 20, "test_games": 200, "hidden": 32}
     return with_fields(Config(), size=4, **network, **short, **probing)
 
 

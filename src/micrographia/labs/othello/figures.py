@@ -18,7 +18,7 @@ from micrographia.labs.othello.flips import WAYS, edits_of, logits_at_last
 from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, UNTOUCHED, cases_of_config
 from micrographia.labs.othello.measure import Evidence
 from micrographia.labs.othello.network import unseen_games
-from micrographia.labs.othello.reading import BoardProbes, sites_of
+from micrographia.labs.othello.reading import sites_of
 from micrographia.labs.othello.task import FRAMES, MINE, OTHERS, labels_of, tokens_of
 
 BOARD, READ, FLIPS, TRAINING = "The board", "What probes read", "Flipped squares", "Training"
@@ -63,8 +63,7 @@ def of_layers(model: Transformer, found: Evidence) -> Figure:
         "absolute, hidden layer": found.nonlinear.counts["absolute"].accuracy(),
         "mover, untrained": found.untrained.counts["mover"].accuracy(),
         "absolute, untrained": found.untrained.counts["absolute"].accuracy(),
-        "moves, hidden layer": _flat(found.history_mlp, n),
-        "moves, linear": _flat(found.history, n),
+        **{f"moves, {name}": torch.full((n,), accuracy) for name, accuracy in found.history.items()},
         "commonest": torch.full((n,), linear["mover"].majority()),
         "other game's board": linear["shuffled"].accuracy(),
     }
@@ -76,10 +75,6 @@ def of_layers(model: Transformer, found: Evidence) -> Figure:
         caption="Squares read right on games that nobody was trained on. Mover: mine, theirs, empty for who truly "
         "moves next; parity: for whom the parity of the ply says; absolute: black, white, empty.",
     )  # fmt: skip
-
-
-def _flat(probes: BoardProbes, n: int) -> torch.Tensor:
-    return torch.full((n,), float(probes.counts["mover"].accuracy().max()))
 
 
 def by_ply(found: Evidence, model: Transformer) -> Figure:

@@ -32,9 +32,8 @@ class Evidence(NamedTuple):
     linear: BoardProbes
     nonlinear: BoardProbes
     untrained: BoardProbes
-    history: BoardProbes
-    """Linear probes of the moves so far."""
-    history_mlp: BoardProbes
+    history: Mapping[str, float]
+    """Accuracy of probes of the moves so far, in the mover's frame: linear, and with a hidden layer."""
     flips: Sequence[FlipResult]
 
     def best(self, probes: BoardProbes, target: str) -> float:
@@ -47,7 +46,7 @@ def measures(found: Evidence) -> Measures:
     mover, absolute = best(linear, "mover"), best(linear, "absolute")
     untrained = best(found.untrained, "mover")
     majority = linear.counts["absolute"].majority()
-    beside = max(best(found.history, "mover"), best(found.history_mlp, "mover"))
+    beside = max(found.history.values())
     flip = _flips(found.flips)
     across = cosines(linear)
     return {

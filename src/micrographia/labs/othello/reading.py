@@ -1,8 +1,8 @@
 """Probe every layer for the board, all frames and layers in one pass, beside what can be known without the model.
 
 Probes are fitted on games that the model was not trained on, split by game from those that judge them. Baselines: the
-same model untrained, the history of moves without a network (linear, and with a hidden layer), the commonest class of
-each square at each ply, and the board of another game (shuffled labels). Axes: site game pos row square.
+same model untrained, the commonest class of each square at each ply, the board of another game (shuffled labels), and
+the moves without a network, which are in `history`. Axes: site game pos row square.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from micrographia.core.sites import Site
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.network import unseen_games
-from micrographia.labs.othello.task import FRAMES, OTHERS, PARITIES, history_of, labels_of, targets_of, tokens_of
+from micrographia.labs.othello.task import FRAMES, OTHERS, PARITIES, labels_of, targets_of, tokens_of
 from micrographia.methods.probes.fit import Fitting, fit_probes
 from micrographia.methods.probes.probe import LabelledRows, Probes
 from micrographia.methods.probes.score import ProbeCounts, score_probes
@@ -59,11 +59,6 @@ def reader(model: Model) -> Read:
         return torch.stack([cache[site] for site in sites])
 
     return read
-
-
-def history_reader(board: Board) -> Read:
-    """The moves so far, as they are."""
-    return lambda tokens: history_of(tokens, board.most_moves + 1)[None]
 
 
 def probe_board(

@@ -18,11 +18,12 @@ from micrographia.labs.othello.cases import read_cases
 from micrographia.labs.othello.config import Config, preset_of
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.figures import of_run
+from micrographia.labs.othello.history import HIDDEN, history_accuracy
 from micrographia.labs.othello.intervene import intervene
 from micrographia.labs.othello.measure import CLAIMS, Evidence, measures
 from micrographia.labs.othello.network import LOOKED_AT, legal_scores, trained, unseen_games
 from micrographia.labs.othello.published import model_of
-from micrographia.labs.othello.reading import history_reader, probe_board, reader
+from micrographia.labs.othello.reading import probe_board, reader
 from micrographia.labs.othello.task import FRAMES, predicted
 
 LAB, MODEL = "othello", "model"
@@ -71,11 +72,10 @@ def evidence(config: Config, model: Transformer, watch: Watch) -> Evidence:
         config, reader(model), frames, hidden=hidden, watch=watch, task="probes with a hidden layer"
     )
     null = probe_board(config, reader(untrained), tuple(FRAMES), watch=watch, task="probes without training")
-    moves = history_reader(board)
-    history = probe_board(config, moves, tuple(FRAMES), watch=watch, task="probes of the moves")
-    deeper = probe_board(
-        config, moves, frames, hidden=2 * hidden, watch=watch, task="probes of the moves, hidden layer"
-    )
+    history = {
+        name: history_accuracy(config, "mover", width, watch=watch, task=f"probe of the moves, {name}")
+        for name, width in (("linear", None), ("hidden layer", HIDDEN))
+    }
     cases = read_cases(Path(config.benchmark), board) if config.benchmark else None
     return Evidence(
         scores=legal_scores(model.arch, dict(model.state), judged),
@@ -84,7 +84,6 @@ def evidence(config: Config, model: Transformer, watch: Watch) -> Evidence:
         nonlinear=nonlinear,
         untrained=null,
         history=history,
-        history_mlp=deeper,
         flips=intervene(config, model, linear.probes, nonlinear.probes, watch, cases),
     )
 

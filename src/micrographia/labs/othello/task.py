@@ -115,11 +115,3 @@ def _board(own: NDArray[np.bool_], other: NDArray[np.bool_], as_own: NDArray[np.
     """Classes of the squares, with the mover's discs as the first of the two where `as_own`."""
     mine, theirs = own.view(np.int8), other.view(np.int8)
     return np.where(as_own[..., None], MINE * mine + THEIRS * theirs, THEIRS * mine + MINE * theirs)
-
-
-def history_of(tokens: Int[Tensor, "game pos"], n_tokens: int) -> Tensor:
-    """What can be known without a network: which token stood at which position so far, (game, pos, pos x token)."""
-    n, n_pos = tokens.shape
-    once = torch.zeros(n, n_pos, n_tokens).scatter_(-1, tokens[..., None], 1.0)
-    so_far = torch.ones(n_pos, n_pos).tril()
-    return (so_far[None, :, :, None] * once[:, None]).flatten(2)
