@@ -91,7 +91,8 @@ def joined() -> Iterator[Ranks]:
 
     Where torch.distributed is set up already, that group is taken as it is.
     """
-    if dist.is_initialized() or not os.environ.keys() >= BY_TORCHRUN or os.environ["WORLD_SIZE"] == "1":
+    alone = not os.environ.keys() >= BY_TORCHRUN or os.environ["WORLD_SIZE"] == "1"
+    if alone or current_group().size > 1:
         yield current_group()
         return
     dist.init_process_group("gloo", timeout=PATIENCE)
