@@ -152,13 +152,14 @@ def for_each_network(
     *,
     workers: int | None = None,
     watch: Watch = silent,
+    noun: str = "network",
     **arguments: Any,
 ) -> dict[str, Done]:
     """`function(config, out, **arguments)` for every network by name, side by side; what each gave, or its error.
 
     `out` is `folder / name`. Every network has one thread of the CPU. One that fails is reported and the others go on;
     `raise_failed` turns that into an error. `function` stands at the top of a module, and what it gives must travel
-    between processes. Raises Interrupted when the user stops; what was done stays.
+    between processes; `noun` is what they are called. Raises Interrupted when the user stops; what was done stays.
     """
     tasks = [
         Task(name, function, {"config": config, "out": str(folder / name), **arguments})
@@ -170,11 +171,12 @@ def for_each_network(
             for done in ended:
                 found[done.task.name] = done
                 if done.error and not _was_stopped(done):
-                    watch(Note(f"Network {done.task.name} failed, the others go on. {first_line(done)}", "warning"))
+                    what = f"{noun.capitalize()} {done.task.name}"
+                    watch(Note(f"{what} failed, the others go on. {first_line(done)}", "warning"))
     except KeyboardInterrupt as error:
-        raise Interrupted(_so_far(found, len(tasks))) from error
+        raise Interrupted(_so_far(found, len(tasks), noun)) from error
     if any(_was_stopped(done) for done in found.values()):
-        raise Interrupted(_so_far(found, len(tasks)))
+        raise Interrupted(_so_far(found, len(tasks), noun))
     return {name: found[name] for name in configs}
 
 
@@ -210,10 +212,10 @@ def _was_stopped(done: Done) -> bool:
     return first_line(done).startswith(f"{Interrupted.__name__}:")
 
 
-def _so_far(found: Mapping[str, Done], n: int) -> str:
+def _so_far(found: Mapping[str, Done], n: int, noun: str) -> str:
     whole = sum(not done.error for done in found.values())
     return (
-        f"Stopped by request: {whole} of {n} networks are finished, the others are saved as far as they came. "
+        f"Stopped by request: {whole} of {n} {noun}s are finished, the others are saved as far as they came. "
         "Resume to go on."
     )
 

@@ -110,13 +110,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(done, config, tmp_path, 
 def test_programs_that_fit_no_memory_together_train_apart(config):
     model = toy()
     widths = dict.fromkeys(sites_of(config, model), 16)
-    whole = plan_suite(config, model, widths)
+    whole = plan_suite(config, model, widths, 100)
     assert [len(each.members) for each in whole.programs] == [N]
-    parts = plan_suite(with_fields(config, memory_mb=1), model, widths)
+    parts = plan_suite(with_fields(config, memory_mb=1), model, widths, 10_000)
     assert len(parts.programs) > 1
     assert parts.members == whole.members
     assert parts.memory_bytes <= 2**20 < whole.memory_bytes
-    mixed = plan_suite(config, model, {site: 16 if site.kind == "z" else 8 for site in widths})
+    mixed = plan_suite(config, model, {site: 16 if site.kind == "z" else 8 for site in widths}, 100)
     assert sorted(each.d_in for each in mixed.programs) == [8, 16]
 
 

@@ -88,15 +88,22 @@ def read_text(config: ReadsText, folder: RunFolder, watch: Watch, tokenizer: Tok
     own = _tokenizer(config, texts, folder, watch) if tokenizer is None else tokenizer
     layout = layout_for(own, config.n_ctx, bos=own.bos is not None)
     place, n = folder.path / TOKENS, config.tokens
-    rows = tokenise(texts, own, layout, place, n_tokens=n, watch=watch)
+    return split_rows(config, tokenise(texts, own, layout, place, n_tokens=n, watch=watch), own, texts.source)
+
+
+def split_rows(config: ReadsText, rows: TokenRows, tokenizer: Tokenizer, source: str = "the text") -> SplitText:
+    """Rows in two parts, as the config asks: of a Run whose tokens are made, read by another process.
+
+    Raises UserError for too little text.
+    """
     order = torch.randperm(len(rows), generator=generator(config.seed))
     n_held_out = -(-config.held_out // config.n_ctx)
     if len(rows) < n_held_out + LEAST_ROWS:
         raise UserError(
             f"Asked to hold {config.held_out:,} tokens out and to train on others. Found "
-            f"{len(rows) * config.n_ctx:,} in {texts.source}. Give more text, or a smaller held_out."
+            f"{len(rows) * config.n_ctx:,} in {source}. Give more text, or a smaller held_out."
         )
-    return SplitText(own, _held(rows, order[n_held_out:]), rows[order[:n_held_out]])
+    return SplitText(tokenizer, _held(rows, order[n_held_out:]), rows[order[:n_held_out]])
 
 
 def _held(rows: TokenRows, which: Int[Tensor, "row"]) -> TokenRows:

@@ -51,8 +51,12 @@ class SuiteChoices:
     buffer_mb: int = 256
     """Memory of the buffer that mixes the activations of all sites."""
     memory_mb: int = 4_096
-    """Memory for dictionaries that train in one program; more of them train in programs one after the other, each with
-    a harvest of its own."""
+    """Memory for dictionaries that train at the same time; more of them train in programs one after the other."""
+    disk_mb: int = 4_096
+    """Disk for activations that several programs read, until the Run is finished; where they take more, each program
+    runs the model."""
+    workers: int = 1
+    """Processes that train programs side by side, each with its part of threads, memory and buffer."""
     untrained: bool = True
     """Whether the narrowest part of the suite is trained on the model without its training too: the null."""
 
@@ -60,13 +64,14 @@ class SuiteChoices:
         chosen = names(self.sites), numbers(self, "widths"), numbers(self, "l0s")
         own = {
             "dictionary_lr must be positive": self.dictionary_lr > 0,
+            "disk_mb must not be negative": self.disk_mb >= 0,
             "sites must name at least one": bool(names(self.sites)),
             "sites, widths and l0s must be named once each": all(len(set(each)) == len(each) for each in chosen),
             "widths must be whole numbers": all(each == int(each) for each in numbers(self, "widths")),
             "an l0 must be less than the least width": max(numbers(self, "l0s")) < min(numbers(self, "widths")),
             "layers must be all, or numbers with commas between": self.layers == ALL or _depths(self.layers),
         }
-        counts = positive(self, ("dictionary_steps", "activations", "buffer_mb", "memory_mb"))
+        counts = positive(self, ("dictionary_steps", "activations", "buffer_mb", "memory_mb", "workers"))
         validate(self, {**counts, **own})
 
     def chosen_layers(self, n_layers: int) -> list[int]:
@@ -162,6 +167,8 @@ FREE = (
     "snapshots",
     "checkpoint_every",
     "memory_mb",
+    "disk_mb",
+    "workers",
     "model",
     "published",
     "transfer",

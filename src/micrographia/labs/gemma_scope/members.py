@@ -1,6 +1,7 @@
 """Which dictionaries a suite has, by what recipe each is trained, which of them share a program, and what that takes.
 
-Programs: dictionaries of one input width train on the same batches of one harvest, those of equal shape as one stack.
+Programs: dictionaries of one input width train on the same batches, those of equal shape as one stack. Where there are
+several, for want of memory, for other widths or for several workers, they read one harvest on disk, if it fits there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ class WantedDictionary(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Dictionaries that train together: one harvest, a stack for each width."""
+    """Dictionaries that train together on the same batches: a stack for each width."""
 
     name: str
     d_in: int
@@ -48,6 +49,11 @@ class SuitePlan:
     programs: tuple[Program, ...]
     batch: int
     steps: int
+    tokens: int
+    """Of the text, that count."""
+    disk: int
+    """Bytes of activations that may be stored."""
+    workers: int
 
     @property
     def members(self) -> list[WantedDictionary]:
@@ -55,8 +61,17 @@ class SuitePlan:
 
     @property
     def memory_bytes(self) -> int:
-        """Of the largest program: weights, moments and gradients, and the latents of a batch."""
-        return max(sum(bytes_of(each, one.d_in, self.batch) for each in one.members) for one in self.programs)
+        """Of the largest programs at a time: weights, moments and gradients, and the latents of a batch."""
+        each = [sum(bytes_of(member, one.d_in, self.batch) for member in one.members) for one in self.programs]
+        return sum(sorted(each)[-self.workers :])
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of the activations of the text at all sites, in float32; 0 where storing saves no pass, or does not fit."""
+        widths = {member.site: one.d_in for one in self.programs for member in one.members}
+        n, size = len(self.programs), FLOAT * self.tokens * sum(widths.values())
+        saves = n > 1 and n * self.batch * self.steps > self.tokens
+        return size if saves and size <= self.disk else 0
 
     @property
     def disk_bytes(self) -> int:
@@ -73,15 +88,22 @@ class SuitePlan:
         n, sites = len(self.members), len({each.site for each in self.members})
         stacks = sum(len({each.width for each in program.members}) for program in self.programs)
         harvests = "one harvest" if len(self.programs) == 1 else f"{len(self.programs)} harvests"
+        stored = f"one harvest, stored in {self.stored_bytes / 2**20:,.0f} MB, and batches"
+        beside = f" In {self.workers} processes side by side." if self.workers > 1 else ""
         return (
-            f"Suite: {n} dictionaries at {sites} sites, in {stacks} programs of equal shape on {harvests} of "
+            f"Suite: {n} dictionaries at {sites} sites, in {stacks} programs of equal shape on "
+            f"{stored if self.stored_bytes else harvests} of "
             f"{self.batch * self.steps:,} tokens; {self.memory_bytes / 2**20:,.0f} MB of memory at once, "
-            f"{self.disk_bytes / 2**20:,.0f} MB of checkpoints, {self.flops:.1e} FLOPs."
+            f"{self.disk_bytes / 2**20:,.0f} MB of checkpoints, {self.flops:.1e} FLOPs.{beside}"
         )
 
 
-def plan_suite(config: Config, model: Model, widths: Mapping[Site, int], *, narrow: bool = False) -> SuitePlan:
-    """Every site with every width and L0. `widths`: of the activations. `narrow`: of the least width alone.
+def plan_suite(
+    config: Config, model: Model, widths: Mapping[Site, int], tokens: int, *, narrow: bool = False
+) -> SuitePlan:
+    """Every site with every width and L0. `widths`: of the activations; `tokens`: of the text, those that count.
+
+    `narrow`: of the least width alone. Several workers share the sites.
 
     Raises UnknownSite for a kind that this model does not have, BadConfig for a layer.
     """
@@ -96,11 +118,14 @@ def plan_suite(config: Config, model: Model, widths: Mapping[Site, int], *, narr
     by_width: dict[int, list[WantedDictionary]] = {}
     for each in sizes:
         by_width.setdefault(widths[each.site], []).append(each)
-    room, programs = chosen.memory_mb * 2**20, list[Program]()
+    room, programs = chosen.memory_mb * 2**20 // chosen.workers, list[Program]()
     for d_in, members in by_width.items():
-        for part in parted(members, d_in, chosen.activations, room):
-            programs.append(Program(f"program-{len(programs)}", d_in, tuple(part)))
-    return SuitePlan(tuple(programs), chosen.activations, chosen.dictionary_steps)
+        for share in shared(members, chosen.workers):
+            for part in parted(share, d_in, chosen.activations, room):
+                programs.append(Program(f"program-{len(programs)}", d_in, tuple(part)))
+    return SuitePlan(
+        tuple(programs), chosen.activations, chosen.dictionary_steps, tokens, chosen.disk_mb * 2**20, chosen.workers
+    )
 
 
 def sites_of(config: Config, model: Model) -> list[Site]:
@@ -111,6 +136,13 @@ def sites_of(config: Config, model: Model) -> list[Site]:
         kinds = ", ".join(dict.fromkeys(site.kind for site in model.sites if site.layer is not None))
         raise UnknownSite(f"Asked for dictionaries at {', '.join(missing)}. The sites of this model are {kinds}.")
     return found
+
+
+def shared(members: Sequence[WantedDictionary], workers: int) -> list[list[WantedDictionary]]:
+    """Shares of whole sites, in order and of about equal size: one for each worker, as far as there are sites."""
+    sites = list(dict.fromkeys(each.site for each in members))
+    n = min(workers, len(sites))
+    return [[each for each in members if sites.index(each.site) * n // len(sites) == share] for share in range(n)]
 
 
 def parted(members: Sequence[WantedDictionary], d_in: int, batch: int, room: int) -> list[list[WantedDictionary]]:

@@ -1,7 +1,8 @@
 """Config -> Run: train a language model and a suite of dictionaries, or load them; measure, judge, store.
 
 The lab's only orchestrator. The language model is a Run of its own within this one, each program of dictionaries has
-checkpoints, and the suite is a folder that `mg.Suite.load` and SAELens open; what follows is computed anew.
+checkpoints, and the suite is a folder that `mg.Suite.load` and SAELens open; what follows is computed anew. Of several
+processes of torchrun the first does all of this, and the others train the dictionaries with it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,17 +10,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from micrographia.core.claims import Run
+from micrographia.core.config import with_fields
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.dictionaries.suite import INNER, SuiteMember, write_suite
+from micrographia.core.distributed import current_group
+from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch, silent
 from micrographia.core.lab import Findings, columns_of, run_lab
 from micrographia.core.model import Model
 from micrographia.core.questions import names
-from micrographia.core.runtime import generator
+from micrographia.core.runtime import generator, pick_device
 from micrographia.core.sites import Site
 from micrographia.core.small.language_model import trained
 from micrographia.core.small.split_text import SplitText, read_text
-from micrographia.core.store import RunFolder, read_metrics
+from micrographia.core.store import RunFolder, atomic, load_run, read_metrics
 from micrographia.core.store.folder import PAGES
 from micrographia.core.stream.harvest import vectors_of_tokens
 from micrographia.core.train_loop import Rows as Columns
@@ -29,12 +33,13 @@ from micrographia.labs.gemma_scope.figures import of_run, of_transfer
 from micrographia.labs.gemma_scope.measure import CLAIMS, matching, measures
 from micrographia.labs.gemma_scope.members import WantedDictionary
 from micrographia.labs.gemma_scope.published import model_of, second_of, suite_of
-from micrographia.labs.gemma_scope.train import train_suite
+from micrographia.labs.gemma_scope.reread import MODEL, reread
+from micrographia.labs.gemma_scope.train import ACTIVATIONS, is_finished, train_suite
 from micrographia.labs.gemma_scope.untrained import untrained
 from micrographia.methods.dictionaries.features.build import build_missing
 
 LAB = "gemma_scope"
-MODEL, PROGRAMS, UNTRAINED = "model", "programs", "untrained"
+PROGRAMS, UNTRAINED = "programs", "untrained"
 TITLE = "A suite of dictionaries at every layer and sublayer"
 
 
@@ -56,8 +61,27 @@ def run(config: Config, *, out: Path | None = None, resume: bool = False, watch:
     Raises RunExists, RunLocked, BadConfig, UnknownModel, UnknownSite, UserError (too little text), NonFiniteLoss,
     Interrupted, CannotWrite.
     """
+    if current_group().size > 1 and (out is None or config.suite.workers > 1 or config.published):
+        raise BadConfig(
+            "Asked for a Run by several processes of torchrun, which train together. Give the folder of the Run, "
+            "workers=1, and no published suite, of which nothing is trained."
+        )
+    if out is not None and current_group().rank > 0:
+        return _trained_beside(config, out)
     preset = preset_of(config)
     return run_lab(config, _work, lab=LAB, preset=preset, claims=CLAIMS, out=out, resume=resume, watch=watch)
+
+
+def _trained_beside(config: Config, out: Path) -> Run:
+    """What a process after the first does: it trains the dictionaries with it, and writes nothing."""
+    if not config.published and not is_finished(out):
+        current_group().wait()
+        threads, device = load_run(out).config["threads"], str(pick_device(config.machine.device))
+        config = with_fields(config, threads=threads, device=device)
+        for place in (PROGRAMS, UNTRAINED) if config.suite.untrained else (PROGRAMS,):
+            null = place == UNTRAINED
+            train_suite(config, *reread(config, out, null=null), out / place, silent, null=null)
+    return load_run(out)
 
 
 def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
@@ -84,6 +108,9 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
         "text": dict(made.text.train.about),
     }
     figures = [*of_run(found, null, made.columns), *of_transfer(found, abroad), *deep.figures(member.name)]
+    for place in (folder.path / PROGRAMS / ACTIVATIONS, folder.path / UNTRAINED / ACTIVATIONS):
+        if place.exists():
+            atomic.remove(place)
     told, table = [*opening(found, null), deep.sentence()], columns_of(results["dictionaries"])
     return Findings(results, figures, measures(found, null), table, told, [] if config.published else [USE])
 
@@ -105,6 +132,7 @@ def _material(config: Config, folder: RunFolder, watch: Watch) -> SuiteMaterial:
     if config.published:
         suite = suite_of(config, model, watch)
     else:
+        current_group().wait()
         suite = train_suite(config, model, text.train, folder.path / PROGRAMS, watch)
     return SuiteMaterial(model, text, suite, columns, second)
 
@@ -115,7 +143,7 @@ def _null(config: Config, made: SuiteMaterial, folder: RunFolder, watch: Watch) 
         return []
     model = untrained(made.model, config.seed)
     suite = train_suite(
-        config, model, made.text.train, folder.path / UNTRAINED, watch, narrow=True, what="without training: "
+        config, model, made.text.train, folder.path / UNTRAINED, watch, null=True, what="without training: "
     )
     return _evaluated(config, suite, model, made.text, "evaluate without training", watch)
 

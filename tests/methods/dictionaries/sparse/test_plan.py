@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from micrographia.core.distributed import Ranks
 from micrographia.core.runtime import generator
 from micrographia.methods.dictionaries.sparse import find, in_blocks, plan
 from micrographia.methods.dictionaries.training.dense import dense
-from micrographia.methods.dictionaries.training.group import Ranks
 from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.stack import Now, ScaledBatch, Stack
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from plain_losses import plain_loss
 
+from micrographia.core.distributed import ALONE
 from micrographia.core.runtime import generator
-from micrographia.methods.dictionaries.training.group import ALONE
 from micrographia.methods.dictionaries.training.plans import PLANS
 from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.stack import Now, ScaledBatch, Stack

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from micrographia.core.distributed import Ranks
 from micrographia.core.errors import Interrupted
 from micrographia.core.events import Note, Watch
 from micrographia.core.runtime import provenance
 from micrographia.core.store import Checkpoint, RunFolder, checkpoints
-from micrographia.methods.dictionaries.training.group import Ranks
 from micrographia.methods.dictionaries.training.stack import StackState
 from micrographia.methods.dictionaries.training.trainer import Trainer
 

@@ -5,7 +5,7 @@ Rates are `adam.rate_share`.
 
 import torch
 
-from micrographia.methods.dictionaries.training.group import Ranks
+from micrographia.core.distributed import Ranks
 from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.stack import Now, Stack, StackState
 

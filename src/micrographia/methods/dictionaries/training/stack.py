@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from micrographia.core.distributed import ALONE, Ranks
 from micrographia.core.training import Flat, Layout
-from micrographia.methods.dictionaries.training.group import ALONE, Ranks
 from micrographia.methods.dictionaries.training.recipe import Recipe
 
 OF_MEMBERS = frozenset({"k", "l0", "sparsity", "lr", "seed"})

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.distributed import current_group
 from micrographia.core.errors import BadConfig, Interrupted, NonFiniteLoss, UserError
 from micrographia.core.events import Note, Progress, Watch, silent
 from micrographia.core.interrupt import interruptible
@@ -20,7 +21,6 @@ from micrographia.core.store import Checkpoint, RunFolder
 from micrographia.core.stream.batches import Activations, Batches
 from micrographia.core.stream.harvest import is_out_of_memory
 from micrographia.methods.dictionaries.training.finished import dictionaries
-from micrographia.methods.dictionaries.training.group import current_group
 from micrographia.methods.dictionaries.training.plans import PLANS, Plan
 from micrographia.methods.dictionaries.training.recipe import Recipe, recipe_fields
 from micrographia.methods.dictionaries.training.record import TrainingLog, home_of, newest
@@ -67,9 +67,10 @@ def train_dictionaries(
 
     `batches(step)` gives activations (batch, d_in), or (recipe, batch, d_in) where each reads a site of its own, and
     the targets of transcoders. `seed` is that of recipes without one. `folder`: checkpoints and rows of what was
-    measured go there, and a training that was interrupted goes on from there. Under torchrun, with torch.distributed
-    set up, each process takes its rows of every batch. Cost a row and recipe: 10 d latents FLOPs (14 of a gated one),
-    and one fused pass of Adam a step; memory: four times the weights and two or three (batch, latent).
+    measured go there, and a training that was interrupted goes on from there. Under torchrun, within
+    `distributed.joined`, each process reads every batch and trains on its rows of it; the first one writes. Cost a row
+    and recipe: 10 d latents FLOPs (14 of a gated one), and one fused pass of Adam a step; memory: four times the
+    weights and two or three (batch, latent).
 
     Raises BadConfig, BadShape, NonFiniteLoss (the state before that step is saved), Interrupted (saved, resumable), and
     UserError where memory runs out.
@@ -125,7 +126,7 @@ def _train(trainers: Sequence[Trainer], batches: Batches, record: TrainingLog, c
             watch(Progress("train", step + 1, steps, "step", record.shown()))
             if course.look is not None and step + 1 in course.looks:
                 course.look(step + 1, dictionaries(trainers))
-            if request.asked and step + 1 < steps:
+            if record.group.any(request.asked) and step + 1 < steps:
                 record.save()
                 raise Interrupted(f"Stopped by request after step {step + 1} of {steps}. {record.where}")
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from micrographia.core.distributed import ALONE, Ranks
 from micrographia.core.errors import BadShape, NonFiniteLoss
 from micrographia.core.stream.batches import Activations, Batches
 from micrographia.methods.dictionaries.training.adam import adam_step
 from micrographia.methods.dictionaries.training.calibrate import level
-from micrographia.methods.dictionaries.training.group import ALONE, Ranks
 from micrographia.methods.dictionaries.training.plans import PLANS, Plan
 from micrographia.methods.dictionaries.training.revive import REVIVALS
 from micrographia.methods.dictionaries.training.schedule import annealed, multiplied, now, pressed
