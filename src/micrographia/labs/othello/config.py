@@ -60,6 +60,27 @@ class FlipChoices:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LatentChoices:
+    """The dictionary on the residual stream, where the probe of the mover's frame reads best."""
+
+    n_latents: int = 1_024
+    """Latents of a TopK dictionary; 0: none is trained."""
+    k: int = 32
+    """Active latents a position."""
+    dictionary_games: int = 20_000
+    """Games that it is trained on, again and again."""
+    dictionary_steps: int = 1_500
+    """Batches of 1,024 positions."""
+    measured_games: int = 1_000
+    """Games on which latents are chosen, and as many on which they are judged."""
+
+    def __post_init__(self) -> None:
+        counts = positive(self, ("k", "dictionary_games", "dictionary_steps", "measured_games"))
+        own = {"k must be less than n_latents": not self.n_latents or self.k < self.n_latents}
+        validate(self, {"n_latents must not be negative": self.n_latents >= 0, **counts, **own})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     """Train a model to predict legal moves, and look for the board in it."""
 
@@ -96,6 +117,8 @@ class Config:
     """Probes of every layer."""
     flipping: FlipChoices = field(default_factory=FlipChoices)
     """Interventions."""
+    latents: LatentChoices = field(default_factory=LatentChoices)
+    """A dictionary."""
     schedule: Schedule = field(default_factory=SCHEDULE)
     """How the training is followed."""
     machine: Machine = field(default_factory=Machine)
@@ -126,7 +149,7 @@ def paper() -> Config:
     """Li et al. 2023: 8 layers of 512 on 8x8, the moves that were played, AdamW. 20 million games. Not run here."""
     network = {"n_layers": 8, "d_model": 512, "n_heads": 8, "d_head": 64, "d_mlp": 2_048}
     training = {"optimiser": "adamw", "lr": 5e-4, "warmup": 500, "targets": "moves", "games": 512, "steps": 40_000}
-    probing = {"probe_games": 100_000, "hidden": 512}
+    probing = {"probe_games": 100_000, "hidden": 512, "n_latents": 4_096, "dictionary_games": 100_000}
     return with_fields(Config(), size=8, **network, **training, **probing)
 
 
@@ -141,7 +164,8 @@ def tiny() -> Config:
     network = {"n_layers": 2, "d_model": 32, "n_heads": 2, "d_head": 16, "d_mlp": 128}
     short = {"games": 32, "steps": 200, "eval_every": 50, "snapshots": 2, "cases": 50, "tuning_cases": 30}
     probing = {"probe_games": 2_000, "probe_rows": 20, "test_games": 200, "hidden": 32}
-    return with_fields(Config(), size=4, **network, **short, **probing)
+    latents = {"n_latents": 64, "k": 8, "dictionary_games": 1_000, "dictionary_steps": 100, "measured_games": 200}
+    return with_fields(Config(), size=4, **network, **short, **probing, **latents)
 
 
 PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}

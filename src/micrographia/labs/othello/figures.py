@@ -14,14 +14,15 @@ from micrographia.core.train_loop import Rows
 from micrographia.labs.othello.cases import Cases
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
+from micrographia.labs.othello.evidence import Evidence
 from micrographia.labs.othello.flips import WAYS, edits_of, logits_at_last
 from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, UNTOUCHED, cases_of_config
-from micrographia.labs.othello.measure import Evidence
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import sites_of
 from micrographia.labs.othello.task import FRAMES, MINE, OTHERS, labels_of, tokens_of
 
 BOARD, READ, FLIPS, TRAINING = "The board", "What probes read", "Flipped squares", "Training"
+PARTS, LATENTS, ACTS = "Heads and neurons", "Latents of a dictionary", "What the model acts on"
 LI, NANDA = "Li et al. 2023", "Nanda, Lee and Wattenberg 2023"
 READING = ("mover-is-linear", "absolute-is-not", "mover-above-absolute", "mover-above-history", "mlp-reads-absolute")
 FLIPPING = (
@@ -47,6 +48,9 @@ def of_run(config: Config, model: Transformer, found: Evidence, curve: Rows | No
         *flips_of(model, found),
         *(predictions(model, found, cases, i) for i in range(len(cases.last))),
         read_board(config, model, found),
+        *parts_of(found),
+        *latents_of(found),
+        behaviour_of(found),
         *([] if curve is None else training(curve)),
     ]
 
@@ -206,6 +210,74 @@ def read_board(config: Config, model: Transformer, found: Evidence) -> Figure:
         "read", "A board, read from each layer", boards, group=BOARD, diverging=True,
         panels=["true", *site_names(model)], value="mine less theirs", claims=("mover-is-linear",),
         caption=f"After {ply + 1} moves: the probability of mine less that of theirs, by the mover's linear probe.",
+    )  # fmt: skip
+
+
+def parts_of(found: Evidence) -> list[Figure]:
+    """Whose moves each head attends to, and the neurons that are a square's legality."""
+    own, null = found.parts, found.untrained_parts
+    both = torch.stack([own.heads.share, null.heads.share]).numpy()
+    rows = [{"of": name, **each.heads.counts()} for name, each in (("model", own), ("untrained", null))]
+    _, n_layers, n_heads = both.shape
+    return [
+        figures.heatmap(
+            "heads", "Whose moves a head attends to", both, panels=["model", "untrained"], group=PARTS, x_label="head",
+            y_label="layer", x=[str(i) for i in range(n_heads)], y=[str(i) for i in range(n_layers)], diverging=True,
+            midpoint=0.5, value="share on the next mover's", claims=("heads-take-sides",),
+            caption="Of the attention to earlier moves, first and last left out, the share on those of the player who "
+            "moves next.",
+        ),
+        figures.table("head-kinds", "Heads by kind", rows, group=PARTS, claims=("heads-take-sides",), essential=False),
+        figures.table(
+            "neurons", "The best neurons of a square's legality", own.neurons.rows(), group=PARTS,
+            columns={"name": "square", "layer": "layer", "neuron": "neuron", "f1": "F1"},
+            claims=("neurons-are-legality",),
+            caption=f"On other games than those that chose them. Mean over squares {own.neurons.mean():.2f}, untrained "
+            f"{null.neurons.mean():.2f}, labels of other games {own.neurons.shuffled:.2f}.",
+        ),
+    ]  # fmt: skip
+
+
+def latents_of(found: Evidence) -> list[Figure]:
+    """How much of the board single latents have."""
+    if found.latents is None:
+        return []
+    nulls = {f"coverage, {name}": name for name in ("permuted labels", "random directions")}
+    columns = {"of": "", "coverage": "coverage", "reconstruction": "reconstruction F1", **nulls}
+    return [
+        figures.table(
+            "latents", f"The board in single latents at {found.latents.site}", found.latents.rows(), columns=columns,
+            group=LATENTS, claims=("latents-between",), source="Karvonen et al. 2024, section 3",
+            caption="Coverage: the best latent's F1, the mean over squares, states and legal moves. Reconstruction: "
+            "from latents of high precision, on other games. To the right the coverage of two nulls.",
+        )
+    ]  # fmt: skip
+
+
+def behaviour_of(found: Evidence) -> Figure:
+    """What the model does beyond the next move, with nulls."""
+    read, acts, order = found.behaviour.read, found.behaviour, found.behaviour.transposed
+    rows = [
+        ("positions whose read board allows other moves than the true one", read.share, None),
+        (
+            "there, tokens ranked as the read board says (null: errors of other positions)",
+            read.follows_read,
+            read.control,
+        ),
+        (
+            "roll-outs of ten plies that turn illegal after a flip (null: untouched)",
+            acts.illegal_after_flip,
+            acts.illegal_untouched,
+        ),
+        (
+            "first choices that differ on one board by another order (null: other boards)",
+            order.first_choice_differs,
+            order.control,
+        ),
+    ]
+    return figures.table(
+        "acts", "What the model acts on", rows, columns=["share of", "measured", "null"], group=ACTS,
+        claims=("follows-the-board-it-reads", "roll-outs-stay-legal", "order-matters-little"),
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """What can be read off the moves without a network: a probe of which square was taken at which ply so far.
 
-The baseline that a probe of the model has to beat: linear, or with a hidden layer, trained on as many games as the model
-and its probes together. Its input is one bit for each ply and square, so its first layer is a running sum of embeddings.
-Published with a hidden layer on 8x8: .933 (nothello, 2026). Axes: game pos token hidden.
+The baseline that a probe of the model has to beat: linear, or with a hidden layer, trained on as many games as the
+model and its probes together. Its input is one bit for each ply and square, so its first layer is a running sum of
+embeddings. Published with a hidden layer on 8x8: .933 (nothello, 2026). Axes: game pos token hidden.
 """
 
 import itertools

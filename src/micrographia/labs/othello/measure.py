@@ -7,14 +7,14 @@ Li et al. 2023 (arXiv 2210.13382), sections 3 and 4; Nanda, Lee and Wattenberg 2
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from micrographia.core.claims import Measured, Measures
+from micrographia.labs.othello.evidence import Behaviour, Evidence
 from micrographia.labs.othello.intervene import ERASE, FlipResult, closed
-from micrographia.labs.othello.network import LegalScores
+from micrographia.labs.othello.latents import DICTIONARY, PROBE, UNTRAINED, BoardLatents
 from micrographia.labs.othello.reading import BoardProbes
 from micrographia.labs.othello.task import EMPTY
 
@@ -22,22 +22,6 @@ CLAIMS = Path(__file__).with_name("claims.toml")
 MID = 1
 """The site after the first layer's attention."""
 BLACK, WHITE = 1, 2
-
-
-class Evidence(NamedTuple):
-    """All that was measured of one model."""
-
-    scores: LegalScores
-    untrained_scores: LegalScores
-    linear: BoardProbes
-    nonlinear: BoardProbes
-    untrained: BoardProbes
-    history: Mapping[str, float]
-    """Accuracy of probes of the moves so far, in the mover's frame: linear, and with a hidden layer."""
-    flips: Sequence[FlipResult]
-
-    def best(self, probes: BoardProbes, target: str) -> float:
-        return float(probes.counts[target].accuracy().max())
 
 
 def measures(found: Evidence) -> Measures:
@@ -53,9 +37,7 @@ def measures(found: Evidence) -> Measures:
         "legal-moves": Measured(found.scores.legal_rate, found.untrained_scores.legal_rate),
         "mover-is-linear": Measured(mover, untrained),
         "absolute-is-not": Measured(absolute, majority),
-        "mover-above-absolute": Measured(
-            mover - absolute, best(found.untrained, "mover") - best(found.untrained, "absolute")
-        ),
+        "mover-above-absolute": Measured(mover - absolute, untrained - best(found.untrained, "absolute")),
         "mover-above-history": Measured(mover - beside, beside, raw=mover),
         "mlp-reads-absolute": Measured(best(found.nonlinear, "absolute") - absolute, absolute),
         "colours-turn-over": Measured(across["colour"], across["colour, other squares"]),
@@ -66,10 +48,36 @@ def measures(found: Evidence) -> Measures:
         "absolute-does-not": Measured(flip["add, absolute"], flip["add"]),
         "erase-follows": Measured(flip[ERASE], flip["random direction"]),
         "one-square-only": Measured(flip["another square"], flip["add"]),
-        "no-promotion": Measured(
-            _mean(found.flips, "add", "gained_above"), _mean(found.flips, "untouched", "gained_above")
-        ),
+        "no-promotion": Measured(*(_mean(found.flips, way, "gained_above") for way in ("add", "untouched"))),
+        **_of_parts(found),
+        **_of_behaviour(found.behaviour),
+        "latents-between": _of_latents(found.latents),
     }
+
+
+def _of_parts(found: Evidence) -> Measures:
+    own, null = found.parts, found.untrained_parts
+    return {
+        "heads-take-sides": Measured(own.heads.most_sided(), null.heads.most_sided()),
+        "neurons-are-legality": Measured(own.neurons.mean(), max(null.neurons.mean(), own.neurons.shuffled)),
+    }
+
+
+def _of_behaviour(found: Behaviour) -> Measures:
+    more = found.illegal_after_flip - found.illegal_untouched
+    return {
+        "follows-the-board-it-reads": Measured(found.read.follows_read, found.read.control),
+        "roll-outs-stay-legal": Measured(more, found.illegal_untouched, raw=found.illegal_after_flip),
+        "order-matters-little": Measured(found.transposed.first_choice_differs, found.transposed.control),
+    }
+
+
+def _of_latents(found: BoardLatents | None) -> Measured:
+    """Most coverage first; beside it the coverage of the dictionary without training."""
+    if found is None:
+        return Measured(None, taken=False)
+    order = [name for name in found.order if name in (PROBE, DICTIONARY, UNTRAINED)]
+    return Measured(order, found.found[UNTRAINED].coverage)
 
 
 def _flips(results: Sequence[FlipResult]) -> Mapping[str, float]:

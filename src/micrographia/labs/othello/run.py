@@ -9,22 +9,15 @@ from pathlib import Path
 from micrographia.core.claims import Run
 from micrographia.core.events import Watch, silent
 from micrographia.core.lab import Findings, run_lab
-from micrographia.core.runtime import generator
 from micrographia.core.small.transformer import Transformer
-from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder, read_metrics
 from micrographia.core.train_loop import Rows
-from micrographia.labs.othello.cases import read_cases
 from micrographia.labs.othello.config import Config, preset_of
-from micrographia.labs.othello.engine.board import Board
+from micrographia.labs.othello.evidence import Evidence, evidence
 from micrographia.labs.othello.figures import of_run
-from micrographia.labs.othello.history import HIDDEN, history_accuracy
-from micrographia.labs.othello.intervene import intervene
-from micrographia.labs.othello.measure import CLAIMS, Evidence, measures
-from micrographia.labs.othello.network import LOOKED_AT, legal_scores, trained, unseen_games
+from micrographia.labs.othello.measure import CLAIMS, measures
+from micrographia.labs.othello.network import trained
 from micrographia.labs.othello.published import model_of
-from micrographia.labs.othello.reading import probe_board, reader
-from micrographia.labs.othello.task import FRAMES, predicted
 
 LAB, MODEL = "othello", "model"
 TITLE = "The board inside a model of legal moves"
@@ -43,12 +36,14 @@ def run(config: Config, *, out: Path | None = None, resume: bool = False, watch:
 
 def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     model, curve = _model(config, folder, watch)
-    found = evidence(config, model, watch)
+    found = evidence(config, model, folder.path, watch)
     results = {
         "title": TITLE,
         "legal": found.scores._asdict(),
         "untrained": found.untrained_scores._asdict(),
         "flips": [each.row() for each in found.flips],
+        "heads": found.parts.heads.counts(),
+        "latents": found.latents.rows() if found.latents else [],
     }
     return Findings(results, of_run(config, model, found, curve), measures(found), {}, opening(config, found))
 
@@ -59,33 +54,6 @@ def _model(config: Config, folder: RunFolder, watch: Watch) -> tuple[Transformer
         return model_of(config, watch), None
     model = trained(config, folder.path / MODEL, lab=LAB, preset=preset_of(config), watch=watch)
     return model, {name: list(column) for name, column in read_metrics(folder.path / MODEL).items()}
-
-
-def evidence(config: Config, model: Transformer, watch: Watch) -> Evidence:
-    """Everything that the claims are judged by."""
-    board = Board(config.size)
-    judged = predicted(unseen_games(config, LOOKED_AT))
-    untrained = Transformer(model.arch, init_weights(model.arch, generator(config.seed)), model.tokenizer)
-    linear = probe_board(config, reader(model), watch=watch, task="linear probes")
-    frames, hidden = ("mover", "absolute"), config.probing.hidden
-    nonlinear = probe_board(
-        config, reader(model), frames, hidden=hidden, watch=watch, task="probes with a hidden layer"
-    )
-    null = probe_board(config, reader(untrained), tuple(FRAMES), watch=watch, task="probes without training")
-    history = {
-        name: history_accuracy(config, "mover", width, watch=watch, task=f"probe of the moves, {name}")
-        for name, width in (("linear", None), ("hidden layer", HIDDEN))
-    }
-    cases = read_cases(Path(config.benchmark), board) if config.benchmark else None
-    return Evidence(
-        scores=legal_scores(model.arch, dict(model.state), judged),
-        untrained_scores=legal_scores(model.arch, dict(untrained.state), judged),
-        linear=linear,
-        nonlinear=nonlinear,
-        untrained=null,
-        history=history,
-        flips=intervene(config, model, linear.probes, nonlinear.probes, watch, cases),
-    )
 
 
 def opening(config: Config, found: Evidence) -> list[str]:
