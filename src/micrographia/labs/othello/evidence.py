@@ -1,4 +1,4 @@
-"""All that is measured of one model, in the order of the papers: rules, probes, interventions, parts, what it acts on."""
+"""All that is measured of one model, in the order of the papers: rules, probes, interventions, parts, behaviour."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
