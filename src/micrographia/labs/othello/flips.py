@@ -22,7 +22,7 @@ from micrographia.core.sites import Site
 from micrographia.labs.othello.cases import Cases
 from micrographia.labs.othello.reading import place_of
 from micrographia.labs.othello.task import EMPTY, MINE, THEIRS
-from micrographia.methods.probes.probe import Probe
+from micrographia.methods.probes.probe import SiteProbes
 
 GRADIENT_STEPS = 10
 
@@ -31,7 +31,7 @@ class Reading(NamedTuple):
     """What a probe of one layer says of each case's square: x @ (to - of) + bias is above 0 where it reads the new
     class rather than the old one."""
 
-    probe: Probe
+    probe: SiteProbes
     square: Tensor
     old: Tensor
     new: Tensor
@@ -107,7 +107,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def edits_of(
-    way: Way, probe: Probe, cases: Cases, layers: Sequence[int], scale: float, generator: Generator
+    way: Way, probe: SiteProbes, cases: Cases, layers: Sequence[int], scale: float, generator: Generator
 ) -> list[Edit]:
     """The edits of the residual stream after these layers, by the probe of each at `reading.sites_of`."""
     old, new = classes_in_frame(cases, way.frame)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from micrographia.methods.probes.fit import IGNORED
-from micrographia.methods.probes.probe import LabelledRows, Probes, Target
+from micrographia.methods.probes.probe import LabelledRows, Probes, ProbeTarget
 
 
 class ProbeCounts(NamedTuple):
@@ -49,15 +49,15 @@ class ProbeCounts(NamedTuple):
         return 2 * both / (counts[:, positive].sum(-1) + counts[:, :, positive].sum(-1)).clamp(min=1)
 
 
-def score_probes(
-    probes: Probes, batches: Iterable[LabelledRows], *, n_groups: int = 1
-) -> dict[str, ProbeCounts]:
+def score_probes(probes: Probes, batches: Iterable[LabelledRows], *, n_groups: int = 1) -> dict[str, ProbeCounts]:
     """Count over all batches, whose `group` numbers are below `n_groups`. One product a probe and batch."""
     found: dict[str, ProbeCounts] = {}
     for name, target in probes.targets.items():
         sizes = (probes.n_sites, n_groups)
         empty = torch.zeros(*sizes, target.n_items, target.n_classes, target.n_classes, dtype=torch.int64)
-        found[name] = ProbeCounts(empty, torch.zeros(sizes, dtype=torch.int64), torch.zeros(n_groups, dtype=torch.int64))
+        found[name] = ProbeCounts(
+            empty, torch.zeros(sizes, dtype=torch.int64), torch.zeros(n_groups, dtype=torch.int64)
+        )
     for rows in batches:
         for name, probe in probes.each.items():
             said = probe.logits(rows.x).argmax(-1).cpu()
@@ -65,7 +65,7 @@ def score_probes(
     return found
 
 
-def _count(into: ProbeCounts, said: Tensor, labels: Tensor, group: Tensor | None, target: Target) -> None:
+def _count(into: ProbeCounts, said: Tensor, labels: Tensor, group: Tensor | None, target: ProbeTarget) -> None:
     known = labels != IGNORED
     place = torch.zeros(len(labels), dtype=torch.int64) if group is None else group.cpu().long()
     item = torch.arange(target.n_items)
