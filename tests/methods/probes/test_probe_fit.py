@@ -134,7 +134,7 @@ def test_what_cannot_be_fitted_is_refused(random):
     choices: dict[str, Any] = {"generator": random}
     with pytest.raises(UserError, match="no labelled activations"):
         fit_probes([], {"a": TARGET}, Fitting(steps=1), **choices)
-    with pytest.raises(UserError, match="3 batches. Found 2"):
+    with pytest.raises(UserError, match=r"3 batches\. Found 2"):
         fit_probes([LabelledRows(x, {"a": labels})] * 2, {"a": TARGET}, Fitting(steps=3), **choices)
     for target in (ProbeTarget(ITEMS, CLASSES - 1), ProbeTarget(1, CLASSES)):
         with pytest.raises(BadShape, match="labels of 'a'"):

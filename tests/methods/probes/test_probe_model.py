@@ -68,7 +68,12 @@ def test_a_label_that_is_no_direction_needs_a_hidden_layer(model, texts):
 
 
 def test_a_direction_that_is_added_turns_what_the_probe_says(model, texts):
-    found = probe(model, texts, ["sad" if each else "glad" for each in bit(texts[:, -1], 0).tolist()], "embed", steps=100)
+    found = probe(
+        model, texts, ["sad" if each else "glad" for each in bit(texts[:, -1], 0).tolist()], "embed", steps=100
+    )
+    wide = Transformer(model.arch, {name: weight.double() for name, weight in model.state.items()})
+    also = probe(wide, texts, bit(texts[:, -1], 0), "embed", steps=5)
+    wide.run(texts, edits=[add("embed", also.directions("embed")["1"])])
     edit = add("embed", 5 * found.directions("embed")["sad"])
     x = model.run(texts, keep="embed", edits=[edit]).cache["embed"][:, -1]
     said = found.probes[Site("embed")].logits(x[None])[0, :, 0].argmax(-1)
@@ -83,9 +88,9 @@ def test_labels_of_positions_with_several_items_and_gaps(model, texts):
     assert found.best.accuracy == 1.0
     assert found.best.counts.shape == (BITS, 2, 2)
     assert found.sizes.train_rows + found.sizes.test_rows == N_TEXTS * N_POS - 50
-    assert {name: tuple(each.shape) for name, each in found.directions("embed").items()} == {
-        name: (BITS, 8) for name in "01"
-    }
+    assert {name: tuple(each.shape) for name, each in found.directions("embed").items()} == dict.fromkeys(
+        "01", (BITS, 8)
+    )
     assert found.directions("embed")["1"].argmax(-1).tolist() == [*range(BITS)]
 
 
@@ -246,7 +251,7 @@ def test_results_refuse_what_they_do_not_have(model, texts):
     with pytest.raises(BadShape, match="hidden layer"):
         found.directions("embed")
     with pytest.raises(UnknownSite, match="There are embed"):
-        found["L0.z"]  # noqa: B018
+        found["L0.z"]
 
 
 def test_classes_are_in_order_whatever_they_are():
@@ -256,7 +261,7 @@ def test_classes_are_in_order_whatever_they_are():
 
 
 def test_figures_show_every_layer_beside_its_nulls(model, texts):
-    found = probe(model, texts, bit(texts[:, -1], 0), "L*.resid_post, L0.z".split(", "), steps=20, untrained=True)
+    found = probe(model, texts, bit(texts[:, -1], 0), ["L*.resid_post", "L0.z"], steps=20, untrained=True)
     lines, table, confusions = found.figures()
     assert lines.data["names"] == ["accuracy", "shuffled labels", "commonest class", "without training"]
     assert lines.data["y"].shape == (4, 2)

@@ -99,10 +99,12 @@ def summary(found: Probed) -> list[str]:
     """What was read best, beside its nulls, and what to doubt."""
     best, n = found.best, len(found.scores)
     low, high = found.interval(best)
-    chosen = f" It is the best of {n} Sites on the texts that judge it, which favours it." if n > 1 else ""
+    near = sum(each.accuracy >= low for each in found.scores) - 1
+    others = "another lies" if near == 1 else f"{near or 'no'} others lie"
+    chosen = f" It is the best of {n} Sites on the texts that judge it, which favours it; {others} within its interval."
     told = [
         f"At {best.site} the probe is right on {best.accuracy:.1%} ({low:.1%} to {high:.1%}) of test labels, beside "
-        f"{best.majority:.1%} for the commonest class and {best.shuffled:.1%} with shuffled labels.{chosen}"
+        f"{best.majority:.1%} for the commonest class and {best.shuffled:.1%} with shuffled labels.{chosen * (n > 1)}"
     ]
     if low <= max(best.majority, best.shuffled):
         told.append("Warning: within its interval that is no more than these two: nothing was read.")

@@ -127,8 +127,15 @@ def probe(
                 scores[site] = scores[site]._replace(untrained=_accuracy(counts))
     split = [places.group[places.text[part]].unique() for part in fitted.parts]
     sizes = SplitSizes(len(split[0]), len(split[1]), *map(len, fitted.parts), grouped=groups is not None)
-    shapes = reader.shapes(model, chosen)
-    return Probed(tuple(scores[site] for site in chosen), probes, places.classes, sizes, shapes, hidden)
+    return Probed(
+        tuple(scores[site] for site in chosen),
+        probes,
+        places.classes,
+        sizes,
+        reader.shapes(model, chosen),
+        hidden,
+        model.weights.W_E.dtype,
+    )
 
 
 def _accuracy(counts: Int[Tensor, "item true said"]) -> float:

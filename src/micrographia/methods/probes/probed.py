@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -90,6 +91,8 @@ class Probed:
     shapes: Mapping[Site, tuple[int, ...]] = field(repr=False)
     """The axes of a row: (d_model,), or (head, d_head)."""
     hidden: int | None = None
+    dtype: torch.dtype = torch.float32
+    """Of the model, and so of directions."""
 
     def __repr__(self) -> str:
         return f"Probed({len(self.scores)} sites, {len(self.classes)} classes, {self.sizes})"
@@ -124,9 +127,9 @@ class Probed:
         return min(found.low, score.accuracy), max(found.high, score.accuracy)
 
     def directions(self, site: SiteLike) -> dict[str, Float[Tensor, "*item_and_axes"]]:
-        """For each class a direction of length 1, in the axes of the Site: towards the class, from the mean of all.
+        """For each class a direction of length 1: towards the class, from the mean of all.
 
-        Of several items (item, ...). Add a multiple of one: `mg.add(site, 8 * probed.directions(site)["sad"])`.
+        In the Site's axes and the model's dtype; of several items (item, ...). Add a multiple of one: `mg.add(site, 8 * probed.directions(site)["sad"])`.
         Raises BadShape for probes with a hidden layer, UnknownSite.
         """
         own = self[site].site
@@ -136,7 +139,7 @@ class Probed:
         away = weight - weight.mean(0)
         unit = away / away.norm(dim=-1, keepdim=True).clamp(min=1e-30)
         unit = unit[:, 0] if unit.shape[1] == 1 else unit
-        return dict(zip(self.classes, unit.unflatten(-1, self.shapes[own]).unbind(0), strict=True))
+        return dict(zip(self.classes, unit.unflatten(-1, self.shapes[own]).to(self.dtype).unbind(0), strict=True))
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a Site, in the order in which they were asked for."""
