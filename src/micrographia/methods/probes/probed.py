@@ -129,7 +129,8 @@ class Probed:
     def directions(self, site: SiteLike) -> dict[str, Float[Tensor, "*item_and_axes"]]:
         """For each class a direction of length 1: towards the class, from the mean of all.
 
-        In the Site's axes and the model's dtype; of several items (item, ...). Add a multiple of one: `mg.add(site, 8 * probed.directions(site)["sad"])`.
+        In the Site's axes and the model's dtype; of several items (item, ...). Add a multiple of one:
+        `mg.add(site, 8 * probed.directions(site)["sad"])`.
         Raises BadShape for probes with a hidden layer, UnknownSite.
         """
         own = self[site].site
