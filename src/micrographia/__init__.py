@@ -17,8 +17,8 @@ from typing import Any
 _PLACES = {
     "micrographia.api": (
         "ablate", "analyse", "attribute", "check", "check_answers", "circuit", "generate", "grok", "head_scores",
-        "lens", "load", "models", "open_run", "patch", "path_patch", "patterns", "read_pairs", "run", "runs", "steer",
-        "trace",
+        "lens", "load", "models", "open_run", "patch", "path_patch", "patterns", "probe", "read_pairs", "run", "runs",
+        "steer", "trace",
     ),
     "micrographia.core.claims": ("Claim", "Run"),
     "micrographia.core.dictionaries.dictionary": ("Dictionary",),

@@ -7,7 +7,7 @@ command line ("logit-diff"; an underscore will do); sites are texts or Sites, se
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -36,7 +36,7 @@ from micrographia.core.sites import SiteLike
 from micrographia.core.store import find_run, list_runs, load_run
 from micrographia.core.sweep.places import Place, named_places
 from micrographia.core.titles import Mode
-from micrographia.core.tokens import ids_of, spans_of
+from micrographia.core.tokens import Inputs, ids_of, read_inputs, spans_of
 from micrographia.labs.catalogue import LABS, lab, run_by_name
 from micrographia.labs.workbench.circuit import find_circuit
 from micrographia.methods import ablation, patching, paths, steering, tracing
@@ -47,6 +47,9 @@ from micrographia.methods.circuits.evaluate import CircuitEvaluation
 from micrographia.methods.heads import HeadScores, score_heads
 from micrographia.methods.lens import StreamReading, read_stream
 from micrographia.methods.patterns import AttentionPatterns, attention_patterns
+from micrographia.methods.probes import on_model
+from micrographia.methods.probes.places import At
+from micrographia.methods.probes.probed import Probed
 from micrographia.methods.steering import Steering
 from micrographia.methods.tracing import State, Traced, positions_of
 
@@ -404,6 +407,40 @@ def ablate(
         watch=watch,
     )
     return found.effects[-1]
+
+
+def probe(
+    model: LanguageModel,
+    texts: str | Sequence[str] | Inputs,
+    labels: Sequence[Any] | torch.Tensor,
+    sites: Sites = "L*.resid_post",
+    *,
+    at: At | None = None,
+    hidden: int | None = None,
+    groups: Sequence[Hashable] | None = None,
+    test_share: float = 0.25,
+    steps: int = 500,
+    weight_decay: float = 0.01,
+    untrained: bool = False,
+    edits: Sequence[Edit] = (),
+    memory: float = 4.0,
+    bos: bool | None = None,
+    seed: int = 0,
+    watch: Watch = silent,
+) -> Probed:
+    """Which Sites tell these labels: a probe of each, fitted to some texts and judged on others, beside its nulls.
+
+    `labels`: a class for each text (names or whole numbers), read `at` its "last" token, "all" tokens, or positions;
+    or a tensor (text, pos) or (text, pos, item) of classes from 0 on, -1 where there is none. `groups`: texts that must
+    stay together. Linear, or with `hidden` neurons. Nulls: the commonest class, the same probe with shuffled labels,
+    and with `untrained` on the same model with weights drawn at random. Texts, or their token ids (text, pos).
+    `.best`, `.rows()`, `.figures()`; `.directions(site)` gives a direction for each class, to add (`mg.add`).
+    Cost: a pass of the texts, and the fitting. Source of the control: Hewitt and Liang (2019). See `methods.probes`.
+    """
+    given = read_inputs(texts, lambda several: model.to_tokens(several, prepend_bos=bos))
+    choices: dict[str, Any] = {"at": at, "hidden": hidden, "groups": groups, "test_share": test_share, "steps": steps}
+    choices |= {"weight_decay": weight_decay, "untrained": untrained, "edits": edits, "memory": memory}
+    return on_model.probe(model, given, labels, _sites(sites), **choices, seed=seed, watch=watch)
 
 
 def head_scores(model: LanguageModel, *, n: int = 8, span: int = 50, bos: bool = True, seed: int = 0) -> HeadScores:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from micrographia.core.errors import BadPrompt
-from micrographia.core.prompt_files import read_pairs, read_texts
+from micrographia.core.prompt_files import read_labelled, read_pairs, read_texts
 from micrographia.core.prompts import PairText
 
 ROWS = [
@@ -109,3 +109,16 @@ def test_columns_must_be_ours_by_their_names_in_the_file(tmp_path, columns):
     (tmp_path / "p.json").write_text(json.dumps(ROWS), encoding="utf-8")
     with pytest.raises(BadPrompt, match="as the columns"):
         read_pairs(tmp_path / "p.json", columns=columns)
+
+
+def test_labelled_texts_are_read_from_json_and_csv_by_the_names_of_their_columns(tmp_path):
+    (tmp_path / "a.csv").write_text('sentence,mood,by\n"Mary, went",sad,\nJohn went,glad,\n', encoding="utf-8")
+    named = {"text": "sentence", "label": "mood", "group": "by"}
+    found = read_labelled(tmp_path / "a.csv", columns=named)
+    assert found == [("Mary, went", "sad", None), ("John went", "glad", None)]
+    (tmp_path / "b.json").write_text(
+        '[{"text": "a", "label": true, "group": 0}, {"text": "b", "label": 2, "group": "x"}]'
+    )
+    assert read_labelled(tmp_path / "b.json", limit=1) == [("a", True, 0)]
+    with pytest.raises(BadPrompt, match=r"row 1 of .* has no text as 'text'; it has sentence, mood, by"):
+        read_labelled(tmp_path / "a.csv")

@@ -13,7 +13,7 @@ from miniature import CLEAN, CORRUPT, save_gpt2
 HOWTO = Path(__file__).parents[2] / "docs" / "howto"
 PAGES = {
     name: (HOWTO / name).read_text(encoding="utf-8")
-    for name in ("dictionaries.md", "from-transformerlens.md", "steer.md")
+    for name in ("dictionaries.md", "from-transformerlens.md", "probe.md", "steer.md")
 }
 
 

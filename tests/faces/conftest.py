@@ -25,7 +25,7 @@ class Helped(NamedTuple):
 
 
 HELPED = (
-    *("", "patch", "attribute", "trace", "circuit", "lens", "ablate", "heads", "steer", "generate"),
+    *("", "patch", "attribute", "trace", "circuit", "lens", "ablate", "probe", "heads", "steer", "generate"),
     *("grok", "grok sweep", "report", "models"),
 )
 ASK = """

@@ -110,7 +110,7 @@ def test_every_question_can_be_asked_of_a_run_of_ours(trained, tmp_path, capsys,
 
 
 @pytest.mark.parametrize(
-    "command", ["patch", "attribute", "trace", "circuit", "lens", "ablate", "heads", "steer", "generate"]
+    "command", ["patch", "attribute", "trace", "circuit", "lens", "ablate", "probe", "heads", "steer", "generate"]
 )
 def test_the_help_of_a_question_imports_no_torch(command, helped):
     assert helped[command].code == 0

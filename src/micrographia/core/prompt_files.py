@@ -1,8 +1,9 @@
-"""Prompt pairs and reference texts from files.
+"""Prompt pairs, reference texts and labelled texts from files.
 
 Pairs are JSON (a list of objects, or an object with such a list as `prompts`), JSONL (an object a line) or CSV (a head
 with the columns' names), in a layout of `core.prompt_layouts`. A reference is a list of texts: a text file of one a
-line, JSON strings, or any of the above, whose clean prompts are taken.
+line, JSON strings, or any of the above, whose clean prompts are taken. Labelled texts are objects with a
+`text` and its `label`.
 """
 
 import csv
@@ -11,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from micrographia.core.errors import BadPrompt
 from micrographia.core.prompt_layouts import COLUMNS, NAMES, layout_of, pair_of
@@ -61,6 +62,51 @@ def read_texts(path: Path | str) -> list[str]:
             "list of strings, or objects with `text` or `clean`."
         )
     return [str(text) for text in texts]
+
+
+class LabelledText(NamedTuple):
+    """A text and its class; texts of one group stay together where they are split."""
+
+    text: str
+    label: str | int
+    group: str | int | None = None
+
+
+def read_labelled(
+    path: Path | str, *, columns: Mapping[str, str] | None = None, limit: int | None = None
+) -> list[LabelledText]:
+    """The labelled texts of a JSON, JSONL or CSV file, in its order; with `limit` only the first.
+
+    `columns` name the file's columns for text, label or group. Raises BadPrompt, naming the row, for one without text
+    or label, or whose label is neither a name nor a whole number; and where some rows have a group and others have not.
+    """
+    names = {side: side for side in LabelledText._fields} | dict(columns or {})
+    found = [_labelled(row, names, f"row {i} of {path}") for i, row in enumerate(_records(Path(path))[:limit], start=1)]
+    if not found:
+        raise BadPrompt(f"Asked for the labelled texts in {path}, which holds none. Write at least one.")
+    grouped = [each.group is not None for each in found]
+    if any(grouped) and not all(grouped):
+        raise BadPrompt(f"row {grouped.index(False) + 1} of {path} has no group, and others have. Give it one.")
+    return found
+
+
+def _labelled(row: Any, names: Mapping[str, str], where: str) -> LabelledText:
+    if not isinstance(row, Mapping):
+        raise BadPrompt(f"{where} is {row!r:.80}. Write an object with {names['text']} and {names['label']}.")
+    text, label, group = (row.get(names[side]) for side in LabelledText._fields)
+    group = None if group == "" else group  # an empty cell of CSV
+    if not isinstance(text, str) or not text:
+        raise BadPrompt(
+            f"{where} has no text as {names['text']!r}; it has {', '.join(map(str, row))}. Name the column."
+        )
+    if label is None or label == "":
+        raise BadPrompt(
+            f"{where} has no {names['label']!r}. Write a class beside every text: a name or a whole number."
+        )
+    for side, value in (("label", label), ("group", group)):
+        if not isinstance(value, str | int | None):
+            raise BadPrompt(f"{where} has the {side} {value!r:.40}. Write a name, or a whole number.")
+    return LabelledText(text, label, group)
 
 
 def _records(path: Path) -> list[Any]:

@@ -20,11 +20,11 @@ from micrographia.core.small.trained import load_trained
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
 from micrographia.core.store import load_run, verify
+from micrographia.core.untrained import untrained
 from micrographia.labs.gemma_scope.config import PRESETS, preset_of, quick
 from micrographia.labs.gemma_scope.measure import CLAIMS
 from micrographia.labs.gemma_scope.members import plan_suite, sites_of
 from micrographia.labs.gemma_scope.run import run
-from micrographia.labs.gemma_scope.untrained import untrained
 from miniature import CLEAN, CORRUPT, save_gpt2
 
 pytestmark = pytest.mark.usefixtures("unchecked")

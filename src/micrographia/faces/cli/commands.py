@@ -34,6 +34,7 @@ COMMANDS = (
     Command("circuit", "ask", "the heads and MLPs that carry a behaviour, alone", ("circuit",)),
     Command("lens", "ask", "who writes an answer, and what each layer predicts", ("lens",)),
     Command("ablate", "ask", "remove each head and layer in turn, and watch the loss", ("ablate",)),
+    Command("probe", "ask", "which layers tell the labels of texts, by probes", ("probe",)),
     Command("heads", "ask", "induction, previous-token and duplicate-token heads", ("heads",)),
     Command("steer", "ask", "add a direction from contrasting prompts, and generate", ("steer",)),
     Command("generate", "ask", "go on with a prompt, as it is and under edits", ("generate",)),

@@ -27,6 +27,7 @@ from micrographia.core.store import RunFolder, atomic, load_run, read_metrics
 from micrographia.core.store.folder import PAGES
 from micrographia.core.stream.harvest import vectors_of_tokens
 from micrographia.core.train_loop import Rows as Columns
+from micrographia.core.untrained import untrained
 from micrographia.labs.gemma_scope.config import Config, preset_of
 from micrographia.labs.gemma_scope.evaluate import Measurement, evaluate_suite, looked_into
 from micrographia.labs.gemma_scope.figures import of_run, of_transfer
@@ -35,7 +36,6 @@ from micrographia.labs.gemma_scope.members import WantedDictionary
 from micrographia.labs.gemma_scope.published import model_of, second_of, suite_of
 from micrographia.labs.gemma_scope.reread import MODEL, reread
 from micrographia.labs.gemma_scope.train import ACTIVATIONS, is_finished, train_suite
-from micrographia.labs.gemma_scope.untrained import untrained
 from micrographia.methods.dictionaries.features.build import build_missing
 
 LAB = "gemma_scope"

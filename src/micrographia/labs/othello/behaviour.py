@@ -27,7 +27,7 @@ from micrographia.labs.othello.engine.rules import Bits, Rules, unpack
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import reader
 from micrographia.labs.othello.task import MINE, THEIRS, predicted, tokens_of
-from micrographia.methods.probes.probe import Probe
+from micrographia.methods.probes.probe import SiteProbes
 
 PLIES = 10
 """Of a roll-out."""
@@ -46,7 +46,7 @@ class ReadBoards(NamedTuple):
     """The same with as many squares wrong, but those of another position: what any wrong board would give."""
 
 
-def read_boards(config: Config, model: Model, probe: Probe, site: int, n: int = 500) -> ReadBoards:
+def read_boards(config: Config, model: Model, probe: SiteProbes, site: int, n: int = 500) -> ReadBoards:
     """Compare predictions with the board that a probe of the mover's frame reads. One run over `n` games."""
     games = unseen_games(config, n, sample=READ_ON)
     tokens, right = tokens_of(games)[:, :-1], predicted(games)

@@ -50,7 +50,7 @@ class Behaviour(NamedTuple):
     transposed: Transpositions
 
 
-class Evidence(NamedTuple):
+class BoardEvidence(NamedTuple):
     """Everything that the claims are judged by."""
 
     scores: LegalScores
@@ -73,7 +73,7 @@ class Evidence(NamedTuple):
         return float(probes.counts[target].accuracy().max())
 
 
-def evidence(config: Config, model: Transformer, folder: Path, watch: Watch) -> Evidence:
+def evidence(config: Config, model: Transformer, folder: Path, watch: Watch) -> BoardEvidence:
     """Measure everything. `folder`: where dictionaries are kept, with checkpoints."""
     board = Board(config.size)
     judged = predicted(unseen_games(config, LOOKED_AT))
@@ -92,7 +92,7 @@ def evidence(config: Config, model: Transformer, folder: Path, watch: Watch) -> 
     latents = None
     if config.latents.n_latents:
         latents = board_latents(config, model, untrained, linear.probes["mover"], place, folder / LATENTS, watch)
-    return Evidence(
+    return BoardEvidence(
         scores=legal_scores(model.arch, dict(model.state), judged),
         untrained_scores=legal_scores(model.arch, dict(untrained.state), judged),
         linear=linear,

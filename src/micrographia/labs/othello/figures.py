@@ -14,7 +14,7 @@ from micrographia.core.train_loop import Rows
 from micrographia.labs.othello.cases import Cases
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
-from micrographia.labs.othello.evidence import Evidence
+from micrographia.labs.othello.evidence import BoardEvidence
 from micrographia.labs.othello.flips import WAYS, edits_of, logits_at_last
 from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, UNTOUCHED, cases_of_config
 from micrographia.labs.othello.network import unseen_games
@@ -37,7 +37,7 @@ FLIP_COLUMNS = {
 }  # fmt: skip
 
 
-def of_run(config: Config, model: Transformer, found: Evidence, curve: Rows | None) -> list[Figure]:
+def of_run(config: Config, model: Transformer, found: BoardEvidence, curve: Rows | None) -> list[Figure]:
     """All figures of a Run. `curve`: the training of the model, if it was trained here."""
     cases = cases_of_config(config, JUDGED_ON, config.flipping.cases).some(slice(SHOWN))
     return [
@@ -59,7 +59,7 @@ def site_names(model: Transformer) -> list[str]:
     return [str(site) for site in sites_of(model)]
 
 
-def of_layers(model: Transformer, found: Evidence) -> Figure:
+def of_layers(model: Transformer, found: BoardEvidence) -> Figure:
     """Accuracy by site of every frame, beside what is known without the model."""
     linear, n = found.linear.counts, len(sites_of(model))
     lines = {
@@ -81,7 +81,7 @@ def of_layers(model: Transformer, found: Evidence) -> Figure:
     )  # fmt: skip
 
 
-def by_ply(found: Evidence, model: Transformer) -> Figure:
+def by_ply(found: BoardEvidence, model: Transformer) -> Figure:
     """Accuracy of the mover's frame by ply and site."""
     z = np.asarray(found.linear.counts["mover"].accuracy_by_group())
     return figures.heatmap(
@@ -91,7 +91,7 @@ def by_ply(found: Evidence, model: Transformer) -> Figure:
     )  # fmt: skip
 
 
-def by_square(config: Config, found: Evidence) -> Figure:
+def by_square(config: Config, found: BoardEvidence) -> Figure:
     """Accuracy by square at the best site."""
     counts, size = found.linear.counts, config.size
     best = {frame: int(counts[frame].accuracy().argmax()) for frame in ("mover", "absolute")}
@@ -108,7 +108,7 @@ def _texts(z: np.ndarray) -> list[list[list[str]]]:
     return [[[f"{x:.2f}".removeprefix("0") for x in row] for row in panel] for panel in z.tolist()]
 
 
-def table_of_probes(model: Transformer, found: Evidence) -> Figure:
+def table_of_probes(model: Transformer, found: BoardEvidence) -> Figure:
     """Every target at every site."""
     counts = found.linear.counts
     names = site_names(model)
@@ -135,7 +135,7 @@ def table_of_probes(model: Transformer, found: Evidence) -> Figure:
     )  # fmt: skip
 
 
-def flips_of(model: Transformer, found: Evidence) -> list[Figure]:
+def flips_of(model: Transformer, found: BoardEvidence) -> list[Figure]:
     rows = [each.row() for each in found.flips]
     layers = np.arange(model.shape.n_layers)
     ways = [each for each in found.flips if each.by_layer]
@@ -157,7 +157,7 @@ def flips_of(model: Transformer, found: Evidence) -> list[Figure]:
     ]  # fmt: skip
 
 
-def predictions(model: Transformer, found: Evidence, cases: Cases, i: int) -> Figure:
+def predictions(model: Transformer, found: BoardEvidence, cases: Cases, i: int) -> Figure:
     """A case: probabilities by square, untouched and with the square flipped."""
     one, size = cases.some(slice(i, i + 1)), cases.board.size
     flip = next(each for each in found.flips if each.name == CONTROLLED)
@@ -194,7 +194,7 @@ def _discs(cases: Cases, i: int) -> list[list[list[str]]]:
     ]
 
 
-def read_board(config: Config, model: Transformer, found: Evidence) -> Figure:
+def read_board(config: Config, model: Transformer, found: BoardEvidence) -> Figure:
     """One position as every layer's probe reads it, as the probability of mine less theirs, beside the truth."""
     board, ply = Board(config.size), config.n_ctx // 2
     games = unseen_games(config, 1, sample=JUDGED_ON)
@@ -213,7 +213,7 @@ def read_board(config: Config, model: Transformer, found: Evidence) -> Figure:
     )  # fmt: skip
 
 
-def parts_of(found: Evidence) -> list[Figure]:
+def parts_of(found: BoardEvidence) -> list[Figure]:
     """Whose moves each head attends to, and the neurons that are a square's legality."""
     own, null = found.parts, found.untrained_parts
     both = torch.stack([own.heads.share, null.heads.share]).numpy()
@@ -238,7 +238,7 @@ def parts_of(found: Evidence) -> list[Figure]:
     ]  # fmt: skip
 
 
-def latents_of(found: Evidence) -> list[Figure]:
+def latents_of(found: BoardEvidence) -> list[Figure]:
     """How much of the board single latents have."""
     if found.latents is None:
         return []
@@ -254,7 +254,7 @@ def latents_of(found: Evidence) -> list[Figure]:
     ]  # fmt: skip
 
 
-def behaviour_of(found: Evidence) -> Figure:
+def behaviour_of(found: BoardEvidence) -> Figure:
     """What the model does beyond the next move, with nulls."""
     read, acts, order = found.behaviour.read, found.behaviour, found.behaviour.transposed
     rows = [

@@ -22,16 +22,16 @@ from micrographia.core.sites import Site
 from micrographia.labs.othello.cases import Cases
 from micrographia.labs.othello.reading import place_of
 from micrographia.labs.othello.task import EMPTY, MINE, THEIRS
-from micrographia.methods.probes.probe import Probe
+from micrographia.methods.probes.probe import SiteProbes
 
 GRADIENT_STEPS = 10
 
 
-class Reading(NamedTuple):
+class SquareReading(NamedTuple):
     """What a probe of one layer says of each case's square: x @ (to - of) + bias is above 0 where it reads the new
     class rather than the old one."""
 
-    probe: Probe
+    probe: SiteProbes
     square: Tensor
     old: Tensor
     new: Tensor
@@ -52,15 +52,15 @@ class Reading(NamedTuple):
         return (x * self.direction).sum(-1) + self.bias
 
 
-Change = Callable[[Float[Tensor, "case d"], Reading, float], Float[Tensor, "case d"]]
+Change = Callable[[Float[Tensor, "case d"], SquareReading, float], Float[Tensor, "case d"]]
 """(activation at the last position, what its probe reads, scale) -> the activation that should read otherwise."""
 
 
-def _add(x: Tensor, reading: Reading, scale: float) -> Tensor:
+def _add(x: Tensor, reading: SquareReading, scale: float) -> Tensor:
     return x + scale * _unit(reading.direction)
 
 
-def _reflect(x: Tensor, reading: Reading, scale: float) -> Tensor:
+def _reflect(x: Tensor, reading: SquareReading, scale: float) -> Tensor:
     """To the other side of the plane on which the probe is undecided, at `scale` times the distance."""
     w = reading.direction
     past = (1 + scale) * reading.margin(x) / w.square().sum(-1)
@@ -68,7 +68,7 @@ def _reflect(x: Tensor, reading: Reading, scale: float) -> Tensor:
 
 
 @with_gradients
-def _descend(x: Tensor, reading: Reading, scale: float) -> Tensor:
+def _descend(x: Tensor, reading: SquareReading, scale: float) -> Tensor:
     """Down the cross-entropy of the square's new class, through the probe, a fixed number of steps."""
     for _ in range(GRADIENT_STEPS):
         leaf = x.detach().requires_grad_()
@@ -107,7 +107,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def edits_of(
-    way: Way, probe: Probe, cases: Cases, layers: Sequence[int], scale: float, generator: Generator
+    way: Way, probe: SiteProbes, cases: Cases, layers: Sequence[int], scale: float, generator: Generator
 ) -> list[Edit]:
     """The edits of the residual stream after these layers, by the probe of each at `reading.sites_of`."""
     old, new = classes_in_frame(cases, way.frame)
@@ -115,12 +115,12 @@ def edits_of(
     if way.control == "square":
         square = torch.randint(cases.board.n_squares, square.shape, generator=generator)
     return [
-        _edit(way, Reading(probe.at(place_of(layer)), square, old, new), cases, layer, scale, generator)
+        _edit(way, SquareReading(probe.at(place_of(layer)), square, old, new), cases, layer, scale, generator)
         for layer in layers
     ]
 
 
-def _edit(way: Way, reading: Reading, cases: Cases, layer: int, scale: float, generator: Generator) -> Edit:
+def _edit(way: Way, reading: SquareReading, cases: Cases, layer: int, scale: float, generator: Generator) -> Edit:
     at, last = torch.arange(len(cases.last)), cases.last
     drawn = torch.randn(reading.probe.readout.weight.shape[1], generator=generator)
 

@@ -14,7 +14,7 @@ from micrographia.labs.othello.cases import Cases, erased, random_cases
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.flips import WAYS, FlipScores, Way, edits_of, flip_scores, logits_at_last
-from micrographia.methods.probes.probe import Probe, Probes
+from micrographia.methods.probes.probe import Probes, SiteProbes
 
 TUNED_ON, JUDGED_ON = 10, 11  # numbers of samples
 UNTOUCHED, ON_ITS_OWN, ERASE = "untouched", "on its own board", "erase"
@@ -77,7 +77,7 @@ def intervene(
     return found
 
 
-def choose(model: Model, way: Way, probe: Probe, tuning: Cases) -> tuple[Chosen, dict[int, float]]:
+def choose(model: Model, way: Way, probe: SiteProbes, tuning: Cases) -> tuple[Chosen, dict[int, float]]:
     """The layers and scale of the least mean error: one layer, or all from one on."""
     n = model.shape.n_layers
     errors = {
@@ -95,7 +95,7 @@ def _sets(n_layers: int) -> Iterator[tuple[int, ...]]:
         yield tuple(range(layer, n_layers))
 
 
-def _judged(model: Model, way: Way, probe: Probe, cases: Cases, chosen: Chosen) -> FlipScores:
+def _judged(model: Model, way: Way, probe: SiteProbes, cases: Cases, chosen: Chosen) -> FlipScores:
     edits = edits_of(way, probe, cases, chosen.layers, chosen.scale, batch_generator(0, len(cases.last)))
     return flip_scores(logits_at_last(model, cases, edits), cases)
 

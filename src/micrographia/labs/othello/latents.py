@@ -28,7 +28,7 @@ from micrographia.labs.othello.task import EMPTY, PAD, labels_of, tokens_of
 from micrographia.methods.dictionaries.evaluation.coverage import Coverage, Encode, coverage, random_encoder
 from micrographia.methods.dictionaries.training.recipe import Recipe
 from micrographia.methods.dictionaries.training.train import train_dictionaries
-from micrographia.methods.probes.probe import Probe
+from micrographia.methods.probes.probe import SiteProbes
 
 TRAINED_ON, MEASURED_ON, HELD_OUT = 30, 31, 32  # numbers of samples
 LEAST = 0.002
@@ -60,7 +60,7 @@ def _nulls(each: Coverage) -> dict[str, float]:
 
 
 def board_latents(
-    config: Config, model: Model, untrained: Model, probe: Probe, place: int, folder: Path, watch: Watch
+    config: Config, model: Model, untrained: Model, probe: SiteProbes, place: int, folder: Path, watch: Watch
 ) -> BoardLatents:
     """Train a TopK dictionary at one site of the model, and of the model without its training, and judge both.
 
@@ -128,7 +128,7 @@ def _usable(labels: Bool[Tensor, "row property"]) -> Bool[Tensor, "property"]:
     return (share > LEAST) & (share < 1 - LEAST)
 
 
-def _probe_encoder(probe: Probe) -> Encode:
+def _probe_encoder(probe: SiteProbes) -> Encode:
     """The probabilities of the mover's probe as latents, and of each square's being empty as one for its legality."""
 
     def encode(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from micrographia.core.claims import Measured, Measures
-from micrographia.labs.othello.evidence import Behaviour, Evidence
+from micrographia.labs.othello.evidence import Behaviour, BoardEvidence
 from micrographia.labs.othello.intervene import ERASE, FlipResult, closed
 from micrographia.labs.othello.latents import DICTIONARY, PROBE, UNTRAINED, BoardLatents
 from micrographia.labs.othello.reading import BoardProbes
@@ -24,7 +24,7 @@ MID = 1
 BLACK, WHITE = 1, 2
 
 
-def measures(found: Evidence) -> Measures:
+def measures(found: BoardEvidence) -> Measures:
     """Each claim's figure with its null."""
     best, linear = found.best, found.linear
     mover, absolute = best(linear, "mover"), best(linear, "absolute")
@@ -55,7 +55,7 @@ def measures(found: Evidence) -> Measures:
     }
 
 
-def _of_parts(found: Evidence) -> Measures:
+def _of_parts(found: BoardEvidence) -> Measures:
     own, null = found.parts, found.untrained_parts
     return {
         "heads-take-sides": Measured(own.heads.most_sided(), null.heads.most_sided()),

@@ -13,7 +13,7 @@ from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder, read_metrics
 from micrographia.core.train_loop import Rows
 from micrographia.labs.othello.config import Config, preset_of
-from micrographia.labs.othello.evidence import Evidence, evidence
+from micrographia.labs.othello.evidence import BoardEvidence, evidence
 from micrographia.labs.othello.figures import of_run
 from micrographia.labs.othello.measure import CLAIMS, measures
 from micrographia.labs.othello.network import trained
@@ -56,7 +56,7 @@ def _model(config: Config, folder: RunFolder, watch: Watch) -> tuple[Transformer
     return model, {name: list(column) for name, column in read_metrics(folder.path / MODEL).items()}
 
 
-def opening(config: Config, found: Evidence) -> list[str]:
+def opening(config: Config, found: BoardEvidence) -> list[str]:
     """How well the model plays, in nats above the floor."""
     scores = found.scores
     return [

@@ -18,7 +18,7 @@ from micrographia.core.tokens import Vocabulary
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import Games
 from micrographia.labs.othello.engine.rules import unpack
-from micrographia.methods.probes.probe import Target
+from micrographia.methods.probes.probe import ProbeTarget
 
 PAD = 0
 EMPTY, MINE, THEIRS = 0, 1, 2
@@ -88,8 +88,8 @@ OTHERS = ("flipped", "placed", "legal")
 the next mover may go."""
 
 
-def targets_of(board: Board, names: tuple[str, ...]) -> dict[str, Target]:
-    return {name: Target(board.n_squares, 2 if name in OTHERS else 3) for name in names}
+def targets_of(board: Board, names: tuple[str, ...]) -> dict[str, ProbeTarget]:
+    return {name: ProbeTarget(board.n_squares, 2 if name in OTHERS else 3) for name in names}
 
 
 def labels_of(games: Games, names: tuple[str, ...]) -> dict[str, Int[Tensor, "game pos square"]]:

@@ -287,6 +287,45 @@ class Ablate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Probing:
+    """Read a label of each text off the model's activations with probes, beside the same with shuffled labels."""
+
+    target: Target
+    text_labels: str
+    """A FILE of labelled texts: JSONL, JSON or CSV with `text`, `label`, and `group` for texts that stay together."""
+    columns: str | None = None
+    """Which columns of the file to read: "text=sentence, label=sentiment, group=author"."""
+    limit: int | None = None
+    """Take only so many texts of the file, the first."""
+    around: Around = dataclasses.field(default_factory=Around)
+    sites: str = "L*.resid_post"
+    """Which activations: Sites or patterns, with commas between. Each Site has a probe of its own."""
+    at: str = "last"
+    """Which tokens are read: last, all, or positions with commas between, those from the end negative: "1, -1"."""
+    hidden: int | None = None
+    """Neurons of a hidden layer; by default there is none, and probes are linear."""
+    test_share: float = 0.25
+    """Share of the texts (or groups) that judge the probes, to which they are not fitted."""
+    steps: int = 500
+    """Steps of fitting, of up to 256 labels each."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    untrained: bool = False
+    """Also probe the same model with weights drawn at random."""
+    memory: float = 4.0
+    """GiB of activations held at once; with less than they take, the texts are read several times."""
+
+    def __post_init__(self) -> None:
+        listed(self, "sites", None)
+        at_least(self, limit=1, hidden=1, steps=1)
+        check(0 < self.test_share < 1, f"--test-share must lie between 0 and 1, not {self.test_share}.")
+        check(self.weight_decay >= 0, f"--weight-decay must be 0 at least, not {self.weight_decay}.")
+        check(self.memory > 0, f"--memory must be positive, not {self.memory}.")
+        positions_of(self.at)
+        columns_of(self.columns, TEXT_COLUMNS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Heads:
     """Score every head on random repeated tokens: induction, previous-token and duplicate-token heads."""
 
@@ -353,7 +392,7 @@ class Generate:
         at_least(self, tokens=1)
 
 
-Question = Patch | Attribute | Trace | Circuit | Lens | Ablate | Heads | Steer | Generate
+Question = Patch | Attribute | Trace | Circuit | Lens | Ablate | Probing | Heads | Steer | Generate
 QUESTIONS: Mapping[str, type[Question]] = {
     "patch": Patch,
     "attribute": Attribute,
@@ -361,6 +400,7 @@ QUESTIONS: Mapping[str, type[Question]] = {
     "circuit": Circuit,
     "lens": Lens,
     "ablate": Ablate,
+    "probe": Probing,
     "heads": Heads,
     "steer": Steer,
     "generate": Generate,
@@ -402,12 +442,28 @@ def strengths_of(text: str) -> tuple[float, ...]:
     return found
 
 
-def columns_of(text: str | None) -> dict[str, str]:
+def positions_of(text: str) -> str | list[int]:
+    """Where texts are read: "last", "all", or the positions in a text with commas between."""
+    if text in ("last", "all"):
+        return text
+    try:
+        found = [int(part) for part in names(text)]
+    except ValueError:
+        found = []
+    check(bool(found), f"--at holds {text!r}. Write last, all, or positions with commas between, such as 1, -1.")
+    return found
+
+
+PAIR_COLUMNS, TEXT_COLUMNS = ("clean", "corrupt", "answer", "wrong"), ("text", "label", "group")
+
+
+def columns_of(text: str | None, ours: tuple[str, ...] = PAIR_COLUMNS) -> dict[str, str]:
     """The columns of a file in a text like "clean=prompt, answer=target", by the names that we give them."""
     found = dict[str, str]()
     for part in names(text or ""):
-        ours, equals, theirs = (side.strip() for side in part.partition("="))
-        good = bool(equals and theirs) and ours in ("clean", "corrupt", "answer", "wrong")
-        check(good, f"--columns holds {part!r}. Write clean=, corrupt=, answer= or wrong= and the name of a column.")
-        found[ours] = theirs
+        own, equals, theirs = (side.strip() for side in part.partition("="))
+        good = bool(equals and theirs) and own in ours
+        known = f"{', '.join(f'{each}=' for each in ours[:-1])} or {ours[-1]}="
+        check(good, f"--columns holds {part!r}. Write {known} and the name of a column.")
+        found[own] = theirs
     return found

@@ -31,6 +31,7 @@ TITLES = {
     "circuit": "A circuit in",
     "lens": "Logit lens of",
     "ablate": "Ablations in",
+    "probe": "Probes of",
     "heads": "Heads of",
     "steer": "Steering",
     "generate": "Generation by",

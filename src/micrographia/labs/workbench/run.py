@@ -25,6 +25,7 @@ from micrographia.labs.workbench.generate import prepare_generate, prepare_steer
 from micrographia.labs.workbench.heads import prepare_heads
 from micrographia.labs.workbench.lens import prepare_lens
 from micrographia.labs.workbench.patch import prepare_patch
+from micrographia.labs.workbench.probe import prepare_probe
 from micrographia.labs.workbench.trace import prepare_trace
 
 LAB = "workbench"
@@ -35,6 +36,7 @@ PREPARE: Mapping[str, Callable[[Any, LanguageModel], Compute]] = {
     "circuit": prepare_circuit,
     "lens": prepare_lens,
     "ablate": prepare_ablate,
+    "probe": prepare_probe,
     "heads": prepare_heads,
     "steer": prepare_steer,
     "generate": prepare_generate,

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.errors import BadShape, UserError
 from micrographia.core.events import Progress, Watch, silent
-from micrographia.methods.probes.probe import LabelledRows, Layer, Probe, Probes, Target
+from micrographia.methods.probes.probe import LabelledRows, ProbeLayer, Probes, ProbeTarget, SiteProbes
 
 IGNORED = -1
 
@@ -37,7 +37,7 @@ class Fitting:
 
 def fit_probes(
     batches: Iterable[LabelledRows],
-    targets: Mapping[str, Target],
+    targets: Mapping[str, ProbeTarget],
     fitting: Fitting,
     *,
     generator: Generator,
@@ -70,11 +70,11 @@ def fit_probes(
     return Probes({name: _folded(probe, mean, scale) for name, probe in probes.items()})
 
 
-def _layers(probe: Probe) -> Iterator[Layer]:
+def _layers(probe: SiteProbes) -> Iterator[ProbeLayer]:
     yield from (layer for layer in (probe.hidden, probe.readout) if layer is not None)
 
 
-def _check(rows: LabelledRows, targets: Mapping[str, Target]) -> None:
+def _check(rows: LabelledRows, targets: Mapping[str, ProbeTarget]) -> None:
     for name, target in targets.items():
         shape, wanted = tuple(rows.labels[name].shape), (rows.x.shape[1], target.n_items)
         if shape != wanted or int(rows.labels[name].max()) >= target.n_classes:
@@ -90,19 +90,21 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(scale > 1e-6 * scale.amax(1, keepdim=True).clamp(min=1e-30), scale, 1.0)
 
 
-def _fresh(x: Tensor, target: Target, hidden: int | None, generator: Generator) -> Probe:
+def _fresh(x: Tensor, target: ProbeTarget, hidden: int | None, generator: Generator) -> SiteProbes:
     """A readout of nothing but its bias; a hidden layer with random directions (He et al. 2015)."""
     n_sites, _, d = x.shape
     width = hidden or d
-    readout = Layer(x.new_zeros(n_sites, width, math.prod(target)), x.new_zeros(n_sites, math.prod(target)))
+    readout = ProbeLayer(x.new_zeros(n_sites, width, math.prod(target)), x.new_zeros(n_sites, math.prod(target)))
     if hidden is None:
-        return Probe(target, readout)
+        return SiteProbes(target, readout)
     drawn = torch.randn(n_sites, d, hidden, generator=generator) * math.sqrt(2 / d)
     out = torch.randn(n_sites, hidden, math.prod(target), generator=generator) / math.sqrt(hidden)
-    return Probe(target, Layer(out.to(x), readout.bias), Layer(drawn.to(x), x.new_zeros(n_sites, hidden)))
+    return SiteProbes(
+        target, ProbeLayer(out.to(x), readout.bias), ProbeLayer(drawn.to(x), x.new_zeros(n_sites, hidden))
+    )
 
 
-def _descend(probe: Probe, x: Float[Tensor, "site row d"], labels: Int[Tensor, "row item"]) -> float:
+def _descend(probe: SiteProbes, x: Float[Tensor, "site row d"], labels: Int[Tensor, "row item"]) -> float:
     """Set the gradients of the mean cross-entropy of labelled items; the loss in nats, the mean over sites."""
     features = probe.features(x)
     error = probe.readout(features).unflatten(-1, tuple(probe.target))
@@ -125,11 +127,11 @@ def _descend(probe: Probe, x: Float[Tensor, "site row d"], labels: Int[Tensor, "
     return float(loss)
 
 
-def _folded(probe: Probe, mean: Float[Tensor, "site d"], scale: Float[Tensor, "site d"]) -> Probe:
+def _folded(probe: SiteProbes, mean: Float[Tensor, "site d"], scale: Float[Tensor, "site d"]) -> SiteProbes:
     """The probe of activations as they are."""
     first = probe.readout if probe.hidden is None else probe.hidden
     weight = (first.weight / scale[..., None]).detach()
-    folded = Layer(weight, (first.bias - (mean[:, None] @ weight)[:, 0]).detach())
+    folded = ProbeLayer(weight, (first.bias - (mean[:, None] @ weight)[:, 0]).detach())
     if probe.hidden is None:
-        return Probe(probe.target, folded)
-    return Probe(probe.target, Layer(probe.readout.weight.detach(), probe.readout.bias.detach()), folded)
+        return SiteProbes(probe.target, folded)
+    return SiteProbes(probe.target, ProbeLayer(probe.readout.weight.detach(), probe.readout.bias.detach()), folded)

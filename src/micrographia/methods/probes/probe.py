@@ -17,14 +17,14 @@ from torch import Tensor
 from micrographia.core.errors import BadShape
 
 
-class Target(NamedTuple):
+class ProbeTarget(NamedTuple):
     """What a probe reads."""
 
     n_items: int = 1
     n_classes: int = 2
 
 
-class Layer(NamedTuple):
+class ProbeLayer(NamedTuple):
     """x @ weight + bias, for every site."""
 
     weight: Float[Tensor, "site d out"]
@@ -34,12 +34,12 @@ class Layer(NamedTuple):
         return torch.baddbmm(self.bias[:, None], x, self.weight)
 
 
-class Probe(NamedTuple):
+class SiteProbes(NamedTuple):
     """The probes of one target, for every site. `hidden` is the layer before a ReLU; None: linear."""
 
-    target: Target
-    readout: Layer
-    hidden: Layer | None = None
+    target: ProbeTarget
+    readout: ProbeLayer
+    hidden: ProbeLayer | None = None
 
     def features(self, x: Float[Tensor, "site row d"]) -> Float[Tensor, "site row d_or_hidden"]:
         return x if self.hidden is None else F.relu(self.hidden(x))
@@ -47,11 +47,13 @@ class Probe(NamedTuple):
     def logits(self, x: Float[Tensor, "site row d"]) -> Float[Tensor, "site row item class"]:
         return self.readout(self.features(x)).unflatten(-1, tuple(self.target))
 
-    def at(self, site: int) -> "Probe":
+    def at(self, site: int) -> "SiteProbes":
         """That of one site, by its place, with the site axis kept."""
-        one = [layer and Layer(*(part[site : site + 1] for part in layer)) for layer in (self.readout, self.hidden)]
+        one = [
+            layer and ProbeLayer(*(part[site : site + 1] for part in layer)) for layer in (self.readout, self.hidden)
+        ]
         assert one[0] is not None
-        return Probe(self.target, one[0], one[1])
+        return SiteProbes(self.target, one[0], one[1])
 
     @property
     def directions(self) -> Float[Tensor, "site d item class"]:
@@ -68,13 +70,13 @@ class Probe(NamedTuple):
 class Probes:
     """Probes of several targets at the same sites."""
 
-    each: Mapping[str, Probe]
+    each: Mapping[str, SiteProbes]
 
-    def __getitem__(self, name: str) -> Probe:
+    def __getitem__(self, name: str) -> SiteProbes:
         return self.each[name]
 
     @property
-    def targets(self) -> dict[str, Target]:
+    def targets(self) -> dict[str, ProbeTarget]:
         return {name: probe.target for name, probe in self.each.items()}
 
     @property

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from micrographia.methods.probes.fit import IGNORED
-from micrographia.methods.probes.probe import LabelledRows, Probes, Target
+from micrographia.methods.probes.probe import LabelledRows, Probes, ProbeTarget
 
 
 class ProbeCounts(NamedTuple):
@@ -65,7 +65,7 @@ def score_probes(probes: Probes, batches: Iterable[LabelledRows], *, n_groups: i
     return found
 
 
-def _count(into: ProbeCounts, said: Tensor, labels: Tensor, group: Tensor | None, target: Target) -> None:
+def _count(into: ProbeCounts, said: Tensor, labels: Tensor, group: Tensor | None, target: ProbeTarget) -> None:
     known = labels != IGNORED
     place = torch.zeros(len(labels), dtype=torch.int64) if group is None else group.cpu().long()
     item = torch.arange(target.n_items)

@@ -1,4 +1,4 @@
-"""The null of a suite: the same model without its training, on whose activations the same dictionaries are trained.
+"""The null of what is read off a model: the same model without its training.
 
 A small transformer is drawn anew, as before its first step. Of any other the matrices are drawn from normal
 distributions with the mean and deviation of the trained ones, as in Heap et al. 2025, "Sparse Autoencoders Can
