@@ -8,9 +8,9 @@ from micrographia.core.small.split_text import TOKENS, split_rows
 from micrographia.core.small.trained import load_trained
 from micrographia.core.stream.rows import TokenRows
 from micrographia.core.stream.tokenise import open_tokens
+from micrographia.core.untrained import untrained
 from micrographia.labs.gemma_scope.config import Config
 from micrographia.labs.gemma_scope.published import model_of
-from micrographia.labs.gemma_scope.untrained import untrained
 
 MODEL = "model"
 """The Run of the language model within that of the lab."""
