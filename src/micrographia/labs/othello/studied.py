@@ -1,0 +1,174 @@
+"""A model with its board and a probe of every layer: read from where they lie, the probe else fitted on the spot.
+
+`probes.safetensors` beside a model holds its linear probe in the mover's frame: `weight` [site, d_model, square, class]
+and `bias` [site, square, class], of the sites of `reading.sites_of` and the classes empty, mine, theirs; `layers` and
+`scale` are those at which a change along the probe flips a square best. Axes: site d_model square class.
+"""
+
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from micrographia.core.config import with_fields
+from micrographia.core.errors import BadConfig, BadShape, StoreError, UnknownModel
+from micrographia.core.events import Note, Progress, Watch, silent
+from micrographia.core.runtime import generator
+from micrographia.core.small.trained import load_trained
+from micrographia.core.small.transformer import Transformer
+from micrographia.core.store import add_file, find_run, load_run, read_tensors
+from micrographia.core.store.formats import tensors_bytes
+from micrographia.labs.othello.cases import Cases
+from micrographia.labs.othello.config import SHIPPED, Config
+from micrographia.labs.othello.engine.board import SIZES, Board
+from micrographia.labs.othello.flips import WAYS, edits_of, flip_scores, logits_at_last
+from micrographia.labs.othello.intervene import CONTROLLED, TUNED_ON, Chosen, cases_of_config, choose
+from micrographia.labs.othello.published import FILES, WEIGHTS, model_of, shipped
+from micrographia.labs.othello.reading import probe_board, reader, sites_of
+from micrographia.methods.probes.probe import Layer, Probe, Target
+
+PROBES = "probes.safetensors"
+N_CLASSES = 3
+FRAME = WAYS[CONTROLLED].frame
+ON_THE_SPOT = {"probe_games": 4_000, "probe_rows": 20, "test_games": 400, "tuning_cases": 60}
+
+
+class Studied(NamedTuple):
+    """A model, and what its board is read and changed with."""
+
+    model: Transformer
+    board: Board
+    probe: Probe
+    chosen: Chosen
+    """Layers and scale of a flip."""
+
+
+def studied(name: str, *, seed: int = 0, watch: Watch = silent) -> Studied:
+    """The model of this name: "shipped", a Run of this lab, or a file of weights.
+
+    Where no probe lies beside the model, one is fitted on 4,000 games, and the layers and scale of a flip are chosen on
+    60 cases: half a minute for a model of 6 layers. A finished Run keeps them. Raises RunNotFound, UnknownModel,
+    UnreadableWeights, PickleRefused, Corrupt, BadShape for a probe of another model, and BadConfig for a model of no
+    known board.
+    """
+    model, file, run = _found(name, watch)
+    board = board_of(model, name)
+    stored = read_probe(file, model, board) if file.is_file() else None
+    probe, chosen = stored or (None, None)
+    config = with_fields(Config(), size=board.size, seed=seed, **ON_THE_SPOT)
+    if probe is None:
+        probe = fitted(config, model, watch)
+    if chosen is None:
+        chosen = best_flip(model, probe, cases_of_config(config, TUNED_ON, config.flipping.tuning_cases), watch)
+        _keep(run, probe_bytes(probe, chosen), watch)
+    return Studied(model, board, probe, chosen)
+
+
+def fitted(config: Config, model: Transformer, watch: Watch = silent) -> Probe:
+    """The mover's linear probe of every site, and a note of how well it reads other games."""
+    found = probe_board(config, reader(model), (FRAME,), watch=watch, task="fit probes")
+    accuracy = found.counts[FRAME].accuracy()
+    best = int(accuracy.argmax())
+    watch(Note(f"On other games the probe of {sites_of(model)[best]} reads {accuracy[best]:.1%} of the squares right."))
+    return found.probes[FRAME]
+
+
+def best_flip(model: Transformer, probe: Probe, tuning: Cases, watch: Watch = silent) -> Chosen:
+    """The layers and scale of the least mean error, sought scale by scale: about 2 runs over the cases a layer each."""
+    way, found = WAYS[CONTROLLED], dict[Chosen, float]()
+    for i, scale in enumerate(way.scales):
+        watch(Progress("choose how to flip", i, len(way.scales), "scale"))
+        best, _ = choose(model, way._replace(scales=(scale,)), probe, tuning)
+        edits = edits_of(way, probe, tuning, best.layers, scale, generator(0))
+        found[best] = float(flip_scores(logits_at_last(model, tuning, edits), tuning).error.mean())
+    watch(Progress("choose how to flip", len(way.scales), len(way.scales), "scale"))
+    return min(found, key=lambda each: found[each])
+
+
+def board_of(model: Transformer, name: str) -> Board:
+    """The board whose squares a model's tokens are. Raises BadConfig."""
+    sizes = {Board(size).most_moves + 1: size for size in SIZES}
+    size = sizes.get(model.shape.d_vocab)
+    if size is None:
+        known = ", ".join(f"{n} ({size}x{size})" for n, size in sizes.items())
+        raise BadConfig(
+            f"Asked for the board of the model {name!r}. It has {model.shape.d_vocab} tokens, those of no known board. "
+            f"A model of Othello has {known}."
+        )
+    board = Board(size)
+    if model.shape.n_ctx < board.most_moves - 1:
+        raise BadConfig(
+            f"Asked for games of {size}x{size} squares in the model {name!r}. They have {board.most_moves - 1} moves "
+            f"to read, and it reads {model.shape.n_ctx}. Give a model that reads whole games."
+        )
+    return board
+
+
+def _keep(run: Path | None, data: bytes, watch: Watch) -> None:
+    """Add the probe to a finished Run; the model of one that goes on will be another."""
+    if run is None or load_run(run).status != "finished":
+        return
+    try:
+        watch(Note(f"The probe is kept in {add_file(run, PROBES, data)}."))
+    except StoreError as error:
+        watch(Note(f"The probe is not kept: {error}", "warning"))
+
+
+def _found(name: str, watch: Watch) -> tuple[Transformer, Path, Path | None]:
+    """A model, the file in which its probe would lie, and the Run that it is of."""
+    if name == SHIPPED:
+        folder = Path(str(resources.files("micrographia.labs.othello") / "shipped"))
+        if not (folder / WEIGHTS).is_file():
+            raise UnknownModel("Asked for the shipped model, which this version does not have. Give a Run or a file.")
+        return shipped(), folder / PROBES, None
+    if Path(name).suffix.lower() in FILES:
+        return _foreign(name, watch), Path(name).with_name(f"{Path(name).stem}.{PROBES}"), None
+    run = find_run(name)
+    inner = run / "model"
+    return load_trained(inner if inner.is_dir() else run), run / PROBES, run
+
+
+def _foreign(name: str, watch: Watch) -> Transformer:
+    """A file of weights on whichever board they fit."""
+    if not Path(name).is_file():
+        raise UnknownModel(f"Asked for the model in {name}. There is no such file. Check the path.")
+    for size in SIZES:
+        try:
+            return model_of(with_fields(Config(), size=size, model=name), watch)
+        except BadConfig:  # it has the tokens of another board
+            continue
+    boards = ", ".join(f"{size}x{size} ({Board(size).most_moves + 1})" for size in SIZES)
+    raise BadConfig(
+        f"Asked for the model in {name}. Its tokens are those of no known board: {boards}. Give a model of Othello."
+    )
+
+
+def probe_bytes(probe: Probe, chosen: Chosen | None = None) -> bytes:
+    """The file `probes.safetensors` of a linear probe."""
+    tensors = {"weight": probe.directions, "bias": probe.readout.bias.unflatten(-1, tuple(probe.target))}
+    if chosen is not None:
+        tensors |= {"layers": torch.tensor(chosen.layers), "scale": torch.tensor([chosen.scale])}
+    return tensors_bytes(tensors)
+
+
+def read_probe(path: Path, model: Transformer, board: Board) -> tuple[Probe, Chosen | None]:
+    """The probe in a file, and the layers and scale of a flip where it has them. Raises Corrupt, BadShape."""
+    found = read_tensors(path)
+    n_sites, n = len(sites_of(model)), board.n_squares
+    wanted = {"weight": (n_sites, model.shape.d_model, n, N_CLASSES), "bias": (n_sites, n, N_CLASSES)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    if any(shapes.get(name) != shape for name, shape in wanted.items()):
+        raise BadShape(f"Asked for the probe of this model in {path}. Wanted {wanted}. Found {shapes}. Fit it anew.")
+    weight, bias = found["weight"].float().flatten(2), found["bias"].float().flatten(1)
+    return Probe(Target(n, N_CLASSES), Layer(weight, bias)), _chosen(found, model, path)
+
+
+def _chosen(found: dict[str, Tensor], model: Transformer, path: Path) -> Chosen | None:
+    if not {"layers", "scale"} <= found.keys():
+        return None
+    layers = tuple(int(layer) for layer in found["layers"])
+    if any(not 0 <= layer < model.shape.n_layers for layer in layers):
+        raise BadShape(f"The probe in {path} is of the layers {layers}. The model has {model.shape.n_layers} layers.")
+    return Chosen(layers, float(found["scale"][0]))
