@@ -12,7 +12,7 @@ from micrographia.labs.othello.intervene import Chosen
 from micrographia.labs.othello.network import architecture
 from micrographia.labs.othello.reading import sites_of
 from micrographia.labs.othello.task import vocabulary
-from micrographia.methods.probes.probe import Layer, Probe, Target
+from micrographia.methods.probes.probe import ProbeLayer, ProbeTarget, SiteProbes
 
 BOARD = Board(4)
 CHOSEN = Chosen((1,), 3.0)
@@ -28,4 +28,4 @@ def random_probe(model, board=BOARD, seed=0):
     n_sites, d, n = len(sites_of(model)), model.shape.d_model, board.n_squares
     draw = generator(seed)
     weight = torch.randn(n_sites, d, 3 * n, generator=draw)
-    return Probe(Target(n, 3), Layer(weight, torch.randn(n_sites, 3 * n, generator=draw)))
+    return SiteProbes(ProbeTarget(n, 3), ProbeLayer(weight, torch.randn(n_sites, 3 * n, generator=draw)))

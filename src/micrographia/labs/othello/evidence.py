@@ -21,7 +21,7 @@ from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.flips import WAYS, edits_of
 from micrographia.labs.othello.history import HIDDEN, history_accuracy
-from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, FlipResult, cases_of_config, intervene
+from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, Chosen, FlipResult, cases_of_config, intervene
 from micrographia.labs.othello.latents import BoardLatents, board_latents
 from micrographia.labs.othello.network import LOOKED_AT, LegalScores, legal_scores, unseen_games
 from micrographia.labs.othello.parts import Heads, Neurons, heads_of, neurons_of
@@ -112,8 +112,7 @@ def behaviour(
 ) -> Behaviour:
     """Roll-outs on a third of the cases, and the rest of what the model does beyond the next move."""
     cases = cases_of_config(config, JUDGED_ON, max(1, config.flipping.cases // 3))
-    chosen = next(each.chosen for each in flips if each.name == CONTROLLED)
-    assert chosen is not None
+    chosen = _chosen(flips)
     edits = edits_of(WAYS[CONTROLLED], linear.probes["mover"], cases, *chosen, generator(config.seed))
     return Behaviour(
         read_boards(config, model, linear.probes["mover"], place),
@@ -121,3 +120,14 @@ def behaviour(
         rolled_out(model, own_board(cases)),
         transpositions(config, model),
     )
+
+
+def chosen_flip(found: BoardEvidence) -> Chosen:
+    """Layers and scale of adding the probe's direction."""
+    return _chosen(found.flips)
+
+
+def _chosen(flips: Sequence[FlipResult]) -> Chosen:
+    chosen = next(each.chosen for each in flips if each.name == CONTROLLED)
+    assert chosen is not None
+    return chosen

@@ -14,11 +14,12 @@ from micrographia.core.train_loop import Rows
 from micrographia.labs.othello.cases import Cases
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
-from micrographia.labs.othello.evidence import BoardEvidence
+from micrographia.labs.othello.evidence import BoardEvidence, chosen_flip
 from micrographia.labs.othello.flips import WAYS, edits_of, logits_at_last
 from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, UNTOUCHED, cases_of_config
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import sites_of
+from micrographia.labs.othello.stepping import game_widget, step_through
 from micrographia.labs.othello.task import FRAMES, MINE, OTHERS, labels_of, tokens_of
 
 BOARD, READ, FLIPS, TRAINING = "The board", "What probes read", "Flipped squares", "Training"
@@ -28,6 +29,7 @@ READING = ("mover-is-linear", "absolute-is-not", "mover-above-absolute", "mover-
 FLIPPING = (
     "flip-follows", "gradient-follows", "absolute-does-not", "erase-follows", "one-square-only", "no-promotion",
 )  # fmt: skip
+GAMES_SHOWN, SHOWN_ON = 3, 50
 SHOWN = 2
 """Cases of which the predictions are drawn."""
 FLIP_COLUMNS = {
@@ -47,6 +49,7 @@ def of_run(config: Config, model: Transformer, found: BoardEvidence, curve: Rows
         table_of_probes(model, found),
         *flips_of(model, found),
         *(predictions(model, found, cases, i) for i in range(len(cases.last))),
+        game_of(config, model, found),
         read_board(config, model, found),
         *parts_of(found),
         *latents_of(found),
@@ -160,12 +163,8 @@ def flips_of(model: Transformer, found: BoardEvidence) -> list[Figure]:
 def predictions(model: Transformer, found: BoardEvidence, cases: Cases, i: int) -> Figure:
     """A case: probabilities by square, untouched and with the square flipped."""
     one, size = cases.some(slice(i, i + 1)), cases.board.size
-    flip = next(each for each in found.flips if each.name == CONTROLLED)
     way = WAYS[CONTROLLED]
-    assert flip.chosen is not None
-    edits = edits_of(
-        way, found.linear.probes[way.frame], one, flip.chosen.layers, flip.chosen.scale, batch_generator(0, i)
-    )
+    edits = edits_of(way, found.linear.probes[way.frame], one, *chosen_flip(found), batch_generator(0, i))
     logits = torch.stack([logits_at_last(model, one)[0], logits_at_last(model, one, edits)[0]])
     z = np.full((2, size * size), np.nan)
     z[:, list(cases.board.playable)] = logits.softmax(-1)[:, 1:].numpy()
@@ -192,6 +191,12 @@ def _discs(cases: Cases, i: int) -> list[list[list[str]]]:
         [[" " if sign == "-" else sign for sign in row] for row in board.drawn(*sides).split("\n")]
         for sides in (before, after)
     ]
+
+
+def game_of(config: Config, model: Transformer, found: BoardEvidence) -> Figure:
+    """Three games to step through, squares to flip."""
+    games, chosen = unseen_games(config, GAMES_SHOWN, sample=SHOWN_ON), chosen_flip(found)
+    return game_widget(step_through(model, found.linear.probes["mover"], games, chosen), chosen)
 
 
 def read_board(config: Config, model: Transformer, found: BoardEvidence) -> Figure:

@@ -13,11 +13,12 @@ from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder, read_metrics
 from micrographia.core.train_loop import Rows
 from micrographia.labs.othello.config import Config, preset_of
-from micrographia.labs.othello.evidence import BoardEvidence, evidence
+from micrographia.labs.othello.evidence import BoardEvidence, chosen_flip, evidence
 from micrographia.labs.othello.figures import of_run
 from micrographia.labs.othello.measure import CLAIMS, measures
 from micrographia.labs.othello.network import trained
 from micrographia.labs.othello.published import model_of
+from micrographia.labs.othello.studied import PROBES, probe_bytes
 
 LAB, MODEL = "othello", "model"
 TITLE = "The board inside a model of legal moves"
@@ -45,7 +46,9 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
         "heads": found.parts.heads.counts(),
         "latents": found.latents.rows() if found.latents else [],
     }
-    return Findings(results, of_run(config, model, found, curve), measures(found), {}, opening(config, found))
+    shown, chosen = of_run(config, model, found, curve), chosen_flip(found)
+    files = {PROBES: probe_bytes(found.linear.probes["mover"], chosen)}
+    return Findings(results, shown, measures(found), {}, opening(config, found), files=files)
 
 
 def _model(config: Config, folder: RunFolder, watch: Watch) -> tuple[Transformer, Rows | None]:

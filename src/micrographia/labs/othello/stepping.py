@@ -28,7 +28,7 @@ from micrographia.labs.othello.flips import WAYS, edits_of
 from micrographia.labs.othello.intervene import CONTROLLED, Chosen
 from micrographia.labs.othello.reading import sites_of
 from micrographia.labs.othello.task import EMPTY, MINE, THEIRS, tokens_of
-from micrographia.methods.probes.probe import Probe
+from micrographia.methods.probes.probe import SiteProbes
 
 ASSET = "micrographia.labs.othello:board.js"
 GROUP = "A game, step by step"
@@ -85,7 +85,9 @@ class GameSteps(NamedTuple):
         return self.said != self.boards[1 : self.read + 1, None]
 
 
-def step_through(model: Model, probe: Probe, games: Games, chosen: Chosen, watch: Watch = silent) -> list[GameSteps]:
+def step_through(
+    model: Model, probe: SiteProbes, games: Games, chosen: Chosen, watch: Watch = silent
+) -> list[GameSteps]:
     """Every game, with all its flips at these layers and this scale.
 
     `probe` is linear, in the mover's frame, of `reading.sites_of`. Cost a game: one run, and as many as it has discs on
@@ -99,7 +101,7 @@ def step_through(model: Model, probe: Probe, games: Games, chosen: Chosen, watch
     return found
 
 
-def _steps(model: Model, probe: Probe, game: Games, chosen: Chosen) -> GameSteps:
+def _steps(model: Model, probe: SiteProbes, game: Games, chosen: Chosen) -> GameSteps:
     board, n = game.board, int(game.length[0])
     if n == 0:
         raise UserError("A game without moves was to be stepped through: the model reads nothing. Give a move or more.")
@@ -116,7 +118,7 @@ def _steps(model: Model, probe: Probe, game: Games, chosen: Chosen) -> GameSteps
 
 
 def _flips(
-    model: Model, probe: Probe, board: Board, moves: NDArray[np.int8], boards: NDArray[np.uint8], chosen: Chosen
+    model: Model, probe: SiteProbes, board: Board, moves: NDArray[np.int8], boards: NDArray[np.uint8], chosen: Chosen
 ) -> SquareFlips:
     step, square = np.nonzero(boards[1 : len(moves) + 1])
     row = np.full((len(moves), board.n_squares), -1, np.int16)
@@ -134,7 +136,9 @@ def _case(moves: NDArray[np.int8], boards: NDArray[np.uint8], step: int, square:
     return {"history": moves[:step].tolist(), "pos_int": square, "ori_color": colour}
 
 
-def _flipped(model: Model, probe: Probe, cases: Cases, chosen: Chosen) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+def _flipped(
+    model: Model, probe: SiteProbes, cases: Cases, chosen: Chosen
+) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """Predictions and readings of some flips, whose histories are cut to the longest."""
     cases = cases._replace(tokens=cases.tokens[:, : int(cases.last.max()) + 1])
     at, sites = torch.arange(len(cases.last)), sites_of(model)
@@ -146,7 +150,7 @@ def _flipped(model: Model, probe: Probe, cases: Cases, chosen: Chosen) -> tuple[
 
 
 def _read(
-    probe: Probe, x: Float[Tensor, "site row d"], black: NDArray[np.bool_]
+    probe: SiteProbes, x: Float[Tensor, "site row d"], black: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Colours and how sure the probe is of them, both (row, site, square): mine is the mover's."""
     sure, said = probe.logits(x).softmax(-1).max(-1)

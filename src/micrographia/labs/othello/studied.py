@@ -27,7 +27,7 @@ from micrographia.labs.othello.flips import WAYS, edits_of, flip_scores, logits_
 from micrographia.labs.othello.intervene import CONTROLLED, TUNED_ON, Chosen, cases_of_config, choose
 from micrographia.labs.othello.published import FILES, WEIGHTS, model_of, shipped
 from micrographia.labs.othello.reading import probe_board, reader, sites_of
-from micrographia.methods.probes.probe import Layer, Probe, Target
+from micrographia.methods.probes.probe import ProbeLayer, ProbeTarget, SiteProbes
 
 PROBES = "probes.safetensors"
 N_CLASSES = 3
@@ -40,7 +40,7 @@ class Studied(NamedTuple):
 
     model: Transformer
     board: Board
-    probe: Probe
+    probe: SiteProbes
     chosen: Chosen
     """Layers and scale of a flip."""
 
@@ -66,7 +66,7 @@ def studied(name: str, *, seed: int = 0, watch: Watch = silent) -> Studied:
     return Studied(model, board, probe, chosen)
 
 
-def fitted(config: Config, model: Transformer, watch: Watch = silent) -> Probe:
+def fitted(config: Config, model: Transformer, watch: Watch = silent) -> SiteProbes:
     """The mover's linear probe of every site, and a note of how well it reads other games."""
     found = probe_board(config, reader(model), (FRAME,), watch=watch, task="fit probes")
     accuracy = found.counts[FRAME].accuracy()
@@ -75,7 +75,7 @@ def fitted(config: Config, model: Transformer, watch: Watch = silent) -> Probe:
     return found.probes[FRAME]
 
 
-def best_flip(model: Transformer, probe: Probe, tuning: Cases, watch: Watch = silent) -> Chosen:
+def best_flip(model: Transformer, probe: SiteProbes, tuning: Cases, watch: Watch = silent) -> Chosen:
     """The layers and scale of the least mean error, sought scale by scale: about 2 runs over the cases a layer each."""
     way, found = WAYS[CONTROLLED], dict[Chosen, float]()
     for i, scale in enumerate(way.scales):
@@ -145,7 +145,7 @@ def _foreign(name: str, watch: Watch) -> Transformer:
     )
 
 
-def probe_bytes(probe: Probe, chosen: Chosen | None = None) -> bytes:
+def probe_bytes(probe: SiteProbes, chosen: Chosen | None = None) -> bytes:
     """The file `probes.safetensors` of a linear probe."""
     tensors = {"weight": probe.directions, "bias": probe.readout.bias.unflatten(-1, tuple(probe.target))}
     if chosen is not None:
@@ -153,7 +153,7 @@ def probe_bytes(probe: Probe, chosen: Chosen | None = None) -> bytes:
     return tensors_bytes(tensors)
 
 
-def read_probe(path: Path, model: Transformer, board: Board) -> tuple[Probe, Chosen | None]:
+def read_probe(path: Path, model: Transformer, board: Board) -> tuple[SiteProbes, Chosen | None]:
     """The probe in a file, and the layers and scale of a flip where it has them. Raises Corrupt, BadShape."""
     found = read_tensors(path)
     n_sites, n = len(sites_of(model)), board.n_squares
@@ -162,7 +162,7 @@ def read_probe(path: Path, model: Transformer, board: Board) -> tuple[Probe, Cho
     if any(shapes.get(name) != shape for name, shape in wanted.items()):
         raise BadShape(f"Asked for the probe of this model in {path}. Wanted {wanted}. Found {shapes}. Fit it anew.")
     weight, bias = found["weight"].float().flatten(2), found["bias"].float().flatten(1)
-    return Probe(Target(n, N_CLASSES), Layer(weight, bias)), _chosen(found, model, path)
+    return SiteProbes(ProbeTarget(n, N_CLASSES), ProbeLayer(weight, bias)), _chosen(found, model, path)
 
 
 def _chosen(found: dict[str, Tensor], model: Transformer, path: Path) -> Chosen | None:
