@@ -5,6 +5,7 @@ colour, and the model should predict what is legal on B'. Cases in which B and B
 and are left out. A published benchmark is read with `read_cases`. Axes: case pos vocab.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from micrographia.core.errors import UserError
-from micrographia.core.store import read_json
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import NONE, Games, random_games, replay
 from micrographia.labs.othello.engine.rules import Bits, Rules, unpack
@@ -79,11 +79,13 @@ def read_cases(path: Path, board: Board) -> Cases:
     The field names are those of the benchmark published with Li et al. 2023. `ori_color` is 0 for White and 2 for
     Black, or -1 and 1; it is held against the board. Raises UserError for other content, and for illegal histories.
     """
-    rows = read_json(path)
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"Asked for cases in {path}, which cannot be read: {error}. Give a JSON file.") from error
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) and row.keys() >= FIELDS for row in rows):
-        raise UserError(
-            f"Asked for cases in {path}. It should hold a list of objects with {', '.join(sorted(FIELDS))}."
-        )
+        fields = ", ".join(sorted(FIELDS))
+        raise UserError(f"Asked for cases in {path}. It should hold a list of objects with {fields}.")
     return cases_of(board, rows, str(path))
 
 
