@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from micrographia.core.errors import BadShape
-from micrographia.core.small.next_token import NextToken, Text
+from micrographia.core.small.next_token import NextToken, Text, expected_cross_entropy
 from micrographia.core.small.transformer import forward
 from micrographia.core.training import AdamW, Layout, fresh_state, train
 from small import A_FEW, small_model, some_tokens
@@ -90,3 +91,12 @@ def test_a_step_has_its_gradient_also_where_the_caller_switched_gradients_off(pl
     assert torch.equal(found.loss, expected.loss)
     assert torch.equal(found.gradient, expected.gradient)
     assert float(expected.gradient.abs().max()) > 0
+
+
+def test_the_expected_loss_is_the_mean_over_the_tokens_that_may_come():
+    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    likely = torch.zeros(2, 3, 5, dtype=torch.bool)
+    likely[..., 1] = likely[..., 3] = True
+    scored = torch.tensor([[True, True, False], [True, False, False]])
+    each = [F.cross_entropy(logits[scored], torch.full((3,), token)) for token in (1, 3)]
+    torch.testing.assert_close(expected_cross_entropy(logits, likely, scored), (each[0] + each[1]) / 2)

@@ -1,4 +1,4 @@
-"""The lab's parts against things whose answer is known: perfect predictions, hand-written files, a model of the rules."""
+"""The parts of the lab against what is known: perfect predictions, hand-written files, a model of the rules."""
 
 import json
 

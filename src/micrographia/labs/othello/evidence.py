@@ -24,7 +24,7 @@ from micrographia.labs.othello.history import HIDDEN, history_accuracy
 from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, Chosen, FlipResult, cases_of_config, intervene
 from micrographia.labs.othello.latents import BoardLatents, board_latents
 from micrographia.labs.othello.network import LOOKED_AT, LegalScores, legal_scores, unseen_games
-from micrographia.labs.othello.parts import Heads, Neurons, heads_of, neurons_of
+from micrographia.labs.othello.parts import Neurons, SidedHeads, heads_of, neurons_of
 from micrographia.labs.othello.reading import BoardProbes, probe_board, reader
 from micrographia.labs.othello.task import FRAMES, predicted
 
@@ -35,11 +35,11 @@ LATENTS = "latents"
 class Parts(NamedTuple):
     """Heads and neurons of one model."""
 
-    heads: Heads
+    heads: SidedHeads
     neurons: Neurons
 
 
-class Behaviour(NamedTuple):
+class ActsOn(NamedTuple):
     """What the model does beyond the next move."""
 
     read: ReadBoards
@@ -65,7 +65,7 @@ class BoardEvidence(NamedTuple):
     flips: Sequence[FlipResult]
     parts: Parts
     untrained_parts: Parts
-    behaviour: Behaviour
+    behaviour: ActsOn
     latents: BoardLatents | None = None
 
     def best(self, probes: BoardProbes, target: str) -> float:
@@ -109,12 +109,12 @@ def evidence(config: Config, model: Transformer, folder: Path, watch: Watch) -> 
 
 def behaviour(
     config: Config, model: Transformer, linear: BoardProbes, place: int, flips: Sequence[FlipResult]
-) -> Behaviour:
+) -> ActsOn:
     """Roll-outs on a third of the cases, and the rest of what the model does beyond the next move."""
     cases = cases_of_config(config, JUDGED_ON, max(1, config.flipping.cases // 3))
     chosen = _chosen(flips)
     edits = edits_of(WAYS[CONTROLLED], linear.probes["mover"], cases, *chosen, generator(config.seed))
-    return Behaviour(
+    return ActsOn(
         read_boards(config, model, linear.probes["mover"], place),
         rolled_out(model, cases, edits),
         rolled_out(model, own_board(cases)),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from micrographia.core.claims import Measured, Measures
-from micrographia.labs.othello.evidence import Behaviour, BoardEvidence
+from micrographia.labs.othello.evidence import ActsOn, BoardEvidence
 from micrographia.labs.othello.intervene import ERASE, FlipResult, closed
 from micrographia.labs.othello.latents import DICTIONARY, PROBE, UNTRAINED, BoardLatents
 from micrographia.labs.othello.reading import BoardProbes
@@ -63,7 +63,7 @@ def _of_parts(found: BoardEvidence) -> Measures:
     }
 
 
-def _of_behaviour(found: Behaviour) -> Measures:
+def _of_behaviour(found: ActsOn) -> Measures:
     more = found.illegal_after_flip - found.illegal_untouched
     return {
         "follows-the-board-it-reads": Measured(found.read.follows_read, found.read.control),

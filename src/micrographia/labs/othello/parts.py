@@ -25,7 +25,7 @@ OWN = 0.65
 """A head is "mine" or "theirs" where so much of its attention to earlier moves is on one player's."""
 
 
-class Heads(NamedTuple):
+class SidedHeads(NamedTuple):
     """Attention to the moves of the player who moves next, of the other, to the first move, and to the last."""
 
     mine: Float[Tensor, "layer head"]
@@ -49,7 +49,7 @@ class Heads(NamedTuple):
         return float(((self.share > OWN) | (self.share < 1 - OWN)).double().mean(1).max())
 
 
-def heads_of(config: Config, model: Model, n: int = GAMES) -> Heads:
+def heads_of(config: Config, model: Model, n: int = GAMES) -> SidedHeads:
     """Mean attention over positions with six moves before them. One run over `n` games.
 
     The last move is left out of mine and theirs, and so is the first. Uniform attention would give each half.
@@ -73,7 +73,7 @@ def heads_of(config: Config, model: Model, n: int = GAMES) -> Heads:
         parts += [pattern[..., :1], pattern * (key == query)]
         found.append(torch.stack([part.sum(-1).transpose(1, 2)[there].mean(0) for part in parts]))
     mine_, theirs, first, last = torch.stack(found, 1)
-    return Heads(mine_, theirs, first, last)
+    return SidedHeads(mine_, theirs, first, last)
 
 
 class NeuronMatch(NamedTuple):
