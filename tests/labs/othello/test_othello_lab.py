@@ -15,15 +15,18 @@ from micrographia.core.model import Output
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
+from micrographia.labs.othello import published_probes
 from micrographia.labs.othello.behaviour import own_board, rolled_out, transpositions
 from micrographia.labs.othello.cases import SHORTEST, cases_of, erased, random_cases, read_cases
 from micrographia.labs.othello.config import Config, paper, preset_of, quick, tiny
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import replay
+from micrographia.labs.othello.engine.rules import unpack
 from micrographia.labs.othello.flips import WAYS, edits_of, flip_scores, logits_at_last
 from micrographia.labs.othello.network import batch, scores_of, unseen_games
 from micrographia.labs.othello.parts import heads_of, neurons_of
 from micrographia.labs.othello.published import model_of, of_mingpt, read_probes
+from micrographia.labs.othello.published_probes import judge_probes
 from micrographia.labs.othello.reading import probe_board, reader, sites_of
 from micrographia.labs.othello.run import run
 from micrographia.labs.othello.task import (
@@ -338,3 +341,35 @@ class TestTheWhole:
 def test_a_move_can_be_written_in_words():
     model = model_with_random_weights(6)
     assert add("L0.resid_post", torch.zeros(16)).site in model.sites
+
+
+def test_a_published_probe_is_told_by_what_it_reads(monkeypatch):
+    """Activations that are the mover's board itself, at the third site, and a probe whose classes stand otherwise."""
+    config = with_fields(TINY, test_games=20)
+    model, board = model_with_random_weights(), Board(4)
+    site, order = 2, [2, 0, 1]  # theirs, empty, mine
+
+    def read(tokens):
+        whole = torch.nn.functional.pad(tokens, (0, 1))
+        games, _ = replay(board, squares_of(board, whole))
+        own, other = (unpack(np.ascontiguousarray(each[:, 1:]), board) for each in (games.own, games.other))
+        one_hot = np.stack([~(own | other), own, other], -1).astype(np.float32)[:, : tokens.shape[1]]
+        x = torch.zeros(4, *tokens.shape, 48)
+        x[site] = torch.from_numpy(one_hot.reshape(*tokens.shape, 48))
+        return x
+
+    monkeypatch.setattr(published_probes, "reader", lambda model: read)
+    weight = torch.eye(48).view(48, 16, 3)[..., order]
+    found = judge_probes(config, model, weight[None])
+    assert found.modes == [published_probes.PublishedProbe("mode 0", "mover", (2, 0, 1), site, 1.0, 1.0)]
+    assert (found.colour, found.empty) == (None, None)
+
+
+def test_even_and_odd_modes_are_joined_and_compared():
+    model = model_with_random_weights()
+    fitted = probe_board(TINY, reader(model), ("even", "odd")).probes
+    modes = torch.stack([fitted[name].directions[2] for name in ("even", "odd")])
+    found = judge_probes(TINY, model, modes)
+    assert found.modes[-1].mode in ("mode 1", published_probes.BOTH)
+    if found.colour is not None:
+        assert -1 <= found.colour <= 1

@@ -14,10 +14,11 @@ from micrographia.core.store import RunFolder, read_metrics
 from micrographia.core.train_loop import Rows
 from micrographia.labs.othello.config import Config, preset_of
 from micrographia.labs.othello.evidence import BoardEvidence, chosen_flip, evidence
-from micrographia.labs.othello.figures import of_run
+from micrographia.labs.othello.figures import READ, of_run
 from micrographia.labs.othello.measure import CLAIMS, measures
 from micrographia.labs.othello.network import trained
-from micrographia.labs.othello.published import model_of
+from micrographia.labs.othello.published import model_of, read_probes
+from micrographia.labs.othello.published_probes import figure_of, judge_probes
 from micrographia.labs.othello.studied import PROBES, probe_bytes
 
 LAB, MODEL = "othello", "model"
@@ -47,6 +48,10 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
         "latents": found.latents.rows() if found.latents else [],
     }
     shown, chosen = of_run(config, model, found, curve), chosen_flip(found)
+    if config.probes:
+        given = judge_probes(config, model, read_probes(Path(config.probes), config, model.shape.d_model))
+        results["probes"] = [each.row(model) for each in given.modes]
+        shown.append(figure_of(model, given, READ))
     files = {PROBES: probe_bytes(found.linear.probes["mover"], chosen)}
     return Findings(results, shown, measures(found), {}, opening(config, found), files=files)
 
