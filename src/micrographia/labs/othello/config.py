@@ -33,11 +33,11 @@ SCHEDULE = partial(Schedule, eval_every=250, snapshots=8, checkpoint_every=250)
 class ProbeChoices:
     """How the board is read off the activations."""
 
-    probe_games: int = 20_000
+    probe_games: int = 10_000
     """Games that the probes are fitted on."""
-    test_games: int = 2_000
+    test_games: int = 1_000
     """Other games, on which they are judged."""
-    probe_rows: int = 100
+    probe_rows: int = 25
     """Games in a batch of the probes."""
     hidden: int = 256
     """Neurons of the probes that are not linear."""
@@ -52,7 +52,7 @@ class FlipChoices:
 
     cases: int = 1_000
     """Positions of other games, with a square each, on which a flip is judged."""
-    tuning_cases: int = 300
+    tuning_cases: int = 100
     """Cases of yet other games on which its layers and scale are chosen."""
 
     def __post_init__(self) -> None:
@@ -67,9 +67,9 @@ class LatentChoices:
     """Latents of a TopK dictionary; 0: none is trained."""
     k: int = 32
     """Active latents a position."""
-    dictionary_games: int = 20_000
+    dictionary_games: int = 10_000
     """Games that it is trained on, again and again."""
-    dictionary_steps: int = 1_500
+    dictionary_steps: int = 1_000
     """Batches of 1,024 positions."""
     measured_games: int = 1_000
     """Games on which latents are chosen, and as many on which they are judged."""
@@ -110,7 +110,7 @@ class Config:
     The second is the expectation of the first, with less noise."""
     games: int = 64
     """New games in a batch."""
-    steps: int = 2_500
+    steps: int = 2_000
     """Batches to train the model on."""
 
     probing: ProbeChoices = field(default_factory=ProbeChoices)

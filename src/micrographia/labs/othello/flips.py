@@ -90,7 +90,7 @@ class Way(NamedTuple):
     control: str = ""
 
 
-ADDED, REFLECTED, SLOPES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0), (0.5, 1.0, 2.0, 4.0), (0.01, 0.03, 0.1, 0.3)
+ADDED, REFLECTED, SLOPES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0), (0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3, 1.0, 3.0)
 WAYS: Mapping[str, Way] = {
     "add": Way(_add, "mover", scales=ADDED),
     "reflect": Way(_reflect, "mover", scales=REFLECTED),

@@ -28,8 +28,8 @@ Read = Callable[[Int[Tensor, "game pos"]], Float[Tensor, "site game pos d"]]
 SHUFFLED = "shuffled"
 TARGETS = (*FRAMES, *PARITIES, *OTHERS, SHUFFLED)
 TRAINED_ON, JUDGED_ON = 1, 2  # numbers of samples; 0 is that of the measures along training
-RATE = {None: 1e-2, "hidden": 1e-3}
-"""Rates of the probes: Lee's for linear ones, Li's for those with a hidden layer."""
+RATE = 1e-2
+"""Lee's, for linear probes; those with a hidden layer, for which Li took 1e-3 on many more games, have it too."""
 
 
 class BoardProbes(NamedTuple):
@@ -76,7 +76,7 @@ def probe_board(
     if SHUFFLED in names:
         targets[SHUFFLED] = targets_of(board, ("mover",))["mover"]
     steps = max(1, chosen.probe_games // chosen.probe_rows)
-    fitting = Fitting(steps=steps, hidden=hidden, lr=RATE["hidden" if hidden else None])
+    fitting = Fitting(steps=steps, hidden=hidden, lr=RATE)
     rows = labelled(config, read, TRAINED_ON, chosen.probe_games, names)
     probes = fit_probes(rows, targets, fitting, generator=generator(config.seed), watch=watch, task=task)
     judged = labelled(config, read, JUDGED_ON, chosen.test_games, names)
