@@ -25,6 +25,7 @@ from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, Chosen, F
 from micrographia.labs.othello.latents import BoardLatents, board_latents
 from micrographia.labs.othello.network import LOOKED_AT, LegalScores, legal_scores, unseen_games
 from micrographia.labs.othello.parts import Neurons, SidedHeads, heads_of, neurons_of
+from micrographia.labs.othello.published import games_seen
 from micrographia.labs.othello.reading import BoardProbes, probe_board, reader
 from micrographia.labs.othello.task import FRAMES, predicted
 
@@ -82,8 +83,9 @@ def evidence(config: Config, model: Transformer, folder: Path, watch: Watch) -> 
     frames, hidden, named = ("mover", "absolute"), config.probing.hidden, "probes with a hidden layer"
     nonlinear = probe_board(config, reader(model), frames, hidden=hidden, watch=watch, task=named)
     null = probe_board(config, reader(untrained), tuple(FRAMES), watch=watch, task="probes without training")
+    n_games = games_seen(config) + config.probing.probe_games
     history = {
-        name: history_accuracy(config, "mover", width, watch=watch, task=f"probe of the moves, {name}")
+        name: history_accuracy(config, "mover", width, n_games, watch=watch, task=f"probe of the moves, {name}")
         for name, width in (("linear", None), ("hidden layer", HIDDEN))
     }
     cases = read_cases(Path(config.benchmark), board) if config.benchmark else None

@@ -48,13 +48,18 @@ class HistoryProbe(NamedTuple):
 
 
 def history_accuracy(
-    config: Config, frame: str, hidden: int | None, *, watch: Watch = silent, task: str = "probe of the moves"
+    config: Config,
+    frame: str,
+    hidden: int | None,
+    n_games: int,
+    *,
+    watch: Watch = silent,
+    task: str = "probe of the moves",
 ) -> float:
-    """Accuracy over all squares and plies of the games that judge the model's probes.
+    """Accuracy over all squares and plies of other games, of a probe that is trained on `n_games`.
 
     Cost a game: a running sum, and with a hidden layer three products of (hidden, 3 x squares) a ply.
     """
-    n_games = config.games * config.steps + config.probing.probe_games
     steps = max(1, n_games // ROWS)
     probe = _fresh(config, frame, hidden, generator(config.seed))
     weights = [each.requires_grad_() for each in probe if each is not None]

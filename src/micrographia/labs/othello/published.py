@@ -50,6 +50,14 @@ def shipped(device: str = "cpu") -> Transformer:
     return Transformer(arch, weights, vocabulary(Board(6)))
 
 
+def games_seen(config: Config) -> int:
+    """Games that the model was trained on; of somebody else's as many as the config would train on."""
+    if config.model != SHIPPED:
+        return config.games * config.steps
+    with resources.as_file(resources.files("micrographia.labs.othello") / "shipped") as path:
+        return int(read_json(path / ABOUT)["games"])
+
+
 def model_of(config: Config, watch: Watch) -> Transformer:
     """The model that the config names. Raises BadConfig where it is of another board, UserError, PickleRefused."""
     name, device = config.model, config.machine.device
