@@ -16,7 +16,7 @@ from micrographia.core.errors import UserError
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.rules import Bits, Rules, nth_square
 
-CHUNK = 4_096
+CHUNK = 8_192
 """Games at a time: their boards and buffers stay in the cache."""
 NONE = -1
 
