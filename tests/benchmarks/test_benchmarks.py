@@ -29,6 +29,7 @@ SCRIPTS = {
     "dictionary_training": [],
     "feature_bundle": [],
     "othello_engine": [],
+    "othello_training": [],
 }
 OTHER_SHAPES = [(name, shape) for name in ("patching_sweep", "attribution", "hooks") for shape in ("xl", "7b")]
 OTHER_SHAPES += [("patching_sweep", "smollm2")]
