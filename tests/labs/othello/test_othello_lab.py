@@ -373,3 +373,14 @@ def test_even_and_odd_modes_are_joined_and_compared():
     assert found.modes[-1].mode in ("mode 1", published_probes.BOTH)
     if found.colour is not None:
         assert -1 <= found.colour <= 1
+
+
+def test_the_shipped_model_plays_by_the_rules():
+    model = model_of(with_fields(quick(), model="shipped"), silent)
+    judged = predicted(unseen_games(quick(), 30, sample=70))
+    found = scores_of(model.run(judged.tokens).logits, judged)
+    assert found.legal_rate > 0.98
+    assert found.excess_nats < 0.12
+    assert model.to_str_tokens(model.to_tokens("b3 b4 b5")[0])[-1].strip() == "b5"
+    with pytest.raises(BadConfig, match="board of 6x6"):
+        model_of(with_fields(quick(), model="shipped", size=8), silent)
