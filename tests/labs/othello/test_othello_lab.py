@@ -104,6 +104,16 @@ class TestWhatIsTrueOfABoard:
         assert (labels["even"][:, 1::2] >= 0).any()  # after two moves
         assert (labels["even"][:, 0::2] == -1).all()
 
+    def test_unflipped_discs_are_of_who_placed_them(self):
+        games = games_of()
+        labels = labels_of(games, ("unflipped", "mover"))
+        square, ply = int(games.moves[0, 2]), 6
+        placed_by_next = games.black[0, 2] == games.black[0, ply + 1]
+        assert labels["unflipped"][0, ply, square] == (MINE if placed_by_next else THEIRS)
+        there = labels["mover"] >= 0
+        assert ((labels["unflipped"] == EMPTY) == (labels["mover"] == EMPTY))[there].all()
+        assert 0.5 < (labels["unflipped"] == labels["mover"])[there].double().mean() < 0.9
+
     def test_what_the_last_move_did(self):
         games = games_of()
         labels = labels_of(games, ("flipped", "placed", "legal"))

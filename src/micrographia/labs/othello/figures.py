@@ -20,7 +20,7 @@ from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, UNTOUCHED
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import sites_of
 from micrographia.labs.othello.stepping import game_widget, step_through
-from micrographia.labs.othello.task import FRAMES, MINE, OTHERS, labels_of, tokens_of
+from micrographia.labs.othello.task import FRAMES, MINE, OTHERS, UNFLIPPED, labels_of, tokens_of
 
 BOARD, READ, FLIPS, TRAINING = "The board", "What probes read", "Flipped squares", "Training"
 PARTS, LATENTS, ACTS = "Heads and neurons", "Latents of a dictionary", "What the model acts on"
@@ -116,7 +116,7 @@ def table_of_probes(model: Transformer, found: BoardEvidence) -> Figure:
     counts = found.linear.counts
     names = site_names(model)
     rows: list[dict[str, Any]] = []
-    for name in (*FRAMES, *OTHERS):
+    for name in (*FRAMES, UNFLIPPED, *OTHERS):
         accuracy = counts[name].accuracy()
         best = int(accuracy.argmax())
         row = {

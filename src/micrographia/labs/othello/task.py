@@ -17,7 +17,7 @@ from torch import Tensor
 from micrographia.core.tokens import Vocabulary
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import Games
-from micrographia.labs.othello.engine.rules import unpack
+from micrographia.labs.othello.engine.rules import Bits, unpack
 from micrographia.methods.probes.probe import ProbeTarget
 
 PAD = 0
@@ -83,6 +83,8 @@ FRAMES: Mapping[str, Frame] = {"mover": _mover, "parity": _parity, "absolute": _
 whom the parity of the ply says, as all published code has it; Black's always."""
 PARITIES = {"even": 0, "odd": 1}
 """The board in the absolute frame after an even or odd number of moves alone: the modes of published probes."""
+UNFLIPPED = "unflipped"
+"""The board in the mover's frame if no disc were ever flipped: who placed each. A control: it needs no rules."""
 OTHERS = ("flipped", "placed", "legal")
 """What is read besides the board, a truth value a square: the discs that the last move flipped, its square, and where
 the next mover may go."""
@@ -103,12 +105,25 @@ def labels_of(games: Games, names: tuple[str, ...]) -> dict[str, Int[Tensor, "ga
         elif name in PARITIES:
             other_parity = np.arange(1, there.shape[1] + 1)[:, None] % 2 != PARITIES[name]
             found[name] = np.where(other_parity, np.int8(-1), _board(own, other, _absolute(games)))
+        elif name == UNFLIPPED:
+            mine = [unpack(each, board) for each in _unflipped(games)]
+            found[name] = _board(*mine, _mover(games))
         elif name == "placed":
             found[name] = (np.arange(board.n_squares) == games.moves[:, :-1, None]).astype(np.int8)
         else:
             sets = games.flips[:, :-1] if name == "flipped" else games.legal[:, 1:-1]
             found[name] = unpack(sets, board).view(np.int8)
     return {name: torch.from_numpy(np.where(there[..., None], each, np.int8(-1))) for name, each in found.items()}
+
+
+def _unflipped(games: Games) -> tuple[Bits, Bits]:
+    """The discs that the next mover placed, and those of the other, after every move but the last."""
+    start, black = games.board.start, games.black[:, :-1]
+    placed = np.where(games.moves >= 0, np.left_shift(np.uint64(1), np.maximum(games.moves, 0).astype(np.uint64)), 0)
+    by = [np.bitwise_or.accumulate(np.where(black == own, placed, np.uint64(0)), 1)[:, :-1] for own in (True, False)]
+    black_own, white_own = by[0] | np.uint64(start[0]), by[1] | np.uint64(start[1])
+    next_black = games.black[:, 1:-1]
+    return np.where(next_black, black_own, white_own), np.where(next_black, white_own, black_own)
 
 
 def _board(own: NDArray[np.bool_], other: NDArray[np.bool_], as_own: NDArray[np.bool_]) -> NDArray[np.int8]:
