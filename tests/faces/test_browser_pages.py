@@ -225,6 +225,14 @@ def test_an_export_tells_notes_and_what_needs_a_model(chromium, files):
         assert "--model" in page.inner_text("main")
 
 
+def test_first_tokens_are_left_out_as_in_training_where_the_bundle_says_so(chromium, served):
+    with opened(chromium, served) as page:
+        turn(page, "#/one/text")
+        assert "The first token is left out, as in training." in page.inner_text(".reader")
+        turn(page, "#/two/text")
+        assert "The first token is left out." in page.inner_text(".reader")
+
+
 def test_the_model_reads_a_text_and_is_steered(chromium, served):
     with opened(chromium, served) as page:
         turn(page, "#/one/text")

@@ -75,7 +75,9 @@ def test_the_suite_is_in_the_run_and_each_of_its_folders_opens_alone(done):
     for row in suite:
         assert rows[row.site, row.layer, row.width, row.asked]["l0"] == row.l0
         assert load_one(Path(suite.where) / row.path).about.site == Site(row.site, row.layer)
-    assert suite.get(site="z", layer=1, width=24, l0=3).form.heads
+    one = suite.get(site="z", layer=1, width=24, l0=3)
+    assert one.form.heads
+    assert one.about.training["first_token"] == "left out"  # a bundle of it says so
 
 
 def test_what_it_takes_is_said_before_anything_is_trained(config, tmp_path):
@@ -169,6 +171,8 @@ def test_contradictory_configs_are_refused(config):
         ({"sites": "z, mlp_out, z"}, "must be named once"),
         ({"widths": "256, 256.0"}, "must be named once"),
         ({"l0s": "4, 4"}, "must be named once"),
+        ({"sites": "z", "transcoders": True}, "sites must name it"),
+        ({"sites": "mlp_out, mlp_norm", "transcoders": True}, "sites must leave it out"),
     ):
         with pytest.raises(BadConfig, match=says):
             with_fields(quick(), **fields)
@@ -182,14 +186,18 @@ def test_a_kind_that_the_model_lacks_is_refused_with_what_there_is(config, tmp_p
         run(with_fields(config, sites="resid_post, nothing"), out=tmp_path / "r")
     with pytest.raises(UnknownSite, match=r"L0\.pattern, which hold one number for a pair"):
         run(with_fields(config, sites="z, pattern"), out=tmp_path / "s")
-    assert not (tmp_path / "s" / "model").exists()
+    with pytest.raises(UnknownSite, match=r"L0\.mlp_up, L1\.mlp_up\. The sites of this model are resid_pre"):
+        run(with_fields(config, sites="mlp_up"), out=tmp_path / "t")
+    with pytest.raises(UnknownSite, match=r"read L0\.mlp_norm, L1\.mlp_norm, the input"):
+        run(with_fields(config, norm="none", transcoders=True), out=tmp_path / "u")
+    assert not any((tmp_path / name / inner).exists() for name in "stu" for inner in ("model", "tokens"))
     with pytest.raises(UnknownSite, match=r"L0\.mlp_up, L1\.mlp_up\. The sites of this model are resid_pre"):
         sites_of(with_fields(config, sites="mlp_up"), toy())
 
 
 def test_presets_are_known_by_their_choices():
     assert {name: preset_of(make()) for name, make in PRESETS.items()} == {name: name for name in PRESETS}
-    assert preset_of(with_fields(quick(), seed=3)) == "quick"
+    assert preset_of(with_fields(quick(), seed=3, transcoders=True)) == "quick"
     assert preset_of(with_fields(PRESETS["given"](), model="gpt2")) == "given"
     assert preset_of(with_fields(quick(), text="book.txt")) == "custom"
 

@@ -60,10 +60,12 @@ def latents_on(
     *,
     latents: Sequence[int] | None = None,
     most: int = MOST,
+    keep_first: bool = False,
 ) -> OnText:
     """The latents that fire on a text, those with the largest activation of either sign first; or these, as they are.
 
-    The first token (BOS, where there is one) is left out, as in training, since it is often a sink: values there are 0.
+    The first token (BOS, where there is one) is left out, since it is often a sink: values there are 0. With
+    `keep_first`, for a dictionary that was trained on it, it is read as the others.
     One forward pass. Raises UserError for an empty text and for one longer than the model reads.
     """
     ids = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
@@ -74,7 +76,7 @@ def latents_on(
         )
     kept = model.run(ids, keep=[site], logits="last").cache[site]
     values = dictionary.encode(kept)[0].float().cpu()
-    values[0] = 0
+    values[0] *= keep_first
     tokens = to_str_tokens(model.tokenizer, ids[0])
     if latents is None:
         order = values.abs().amax(0).sort(descending=True, stable=True)

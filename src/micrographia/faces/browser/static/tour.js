@@ -6,7 +6,7 @@ import { isLive, source } from "./data.js";
 import { examples } from "./feature.js";
 import { go, to } from "./place.js";
 import { steeringIn } from "./steer.js";
-import { LEFT_OUT, needsModel, reader } from "./text.js";
+import { firstToken, needsModel, reader } from "./text.js";
 import { passage } from "./tokens.js";
 import { alone, percent } from "./words.js";
 
@@ -42,7 +42,7 @@ function drawn(alive, index) {
 async function microscope({ bundle, about, index }) {
   const head = [h("h1", {}, "Look"), h("p", { class: "lead" }, "A text is a sum of latents: at each token a few fire. Choose one.")];
   const chosen = (latent) => go(bundle, "tour", `2-${latent}`);
-  if (isLive(about, bundle)) return h("div", {}, head, reader(bundle, index, undefined, chosen));
+  if (isLive(about, bundle)) return h("div", {}, head, reader(about, bundle, index, undefined, chosen));
   const found = h("div", { class: "by-token" });
   const look = calmly(async (text) => fill(found, (text.trim() ? await source.byToken(bundle, text.trim()) : []).slice(0, 6).map((hit) => h("div", {}, h("h3", {}, "on ", h("code", {}, alone(hit.token))),
     bars(hit.latents.slice(0, 6).map(([latent, value]) => [String(latent), value, to(bundle, "tour", `2-${latent}`)]))))));
@@ -72,7 +72,7 @@ async function verify({ bundle, about, index, latent, alive, answer }) {
   return h("div", {}, h("h1", {}, "Does it fire here?"),
     h("p", { class: "lead" }, guesses.get(latent) ? `Your guess: ${guesses.get(latent)}. ` : "", "Half of them are its own. Guessing gets half right."),
     h("ol", { class: "quiz" }, await Promise.all(quiz.map(async (each) => question(await truth(each), index.max[latent], answer)))),
-    live ? h("section", {}, h("h2", {}, "Texts of your own"), ownText(bundle, latent, index, answer)) : needsModel("test it on texts of your own"));
+    live ? h("section", {}, h("h2", {}, "Texts of your own"), ownText(about, bundle, latent, index, answer)) : needsModel("test it on texts of your own"));
 
   // What other latents fire on may be its own too: the model says, where there is one.
   async function truth(each) {
@@ -107,7 +107,7 @@ function question(each, largest, answer) {
 
 const prediction = (said) => h("span", { class: "predict" }, h("button", { type: "button", onclick: () => said(true) }, "fires"), h("button", { type: "button", onclick: () => said(false) }, "silent"));
 
-function ownText(bundle, latent, index, answer) {
+function ownText(about, bundle, latent, index, answer) {
   const shown = h("div", { "aria-live": "polite" });
   const box = h("textarea", { rows: 2, placeholder: "a text on which it should fire, or should not", "aria-label": "A text to test it on", maxlength: 4000 });
   const said = async (fires) => {
@@ -120,7 +120,7 @@ function ownText(bundle, latent, index, answer) {
       box.value = "";
     } catch (error) { shown.prepend(h("p", { class: "failed" }, error.message)); }
   };
-  return h("div", {}, box, h("div", { class: "field" }, h("span", { class: "name" }, "you predict"), prediction(said), h("span", {}, LEFT_OUT)), shown);
+  return h("div", {}, box, h("div", { class: "field" }, h("span", { class: "name" }, "you predict"), prediction(said), h("span", {}, firstToken(about.bundles[bundle]))), shown);
 }
 
 const shuffled = (rows) => rows.map((row) => [Math.random(), row]).sort((a, b) => a[0] - b[0]).map(([, row]) => row);
