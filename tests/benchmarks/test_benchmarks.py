@@ -28,6 +28,7 @@ SCRIPTS = {
     "formats_with_tools": [],
     "dictionary_training": [],
     "feature_bundle": [],
+    "browser": [],
 }
 OTHER_SHAPES = [(name, shape) for name in ("patching_sweep", "attribution", "hooks") for shape in ("xl", "7b")]
 OTHER_SHAPES += [("patching_sweep", "smollm2")]

@@ -109,6 +109,20 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(done, config, tmp_path, 
         assert (tmp_path / "r" / each.relative_to(done.path)).read_bytes() == each.read_bytes()
 
 
+def test_the_loss_is_told_by_source_where_the_text_has_several(done, config, made_up, tmp_path):
+    words = made_up.read_text()
+    for name, part in (("one.txt", words[: len(words) // 2]), ("two.txt", words[len(words) // 2 :])):
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        (tmp_path / "texts" / name).write_text(part)
+    small = {"sites": "resid_post", "layers": "0", "widths": "24", "l0s": "3", "untrained": False}
+    found = run(with_fields(config, text=str(tmp_path / "texts"), **small), out=tmp_path / "r")
+    deep = found.results["in_depth"]
+    assert {row["name"] for row in deep["by_source"]} <= {"one.txt", "two.txt"}
+    assert sum(row["tokens"] for row in deep["by_source"]) == sum(row["tokens"] for row in deep["by_position"])
+    assert "by-source" in {each.name for each in found.figures}
+    assert done.results["in_depth"]["by_source"] == []  # of one file
+
+
 def test_programs_that_fit_no_memory_together_train_apart(config):
     model = toy()
     widths = dict.fromkeys(sites_of(config, model), 16)

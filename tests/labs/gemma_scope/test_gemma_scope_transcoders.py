@@ -1,4 +1,4 @@
-"""Transcoders of a suite: trained beside the autoencoders of what they write, on the same batches, and held against them."""
+"""Transcoders of a suite: trained on the same batches as the autoencoders of what they write, and held against them."""
 
 from functools import partial
 
@@ -16,7 +16,14 @@ from micrographia.labs.gemma_scope.run import run
 from micrographia.methods.dictionaries.evaluation.evaluate import LINEAR, OURS, evaluate
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-SMALL = {"sites": "resid_post, mlp_out", "widths": "24", "l0s": "3, 6", "untrained": False, "loss_tokens": 320, "buffer_mb": 16}
+SMALL = {
+    "sites": "resid_post, mlp_out",
+    "widths": "24",
+    "l0s": "3, 6",
+    "untrained": False,
+    "loss_tokens": 320,
+    "buffer_mb": 16,
+}
 READS = {"layer": 1, "width": 24, "l0": 3}
 
 
@@ -56,7 +63,11 @@ def test_the_autoencoders_are_those_of_a_suite_without_transcoders(both, alone):
 
 def test_the_claim_is_measured_where_there_are_transcoders_alone(both, alone):
     found = [each.results["measured"]["transcoders-cost-more"]["value"] for each in (both, alone)]
-    costs = {(row["layer"], row["l0_asked"]): row["delta_loss"] for row in both.results["dictionaries"] if row["site"] == "mlp_out"}
+    costs = {
+        (row["layer"], row["l0_asked"]): row["delta_loss"]
+        for row in both.results["dictionaries"]
+        if row["site"] == "mlp_out"
+    }
     more = [row["delta_loss"] > costs[row["layer"], row["l0_asked"]] for row in both.results["transcoders"]]
     assert found == [sum(more) / 4, None]
 

@@ -185,7 +185,13 @@ FREE = (
 
 def paper() -> Config:
     """Gemma 2 2B at the widths that the report trained at every layer and site, 4 billion tokens. Not run here."""
-    sizes = {"transcoders": True, "widths": "16384, 65536", "l0s": "20, 40, 80, 160, 320", "dictionary_lr": 7e-5, "activations": 4_096}
+    sizes = {
+        "transcoders": True,
+        "widths": "16384, 65536",
+        "l0s": "20, 40, 80, 160, 320",
+        "dictionary_lr": 7e-5,
+        "activations": 4_096,
+    }
     much = {"dictionary_steps": 976_563, "buffer_mb": 2**20, "memory_mb": 2**19, "n_ctx": 1_024}
     return with_fields(quick(), model="google/gemma-2-2b", held_out=2_097_152, loss_tokens=2_097_152, **sizes, **much)
 

@@ -16,8 +16,10 @@ from torch import Generator, Tensor
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.events import Progress, Watch
 from micrographia.core.model import Model
+from micrographia.core.stream.rows import TokenSources
 from micrographia.labs.gemma_scope.members import WantedDictionary
 from micrographia.methods.dictionaries.evaluation.baselines import random_dictionary
+from micrographia.methods.dictionaries.evaluation.by_group import by_source
 from micrographia.methods.dictionaries.evaluation.in_depth import InDepth, in_depth
 from micrographia.methods.dictionaries.evaluation.metrics import DictionaryMetrics, measure
 from micrographia.methods.dictionaries.evaluation.reading import (
@@ -201,10 +203,15 @@ def _fidelity(fvu: float, effect: Recovery) -> Fidelity:
 
 
 def looked_into(
-    dictionaries: Mapping[WantedDictionary, Dictionary], model: Model, rows: Int[Tensor, "row pos"], watch: Watch
+    dictionaries: Mapping[WantedDictionary, Dictionary],
+    model: Model,
+    rows: Int[Tensor, "row pos"],
+    sources: TokenSources | None,
+    watch: Watch,
 ) -> tuple[WantedDictionary, InDepth]:
     """The report's further questions, of the autoencoder in the middle of the widest of the first kind of site."""
     first, widest = next(iter(dictionaries)).site.kind, max(each.width for each in dictionaries)
     own = [each for each in dictionaries if (each.site.kind, each.width) == (first, widest)]
     member = sorted(own, key=lambda each: (each.site.layer or 0, each.l0))[len(own) // 2]
-    return member, in_depth(dictionaries[member], model, member.place, rows, counted_by(model), watch=watch)
+    by = None if sources is None else by_source(sources, len(rows))
+    return member, in_depth(dictionaries[member], model, member.place, rows, counted_by(model), sources=by, watch=watch)

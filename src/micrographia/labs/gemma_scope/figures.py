@@ -245,8 +245,8 @@ def of_transcoders(trained: Sequence[Measurement], transcoders: Sequence[Measure
         ),
         figures.table(
             "transcoders", "Transcoders beside autoencoders", rows, columns=columns, **about,
-            caption="FVU is of the MLP's output for both. Linear maps have as many dimensions as active latents: of the "
-            "output PCA, from the input reduced-rank regression.",
+            caption="FVU is of the MLP's output for both. Linear maps have as many dimensions as there are active "
+            "latents: of the output PCA, from the input reduced-rank regression.",
         ),
     ]  # fmt: skip
 

@@ -90,7 +90,7 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     found, transcoders = ([each for each in every if each.transcodes == wanted] for wanted in (False, True))
     null = _null(config, made, folder, watch)
     loss_rows = made.text.held_out[: max(1, config.loss_tokens // config.n_ctx)]
-    member, deep = looked_into(made.suite, made.model, loss_rows, watch)
+    member, deep = looked_into(made.suite, made.model, loss_rows, made.text.sources, watch)
     second = "evaluate on the second model"
     abroad = [] if made.second is None else _evaluated(config, made.suite, made.second, made.text, second, watch)
     if not config.published and not (folder.path / INNER).exists():
@@ -117,7 +117,9 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
         if place.exists():
             atomic.remove(place)
     told, table = [*opening(found, null), deep.sentence()], columns_of(results["dictionaries"])
-    return Findings(results, figures, measures(found, null, transcoders), table, told, [] if config.published else [USE])
+    return Findings(
+        results, figures, measures(found, null, transcoders), table, told, [] if config.published else [USE]
+    )
 
 
 USE = "The suite is in the folder `suite` of the Run: `mg.Suite.load(RUN)`; SAELens opens each of its folders."

@@ -89,9 +89,7 @@ def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
 def _placed(one: Dictionary, asked: Train, site: Site, target: Site | None) -> Dictionary:
     """The same dictionary, told of its model, where it reads and writes, and what was done with first tokens."""
     training = {**one.about.training, FIRST_TOKEN: KEPT if asked.reading.keep_first else LEFT_OUT}
-    return replace(
-        one, about=replace(one.about, model=asked.target.model, site=site, target=target, training=training)
-    )
+    return replace(one, about=replace(one.about, model=asked.target.model, site=site, target=target, training=training))
 
 
 def saved(dictionaries: Mapping[str, Dictionary], layout: str) -> tuple[dict[str, list[str]], dict[str, bytes]]:

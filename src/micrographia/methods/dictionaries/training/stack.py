@@ -69,7 +69,7 @@ class Stack:
 def stacks(
     recipes: Sequence[Recipe], d_in: int, d_out: int, transcodes: bool, autoencoders: Collection[int] = ()
 ) -> list[Stack]:
-    """The recipes grouped by what they share, in the order of their first. `autoencoders`: places that do not transcode."""
+    """The recipes grouped by what they share, in the order of their first; those at `autoencoders` do not transcode."""
     groups: dict[tuple[Recipe, bool], list[int]] = {}
     for place, recipe in enumerate(recipes):
         shared = {name: field.default for name, field in _fields().items()}
