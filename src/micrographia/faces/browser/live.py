@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
-from micrographia.core.dictionaries.dictionary import FIRST_TOKEN, KEPT
 from micrographia.core.edits import Edit
 from micrographia.core.runtime import generator
 from micrographia.methods.dictionaries.on_text import adding, adding_random, fitting_site, latents_on
@@ -44,10 +43,8 @@ class LiveModel:
     def read(self, name: str, text: str, latent: int | None = None) -> dict[str, Any]:
         """The tokens of a text, and the values on them of the latents that fire, or of one."""
         chosen = None if latent is None else [latent]
-        own, site = self._dictionaries[name], self._sites[name]
-        keep = own.about.training.get(FIRST_TOKEN) == KEPT
         with self._lock:
-            found = latents_on(self.model, own, site, text, latents=chosen, keep_first=keep)
+            found = latents_on(self.model, self._dictionaries[name], self._sites[name], text, latents=chosen)
         values = [[round(value, DIGITS) for value in row] for row in found.values.tolist()]
         return {"tokens": found.tokens, "latents": [*zip(found.latents, values)]}
 

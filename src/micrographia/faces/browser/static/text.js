@@ -8,7 +8,7 @@ import { alone, number } from "./words.js";
 
 const LEFT_OUT = { "left out": "The first token is left out, as in training.", kept: "" };
 
-// What is said of a text's first token, by how the dictionary was trained.
+// What is said of a text's first token, by what was done with it in training.
 export const firstToken = (own) => LEFT_OUT[own.first_token] ?? "The first token is left out.";
 
 const FIRST = "Mary walked down to the old harbour, counted nineteen boats, and went home.";

@@ -66,7 +66,7 @@ class ByGroup:
         return [{"name": g, "delta_loss": rise, "fvu": fvu, "tokens": n} for g, rise, fvu, n in columns if n]
 
     def figure(self, name: str, title: str, shown: Mapping[str, str], *, caption: str = "", **about: Any) -> Figure:
-        """The rise of the loss of each group with tokens, a series for each of `shown` (replacement -> what it is called)."""
+        """The rise of the loss of each group with tokens, a series for each of `shown` (name -> its title)."""
         there = self.n_tokens().nonzero()[:, 0]
         values = torch.stack([self.delta_loss(each)[there] for each in shown]).numpy()
         return figures.bars(
