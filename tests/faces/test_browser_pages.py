@@ -206,6 +206,27 @@ def test_dead_latents_come_last_and_doubtful_labels_say_so(chromium, files):
         assert "precision 40 %" in doubted.get_attribute("aria-label")
 
 
+def test_a_dead_latent_says_so_and_is_passed_over(chromium, served):
+    with opened(chromium, served) as page:
+        turn(page, "#/one/latent/2")
+        page.keyboard.press("n")
+        page.wait_for_url("**/latent/4")
+        page.keyboard.press("p")
+        page.wait_for_url("**/latent/2")
+        turn(page, "#/one/latent/3")
+        assert page.locator(".ways a").all_inner_texts() == ["try it on a text"]
+        assert page.locator(".feature .histogram").count() == 0
+        turn(page, "#/one/steer/3")
+        assert "Latent 3 is dead" in page.inner_text("main")
+
+
+def test_a_text_on_which_a_latent_is_silent_says_so(chromium, served):
+    with opened(chromium, served) as page:
+        turn(page, "#/one/text/1")
+        page.fill(".reader textarea", "a to be")
+        page.wait_for_selector("text=It is silent on this text.")
+
+
 def test_a_note_is_kept_and_comes_back(chromium, served):
     with opened(chromium, served) as page:
         turn(page, "#/one/latent/9")

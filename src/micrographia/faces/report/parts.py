@@ -171,8 +171,8 @@ def _tokens(content: Figure) -> Html:
     """Coloured text. Rows of as many tokens stand one above the other, position by position; the tokens that differ are
     marked, unless most do.
 
-    A few of them, and those that are alike, are prompts to be compared and broken together. Others are passages: each is
-    broken by itself, always where they are too wide for a page, else on a narrow one.
+    A few of them, and those that are alike, are prompts to be compared, and broken together. Others are passages: each
+    is broken by itself, always where they are too wide for a page, else on a narrow one.
     """
     data, scale = content.data, _strongest(content.data["values"])
     rows = [[shown(text) for text in row] for row in data["tokens"]]

@@ -37,12 +37,17 @@ export function reader(about, bundle, index, latent, pick) {
     shown.classList.add("waiting");
     try {
       const found = await source.read(bundle, value, latent);
-      if (own === asked) fill(shown, latent === undefined ? several(found) : passage(found.tokens, found.latents[0][1], { largest: index.max[latent] }));
+      if (own === asked) fill(shown, latent === undefined ? several(found) : one(found));
     } catch (error) {
       if (own === asked) fill(shown, h("p", { class: "failed" }, error.message));
     }
     if (own === asked) shown.classList.remove("waiting");
     return null;
+  }
+
+  function one({ tokens, latents: [[, values]] }) {
+    const silent = values.every((value) => value === 0);
+    return [silent ? h("p", { class: "lead" }, "It is silent on this text.") : null, passage(tokens, values, { largest: index.max[latent] })];
   }
 
   function several(found, at = null) {

@@ -3,7 +3,7 @@
 import { bars } from "./charts.js";
 import { calmly, fill, h } from "./dom.js";
 import { isLive, source } from "./data.js";
-import { examples } from "./feature.js";
+import { anyAlive, examples } from "./feature.js";
 import { go, to } from "./place.js";
 import { steeringIn } from "./steer.js";
 import { firstToken, needsModel, reader } from "./text.js";
@@ -19,7 +19,7 @@ export async function tour(context) {
   const [place, chosen] = (context.what ?? "1").split("-");
   const step = Math.min(Math.max(1, Number(place) || 1), STEPS.length), { bundle, index } = context;
   const alive = index.latent.filter((latent) => !index.dead[latent]);
-  const latent = alive.includes(Number(chosen)) && chosen !== undefined ? Number(chosen) : drawn(alive, index);
+  const latent = alive.includes(Number(chosen)) && chosen !== undefined ? Number(chosen) : drawn(index);
   const tally = h("p", { class: "score", "aria-live": "polite" });
   const tell = () => { tally.textContent = score.asked ? `${score.right} of ${score.asked} right` : ""; };
   const answer = (right) => { score.asked += 1; score.right += right ? 1 : 0; tell(); };
@@ -27,17 +27,13 @@ export async function tour(context) {
     h("ol", { class: "steps-of" }, STEPS.map((name, i) => h("li", { "aria-current": i + 1 === step ? "step" : null }, h("a", { href: to(bundle, "tour", `${i + 1}-${latent}`) }, name)))),
     tally, await STAGES[step - 1]({ ...context, latent, alive, answer }),
     h("p", { class: "onward" }, step > 1 ? h("a", { href: to(bundle, "tour", `${step - 1}-${latent}`) }, `← ${STEPS[step - 2]}`) : h("span"),
-      step < STEPS.length ? h("a", { href: to(bundle, "tour", `${step + 1}-${latent}`) }, `${STEPS[step]} →`) : h("a", { href: to(bundle, "tour", `2-${drawn(alive, index)}`) }, "another latent →")));
+      step < STEPS.length ? h("a", { href: to(bundle, "tour", `${step + 1}-${latent}`) }, `${STEPS[step]} →`) : h("a", { href: to(bundle, "tour", `2-${drawn(index)}`) }, "another latent →")));
   tell();
   return { page, title: `tour · ${STEPS[step - 1]}` };
 }
 
 // One that is neither everywhere nor nearly nowhere, where there is one.
-function drawn(alive, index) {
-  const good = alive.filter((latent) => index.density[latent] > 1e-5 && index.density[latent] < 0.05);
-  const from = good.length ? good : alive;
-  return from[Math.floor(Math.random() * from.length)] ?? 0;
-}
+const drawn = (index) => anyAlive(index, (latent) => index.density[latent] > 1e-5 && index.density[latent] < 0.05);
 
 async function microscope({ bundle, about, index }) {
   const head = [h("h1", {}, "Look"), h("p", { class: "lead" }, "A text is a sum of latents: at each token a few fire. Choose one.")];
@@ -65,12 +61,13 @@ async function guess({ bundle, latent }) {
 
 async function verify({ bundle, about, index, latent, alive, answer }) {
   const live = isLive(about, bundle), content = await source.page(bundle, latent);
-  const own = shuffled(content.groups.slice(1).flatMap((group) => group.passages)).slice(0, 3).map((each) => ({ ...each, fires: true }));
-  const others = shuffled(alive.filter((each) => each !== latent)).slice(0, 3);
+  const own = shuffled((content.groups.length > 1 ? content.groups.slice(1) : content.groups).flatMap((group) => group.passages)).slice(0, 3).map((each) => ({ ...each, fires: true }));
+  const others = shuffled(alive.filter((each) => each !== latent)).slice(0, own.length);
   const strange = (await Promise.all(others.map((each) => source.page(bundle, each)))).map((each) => ({ ...each.groups[0].passages[0], fires: false }));
   const quiz = shuffled([...own, ...strange]).map(cut);
-  return h("div", {}, h("h1", {}, "Does it fire here?"),
-    h("p", { class: "lead" }, guesses.get(latent) ? `Your guess: ${guesses.get(latent)}. ` : "", "Half of them are its own. Guessing gets half right."),
+  return h("div", {}, h("h1", {}, `Does latent ${latent} fire here?`),
+    h("p", { class: "lead" }, guesses.get(latent) ? `Your guess: ${guesses.get(latent)}. ` : "",
+      quiz.length ? "Half of them are its own. Guessing gets half right." : "It has too few examples for a test."),
     h("ol", { class: "quiz" }, await Promise.all(quiz.map(async (each) => question(await truth(each), index.max[latent], answer)))),
     live ? h("section", {}, h("h2", {}, "Texts of your own"), ownText(about, bundle, latent, index, answer)) : needsModel("test it on texts of your own"));
 
