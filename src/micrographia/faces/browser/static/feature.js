@@ -27,7 +27,7 @@ export async function feature({ bundle, about, index, notes, what }) {
   return { page, title: `${latent} ${content.label}`, keys: { n: () => go(bundle, "latent", beside(1)), p: () => go(bundle, "latent", beside(-1)), r: random } };
 }
 
-// The next latent that fires, up or down; of a dictionary of dead ones the next.
+// The next latent that fires, up or down; where all are dead the next.
 function neighbour(index, latent, step) {
   const n = index.dead.length;
   for (let i = 1; i < n; i++) {
