@@ -219,14 +219,14 @@ def of_transcoders(trained: Sequence[Measurement], transcoders: Sequence[Measure
     if not both:
         return []
     rows = [
-        {"site": str(other.member.place), "width": own.member.width, "l0": own.l0, "l0_there": other.l0,
+        {"layer": own.member.site.layer, "width": own.member.width, "l0": own.l0, "l0_there": other.l0,
          **{name: own.row()[name] for name in ("fvu", "fvu_linear", "delta_loss", "delta_loss_linear")},
          **{f"{name}_there": other.row()[name] for name in ("fvu", "fvu_linear", "delta_loss", "delta_loss_linear")},
          "error_there": other.fidelity.error, "delta_loss_mean": other.mean.delta_loss}
         for own, other in both
     ]  # fmt: skip
     columns = {
-        "site": "transcoder", "width": "latents", "l0": "L0, autoencoder", "l0_there": "L0, transcoder",
+        "layer": "layer", "width": "latents", "l0": "L0, autoencoder", "l0_there": "L0, transcoder",
         "fvu": "FVU, autoencoder", "fvu_there": "FVU, transcoder", "delta_loss": "delta loss, autoencoder",
         "delta_loss_there": "delta loss, transcoder", "error_there": "its error",
         "fvu_linear": "FVU, PCA", "fvu_linear_there": "FVU, linear map of the input",

@@ -12,6 +12,7 @@ from micrographia.core.errors import BadConfig, BadShape
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
 from micrographia.core.stream.rows import TokenSources
+from micrographia.methods.dictionaries.evaluation import in_depth as in_depth_module
 from micrographia.methods.dictionaries.evaluation.by_group import MOST_SOURCES, ByGroup, by_position
 from micrographia.methods.dictionaries.evaluation.by_group import by_source as of_sources
 from micrographia.methods.dictionaries.evaluation.effects_on_logits import logit_effects
@@ -106,8 +107,16 @@ def test_the_loss_by_source_is_that_of_the_rows_of_a_source():
     for name, which in {"code": [0, 1, 3], "prose": [2, 4, 5]}.items():
         alone = in_depth(one, model(), PLACE, rows[which], COUNTED)
         assert told[name] == pytest.approx(alone.by_text()[0]["delta_loss"])
-    assert "by-source" in {each.name for each in deep.figures()}
-    assert "Of the text's sources it costs most on" in deep.sentence()
+    assert {each.name: each for each in deep.figures()}["by-source"].data["names"][0].startswith("code (")
+    assert "Of the text's sources" not in deep.sentence()  # too few tokens to speak of
+
+
+def test_the_sentence_names_sources_of_enough_tokens(monkeypatch):
+    monkeypatch.setattr(in_depth_module, "FEWEST", 1)
+    of = torch.tensor([[0], [0], [1], [0], [1], [1]]).expand(6, 4)
+    sources = of_sources(TokenSources(["code", "prose"], of), 6)
+    said = in_depth(dictionary(d=10), model(), PLACE, tokens(6), COUNTED, sources=sources).sentence()
+    assert "Of the text's sources it costs most on" in said
 
 
 def test_groups_of_other_tokens_are_refused():

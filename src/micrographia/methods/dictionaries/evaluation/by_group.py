@@ -65,13 +65,20 @@ class ByGroup:
         columns = zip(self.names, self.delta_loss(name).tolist(), self.fvu(name).tolist(), self.n_tokens().tolist())
         return [{"name": g, "delta_loss": rise, "fvu": fvu, "tokens": n} for g, rise, fvu, n in columns if n]
 
-    def figure(self, name: str, title: str, shown: Mapping[str, str], *, caption: str = "", **about: Any) -> Figure:
-        """The rise of the loss of each group with tokens, a series for each of `shown` (name -> its title)."""
-        there = self.n_tokens().nonzero()[:, 0]
+    def figure(
+        self, name: str, title: str, shown: Mapping[str, str], *, sizes: bool = False, caption: str = "", **about: Any
+    ) -> Figure:
+        """The rise of the loss of each group with tokens, a series for each of `shown` (name -> its title).
+
+        `sizes`: say how many tokens each group has.
+        """
+        counts = self.n_tokens()
+        there = counts.nonzero()[:, 0]
         values = torch.stack([self.delta_loss(each)[there] for each in shown]).numpy()
+        names = [self.names[int(i)] + (f" ({int(counts[i]):,})" if sizes else "") for i in there]
         return figures.bars(
-            name, title, values, names=[self.names[int(i)] for i in there], series=list(shown.values()),
-            y_label="delta loss, nats", caption=caption, source="Gemma Scope (2408.05147)", **about,
+            name, title, values, names=names, series=list(shown.values()), y_label="delta loss, nats", caption=caption,
+            source="Gemma Scope (2408.05147)", **about,
         )  # fmt: skip
 
 

@@ -32,6 +32,8 @@ from micrographia.methods.dictionaries.evaluation.reading import (
 from micrographia.methods.dictionaries.evaluation.spliced import MEAN, Spliced, splice_losses
 
 OWN = PRECISIONS[0]
+FEWEST = 500
+"""Tokens of a source below which its loss is not spoken of. Our choice."""
 PRECISION_COLUMNS = {
     "name": "precision", "fvu": "FVU", "delta_loss": "delta loss", "delta_loss_error": "its error", "kl": "KL",
     "recovered_mean": "loss recovered (mean)",
@@ -75,13 +77,12 @@ class InDepth(NamedTuple):
 
     def figures(self, group: str = "In depth") -> list[Figure]:
         """Delta loss by position and text, the table of precisions, and how evenly latents matter."""
-        shown, about = {OWN: "dictionary", MEAN: MEAN}, {"group": group}
-        told = "The sources of the most tokens, the largest first."
-        groups = [("by-position", "By position in the row", self.positions, "")]
-        groups += [] if self.sources is None else [("by-source", "By source of the text", self.sources, told)]
+        shown = {OWN: "dictionary", MEAN: MEAN}
+        about: dict[str, Any] = {"group": group}
         texts = figures.table("by-text", "By text", self.by_text(), columns=TEXT_COLUMNS, **about)
         return [
-            *(of.figure(name, title, shown, caption=caption, **about) for name, title, of, caption in groups),
+            self.positions.figure("by-position", "By position in the row", shown, **about),
+            *([] if self.sources is None else [self._by_source(self.sources, shown, about)]),
             *([texts] if len(self.texts) > 1 else []),
             figures.table(
                 "by-precision", "In fewer bits", self.by_precision(), columns=PRECISION_COLUMNS, **about,
@@ -89,6 +90,10 @@ class InDepth(NamedTuple):
             ),
             *([self._histogram(about)] if len(self.evenness.ratio) else []),
         ]  # fmt: skip
+
+    def _by_source(self, sources: ByGroup, shown: Mapping[str, str], about: Mapping[str, str]) -> Figure:
+        caption = "The sources of the most tokens, the largest first, with how many tokens they have here."
+        return sources.figure("by-source", "By source of the text", shown, sizes=True, caption=caption, **about)
 
     def _histogram(self, about: Mapping[str, str]) -> Figure:
         return figures.histogram(
@@ -99,6 +104,7 @@ class InDepth(NamedTuple):
 
     def _costly_source(self) -> str:
         rows = [] if self.sources is None else self.sources.rows(OWN)
+        rows = [row for row in rows if row["tokens"] >= FEWEST]
         if len(rows) < 2:
             return ""
         least, most = min(rows, key=_cost), max(rows, key=_cost)
