@@ -209,10 +209,11 @@ def test_dead_latents_come_last_and_doubtful_labels_say_so(chromium, files):
 def test_a_dead_latent_says_so_and_is_passed_over(chromium, served):
     with opened(chromium, served) as page:
         turn(page, "#/one/latent/2")
-        page.keyboard.press("n")
-        page.wait_for_url("**/latent/4")
-        page.keyboard.press("p")
-        page.wait_for_url("**/latent/2")
+        for key, there in (("n", "/latent/4"), ("p", "/latent/2")):
+            before = page.get_attribute("html", "data-ready")
+            page.keyboard.press(key)
+            page.wait_for_function("before => document.documentElement.dataset.ready !== before", arg=before)
+            assert page.url.endswith(there)
         turn(page, "#/one/latent/3")
         assert page.locator(".ways a").all_inner_texts() == ["try it on a text"]
         assert page.locator(".feature .histogram").count() == 0
@@ -223,6 +224,7 @@ def test_a_dead_latent_says_so_and_is_passed_over(chromium, served):
 def test_a_text_on_which_a_latent_is_silent_says_so(chromium, served):
     with opened(chromium, served) as page:
         turn(page, "#/one/text/1")
+        page.wait_for_selector(".read .passage")
         page.fill(".reader textarea", "a to be")
         page.wait_for_selector("text=It is silent on this text.")
 
@@ -262,8 +264,10 @@ def test_what_is_said_of_first_tokens_is_what_the_bundle_knows(chromium, served)
     with opened(chromium, served) as page:
         for known, says in told.items():
             page.route("**/api/about", telling(known))
+            turn(page, "#/one/latents")
             page.reload()
             turn(page, "#/one/text")
+            page.wait_for_selector(".read .passage")  # nothing is under way when the page is left
             assert page.inner_text(".reader .facts").strip() == says
             page.unroute("**/api/about")
 
