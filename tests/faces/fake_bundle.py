@@ -29,6 +29,7 @@ class FakeBundle:
         return {
             "name": self.name, "model": "smollm2", "site": self.name, "n_latents": self.n, "d_in": 576, "dead": 1,
             "n_tokens": 1_000_000, "n_rows": 7_812, "format": 1, "weights": None,
+            **({} if self.seed else {"first_token": "left out"}),
         }  # fmt: skip
 
     def index(self) -> dict[str, list[Any]]:

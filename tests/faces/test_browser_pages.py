@@ -206,6 +206,29 @@ def test_dead_latents_come_last_and_doubtful_labels_say_so(chromium, files):
         assert "precision 40 %" in doubted.get_attribute("aria-label")
 
 
+def test_a_dead_latent_says_so_and_is_passed_over(chromium, served):
+    with opened(chromium, served) as page:
+        turn(page, "#/one/latent/2")
+        for key, there in (("n", "/latent/4"), ("p", "/latent/2")):
+            before = page.get_attribute("html", "data-ready")
+            page.keyboard.press(key)
+            page.wait_for_function("before => document.documentElement.dataset.ready !== before", arg=before)
+            assert page.url.endswith(there)
+        turn(page, "#/one/latent/3")
+        assert page.locator(".ways a").all_inner_texts() == ["try it on a text"]
+        assert page.locator(".feature .histogram").count() == 0
+        turn(page, "#/one/steer/3")
+        assert "Latent 3 is dead" in page.inner_text("main")
+
+
+def test_a_text_on_which_a_latent_is_silent_says_so(chromium, served):
+    with opened(chromium, served) as page:
+        turn(page, "#/one/text/1")
+        page.wait_for_selector(".read .passage")
+        page.fill(".reader textarea", "a to be")
+        page.wait_for_selector("text=It is silent on this text.")
+
+
 def test_a_note_is_kept_and_comes_back(chromium, served):
     with opened(chromium, served) as page:
         turn(page, "#/one/latent/9")
@@ -223,6 +246,30 @@ def test_an_export_tells_notes_and_what_needs_a_model(chromium, files):
         assert "ends of clauses" in page.inner_text(".examples")
         turn(page, "#/one/steer/17")
         assert "--model" in page.inner_text("main")
+
+
+def telling(first_token):
+    """Answers as the server does, but for what training did with first tokens."""
+
+    def answer(route):
+        about = route.fetch().json()
+        about["bundles"]["one"]["first_token"] = first_token or None
+        route.fulfill(json=about)
+
+    return answer
+
+
+def test_what_is_said_of_first_tokens_is_what_the_bundle_knows(chromium, served):
+    told = {"left out": "The first token is left out, as in training.", "kept": "", "": "The first token is left out."}
+    with opened(chromium, served) as page:
+        for known, says in told.items():
+            page.route("**/api/about", telling(known))
+            turn(page, "#/one/latents")
+            page.reload()
+            turn(page, "#/one/text")
+            page.wait_for_selector(".read .passage")  # nothing is under way when the page is left
+            assert page.inner_text(".reader .facts").strip() == says
+            page.unroute("**/api/about")
 
 
 def test_the_model_reads_a_text_and_is_steered(chromium, served):

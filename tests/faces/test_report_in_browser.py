@@ -95,6 +95,34 @@ def test_a_grid_of_words_opens_at_its_end_on_a_telephone(tmp_path):
     assert 'data-at="true true true"' in page, re.findall(r'data-at="[^"]*"', page)
 
 
+def test_passages_stand_in_columns_and_are_broken_on_a_telephone(tmp_path):
+    rows = [[f"{word}{i}" for word in ("one", "two", "three", "four", "five", "six", "seven")] for i in range(6)]
+    wide = [[word * 3 for word in row] for row in rows]
+    both = [figures.tokens(n, "T", r, np.ones((6, 7)), names=["x"] * 6) for n, r in (("near", rows), ("far", wide))]
+    frames = [
+        f'<iframe srcdoc="{escape(render_figures(both))}" style="width:{width}px;height:900px"></iframe>'
+        for width in (390, 1000)
+    ]
+    show = """<script>setTimeout(() => {
+      const told = (frame) => {
+        const page = frame.contentDocument, edge = page.documentElement.clientWidth;
+        const tokens = (within) => [...page.querySelectorAll(`${within} .token`)];
+        const lines = (id) => new Set(tokens(`#figure-${id} p:first-of-type`).map((each) => each.offsetTop)).size;
+        const fits = tokens("").every((each) => each.getBoundingClientRect().right <= edge);
+        return [fits, lines("near"), lines("far")].join(",");
+      };
+      document.body.dataset.at = [...document.querySelectorAll("iframe")].map(told).join(" ");
+    }, 3000)</script>"""
+    (tmp_path / "page.html").write_text("".join(["<body>", *frames, show]), encoding="utf-8")
+    words = [find_chrome(), *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    url = (tmp_path / "page.html").as_uri()
+    page = subprocess.run([*words, url], capture_output=True, text=True, check=True, timeout=120).stdout
+    (found,) = re.findall(r'data-at="([^"]*)"', page)
+    (fits, near, far), (fits_wide, near_wide, _) = (each.split(",") for each in found.split(" "))
+    assert (fits, fits_wide, near_wide) == ("true", "true", "1")
+    assert int(far) >= int(near) > 1
+
+
 def test_a_node_that_is_clicked_shows_its_edges_and_tells_them(tmp_path):
     graph = Figure(name="g", kind="graph", title="Circuit", caption="", data={
         "nodes": ["input", "L0H1", "L1 MLP", "logits"], "levels": [0.0, 1.0, 4.0, 1e6], "sources": [0, 1, 1, 2],

@@ -276,6 +276,23 @@ def test_where_most_tokens_differ_none_is_marked():
     ]
 
 
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        ([["a", "b", "c"], ["d", "e", "f"]], "token-columns"),  # a few: compared position by position
+        ([["a", "b", str(i)] for i in range(9)], "token-columns"),  # alike
+        ([[f"{i}", f"b{i}", "c"] for i in range(9)], "token-rows token-grid"),
+        ([[f"{i}", f"b{i}", "c" * 99] for i in range(9)], "token-rows"),  # too wide for a page
+        ([["a", "b"], ["d", "e", "f"]], "token-rows"),
+    ],
+)
+def test_passages_are_broken_each_by_itself_and_prompts_together(rows, kind):
+    figure = tokens("t", "T", rows, [[0.0] * len(row) for row in rows], names=["x"] * len(rows))
+    found = [at["class"] for _, at in Elements(render_figures([figure])).found if "class" in at]
+    assert kind in found
+    assert not {"token-columns", "token-rows", "token-rows token-grid"} - {kind} & {*found}
+
+
 def test_tokens_that_differ_are_marked_and_blanks_are_seen():
     texts = [["When", " ", "\n", " John"], ["When", " ", "\n", " Mary"]]
     figure = tokens(

@@ -161,8 +161,18 @@ def test_heads_are_scored_on_repeated_tokens_that_are_no_special_ones(model):
     assert best["duplicate"] == pytest.approx(float(found.scores.duplicate.max()))
 
 
-def test_a_model_of_ours_says_that_it_generates_nothing(tmp_path):
+def test_a_model_of_ours_goes_on_with_its_likeliest_tokens(tmp_path):
     from miniature import save_run
 
-    with pytest.raises(UserError, match="generates no text"):
-        mg.generate(mg.load(save_run(tmp_path / "trained")), CLEAN)
+    model = mg.load(save_run(tmp_path / "trained"))
+    ids = model.to_tokens(CLEAN)
+    n, expected = ids.shape[1], ids
+    vector = 3 * torch.randn(model.shape.d_model, generator=torch.Generator().manual_seed(0))
+    edit = mg.add("L0.resid_post", vector, pos=-1)  # of the prompt, not of what follows
+    for _ in range(3):
+        there = mg.add("L0.resid_post", vector, pos=n - 1)
+        token = model.run(expected, edits=[there], logits="last").logits[:, -1].argmax(-1)
+        expected = torch.cat([expected, token[:, None]], 1)
+    assert mg.generate(model, CLEAN, edits=[edit], tokens=3) == model.tokenizer.decode(expected[0, n:].tolist())
+    with pytest.raises(UserError, match=f"this model reads {model.shape.n_ctx}"):
+        mg.generate(model, CLEAN, tokens=model.shape.n_ctx)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from micrographia.core.edits import Edit, add
 from micrographia.core.errors import UserError
 from micrographia.core.framing import PLAIN, Framing
 from micrographia.core.model import Model
+from micrographia.core.pretrained.generation import in_prompt
 from micrographia.core.prompts import LanguageModel, onto
 from micrographia.core.sites import Site, SiteLike, as_site
 from micrographia.core.tokens import Inputs, ids_of, mask_of
@@ -36,11 +37,39 @@ class Generates(Protocol):
 def continued(
     model: LanguageModel, prompt: str, edits: Sequence[Edit] = (), *, tokens: int = 40, framing: Framing = PLAIN
 ) -> str:
-    """The model's own greedy continuation of a text, under edits. Raises UserError for a model that generates none."""
-    if not isinstance(model, Generates) or model.tokenizer is None:
-        raise UserError(f"Asked for a continuation by {model!r}, which generates no text. Take a pretrained model.")
+    """The model's own greedy continuation of a text, under edits. Edits that name positions act on the prompt.
+
+    Raises UserError for a model without a tokenizer or that is not causal, and for more tokens than it reads.
+    """
+    if not goes_on(model) or model.tokenizer is None:
+        raise UserError(f"Asked for a continuation by {model!r}, which generates no text. Take a language model.")
     ids = ids_of(framing.tokens(model, [prompt])).to(model.weights.W_E.device)
-    return model.tokenizer.decode(model.generate(ids, max_new_tokens=tokens, edits=edits)[0, ids.shape[1] :].tolist())
+    if isinstance(model, Generates):
+        found = model.generate(ids, max_new_tokens=tokens, edits=edits)
+    else:
+        found = _likeliest(model, ids, tokens, edits)
+    return model.tokenizer.decode(found[0, ids.shape[1] :].tolist())
+
+
+def goes_on(model: Model) -> bool:
+    """Whether a model can go on with a text: it has a tokenizer, and each token is predicted from those before it."""
+    return model.tokenizer is not None and (isinstance(model, Generates) or model.shape.causal)
+
+
+def _likeliest(model: Model, ids: Int[Tensor, "one pos"], n: int, edits: Sequence[Edit]) -> Int[Tensor, "one longer"]:
+    """The same for a model that keeps no keys and values: a run of the whole text for each of n tokens."""
+    if ids.shape[1] + n > model.shape.n_ctx:
+        raise UserError(
+            f"Prompt and new tokens would be {ids.shape[1] + n} long; this model reads {model.shape.n_ctx}. Ask for "
+            "fewer, or give a shorter prompt."
+        )
+    placed, ends = [in_prompt(each, ids.shape[1]) for each in edits], getattr(model.tokenizer, "eos", None)
+    for _ in range(n):
+        token = model.run(ids, edits=placed, logits="last").logits[:, -1].argmax(-1)
+        ids = torch.cat([ids, token[:, None]], 1)
+        if int(token) == ends:
+            break
+    return ids
 
 
 def contrast(

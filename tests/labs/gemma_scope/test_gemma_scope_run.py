@@ -75,7 +75,9 @@ def test_the_suite_is_in_the_run_and_each_of_its_folders_opens_alone(done):
     for row in suite:
         assert rows[row.site, row.layer, row.width, row.asked]["l0"] == row.l0
         assert load_one(Path(suite.where) / row.path).about.site == Site(row.site, row.layer)
-    assert suite.get(site="z", layer=1, width=24, l0=3).form.heads
+    one = suite.get(site="z", layer=1, width=24, l0=3)
+    assert one.form.heads
+    assert one.about.training["first_token"] == "left out"  # a bundle of it says so
 
 
 def test_what_it_takes_is_said_before_anything_is_trained(config, tmp_path):
@@ -105,6 +107,20 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(done, config, tmp_path, 
     assert again.results == done.results
     for each in (done.path / "suite").rglob("*.safetensors"):
         assert (tmp_path / "r" / each.relative_to(done.path)).read_bytes() == each.read_bytes()
+
+
+def test_the_loss_is_told_by_source_where_the_text_has_several(done, config, made_up, tmp_path):
+    words = made_up.read_text()
+    for name, part in (("one.txt", words[: len(words) // 2]), ("two.txt", words[len(words) // 2 :])):
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        (tmp_path / "texts" / name).write_text(part)
+    small = {"sites": "resid_post", "layers": "0", "widths": "24", "l0s": "3", "untrained": False}
+    found = run(with_fields(config, text=str(tmp_path / "texts"), **small), out=tmp_path / "r")
+    deep = found.results["in_depth"]
+    assert {row["name"] for row in deep["by_source"]} <= {"one.txt", "two.txt"}
+    assert sum(row["tokens"] for row in deep["by_source"]) == sum(row["tokens"] for row in deep["by_position"])
+    assert "by-source" in {each.name for each in found.figures}
+    assert done.results["in_depth"]["by_source"] == []  # of one file
 
 
 def test_programs_that_fit_no_memory_together_train_apart(config):
@@ -169,6 +185,8 @@ def test_contradictory_configs_are_refused(config):
         ({"sites": "z, mlp_out, z"}, "must be named once"),
         ({"widths": "256, 256.0"}, "must be named once"),
         ({"l0s": "4, 4"}, "must be named once"),
+        ({"sites": "z", "transcoders": True}, "sites must name it"),
+        ({"sites": "mlp_out, mlp_norm", "transcoders": True}, "sites must leave it out"),
     ):
         with pytest.raises(BadConfig, match=says):
             with_fields(quick(), **fields)
@@ -182,14 +200,18 @@ def test_a_kind_that_the_model_lacks_is_refused_with_what_there_is(config, tmp_p
         run(with_fields(config, sites="resid_post, nothing"), out=tmp_path / "r")
     with pytest.raises(UnknownSite, match=r"L0\.pattern, which hold one number for a pair"):
         run(with_fields(config, sites="z, pattern"), out=tmp_path / "s")
-    assert not (tmp_path / "s" / "model").exists()
+    with pytest.raises(UnknownSite, match=r"L0\.mlp_up, L1\.mlp_up\. The sites of this model are resid_pre"):
+        run(with_fields(config, sites="mlp_up"), out=tmp_path / "t")
+    with pytest.raises(UnknownSite, match=r"read L0\.mlp_norm, L1\.mlp_norm, the input"):
+        run(with_fields(config, norm="none", transcoders=True), out=tmp_path / "u")
+    assert not any((tmp_path / name / inner).exists() for name in "stu" for inner in ("model", "tokens"))
     with pytest.raises(UnknownSite, match=r"L0\.mlp_up, L1\.mlp_up\. The sites of this model are resid_pre"):
         sites_of(with_fields(config, sites="mlp_up"), toy())
 
 
 def test_presets_are_known_by_their_choices():
     assert {name: preset_of(make()) for name, make in PRESETS.items()} == {name: name for name in PRESETS}
-    assert preset_of(with_fields(quick(), seed=3)) == "quick"
+    assert preset_of(with_fields(quick(), seed=3, transcoders=True)) == "quick"
     assert preset_of(with_fields(PRESETS["given"](), model="gpt2")) == "given"
     assert preset_of(with_fields(quick(), text="book.txt")) == "custom"
 

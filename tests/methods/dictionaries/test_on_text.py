@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from micrographia.core.dictionaries.dictionary import About, Dictionary, DictionaryWeights
+from micrographia.core.dictionaries.dictionary import FIRST_TOKEN, KEPT, About, Dictionary, DictionaryWeights
 from micrographia.core.dictionaries.form import Form
 from micrographia.core.errors import BadShape, UnknownSite, UserError
 from micrographia.core.load import load_any
@@ -40,6 +40,9 @@ def test_latents_on_a_text_are_those_of_the_encoder(model):
     found = latents_on(model, own, SITE, CLEAN)
     dense = own.encode(model.run(model.to_tokens(CLEAN), keep=[SITE]).cache[SITE])[0]
     assert dense[0, found.latents].any()
+    kept = latents_on(model, replace(own, about=replace(own.about, training={FIRST_TOKEN: KEPT})), SITE, CLEAN)
+    torch.testing.assert_close(kept.values, dense[:, kept.latents].T)
+    assert kept.values[:, 0].any()
     dense[0] = 0  # the first token is left out
     torch.testing.assert_close(found.values, dense[:, found.latents].T)
     assert "".join(found.tokens).replace(" ", "") == CLEAN.replace(" ", "")

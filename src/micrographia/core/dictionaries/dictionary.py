@@ -45,6 +45,10 @@ class DictionaryWeights:
         return replace(self, **{name: value.to(**where) for name, value in self.named().items()})
 
 
+FIRST_TOKEN, KEPT, LEFT_OUT = "first_token", "kept", "left out"
+"""What `About.training` says of the first token of each row, where it says it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class About:
     """What is known of a dictionary beside its numbers."""

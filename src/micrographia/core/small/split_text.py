@@ -17,7 +17,7 @@ from micrographia.core.events import Progress, Watch
 from micrographia.core.runtime import generator
 from micrographia.core.store import RunFolder
 from micrographia.core.stream.packing import layout_for
-from micrographia.core.stream.rows import TokenRows, as_rows
+from micrographia.core.stream.rows import TokenRows, TokenSources, as_rows
 from micrographia.core.stream.texts import Texts, open_texts
 from micrographia.core.stream.tokenise import tokenise
 from micrographia.core.tokens import Tokenizer
@@ -69,6 +69,8 @@ class SplitText(NamedTuple):
     tokenizer: Tokenizer
     train: TokenRows
     held_out: Int[Tensor, "row pos"]
+    sources: TokenSources | None = None
+    """Of what is held out, where the text has several."""
 
     @property
     def byte_pairs(self) -> BytePairs:
@@ -103,7 +105,8 @@ def split_rows(config: ReadsText, rows: TokenRows, tokenizer: Tokenizer, source:
             f"Asked to hold {config.held_out:,} tokens out and to train on others. Found "
             f"{len(rows) * config.n_ctx:,} in {source}. Give more text, or a smaller held_out."
         )
-    return SplitText(tokenizer, _held(rows, order[n_held_out:]), rows[order[:n_held_out]])
+    out = order[:n_held_out]
+    return SplitText(tokenizer, _held(rows, order[n_held_out:]), rows[out], rows.take(out).sources())
 
 
 def _held(rows: TokenRows, which: Int[Tensor, "row"]) -> TokenRows:

@@ -199,11 +199,15 @@ class ActivationStream:
             watch(Note(left))
 
     def __call__(self, step: int) -> Activations:
-        """The batch of this step. Raises BadShape for members of different widths."""
+        """The batch of this step; where some members have a target, the others' is their own input.
+
+        Raises BadShape for members of different widths.
+        """
         found = self.by_member(step)
         if len(found) == 1:
             return found[0]
-        shapes = {(x.shape, None if target is None else target.shape) for x, target in found}
+        given = [x if target is None else target for x, target in found]
+        shapes = {(x.shape, target.shape) for (x, _), target in zip(found, given)}
         if len(shapes) > 1:
             widths = ", ".join(f"{_named(each)}: {x.shape[-1]}" for each, (x, _) in zip(self.members, found))
             raise BadShape(
@@ -211,9 +215,10 @@ class ActivationStream:
                 "`only(...)` those of one width."
             )
         device = found[0].x.device
-        targets = [target.to(device) for _, target in found if target is not None]
+        transcodes = any(target is not None for _, target in found)
         return Activations(
-            torch.stack([x.to(device) for x, _ in found]), torch.stack(targets) if len(targets) == len(found) else None
+            torch.stack([x.to(device) for x, _ in found]),
+            torch.stack([target.to(device) for target in given]) if transcodes else None,
         )
 
     def by_member(self, step: int) -> list[Activations]:

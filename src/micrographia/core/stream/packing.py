@@ -5,7 +5,7 @@ language models. The end of the text that fills no row is left out.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,11 @@ class RowLayout:
     """The token at the start of every row, if any."""
     separator: int | None = None
     """The token behind every document, if any."""
+
+    @property
+    def n_text(self) -> int:
+        """Tokens of a row that are of the text."""
+        return self.n_ctx - (self.bos is not None)
 
     def __post_init__(self) -> None:
         if self.n_ctx <= (self.bos is not None):
@@ -54,6 +59,29 @@ def layout_for(tokenizer: Tokenizer, n_ctx: int, *, bos: bool | None = None, sep
     return RowLayout(n_ctx=n_ctx, bos=tokenizer.bos if wanted else None, separator=behind)
 
 
+@dataclass(slots=True)
+class SourceRuns:
+    """What source the tokens of rows are from, in order: (name, tokens), without those that begin rows."""
+
+    runs: list[tuple[str, int]] = field(default_factory=list)
+
+    def add(self, source: str, n: int) -> None:
+        if self.runs and self.runs[-1][0] == source:
+            n += self.runs.pop()[1]
+        self.runs.append((source, n))
+
+    def first(self, n: int) -> list[tuple[str, int]]:
+        """The runs of the first `n` tokens, which are then forgotten."""
+        found = SourceRuns()
+        while n:
+            source, length = self.runs.pop(0)
+            if length > n:
+                self.runs.insert(0, (source, length - n))
+            found.add(source, min(n, length))
+            n -= min(n, length)
+        return found.runs
+
+
 class ReadTo(NamedTuple):
     """How far the text is in rows: `used` tokens of the piece with this number."""
 
@@ -65,11 +93,16 @@ BEGINNING = ReadTo()
 
 
 def packed(
-    pieces: Iterator[Piece], tokenizer: Tokenizer, layout: RowLayout, start: ReadTo = BEGINNING
+    pieces: Iterator[Piece],
+    tokenizer: Tokenizer,
+    layout: RowLayout,
+    start: ReadTo = BEGINNING,
+    sources: SourceRuns | None = None,
 ) -> Iterator[tuple[NDArray[Any], ReadTo]]:
     """Each full row (n_ctx,) with how far the text is read. From `start`, where a row ended, it goes on as it went.
 
-    A row is overwritten by the next. What is before `start` is read, not tokenised.
+    A row is overwritten by the next. What is before `start` is read, not tokenised. `sources` is told what is put into
+    rows.
     """
     row = np.empty(layout.n_ctx, dtype=np.int64)
     filled = begin = _begin(row, layout)
@@ -83,6 +116,8 @@ def packed(
                 continue
             fits = min(layout.n_ctx - filled, len(ids) - used)
             row[filled : filled + fits] = ids[used : used + fits]
+            if sources is not None:
+                sources.add(piece.source, fits)
             filled, used = filled + fits, used + fits
             if filled == layout.n_ctx:
                 yield row, ReadTo(number, used)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class TokenRows:
     """On disk."""
     chosen: range | NDArray[Any] | None = None
     """Which rows of the parts these are; None: all."""
+    runs: tuple[tuple[str, int], ...] = ()
+    """Of the text, as far as it is known: (source, tokens) in order, without the token that begins a row."""
 
     def __len__(self) -> int:
         return sum(self.lengths) if self.chosen is None else len(self.chosen)
@@ -96,6 +98,19 @@ class TokenRows:
             found[:, :1] = False
         return found
 
+    def sources(self) -> "TokenSources | None":
+        """What source each token is from; None where no two sources are known. 8 bytes a token."""
+        names = sorted({name for name, _ in self.runs if name})
+        if len(names) < 2:
+            return None
+        numbers = np.array([names.index(name) if name else -1 for name, _ in self.runs] + [-1])
+        n_text = self.n_ctx - (self.about["layout"]["bos"] is not None)
+        at = self._places(np.arange(len(self)))[:, None] * n_text + np.arange(n_text)
+        run = np.searchsorted(np.cumsum([n for _, n in self.runs]), at, side="right")
+        found = np.full((len(self), self.n_ctx), -1)
+        found[:, self.n_ctx - n_text :] = numbers[run]
+        return TokenSources(names, torch.from_numpy(found))
+
     def counts(self, *, sink: bool = True) -> Int[Tensor, "row"]:
         """How many tokens of each row count. Reads every row once."""
         starts = range(0, len(self), COUNTED_AT_ONCE)
@@ -116,6 +131,14 @@ class TokenRows:
             here = parts == i
             found[here] = self.part(int(i))[at[here] - (ends[i] - self.lengths[i])]
         return found
+
+
+class TokenSources(NamedTuple):
+    """Where the tokens of rows are from."""
+
+    names: list[str]
+    of: Int[Tensor, "row pos"]
+    """The number of each token's source; -1: of none that is known."""
 
 
 def as_rows(

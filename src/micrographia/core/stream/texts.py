@@ -34,6 +34,15 @@ class Piece(NamedTuple):
 
     text: str
     ends: bool
+    source: str = ""
+    """What the document is from: of a folder the file or folder in it, of JSONL what the row says; "": not known."""
+
+
+class Document(NamedTuple):
+    """A text that is at hand whole."""
+
+    text: str
+    source: str = ""
 
 
 @dataclass(slots=True)
@@ -104,19 +113,19 @@ def open_texts(source: str | Path | None = None, *, field: str = "text", split: 
             "Asked for the text in '', which is no name. Give a file, a folder or a data set, or leave it out."
         )
     if path.is_dir():
-        return Texts(f"the folder {path}", lambda tally: _folder(_files(path), field, tally))
+        return Texts(f"the folder {path}", lambda tally: _folder(path, _files(path), field, tally))
     if not path.is_file():
         raise UserError(
             f"Asked for the text in {path}, where there is nothing. Give a file of text, a folder, a .jsonl file, or "
             f"{HUB}NAME of a data set on the Hub; with none, Python's own sources are read."
         )
-    return Texts(f"the file {path}", lambda tally: _file(path, field))
+    return Texts(f"the file {path}", lambda tally: _file(path, field, ""))
 
 
 def texts_of(documents: Iterable[str], source: str = "the given texts") -> Texts:
     """Texts that are at hand."""
     held = tuple(documents)
-    return Texts(source, lambda tally: _all(held))
+    return Texts(source, lambda tally: _all(map(Document, held)))
 
 
 def _standard_library() -> Texts:
@@ -128,7 +137,7 @@ def _standard_library() -> Texts:
             "a folder or a data set."
         )
     source = f"the standard library of Python {platform.python_version()} ({len(files):,} files)"
-    return Texts(source, lambda tally: _folder(files, "text", tally))
+    return Texts(source, lambda tally: _folder(root, files, "text", tally))
 
 
 def _hub(name: str, field: str, split: str) -> Texts:
@@ -149,7 +158,7 @@ def _hub(name: str, field: str, split: str) -> Texts:
                 f"Asked for the data set {name!r} ({split}) on the Hub; it could not be opened: {error}. Check its "
                 f"name, its configuration ({HUB}NAME:CONFIG), the split and the network."
             ) from error
-        return _all(_in_field(row, field, f"row {i:,} of {name}") for i, row in enumerate(rows))
+        return _all(_document(row, field, f"row {i:,} of {name}") for i, row in enumerate(rows))
 
     return Texts(f"the data set {name} ({split})", read)
 
@@ -164,22 +173,22 @@ def _files(root: Path, without: Collection[str] = ()) -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
-def _folder(files: Iterable[Path], field: str, tally: Tally) -> Iterator[Piece]:
+def _folder(root: Path, files: Iterable[Path], field: str, tally: Tally) -> Iterator[Piece]:
     for path in files:
         if _is_text(path):
-            yield from _file(path, field)
+            yield from _file(path, field, path.relative_to(root).parts[0])
         else:
             tally.skipped.append(str(path))
 
 
-def _file(path: Path, field: str) -> Iterator[Piece]:
+def _file(path: Path, field: str, source: str) -> Iterator[Piece]:
     lines = path.with_suffix("") if path.suffix == ".gz" else path
     if lines.suffix in JSONL:
-        return _all(_lines(path, field))
-    return _pieces(_characters(path))
+        return _all(each._replace(source=each.source or source) for each in _lines(path, field))
+    return _pieces(_characters(path), source)
 
 
-def _lines(path: Path, field: str) -> Iterator[str]:
+def _lines(path: Path, field: str) -> Iterator[Document]:
     for number, line in enumerate(_text_lines(path), 1):
         if not line.strip():
             continue
@@ -188,7 +197,7 @@ def _lines(path: Path, field: str) -> Iterator[str]:
             row = json.loads(line)
         except ValueError as error:
             raise UserError(f"Asked for JSONL; {where} is no JSON ({error}). Give one object a line.") from error
-        yield _in_field(row, field, where)
+        yield _document(row, field, where)
 
 
 def _text_lines(path: Path) -> Iterator[str]:
@@ -202,6 +211,14 @@ def _text_lines(path: Path) -> Iterator[str]:
             yield from lines[:-1]
             begun = [lines[-1]]
     yield "".join(begun)
+
+
+def _document(row: Any, field: str, where: str) -> Document:
+    """The text in a field of the row, and the source that it names, also as rows of the Pile do (`meta`)."""
+    text = _in_field(row, field, where)
+    meta = row.get("meta")
+    told = [row.get("source"), *([meta.get("pile_set_name")] if isinstance(meta, dict) else [])]
+    return Document(text, next((each for each in told if isinstance(each, str)), ""))
 
 
 def _in_field(row: Any, field: str, where: str) -> str:
@@ -237,12 +254,12 @@ def _is_text(path: Path) -> bool:
         return False
 
 
-def _all(documents: Iterable[str]) -> Iterator[Piece]:
-    for document in documents:
-        yield from _pieces(document[at : at + PIECE] for at in range(0, len(document), PIECE))
+def _all(documents: Iterable[Document]) -> Iterator[Piece]:
+    for text, source in documents:
+        yield from _pieces((text[at : at + PIECE] for at in range(0, len(text), PIECE)), source)
 
 
-def _pieces(blocks: Iterable[str]) -> Iterator[Piece]:
+def _pieces(blocks: Iterable[str], source: str) -> Iterator[Piece]:
     """One document, given in blocks of any length, cut anew. None of an empty one."""
     held = ""
     for block in blocks:
@@ -250,7 +267,7 @@ def _pieces(blocks: Iterable[str]) -> Iterator[Piece]:
         while len(held) > PIECE:
             cut = held.rfind("\n", 0, PIECE) + 1 or held.rfind(" ", 1, PIECE)
             cut = cut if cut > 0 else PIECE
-            yield Piece(held[:cut], ends=False)
+            yield Piece(held[:cut], False, source)
             held = held[cut:]
     if held:
-        yield Piece(held, ends=True)
+        yield Piece(held, True, source)

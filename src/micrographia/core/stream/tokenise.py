@@ -6,9 +6,9 @@ shards are raw little-endian whole numbers of 2 or 4 bytes, (rows, n_ctx), under
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from micrographia.core.errors import BadConfig, UserError
 from micrographia.core.events import Note, Progress, Watch, silent
 from micrographia.core.spoken import number_of
 from micrographia.core.store.shards import Shards, ShardWriter, complete, mapped
-from micrographia.core.stream.packing import BEGINNING, ReadTo, RowLayout, packed
+from micrographia.core.stream.packing import BEGINNING, ReadTo, RowLayout, SourceRuns, packed
 from micrographia.core.stream.rows import TokenRows, as_rows, special_tokens
 from micrographia.core.stream.texts import Piece, Tally, Texts
 from micrographia.core.tokens import Tokenizer
@@ -29,6 +29,8 @@ KIND = "tokens"
 SHARD = 2**22
 """Tokens in a shard: what is tokenised again, at most, after a stop."""
 SHOWN_EVERY = 64  # rows
+SOURCES, SOURCED = "sources", 16
+"""What the manifest calls the sources of a shard's tokens, and of how many shards it tells them."""
 _FIRST = 2000  # characters by which texts and tokenizers are told apart
 
 
@@ -39,14 +41,16 @@ def token_rows(
 
     Raises UserError for a text that is too short, with how much is needed.
     """
-    tally = Tally()
+    tally, sources = Tally(), SourceRuns()
     wanted = _rows_wanted(layout, n_tokens)
-    found = [row.copy() for row, _ in _watched(packed(texts.pieces(tally), tokenizer, layout), wanted, layout, watch)]
+    rows = packed(texts.pieces(tally), tokenizer, layout, sources=sources)
+    found = [row.copy() for row, _ in _watched(rows, wanted, layout, watch)]
     _check_enough(len(found), wanted, layout, texts, tally)
     known = _found(len(found), tally)
     watch(Note(_said(known, layout, texts)))
     about = {**_about(texts, layout), **known}
-    return as_rows(torch.from_numpy(np.stack(found)), special=special_tokens(tokenizer), about=about)
+    held = as_rows(torch.from_numpy(np.stack(found)), special=special_tokens(tokenizer), about=about)
+    return replace(held, runs=tuple(sources.first(len(held) * layout.n_text)))
 
 
 def tokenise(
@@ -109,7 +113,9 @@ def _rows_in(shards: Shards) -> TokenRows:
         return mapped(shards.file(shards.names[i]), dtype, (lengths[i], n_ctx))
 
     known = {**about, **shards.found, "sha256_of_tokens": shards.identity}
-    return TokenRows(n_ctx, lengths, part, tuple(about["special"]), known, shards.n_bytes)
+    rows = TokenRows(n_ctx, lengths, part, tuple(about["special"]), known, shards.n_bytes)
+    told = takewhile(lambda place: SOURCES in place, shards.places)
+    return replace(rows, runs=tuple((name, n) for place in told for name, n in place[SOURCES]))
 
 
 class _Shape(NamedTuple):
@@ -125,9 +131,9 @@ def _write(
 ) -> None:
     place = writer.place
     done, start = (place["n_rows"], ReadTo(place["piece"], place["used"])) if place else (0, BEGINNING)
-    tally = Tally()
+    tally, sources = Tally(), SourceRuns()
     pieces = _unchanged(texts.pieces(tally), place, tally, writer)
-    rows = _watched(packed(pieces, tokenizer, layout, start), shape.wanted, layout, watch, done)
+    rows = _watched(packed(pieces, tokenizer, layout, start, sources), shape.wanted, layout, watch, done)
     held = np.empty((shape.rows_each, layout.n_ctx), dtype=_dtype(shape.width))
     n, at = 0, start
     for row, at in rows:
@@ -137,14 +143,22 @@ def _write(
         n += 1
         if n == len(held):
             done, n = done + n, 0
-            writer.add(held.tobytes(), {**at._asdict(), **_found(done, tally)}, suffix=".tokens")
+            known = {**at._asdict(), **_found(done, tally), **_told(sources, len(held), layout, writer)}
+            writer.add(held.tobytes(), known, suffix=".tokens")
     _check_enough(done + n, shape.wanted, layout, texts, tally)
     if n:
         done += n
-        writer.add(held[:n].tobytes(), {**at._asdict(), **_found(done, tally)}, suffix=".tokens")
+        known = {**at._asdict(), **_found(done, tally), **_told(sources, n, layout, writer)}
+        writer.add(held[:n].tobytes(), known, suffix=".tokens")
     found = {name: writer.place[name] for name in _found(done, tally)}
     writer.finish(found)
     watch(Note(_said(found, layout, texts)))
+
+
+def _told(sources: SourceRuns, n_rows: int, layout: RowLayout, writer: ShardWriter) -> dict[str, Any]:
+    """The sources of the rows of a shard; of no more than the first shards, since the manifest holds them."""
+    runs = sources.first(n_rows * layout.n_text)
+    return {SOURCES: runs} if writer.n_shards < SOURCED else {}
 
 
 def _unchanged(pieces: Iterator[Piece], place: Mapping[str, Any], tally: Tally, writer: ShardWriter) -> Iterator[Piece]:

@@ -10,7 +10,7 @@ from typing import Any
 from micrographia.core.edits import Edit
 from micrographia.core.runtime import generator
 from micrographia.methods.dictionaries.on_text import adding, adding_random, fitting_site, latents_on
-from micrographia.methods.steering import Generates, continued
+from micrographia.methods.steering import continued, goes_on
 
 LONGEST_TEXT = 4_000
 """Letters of a text or prompt."""
@@ -35,7 +35,7 @@ class LiveModel:
     @property
     def steers(self) -> bool:
         """Whether the model generates text."""
-        return self.model.tokenizer is not None and isinstance(self.model, Generates)
+        return goes_on(self.model)
 
     def about(self) -> dict[str, Any]:
         return {"model": self.name, "bundles": sorted(self.names), "steers": self.steers}

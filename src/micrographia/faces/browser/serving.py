@@ -14,7 +14,7 @@ LOOPBACK = "127.0.0.1"
 
 def listening(port: int) -> socket.socket:
     """A socket on this port of the loopback interface, 0 for any that is free. Raises UserError for one in use."""
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so named, asyncio sends at once
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((LOOPBACK, port))

@@ -14,6 +14,11 @@ from micrographia.faces.report.markup import Html, join, prose, tag, typeset
 from micrographia.faces.sections import Section, flat
 from micrographia.faces.tables import TextTable, table_of, texts_of
 
+COMPARED = 3
+"""Rows of tokens up to which they are always taken for prompts that are compared position by position."""
+WIDEST, AIR = 96, 2
+"""Letters of a row that fit a page; what stands around each token, in letters."""
+
 
 def table(content: TextTable) -> Html:
     """A table that scrolls sideways on a narrow screen; numbers stand right, texts left."""
@@ -165,15 +170,22 @@ def _viewer(content: Figure) -> Html:
 def _tokens(content: Figure) -> Html:
     """Coloured text. Rows of as many tokens stand one above the other, position by position; the tokens that differ are
     marked, unless most do.
+
+    A few of them, and those that are alike, are prompts to be compared, and broken together. Others are passages: each
+    is broken by itself, always where they are too wide for a page, else on a narrow one.
     """
     data, scale = content.data, _strongest(content.data["values"])
     rows = [[shown(text) for text in row] for row in data["tokens"]]
     differ = {j for row in rows for j, text in enumerate(row) for other in rows if j < len(other) and other[j] != text}
-    marked = differ if 2 * len(differ) <= max(map(len, rows), default=0) else set[int]()
+    apart = 2 * len(differ) > max(map(len, rows), default=0)
+    marked = set[int]() if apart else differ
     texts = [[_token(data, i, j, text, j in marked, scale) for j, text in enumerate(row)] for i, row in enumerate(rows)]
-    if len({len(row) for row in rows}) > 1 or len(rows) == 1:
+    alike = len(rows) > 1 and len({len(row) for row in rows}) == 1
+    if not alike or (apart and len(rows) > COMPARED):
         lines = [tag("p", tag("span", name, class_="label"), *row) for name, row in zip(data["names"], texts)]
-        return tag("div", *lines, class_="token-rows")
+        fits = alike and sum(AIR + max(map(len, column)) for column in zip(*rows)) <= WIDEST
+        kind = "token-rows token-grid" if fits else "token-rows"
+        return tag("div", *lines, class_=kind, style=f"--columns:{1 + len(rows[0])}" if fits else None)
     names = [tag("span", name, class_="label") for name in data["names"]]
     columns = [tag("span", *column, class_="column") for column in (names, *map(list, zip(*texts)))]
     return tag("div", *columns, class_="token-columns")

@@ -28,6 +28,8 @@ NETWORK = partial(
 OPTIM = partial(Optimiser, lr=3e-3, weight_decay=0.1, warmup=100)
 SCHEDULE = partial(Schedule, eval_every=200, snapshots=1, checkpoint_every=200)
 ALL = "all"
+READ, WRITTEN = "mlp_norm", "mlp_out"
+"""What transcoders read and write: the MLP's input behind its norm, and its output (arXiv 2408.05147, appendix)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +59,8 @@ class SuiteChoices:
     runs the model."""
     workers: int = 1
     """Processes that train programs side by side, each with its part of threads, memory and buffer."""
+    transcoders: bool = False
+    """Whether a transcoder stands beside each autoencoder of mlp_out, from the same harvest: a third more work."""
     untrained: bool = True
     """Whether the narrowest part of the suite is trained on the model without its training too: the null."""
 
@@ -66,6 +70,9 @@ class SuiteChoices:
             "dictionary_lr must be positive": self.dictionary_lr > 0,
             "disk_mb must not be negative": self.disk_mb >= 0,
             "sites must name at least one": bool(names(self.sites)),
+            f"transcoders stand beside autoencoders of {WRITTEN}: sites must name it": not self.transcoders
+            or WRITTEN in names(self.sites),
+            f"transcoders read {READ}: sites must leave it out": not self.transcoders or READ not in names(self.sites),
             "sites, widths and l0s must be named once each": all(len(set(each)) == len(each) for each in chosen),
             "widths must be whole numbers": all(each == int(each) for each in numbers(self, "widths")),
             "an l0 must be less than the least width": max(numbers(self, "l0s")) < min(numbers(self, "widths")),
@@ -158,7 +165,7 @@ def _idle(config: Config) -> list[str]:
     return [name for name, value in flat(config).items() if name in made and value not in [of[name] for of in usual]]
 
 
-# Fields that say how a run is carried out or which sample it is, not what is studied.
+# Fields that say how a run is carried out, which sample it is, or what stands beside what the preset studies.
 FREE = (
     "seed",
     "device",
@@ -169,6 +176,7 @@ FREE = (
     "memory_mb",
     "disk_mb",
     "workers",
+    "transcoders",
     "model",
     "published",
     "transfer",
@@ -177,7 +185,13 @@ FREE = (
 
 def paper() -> Config:
     """Gemma 2 2B at the widths that the report trained at every layer and site, 4 billion tokens. Not run here."""
-    sizes = {"widths": "16384, 65536", "l0s": "20, 40, 80, 160, 320", "dictionary_lr": 7e-5, "activations": 4_096}
+    sizes = {
+        "transcoders": True,
+        "widths": "16384, 65536",
+        "l0s": "20, 40, 80, 160, 320",
+        "dictionary_lr": 7e-5,
+        "activations": 4_096,
+    }
     much = {"dictionary_steps": 976_563, "buffer_mb": 2**20, "memory_mb": 2**19, "n_ctx": 1_024}
     return with_fields(quick(), model="google/gemma-2-2b", held_out=2_097_152, loss_tokens=2_097_152, **sizes, **much)
 

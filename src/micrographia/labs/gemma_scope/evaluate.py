@@ -16,9 +16,10 @@ from torch import Generator, Tensor
 from micrographia.core.dictionaries.dictionary import Dictionary
 from micrographia.core.events import Progress, Watch
 from micrographia.core.model import Model
-from micrographia.core.sites import Site
+from micrographia.core.stream.rows import TokenSources
 from micrographia.labs.gemma_scope.members import WantedDictionary
 from micrographia.methods.dictionaries.evaluation.baselines import random_dictionary
+from micrographia.methods.dictionaries.evaluation.by_group import by_source
 from micrographia.methods.dictionaries.evaluation.in_depth import InDepth, in_depth
 from micrographia.methods.dictionaries.evaluation.metrics import DictionaryMetrics, measure
 from micrographia.methods.dictionaries.evaluation.reading import (
@@ -71,6 +72,10 @@ class Measurement:
     n_tokens: int
 
     @property
+    def transcodes(self) -> bool:
+        return self.member.target is not None
+
+    @property
     def live(self) -> Float[Tensor, "alive"]:
         """The frequencies of latents that fire."""
         return self.frequencies[self.frequencies > 0]
@@ -105,53 +110,63 @@ def evaluate_suite(
     watch: Watch,
 ) -> list[Measurement]:
     """Every dictionary, in their order. `loss_rows`: the first rows, on which losses are measured."""
-    by_site: dict[Site, dict[WantedDictionary, Dictionary]] = {}
+    by_place: dict[ReadWrite, dict[WantedDictionary, Dictionary]] = {}
     for member, one in dictionaries.items():
-        by_site.setdefault(member.site, {})[member] = one
+        by_place.setdefault(member.place, {})[member] = one
     found: dict[WantedDictionary, Measurement] = {}
-    for i, (site, group) in enumerate(by_site.items()):
-        watch(Progress(stage, i, len(by_site), "site"))
-        found |= _of_site(site, group, model, rows, rows[:loss_rows], generator)
-    watch(Progress(stage, len(by_site), len(by_site), "site"))
+    for i, (place, group) in enumerate(by_place.items()):
+        watch(Progress(stage, i, len(by_place), "site"))
+        found |= _of_place(place, group, model, rows, rows[:loss_rows], generator)
+    watch(Progress(stage, len(by_place), len(by_place), "site"))
     return [found[member] for member in dictionaries]
 
 
-def _of_site(
-    site: Site,
+def _of_place(
+    place: ReadWrite,
     group: Mapping[WantedDictionary, Dictionary],
     model: Model,
     rows: Tensor,
     some: Tensor,
     generator: Generator,
 ) -> dict[WantedDictionary, Measurement]:
-    place, counted = ReadWrite(site, site), counted_by(model)
+    counted = counted_by(model)
     chunks = list(activity_of_rows(model, place, rows, counted))
     measured: dict[WantedDictionary, DictionaryMetrics] = {}
     for member, one in group.items():
         measured[member] = measure(one, chunks, linear=not measured)  # the covariance is that of the activations
     first = next(iter(measured.values()))
+    given = _given(place, first, chunks)
     replacements = dict[str, Replacement]()
     for member, one in group.items():
-        replacements |= _replacements(member, one, measured[member], first, chunks, generator)
+        replacements |= _replacements(member, one, round(measured[member].l0), given, generator)
     spliced = splice_losses(model, place, some, replacements, first.mean, counted)
     return {member: _measurement(member, measured[member], first, spliced) for member in group}
 
 
+class _Given(NamedTuple):
+    """What baselines are made of."""
+
+    first: DictionaryMetrics
+    """Of the dictionary that holds the covariance."""
+    mean_in: Float[Tensor, "d_in"]
+    sample: tuple[Float[Tensor, "token d_in"], Float[Tensor, "token d_out"]]
+
+
+def _given(place: ReadWrite, first: DictionaryMetrics, chunks: Sequence[Activity]) -> _Given:
+    x, y = torch.cat([each.x.flatten(1) for each in chunks]), torch.cat([each.y.flatten(1) for each in chunks])
+    mean_in = first.mean if place.read == place.write else x.double().mean(0)
+    return _Given(first, mean_in, (x[:SAMPLE], y[:SAMPLE]))
+
+
 def _replacements(
-    member: WantedDictionary,
-    one: Dictionary,
-    metrics: DictionaryMetrics,
-    first: DictionaryMetrics,
-    chunks: Sequence[Activity],
-    generator: Generator,
+    member: WantedDictionary, one: Dictionary, l0: int, given: _Given, generator: Generator
 ) -> dict[str, Replacement]:
     """What is written for a dictionary and its baselines, named apart from those of others."""
-    k = max(1, round(metrics.l0))
+    k, mean_out = max(1, l0), given.first.mean
     found: dict[str, Replacement] = {member.name: _writes(one)}
-    if (linear := first.linear(k)) is not None:
+    if (linear := given.first.linear(k)) is not None:
         found[f"{LINEAR}, {k}"] = lambda x, y: linear(x).to(y)
-    x = torch.cat([each.x.flatten(1) for each in chunks])[:SAMPLE]
-    random = random_dictionary(one, k, first.mean, first.mean, (x, x), generator)
+    random = random_dictionary(one, k, given.mean_in, mean_out, given.sample, generator)
     found[f"{RANDOM}, {member.name}"] = _writes(random)
     return found
 
@@ -188,11 +203,15 @@ def _fidelity(fvu: float, effect: Recovery) -> Fidelity:
 
 
 def looked_into(
-    dictionaries: Mapping[WantedDictionary, Dictionary], model: Model, rows: Int[Tensor, "row pos"], watch: Watch
+    dictionaries: Mapping[WantedDictionary, Dictionary],
+    model: Model,
+    rows: Int[Tensor, "row pos"],
+    sources: TokenSources | None,
+    watch: Watch,
 ) -> tuple[WantedDictionary, InDepth]:
-    """The report's further questions, of the dictionary in the middle of the widest ones of the first kind of site."""
+    """The report's further questions, of the autoencoder in the middle of the widest of the first kind of site."""
     first, widest = next(iter(dictionaries)).site.kind, max(each.width for each in dictionaries)
     own = [each for each in dictionaries if (each.site.kind, each.width) == (first, widest)]
     member = sorted(own, key=lambda each: (each.site.layer or 0, each.l0))[len(own) // 2]
-    place = ReadWrite(member.site, member.site)
-    return member, in_depth(dictionaries[member], model, place, rows, counted_by(model), watch=watch)
+    by = None if sources is None else by_source(sources, len(rows))
+    return member, in_depth(dictionaries[member], model, member.place, rows, counted_by(model), sources=by, watch=watch)

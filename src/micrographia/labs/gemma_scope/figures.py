@@ -14,10 +14,10 @@ from micrographia.core.figures import Figure
 from micrographia.core.small.language_model import loss_curve
 from micrographia.core.train_loop import Rows as Columns
 from micrographia.labs.gemma_scope.evaluate import Fidelity, Measurement
-from micrographia.labs.gemma_scope.measure import matching
+from micrographia.labs.gemma_scope.measure import beside, matching
 
 SUITE, FIDELITY, FIRING = "The suite", "Sparsity and fidelity", "How often latents fire"
-NULL, TRAINING = "Without training", "Training"
+NULL, TRAINING, TRANSCODERS = "Without training", "Training", "Transcoders"
 REPORT = "Lieberum et al., Gemma Scope (2024)"
 SUMMARY = {
     "site": "site", "width": "latents", "l0": "L0", "fvu": "FVU", "fvu_linear": "of linear map",
@@ -210,6 +210,44 @@ def of_untrained(trained: Sequence[Measurement], untrained: Sequence[Measurement
             caption="Above the line, the dictionary of the untrained model looks worse.",
         ),
         figures.table("untrained", "With and without training", rows, columns=columns, **about),
+    ]  # fmt: skip
+
+
+def of_transcoders(trained: Sequence[Measurement], transcoders: Sequence[Measurement]) -> list[Figure]:
+    """Each transcoder beside the autoencoder of what it writes, and the mean and the best linear map in their place."""
+    both = beside(trained, transcoders)
+    if not both:
+        return []
+    rows = [
+        {"layer": own.member.site.layer, "width": own.member.width, "l0": own.l0, "l0_there": other.l0,
+         **{name: own.row()[name] for name in ("fvu", "fvu_linear", "delta_loss", "delta_loss_linear")},
+         **{f"{name}_there": other.row()[name] for name in ("fvu", "fvu_linear", "delta_loss", "delta_loss_linear")},
+         "error_there": other.fidelity.error, "delta_loss_mean": other.mean.delta_loss}
+        for own, other in both
+    ]  # fmt: skip
+    columns = {
+        "layer": "layer", "width": "latents", "l0": "L0, autoencoder", "l0_there": "L0, transcoder",
+        "fvu": "FVU, autoencoder", "fvu_there": "FVU, transcoder", "delta_loss": "delta loss, autoencoder",
+        "delta_loss_there": "delta loss, transcoder", "error_there": "its error",
+        "fvu_linear": "FVU, PCA", "fvu_linear_there": "FVU, linear map of the input",
+        "delta_loss_linear": "delta loss, PCA", "delta_loss_linear_there": "delta loss, linear map of the input",
+        "delta_loss_mean": "delta loss, mean",
+    }  # fmt: skip
+    about = {"group": TRANSCODERS, "claims": ("transcoders-cost-more",), "source": f"{REPORT}, appendix"}
+    costs = [np.maximum([each.fidelity.delta_loss for each in side], LEAST) for side in zip(*both)]
+    return [
+        figures.scatter(
+            "transcoders-loss", "Delta loss of transcoders and autoencoders", costs[0], costs[1],
+            x_label="autoencoder of the output, nats", y_label="transcoder, nats", diagonal=True, categorical=True,
+            names=[other.member.name for _, other in both], log_x=True, log_y=True,
+            colour=[f"layer {own.member.site.layer}" for own, _ in both], **about,
+            caption="Above the line, the transcoder costs the model more. Equal widths, and the L0 that was asked for.",
+        ),
+        figures.table(
+            "transcoders", "Transcoders beside autoencoders", rows, columns=columns, **about,
+            caption="FVU is of the MLP's output for both. Linear maps have as many dimensions as there are active "
+            "latents: of the output PCA, from the input reduced-rank regression.",
+        ),
     ]  # fmt: skip
 
 

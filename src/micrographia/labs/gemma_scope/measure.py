@@ -23,7 +23,9 @@ Key = Callable[[Measurement], Any]
 Pair = tuple[Measurement, Measurement]
 
 
-def measures(trained: Sequence[Measurement], untrained: Sequence[Measurement]) -> Measures:
+def measures(
+    trained: Sequence[Measurement], untrained: Sequence[Measurement], transcoders: Sequence[Measurement] = ()
+) -> Measures:
     """Each claim's figure. `untrained`: the same recipes on the model without its training, as far as there are."""
     wider = pairs(trained, lambda a: (a.member.site, a.member.l0), lambda a: a.member.width)
     return {
@@ -40,6 +42,9 @@ def measures(trained: Sequence[Measurement], untrained: Sequence[Measurement]) -
         "beats-linear": beats(trained, lambda a: a.linear and a.linear.fvu),
         "beats-random": beats(trained, lambda a: a.random.fvu),
         "untrained-is-worse": against_untrained(trained, untrained),
+        "transcoders-cost-more": share(
+            beside(trained, transcoders), lambda own, other: other.fidelity.delta_loss > own.fidelity.delta_loss
+        ),
     }
 
 
@@ -124,6 +129,13 @@ def against_untrained(trained: Sequence[Measurement], untrained: Sequence[Measur
     if not matched:
         return NOT_TAKEN
     return Measured(sum(own < other for own, other in matched) / len(matched), 0.5)
+
+
+def beside(trained: Sequence[Measurement], transcoders: Sequence[Measurement]) -> list[Pair]:
+    """Each transcoder behind the autoencoder of what it writes, of the same width and L0."""
+    own = {each.member: each for each in trained}
+    both = [(each.member._replace(site=each.member.place.write, target=None), each) for each in transcoders]
+    return [(own[member], each) for member, each in both if member in own]
 
 
 def matching(trained: Sequence[Measurement], untrained: Sequence[Measurement]) -> list[Pair]:

@@ -8,11 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+
+from micrographia.core.config import flat
 from micrographia.core.errors import UnknownSite
 from micrographia.core.model import Model
 from micrographia.core.questions import names, numbers
 from micrographia.core.sites import Site
-from micrographia.labs.gemma_scope.config import Config
+from micrographia.core.small.architecture import Architecture
+from micrographia.core.small.transformer import Transformer
+from micrographia.labs.gemma_scope.config import READ, WRITTEN, Config
+from micrographia.methods.dictionaries.evaluation.reading import ReadWrite
 from micrographia.methods.dictionaries.training.recipe import Recipe, seed_at
 
 FLOAT = 4  # bytes
@@ -28,10 +34,17 @@ class WantedDictionary(NamedTuple):
     site: Site
     width: int
     l0: float
+    target: Site | None = None
+    """Of a transcoder: where it writes."""
+
+    @property
+    def place(self) -> ReadWrite:
+        """Where it reads and writes."""
+        return ReadWrite(self.site, self.target or self.site)
 
     @property
     def name(self) -> str:
-        return f"{self.site}, {self.width} latents, L0 {self.l0:g}"
+        return f"{self.place}, {self.width} latents, L0 {self.l0:g}"
 
 
 class Program(NamedTuple):
@@ -68,7 +81,7 @@ class SuitePlan:
     @property
     def stored_bytes(self) -> int:
         """Of the activations of the text at all sites, in float32; 0 where storing saves no pass, or does not fit."""
-        widths = {member.site: one.d_in for one in self.programs for member in one.members}
+        widths = {site: one.d_in for one in self.programs for member in one.members for site in member.place}
         n, size = len(self.programs), FLOAT * self.tokens * sum(widths.values())
         saves = n > 1 and n * self.batch * self.steps > self.tokens
         return size if saves and size <= self.disk else 0
@@ -85,8 +98,8 @@ class SuitePlan:
         return 10.0 * self.batch * self.steps * widths
 
     def __str__(self) -> str:
-        n, sites = len(self.members), len({each.site for each in self.members})
-        stacks = sum(len({each.width for each in program.members}) for program in self.programs)
+        n, sites = len(self.members), len({each.place for each in self.members})
+        stacks = sum(len({(each.width, each.target is None) for each in one.members}) for one in self.programs)
         harvests = "one harvest" if len(self.programs) == 1 else f"{len(self.programs)} harvests"
         stored = f"one harvest, stored in {self.stored_bytes / 2**20:,.0f} MB, and batches"
         beside = f" In {self.workers} processes side by side." if self.workers > 1 else ""
@@ -103,15 +116,16 @@ def plan_suite(
 ) -> SuitePlan:
     """Every site with every width and L0. `widths`: of the activations; `tokens`: of the text, those that count.
 
-    `narrow`: of the least width alone. Several workers share the sites.
+    `narrow`: of the least width alone, without transcoders. Several workers share the sites.
 
     Raises UnknownSite for a kind that this model does not have, BadConfig for a layer.
     """
     chosen = config.suite
     latents = sorted(int(each) for each in numbers(chosen, "widths"))
     sizes = [
-        WantedDictionary(site, width, l0)
-        for site in sites_of(config, model)
+        WantedDictionary(place.read, width, l0, None if place.read == place.write else place.write)
+        for place in places_of(config, model)
+        if not narrow or place.read == place.write
         for width in latents[: 1 if narrow else None]
         for l0 in numbers(chosen, "l0s")
     ]
@@ -128,8 +142,22 @@ def plan_suite(
     )
 
 
+def places_of(config: Config, model: Model) -> list[ReadWrite]:
+    """Where the suite's dictionaries read and write, layer by layer: its Sites, and its transcoders' behind them."""
+    found = [ReadWrite(site, site) for site in sites_of(config, model)]
+    if not config.suite.transcoders:
+        return found
+    pairs = [ReadWrite(Site(READ, each.read.layer), each.read) for each in found if each.read.kind == WRITTEN]
+    if missing := [str(each.read) for each in pairs if each.read not in model.sites]:
+        raise UnknownSite(
+            f"Asked for transcoders, which read {', '.join(missing)}, the input of an MLP behind its norm. This model "
+            "has no such site. Leave transcoders out."
+        )
+    return sorted([*found, *pairs], key=lambda each: each.read.layer or 0)
+
+
 def sites_of(config: Config, model: Model) -> list[Site]:
-    """The Sites of the suite, layer by layer."""
+    """The Sites of the suite's autoencoders, layer by layer."""
     layers = config.suite.chosen_layers(model.shape.n_layers)
     found = [Site(kind, layer) for layer in layers for kind in names(config.suite.sites)]  # pyright: ignore[reportArgumentType] (checked below)
     if missing := [str(site) for site in found if site not in model.sites]:
@@ -138,11 +166,18 @@ def sites_of(config: Config, model: Model) -> list[Site]:
     return found
 
 
+def without_weights(config: Config) -> Model:
+    """The language model that the config would train, to ask for its sites: it has no numbers and does not run."""
+    arch = Architecture(d_vocab=config.n_vocab, d_vocab_out=config.n_vocab, n_ctx=config.n_ctx, **flat(config.network))
+    shapes = arch.weight_shapes().items()
+    return Transformer(arch, {name: torch.empty(shape, device="meta") for name, shape in shapes})
+
+
 def shared(members: Sequence[WantedDictionary], workers: int) -> list[list[WantedDictionary]]:
     """Shares of whole sites, in order and of about equal size: one for each worker, as far as there are sites."""
-    sites = list(dict.fromkeys(each.site for each in members))
+    sites = list(dict.fromkeys(each.place for each in members))
     n = min(workers, len(sites))
-    return [[each for each in members if sites.index(each.site) * n // len(sites) == share] for share in range(n)]
+    return [[each for each in members if sites.index(each.place) * n // len(sites) == share] for share in range(n)]
 
 
 def parted(members: Sequence[WantedDictionary], d_in: int, batch: int, room: int) -> list[list[WantedDictionary]]:

@@ -11,13 +11,13 @@ from micrographia.core.model import Model
 from micrographia.core.questions import names
 from micrographia.core.sites import Site
 from micrographia.labs.gemma_scope.config import Config
-from micrographia.labs.gemma_scope.members import WantedDictionary, sites_of
+from micrographia.labs.gemma_scope.members import WantedDictionary, places_of, sites_of
 
 
 def model_of(config: Config, watch: Watch) -> Model:
     """The model that the config names. Raises UnknownModel, and UnknownSite where it lacks what is studied."""
     model = load_any(config.model, device=config.machine.device, watch=watch)
-    sites_of(config, model)
+    places_of(config, model)
     return model
 
 

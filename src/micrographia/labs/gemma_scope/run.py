@@ -30,9 +30,9 @@ from micrographia.core.train_loop import Rows as Columns
 from micrographia.core.untrained import untrained
 from micrographia.labs.gemma_scope.config import Config, preset_of
 from micrographia.labs.gemma_scope.evaluate import Measurement, evaluate_suite, looked_into
-from micrographia.labs.gemma_scope.figures import of_run, of_transfer
+from micrographia.labs.gemma_scope.figures import of_run, of_transcoders, of_transfer
 from micrographia.labs.gemma_scope.measure import CLAIMS, matching, measures
-from micrographia.labs.gemma_scope.members import WantedDictionary
+from micrographia.labs.gemma_scope.members import WantedDictionary, places_of, without_weights
 from micrographia.labs.gemma_scope.published import model_of, second_of, suite_of
 from micrographia.labs.gemma_scope.reread import MODEL, reread
 from micrographia.labs.gemma_scope.train import ACTIVATIONS, is_finished, train_suite
@@ -86,14 +86,15 @@ def _trained_beside(config: Config, out: Path) -> Run:
 
 def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     made = _material(config, folder, watch)
-    found = _evaluated(config, made.suite, made.model, made.text, "evaluate", watch)
+    every = _evaluated(config, made.suite, made.model, made.text, "evaluate", watch)
+    found, transcoders = ([each for each in every if each.transcodes == wanted] for wanted in (False, True))
     null = _null(config, made, folder, watch)
     loss_rows = made.text.held_out[: max(1, config.loss_tokens // config.n_ctx)]
-    member, deep = looked_into(made.suite, made.model, loss_rows, watch)
+    member, deep = looked_into(made.suite, made.model, loss_rows, made.text.sources, watch)
     second = "evaluate on the second model"
     abroad = [] if made.second is None else _evaluated(config, made.suite, made.second, made.text, second, watch)
     if not config.published and not (folder.path / INNER).exists():
-        members = [SuiteMember(made.suite[each.member], each.member.l0, each.row()) for each in found]
+        members = [SuiteMember(made.suite[each.member], each.member.l0, each.row()) for each in every]
         write_suite(folder.path / INNER, members, about={"lab": LAB, "config": folder.config})
     shown = {
         f"{each.site}-{each.width}-l0_{each.l0:g}": one for each, one in made.suite.items() if each[1:] == member[1:]
@@ -102,17 +103,23 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     results = {
         "title": TITLE,
         "dictionaries": [each.row() for each in found],
+        "transcoders": [each.row() for each in transcoders],
         "untrained": [each.row() for each in null],
         "in_depth": {"name": member.name, **deep.as_json()},
         "transferred": [each.row() for each in abroad],
         "text": dict(made.text.train.about),
     }
-    figures = [*of_run(found, null, made.columns), *of_transfer(found, abroad), *deep.figures(member.name)]
+    figures = [
+        *of_run(found, null, made.columns), *of_transcoders(found, transcoders), *of_transfer(every, abroad),
+        *deep.figures(member.name),
+    ]  # fmt: skip
     for place in (folder.path / PROGRAMS / ACTIVATIONS, folder.path / UNTRAINED / ACTIVATIONS):
         if place.exists():
             atomic.remove(place)
     told, table = [*opening(found, null), deep.sentence()], columns_of(results["dictionaries"])
-    return Findings(results, figures, measures(found, null), table, told, [] if config.published else [USE])
+    return Findings(
+        results, figures, measures(found, null, transcoders), table, told, [] if config.published else [USE]
+    )
 
 
 USE = "The suite is in the folder `suite` of the Run: `mg.Suite.load(RUN)`; SAELens opens each of its folders."
@@ -122,6 +129,7 @@ def _material(config: Config, folder: RunFolder, watch: Watch) -> SuiteMaterial:
     """The model and its suite, each trained or as the config names it. Raises UnknownSite before anything is read."""
     vectors_of_tokens([Site.parse(f"L0.{kind}") for kind in names(config.suite.sites)])
     if not config.model:
+        places_of(config, without_weights(config))
         text = read_text(config, folder, watch)
         model = trained(config, text, folder.path / MODEL, lab=LAB, preset=preset_of(config), watch=watch)
         columns = {name: list(column) for name, column in read_metrics(folder.path / MODEL).items()}

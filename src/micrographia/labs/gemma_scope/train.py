@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.dictionaries.dictionary import FIRST_TOKEN, LEFT_OUT, Dictionary
 from micrographia.core.distributed import current_group
 from micrographia.core.events import Note, Watch, renamed, silent
 from micrographia.core.lab import for_each_network, raise_failed
@@ -26,7 +26,7 @@ from micrographia.core.stream.harvest import harvester
 from micrographia.core.stream.rows import TokenRows
 from micrographia.core.stream.stored import StoredActivations, open_activations, store_activations
 from micrographia.labs.gemma_scope.config import Config
-from micrographia.labs.gemma_scope.members import Program, SuitePlan, WantedDictionary, plan_suite, recipe_of, sites_of
+from micrographia.labs.gemma_scope.members import Program, SuitePlan, WantedDictionary, places_of, plan_suite, recipe_of
 from micrographia.labs.gemma_scope.reread import reread
 from micrographia.methods.dictionaries.training.train import Course, train_dictionaries
 
@@ -44,7 +44,8 @@ def train_suite(
 
     What it takes is said before anything is read. Raises Interrupted and NonFiniteLoss.
     """
-    reading = harvester(model, sites_of(config, model), rows)
+    places = [each for each in places_of(config, model) if not null or each.read == each.write]
+    reading = harvester(model, list(dict.fromkeys(site for each in places for site in each)), rows)
     widths = {site: kept.width for site, kept in reading.kinds().items()}
     plan = plan_suite(config, model, widths, int(reading.count().sum()), narrow=null)
     watch(Note(f"{what}{plan}"))
@@ -100,7 +101,10 @@ def _train(
     config: Config, program: Program, plan: SuitePlan, source: Source, folder: Path, watch: Watch
 ) -> dict[WantedDictionary, Dictionary]:
     """One program: each member reads its Site of the same tokens."""
-    device, sites = config.machine.device, [member.site for member in program.members]
+    device, members = config.machine.device, program.members
+    sites = [member.site if member.target is None else (member.site, member.target) for member in members]
+    transcode = any(member.target is not None for member in members)
+    apart = [i for i, member in enumerate(members) if member.target is None] if transcode else []
     choices: dict[str, Any] = {
         "batch": plan.batch,
         "buffer_bytes": config.suite.buffer_mb * 2**20 // plan.workers,
@@ -114,14 +118,18 @@ def _train(
         model, rows = source
         stream = ActivationStream(model, sites, rows, **choices)
     course = Course(checkpoint_every=CHECKPOINT_EVERY, like=torch.zeros((), device=device))
-    recipes = [recipe_of(member, config) for member in program.members]
+    recipes = [recipe_of(member, config) for member in members]
     made = train_dictionaries(
-        stream, recipes, d_in=program.d_in, seed=config.seed, folder=folder / program.name, watch=watch, course=course
+        stream, recipes, d_in=program.d_in, autoencoders=apart, seed=config.seed, folder=folder / program.name,
+        watch=watch, course=course,
+    )  # fmt: skip
+    return {member: placed(one, member, config) for member, one in zip(members, made, strict=True)}
+
+
+def placed(one: Dictionary, member: WantedDictionary, config: Config) -> Dictionary:
+    """The same dictionary, told of which model and place it is; that of `z` reads heads."""
+    training = {**one.about.training, FIRST_TOKEN: LEFT_OUT}
+    about = dataclasses.replace(
+        one.about, site=member.site, target=member.target, model=config.model, training=training
     )
-    return {member: placed(one, member.site, config) for member, one in zip(program.members, made, strict=True)}
-
-
-def placed(one: Dictionary, site: Site, config: Config) -> Dictionary:
-    """The same dictionary, told of which model and Site it is; that of `z` reads heads."""
-    about = dataclasses.replace(one.about, site=site, target=None, model=config.model)
-    return dataclasses.replace(one, about=about, form=dataclasses.replace(one.form, heads=site.kind == "z"))
+    return dataclasses.replace(one, about=about, form=dataclasses.replace(one.form, heads=member.site.kind == "z"))

@@ -134,7 +134,8 @@ def table_of_probes(model: Transformer, found: BoardEvidence) -> Figure:
     }  # fmt: skip
     return figures.table(
         "targets", "Linear probes of everything", rows, columns=columns, group=READ,
-        caption="Flipped: the discs that the last move flipped; placed: its square; legal: where the next may go.",
+        caption="Unflipped: the board if no disc were ever flipped. Flipped: the discs that the last move flipped; "
+        "placed: its square; legal: where the next may go.",
     )  # fmt: skip
 
 

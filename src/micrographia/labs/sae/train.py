@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from micrographia.core.config import read_object
-from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.dictionaries.dictionary import FIRST_TOKEN, KEPT, LEFT_OUT, Dictionary
 from micrographia.core.dictionaries.formats.save import written_as
 from micrographia.core.errors import BadConfig
 from micrographia.core.events import Watch
@@ -69,10 +69,7 @@ def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
             stream, [each.recipe for each in members], d_in=d_in, d_out=d_out, seed=asked.target.seed, folder=folder,
             watch=watch, course=Course(checkpoint_every=asked.checkpoint_every),
         )  # fmt: skip
-        named = {
-            each.name: replace(made, about=replace(made.about, model=asked.target.model, site=each.site, target=target))
-            for each, made in zip(members, found)
-        }
+        named = {each.name: _placed(made, asked, each.site, target) for each, made in zip(members, found)}
         measured = evaluated(asked, model, named, held, asked.held_out // LOSS_SHARE, watch)
         first = named[members[0].name]
         told = looked_at(asked, model, first, members[0].site, held, watch) if asked.latents else None
@@ -87,6 +84,12 @@ def prepare_train(asked: Train, model: Model, watch: Watch) -> Any:
         return findings(measured, as_read(rows), opening=opening, files=files, own=own, latents=told)
 
     return work
+
+
+def _placed(one: Dictionary, asked: Train, site: Site, target: Site | None) -> Dictionary:
+    """The same dictionary, told of its model, where it reads and writes, and what was done with first tokens."""
+    training = {**one.about.training, FIRST_TOKEN: KEPT if asked.reading.keep_first else LEFT_OUT}
+    return replace(one, about=replace(one.about, model=asked.target.model, site=site, target=target, training=training))
 
 
 def saved(dictionaries: Mapping[str, Dictionary], layout: str) -> tuple[dict[str, list[str]], dict[str, bytes]]:

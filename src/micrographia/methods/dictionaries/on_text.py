@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.dictionaries.dictionary import FIRST_TOKEN, KEPT, Dictionary
 from micrographia.core.dictionaries.formats.load import found_below, load_one
 from micrographia.core.edits import Edit, apply
 from micrographia.core.errors import BadShape, MicrographiaError, UserError
@@ -63,7 +63,8 @@ def latents_on(
 ) -> OnText:
     """The latents that fire on a text, those with the largest activation of either sign first; or these, as they are.
 
-    The first token (BOS, where there is one) is left out, as in training, since it is often a sink: values there are 0.
+    The first token (BOS, where there is one) is left out, since it is often a sink: values there are 0; but of a
+    dictionary that is known to have been trained on such tokens it is read as the others.
     One forward pass. Raises UserError for an empty text and for one longer than the model reads.
     """
     ids = ids_of(model.to_tokens(text)).to(model.weights.W_E.device)
@@ -74,7 +75,7 @@ def latents_on(
         )
     kept = model.run(ids, keep=[site], logits="last").cache[site]
     values = dictionary.encode(kept)[0].float().cpu()
-    values[0] = 0
+    values[0] *= dictionary.about.training.get(FIRST_TOKEN) == KEPT
     tokens = to_str_tokens(model.tokenizer, ids[0])
     if latents is None:
         order = values.abs().amax(0).sort(descending=True, stable=True)

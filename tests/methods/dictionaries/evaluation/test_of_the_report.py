@@ -11,7 +11,10 @@ from micrographia.core.edits import put
 from micrographia.core.errors import BadConfig, BadShape
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
-from micrographia.methods.dictionaries.evaluation.by_group import ByGroup, by_position
+from micrographia.core.stream.rows import TokenSources
+from micrographia.methods.dictionaries.evaluation import in_depth as in_depth_module
+from micrographia.methods.dictionaries.evaluation.by_group import MOST_SOURCES, ByGroup, by_position
+from micrographia.methods.dictionaries.evaluation.by_group import by_source as of_sources
 from micrographia.methods.dictionaries.evaluation.effects_on_logits import logit_effects
 from micrographia.methods.dictionaries.evaluation.evaluate import OURS
 from micrographia.methods.dictionaries.evaluation.importance import uniformity
@@ -78,7 +81,42 @@ def test_positions_are_grouped_by_powers_of_two():
     assert groups.groups[0].tolist() == [0, 1, 2, 2, 3, 3, 3, 3, 4]
     spliced(told := by_position(6, 4))
     assert [row["name"] for row in told.rows(OURS)] == ["1", "2 to 3"]  # the first position does not count
-    assert told.figure("by-position", "By position", {OURS: "ours"}).data["y"].shape == (1, 3)
+    assert told.figure("by-position", "By position", {OURS: "ours"}).data["y"].shape == (1, 2)
+
+
+def test_sources_are_told_largest_first_and_the_smallest_together():
+    names, n = [f"s{i}" for i in range(MOST_SOURCES + 3)], 40
+    of = torch.full((n, 4), 1)
+    of[0], of[1, 0] = torch.tensor([0, 0, 3, -1]), 0
+    for i in range(4, MOST_SOURCES + 2):  # all but the last
+        of[i, 0] = i
+    groups = of_sources(TokenSources(names, of), n)
+    assert groups.names[:2] == ["s1", "s0"]
+    assert groups.names[-1] == "1 other"
+    assert len(groups.names) == MOST_SOURCES + 1
+    assert groups.groups[1].tolist() == [1, 0, 0, 0]
+    assert int(groups.groups[0, 3]) == MOST_SOURCES  # what is not known
+    assert of_sources(TokenSources(["a", "b"], torch.tensor([[0, 1, -1, 1]])), 1).names == ["b", "a", "not told"]
+
+
+def test_the_loss_by_source_is_that_of_the_rows_of_a_source():
+    rows, one = tokens(6), dictionary(d=10)
+    of = torch.tensor([[0], [0], [1], [0], [1], [1]]).expand(6, 4)
+    deep = in_depth(one, model(), PLACE, rows, COUNTED, sources=of_sources(TokenSources(["code", "prose"], of), 6))
+    told = {row["name"]: row["delta_loss"] for row in deep.as_json()["by_source"]}
+    for name, which in {"code": [0, 1, 3], "prose": [2, 4, 5]}.items():
+        alone = in_depth(one, model(), PLACE, rows[which], COUNTED)
+        assert told[name] == pytest.approx(alone.by_text()[0]["delta_loss"])
+    assert {each.name: each for each in deep.figures()}["by-source"].data["names"][0].startswith("code (")
+    assert "Of the text's sources" not in deep.sentence()  # too few tokens to speak of
+
+
+def test_the_sentence_names_sources_of_enough_tokens(monkeypatch):
+    monkeypatch.setattr(in_depth_module, "FEWEST", 1)
+    of = torch.tensor([[0], [0], [1], [0], [1], [1]]).expand(6, 4)
+    sources = of_sources(TokenSources(["code", "prose"], of), 6)
+    said = in_depth(dictionary(d=10), model(), PLACE, tokens(6), COUNTED, sources=sources).sentence()
+    assert "Of the text's sources it costs most on" in said
 
 
 def test_groups_of_other_tokens_are_refused():

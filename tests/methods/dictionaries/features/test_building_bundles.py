@@ -8,6 +8,7 @@ import pytest
 import torch
 from bundled import ALL, CHOICE, CONTEXT, SITE, D, built, mixed, reader, tokens
 
+from micrographia.core.dictionaries.dictionary import FIRST_TOKEN, LEFT_OUT
 from micrographia.core.errors import BadBundle, BadConfig, BadShape, NonFiniteActivations, RunExists, UserError
 from micrographia.core.events import Progress
 from micrographia.core.runtime import generator
@@ -89,6 +90,13 @@ def test_ranges_hold_so_many_firings_and_latents(tmp_path):
         assert [i for each in found for i in each] == list(range(9))
         assert all(len(each) == 1 or int(store.counts[each.start : each.stop].sum()) <= most for each in found)
         assert max(map(len, found)) <= n
+
+
+def test_what_training_did_with_first_tokens_is_recorded_where_the_dictionary_knows_it(tmp_path):
+    own = mixed()
+    known = dataclasses.replace(own, about=dataclasses.replace(own.about, training={FIRST_TOKEN: LEFT_OUT}))
+    found = [built(tmp_path / str(i), each).about["first_token"] for i, each in enumerate((own, known))]
+    assert found == [None, LEFT_OUT]
 
 
 def test_special_tokens_are_left_out(tmp_path):

@@ -12,20 +12,35 @@ export async function feature({ bundle, about, index, notes, what }) {
   const content = Number.isInteger(latent) && latent >= 0 && latent < n ? await source.page(bundle, latent) : null;
   if (!content) throw new Error(`There is no latent ${what}. There are 0 to ${n - 1}.`);
   content.label ??= "";
-  const beside = (step) => go(bundle, "latent", (latent + step + n) % n);
-  const random = () => go(bundle, "latent", Math.floor(Math.random() * n));
+  const beside = (step) => neighbour(index, latent, step), random = () => go(bundle, "latent", anyAlive(index));
   const page = h("article", { class: "feature" },
-    h("p", { class: "steps" }, h("a", { href: to(bundle, "latent", (latent + n - 1) % n), "aria-label": "the latent before" }, "←"),
-      h("span", {}, `latent ${latent}`), h("a", { href: to(bundle, "latent", (latent + 1) % n), "aria-label": "the next latent" }, "→")),
+    h("p", { class: "steps" }, h("a", { href: to(bundle, "latent", beside(-1)), "aria-label": "the latent before" }, "←"),
+      h("span", {}, `latent ${latent}`), h("a", { href: to(bundle, "latent", beside(1)), "aria-label": "the next latent" }, "→")),
     h("h1", { class: content.label.length > 40 ? "long" : null }, content.label || (content.dead ? "A dead latent" : "No label")),
     facts(content, about.bundles[bundle]),
-    h("p", { class: "ways" }, h("a", { href: to(bundle, "text", latent) }, "try it on a text"), h("a", { href: to(bundle, "steer", latent) }, "steer with it"),
-      h("a", { href: to(bundle, "tour", `2-${latent}`) }, "guess its meaning")),
+    h("p", { class: "ways" }, h("a", { href: to(bundle, "text", latent) }, "try it on a text"), content.dead ? null : [h("a", { href: to(bundle, "steer", latent) }, "steer with it"),
+      h("a", { href: to(bundle, "tour", `2-${latent}`) }, "guess its meaning")]),
     h("div", { class: "two" },
       h("section", { class: "examples", "aria-label": "Examples" }, examples(content), note(bundle, latent, notes)),
       h("aside", {}, sides(content, about.bundles[bundle], bundle, index))));
-  [1, -1].forEach((step) => source.page(bundle, (latent + step + n) % n).catch(() => null)); // the next is there at once
-  return { page, title: `${latent} ${content.label}`, keys: { n: () => beside(1), p: () => beside(-1), r: random } };
+  [1, -1].forEach((step) => source.page(bundle, beside(step)).catch(() => null)); // the next is there at once
+  return { page, title: `${latent} ${content.label}`, keys: { n: () => go(bundle, "latent", beside(1)), p: () => go(bundle, "latent", beside(-1)), r: random } };
+}
+
+// The next latent that fires, up or down; where all are dead the next.
+function neighbour(index, latent, step) {
+  const n = index.dead.length;
+  for (let i = 1; i < n; i++) {
+    const other = (latent + i * step + i * n) % n;
+    if (!index.dead[other]) return other;
+  }
+  return (latent + step + n) % n;
+}
+
+export function anyAlive(index, fits = () => true) {
+  const alive = index.latent.filter((latent) => !index.dead[latent]), from = alive.filter(fits);
+  const of = from.length ? from : alive.length ? alive : index.latent;
+  return of[Math.floor(Math.random() * of.length)];
 }
 
 function facts(content, about) {
@@ -52,7 +67,7 @@ function sides(content, about, bundle, index) {
   const { positive, negative } = content.logits;
   const largest = Math.max(1e-9, ...[...positive, ...negative].map((row) => Math.abs(row[1])));
   const parts = [
-    [about.signed ? "Sizes of activations, of both signs" : "Activations", content.histogram.counts.length ? histogram(content.histogram.edges, content.histogram.counts, "how often it fires how strongly") : null],
+    [about.signed ? "Sizes of activations, of both signs" : "Activations", content.n_fires ? histogram(content.histogram.edges, content.histogram.counts, "how often it fires how strongly") : null],
     ["Raises and lowers the logits of", h("div", { class: "pair" }, tokenBars(positive, largest), tokenBars(negative, largest))],
     ["Nearest decoder rows", content.neighbours.length ? others(content.neighbours) : null],
     ["Fires together with", content.correlated.length ? others(content.correlated) : null],

@@ -22,6 +22,7 @@ export async function steer({ bundle, about, index, what }) {
 
 export function steeringIn(about, bundle, index, latent) {
   if (!isLive(about, bundle)) return needsModel("steer");
+  if (index.dead[latent]) return h("p", { class: "needs" }, `Latent ${latent} is dead: it fired nowhere, so that there is no strength to add it with.`);
   if (!about.live.steers) return h("p", { class: "needs" }, "This model generates no text: there is nothing to steer.");
   return steering(bundle, index, latent);
 }

@@ -6,7 +6,10 @@ import { to } from "./place.js";
 import { passage } from "./tokens.js";
 import { alone, number } from "./words.js";
 
-export const LEFT_OUT = "The first token is left out, as in training.";
+const LEFT_OUT = { "left out": "The first token is left out, as in training.", kept: "" };
+
+// What is said of a text's first token, by what was done with it in training.
+export const firstToken = (own) => LEFT_OUT[own.first_token] ?? "The first token is left out.";
 
 const FIRST = "Mary walked down to the old harbour, counted nineteen boats, and went home.";
 const texts = { now: FIRST };
@@ -17,14 +20,14 @@ export async function text({ bundle, about, index, what }) {
     h("h1", {}, latent === undefined ? "What fires on a text" : `Latent ${latent} on a text`),
     latent === undefined ? null : h("p", { class: "facts" }, h("a", { href: to(bundle, "latent", latent) }, index.label[latent] || "its page"),
       " · ", h("a", { href: to(bundle, "text") }, "all latents")));
-  page.append(isLive(about, bundle) ? reader(bundle, index, latent) : needsModel("compute latents on a text of your own"));
+  page.append(isLive(about, bundle) ? reader(about, bundle, index, latent) : needsModel("compute latents on a text of your own"));
   return { page, title: "text" };
 }
 
 export const needsModel = (what) => h("p", { class: "needs" }, `To ${what}, start the browser with the model: `, h("code", {}, NO_MODEL));
 
 // A box to type in, and below it the latents that fire; `pick(latent)` makes their numbers buttons.
-export function reader(bundle, index, latent, pick) {
+export function reader(about, bundle, index, latent, pick) {
   const shown = h("div", { class: "read", "aria-live": "polite" });
   let asked = 0;
   async function look(value) {
@@ -34,12 +37,17 @@ export function reader(bundle, index, latent, pick) {
     shown.classList.add("waiting");
     try {
       const found = await source.read(bundle, value, latent);
-      if (own === asked) fill(shown, latent === undefined ? several(found) : passage(found.tokens, found.latents[0][1], { largest: index.max[latent] }));
+      if (own === asked) fill(shown, latent === undefined ? several(found) : one(found));
     } catch (error) {
       if (own === asked) fill(shown, h("p", { class: "failed" }, error.message));
     }
     if (own === asked) shown.classList.remove("waiting");
     return null;
+  }
+
+  function one({ tokens, latents: [[, values]] }) {
+    const silent = values.every((value) => value === 0);
+    return [silent ? h("p", { class: "lead" }, "It is silent on this text.") : null, passage(tokens, values, { largest: index.max[latent] })];
   }
 
   function several(found, at = null) {
@@ -59,5 +67,5 @@ export function reader(bundle, index, latent, pick) {
 
   const box = h("textarea", { rows: 3, value: texts.now, "aria-label": "Your text", spellcheck: "false", maxlength: 4000, oninput: calmly((event) => look(event.target.value), 350) });
   look(texts.now);
-  return h("div", { class: "reader" }, box, h("p", { class: "facts" }, LEFT_OUT), shown);
+  return h("div", { class: "reader" }, box, h("p", { class: "facts" }, firstToken(about.bundles[bundle])), shown);
 }

@@ -3,10 +3,10 @@
 import { bars } from "./charts.js";
 import { calmly, fill, h } from "./dom.js";
 import { isLive, source } from "./data.js";
-import { examples } from "./feature.js";
+import { anyAlive, examples } from "./feature.js";
 import { go, to } from "./place.js";
 import { steeringIn } from "./steer.js";
-import { LEFT_OUT, needsModel, reader } from "./text.js";
+import { firstToken, needsModel, reader } from "./text.js";
 import { passage } from "./tokens.js";
 import { alone, percent } from "./words.js";
 
@@ -19,7 +19,7 @@ export async function tour(context) {
   const [place, chosen] = (context.what ?? "1").split("-");
   const step = Math.min(Math.max(1, Number(place) || 1), STEPS.length), { bundle, index } = context;
   const alive = index.latent.filter((latent) => !index.dead[latent]);
-  const latent = alive.includes(Number(chosen)) && chosen !== undefined ? Number(chosen) : drawn(alive, index);
+  const latent = alive.includes(Number(chosen)) && chosen !== undefined ? Number(chosen) : drawn(index);
   const tally = h("p", { class: "score", "aria-live": "polite" });
   const tell = () => { tally.textContent = score.asked ? `${score.right} of ${score.asked} right` : ""; };
   const answer = (right) => { score.asked += 1; score.right += right ? 1 : 0; tell(); };
@@ -27,22 +27,18 @@ export async function tour(context) {
     h("ol", { class: "steps-of" }, STEPS.map((name, i) => h("li", { "aria-current": i + 1 === step ? "step" : null }, h("a", { href: to(bundle, "tour", `${i + 1}-${latent}`) }, name)))),
     tally, await STAGES[step - 1]({ ...context, latent, alive, answer }),
     h("p", { class: "onward" }, step > 1 ? h("a", { href: to(bundle, "tour", `${step - 1}-${latent}`) }, `← ${STEPS[step - 2]}`) : h("span"),
-      step < STEPS.length ? h("a", { href: to(bundle, "tour", `${step + 1}-${latent}`) }, `${STEPS[step]} →`) : h("a", { href: to(bundle, "tour", `2-${drawn(alive, index)}`) }, "another latent →")));
+      step < STEPS.length ? h("a", { href: to(bundle, "tour", `${step + 1}-${latent}`) }, `${STEPS[step]} →`) : h("a", { href: to(bundle, "tour", `2-${drawn(index)}`) }, "another latent →")));
   tell();
   return { page, title: `tour · ${STEPS[step - 1]}` };
 }
 
 // One that is neither everywhere nor nearly nowhere, where there is one.
-function drawn(alive, index) {
-  const good = alive.filter((latent) => index.density[latent] > 1e-5 && index.density[latent] < 0.05);
-  const from = good.length ? good : alive;
-  return from[Math.floor(Math.random() * from.length)] ?? 0;
-}
+const drawn = (index) => anyAlive(index, (latent) => index.density[latent] > 1e-5 && index.density[latent] < 0.05);
 
 async function microscope({ bundle, about, index }) {
   const head = [h("h1", {}, "Look"), h("p", { class: "lead" }, "A text is a sum of latents: at each token a few fire. Choose one.")];
   const chosen = (latent) => go(bundle, "tour", `2-${latent}`);
-  if (isLive(about, bundle)) return h("div", {}, head, reader(bundle, index, undefined, chosen));
+  if (isLive(about, bundle)) return h("div", {}, head, reader(about, bundle, index, undefined, chosen));
   const found = h("div", { class: "by-token" });
   const look = calmly(async (text) => fill(found, (text.trim() ? await source.byToken(bundle, text.trim()) : []).slice(0, 6).map((hit) => h("div", {}, h("h3", {}, "on ", h("code", {}, alone(hit.token))),
     bars(hit.latents.slice(0, 6).map(([latent, value]) => [String(latent), value, to(bundle, "tour", `2-${latent}`)]))))));
@@ -65,14 +61,15 @@ async function guess({ bundle, latent }) {
 
 async function verify({ bundle, about, index, latent, alive, answer }) {
   const live = isLive(about, bundle), content = await source.page(bundle, latent);
-  const own = shuffled(content.groups.slice(1).flatMap((group) => group.passages)).slice(0, 3).map((each) => ({ ...each, fires: true }));
-  const others = shuffled(alive.filter((each) => each !== latent)).slice(0, 3);
+  const own = shuffled((content.groups.length > 1 ? content.groups.slice(1) : content.groups).flatMap((group) => group.passages)).slice(0, 3).map((each) => ({ ...each, fires: true }));
+  const others = shuffled(alive.filter((each) => each !== latent)).slice(0, own.length);
   const strange = (await Promise.all(others.map((each) => source.page(bundle, each)))).map((each) => ({ ...each.groups[0].passages[0], fires: false }));
   const quiz = shuffled([...own, ...strange]).map(cut);
-  return h("div", {}, h("h1", {}, "Does it fire here?"),
-    h("p", { class: "lead" }, guesses.get(latent) ? `Your guess: ${guesses.get(latent)}. ` : "", "Half of them are its own. Guessing gets half right."),
+  return h("div", {}, h("h1", {}, `Does latent ${latent} fire here?`),
+    h("p", { class: "lead" }, guesses.get(latent) ? `Your guess: ${guesses.get(latent)}. ` : "",
+      quiz.length ? "Half of them are its own. Guessing gets half right." : "It has too few examples for a test."),
     h("ol", { class: "quiz" }, await Promise.all(quiz.map(async (each) => question(await truth(each), index.max[latent], answer)))),
-    live ? h("section", {}, h("h2", {}, "Texts of your own"), ownText(bundle, latent, index, answer)) : needsModel("test it on texts of your own"));
+    live ? h("section", {}, h("h2", {}, "Texts of your own"), ownText(about, bundle, latent, index, answer)) : needsModel("test it on texts of your own"));
 
   // What other latents fire on may be its own too: the model says, where there is one.
   async function truth(each) {
@@ -107,7 +104,7 @@ function question(each, largest, answer) {
 
 const prediction = (said) => h("span", { class: "predict" }, h("button", { type: "button", onclick: () => said(true) }, "fires"), h("button", { type: "button", onclick: () => said(false) }, "silent"));
 
-function ownText(bundle, latent, index, answer) {
+function ownText(about, bundle, latent, index, answer) {
   const shown = h("div", { "aria-live": "polite" });
   const box = h("textarea", { rows: 2, placeholder: "a text on which it should fire, or should not", "aria-label": "A text to test it on", maxlength: 4000 });
   const said = async (fires) => {
@@ -120,7 +117,7 @@ function ownText(bundle, latent, index, answer) {
       box.value = "";
     } catch (error) { shown.prepend(h("p", { class: "failed" }, error.message)); }
   };
-  return h("div", {}, box, h("div", { class: "field" }, h("span", { class: "name" }, "you predict"), prediction(said), h("span", {}, LEFT_OUT)), shown);
+  return h("div", {}, box, h("div", { class: "field" }, h("span", { class: "name" }, "you predict"), prediction(said), h("span", {}, firstToken(about.bundles[bundle]))), shown);
 }
 
 const shuffled = (rows) => rows.map((row) => [Math.random(), row]).sort((a, b) => a[0] - b[0]).map(([, row]) => row);

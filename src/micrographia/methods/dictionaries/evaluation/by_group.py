@@ -1,4 +1,4 @@
-"""What a dictionary costs a model by groups of tokens, such as their position in the row.
+"""What a dictionary costs a model by groups of tokens: by their position in the row, by the source of their text.
 
 The rise of the loss when it is spliced in, and the FVU of each group against the mean over all tokens, so that groups
 are held against one measure. Source: Lieberum et al. (2408.05147), "Gemma Scope". Axes: row pos.
@@ -15,6 +15,8 @@ from torch import Tensor
 from micrographia.core import figures
 from micrographia.core.errors import BadShape
 from micrographia.core.figures import Figure
+from micrographia.core.spoken import number_of
+from micrographia.core.stream.rows import TokenSources
 from micrographia.methods.dictionaries.evaluation.spliced import MEAN
 
 
@@ -63,13 +65,38 @@ class ByGroup:
         columns = zip(self.names, self.delta_loss(name).tolist(), self.fvu(name).tolist(), self.n_tokens().tolist())
         return [{"name": g, "delta_loss": rise, "fvu": fvu, "tokens": n} for g, rise, fvu, n in columns if n]
 
-    def figure(self, name: str, title: str, shown: Mapping[str, str], *, caption: str = "", **about: Any) -> Figure:
-        """The rise of the loss by group, a series for each replacement of `shown` (name -> how it is called)."""
-        values = torch.stack([self.delta_loss(each) for each in shown]).numpy()
+    def figure(
+        self, name: str, title: str, shown: Mapping[str, str], *, sizes: bool = False, caption: str = "", **about: Any
+    ) -> Figure:
+        """The rise of the loss of each group with tokens, a series for each of `shown` (name -> its title).
+
+        `sizes`: say how many tokens each group has.
+        """
+        counts = self.n_tokens()
+        there = counts.nonzero()[:, 0]
+        values = torch.stack([self.delta_loss(each)[there] for each in shown]).numpy()
+        names = [self.names[int(i)] + (f" ({int(counts[i]):,})" if sizes else "") for i in there]
         return figures.bars(
-            name, title, values, names=list(self.names), series=list(shown.values()), y_label="delta loss, nats",
-            caption=caption, source="Gemma Scope (2408.05147)", **about,
+            name, title, values, names=names, series=list(shown.values()), y_label="delta loss, nats", caption=caption,
+            source="Gemma Scope (2408.05147)", **about,
         )  # fmt: skip
+
+
+MOST_SOURCES = 12
+"""That are told apart; the tokens of all others are one group."""
+
+
+def by_source(sources: TokenSources, n_rows: int) -> ByGroup:
+    """The sources of the most tokens in the first `n_rows` rows, the largest first; the others together."""
+    of = sources.of[:n_rows]
+    counts = torch.bincount(of[of >= 0], minlength=len(sources.names))
+    largest = counts.sort(descending=True, stable=True).indices[:MOST_SOURCES]
+    largest = largest[counts[largest] > 0]
+    group = torch.full((len(sources.names) + 1,), len(largest))  # the last for -1, no known source
+    group[largest] = torch.arange(len(largest))
+    others = int((counts > 0).sum()) - len(largest)
+    rest = number_of(others, "other") if others else "not told"
+    return ByGroup(group[of], [*(sources.names[i] for i in largest.tolist()), rest])
 
 
 def by_position(n_rows: int, n_ctx: int) -> ByGroup:

@@ -1,5 +1,5 @@
-"""What else Gemma Scope's report asks of a dictionary: where in a row and on which text it costs loss, what fewer bits
-cost, and how evenly its active latents matter.
+"""What else Gemma Scope's report asks of a dictionary: where in a row, on which text and on which of its sources it
+costs loss, what fewer bits cost, and how evenly its active latents matter.
 
 Source: Lieberum et al. (2408.05147), "Gemma Scope". The parts are in `by_group`, `precision` and `importance`.
 """
@@ -32,6 +32,8 @@ from micrographia.methods.dictionaries.evaluation.reading import (
 from micrographia.methods.dictionaries.evaluation.spliced import MEAN, Spliced, splice_losses
 
 OWN = PRECISIONS[0]
+FEWEST = 500
+"""Tokens of a source below which its loss is not spoken of. Our choice."""
 PRECISION_COLUMNS = {
     "name": "precision", "fvu": "FVU", "delta_loss": "delta loss", "delta_loss_error": "its error", "kl": "KL",
     "recovered_mean": "loss recovered (mean)",
@@ -49,6 +51,8 @@ class InDepth(NamedTuple):
     texts: Mapping[str, Spliced]
     """The losses on each text: on the first, that of all else, in each of `PRECISIONS`; on the others in the first."""
     evenness: Uniformity
+    sources: ByGroup | None = None
+    """Of the first text, where it has several."""
 
     def by_precision(self) -> list[dict[str, Any]]:
         """A row for each precision. `fvu`: on these rows, beside the mean that was given."""
@@ -65,6 +69,7 @@ class InDepth(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         return {
             "by_position": self.positions.rows(OWN),
+            "by_source": [] if self.sources is None else self.sources.rows(OWN),
             "by_text": self.by_text(),
             "by_precision": self.by_precision(),
             "evenness": self.evenness.mean,
@@ -72,10 +77,12 @@ class InDepth(NamedTuple):
 
     def figures(self, group: str = "In depth") -> list[Figure]:
         """Delta loss by position and text, the table of precisions, and how evenly latents matter."""
-        shown, about = {OWN: "dictionary", MEAN: MEAN}, {"group": group}
+        shown = {OWN: "dictionary", MEAN: MEAN}
+        about: dict[str, Any] = {"group": group}
         texts = figures.table("by-text", "By text", self.by_text(), columns=TEXT_COLUMNS, **about)
         return [
             self.positions.figure("by-position", "By position in the row", shown, **about),
+            *([] if self.sources is None else [self._by_source(self.sources, shown, about)]),
             *([texts] if len(self.texts) > 1 else []),
             figures.table(
                 "by-precision", "In fewer bits", self.by_precision(), columns=PRECISION_COLUMNS, **about,
@@ -84,12 +91,27 @@ class InDepth(NamedTuple):
             *([self._histogram(about)] if len(self.evenness.ratio) else []),
         ]  # fmt: skip
 
+    def _by_source(self, sources: ByGroup, shown: Mapping[str, str], about: Mapping[str, str]) -> Figure:
+        caption = "The sources of the most tokens, the largest first, with how many tokens they have here."
+        return sources.figure("by-source", "By source of the text", shown, sizes=True, caption=caption, **about)
+
     def _histogram(self, about: Mapping[str, str]) -> Figure:
         return figures.histogram(
             "evenness", "How evenly active latents matter", self.evenness.ratio.numpy(), bins=40,
             x_label="exp(entropy of importance) / active latents", y_label="tokens", **about,
             caption=f"1: all that are active at a token matter equally to the loss. Mean {self.evenness.mean:.2f}.",
         )  # fmt: skip
+
+    def _costly_source(self) -> str:
+        rows = [] if self.sources is None else self.sources.rows(OWN)
+        rows = [row for row in rows if row["tokens"] >= FEWEST]
+        if len(rows) < 2:
+            return ""
+        least, most = min(rows, key=_cost), max(rows, key=_cost)
+        return (
+            f" Of the text's sources it costs most on {most['name']} ({_cost(most):.3g}), least on {least['name']} "
+            f"({_cost(least):.3g})."
+        )
 
     def _evenness(self) -> str:
         if not len(self.evenness.ratio):
@@ -107,9 +129,14 @@ class InDepth(NamedTuple):
         costly = max(self.by_text(), key=lambda row: row["delta_loss"])
         text = f" Of the texts it costs most on {costly['name']} ({costly['delta_loss']:.3g})." * (len(self.texts) > 1)
         return (
-            f"Spliced in, it costs most at positions {worst['name']} of a row ({worst['delta_loss']:.3g} nats).{text} "
+            f"Spliced in, it costs most at positions {worst['name']} of a row ({worst['delta_loss']:.3g} nats).{text}"
+            f"{self._costly_source()} "
             f"Fewer bits change its loss: {', '.join(said)} nats. {self._evenness()}"
         )
+
+
+def _cost(row: Mapping[str, Any]) -> float:
+    return row["delta_loss"]
 
 
 def _row(spliced: Spliced, name: str) -> dict[str, Any]:
@@ -127,15 +154,24 @@ def in_depth(
     *,
     text: str = "text",
     others: Mapping[str, Any] = MappingProxyType({}),
+    sources: ByGroup | None = None,
     watch: Watch = silent,
 ) -> InDepth:
     """One dictionary on rows of tokens, called `text`; `others` are rows of further texts, of which the loss is told.
+
+    `sources`: groups of the rows' tokens by where they are from (`by_group.by_source`).
 
     `mean` is what mean ablation writes, by default that of the rows. Cost: two runs of the rows, one with its backward
     pass, and one of the layers from the written Site on for each of three precisions and two ablations; of other rows
     one and these three. Raises what `splice_losses` raises.
     """
     positions = by_position(n_rows(rows), ids_of(rows_between(rows, 0, 1)).shape[1])
+
+    def see(*told: Any) -> None:
+        for each in (positions, sources):
+            if each is not None:
+                each.see(*told)
+
     if mean is None:
         variance = Variance()
         for each in activity_of_rows(model, place, rows, counted, watch=watch):
@@ -143,10 +179,10 @@ def in_depth(
         mean = variance.mean
     with torch.no_grad():
         written = {name: in_precision(dictionary, name) for name in PRECISIONS}
-        spliced = splice_losses(model, place, rows, written, mean, counted, see=positions.see, watch=watch)
+        spliced = splice_losses(model, place, rows, written, mean, counted, see=see, watch=watch)
         own = {OWN: written[OWN]}
         there = {
             name: splice_losses(model, place, each, own, mean, counted, watch=watch) for name, each in others.items()
         }
     evenness = uniformity(dictionary, model, place, rows, counted, watch=watch)
-    return InDepth(positions, {text: spliced, **there}, evenness)
+    return InDepth(positions, {text: spliced, **there}, evenness, sources)

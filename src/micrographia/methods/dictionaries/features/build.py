@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Generator
 
-from micrographia.core.dictionaries.dictionary import Dictionary
+from micrographia.core.dictionaries.dictionary import FIRST_TOKEN, Dictionary
 from micrographia.core.events import Progress, Watch, renamed, silent
 from micrographia.core.model import Model
 from micrographia.core.runtime import generator as generator_of
@@ -140,6 +140,7 @@ class _Making:
             "format": FORMAT,
             "weights": weights_hash(self.dictionary),
             "correlated_on": self.together.n_tokens,
+            "first_token": self.dictionary.about.training.get(FIRST_TOKEN),
             "signed": self.signed,
         }
         shape = {"n_ctx": store.n_ctx, "before": choice.before, "window": choice.window}

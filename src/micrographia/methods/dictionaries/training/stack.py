@@ -5,7 +5,7 @@ decoder (latent, d_out). Every tensor has a leading member axis; all weights of 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,18 +66,21 @@ class Stack:
         return torch.tensor([float(getattr(each, name)) for each in self.recipes], dtype=torch.float64).to(like)
 
 
-def stacks(recipes: Sequence[Recipe], d_in: int, d_out: int, transcodes: bool) -> list[Stack]:
-    """The recipes grouped by what they share, in the order of their first."""
-    groups: dict[Recipe, list[int]] = {}
+def stacks(
+    recipes: Sequence[Recipe], d_in: int, d_out: int, transcodes: bool, autoencoders: Collection[int] = ()
+) -> list[Stack]:
+    """The recipes grouped by what they share, in the order of their first; those at `autoencoders` do not transcode."""
+    groups: dict[tuple[Recipe, bool], list[int]] = {}
     for place, recipe in enumerate(recipes):
         shared = {name: field.default for name, field in _fields().items()}
         shared["k"] = recipe.k if recipe.k is None or recipe.kind == "groupmax" else 1
         shared["l0"] = None if recipe.l0 is None else 0.5
         shared["sparsity"] = None if recipe.sparsity is None else 1.0
-        groups.setdefault(dataclasses.replace(recipe, **shared), []).append(place)
+        alike = dataclasses.replace(recipe, **shared), transcodes and place not in autoencoders
+        groups.setdefault(alike, []).append(place)
     return [
-        Stack(tuple(recipes[place] for place in places), tuple(places), d_in, d_out, transcodes)
-        for places in groups.values()
+        Stack(tuple(recipes[place] for place in places), tuple(places), d_in, d_out, own)
+        for (_, own), places in groups.items()
     ]
 
 

@@ -58,6 +58,7 @@ def train_dictionaries(
     *,
     d_in: int,
     d_out: int | None = None,
+    autoencoders: Collection[int] = (),
     seed: int = 0,
     folder: RunFolder | Path | str | None = None,
     watch: Watch = silent,
@@ -66,7 +67,8 @@ def train_dictionaries(
     """Train a dictionary by each recipe; they come back in that order, their scale folded into the weights.
 
     `batches(step)` gives activations (batch, d_in), or (recipe, batch, d_in) where each reads a site of its own, and
-    the targets of transcoders. `seed` is that of recipes without one. `folder`: checkpoints and rows of what was
+    the targets of transcoders. `autoencoders`: the places of recipes among transcoders whose target is their own input.
+    `seed` is that of recipes without one. `folder`: checkpoints and rows of what was
     measured go there, and a training that was interrupted goes on from there. Under torchrun, within
     `distributed.joined`, each process reads every batch and trains on its rows of it; the first one writes. Cost a row
     and recipe: 10 d latents FLOPs (14 of a gated one), and one fused pass of Adam a step; memory: four times the
@@ -81,13 +83,14 @@ def train_dictionaries(
     recipes = [each if each.seed is not None else replace(each, seed=seed) for each in recipes]
     d_out = d_in if d_out is None else d_out
     config = {"recipes": [recipe_fields(each) for each in recipes], "d_in": d_in, "d_out": d_out, "seed": seed}
+    config |= {"autoencoders": sorted(autoencoders)} if autoencoders else {}
     with home_of(folder, config, course.like, group) as home:
         checkpoint = newest(home, watch)
         first = _first(batches, recipes, checkpoint)
         _refuse_other_batch(first[0], recipes)
         trainers = [
             Trainer(stack, fresh_state(stack, first, course.like), batches, group, course.plans[stack.recipe.kind])
-            for stack in stacks(recipes, d_in, d_out, transcodes=first[0].target is not None)
+            for stack in stacks(recipes, d_in, d_out, first[0].target is not None, autoencoders)
         ]
         record = TrainingLog(
             trainers, home, group, record_every=course.record_every, checkpoint_every=course.checkpoint_every

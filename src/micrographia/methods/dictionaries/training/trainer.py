@@ -130,9 +130,10 @@ def widened(scale: Tensor, width: int) -> Tensor:
 def rows_of(stack: Stack, batch: Activations, like: Tensor) -> tuple[Tensor, Tensor]:
     """Input and target of this stack's members, (member or 1, row, d), in dtype and device of `like`. BadShape."""
     x = _member_axis(stack, batch.x, stack.d_in, like)
-    if (batch.target is not None) != stack.transcodes:
+    if batch.target is None and stack.transcodes:
         raise BadShape("Some batches have a target and others none. Give all of them one, or none.")
-    target = x if batch.target is None else _member_axis(stack, batch.target, stack.d_out, like)
+    given = batch.target if stack.transcodes else None
+    target = x if given is None else _member_axis(stack, given, stack.d_out, like)
     if target.shape[-2] != x.shape[-2]:
         raise BadShape(f"A batch has {x.shape[-2]} rows of input and {target.shape[-2]} of target. Give as many.")
     return x, target
