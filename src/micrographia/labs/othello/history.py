@@ -33,7 +33,7 @@ LAST_GAMES = 1 << 24
 
 
 class HistoryProbe(NamedTuple):
-    """Reads the board of one frame off the moves, after even and odd numbers of moves by weights of their own, since the
+    """Reads the board of one frame off the moves. Even and odd numbers of moves have weights of their own, since the
     mover's frame turns over with each. `readout` is None where the sum itself gives the classes."""
 
     embedding: Float[Tensor, "parity pos token out"]
