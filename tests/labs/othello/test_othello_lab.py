@@ -17,7 +17,7 @@ from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
 from micrographia.labs.othello import published_probes
 from micrographia.labs.othello.behaviour import own_board, rolled_out, transpositions
-from micrographia.labs.othello.cases import SHORTEST, cases_of, erased, random_cases, read_cases
+from micrographia.labs.othello.cases import SHORTEST, cases_of, erased, every_disc, random_cases, read_cases
 from micrographia.labs.othello.config import Config, paper, preset_of, quick, tiny
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import replay
@@ -29,6 +29,7 @@ from micrographia.labs.othello.published import model_of, of_mingpt, read_probes
 from micrographia.labs.othello.published_probes import judge_probes
 from micrographia.labs.othello.reading import probe_board, reader, sites_of
 from micrographia.labs.othello.run import run
+from micrographia.labs.othello.saliency import Saliency
 from micrographia.labs.othello.task import (
     EMPTY,
     MINE,
@@ -394,3 +395,29 @@ def test_the_shipped_model_plays_by_the_rules():
     assert model.to_str_tokens(model.to_tokens("b3 b4 b5")[0])[-1].strip() == "b5"
     with pytest.raises(BadConfig, match="board of 6x6"):
         model_of(with_fields(quick(), model="shipped", size=8), silent)
+
+
+class TestWhatAMoveDependsOn:
+    def test_a_disc_matters_where_its_flip_makes_the_move_illegal(self):
+        games = games_of(6, 10)
+        ply = np.full(10, 12)
+        cases = every_disc(games, ply)
+        assert len(cases.last) == np.bitwise_count(games.own[:, 12] | games.other[:, 12]).sum()
+        logits = logits_at_last(Rulebook(6), cases)
+        assert ((logits > -1) == cases.before).all()
+        assert (cases.after != cases.before).any()
+
+    def test_the_area_is_one_where_saliency_is_what_matters(self):
+        cases = every_disc(games_of(6, 5), np.full(5, 12))
+        matters = torch.arange(len(cases.last)) % 3 == 0
+        assert Saliency(cases, cases.square, matters.double(), matters).area() == 1
+        assert Saliency(cases, cases.square, -matters.double(), matters).area() == 0
+        assert Saliency(cases, cases.square, torch.zeros(len(matters)), matters).area() == 0.5
+
+    def test_discs_that_were_just_flipped(self):
+        cases = random_cases(Board(6), 30, torch.Generator().manual_seed(2), just_flipped=True)
+        games, _ = replay(Board(6), squares_of(Board(6), torch.nn.functional.pad(cases.tokens, (0, 1))))
+        at = np.arange(30)
+        flips = games.flips[at, cases.last.numpy()]
+        assert (flips >> cases.square.numpy().astype(np.uint64) & np.uint64(1)).all()
+        assert (cases.old == THEIRS).all()  # the last mover's, who is the other now

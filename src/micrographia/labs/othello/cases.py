@@ -52,8 +52,16 @@ class Cases(NamedTuple):
         return Cases(self.board, *(field[at] for field in self[1:]))
 
 
-def random_cases(board: Board, n: int, generator: Generator) -> Cases:
-    """`n` cases from random games: a ply from the sixth to three quarters of a full game, and a disc on its board.
+def every_disc(games: Games, ply: NDArray[np.int64]) -> Cases:
+    """A case for each disc on the board of each game before its move `ply`, also of those that change nothing."""
+    at = np.arange(len(ply))
+    game, square = np.nonzero(unpack(games.own[at, ply] | games.other[at, ply], games.board))
+    return _cases(games.some(game), ply[game], square, keep_all=True)
+
+
+def random_cases(board: Board, n: int, generator: Generator, *, just_flipped: bool = False) -> Cases:
+    """`n` cases from random games: a ply from the sixth to three quarters of a full game, and a disc on its board, or,
+    with `just_flipped`, one that the last move flipped.
 
     Raises UserError where so many were not found, which does not happen on boards of six squares and more.
     """
@@ -65,7 +73,8 @@ def random_cases(board: Board, n: int, generator: Generator) -> Cases:
         draw = torch.rand(2 * n, board.n_squares, generator=generator, dtype=torch.float64).numpy()
         at = np.arange(2 * n)
         plays = games.length > ply
-        discs = unpack(games.own[at, ply] | games.other[at, ply], board)
+        among = games.flips[at, ply - 1] if just_flipped else games.own[at, ply] | games.other[at, ply]
+        discs = unpack(among, board)
         square = np.where(discs, draw, -1).argmax(-1)
         found.append(_cases(games.some(plays), ply[plays], square[plays]))
         if sum(len(each.last) for each in found) >= n:

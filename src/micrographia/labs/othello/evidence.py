@@ -20,6 +20,7 @@ from micrographia.labs.othello.cases import read_cases
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.flips import WAYS, edits_of
+from micrographia.labs.othello.growth import Grown, growth
 from micrographia.labs.othello.history import HIDDEN, history_accuracy
 from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, Chosen, FlipResult, cases_of_config, intervene
 from micrographia.labs.othello.latents import BoardLatents, board_latents
@@ -27,10 +28,11 @@ from micrographia.labs.othello.network import LOOKED_AT, LegalScores, legal_scor
 from micrographia.labs.othello.parts import Neurons, SidedHeads, heads_of, neurons_of
 from micrographia.labs.othello.published import games_seen
 from micrographia.labs.othello.reading import BoardProbes, probe_board, reader
+from micrographia.labs.othello.saliency import Saliency, saliency
 from micrographia.labs.othello.task import FRAMES, predicted
 
-LATENTS = "latents"
-"""The folder of the dictionaries in a Run."""
+MODEL, LATENTS = "model", "latents"
+"""The folders of the model's own Run and of the dictionaries in a Run."""
 
 
 class Parts(NamedTuple):
@@ -67,6 +69,11 @@ class BoardEvidence(NamedTuple):
     parts: Parts
     untrained_parts: Parts
     behaviour: ActsOn
+    salient: Saliency
+    salient_null: Saliency
+    """The same along the probe of another square."""
+    grown: Sequence[Grown] = ()
+    """Along training, where that was here."""
     latents: BoardLatents | None = None
 
     def best(self, probes: BoardProbes, target: str) -> float:
@@ -105,6 +112,9 @@ def evidence(config: Config, model: Transformer, folder: Path, watch: Watch) -> 
         parts=Parts(heads_of(config, model), neurons_of(config, model)),
         untrained_parts=Parts(heads_of(config, untrained), neurons_of(config, untrained)),
         behaviour=behaviour(config, model, linear, place, flips),
+        salient=saliency(config, model, linear.probes["mover"], _chosen(flips)),
+        salient_null=saliency(config, model, linear.probes["mover"], _chosen(flips), "another square"),
+        grown=growth(config, folder / MODEL, untrained, watch) if (folder / MODEL).is_dir() else [],
         latents=latents,
     )
 

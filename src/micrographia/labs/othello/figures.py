@@ -16,9 +16,11 @@ from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.evidence import BoardEvidence, chosen_flip
 from micrographia.labs.othello.flips import WAYS, edits_of, logits_at_last
+from micrographia.labs.othello.growth import growth_figures
 from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, UNTOUCHED, cases_of_config
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import sites_of
+from micrographia.labs.othello.saliency import saliency_figure
 from micrographia.labs.othello.stepping import game_widget, step_through
 from micrographia.labs.othello.task import FRAMES, MINE, OTHERS, UNFLIPPED, labels_of, tokens_of
 
@@ -28,6 +30,7 @@ LI, NANDA = "Li et al. 2023", "Nanda, Lee and Wattenberg 2023"
 READING = ("mover-is-linear", "absolute-is-not", "mover-above-absolute", "mover-above-history", "mlp-reads-absolute")
 FLIPPING = (
     "flip-follows", "gradient-follows", "absolute-does-not", "erase-follows", "one-square-only", "no-promotion",
+    "unflip-follows",
 )  # fmt: skip
 GAMES_SHOWN, SHOWN_ON = 3, 50
 SHOWN = 2
@@ -51,10 +54,12 @@ def of_run(config: Config, model: Transformer, found: BoardEvidence, curve: Rows
         *(predictions(model, found, cases, i) for i in range(len(cases.last))),
         game_of(config, model, found),
         read_board(config, model, found),
+        saliency_figure(found.salient, FLIPS),
         *parts_of(found),
         *latents_of(found),
         behaviour_of(found),
         *([] if curve is None else training(curve)),
+        *(growth_figures(model, list(found.grown), TRAINING) if found.grown else []),
     ]
 
 

@@ -90,12 +90,15 @@ class Way(NamedTuple):
     control: str = ""
 
 
+UNFLIP = "unflip"
+"""Takes the last move's flip of a square back, along the probe of what was flipped (Nanda et al. 2023, section 4)."""
 ADDED, REFLECTED, SLOPES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0), (0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3, 1.0, 3.0)
 WAYS: Mapping[str, Way] = {
     "add": Way(_add, "mover", scales=ADDED),
     "reflect": Way(_reflect, "mover", scales=REFLECTED),
     "add, absolute": Way(_add, "absolute", scales=ADDED),
     "gradient, MLP": Way(_descend, "absolute", hidden=True, scales=SLOPES),
+    UNFLIP: Way(_add, "flipped", scales=ADDED),
     "random direction": Way(_add, "mover", scales=ADDED, control="random"),
     "another square": Way(_add, "mover", scales=ADDED, control="square"),
 }
@@ -134,6 +137,8 @@ def _edit(way: Way, reading: SquareReading, cases: Cases, layer: int, scale: flo
 
 def classes_in_frame(cases: Cases, frame: str) -> tuple[Tensor, Tensor]:
     """Old and new class of each case's square: in the absolute frame Black's discs are the first class."""
+    if frame == "flipped":
+        return torch.ones_like(cases.old), torch.zeros_like(cases.new)
     swap = torch.zeros_like(cases.black) if frame == "mover" else ~cases.black
     turned = torch.tensor([EMPTY, THEIRS, MINE])
     return torch.where(swap, turned[cases.old], cases.old), torch.where(swap, turned[cases.new], cases.new)

@@ -13,7 +13,7 @@ from micrographia.core.runtime import batch_generator
 from micrographia.labs.othello.cases import Cases, erased, random_cases
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
-from micrographia.labs.othello.flips import WAYS, FlipScores, Way, edits_of, flip_scores, logits_at_last
+from micrographia.labs.othello.flips import UNFLIP, WAYS, FlipScores, Way, edits_of, flip_scores, logits_at_last
 from micrographia.methods.probes.probe import Probes, SiteProbes
 
 TUNED_ON, JUDGED_ON = 10, 11  # numbers of samples
@@ -42,8 +42,9 @@ class FlipResult(NamedTuple):
         return {"way": self.name, "layers": layers, "scale": scale, **self.scores.means()}
 
 
-def cases_of_config(config: Config, sample: int, n: int) -> Cases:
-    return random_cases(Board(config.size), n, batch_generator(config.seed, (1 << 31) + sample))
+def cases_of_config(config: Config, sample: int, n: int, *, just_flipped: bool = False) -> Cases:
+    drawn_by = batch_generator(config.seed, (1 << 31) + sample)
+    return random_cases(Board(config.size), n, drawn_by, just_flipped=just_flipped)
 
 
 def intervene(
@@ -62,19 +63,30 @@ def intervene(
         FlipResult(ON_ITS_OWN, flip_scores(untouched, judged._replace(after=judged.before))),
     ]
     taken: dict[str, tuple[Chosen, Mapping[int, float]]] = {}
-    for i, (name, way) in enumerate(WAYS.items()):
+    for i, (name, way) in enumerate((name, way) for name, way in WAYS.items() if name != UNFLIP):
         watch(Progress("flip squares", i, len(WAYS), "method"))
         probe = (nonlinear if way.hidden else linear)[way.frame]
         taken[name] = taken[CONTROLLED] if way.control else choose(model, way, probe, tuning)
         chosen, by_layer = taken[name]
         scores = _judged(model, way, probe, judged, chosen)
         found.append(FlipResult(name, scores, chosen, {} if way.control else by_layer))
-    way, empty = WAYS[CONTROLLED], erased(judged)
-    chosen, _ = choose(model, way, linear[way.frame], erased(tuning))
-    found.append(FlipResult(f"{ERASE}, untouched", flip_scores(logits_at_last(model, empty), empty)))
-    found.append(FlipResult(ERASE, _judged(model, way, linear[way.frame], empty, chosen), chosen))
+    found += _on_other_boards(model, ERASE, WAYS[CONTROLLED], linear, erased(judged), erased(tuning))
+    turned = [
+        cases_of_config(config, sample, n, just_flipped=True)
+        for sample, n in ((JUDGED_ON, config.flipping.cases), (TUNED_ON, config.flipping.tuning_cases))
+    ]
+    found += _on_other_boards(model, UNFLIP, WAYS[UNFLIP], linear, *turned)
     watch(Progress("flip squares", len(WAYS), len(WAYS), "method"))
     return found
+
+
+def _on_other_boards(
+    model: Model, name: str, way: Way, linear: Probes, judged: Cases, tuning: Cases
+) -> list[FlipResult]:
+    """A way that is judged on cases of its own, and the untouched model on these."""
+    chosen, _ = choose(model, way, linear[way.frame], tuning)
+    null = FlipResult(f"{name}, untouched", flip_scores(logits_at_last(model, judged), judged))
+    return [null, FlipResult(name, _judged(model, way, linear[way.frame], judged, chosen), chosen)]
 
 
 def choose(model: Model, way: Way, probe: SiteProbes, tuning: Cases) -> tuple[Chosen, dict[int, float]]:
@@ -103,5 +115,5 @@ def _judged(model: Model, way: Way, probe: SiteProbes, cases: Cases, chosen: Cho
 def closed(results: Sequence[FlipResult], name: str) -> float:
     """How much of the error a way takes away, as a share of what there is to take: the null less the own error."""
     error = {each.name: float(each.scores.error.mean()) for each in results}
-    null = error[f"{ERASE}, untouched"] if name == ERASE else error[UNTOUCHED]
+    null = error.get(f"{name}, untouched", error[UNTOUCHED])
     return (null - error[name]) / max(null - error[ON_ITS_OWN], 1e-9)

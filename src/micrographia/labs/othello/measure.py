@@ -13,6 +13,7 @@ from torch import Tensor
 
 from micrographia.core.claims import Measured, Measures
 from micrographia.labs.othello.evidence import ActsOn, BoardEvidence
+from micrographia.labs.othello.flips import UNFLIP
 from micrographia.labs.othello.intervene import ERASE, FlipResult, closed
 from micrographia.labs.othello.latents import DICTIONARY, PROBE, UNTRAINED, BoardLatents
 from micrographia.labs.othello.reading import BoardProbes
@@ -49,6 +50,8 @@ def measures(found: BoardEvidence) -> Measures:
         "erase-follows": Measured(flip[ERASE], flip["random direction"]),
         "one-square-only": Measured(flip["another square"], flip["add"]),
         "no-promotion": Measured(*(_mean(found.flips, way, "gained_above") for way in ("add", "untouched"))),
+        "unflip-follows": Measured(flip[UNFLIP], flip["random direction"]),
+        "saliency-is-legality": Measured(found.salient.area(), found.salient_null.area()),
         **_of_parts(found),
         **_of_behaviour(found.behaviour),
         "latents-between": _of_latents(found.latents),

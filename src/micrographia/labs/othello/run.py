@@ -13,7 +13,7 @@ from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder, read_metrics
 from micrographia.core.train_loop import Rows
 from micrographia.labs.othello.config import Config, preset_of
-from micrographia.labs.othello.evidence import BoardEvidence, chosen_flip, evidence
+from micrographia.labs.othello.evidence import MODEL, BoardEvidence, chosen_flip, evidence
 from micrographia.labs.othello.figures import READ, of_run
 from micrographia.labs.othello.measure import CLAIMS, measures
 from micrographia.labs.othello.network import trained
@@ -21,7 +21,7 @@ from micrographia.labs.othello.published import model_of, read_probes
 from micrographia.labs.othello.published_probes import figure_of, judge_probes
 from micrographia.labs.othello.studied import PROBES, probe_bytes
 
-LAB, MODEL = "othello", "model"
+LAB = "othello"
 TITLE = "The board inside a model of legal moves"
 
 
