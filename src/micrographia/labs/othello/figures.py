@@ -258,7 +258,7 @@ def latents_of(found: BoardEvidence) -> list[Figure]:
     return [
         figures.table(
             "latents", f"The board in single latents at {found.latents.site}", found.latents.rows(), columns=columns,
-            group=LATENTS, claims=("latents-between",), source="Karvonen et al. 2024, section 3",
+            group=LATENTS, claims=("latents-between", "latents-above-random"), source="Karvonen et al. 2024, section 3",
             caption="Coverage: the best latent's F1, the mean over squares, states and legal moves. Reconstruction: "
             "from latents of high precision, on other games. To the right the coverage of two nulls.",
         )

@@ -55,6 +55,7 @@ def measures(found: BoardEvidence) -> Measures:
         **_of_parts(found),
         **_of_behaviour(found.behaviour),
         "latents-between": _of_latents(found.latents),
+        "latents-above-random": _above_random(found.latents),
     }
 
 
@@ -81,6 +82,15 @@ def _of_latents(found: BoardLatents | None) -> Measured:
         return Measured(None, taken=False)
     order = [name for name in found.order if name in (PROBE, DICTIONARY, UNTRAINED)]
     return Measured(order, found.found[UNTRAINED].coverage)
+
+
+def _above_random(found: BoardLatents | None) -> Measured:
+    """Coverage of the dictionary less that of as many random directions."""
+    if found is None:
+        return Measured(None, taken=False)
+    own = found.found[DICTIONARY]
+    random = own.nulls["random directions"][0]
+    return Measured(own.coverage - random, random, raw=own.coverage)
 
 
 def _flips(results: Sequence[FlipResult]) -> Mapping[str, float]:
