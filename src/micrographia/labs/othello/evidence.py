@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxtyping import Float
+from torch import Tensor
+
 from micrographia.core.events import Watch
 from micrographia.core.runtime import generator
 from micrographia.core.small.transformer import Transformer
@@ -27,7 +30,7 @@ from micrographia.labs.othello.latents import BoardLatents, board_latents
 from micrographia.labs.othello.network import LOOKED_AT, LegalScores, legal_scores, unseen_games
 from micrographia.labs.othello.parts import Neurons, SidedHeads, heads_of, neurons_of
 from micrographia.labs.othello.published import games_seen
-from micrographia.labs.othello.reading import BoardProbes, probe_board, reader
+from micrographia.labs.othello.reading import BoardProbes, probe_board, reader, where_parity_errs
 from micrographia.labs.othello.saliency import Saliency, saliency
 from micrographia.labs.othello.task import FRAMES, predicted
 
@@ -65,6 +68,8 @@ class BoardEvidence(NamedTuple):
     """Linear probes of the model without its training."""
     history: Mapping[str, float]
     """Accuracy of probes of the moves so far, in the mover's frame: linear, and with a hidden layer."""
+    after_a_pass: Mapping[str, Float[Tensor, "site"]]
+    """Accuracy of the mover's and the parity's probe where these frames differ."""
     flips: Sequence[FlipResult]
     parts: Parts
     untrained_parts: Parts
@@ -108,6 +113,7 @@ def evidence(config: Config, model: Transformer, folder: Path, watch: Watch) -> 
         nonlinear=nonlinear,
         untrained=null,
         history=history,
+        after_a_pass=where_parity_errs(config, reader(model), linear.probes),
         flips=flips,
         parts=Parts(heads_of(config, model), neurons_of(config, model)),
         untrained_parts=Parts(heads_of(config, untrained), neurons_of(config, untrained)),

@@ -268,7 +268,13 @@ def latents_of(found: BoardEvidence) -> list[Figure]:
 def behaviour_of(found: BoardEvidence) -> Figure:
     """What the model does beyond the next move, with nulls."""
     read, acts, order = found.behaviour.read, found.behaviour, found.behaviour.transposed
+    after = {name: float(accuracy.max()) for name, accuracy in found.after_a_pass.items()}
     rows = [
+        (
+            "squares read right in the mover's frame where parity errs (null: the parity's frame)",
+            after["mover"],
+            after["parity"],
+        ),
         ("positions whose read board allows other moves than the true one", read.share, None),
         (
             "there, tokens ranked as the read board says (null: errors of other positions)",
@@ -288,7 +294,7 @@ def behaviour_of(found: BoardEvidence) -> Figure:
     ]
     return figures.table(
         "acts", "What the model acts on", rows, columns=["share of", "measured", "null"], group=ACTS,
-        claims=("follows-the-board-it-reads", "roll-outs-stay-legal", "order-matters-little"),
+        claims=("mover-not-parity", "follows-the-board-it-reads", "roll-outs-stay-legal", "order-matters-little"),
     )  # fmt: skip
 
 

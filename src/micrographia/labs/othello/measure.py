@@ -33,6 +33,7 @@ def measures(found: BoardEvidence) -> Measures:
     majority = linear.counts["absolute"].majority()
     beside = max(found.history.values())
     flip = _flips(found.flips)
+    after = {name: float(accuracy.max()) for name, accuracy in found.after_a_pass.items()}
     across = cosines(linear)
     return {
         "legal-moves": Measured(found.scores.legal_rate, found.untrained_scores.legal_rate),
@@ -40,6 +41,7 @@ def measures(found: BoardEvidence) -> Measures:
         "absolute-is-not": Measured(absolute, majority),
         "mover-above-absolute": Measured(mover - absolute, untrained - best(found.untrained, "absolute")),
         "mover-above-history": Measured(mover - beside, beside, raw=mover),
+        "mover-not-parity": Measured(after["mover"] - after["parity"], after["parity"], raw=after["mover"]),
         "mlp-reads-absolute": Measured(best(found.nonlinear, "absolute") - absolute, absolute),
         "colours-turn-over": Measured(across["colour"], across["colour, other squares"]),
         "empty-stays": Measured(across["empty"], across["empty, other squares"]),

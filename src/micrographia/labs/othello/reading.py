@@ -96,3 +96,16 @@ def labelled(config: Config, read: Read, sample: int, n: int, names: tuple[str, 
         ply = torch.arange(tokens.shape[1]).expand_as(tokens)
         x = read(tokens)
         yield LabelledRows(x[:, there], {name: each[there] for name, each in labels.items()}, ply[there])
+
+
+def where_parity_errs(config: Config, read: Read, probes: Probes) -> dict[str, Float[Tensor, "site"]]:
+    """Accuracy of both frames' probes at the positions, after a pass, where the parity of the ply is not the mover."""
+    names = ("mover", "parity")
+    rows = labelled(config, read, JUDGED_ON, config.probing.test_games, names)
+    counts = score_probes(Probes({name: probes[name] for name in names}), map(_differing, rows))
+    return {name: each.accuracy() for name, each in counts.items()}
+
+
+def _differing(rows: LabelledRows) -> LabelledRows:
+    at = (rows.labels["mover"] != rows.labels["parity"]).any(-1)
+    return LabelledRows(rows.x[:, at], {name: each[at] for name, each in rows.labels.items()})
