@@ -29,12 +29,12 @@ HEADLINES = (  # (lab, claim, preset): what README shows; those that fail among 
     ("grokking", "logit-variance", "quick"),
     ("grokking", "algorithm-beats-network", "quick"),
     ("grokking", "null-space", "paper"),
-    ("ioi", "qk-fix-helps-keys", "quick"),
     ("ioi", "heads-before-stream", "quick"),
     ("ioi", "small-circuit", "quick"),
-    ("ioi", "attribution-beats-chance", "quick"),
-    ("ioi", "heads-found-twice", "quick"),
     ("dictionary", "one-encoder-direction", "quick"),
+    ("othello", "mover-is-linear", "quick"),
+    ("othello", "mover-above-history", "quick"),
+    ("othello", "flip-follows", "quick"),
 )
 PRESETS = ("quick", "paper")
 NOT_RUN = "not run"
