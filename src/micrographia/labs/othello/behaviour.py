@@ -132,7 +132,7 @@ class Transpositions(NamedTuple):
     n: int
     first_choice_differs: float
     control: float
-    """The same between histories of one length that leave different boards."""
+    """What two choices at random among the legal moves would give, the mean over the boards."""
 
 
 def transpositions(config: Config, model: Model, n: int = 2_000) -> Transpositions:
@@ -151,7 +151,9 @@ def transpositions(config: Config, model: Model, n: int = 2_000) -> Transpositio
     chosen = np.flatnonzero(same)[:n]
     last = torch.from_numpy(length[chosen]) - 1
     said = [_first_choice(model, tokens_of(each.some(chosen))[:, :-1], last) for each in (a, b)]
-    return Transpositions(len(chosen), *_differing(said, last))
+    differs = float((said[0] != said[1]).double().mean())
+    n_legal = np.bitwise_count(a.legal[chosen, length[chosen]])
+    return Transpositions(len(chosen), differs, float((1 - 1 / n_legal).mean()))
 
 
 def _ordered(games: Games, length: NDArray[np.int64], first: NDArray[np.int64]) -> tuple[NDArray[np.int8], ...]:
@@ -165,13 +167,6 @@ def _ordered(games: Games, length: NDArray[np.int64], first: NDArray[np.int64]) 
 
 def _first_choice(model: Model, tokens: Int[Tensor, "case pos"], last: Tensor) -> Int[Tensor, "case"]:
     return model.run(tokens).logits[torch.arange(len(tokens)), last].argmax(-1)
-
-
-def _differing(said: list[Tensor], last: Tensor) -> tuple[float, float]:
-    order = last.argsort(stable=True)
-    neighbours = (last[order][1:] == last[order][:-1]).nonzero()[:, 0]
-    a, b = said[0][order][neighbours], said[1][order][neighbours + 1]
-    return float((said[0] != said[1]).double().mean()), float((a != b).double().mean())
 
 
 def own_board(cases: Cases) -> Cases:

@@ -287,7 +287,7 @@ def behaviour_of(found: BoardEvidence) -> Figure:
             acts.illegal_untouched,
         ),
         (
-            "first choices that differ on one board by another order (null: other boards)",
+            "first choices that differ on one board by another order (null: choices at random)",
             order.first_choice_differs,
             order.control,
         ),

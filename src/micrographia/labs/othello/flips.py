@@ -90,6 +90,8 @@ class Way(NamedTuple):
     control: str = ""
 
 
+RANDOM = "random direction"
+"""A control of any way: a direction drawn for each case and layer, as long as the way's own change there."""
 UNFLIP = "unflip"
 """Takes the last move's flip of a square back, along the probe of what was flipped (Nanda et al. 2023, section 4)."""
 ADDED, REFLECTED, SLOPES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0), (0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -99,7 +101,7 @@ WAYS: Mapping[str, Way] = {
     "add, absolute": Way(_add, "absolute", scales=ADDED),
     "gradient, MLP": Way(_descend, "absolute", hidden=True, scales=SLOPES),
     UNFLIP: Way(_add, "flipped", scales=ADDED),
-    "random direction": Way(_add, "mover", scales=ADDED, control="random"),
+    RANDOM: Way(_add, "mover", scales=ADDED, control=RANDOM),
     "another square": Way(_add, "mover", scales=ADDED, control="square"),
 }
 """By name. The controls take layers and scale from "add". With cases whose new class is empty they erase."""
@@ -116,7 +118,8 @@ def edits_of(
     old, new = classes_in_frame(cases, way.frame)
     square = cases.square
     if way.control == "square":
-        square = torch.randint(cases.board.n_squares, square.shape, generator=generator)
+        further = torch.randint(1, cases.board.n_squares, square.shape, generator=generator)
+        square = (square + further) % cases.board.n_squares
     return [
         _edit(way, SquareReading(probe.at(place_of(layer)), square, old, new), cases, layer, scale, generator)
         for layer in layers
@@ -125,11 +128,14 @@ def edits_of(
 
 def _edit(way: Way, reading: SquareReading, cases: Cases, layer: int, scale: float, generator: Generator) -> Edit:
     at, last = torch.arange(len(cases.last)), cases.last
-    drawn = torch.randn(reading.probe.readout.weight.shape[1], generator=generator)
+    drawn = torch.randn(len(last), reading.probe.d_model, generator=generator)
 
     def change(x: Tensor) -> Tensor:
         here = x[at, last]
-        x[at, last] = here + scale * _unit(drawn) if way.control == "random" else way.change(here, reading, scale)
+        moved = way.change(here, reading, scale)
+        if way.control == RANDOM:
+            moved = here + (moved - here).norm(dim=-1, keepdim=True) * _unit(drawn)
+        x[at, last] = moved
         return x
 
     return apply(Site("resid_post", layer), change)

@@ -13,7 +13,7 @@ from micrographia.core.runtime import batch_generator
 from micrographia.labs.othello.cases import Cases, erased, random_cases
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
-from micrographia.labs.othello.flips import UNFLIP, WAYS, FlipScores, Way, edits_of, flip_scores, logits_at_last
+from micrographia.labs.othello.flips import RANDOM, UNFLIP, WAYS, FlipScores, Way, edits_of, flip_scores, logits_at_last
 from micrographia.methods.probes.probe import Probes, SiteProbes
 
 TUNED_ON, JUDGED_ON = 10, 11  # numbers of samples
@@ -70,6 +70,8 @@ def intervene(
         chosen, by_layer = taken[name]
         scores = _judged(model, way, probe, judged, chosen)
         found.append(FlipResult(name, scores, chosen, {} if way.control else by_layer))
+        if way.hidden:
+            found.append(_at_random(model, name, way, probe, judged, chosen))
     found += _on_other_boards(model, ERASE, WAYS[CONTROLLED], linear, erased(judged), erased(tuning))
     turned = [
         cases_of_config(config, sample, n, just_flipped=True)
@@ -86,7 +88,15 @@ def _on_other_boards(
     """A way that is judged on cases of its own, and the untouched model on these."""
     chosen, _ = choose(model, way, linear[way.frame], tuning)
     null = FlipResult(f"{name}, untouched", flip_scores(logits_at_last(model, judged), judged))
-    return [null, FlipResult(name, _judged(model, way, linear[way.frame], judged, chosen), chosen)]
+    probe = linear[way.frame]
+    here = FlipResult(name, _judged(model, way, probe, judged, chosen), chosen)
+    return [null, here, _at_random(model, name, way, probe, judged, chosen)]
+
+
+def _at_random(model: Model, name: str, way: Way, probe: SiteProbes, judged: Cases, chosen: Chosen) -> FlipResult:
+    """The control of a way: random directions of its own lengths, at its own layers, on its own cases."""
+    scores = _judged(model, way._replace(control=RANDOM), probe, judged, chosen)
+    return FlipResult(f"{name}, {RANDOM}", scores, chosen)
 
 
 def choose(model: Model, way: Way, probe: SiteProbes, tuning: Cases) -> tuple[Chosen, dict[int, float]]:
@@ -115,5 +125,5 @@ def _judged(model: Model, way: Way, probe: SiteProbes, cases: Cases, chosen: Cho
 def closed(results: Sequence[FlipResult], name: str) -> float:
     """How much of the error a way takes away, as a share of what there is to take: the null less the own error."""
     error = {each.name: float(each.scores.error.mean()) for each in results}
-    null = error.get(f"{name}, untouched", error[UNTOUCHED])
+    null = error.get(f"{name.removesuffix(f', {RANDOM}')}, untouched", error[UNTOUCHED])
     return (null - error[name]) / max(null - error[ON_ITS_OWN], 1e-9)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from micrographia.core.claims import Measured, Measures
 from micrographia.labs.othello.evidence import ActsOn, BoardEvidence
-from micrographia.labs.othello.flips import UNFLIP
+from micrographia.labs.othello.flips import RANDOM, UNFLIP
 from micrographia.labs.othello.intervene import ERASE, FlipResult, closed
 from micrographia.labs.othello.latents import DICTIONARY, PROBE, UNTRAINED, BoardLatents
 from micrographia.labs.othello.reading import BoardProbes
@@ -46,13 +46,13 @@ def measures(found: BoardEvidence) -> Measures:
         "colours-turn-over": Measured(across["colour"], across["colour, other squares"]),
         "empty-stays": Measured(across["empty"], across["empty, other squares"]),
         "empty-by-first-attention": Measured(emptiness(linear, MID), emptiness(linear, 0)),
-        "flip-follows": Measured(flip["add"], flip["random direction"]),
-        "gradient-follows": Measured(flip["gradient, MLP"], flip["random direction"]),
+        "flip-follows": Measured(flip["add"], flip[RANDOM]),
+        "gradient-follows": Measured(flip["gradient, MLP"], flip[f"gradient, MLP, {RANDOM}"]),
         "absolute-does-not": Measured(flip["add, absolute"], flip["add"]),
-        "erase-follows": Measured(flip[ERASE], flip["random direction"]),
+        "erase-follows": Measured(flip[ERASE], flip[f"{ERASE}, {RANDOM}"]),
         "one-square-only": Measured(flip["another square"], flip["add"]),
         "no-promotion": Measured(*(_mean(found.flips, way, "gained_above") for way in ("add", "untouched"))),
-        "unflip-follows": Measured(flip[UNFLIP], flip["random direction"]),
+        "unflip-follows": Measured(flip[UNFLIP], flip[f"{UNFLIP}, {RANDOM}"]),
         "saliency-is-legality": Measured(found.salient.area(), found.salient_null.area()),
         **_of_parts(found),
         **_of_behaviour(found.behaviour),

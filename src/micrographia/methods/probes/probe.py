@@ -41,6 +41,11 @@ class SiteProbes(NamedTuple):
     readout: ProbeLayer
     hidden: ProbeLayer | None = None
 
+    @property
+    def d_model(self) -> int:
+        """The length of what is read."""
+        return (self.hidden or self.readout).weight.shape[1]
+
     def features(self, x: Float[Tensor, "site row d"]) -> Float[Tensor, "site row d_or_hidden"]:
         return x if self.hidden is None else F.relu(self.hidden(x))
 
