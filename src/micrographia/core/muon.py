@@ -84,5 +84,5 @@ class Muon:
         assert matrix is not None
         rate = self.lr * self.adam.share_of_rate(step)
         step_size = rate * max(1.0, matrix.shape[-1] / matrix.shape[-2]) ** 0.5
-        decay = 1 - rate * float(torch.as_tensor(self.adam.weight_decay).max())
-        return weight * decay - step_size * _shaped(name, orthogonalised(matrix), weight)
+        decay = torch.as_tensor(self.adam.weight_decay, dtype=torch.float64).reshape(-1, *[1] * (weight.ndim - 1))
+        return weight * (1 - rate * decay.to(weight)) - step_size * _shaped(name, orthogonalised(matrix), weight)

@@ -21,6 +21,8 @@ from micrographia.faces.cli.options import Printed, parse
 from micrographia.faces.cli.progress import shown
 
 if TYPE_CHECKING:
+    from micrographia.labs.othello.engine.board import Board
+    from micrographia.labs.othello.engine.games import Games
     from micrographia.labs.othello.stepping import GameSteps
     from micrographia.labs.othello.studied import Studied
 
@@ -36,15 +38,17 @@ class Arguments(Printed):
     model: str = "shipped"
     """The model: "shipped", a Run of the lab (a folder or a unique beginning of its name), or a file of weights."""
     game: str = ""
-    """The moves, such as "f5 d6 c3" or f5d6c3; without them a random legal game."""
+    """The moves, such as "b3 b4 b5" or b3b4b5 on 6x6; without them a random legal game."""
     seed: int = 0
-    """Seed of the random game and of the probes."""
+    """Seed of the random game."""
     layer: int | None = None
     """Show the probe after this layer; by default the one that misreads fewest squares of the game."""
     ply: int | None = None
     """Show the board after so many moves; by default half of the game."""
     flip: str = ""
     """A square, such as c4, whose disc is flipped inside the model."""
+    allow_pickle: bool = False
+    """Read a .pt or .pth file, which is a pickle: only tensors in it are made, nothing is run."""
     html: Path | None = None
     """Write the page to step through the game into this file; with random games, three of them."""
 
@@ -55,17 +59,22 @@ class Arguments(Printed):
 
 def main(words: Sequence[str]) -> int:
     asked = parse(Arguments, words, prog="micrographia othello board", description=__doc__ or "")
-    from micrographia.labs.othello.stepping import position, step_through
-    from micrographia.labs.othello.studied import studied
+    from micrographia.labs.othello.stepping import position, refuse, step_through
+    from micrographia.labs.othello.studied import model_and_board, studied
 
     with shown() as watch:
-        found = studied(asked.model, seed=asked.seed, watch=watch)
-        steps = step_through(found.model, found.probe, _games(asked, found), found.chosen, watch)
+        model, board = model_and_board(asked.model, allow_pickle=asked.allow_pickle, watch=watch)
+        games = _games(asked, board)
+        flip = board.square(asked.flip) if asked.flip else None
+        refuse(games, ply=asked.ply, flip=flip)
+        _check_layer(asked.layer, model.shape.n_layers)
+        found = studied(asked.model, allow_pickle=asked.allow_pickle, watch=watch)
+        steps = step_through(found.model, found.probe, games, found.chosen, watch)
     first = steps[0]
     place = {
         "step": first.read // 2 or 1 if asked.ply is None else asked.ply,
-        "site": _site(asked.layer, found, steps),
-        "flip": found.board.square(asked.flip) if asked.flip else None,
+        "site": _site(asked.layer, steps),
+        "flip": flip,
     }
     told = {"size": found.board.size, **position(first, **place)}
     if told["flip"]:
@@ -78,26 +87,27 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def _games(asked: Arguments, found: "Studied") -> Any:
+def _games(asked: Arguments, board: "Board") -> "Games":
     from micrographia.core.runtime import generator
     from micrographia.labs.othello.engine.games import random_games
     from micrographia.labs.othello.stepping import given_game
 
     if asked.game.strip():
-        return given_game(found.board, asked.game)
-    return random_games(found.board, GAMES if asked.html else 1, generator(asked.seed))
+        return given_game(board, asked.game)
+    games = random_games(board, GAMES, generator(asked.seed))
+    return games if asked.html else games.some(slice(1))
 
 
-def _site(layer: int | None, found: "Studied", steps: Sequence["GameSteps"]) -> int:
+def _check_layer(layer: int | None, n: int) -> None:
+    if layer is not None and not 0 <= layer < n:
+        raise UserError(f"Asked for the probe after layer {layer}. The model has {n} layers: give 0 to {n - 1}.")
+
+
+def _site(layer: int | None, steps: Sequence["GameSteps"]) -> int:
     from micrographia.labs.othello.reading import place_of
     from micrographia.labs.othello.stepping import clearest
 
-    n = found.model.shape.n_layers
-    if layer is None:
-        return clearest(steps[:1])
-    if not 0 <= layer < n:
-        raise UserError(f"Asked for the probe after layer {layer}. The model has {n} layers: give 0 to {n - 1}.")
-    return place_of(layer)
+    return clearest(steps[:1]) if layer is None else place_of(layer)
 
 
 def _write(path: Path, steps: Sequence["GameSteps"], found: "Studied", place: Mapping[str, Any]) -> Path:

@@ -54,13 +54,22 @@ def read_boards(config: Config, model: Model, probe: SiteProbes, site: int, n: i
     said = probe.at(site).logits(reader(model)(tokens)[site][right.there][None])[0].argmax(-1)
     own, other = games.own[:, 1:-1][there], games.other[:, 1:-1][there]
     read = _packed(said == MINE), _packed(said == THEIRS)
-    wrong = own ^ read[0], other ^ read[1]
-    moved = tuple(np.roll(each, 1) for each in wrong)
+    elsewhere = _of_another_game(there)
+    moved = (own ^ read[0])[elsewhere], (other ^ read[1])[elsewhere]
     logits = model.run(tokens).logits[right.there]
     true = right.legal[right.there]
     differs, follows = _followed(logits, true, _legal_tokens(config, *read))
     _, control = _followed(logits, true, _legal_tokens(config, *_disjoint(own ^ moved[0], other ^ moved[1])))
     return ReadBoards(differs, follows, control)
+
+
+def _of_another_game(there: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For each position that there is, the row of the same ply in another game, one that has not ended there."""
+    row = np.where(there, np.cumsum(there).reshape(there.shape) - 1, -1)
+    found = np.roll(row, 1, axis=0)
+    for shift in range(2, len(there)):
+        found = np.where(found < 0, np.roll(row, shift, axis=0), found)
+    return found[there]
 
 
 def _disjoint(own: Bits, other: Bits) -> tuple[Bits, Bits]:

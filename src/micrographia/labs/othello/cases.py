@@ -95,7 +95,14 @@ def read_cases(path: Path, board: Board) -> Cases:
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) and row.keys() >= FIELDS for row in rows):
         fields = ", ".join(sorted(FIELDS))
         raise UserError(f"Asked for cases in {path}. It should hold a list of objects with {fields}.")
-    return cases_of(board, rows, str(path))
+    cases = cases_of(board, rows, str(path))
+    over = np.flatnonzero(~(cases.after.any(-1) & cases.before.any(-1)).numpy())
+    if len(over):
+        raise UserError(
+            f"Asked for cases in {path}. In case {over[0]} nobody has a legal move before or after its square is "
+            "changed: nothing is to be predicted. Leave it out."
+        )
+    return cases
 
 
 FIELDS = {"history", "pos_int", "ori_color"}
@@ -105,9 +112,10 @@ COLOURS = ((0, 2), (-1, 1))
 
 def cases_of(board: Board, rows: Sequence[Mapping[str, Any]], told: str = "these cases") -> Cases:
     """Cases of histories as squares, a square, and the colour that its disc had."""
+    _check_rows(board, rows, told)
     moves = np.full((len(rows), board.most_moves), NONE, np.int8)
     for i, row in enumerate(rows):
-        moves[i, : len(row["history"])] = row["history"]
+        moves[i, : len(row["history"])] = [int(each) for each in row["history"]]
     games, illegal = replay(board, moves)
     if illegal:
         raise UserError(f"Asked for {told}. In case {illegal[0].game}, {illegal[0].told(board)}")
@@ -124,6 +132,30 @@ def cases_of(board: Board, rows: Sequence[Mapping[str, Any]], told: str = "these
             f"after its history it is {is_there}. White is 0 and Black 2, or -1 and 1. Is the board turned?"
         )
     return _cases(games, ply, square, keep_all=True)
+
+
+def _check_rows(board: Board, rows: Sequence[Mapping[str, Any]], told: str) -> None:
+    """Raise UserError for a row that is no case: squares that there are not, no history, other kinds of values."""
+    if not rows:
+        raise UserError(f"Asked for {told}. There is no case in it. Give one or more.")
+    for i, row in enumerate(rows):
+        history, square, colour = (row[name] for name in ("history", "pos_int", "ori_color"))
+        whole = isinstance(history, list) and all(_is_square(each, board) for each in history)
+        if not whole or not 0 < len(history) < board.most_moves:
+            raise UserError(
+                f"Asked for {told}. The history of case {i} should be a list of 1 to {board.most_moves - 1} squares, "
+                f"whole numbers from 0 to {board.n_squares - 1}. Found {str(history)[:60]}."
+            )
+        if not _is_square(square, board) or colour not in (-1, 0, 1, 2):
+            raise UserError(
+                f"Asked for {told}. Case {i} should have a square from 0 to {board.n_squares - 1} as pos_int and a "
+                f"colour (0 or 2, -1 or 1) as ori_color. Found {square!r} and {colour!r}."
+            )
+
+
+def _is_square(value: object, board: Board) -> bool:
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return whole and not isinstance(value, bool) and 0 <= value < board.n_squares
 
 
 def _differs(

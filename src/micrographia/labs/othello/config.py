@@ -22,6 +22,8 @@ from micrographia.core.config import (
 
 SHIPPED = "shipped"
 """The model that comes with the package."""
+BATCH = 1_024
+"""Positions in a batch of the dictionary."""
 NETWORK = partial(
     Blocks, n_layers=6, d_model=128, n_heads=8, d_head=16, d_mlp=512, act="gelu", norm="layernorm", attn_bias=True
 )
@@ -43,7 +45,8 @@ class ProbeChoices:
     """Neurons of the probes that are not linear."""
 
     def __post_init__(self) -> None:
-        validate(self, positive(self, ("probe_games", "test_games", "probe_rows", "hidden")))
+        two = {"probe_rows must be at least 2, to deal boards to other games": self.probe_rows >= 2}
+        validate(self, {**positive(self, ("probe_games", "test_games", "probe_rows", "hidden")), **two})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +132,11 @@ class Config:
             "size must be 4, 6 or 8": self.size in (4, 6, 8),
             "attention and mlp must stay": self.network.attention and self.network.mlp,
             "muon_lr must be positive": self.muon_lr > 0,
+        }
+        latents = self.latents
+        rows = latents.dictionary_games * self.n_ctx // 2
+        own |= {
+            f"dictionary_games of this size are too few for batches of {BATCH}": not latents.n_latents or rows > BATCH
         }
         validate(self, {**positive(self, ("games", "steps")), **own})
 

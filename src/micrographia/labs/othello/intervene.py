@@ -4,9 +4,11 @@ Besides the scores of the next move: whether the moves of a roll-out from the ed
 board, and whether two histories that reach one board are continued alike. Axes: case pos vocab.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch
 from micrographia.core.model import Model
 from micrographia.core.runtime import batch_generator
@@ -87,10 +89,12 @@ def _on_other_boards(
 ) -> list[FlipResult]:
     """A way that is judged on cases of its own, and the untouched model on these."""
     chosen, _ = choose(model, way, linear[way.frame], tuning)
-    null = FlipResult(f"{name}, untouched", flip_scores(logits_at_last(model, judged), judged))
+    untouched = logits_at_last(model, judged)
+    null = FlipResult(f"{name}, untouched", flip_scores(untouched, judged))
+    own = FlipResult(f"{name}, {ON_ITS_OWN}", flip_scores(untouched, judged._replace(after=judged.before)))
     probe = linear[way.frame]
     here = FlipResult(name, _judged(model, way, probe, judged, chosen), chosen)
-    return [null, here, _at_random(model, name, way, probe, judged, chosen)]
+    return [null, own, here, _at_random(model, name, way, probe, judged, chosen)]
 
 
 def _at_random(model: Model, name: str, way: Way, probe: SiteProbes, judged: Cases, chosen: Chosen) -> FlipResult:
@@ -102,6 +106,8 @@ def _at_random(model: Model, name: str, way: Way, probe: SiteProbes, judged: Cas
 def choose(model: Model, way: Way, probe: SiteProbes, tuning: Cases) -> tuple[Chosen, dict[int, float]]:
     """The layers and scale of the least mean error: one layer, or all from one on."""
     n = model.shape.n_layers
+    if not len(tuning.last):
+        raise UserError("No case is left to choose layers and scale of a flip on. Ask for more --tuning-cases.")
     errors = {
         each: float(_judged(model, way, probe, tuning, each).error.mean())
         for layers in dict.fromkeys(_sets(n))
@@ -123,7 +129,11 @@ def _judged(model: Model, way: Way, probe: SiteProbes, cases: Cases, chosen: Cho
 
 
 def closed(results: Sequence[FlipResult], name: str) -> float:
-    """How much of the error a way takes away, as a share of what there is to take: the null less the own error."""
+    """How much of the error a way takes away, as a share of what there is to take: the null less the own error.
+
+    NaN where the model errs no more on the changed boards than on its own.
+    """
     error = {each.name: float(each.scores.error.mean()) for each in results}
     null = error.get(f"{name.removesuffix(f', {RANDOM}')}, untouched", error[UNTOUCHED])
-    return (null - error[name]) / max(null - error[ON_ITS_OWN], 1e-9)
+    own = error.get(f"{name.removesuffix(f', {RANDOM}')}, {ON_ITS_OWN}", error[ON_ITS_OWN])
+    return (null - error[name]) / (null - own) if null > own else math.nan

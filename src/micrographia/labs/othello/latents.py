@@ -20,7 +20,7 @@ from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
 from micrographia.core.stream.batches import ActivationStream
 from micrographia.core.stream.rows import as_rows
-from micrographia.labs.othello.config import Config
+from micrographia.labs.othello.config import BATCH, Config
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import sites_of
@@ -33,7 +33,7 @@ from micrographia.methods.probes.probe import SiteProbes
 TRAINED_ON, MEASURED_ON, HELD_OUT = 30, 31, 32  # numbers of samples
 LEAST = 0.002
 """A property that is true less often, or false, is left out: on a few thousand rows its F1 means nothing."""
-BATCH, BUFFER = 1_024, 2**28
+BUFFER = 2**28
 PROBE, DICTIONARY, UNTRAINED = "linear probe", "dictionary", "untrained"
 
 

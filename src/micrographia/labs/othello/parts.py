@@ -105,13 +105,11 @@ def neurons_of(config: Config, model: Model, target: str = "legal", n: int = GAM
     A neuron fires above the threshold, of nine shares of its largest value, that has the best F1 on half of the games;
     its F1 is of the other half. Two runs over `n` games; 2 x neurons x squares FLOPs a position and threshold.
     """
-    x, y, names = _firing(config, model, target, n)
-    half = len(x) // 2
+    x, y, other, names, half = _firing(config, model, target, n)
     chosen = _best(x[:half], y[:half])
     f1 = _f1(x[half:] > chosen.level, y[half:])
     at = torch.arange(len(names))
     values = f1[chosen.neuron, at]
-    other = y.roll(97, 0)
     by_chance = _best(x[:half], other[:half])
     shuffled = _f1(x[half:] > by_chance.level, other[half:])[by_chance.neuron, at]
     width = model.shape.d_mlp
@@ -122,16 +120,19 @@ def neurons_of(config: Config, model: Model, target: str = "legal", n: int = GAM
     return Neurons(best, float(shuffled.mean()))
 
 
-def _firing(config: Config, model: Model, target: str, n: int) -> tuple[Tensor, Tensor, list[str]]:
+def _firing(config: Config, model: Model, target: str, n: int) -> tuple[Tensor, Tensor, Tensor, list[str], int]:
+    """Activations, labels, those of another game at the same ply, names, and the rows of half of the games."""
     games, board = unseen_games(config, n, LOOKED_AT + 1), Board(config.size)
     tokens = tokens_of(games)
     there = tokens[:, 1:] > PAD
     sites = [Site("neurons", layer) for layer in range(model.shape.n_layers)]
     cache = model.run(tokens[:, :-1], keep=sites, logits="last").cache
     x = torch.cat([cache[site][there] for site in sites], -1)
-    y = labels_of(games, (target,))[target][there] == 1
+    labels = labels_of(games, (target,))[target] == 1
+    y, other = labels[there], labels.roll(1, 0)[there]
     often = y.double().mean(0) > 0.01
-    return x, y[:, often], [board.name(square) for square in often.nonzero()[:, 0].tolist()]
+    names = [board.name(square) for square in often.nonzero()[:, 0].tolist()]
+    return x, y[:, often], other[:, often], names, int(there[: n // 2].sum())
 
 
 class _Chosen(NamedTuple):

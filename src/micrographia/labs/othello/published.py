@@ -90,11 +90,13 @@ def foreign(config: Config, path: Path, watch: Watch) -> Transformer:
     content = read_state_dict(path, allow_pickle=config.allow_pickle)
     tensors = {name.removeprefix("module."): each for name, each in content.tensors.items()}
     if "tok_emb.weight" in tensors:
-        every = [of_mingpt(tensors, config.network.n_heads)]
+        every = [of_mingpt(tensors, n) for n in _heads(tensors["tok_emb.weight"].shape[-1])]
     else:
         every = [(v.arch, v.weights) for each in candidates(tensors) for v in variants(each, act="gelu")]
     judged = predicted(unseen_games(config, 50))
     fitting = [each for each in every if each[0].d_vocab == judged.legal.shape[-1] and each[0].n_ctx >= config.n_ctx]
+    if not fitting and any(arch.d_vocab == judged.legal.shape[-1] for arch, _ in every):
+        raise BadConfig(f"Games of this board have {config.n_ctx} moves to read. The model in {path} reads fewer.")
     if not fitting:
         sizes = sorted({arch.d_vocab for arch, _ in every})
         raise BadConfig(
@@ -102,7 +104,7 @@ def foreign(config: Config, path: Path, watch: Watch) -> Transformer:
             f"{judged.legal.shape[-1]} tokens. Found {', '.join(map(str, sizes))}. Give the --size of its board."
         )
     scores = [legal_scores(arch, weights, judged) for arch, weights in fitting]
-    best = max(range(len(fitting)), key=lambda i: scores[i].legal_rate)
+    best = min(range(len(fitting)), key=lambda i: scores[i].excess_nats)
     arch, weights = fitting[best]
     watch(
         Note(
@@ -113,6 +115,11 @@ def foreign(config: Config, path: Path, watch: Watch) -> Transformer:
     return Transformer(arch, on, vocabulary(Board(config.size)))
 
 
+def _heads(d_model: int) -> list[int]:
+    """Numbers of heads that the width allows, of 8 numbers or more each."""
+    return [n for n in range(1, d_model // 8 + 1) if d_model % n == 0]
+
+
 def of_mingpt(tensors: Mapping[str, Tensor], n_heads: int) -> tuple[Architecture, dict[str, Tensor]]:
     """minGPT's names and axes (linear layers are (out, in)) as ours. The number of heads is not in the file."""
     renamed: dict[str, Tensor] = {}
@@ -121,6 +128,10 @@ def of_mingpt(tensors: Mapping[str, Tensor], n_heads: int) -> tuple[Architecture
         ours = f"blocks.{first}.{MINGPT_BLOCK.get(second)}" if path and first else MINGPT.get(name)
         if second in MINGPT_BLOCK or name in MINGPT:
             renamed[str(ours)] = tensor.float()
+    if broken := [name for name, tensor in renamed.items() if not tensor.isfinite().all()]:
+        raise UnreadableWeights(
+            f"Asked for weights in minGPT's naming. {broken[0]} holds NaN or infinity. Get them again."
+        )
     try:
         d_vocab, d = renamed["embed.W_E"].shape
         n_layers = 1 + max(int(name.split(".")[1]) for name in renamed if name.startswith("blocks."))
@@ -158,7 +169,9 @@ def read_probes(path: Path, config: Config, d_model: int) -> Float[Tensor, "mode
     found = _tensors(path, config.allow_pickle)
     tensors = [each for each in found.values() if each.ndim == 5]
     wanted = (d_model, config.size, config.size, 3)
-    if len(tensors) != 1 or tuple(tensors[0].shape[1:]) != wanted:
+    if len(tensors) == 1 and not tensors[0].isfinite().all():
+        raise BadShape(f"Asked for probes in {path}. They hold NaN or infinity. Get the file again.")
+    if len(tensors) != 1 or tuple(tensors[0].shape[1:]) != wanted or not len(tensors[0]):
         shapes = [tuple(each.shape) for each in found.values()]
         raise BadShape(
             f"Asked for probes in {path}. They should be [modes, {', '.join(map(str, wanted))}]. Found {shapes}."

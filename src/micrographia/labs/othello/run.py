@@ -12,7 +12,9 @@ from micrographia.core.lab import Findings, run_lab
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import RunFolder, read_metrics
 from micrographia.core.train_loop import Rows
+from micrographia.labs.othello.cases import read_cases
 from micrographia.labs.othello.config import Config, preset_of
+from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.evidence import MODEL, BoardEvidence, chosen_flip, evidence
 from micrographia.labs.othello.figures import READ, of_run
 from micrographia.labs.othello.measure import CLAIMS, measures
@@ -37,7 +39,14 @@ def run(config: Config, *, out: Path | None = None, resume: bool = False, watch:
 
 
 def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
+    if config.benchmark:
+        read_cases(Path(config.benchmark), Board(config.size))
+    if config.probes and not config.model:
+        read_probes(Path(config.probes), config, config.network.d_model)
     model, curve = _model(config, folder, watch)
+    if config.probes:
+        read_probes(Path(config.probes), config, model.shape.d_model)
+    model = Transformer(model.arch, {name: w.cpu() for name, w in model.state.items()}, model.tokenizer)
     found = evidence(config, model, folder.path, watch)
     results = {
         "title": TITLE,

@@ -230,13 +230,32 @@ def after_layers(layers: Sequence[int]) -> str:
     return f"after layer {layers[0]}" if len(layers) == 1 else f"after layers {layers[0]} to {layers[-1]}"
 
 
+def refuse(games: Games, *, ply: int | None, flip: int | None) -> None:
+    """Raise UserError, before anything is computed, for a ply that the first game lacks, or an empty square to flip."""
+    read = min(int(games.length[0]), games.board.most_moves - 1)
+    _check_step(ply, read)
+    step = ply or read // 2 or 1
+    discs = list(games.board.squares(int(games.own[0, step] | games.other[0, step])))
+    if flip is not None and flip not in discs:
+        raise _empty(games.board, flip, step, discs)
+
+
+def _check_step(step: int | None, read: int) -> None:
+    if step is not None and not 1 <= step <= read:
+        raise UserError(f"Asked for the board after {step} moves. In this game the model reads 1 to {read}.")
+
+
+def _empty(board: Board, square: int, step: int, discs: Sequence[int]) -> UserError:
+    on = ", ".join(board.name(each) for each in discs)
+    return UserError(f"Asked to flip {board.name(square)} after {step} moves. It is empty there. Discs are on {on}.")
+
+
 def position(steps: GameSteps, step: int, site: int, flip: int | None = None) -> dict[str, Any]:
     """One step of a game in words and numbers, as JSON has them; with `flip` that square flipped in the model.
 
     Raises UserError for a step that the model does not read and for a flip of an empty square.
     """
-    if not 1 <= step <= steps.read:
-        raise UserError(f"Asked for the board after {step} moves. In this game the model reads 1 to {steps.read}.")
+    _check_step(step, steps.read)
     board, row = steps.board, step - 1
     legal = steps.legal[step]
     return {
@@ -257,10 +276,7 @@ def position(steps: GameSteps, step: int, site: int, flip: int | None = None) ->
 def _flip(steps: GameSteps, step: int, site: int, square: int) -> dict[str, Any]:
     board, found, i = steps.board, steps.flips, int(steps.flips.row[step - 1, square])
     if i < 0:
-        discs = ", ".join(_names(board, np.flatnonzero(steps.boards[step])))
-        raise UserError(
-            f"Asked to flip {board.name(square)} after {step} moves. It is empty there. Discs are on {discs}."
-        )
+        raise _empty(board, square, step, np.flatnonzero(steps.boards[step]).tolist())
     changed = steps.boards[step].copy()
     changed[square] = BLACK + WHITE - changed[square]
     before, after, now, then = steps.legal[step], found.legal[i], steps.predicted[step - 1], found.predicted[i]

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from micrographia.core.config import with_fields
-from micrographia.core.errors import BadConfig, BadShape, StoreError, UnknownModel
+from micrographia.core.errors import BadConfig, BadShape, UnknownModel
 from micrographia.core.events import Note, Progress, Watch, silent
 from micrographia.core.runtime import generator
 from micrographia.core.small.trained import load_trained
 from micrographia.core.small.transformer import Transformer
-from micrographia.core.store import add_file, find_run, load_run, read_tensors
+from micrographia.core.store import find_run, read_tensors
 from micrographia.core.store.formats import tensors_bytes
 from micrographia.labs.othello.cases import Cases
 from micrographia.labs.othello.config import SHIPPED, Config
@@ -45,24 +45,29 @@ class Studied(NamedTuple):
     """Layers and scale of a flip."""
 
 
-def studied(name: str, *, seed: int = 0, watch: Watch = silent) -> Studied:
+def model_and_board(name: str, *, allow_pickle: bool = False, watch: Watch = silent) -> tuple[Transformer, Board]:
+    """The model of this name, and the board that it plays on. Raises as `studied`."""
+    model, _ = _found(name, allow_pickle, watch)
+    return model, board_of(model, name)
+
+
+def studied(name: str, *, allow_pickle: bool = False, watch: Watch = silent) -> Studied:
     """The model of this name: "shipped", a Run of this lab, or a file of weights.
 
     Where no probe lies beside the model, one is fitted on 4,000 games, and the layers and scale of a flip are chosen on
-    60 cases: half a minute for a model of 6 layers. A finished Run keeps them. Raises RunNotFound, UnknownModel,
+    60 cases: half a minute for a model of 6 layers. A Run of the lab has them. Raises RunNotFound, UnknownModel,
     UnreadableWeights, PickleRefused, Corrupt, BadShape for a probe of another model, and BadConfig for a model of no
     known board.
     """
-    model, file, run = _found(name, watch)
+    model, file = _found(name, allow_pickle, watch)
     board = board_of(model, name)
     stored = read_probe(file, model, board) if file.is_file() else None
     probe, chosen = stored or (None, None)
-    config = with_fields(Config(), size=board.size, seed=seed, **ON_THE_SPOT)
+    config = with_fields(Config(), size=board.size, **ON_THE_SPOT)
     if probe is None:
         probe = fitted(config, model, watch)
     if chosen is None:
         chosen = best_flip(model, probe, cases_of_config(config, TUNED_ON, config.flipping.tuning_cases), watch)
-        _keep(run, probe_bytes(probe, chosen), watch)
     return Studied(model, board, probe, chosen)
 
 
@@ -106,37 +111,30 @@ def board_of(model: Transformer, name: str) -> Board:
     return board
 
 
-def _keep(run: Path | None, data: bytes, watch: Watch) -> None:
-    """Add the probe to a finished Run; the model of one that goes on will be another."""
-    if run is None or load_run(run).status != "finished":
-        return
-    try:
-        watch(Note(f"The probe is kept in {add_file(run, PROBES, data)}."))
-    except StoreError as error:
-        watch(Note(f"The probe is not kept: {error}", "warning"))
-
-
-def _found(name: str, watch: Watch) -> tuple[Transformer, Path, Path | None]:
-    """A model, the file in which its probe would lie, and the Run that it is of."""
+def _found(name: str, allow_pickle: bool, watch: Watch) -> tuple[Transformer, Path]:
+    """A model, and the file in which its probe would lie: of the model in a Run of the lab, that Run's."""
     if name == SHIPPED:
         folder = Path(str(resources.files("micrographia.labs.othello") / "shipped"))
         if not (folder / WEIGHTS).is_file():
             raise UnknownModel("Asked for the shipped model, which this version does not have. Give a Run or a file.")
-        return shipped(), folder / PROBES, None
+        return shipped(), folder / PROBES
     if Path(name).suffix.lower() in FILES:
-        return _foreign(name, watch), Path(name).with_name(f"{Path(name).stem}.{PROBES}"), None
+        return _foreign(name, allow_pickle, watch), Path(name).with_name(f"{Path(name).stem}.{PROBES}")
     run = find_run(name)
     inner = run / "model"
-    return load_trained(inner if inner.is_dir() else run), run / PROBES, run
+    beside = run / PROBES
+    if not beside.is_file() and (run.parent / PROBES).is_file():
+        beside = run.parent / PROBES
+    return load_trained(inner if inner.is_dir() else run), beside
 
 
-def _foreign(name: str, watch: Watch) -> Transformer:
+def _foreign(name: str, allow_pickle: bool, watch: Watch) -> Transformer:
     """A file of weights on whichever board they fit."""
     if not Path(name).is_file():
         raise UnknownModel(f"Asked for the model in {name}. There is no such file. Check the path.")
     for size in SIZES:
         try:
-            return model_of(with_fields(Config(), size=size, model=name), watch)
+            return model_of(with_fields(Config(), size=size, model=name, allow_pickle=allow_pickle), watch)
         except BadConfig:  # it has the tokens of another board
             continue
     boards = ", ".join(f"{size}x{size} ({Board(size).most_moves + 1})" for size in SIZES)

@@ -8,6 +8,7 @@ Axes: text pos row item.
 
 import math
 from collections.abc import Hashable, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -47,20 +48,23 @@ def labelled_places(
 
     `labels`: a class for each text, names or whole numbers; or a tensor (text, pos) or (text, pos, item) of classes
     from 0 on, -1 where there is none. `at`, of labels of texts: "last" (the default), "all" tokens, or positions,
-    counted from a text's first token, or from its end where negative. `groups`: one for each text.
+    counted from a text's first token, or from its end where negative. `groups`: one for each text; None: texts
+    that are alike are one.
     Raises BadShape for labels that do not fit the texts; UserError for no labels, one class, or names beside numbers;
     BadPrompt for a position that a text does not have.
     """
     ids, mask = ids_of(inputs), mask_of(inputs)
     first = ids.shape[1] - lengths_of(ids, None if mask is None else mask.cpu())
-    named = numbered(groups if groups is not None else range(len(ids)), len(ids), "groups")[0]
+    named = (
+        ids.cpu().unique(dim=0, return_inverse=True)[1] if groups is None else numbered(groups, len(ids), "groups")[0]
+    )
     if isinstance(labels, Tensor) and labels.ndim > 1:
         if at is not None:
             raise UserError(f"Labels for positions were given, and at={at!r}. Leave `at` out: the labels say where.")
         text, pos, own = _of_positions(labels, ids, first)
         return _checked(LabelledPlaces(text, pos, own, tuple(map(str, range(int(own.max()) + 1))), named, False))
     own, classes = numbered(labels.tolist() if isinstance(labels, Tensor) else labels, len(ids), "labels")
-    text, pos = _of_texts(at or "last", first, ids.shape[1])
+    text, pos = _of_texts("last" if at is None else at, first, ids.shape[1])
     return _checked(LabelledPlaces(text, pos, own[text][:, None], classes, named, True))
 
 
@@ -73,7 +77,8 @@ def numbered(values: Any, n: int, what: str) -> tuple[Int[Tensor, "text"], tuple
     listed = [values] if isinstance(values, str) or not hasattr(values, "__len__") else list(values)
     if len(listed) != n:
         raise BadShape(f"There are {n} texts, but {len(listed)} {what}. Give one for each text.")
-    kinds = {str if isinstance(each, str) else int if isinstance(each, int) else type(each) for each in listed}
+    listed = [int(each) if isinstance(each, Integral) else each for each in listed]
+    kinds = {str if isinstance(each, str) else type(each) for each in listed}
     if len(kinds) > 1 or not kinds <= {str, int}:
         found = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise UserError(f"The {what} should be names, or whole numbers. Found values of type {found}.")

@@ -20,7 +20,7 @@ class ProbeCounts(NamedTuple):
 
     counts: Int[Tensor, "site group item true said"]
     whole: Int[Tensor, "site group"]
-    """Rows in which every labelled item was right."""
+    """Rows in which every labelled item was right; those without a label do not count."""
     rows: Int[Tensor, "group"]
 
     def accuracy(self) -> Float[Tensor, "site"]:
@@ -73,9 +73,9 @@ def _count(into: ProbeCounts, said: Tensor, labels: Tensor, group: Tensor | None
     for site, guess in enumerate(said):
         flat = torch.bincount((cell + guess)[known], minlength=into.counts[site].numel())
         into.counts[site] += flat.view_as(into.counts[site])
-        right = ((guess == labels) | ~known).all(1)
+        right = ((guess == labels) | ~known).all(1) & known.any(1)
         into.whole[site] += torch.bincount(place[right], minlength=into.whole.shape[1])
-    into.rows.add_(torch.bincount(place, minlength=len(into.rows)))
+    into.rows.add_(torch.bincount(place[known.any(1)], minlength=len(into.rows)))
 
 
 def _diagonal(counts: Tensor) -> Tensor:
