@@ -39,10 +39,18 @@ def board(run, capsys):
     return ask
 
 
-def test_the_probe_is_kept_with_the_finished_run_and_not_fitted_again(run, board):
-    assert (run / "probes.safetensors").is_file()
+def test_looking_at_a_run_changes_nothing_in_it(run, board):
+    before = sorted(path.name for path in run.iterdir())
+    assert "fit probes" in board()[2]
+    assert sorted(path.name for path in run.iterdir()) == before
     assert verify(run) == []
-    assert "fit probes" not in board()[2]
+
+
+def test_a_page_and_a_print_of_one_seed_have_the_same_game(board, tmp_path):
+    printed, page = (
+        board("--seed", "5", "--ply", "2", *more)[1] for more in ((), ("--html", str(tmp_path / "a.html")))
+    )
+    assert printed.split("Moves:")[1].split(".")[0] == page.split("Moves:")[1].split(".")[0]
 
 
 def test_three_boards_stand_side_by_side(board):

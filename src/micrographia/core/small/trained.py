@@ -56,7 +56,11 @@ def load_trained(
     kept = snapshots(path)
     if not (path / NAME).is_file() or not kept:
         inside = sorted(found.parent for depth in ("*", "*/*") for found in path.glob(f"{depth}/{NAME}"))
-        hint = f"It holds {'one' if len(inside) == 1 else 'several'}: give {' or '.join(map(str, inside))}." if inside else "Give another Run."
+        hint = (
+            f"It holds {'one' if len(inside) == 1 else 'several'}: give {' or '.join(map(str, inside))}."
+            if inside
+            else "Give another Run."
+        )
         raise UnknownModel(f"Asked for the model of the Run {path}. Found no {NAME} with snapshots. {hint}")
     chosen = max(kept) if step is None else step
     if chosen not in kept:

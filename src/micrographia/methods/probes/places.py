@@ -77,8 +77,8 @@ def numbered(values: Any, n: int, what: str) -> tuple[Int[Tensor, "text"], tuple
     listed = [values] if isinstance(values, str) or not hasattr(values, "__len__") else list(values)
     if len(listed) != n:
         raise BadShape(f"There are {n} texts, but {len(listed)} {what}. Give one for each text.")
-    listed = [int(each) if isinstance(each, Integral) else each for each in listed]
-    kinds = {str if isinstance(each, str) else type(each) for each in listed}
+    listed = [int(each) if isinstance(each, Integral) and not isinstance(each, bool) else each for each in listed]
+    kinds = {str if isinstance(each, str) else int if isinstance(each, int) else type(each) for each in listed}
     if len(kinds) > 1 or not kinds <= {str, int}:
         found = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise UserError(f"The {what} should be names, or whole numbers. Found values of type {found}.")
