@@ -88,7 +88,7 @@ class AdamW:
     def share_of_rate(self, step: int) -> float:
         """The rate of a step as a share of `lr`."""
         warm = min(step / self.warmup, 1.0) if self.warmup else 1.0
-        return warm if self.end is None else min(warm, max(0.0, 1 - step / self.end))
+        return warm if self.end is None else min(warm, max(0.0, 1 - step / max(self.end, 1)))
 
     def update(self, state: State, gradient: Flat) -> State:
         """Take one step, in place. About seven passes over the parameters."""

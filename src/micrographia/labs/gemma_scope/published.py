@@ -47,7 +47,9 @@ def suite_of(config: Config, model: Model, watch: Watch) -> dict[WantedDictionar
                 part = suite.only(site=site.kind, layer=site.layer, width=width, l0=float(l0))
                 for row in part.rows():
                     one = suite[row.path].to(device=config.machine.device)
-                    found[WantedDictionary(site, one.n_latents, row.l0 or float(l0))] = _at(one, site, model, config)
+                    target = None if one.about.target in (None, site) else one.about.target
+                    wanted = WantedDictionary(site, one.n_latents, row.l0 or float(l0), target)
+                    found[wanted] = _at(one, site, model, config)
     return found
 
 

@@ -159,6 +159,8 @@ def read_probe(path: Path, model: Transformer, board: Board) -> tuple[SiteProbes
     shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
     if any(shapes.get(name) != shape for name, shape in wanted.items()):
         raise BadShape(f"Asked for the probe of this model in {path}. Wanted {wanted}. Found {shapes}. Fit it anew.")
+    if not (found["weight"].isfinite().all() and found["bias"].isfinite().all()):
+        raise BadShape(f"Asked for the probe of this model in {path}. It holds NaN or infinity. Fit it anew.")
     weight, bias = found["weight"].float().flatten(2), found["bias"].float().flatten(1)
     return SiteProbes(ProbeTarget(n, N_CLASSES), ProbeLayer(weight, bias)), _chosen(found, model, path)
 
@@ -166,7 +168,10 @@ def read_probe(path: Path, model: Transformer, board: Board) -> tuple[SiteProbes
 def _chosen(found: dict[str, Tensor], model: Transformer, path: Path) -> Chosen | None:
     if not {"layers", "scale"} <= found.keys():
         return None
-    layers = tuple(int(layer) for layer in found["layers"])
+    layers, scale = (found[name].flatten() for name in ("layers", "scale"))
+    if layers.is_floating_point() or not len(layers) or len(scale) != 1 or not scale.isfinite().all():
+        raise BadShape(f"The probe in {path} should have whole numbers as layers, and one as scale. Fit it anew.")
+    layers = tuple(layers.tolist())
     if any(not 0 <= layer < model.shape.n_layers for layer in layers):
         raise BadShape(f"The probe in {path} is of the layers {layers}. The model has {model.shape.n_layers} layers.")
-    return Chosen(layers, float(found["scale"][0]))
+    return Chosen(layers, float(scale))

@@ -109,6 +109,8 @@ def _of_positions(
 def _of_texts(at: At, first: Int[Tensor, "text"], n_pos: int) -> tuple[Int[Tensor, "row"], Int[Tensor, "row"]]:
     if isinstance(at, str) and at not in ("last", "all"):
         raise UserError(f"Asked to read at {at!r}. There are 'last', 'all', and positions such as [0, -1].")
+    if not isinstance(at, str | Sequence):
+        raise UserError(f"Asked to read at {at!r}. Give 'last', 'all', or positions such as [0, -1].")
     if at == "all":
         text, pos = (torch.arange(n_pos) >= first[:, None]).nonzero().unbind(1)
         return text, pos
