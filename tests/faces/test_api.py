@@ -31,7 +31,9 @@ RESULTS = {
     "circuit": lambda model, pairs, estimate: mg.circuit(model, pairs),
     "lens": lambda model, pairs, estimate: mg.lens(model, CLEAN, corrupt=CORRUPT, answer="Mary", wrong="John"),
     "ablate": lambda model, pairs, estimate: mg.ablate(model, [CLEAN, CORRUPT], "L*.z, L*.mlp_out"),
-    "probe": lambda model, pairs, estimate: mg.probe(model, [CLEAN, CORRUPT] * 8, [0, 1] * 8, "L*.z", steps=5),
+    "probe": lambda model, pairs, estimate: mg.probe(
+        model, [CLEAN, CORRUPT] * 8, [0, 1] * 8, "L*.z", groups=[*range(16)], steps=5
+    ),
     "heads": lambda model, pairs, estimate: mg.head_scores(model, span=6),
 }
 
