@@ -73,16 +73,31 @@ def model_of(config: Config, watch: Watch) -> Transformer:
 
 
 def _fits(model: Transformer, config: Config) -> None:
-    sizes = {Board(size).most_moves + 1: size for size in SIZES}
-    size = sizes.get(model.shape.d_vocab)
+    size = board_of(model, config.model).size
     if size != config.size:
-        what = "no board that is known" if size is None else f"a board of {size}x{size}"
         raise BadConfig(
             f"The model {config.model!r} was asked for on a board of {config.size}x{config.size}. It has "
-            f"{model.shape.d_vocab} tokens: {what}. {'' if size is None else f'Give --size {size}.'}"
+            f"{model.shape.d_vocab} tokens: a board of {size}x{size}. Give --size {size}."
         )
-    if model.shape.n_ctx < config.n_ctx:
-        raise BadConfig(f"Games of this board have {config.n_ctx} moves to read. The model has {model.shape.n_ctx}.")
+
+
+def board_of(model: Transformer, name: str) -> Board:
+    """The board whose squares a model's tokens are. Raises BadConfig."""
+    sizes = {Board(size).most_moves + 1: size for size in SIZES}
+    size = sizes.get(model.shape.d_vocab)
+    if size is None:
+        known = ", ".join(f"{n} ({size}x{size})" for n, size in sizes.items())
+        raise BadConfig(
+            f"Asked for the board of the model {name!r}. It has {model.shape.d_vocab} tokens, those of no known board. "
+            f"A model of Othello has {known}."
+        )
+    board = Board(size)
+    if model.shape.n_ctx < board.most_moves - 1:
+        raise BadConfig(
+            f"Asked for games of {size}x{size} squares in the model {name!r}. They have {board.most_moves - 1} moves "
+            f"to read, and it reads {model.shape.n_ctx}. Give a model that reads whole games."
+        )
+    return board
 
 
 def foreign(config: Config, path: Path, watch: Watch) -> Transformer:

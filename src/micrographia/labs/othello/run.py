@@ -44,8 +44,7 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     if config.probes and not config.model:
         read_probes(Path(config.probes), config, config.network.d_model)
     model, curve = _model(config, folder, watch)
-    if config.probes:
-        read_probes(Path(config.probes), config, model.shape.d_model)
+    given = read_probes(Path(config.probes), config, model.shape.d_model) if config.probes else None
     model = Transformer(model.arch, {name: w.cpu() for name, w in model.state.items()}, model.tokenizer)
     found = evidence(config, model, folder.path, watch)
     results = {
@@ -57,10 +56,10 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
         "latents": found.latents.rows() if found.latents else [],
     }
     shown, chosen = of_run(config, model, found, curve), chosen_flip(found)
-    if config.probes:
-        given = judge_probes(config, model, read_probes(Path(config.probes), config, model.shape.d_model))
-        results["probes"] = [each.row(model) for each in given.modes]
-        shown.append(figure_of(model, given, READ))
+    if given is not None:
+        judged = judge_probes(config, model, given)
+        results["probes"] = [each.row(model) for each in judged.modes]
+        shown.append(figure_of(model, judged, READ))
     files = {PROBES: probe_bytes(found.linear.probes["mover"], chosen)}
     return Findings(results, shown, measures(found), {}, opening(config, found), files=files)
 

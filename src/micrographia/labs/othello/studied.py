@@ -25,7 +25,7 @@ from micrographia.labs.othello.config import SHIPPED, Config
 from micrographia.labs.othello.engine.board import SIZES, Board
 from micrographia.labs.othello.flips import WAYS, edits_of, flip_scores, logits_at_last
 from micrographia.labs.othello.intervene import CONTROLLED, TUNED_ON, Chosen, cases_of_config, choose
-from micrographia.labs.othello.published import FILES, WEIGHTS, model_of, shipped
+from micrographia.labs.othello.published import FILES, WEIGHTS, board_of, model_of, shipped
 from micrographia.labs.othello.reading import probe_board, reader, sites_of
 from micrographia.methods.probes.probe import ProbeLayer, ProbeTarget, SiteProbes
 
@@ -90,25 +90,6 @@ def best_flip(model: Transformer, probe: SiteProbes, tuning: Cases, watch: Watch
         found[best] = float(flip_scores(logits_at_last(model, tuning, edits), tuning).error.mean())
     watch(Progress("choose how to flip", len(way.scales), len(way.scales), "scale"))
     return min(found, key=lambda each: found[each])
-
-
-def board_of(model: Transformer, name: str) -> Board:
-    """The board whose squares a model's tokens are. Raises BadConfig."""
-    sizes = {Board(size).most_moves + 1: size for size in SIZES}
-    size = sizes.get(model.shape.d_vocab)
-    if size is None:
-        known = ", ".join(f"{n} ({size}x{size})" for n, size in sizes.items())
-        raise BadConfig(
-            f"Asked for the board of the model {name!r}. It has {model.shape.d_vocab} tokens, those of no known board. "
-            f"A model of Othello has {known}."
-        )
-    board = Board(size)
-    if model.shape.n_ctx < board.most_moves - 1:
-        raise BadConfig(
-            f"Asked for games of {size}x{size} squares in the model {name!r}. They have {board.most_moves - 1} moves "
-            f"to read, and it reads {model.shape.n_ctx}. Give a model that reads whole games."
-        )
-    return board
 
 
 def _found(name: str, allow_pickle: bool, watch: Watch) -> tuple[Transformer, Path]:
