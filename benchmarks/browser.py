@@ -1,10 +1,11 @@
 """The feature browser under load: time to a first page, pages of latents at random, and 50 clients at once.
 
 A bundle of 16,384 latents of random directions in a GPT-2 of random weights is made first, which is not timed. Then
-`micrographia browse` is started on it in a process of its own. The first page is timed from that start: the frame, the
-index of all latents and a latent's page, as a browser asks for them. Latents' pages are then asked for one after the
-other on one connection, and by 50 threads of this process at once, each on its own connection and without a pause. All
-of it is on the loopback interface, and nothing is drawn.
+`micrographia browse` is started on it in a process of its own, and timed until it tells its address, which is nearly
+all the import of torch. The first page is timed from there: the frame, the index of all latents and a latent's page, as
+a browser asks for them. Latents' pages are then asked for one after the other on one connection, and by 50 threads of
+this process at once, each on its own connection and without a pause. All of it is on the loopback interface, and
+nothing is drawn.
 
 Usage: uv run python benchmarks/browser.py [--clients 50] [--pages 400]
 """
@@ -33,7 +34,7 @@ from micrographia.core.runtime import generator, settings
 
 ROWS = 128
 """Of the bundle's text: enough that nearly every latent fires."""
-TARGETS = {"first_page": 5.0, "page_95": 0.15, "clients_95": 1.0}
+TARGETS = {"first_page": 1.0, "page_95": 0.15, "clients_95": 1.0}
 NAME = "bundle"
 
 
@@ -76,7 +77,7 @@ def build(place: Path, sizes: Mapping[str, int]) -> None:
 
 @contextmanager
 def served(place: Path) -> Iterator[tuple[str, float]]:
-    """The address of the command that serves this folder, and when it was started."""
+    """The address of the command that serves this folder, and the seconds until it told it."""
     command = [sys.executable, "-m", "micrographia", "browse", str(place), "--no-open", "--json"]
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -88,7 +89,7 @@ def served(place: Path) -> Iterator[tuple[str, float]]:
                 raise SystemExit("`micrographia browse` ended before it served anything.")
             told += line
         try:
-            yield json.loads(told)["address"], start
+            yield json.loads(told)["address"], time.perf_counter() - start
         finally:
             server.terminate()
 
@@ -127,8 +128,9 @@ def measure(chosen: Any, record: Record, place: Path) -> None:
     build(place / NAME, sizes)
     record.put(sizes=sizes, clients=clients, pages=pages)
     latents = torch.randint(sizes["latents"], (pages + clients * pages // 8,), generator=generator(3)).tolist()
-    with served(place) as (url, start):
+    with served(place) as (url, started):
         client = Client(url)
+        start = time.perf_counter()
         first_page(client)
         first = time.perf_counter() - start
         alone = [client.page(latent) for latent in latents[:pages]]
@@ -136,11 +138,13 @@ def measure(chosen: Any, record: Record, place: Path) -> None:
         at_once, took = together(url, client.cookie, shares)
         client.close()
     found = {
+        "started": started,
         "first_page": first,
         "page": spread(alone),
         "clients": {**spread(at_once), "pages_a_second": len(at_once) / took},
     }
     told = {"first_page": first, "page_95": found["page"]["95th"], "clients_95": found["clients"]["95th"]}
+    print(f"started: {started:.3f} s")
     for name, seconds in told.items():
         met = "" if chosen.smoke else f", target {TARGETS[name]} s: {'met' if seconds <= TARGETS[name] else 'NOT MET'}"
         print(f"{name}: {seconds:.3f} s{met}")

@@ -77,6 +77,8 @@ BREAKS: list[tuple[Rule, str, str]] = [
     (walls.faces_know_no_lab, "faces/words.py", "GROKKING_KEYS = 1"),
     (walls.libraries_come_in_by_their_doors, "core/model.py", "import transformers"),
     (walls.libraries_come_in_by_their_doors, "core/pretrained.py", "import transformers"),
+    (walls.libraries_come_in_by_their_doors, "core/tasks.py", "import torch.distributed as dist"),
+    (walls.libraries_come_in_by_their_doors, "methods/lens.py", "from torch import distributed"),
     (walls.libraries_come_in_by_their_doors, "labs/ioi/run.py", "def f():\n    from transformers import AutoModel"),
     (walls.libraries_come_in_by_their_doors, "methods/lens.py", "def f():\n    import pyarrow.parquet"),
     (walls.libraries_come_in_by_their_doors, "core/store/formats.py", "import pyarrow"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from micrographia.core.errors import UserError
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import random_games
-from micrographia.labs.othello.records.check import check, check_files, replayed, total
+from micrographia.labs.othello.records.check import check, check_files, files_of, replayed, total
 from micrographia.labs.othello.records.reading import read_records
 from micrographia.labs.othello.records.record import GameRecord, StartBoard, StoredScore
 
@@ -182,6 +182,7 @@ def test_of_a_truncated_file_the_whole_games_are_kept(write, cut):
     assert [list(record.moves) for record in read.records] == [game.moves for game in PLAYED[: len(read.records)]]
     assert len(read.records) == 5 - -(-cut // 68)
     assert "the head states 5 games, but the file is cut" in read.problems[0].text
+    assert read.n_lost == 5 - len(read.records)
 
 
 def test_bytes_after_the_last_game_are_told(write):
@@ -376,6 +377,12 @@ def test_passes_and_results_in_lines(write):
     assert (counts.complete, counts.compared, problems) == (2, 1, [])
 
 
+@pytest.mark.parametrize(("written", "lead"), [(" +12", 12), (" -3", -3), ("+64 ", 64), (" ++", None), (" +1-0", None)])
+def test_a_signed_number_behind_the_moves_is_blacks_lead(write, written, lead):
+    (record,) = read_records(write("x.txt", f"f5d6c3{written}\n")).records
+    assert (len(record.moves), record.score and record.score.difference) == (3, lead)
+
+
 @pytest.mark.parametrize("odd", ["f5 i9", "f5d6x", "f55", "f5 d6 hello", "f5 {open"])
 def test_a_line_that_is_no_game_is_told_and_the_others_are_read(write, odd):
     read = read_records(write("x.txt", f"{WIPED}\n{odd}\n{WIPED}"))
@@ -483,6 +490,16 @@ def test_a_file_that_cannot_be_read_does_not_keep_the_others_from_it(write, tmp_
     assert "No such file" in checks[0].error
     assert (checks[1].counts.games, checks[1].skipped) == (1, 1)
     assert (total(checks)["games"], total(checks)["skipped"]) == (1, 1)
+
+
+def test_a_folder_stands_for_the_records_in_it(write, tmp_path):
+    names = [write("b.wtb", wthor(PLAYED[:1])[:-1]), write("a.txt", WIPED)]
+    write("notes.md", "no games")
+    assert files_of([tmp_path, names[0]]) == [names[1], names[0], names[0]]
+    assert total(check_files(files_of([tmp_path])))["skipped"] == 1, "the game that was cut off"
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"No file in .* ends in"):
+        files_of([tmp_path / "none"])
 
 
 WHOLE = {"x.wtb": wthor(PLAYED[:3]), "x.ggf": f"2 {ggf(PLAYED[0])}{ggf(PASSING)}".encode(), "x.pgn": TAGGED.encode()}

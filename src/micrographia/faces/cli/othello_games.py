@@ -32,11 +32,13 @@ FILES = {
     "illegal": "illegal", "skipped": "not read", "scores_differ": "scores differ",
 }  # fmt: skip
 
+LEGEND = "On the boards X is Black, O is White, + is where the player to move may play."
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(Printed):
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Files of games, of any of these formats; one or more."""
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE|DIR")]
+    """Files of games, of any of these formats, or folders of them; one or more."""
     show: int = 5
     """Print so many problems of each kind and file; --json has all."""
 
@@ -49,10 +51,10 @@ class Arguments(Printed):
 
 def main(words: Sequence[str]) -> int:
     asked = parse(Arguments, words, prog="micrographia othello games", description=__doc__ or "")
-    from micrographia.labs.othello.records.check import check_files, total
+    from micrographia.labs.othello.records.check import check_files, files_of, total
 
     with shown() as watch:
-        checks = check_files(asked.files, watch)
+        checks = check_files(files_of(asked.files), watch)
     if not any(each.counts.games for each in checks):
         raise UserError("\n".join(each.why_empty for each in checks))
     if asked.json:
@@ -64,7 +66,10 @@ def main(words: Sequence[str]) -> int:
 
 def _print(console: Console, checks: Sequence["FileCheck"], summary: dict[str, Any], show: int) -> None:
     _tables(console, checks, summary)
-    for line in (line for each in checks for line in _lines(each, show)):
+    lines = [line for each in checks for line in _lines(each, show)]
+    if any("\n" in line for line in lines):
+        lines.append(LEGEND)
+    for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

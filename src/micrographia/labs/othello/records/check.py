@@ -14,9 +14,11 @@ import numpy as np
 from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.labs.othello.engine.games import NONE, Games, StartBoards, replay
+from micrographia.labs.othello.records import wthor
 from micrographia.labs.othello.records.reading import read_records
 from micrographia.labs.othello.records.record import BOARD, USUAL, GameRecord, RecordProblem, StoredScore
 
+SUFFIXES = {*wthor.SUFFIXES, ".ggf", ".pgn", ".txt"}
 BATCH = 16_384
 """Games replayed at a time: 45 MB."""
 
@@ -64,7 +66,7 @@ class FileCheck(NamedTuple):
     about: Sequence[str]
     counts: GameCounts
     skipped: int
-    """Games that are in the file but could not be read."""
+    """Games that are in the file, or that it says it has, and that could not be read."""
     problems: Sequence[RecordProblem]
     error: str = ""
 
@@ -90,13 +92,25 @@ def check_files(paths: Sequence[Path], watch: Watch = silent) -> list[FileCheck]
     return found
 
 
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """The files among these, and those in their folders whose names end as records of games do. Raises UserError for a
+    folder without any."""
+    found = []
+    for path in paths:
+        inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"No file in {path} ends in {', '.join(sorted(SUFFIXES))}. Give the files themselves.")
+        found += inside
+    return found
+
+
 def _check_file(path: Path) -> FileCheck:
     try:
         read = read_records(path)
     except UserError as error:
         return FileCheck(path, "", (), GameCounts(), 0, (), str(error))
     counts, problems = check(read.records)
-    skipped = sum(problem.kind == "skipped" for problem in read.problems)
+    skipped = read.n_lost + sum(problem.kind == "skipped" for problem in read.problems)
     return FileCheck(path, read.format, read.about, counts, skipped, [*read.problems, *problems])
 
 

@@ -70,7 +70,7 @@ class RecordProblem(NamedTuple):
     """The position, drawn, where there is one."""
 
     def told(self) -> str:
-        drawn = f"\n{self.board}" if self.board else ""
+        drawn = f"\n{_lettered(self.board)}" if self.board else ""
         return f"{self.place}: {self.text}{drawn}" if self.place else f"{self.text}{drawn}"
 
 
@@ -82,6 +82,21 @@ class RecordFile(NamedTuple):
     problems: Sequence[RecordProblem]
     about: Sequence[str] = ()
     """What the file says of itself, in sentences."""
+    n_lost: int = 0
+    """Games that the file says it has and that were cut off."""
+
+
+def _lettered(board: str) -> str:
+    """A drawn board with the columns' letters and the rows' numbers.
+
+    >>> print(_lettered("-OX-\\n-XO-"))
+      a b c d
+    1 - O X -
+    2 - X O -
+    """
+    rows = board.split("\n")
+    columns = " ".join("abcdefgh"[: len(rows[0])])
+    return "\n".join([f"  {columns}", *(f"{i} {' '.join(row)}" for i, row in enumerate(rows, 1))])
 
 
 def skipped(place: str, error: UserError) -> RecordProblem:

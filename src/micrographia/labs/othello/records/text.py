@@ -2,7 +2,8 @@
 
 `f5d6c3`, `f5 d6`, `F5-D6`, `1. f5 2. d6` and `1. f5 d6 2. c3` are all read. A pass may be written: pass, pa, ps or --.
 Comments are {...} and what follows # % ; or //; in tagged games variations in ( ) are left out too. A result such as
-33-31 is taken as Black's discs and White's. A game with a word that is none of these is told and left out.
+33-31 is taken as Black's discs and White's, one such as +12 behind the moves as Black's lead. A game with a word that
+is none of these is told and left out.
 """
 
 import re
@@ -27,7 +28,7 @@ VARIATION = re.compile(r"\([^()]*\)")
 DISCS = re.compile(r"(?P<black>[0-9]{1,2})\s?[-:]\s?(?P<white>[0-9]{1,2})(?![\d.])")
 WORD = re.compile(
     rf"(?P<passed>(?:pass|pa|ps|--)(?![\w-]))|(?P<score>{DISCS.pattern})|(?P<number>\d+\s?[.)]+)"
-    r"|(?P<move>[a-h][1-8](?!\d))|(?P<nothing>[\s,|!?+*]+|-(?!-)|\$\d+|1/2-1/2)"
+    r"|(?P<lead>[+-]\d{1,2}\s*$)|(?P<move>[a-h][1-8](?!\d))|(?P<nothing>(?:[\s,|!?*]|\+(?!\d{1,2}\s*$))+|-(?!-)|\$\d+|1/2-1/2)"
 )
 FEWEST = 4
 """Discs in a result; a smaller sum, such as 1-0, names the winner alone and is not read as a score."""
@@ -139,6 +140,8 @@ def _body(text: str) -> _Body:
             passes.append(len(moves))
         elif word["score"]:
             score = _score(word)
+        elif word["lead"]:
+            score = StoredScore(int(word["lead"]))
         at = word.end()
     return _Body(tuple(moves), tuple(passes), score)
 

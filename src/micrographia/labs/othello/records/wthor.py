@@ -70,7 +70,7 @@ def read_wthor(path: Path, data: bytes) -> RecordFile:
     ]
     century, year, month, day = head["date"].tolist()
     about = [f"games of {int(head['year'])}, file made on {century:02}{year:02}-{month:02}-{day:02}"]
-    return RecordFile("WTHOR", records, problems, about)
+    return RecordFile("WTHOR", records, problems, about, n_lost=max(int(head["games"]) - n, 0))
 
 
 def _head(data: bytes) -> np.void:
