@@ -27,6 +27,14 @@ def test_a_run_is_found_by_its_folder_and_by_its_name(trained, monkeypatch):
     assert torch.equal(first, second)
 
 
+def test_a_model_that_comes_with_the_package_is_loaded_by_its_name():
+    model = load_any("othello", dtype="float64")
+    assert model.weights.W_E.dtype == torch.float64
+    assert model.to_str_tokens([0, 1, 32]) == ["<pad>", "a1", "f6"]
+    with pytest.raises(BadConfig, match="lies on this machine"):
+        load_any("othello", revision="main")
+
+
 def test_a_folder_of_hugging_face_is_loaded_with_its_dtype(gpt2):
     assert load_any(gpt2, dtype=torch.float64).weights.W_E.dtype == torch.float64
 

@@ -1,12 +1,13 @@
 """`micrographia models`: what is listed, what is here, and what `get` says."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from micrographia.core import fetch as fetching
 from micrographia.core.errors import CannotFetch
-from micrographia.core.model_packages import packages
+from micrographia.core.model_packages import packages, shipped_models
 from micrographia.faces.cli.main import main
 
 
@@ -31,7 +32,8 @@ def test_every_model_is_listed_with_its_size_licence_use_and_whether_it_is_here(
 def test_the_list_as_json(capsys):
     assert main(["models", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
-    assert rows.keys() == packages().keys()
+    assert rows.keys() == {*shipped_models(), *packages()}
+    assert (Path(rows["othello"]["folder"]) / "model.safetensors").is_file()
     assert rows["smollm2"]["bytes"] == 92871040
     assert rows["smollm2"]["folder"] is None
 

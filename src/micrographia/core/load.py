@@ -13,9 +13,9 @@ from torch import nn
 from micrographia.core.errors import BadConfig, MissingExtra, RunNotFound, UnknownModel
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.model import Model
-from micrographia.core.model_packages import packages
+from micrographia.core.model_packages import packages, shipped_models
 from micrographia.core.runtime import dtype_named
-from micrographia.core.small.trained import holds_model, load_trained
+from micrographia.core.small.trained import holds_model, load_shipped, load_trained
 from micrographia.core.sources import located
 from micrographia.core.store import find_run
 
@@ -34,8 +34,9 @@ def load_any(
     """The model of this name, with `dtype` and on `device`; None keeps the stored ones.
 
     A path comes first (a Run, a folder, a `.gguf` file, a wheel), then a Run with that name or unique prefix, then what
-    `micrographia models` lists, then an installed package that holds a model, then the Hub (`core.sources`). `choices`
-    are those of `core.pretrained.load.load`, which do not apply to a Run.
+    `micrographia models` lists (the models that come with this package first), then an installed package that holds a
+    model, then the Hub (`core.sources`). `choices` are those of `core.pretrained.load.load`, which apply neither to a
+    Run nor to a model that comes with this package.
     Raises UnknownModel; BadConfig for a revision of a local model; MissingExtra without transformers, or what reads a
     GGUF file.
     """
@@ -43,14 +44,18 @@ def load_any(
         _check_name(name)
     watch(Progress("load the model", 0, 1, "model"))
     run = None if isinstance(name, nn.Module) else _run_of(Path(name))
-    here = None if isinstance(name, nn.Module) or run is not None else located(name)
-    if revision is not None and (run or here) is not None:
+    own = isinstance(name, str) and run is None and name in shipped_models() and not Path(name).exists()
+    here = None if own or isinstance(name, nn.Module) or run is not None else located(name)
+    if revision is not None and (own or (run or here) is not None):
         raise BadConfig(
             f"Asked for revision {revision!r} of {name}, which lies on this machine. Revisions are of models on the "
             "hub: leave it out, or give the hub's name."
         )
-    if run is not None and not choices:
-        model: Model = load_trained(run, dtype=dtype_named(dtype), device=None if device is None else str(device))
+    where = None if device is None else str(device)
+    if own:
+        model: Model = load_shipped(str(name), dtype=dtype_named(dtype), device=where)
+    elif run is not None and not choices:
+        model = load_trained(run, dtype=dtype_named(dtype), device=where)
     else:
         model = _pretrained(run or here or name, dtype=dtype, device=device, revision=revision, watch=watch, **choices)
     watch(Progress("load the model", 1, 1, "model"))

@@ -1,15 +1,22 @@
-"""The catalogue of small models that come as Python packages, and whether they are in the user's cache."""
+"""The catalogue of small models: those that come with this package, and those that come as packages of their own.
 
+A model that comes with this package is the folder `shipped` of a lab, and has the lab's name: `model.json` holds
+architecture, vocabulary, what it is good for and the command of its recorded run, `model.safetensors` the weights.
+"""
+
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from micrographia.core.errors import UnknownModel
 
 CATALOGUE = "model_packages.toml"
+ABOUT = "model.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,3 +69,15 @@ def listed(name: str) -> ModelPackage:
             f"`micrographia models get {name}` once ({found.bytes / 1e6:.0f} MB); then it loads offline."
         )
     return found
+
+
+@cache
+def shipped_models() -> Mapping[str, Path]:
+    """The folders of the models that come with this package, by name."""
+    labs = Path(str(resources.files("micrographia"))) / "labs"
+    return {about.parents[1].name: about.parent for about in sorted(labs.glob(f"*/shipped/{ABOUT}"))}
+
+
+def about_shipped(name: str) -> Mapping[str, Any]:
+    """What `model.json` says of one of them."""
+    return json.loads((shipped_models()[name] / ABOUT).read_text(encoding="utf-8"))

@@ -11,7 +11,6 @@ from micrographia.core.errors import BadConfig, BadShape, Corrupt, RunNotFound, 
 from micrographia.core.runtime import generator
 from micrographia.core.store import write_bytes, write_tensors
 from micrographia.faces.report.packing import packed
-from micrographia.labs.othello import studied as studying
 from micrographia.labs.othello.cases import cases_of
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import random_games
@@ -226,10 +225,7 @@ def test_a_file_of_another_kind_of_model_is_told(tmp_path):
         studied(str(path))
 
 
-def test_a_model_that_is_not_there_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(studying.resources, "files", lambda name: tmp_path)
-    with pytest.raises(UnknownModel, match="shipped"):
-        studied("shipped")
+def test_a_model_that_is_not_there_is_told(tmp_path):
     with pytest.raises(UnknownModel, match="no such file"):
         studied(str(tmp_path / "none.safetensors"))
     with pytest.raises(RunNotFound):

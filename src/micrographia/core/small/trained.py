@@ -15,6 +15,7 @@ import torch
 from micrographia.core.byte_pairs import FILE, BytePairs, read_byte_pairs
 from micrographia.core.claims import Run
 from micrographia.core.errors import Corrupt, RunNotFound, UnknownModel, UserError
+from micrographia.core.model_packages import about_shipped, shipped_models
 from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.store import (
@@ -32,6 +33,7 @@ from micrographia.core.training import Layout
 
 NAME = "model.json"
 STATE = "state.safetensors"  # of a checkpoint
+SHIPPED = "model.safetensors"
 
 
 def describe_model(folder: RunFolder, arch: Architecture, tokenizer: Vocabulary | BytePairs | None = None) -> None:
@@ -71,6 +73,15 @@ def load_trained(
     _check_weights(kept[chosen], arch, stored)
     weights = {name: stored[name].to(dtype=dtype, device=device) for name in arch.weight_shapes()}
     return Transformer(arch, weights, _tokenizer(path, found["vocabulary"]))
+
+
+def load_shipped(name: str, *, dtype: torch.dtype | None = None, device: str | None = None) -> Transformer:
+    """A model that comes with this package, in float32 unless another `dtype` is asked for. A few MB."""
+    folder, about = shipped_models()[name], about_shipped(name)
+    arch, stored = _architecture(folder / NAME, dict(about)), read_tensors(folder / SHIPPED)
+    _check_weights(folder / SHIPPED, arch, stored)
+    weights = {each: stored[each].to(dtype=dtype or torch.float32, device=device) for each in arch.weight_shapes()}
+    return Transformer(arch, weights, _tokenizer(folder, about["vocabulary"]))
 
 
 def _tokenizer(path: Path, words: Mapping[str, Any] | None) -> Vocabulary | BytePairs | None:

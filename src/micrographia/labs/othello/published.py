@@ -6,7 +6,6 @@ as heads and norms without weights, is tried: the reading that predicts legal mo
 """
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 
 from jaxtyping import Float
@@ -14,20 +13,20 @@ from torch import Tensor
 
 from micrographia.core.errors import BadConfig, BadShape, UnreadableWeights
 from micrographia.core.events import Note, Watch
+from micrographia.core.model_packages import about_shipped
 from micrographia.core.small.architecture import Architecture
-from micrographia.core.small.trained import load_trained
+from micrographia.core.small.trained import load_shipped, load_trained
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.state_dicts.foreign import candidates, variants
 from micrographia.core.state_dicts.pickles import SUFFIXES as PICKLES
 from micrographia.core.state_dicts.pickles import load_pickle
 from micrographia.core.state_dicts.read import read_state_dict
-from micrographia.core.store import read_json, read_tensors
 from micrographia.labs.othello.config import SHIPPED, Config
 from micrographia.labs.othello.engine.board import SIZES, Board
 from micrographia.labs.othello.network import legal_scores, unseen_games
 from micrographia.labs.othello.task import predicted, vocabulary
 
-WEIGHTS, ABOUT = "model.safetensors", "model.json"
+LAB = "othello"
 FILES = (".safetensors", ".npz", ".pt", ".pth", ".ckpt", ".bin", ".pkl")
 MINGPT = {
     "tok_emb.weight": "embed.W_E", "pos_emb": "pos_embed.W_pos", "ln_f.weight": "ln_final.w", "ln_f.bias": "ln_final.b",
@@ -43,19 +42,14 @@ MINGPT_BLOCK = {
 
 def shipped(device: str = "cpu") -> Transformer:
     """The model that comes with the package: a 6x6 board, from a recorded run of this lab."""
-    folder = resources.files("micrographia.labs.othello") / "shipped"
-    with resources.as_file(folder) as path:
-        arch = Architecture(**read_json(path / ABOUT)["architecture"])
-        weights = {name: w.float().to(device) for name, w in read_tensors(path / WEIGHTS).items()}
-    return Transformer(arch, weights, vocabulary(Board(6)))
+    return load_shipped(LAB, device=device)
 
 
 def games_seen(config: Config) -> int:
     """Games that the model was trained on; of somebody else's as many as the config would train on."""
     if config.model != SHIPPED:
         return config.games * config.steps
-    with resources.as_file(resources.files("micrographia.labs.othello") / "shipped") as path:
-        return int(read_json(path / ABOUT)["games"])
+    return int(about_shipped(LAB)["games"])
 
 
 def model_of(config: Config, watch: Watch) -> Transformer:

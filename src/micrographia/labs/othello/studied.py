@@ -5,7 +5,6 @@ and `bias` [site, square, class], of the sites of `reading.sites_of` and the cla
 `scale` are those at which a change along the probe flips a square best. Axes: site d_model square class.
 """
 
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from micrographia.core.config import with_fields
 from micrographia.core.errors import BadConfig, BadShape, UnknownModel
 from micrographia.core.events import Note, Progress, Watch, silent
+from micrographia.core.model_packages import shipped_models
 from micrographia.core.runtime import generator
 from micrographia.core.small.trained import load_trained
 from micrographia.core.small.transformer import Transformer
@@ -25,7 +25,7 @@ from micrographia.labs.othello.config import SHIPPED, Config
 from micrographia.labs.othello.engine.board import SIZES, Board
 from micrographia.labs.othello.flips import WAYS, edits_of, flip_scores, logits_at_last
 from micrographia.labs.othello.intervene import CONTROLLED, TUNED_ON, Chosen, cases_of_config, choose
-from micrographia.labs.othello.published import FILES, WEIGHTS, board_of, model_of, shipped
+from micrographia.labs.othello.published import FILES, LAB, board_of, model_of, shipped
 from micrographia.labs.othello.reading import probe_board, reader, sites_of
 from micrographia.methods.probes.probe import ProbeLayer, ProbeTarget, SiteProbes
 
@@ -95,10 +95,7 @@ def best_flip(model: Transformer, probe: SiteProbes, tuning: Cases, watch: Watch
 def _found(name: str, allow_pickle: bool, watch: Watch) -> tuple[Transformer, Path]:
     """A model, and the file in which its probe would lie: of the model in a Run of the lab, that Run's."""
     if name == SHIPPED:
-        folder = Path(str(resources.files("micrographia.labs.othello") / "shipped"))
-        if not (folder / WEIGHTS).is_file():
-            raise UnknownModel("Asked for the shipped model, which this version does not have. Give a Run or a file.")
-        return shipped(), folder / PROBES
+        return shipped(), shipped_models()[LAB] / PROBES
     if Path(name).suffix.lower() in FILES:
         return _foreign(name, allow_pickle, watch), Path(name).with_name(f"{Path(name).stem}.{PROBES}")
     run = find_run(name)
