@@ -10,6 +10,7 @@ from micrographia.core.events import Note
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
 from micrographia.core.small.trained import load_trained
+from micrographia.labs.gemma_scope.config import PRESETS
 from micrographia.labs.gemma_scope.evaluate import evaluate_suite
 from micrographia.labs.gemma_scope.members import WantedDictionary
 from micrographia.labs.gemma_scope.run import run
@@ -77,7 +78,7 @@ def test_a_transcoder_is_read_from_the_suite_and_measured_as_the_method_measures
     place = Site("mlp_norm", 1), Site("mlp_out", 1)
     assert (one.about.site, one.about.target) == place
     assert not one.form.subtract_b_dec
-    rows = model.to_tokens("def f(x):\n    return x + 1\n" * 40).reshape(-1)[: 16 * 12].reshape(12, 16)
+    rows = _rows(both)
     wanted = WantedDictionary(place[0], 24, 3, place[1])
     (ours,) = evaluate_suite(
         {wanted: one}, model, rows, loss_rows=12, generator=generator(0), stage="", watch=lambda _: None
@@ -88,3 +89,29 @@ def test_a_transcoder_is_read_from_the_suite_and_measured_as_the_method_measures
         assert found.fvu == pytest.approx(table[name]["fvu"])
         assert found.delta_loss == pytest.approx(table[name]["delta_loss"])
     assert ours.random.fvu < 1  # its gain is fitted to the target, from the means of both sides
+
+
+def test_a_suite_of_transcoders_that_is_given_is_held_against_what_they_write(both, config, tmp_path):
+    given = {"model": str(both.path / "model"), "published": str(both.path), "n_ctx": config.n_ctx, "threads": 1}
+    chosen = {"layers": "1", "sites": "mlp_norm, mlp_out", "widths": "24", "l0s": "3"}
+    short = {"held_out": 640, "loss_tokens": 128, "tokens": None}
+    found = run(with_fields(PRESETS["given"](), text=config.text, **given, **chosen, **short), out=tmp_path / "r")
+    (row,) = found.results["transcoders"]
+    (trained,) = [each for each in both.results["transcoders"] if (each["layer"], each["l0_asked"]) == (1, 3)]
+    assert row["name"].startswith("L1.mlp_norm -> L1.mlp_out, 24 latents, L0 ")
+    assert row["fvu"] == pytest.approx(trained["fvu"], abs=0.1), "as an autoencoder of its input it would be above 1"
+    (wrong,) = evaluate_suite(
+        {WantedDictionary(Site("mlp_norm", 1), 24, 3): Suite.load(both.path).get(site="mlp_norm", **READS)},
+        load_trained(both.path / "model"),
+        _rows(both),
+        loss_rows=12,
+        generator=generator(0),
+        stage="",
+        watch=lambda _: None,
+    )
+    assert wrong.fidelity.fvu > row["fvu"] + 0.1
+
+
+def _rows(both):
+    tokens = load_trained(both.path / "model").to_tokens("def f(x):\n    return x + 1\n" * 40)
+    return tokens.reshape(-1)[: 16 * 12].reshape(12, 16)

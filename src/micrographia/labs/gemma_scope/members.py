@@ -44,7 +44,7 @@ class WantedDictionary(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.place}, {self.width} latents, L0 {self.l0:g}"
+        return f"{self.place}, {self.width} latents, L0 {round(self.l0, 1):g}"
 
 
 class Program(NamedTuple):
