@@ -162,6 +162,20 @@ def test_an_evaluation_tells_where_and_on_which_text_and_what_fewer_bits_cost(tr
         replace(question, loss_tokens=0)
 
 
+def test_an_evaluation_on_a_folder_tells_its_files_apart(trained, asked, tmp_path):
+    place = tmp_path / "texts"
+    for name, seed in (("a.txt", 1), ("b.txt", 2)):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text(" ".join(random.Random(seed).choices(WORDS[2:], k=130)))
+    question = Evaluate(
+        target=asked.target, reading=replace(asked.reading, text=str(place)), dictionary=str(trained.path), tokens=240,
+        loss_tokens=240, latents=0,
+    )  # fmt: skip
+    found = run(question, out=tmp_path / "eval").results["in_depth"]["by_source"]
+    assert {Path(row["name"]).name for row in found} == {"a.txt", "b.txt"}
+    assert sum(row["tokens"] for row in found) > 200
+
+
 def test_a_question_survives_being_stored(asked):
     assert read_asked(stored(asked)) == asked
 

@@ -19,6 +19,7 @@ from micrographia.core.stream.rows import TokenRows
 from micrographia.labs.sae.config import Evaluate
 from micrographia.labs.sae.findings import counted, evaluated, findings, looked_at
 from micrographia.labs.sae.text import as_read, rows_for, rows_holding
+from micrographia.methods.dictionaries.evaluation.by_group import by_source
 from micrographia.methods.dictionaries.evaluation.evaluate import Evaluation
 from micrographia.methods.dictionaries.evaluation.in_depth import InDepth, in_depth
 
@@ -89,7 +90,9 @@ def _in_depth(
     if found.place is None or not asked.loss_tokens:
         return None
     text, *others = read
+    sources = rows.sources()
+    groups = None if sources is None else by_source(sources, len(read[text]))
     return in_depth(
         one, model, found.place, read[text], counted(asked, model, rows), found.metrics.mean,
-        text=text, others={name: read[name] for name in others}, watch=watch,
+        text=text, others={name: read[name] for name in others}, sources=groups, watch=watch,
     )  # fmt: skip
