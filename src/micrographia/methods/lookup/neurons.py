@@ -127,9 +127,7 @@ def _sharing(relations: Sequence[Relation]) -> Iterator[list[int]]:
 
 
 def _alike(a: Relation, b: Relation) -> bool:
-    return a is b or (
-        (a.inputs is b.inputs or torch.equal(ids_of(a.inputs), ids_of(b.inputs))) and torch.equal(a.at, b.at)
-    )
+    return torch.equal(ids_of(a.inputs), ids_of(b.inputs)) and torch.equal(a.at, b.at)
 
 
 def _moved(
@@ -158,10 +156,10 @@ class _ByStack:
         output = model.run(inputs, keep=sites.values(), logits="last")
         self.clean = output.logits[:, -1]
         self.after = {layer: output.cache[site][:, 0] for layer, site in sites.items()}
-        self.stack, self.W_out = MlpStack(model.arch, model.state), model.weights.W_out
+        self.stack = MlpStack(model.arch, model.state)
 
     def __call__(self, layer: int, away: Tensor, directions: Tensor) -> Tensor:
-        return self.stack.logits_after(layer, self.after[layer], away, directions.T @ self.W_out[layer])
+        return self.stack.logits_after(layer, self.after[layer], away, directions.T @ self.stack.W_out[layer])
 
 
 class _ByRestart:
