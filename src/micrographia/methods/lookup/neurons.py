@@ -10,7 +10,7 @@ Suffixes: S subject, B direction of the batch, M neuron, D d_model.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -45,11 +45,12 @@ class NeuronEffects(NamedTuple):
         return self.change.flatten(1, 2)
 
 
+@runtime_checkable
 class Ablating(Protocol):
     """Logits of every row when directions of a layer's hidden space are moved, each by itself."""
 
-    @property
-    def clean(self) -> Float[Tensor, "subject vocab"]: ...
+    clean: Tensor
+    """The logits (subject, vocab) when nothing is moved."""
 
     def __call__(
         self, layer: int, away: Float[Tensor, "subject direction"], directions: Float[Tensor, "neuron direction"]

@@ -55,8 +55,8 @@ def norm_gaps(
 def _gap(norm: Float[Tensor, "subject"], known: Bool[Tensor, "subject"], generator: Generator, draws: int) -> NormGap:
     dealt = [known[torch.randperm(len(known), generator=generator)] for _ in range(draws)]
     null = torch.tensor([_area(norm, each) for each in dealt], dtype=torch.float64)
-    means = (float(norm[chosen].mean()) for chosen in (known, ~known))
-    return NormGap(*means, _area(norm, known), rank_z(norm, known), null)
+    area = _area(norm, known)
+    return NormGap(float(norm[known].mean()), float(norm[~known].mean()), area, rank_z(norm, known), null)
 
 
 def _area(values: Tensor, chosen: Tensor) -> float:
