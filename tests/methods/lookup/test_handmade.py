@@ -13,7 +13,12 @@ from micrographia.methods.lookup.bagging import bagging, votes
 from micrographia.methods.lookup.best_neuron import best_neurons
 from micrographia.methods.lookup.capacity import bits_stored
 from micrographia.methods.lookup.cells import entity_cells
-from micrographia.methods.lookup.embedding import embedding_probes, probe_directions, weight_probe, weight_probe_accuracy
+from micrographia.methods.lookup.embedding import (
+    embedding_probes,
+    probe_directions,
+    weight_probe,
+    weight_probe_accuracy,
+)
 from micrographia.methods.lookup.facts import at_subjects, outcome
 from micrographia.methods.lookup.grid import and_fraction, interaction_fractions, nonlinear_excess, on_grid, swap_ratio
 from micrographia.methods.lookup.handmade import SURE, additive, conjunctions, hashed
