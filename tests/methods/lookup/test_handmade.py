@@ -183,7 +183,7 @@ def test_known_pairs_write_more_where_their_neurons_alone_fire():
 def test_the_best_neuron_of_a_sum_of_cells_is_no_better_than_chance():
     found = best_neurons(AND.model, AND.facts, drawn())[0]
     counts = AND.facts.first.answer.bincount(minlength=SIZES[0])
-    torch.testing.assert_close(found.best, (0.5 + 0.5 / counts).double())
+    torch.testing.assert_close(found.best, 0.5 + 0.5 / counts)
     assert found.p_value.min() > 0.5
     assert found.where[0][0] == 0
     told = best_neurons(AND.model, AND.facts, drawn(), layers=[0])[1]

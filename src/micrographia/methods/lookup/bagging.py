@@ -17,7 +17,7 @@ from micrographia.core.edits import Edit, apply
 from micrographia.core.errors import UserError
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
-from micrographia.methods.lookup.facts import Facts, Answered, Relation, at_subjects, outcome
+from micrographia.methods.lookup.facts import Answered, Facts, Relation, at_subjects, outcome
 
 
 class Bagging(NamedTuple):

@@ -16,7 +16,7 @@ from torch import Tensor
 from micrographia.core.edits import Edit, apply, put
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
-from micrographia.methods.lookup.facts import Facts, Answered, Relation, at_subjects, outcome
+from micrographia.methods.lookup.facts import Answered, Facts, Relation, at_subjects, outcome
 
 
 class MlpPaths(NamedTuple):

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from micrographia.core.errors import BadShape
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
-from micrographia.methods.lookup.facts import Facts, Answered, at_subjects, outcome, written
+from micrographia.methods.lookup.facts import Answered, Facts, at_subjects, outcome, written
 
 
 class Replaced(NamedTuple):
