@@ -44,7 +44,10 @@ TARGET = 20.0
 ANSWERS = [3, 16]
 TURNED = 256
 """Subjects on which the rotated hidden layers are ablated: a mean over as many is known well."""
-AGREE = 1e-5
+AGREE = 1e-9
+"""Of ours in float64 from the loop in float64."""
+ROUNDING = 3e-5
+"""Of float32: what a loop in it may differ from one in float64, effects reaching 15 nats."""
 
 
 class Problem(NamedTuple):
@@ -153,26 +156,38 @@ def everything(given: Problem) -> tuple[object, ...]:
     )
 
 
-def furthest(given: Problem, per_layer: int) -> float:
-    """The largest difference from the loop, of effects above a nat relative, over the first neurons of every layer."""
-    model, facts, worst = given.model, given.facts, 0.0
-    ours = neuron_effects(model, facts)
-    hidden, clean = at_subjects(model, facts, "L*.neurons"), outcome(model, facts).nats
-    for layer in range(model.shape.n_layers):
+def furthest(given: Problem, per_layer: int) -> dict[str, float]:
+    """The largest difference from a loop in float64, of effects above a nat relative, over some neurons of each layer.
+
+    `plan`: of ours in float64; `ours` and `loop` in float32, whose rounding of logits is about 1e-5 in either.
+    """
+    precise = Transformer(given.model.arch, {name: weight.double() for name, weight in given.model.state.items()})
+    models = {"loop64": precise, "loop": given.model}
+    plans = {
+        "plan": neuron_effects(precise, given.facts).change,
+        "ours": neuron_effects(given.model, given.facts).change,
+    }
+    hidden = {name: at_subjects(each, given.facts, "L*.neurons") for name, each in models.items()}
+    clean = {name: outcome(each, given.facts).nats for name, each in models.items()}
+    worst = {"plan": 0.0, "ours": 0.0, "loop": 0.0}
+    for layer in range(precise.shape.n_layers):
         for unit in range(per_layer):
-            edit = mean(f"L{layer}.neurons", hidden[Site("neurons", layer)][:, None], unit=unit)
-            plain = outcome(model, facts, lambda relation, edit=edit: [edit]).nats - clean
-            apart = (plain - ours.change[:, layer, unit]).abs() / plain.abs().clamp(min=1)
-            worst = max(worst, float(apart.max()))
+            found = {name: each[:, layer, unit].double() for name, each in plans.items()}
+            for name, each in models.items():
+                edit = mean(f"L{layer}.neurons", hidden[name][Site("neurons", layer)][:, None], unit=unit)
+                found[name] = outcome(each, given.facts, lambda relation, edit=edit: [edit]).nats - clean[name]
+            truth = found.pop("loop64")
+            for name, each in found.items():
+                worst[name] = max(worst[name], float(((each - truth).abs() / truth.abs().clamp(min=1)).max()))
     return worst
 
 
 def measure(chosen: Any, record: Record) -> None:
     given = problem(chosen.smoke)
     neurons = given.model.shape.n_layers * given.model.shape.d_mlp
-    worst = furthest(given, 2 if chosen.smoke else 16)
-    if worst > AGREE:
-        raise SystemExit(f"The ablations differ from the loop's by {worst}, where {AGREE} is allowed.")
+    worst = furthest(given, 2 if chosen.smoke else 8)
+    if worst["plan"] > AGREE or worst["ours"] > ROUNDING:
+        raise SystemExit(f"Differences from the loop are {worst}, where {AGREE} and {ROUNDING} are allowed.")
     all_of_it = Contender("the whole battery", battery(given), whole=neurons)
     ablations = Contender("its ablations", effects(given), whole=neurons)
     theirs = Contender("a pass of every fact a neuron", loop(given, a_prompt_each=True))
