@@ -26,12 +26,19 @@ class Arm:
     width: int = 1
     network: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     program: str = "one layer"
+    size: float = 1.0
+    """The share of the config's entities that it has: names of two tokens are harder to learn."""
+    many: bool = False
+    """Trained from more seeds, since that there is no difference takes many facts to show."""
 
 
+NONE_SHARED = "none of the entities shared"
+NAMES: dict[str, Any] = {"width": 2, "size": 1 / 3, "program": "names"}
 NO_MLP, TIED, TWO = {"mlp": False}, {"tied": True}, {"n_layers": 2}
 ARMS = (
     Arm(name="plain"),
-    *(Arm(name=f"{share:.0%} of the entities shared", shared=share) for share in (0.0, 0.25, 0.5, 0.75, 0.9)),
+    Arm(name=NONE_SHARED, shared=0.0, many=True),
+    *(Arm(name=f"{share:.0%} of the entities shared", shared=share) for share in (0.25, 0.5, 0.75, 0.9)),
     Arm(name="both directions", lesson="both"),
     Arm(name="entity-reversed copies", lesson="entity_copies"),
     Arm(name="identity bridge", lesson="identity"),
@@ -47,10 +54,10 @@ ARMS = (
     Arm(name="composed bridge", lesson="composed", program="composed"),
     Arm(name="masked objective", lesson="masked", network={"causal": False}, program="masked"),
     Arm(name="fact in context", lesson="context", network=TWO, program="context"),
-    Arm(name="two-token names", width=2, program="names"),
-    Arm(name="two-token names, both directions", lesson="both", width=2, program="names"),
-    Arm(name="two-token names, token-reversed copies", lesson="token_copies", width=2, program="names"),
-    Arm(name="two-token names, entity-reversed copies", lesson="entity_copies", width=2, program="names"),
+    Arm(name="two-token names", **NAMES),
+    Arm(name="two-token names, both directions", lesson="both", **NAMES),
+    Arm(name="two-token names, token-reversed copies", lesson="token_copies", **NAMES),
+    Arm(name="two-token names, entity-reversed copies", lesson="entity_copies", **NAMES),
 )
 BILINEAR = (
     Arm(name="bilinear", shared=0.0, program="bilinear"),
@@ -78,15 +85,20 @@ class Learner:
 def learner(config: Config, arm: Arm, seed: int) -> Learner:
     """A function of the config, the arm and the seed. Arms of a seed and a share have the same facts."""
     shared = config.shared if arm.shared is None else arm.shared
-    world = make_world(config.entities, shared, config.relations, batch_generator(seed, 0))
-    spelt = spelling(config.entities, config.relations, arm.width, batch_generator(seed, 1))
+    entities = round(arm.size * config.entities)
+    world = make_world(entities, shared, config.relations, batch_generator(seed, 0))
+    spelt = spelling(entities, config.relations, arm.width, batch_generator(seed, 1))
     rows = LESSONS[arm.lesson](world, spelt, batch_generator(seed, 2), config.identity_weight)
     return Learner(arm, seed, world, spelt, rows, forward_and_reverse(arm.lesson, world, spelt))
 
 
 def learners(config: Config, arms: tuple[Arm, ...], program: str) -> list[Learner]:
-    seeds = range(config.seed, config.seed + config.seeds)
-    return [learner(config, arm, seed) for arm in arms if arm.program == program for seed in seeds]
+    chosen = [arm for arm in arms if arm.program == program]
+    return [learner(config, arm, seed) for arm in chosen for seed in seeds_of(config, arm)]
+
+
+def seeds_of(config: Config, arm: Arm) -> range:
+    return range(config.seed, config.seed + (max(config.many, config.seeds) if arm.many else config.seeds))
 
 
 def programs(arms: tuple[Arm, ...] = ARMS) -> list[str]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy import ndarray
 from torch import Generator, Tensor
 
 from micrographia.core.intervals import Interval, share
@@ -99,6 +100,8 @@ class Score(NamedTuple):
     """Against a random other candidate."""
     steadier: PairedTests
     """Against the mean over all other candidates: the same difference on average, with less noise."""
+    values: Float[ndarray, "question 3"]
+    """Log-probability of the right answer, of the random other and of the mean over the others."""
 
 
 def score(asker: Asker, asked: Questions, spelt: Spelling, generator: Generator) -> Score:
@@ -108,19 +111,21 @@ def score(asker: Asker, asked: Questions, spelt: Spelling, generator: Generator)
     other = torch.cat([_others(table, generator) for table in tables])
     mean = torch.cat([(table.sum(1) - table.diagonal()) / (len(table) - 1) for table in tables])
     rank = torch.cat([_ranks(table) for table in tables])
+    values = torch.stack([right, other, mean], 1).double().numpy()
     n = len(right)
     moved = asked._replace(answers=_shuffled(asked, generator))
     return Score(
         exact=share(int(answered.exact.sum()), n),
         shuffled=float(ask(asker, moved, spelt).exact.double().mean()),
         chosen=share(int((rank == 1).sum()), n),
-        chance=sum(len(table) * (1 / len(table)) for table in tables) / n,
+        chance=len(tables) / n,
         mrr=float((1 / rank).mean()),
         random_mrr=sum(sum(1 / k for k in range(1, len(table) + 1)) for table in tables) / n,
         echo=float(answered.echo.double().mean()),
         nats=float(answered.right.mean()),
-        tests=paired_tests(right.double().numpy(), other.double().numpy(), MARGIN),
-        steadier=paired_tests(right.double().numpy(), mean.double().numpy(), MARGIN),
+        tests=paired_tests(values[:, 0], values[:, 1], MARGIN),
+        steadier=paired_tests(values[:, 0], values[:, 2], MARGIN),
+        values=values,
     )
 
 

@@ -37,6 +37,10 @@ BATCHES = 1 << 20
 WEIGHTS = "weights"
 
 
+CONVEX = {"lr": 0.05, "weight_decay": 0.0}
+"""Of the bilinear forms, whose loss is convex in the matrices: a large rate, on all rows, for a quarter of the steps."""
+
+
 class Program(NamedTuple):
     """What trains together."""
 
@@ -46,10 +50,12 @@ class Program(NamedTuple):
     fresh: Callable[[], Flat]
     asker: Callable[[Flat, int], Asker]
     """(weights, which) -> how a network answers."""
+    steps: int
+    optimiser: AdamW
+    flops: int
+    """Of a step and a network, forward and backward."""
     model: Callable[[Flat, int], Transformer] | None = None
     """The same as a Model; a bilinear form is none."""
-    flops: int = 0
-    """Of a step and a network, forward and backward."""
 
 
 class Trained(NamedTuple):
@@ -70,7 +76,9 @@ def make_program(config: Config, name: str) -> Program:
         objective = BilinearObjective(config, some, symmetric=name.endswith("symmetric"))
         flops = 6 * len(some[0].rows.tokens) * config.network.d_model * (config.network.d_model + config.entities)
         fresh = partial(fresh_bilinear, objective)
-        return Program(name, some, objective, fresh, partial(bilinear_asker, objective), None, flops)
+        steps = max(1, config.steps // 4)
+        optimiser = AdamW(**{**flat(config.optim), **CONVEX}, end=steps)
+        return Program(name, some, objective, fresh, partial(bilinear_asker, objective), steps, optimiser, flops)
     some = learners(config, ARMS, name)
     arch = architecture(config, some)
     columns, batches = _batches(config, some)
@@ -88,7 +96,8 @@ def make_program(config: Config, name: str) -> Program:
     width = some[0].rows.tokens.shape[1]
     flops = 6 * config.batch * (width * per_token + len(columns) * arch.d_vocab * arch.d_model)
     objective = Stacked(arch, batches, columns)
-    return Program(name, some, objective, fresh, asker, model, flops)
+    optimiser = AdamW(**flat(config.optim), end=config.steps)
+    return Program(name, some, objective, fresh, asker, config.steps, optimiser, flops, model)
 
 
 def _batches(config: Config, some: Sequence[Learner]) -> tuple[list[int], Callable[[int], StackedRows]]:
@@ -134,13 +143,13 @@ def trained(config: Config, name: str, out: Path, *, lab: str, preset: str, watc
 
 def _train(program: Program, config: Config, folder: RunFolder, watch: Watch) -> Findings:
     checkpoint = folder.load_checkpoint()
+    steps, schedule = program.steps, config.schedule
     rows: dict[str, list[float]] = {}
     state = fresh_state(program.fresh())
     if checkpoint is not None:
         watch(Note(f"{program.name}: goes on from step {checkpoint.step}."))
         state = State(checkpoint.step, **checkpoint.tensors)
         rows = {name: [float(x) for x in column] for name, column in checkpoint.rows.items()}
-    optim = AdamW(**flat(config.optim), end=config.steps)
     written = len(rows.get("step", []))
     since = time.monotonic()
     losses = torch.zeros(len(program.learners))
@@ -151,8 +160,8 @@ def _train(program: Program, config: Config, folder: RunFolder, watch: Watch) ->
         row = {"step": float(now.step), "seconds": seconds, **_measured(program, now.weights, losses)}
         for name, value in row.items():
             rows.setdefault(name, []).append(value)
-        if now.step % config.schedule.checkpoint_every == 0 or now.step == config.steps:
-            if now.step == config.steps:
+        if now.step % schedule.checkpoint_every == 0 or now.step == steps:
+            if now.step == steps:
                 folder.save_snapshot(now.step, {WEIGHTS: now.weights})
             folder.save_checkpoint(
                 now.step, now.tensors(), {}, {name: column[written:] for name, column in rows.items()}
@@ -163,14 +172,14 @@ def _train(program: Program, config: Config, folder: RunFolder, watch: Watch) ->
     with interruptible() as request:
         if state.step == 0:
             look(state)
-        for now, losses in train(state, program.objective, optim, steps=config.steps):
-            due = now.step % config.schedule.eval_every == 0
-            saved = now.step % config.schedule.checkpoint_every == 0
-            if due or saved or now.step == config.steps:
+        for now, losses in train(state, program.objective, program.optimiser, steps=steps):
+            due = now.step % schedule.eval_every == 0
+            saved = now.step % schedule.checkpoint_every == 0
+            if due or saved or now.step == steps:
                 look(now)
-            watch(Progress(f"train {program.name}", now.step, config.steps, values={"loss": losses.mean().item()}))
-            if request.asked and saved and now.step < config.steps:
-                raise Interrupted(f"{program.name} stopped at step {now.step} of {config.steps}; resume to go on.")
+            watch(Progress(f"train {program.name}", now.step, steps, values={"loss": losses.mean().item()}))
+            if request.asked and saved and now.step < steps:
+                raise Interrupted(f"{program.name} stopped at step {now.step} of {steps}; resume to go on.")
     return Findings({"program": program.name}, [], metrics=rows)
 
 
