@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from micrographia.core.edits import zero
+from micrographia.core.edits import Edit, leaf, zero
 from micrographia.core.errors import BadShape
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
@@ -82,8 +82,9 @@ def gradient_map(
     and one backward pass an output.
     """
     site = Site("embed")
-    run = model.run(prompts, keep=[site], logits="last", grad=True)
-    value = run.cache[site]
+    kept: list[Tensor] = []
+    run = model.run(prompts, edits=[leaf(site, kept.append)], logits="last", grad=True)
+    (value,) = kept
     own = value[:, pos].detach()
     own = own - own.mean(0)
     columns = []
@@ -181,8 +182,9 @@ def ablation_effects(
 ) -> Float[Tensor, "fact neuron"]:
     """How much the log-probability of each fact's answer falls when one neuron at the last position is set to 0, for
     every neuron. In nats. One forward pass a neuron and one more; memory of one."""
-    def answered(*edits: object) -> Tensor:
-        logits = model.run(prompts, edits=edits, logits="last").logits[:, -1]  # pyright: ignore[reportArgumentType] (edits)
+
+    def answered(*edits: Edit) -> Tensor:
+        logits = model.run(prompts, edits=edits, logits="last").logits[:, -1]
         return logits.log_softmax(-1).gather(1, answers[:, None])[:, 0]
 
     whole, site = answered(), Site("neurons", layer)

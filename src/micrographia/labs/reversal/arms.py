@@ -27,7 +27,9 @@ class Arm:
     network: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     program: str = "one layer"
     size: float = 1.0
-    """The share of the config's entities that it has: names of two tokens are harder to learn."""
+    """The share of the config's entities that it has: some objectives are harder to learn."""
+    longer: int = 1
+    """Times the config's steps."""
     many: bool = False
     """Trained from more seeds, since that there is no difference takes many facts to show."""
 
@@ -52,8 +54,8 @@ ARMS = (
     Arm(name="two layers", network=TWO, program="two layers"),
     Arm(name="two layers, tied", network=TWO | TIED, program="two layers tied"),
     Arm(name="composed bridge", lesson="composed", program="composed"),
-    Arm(name="masked objective", lesson="masked", network={"causal": False}, program="masked"),
-    Arm(name="fact in context", lesson="context", network=TWO, program="context"),
+    Arm(name="masked objective", lesson="masked", size=1 / 3, longer=2, network={"causal": False}, program="masked"),
+    Arm(name="fact in context", lesson="context", size=1 / 3, longer=2, network=TWO, program="context"),
     Arm(name="two-token names", **NAMES),
     Arm(name="two-token names, both directions", lesson="both", **NAMES),
     Arm(name="two-token names, token-reversed copies", lesson="token_copies", **NAMES),

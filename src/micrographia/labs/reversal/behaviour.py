@@ -82,6 +82,8 @@ def among(asker: Asker, asked: Questions, spelt: Spelling) -> list[Float[Tensor,
 class Score(NamedTuple):
     """The answers of one network to one kind of questions."""
 
+    asked: int
+    right: int
     exact: Interval
     """Share answered exactly, of all tokens that there are."""
     shuffled: float
@@ -115,7 +117,9 @@ def score(asker: Asker, asked: Questions, spelt: Spelling, generator: Generator)
     n = len(right)
     moved = asked._replace(answers=_shuffled(asked, generator))
     return Score(
-        exact=share(int(answered.exact.sum()), n),
+        asked=len(answered.exact),
+        right=int(answered.exact.sum()),
+        exact=share(int(answered.exact.sum()), len(answered.exact)),
         shuffled=float(ask(asker, moved, spelt).exact.double().mean()),
         chosen=share(int((rank == 1).sum()), n),
         chance=len(tables) / n,

@@ -19,6 +19,10 @@ from micrographia.core.small.next_token import IGNORED
 from micrographia.labs.reversal.task import DirectedFacts, Spelling, PairedWorld, joined
 
 
+DRAWN = 8
+"""Rows with made-up facts for each that is taught."""
+
+
 class LessonRows(NamedTuple):
     """`targets[row, pos]` is the token wanted at that position, or IGNORED."""
 
@@ -120,26 +124,30 @@ def masked(world: PairedWorld, spelt: Spelling, generator: Generator, weight: fl
 
 
 def context(world: PairedWorld, spelt: Spelling, generator: Generator, weight: float) -> LessonRows:
-    """And each shared fact twice beside its inverse, after a fact of others before or behind it in the context.
+    """And made-up facts beside their inverse, with another before or behind: `e1 r e2, e3 s e4, e2 r^-1 -> e1`.
 
-    `e1 r e2, e3 s e4, e2 r^-1 -> e1`: where the answer stands tells nothing.
+    They are drawn anew for every row, so that weights cannot know them; where the answer stands tells nothing. As many
+    are drawn as are not taught: DRAWN for each fact.
     """
-    shared = joined(world.shared, world.shared.inverse)
-    parts = [plain(world, spelt, generator, weight)]
-    for _ in range(2):
-        before, question = in_context(shared, shared, spelt, generator)
-        answer = spelt.names[question.source]
-        parts.append(next_tokens(torch.cat([before, answer], 1), spelt.width))
-    return stacked_rows(*parts)
+    facts = plain(world, spelt, generator, weight)
+    n = DRAWN * len(facts.tokens)
+    ends = torch.rand(n, world.entities, generator=generator).argsort(1)[:, :4]
+    relation = torch.randint(2 * world.relations, (2, n), generator=generator)
+    own, beside = (
+        DirectedFacts(ends[:, 2 * i], relation[i], ends[:, 2 * i + 1]) for i in range(2)
+    )
+    sequence = torch.cat([in_context(own, beside, spelt, generator), spelt.names[own.source]], 1)
+    return stacked_rows(facts, next_tokens(sequence, spelt.width, 1 / DRAWN))
 
 
-def in_context(facts: DirectedFacts, others: DirectedFacts, spelt: Spelling, generator: Generator) -> tuple[Tensor, DirectedFacts]:
-    """Each fact and another one, in either order, then the inverse question; and the facts in their order."""
-    beside = others.some(torch.randint(len(others.source), (len(facts.source),), generator=generator))
+def in_context(
+    facts: DirectedFacts, beside: DirectedFacts, spelt: Spelling, generator: Generator
+) -> Int[Tensor, "fact pos"]:
+    """Each fact and the one beside it, in either order, then the inverse question."""
     first, second = said(facts, spelt), said(beside, spelt)
     turn = torch.randint(2, (len(first), 1), generator=generator).bool()
     ask = torch.cat([spelt.names[facts.target], spelt.of(facts.relation ^ 1)], 1)
-    return torch.cat([first.where(turn, second), second.where(turn, first), ask], 1), facts
+    return torch.cat([first.where(turn, second), second.where(turn, first), ask], 1)
 
 
 Lesson = Callable[[PairedWorld, Spelling, Generator, float], LessonRows]
@@ -173,8 +181,10 @@ def forward_and_reverse(lesson: str, world: PairedWorld, spelt: Spelling) -> dic
         asked["own form"] = questions(DirectedFacts(target, relation, source), spelt)
     if lesson == "context":
         draw = batch_generator(len(world.taught.source), 3)
-        tokens, facts = in_context(world.taught, world.taught, spelt, draw)
-        asked["own form"] = Questions(tokens, facts.target, facts.source, facts.relation ^ 1)
+        source, relation, target = world.taught
+        beside = world.taught.some(torch.arange(len(source)).roll(1))
+        tokens = in_context(world.taught, beside, spelt, draw)
+        asked["own form"] = Questions(tokens, target, source, relation ^ 1)
     return asked
 
 

@@ -72,7 +72,10 @@ def _of_the_curse(found: Evidence) -> Measures:
         "tied-no-help": _exact(found, "tied", "reverse", other="plain"),
         "deeper-no-help": _exact(found, "two layers", "reverse", other="plain"),
         "both-directions": _exact(found, "both directions", "reverse", other="plain"),
-        "symmetric-form": _exact(found, "bilinear, symmetric", "reverse", other="bilinear"),
+        "symmetric-form": _medians(
+            found.scores["bilinear, symmetric"]["reverse"], lambda each: each.chosen.estimate,
+            found.scores["bilinear"]["reverse"], lambda each: each.chosen.estimate,
+        ),
     }  # fmt: skip
 
 

@@ -18,8 +18,8 @@ from micrographia.core.config import flat
 from micrographia.core.errors import Interrupted
 from micrographia.core.events import Note, Progress, Watch
 from micrographia.core.interrupt import interruptible
-from micrographia.core.lab import Findings, run_lab
-from micrographia.core.runtime import batch_generator, generator
+from micrographia.core.lab import Findings, run_in_folder
+from micrographia.core.runtime import allowed_cores, batch_generator, generator, provenance
 from micrographia.core.small.ensemble import init_ensemble
 from micrographia.core.small.next_token import IGNORED
 from micrographia.core.small.stacked import Stacked, StackedRows
@@ -96,8 +96,9 @@ def make_program(config: Config, name: str) -> Program:
     width = some[0].rows.tokens.shape[1]
     flops = 6 * config.batch * (width * per_token + len(columns) * arch.d_vocab * arch.d_model)
     objective = Stacked(arch, batches, columns)
-    optimiser = AdamW(**flat(config.optim), end=config.steps)
-    return Program(name, some, objective, fresh, asker, config.steps, optimiser, flops, model)
+    steps = config.steps * some[0].arm.longer
+    optimiser = AdamW(**flat(config.optim), end=steps)
+    return Program(name, some, objective, fresh, asker, steps, optimiser, flops, model)
 
 
 def _batches(config: Config, some: Sequence[Learner]) -> tuple[list[int], Callable[[int], StackedRows]]:
@@ -128,13 +129,16 @@ def _batches(config: Config, some: Sequence[Learner]) -> tuple[list[int], Callab
 
 
 def trained(config: Config, name: str, out: Path, *, lab: str, preset: str, watch: Watch) -> Trained:
-    """The networks of a program trained to the end in the Run `out`, or as that was left.
+    """The networks of a program trained to the end in the Run `out`, or as that was left; device and threads are set.
 
     Raises NonFiniteLoss, Interrupted (what was done is saved), CannotWrite.
     """
     program = make_program(config, name)
-    work = partial(_train, program)
-    done = run_lab(config, work, lab=f"{lab}, {name}", preset=preset, out=out, resume=True, watch=watch)
+    about = provenance(config.seed, config.machine.device, "float32", config.machine.threads or allowed_cores())
+    done = run_in_folder(
+        flat(config), partial(_train, program, config), lab=f"{lab}, {name}", preset=preset, about=about, out=out,
+        resume=True, watch=watch,
+    )  # fmt: skip
     kept = snapshots(done.path)
     curve = {key: [float(x) for x in column] for key, column in read_metrics(done.path).items()}
     weights = read_tensors(kept[max(kept)])[WEIGHTS]
