@@ -29,7 +29,8 @@ class PairedTests(NamedTuple):
     t_p: float
     """Paired t: how likely so large a mean difference is if there is none."""
     ks_p: float
-    """Kolmogorov-Smirnov, two samples: whether the values have one distribution; pairs are not used."""
+    """Kolmogorov-Smirnov, two samples: whether the values have one distribution; pairs are not used.
+    Its asymptotic p."""
     equivalence_p: float
     """TOST: how likely a mean so far within the margin is if the true one lies outside."""
     least_margin: float
@@ -43,7 +44,8 @@ class PairedTests(NamedTuple):
 def paired_tests(first: Float[ndarray, "n"], second: Float[ndarray, "n"], margin: float) -> PairedTests:
     """All three tests of paired values, in their own unit. Differences are taken to be independent.
 
-    Raises BadShape for samples that are not paired or fewer than two pairs, BadConfig for a margin that is not positive.
+    Raises BadShape for samples that are not paired or of fewer than two pairs, BadConfig for a margin that is not
+    positive.
     Source: Schuirmann, "A comparison of the two one-sided tests procedure and the power approach" (1987).
     """
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
@@ -53,30 +55,29 @@ def paired_tests(first: Float[ndarray, "n"], second: Float[ndarray, "n"], margin
     d = first - second
     n, mean = len(d), float(d.mean())
     error = float(d.std(ddof=1)) / math.sqrt(n)
-    freedom = stats.t(n - 1)
-    reach = float(freedom.ppf((1 + CONFIDENCE) / 2)) * error
-    one_sided = float(freedom.ppf(CONFIDENCE)) * error
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
+    one_sided = float(stats.t.ppf(CONFIDENCE, n - 1)) * error
     return PairedTests(
         n=n,
         difference=mean,
         low=mean - reach,
         high=mean + reach,
         margin=margin,
-        t_p=_two_sided(mean, error, freedom),
-        ks_p=float(stats.ks_2samp(first, second).pvalue),
-        equivalence_p=max(_beyond(margin - mean, error, freedom), _beyond(margin + mean, error, freedom)),
+        t_p=_two_sided(mean, error, n),
+        ks_p=float(np.asarray(stats.ks_2samp(first, second, method="asymp"))[1]),
+        equivalence_p=max(_beyond(margin - mean, error, n), _beyond(margin + mean, error, n)),
         least_margin=abs(mean) + one_sided,
     )
 
 
-def _two_sided(mean: float, error: float, freedom: stats.rv_continuous) -> float:
+def _two_sided(mean: float, error: float, n: int) -> float:
     if error == 0:
         return float(mean == 0)
-    return float(2 * freedom.sf(abs(mean) / error))
+    return float(2 * stats.t.sf(abs(mean) / error, n - 1))
 
 
-def _beyond(room: float, error: float, freedom: stats.rv_continuous) -> float:
+def _beyond(room: float, error: float, n: int) -> float:
     """How likely the mean is to come so far inside a bound at the distance `room`, if the true one lies on it."""
     if error == 0:
         return float(room <= 0)
-    return float(np.asarray(freedom.sf(room / error)))
+    return float(stats.t.sf(room / error, n - 1))

@@ -37,10 +37,10 @@ class Matched(NamedTuple):
 
 
 class Asymmetry(NamedTuple):
-    """`index`: what the diagonal is above the rest in the reverse map, as a share of the same in the forward map: 0 is
+    """`share`: what the diagonal is above the rest in the reverse map, as a share of the same in the forward map: 0 is
     one direction alone, 1 is both alike. `low`, `high`: 95 % of the indices where reverse pairs are permuted."""
 
-    index: float
+    share: float
     low: float
     high: float
     forward: float
@@ -54,8 +54,8 @@ def ov_map(
 ) -> Float[Tensor, "input output"]:
     """e_i W_V W_O u_j, summed over the heads of a layer: what attending to token i alone adds to the logit of token j.
 
-    In logits where the model has no norm; else the norm before attention is left out, and the final one's scale. No pass
-    of the model.
+    In logits where the model has no norm; else the norm before attention is left out, and the final one's scale. No
+    pass of the model.
     Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021).
     """
     w, shape = model.weights, model.shape
@@ -114,7 +114,7 @@ def asymmetry(
     rest = torch.cat([_rest(each) for each in _centred(reverse)])
     scale = abs(ahead.excess) or 1.0
     return Asymmetry(
-        index=back.excess / scale,
+        share=back.excess / scale,
         low=(back.low - back.others) / scale,
         high=(back.high - back.others) / scale,
         forward=ahead.excess,
@@ -160,9 +160,7 @@ def cosines(x: Float[Tensor, "pair d"], y: Float[Tensor, "pair d"]) -> Float[Ten
     return torch.nn.functional.normalize(x, dim=1) @ torch.nn.functional.normalize(y, dim=1).T
 
 
-def recognisers(
-    model: Model, prompts: Int[Tensor, "pair pos"], *, layer: int
-) -> Float[Tensor, "pair neuron"]:
+def recognisers(model: Model, prompts: Int[Tensor, "pair pos"], *, layer: int) -> Float[Tensor, "pair neuron"]:
     """What each prompt's entity does to the neurons of a layer, at the last position: how it is recognised as input.
 
     One pass. With `writers`, in the space of the neurons (Nanda 2023).

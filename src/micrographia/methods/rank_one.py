@@ -52,6 +52,7 @@ def value_for(model: Model, prompt: Int[Tensor, "1 pos"], answer: int, *, layer:
     site = Site("mlp_out", layer)
     value = torch.zeros(model.shape.d_model, requires_grad=True)
     optimiser = torch.optim.Adam([value], lr=RATE)
+    log_p = torch.tensor(-torch.inf)
     for _ in range(MOST_STEPS):
         run = model.run(prompt, edits=[add(site, value, pos=-1)], logits="last", grad=True)
         log_p = run.logits[0, -1].log_softmax(-1)[answer]
@@ -61,7 +62,7 @@ def value_for(model: Model, prompt: Int[Tensor, "1 pos"], answer: int, *, layer:
         (-log_p).backward()
         optimiser.step()
     raise UserError(
-        f"Asked for the answer {answer}. It has a probability of {float(log_p.exp()):.2f} after {MOST_STEPS} steps at "
+        f"Asked for the answer {answer}. It has a probability of {log_p.exp().item():.2f} after {MOST_STEPS} steps at "
         f"layer {layer}. Choose a later layer."
     )
 

@@ -46,7 +46,7 @@ def stacked_forward(
     columns: Sequence[int],
 ) -> Float[Tensor, "member batch column vocab"]:
     """Logits of every member at these positions. Differentiable; one pass."""
-    E, B, P = tokens.shape
+    E, _, P = tokens.shape
     W_E = weights["embed.W_E"]
     offset = torch.arange(E, device=tokens.device)[:, None, None] * arch.d_vocab
     x_EBPD = F.embedding(tokens + offset, W_E.flatten(0, 1)) + weights["pos_embed.W_pos"][:, None, :P]

@@ -12,8 +12,8 @@ from micrographia.core.config import flat
 from micrographia.core.runtime import batch_generator
 from micrographia.core.small.architecture import Architecture
 from micrographia.labs.reversal.config import Config
-from micrographia.labs.reversal.lessons import LESSONS, Questions, LessonRows, forward_and_reverse
-from micrographia.labs.reversal.task import Spelling, PairedWorld, make_world, spelling
+from micrographia.labs.reversal.lessons import LESSONS, LessonRows, Questions, forward_and_reverse
+from micrographia.labs.reversal.task import PairedWorld, Spelling, make_world, spelling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -62,7 +62,7 @@ def ask(asker: Asker, asked: Questions, spelt: Spelling) -> Answered:
 
 def among(asker: Asker, asked: Questions, spelt: Spelling) -> list[Float[Tensor, "question candidate"]]:
     """For each relation: the log-probability of each of its answers after each of its questions; the right ones on
-    the diagonal. A relation with one question is left out. A pass a token of a name, over all pairs for names of more than one."""
+    the diagonal. A relation with one question is left out. A pass, and one over all pairs for each further token."""
     tables = []
     for relation in asked.relation.unique().tolist():
         group = asked.relation == relation

@@ -1,7 +1,7 @@
 """Everything that is found out about the networks of a Run, before claims are judged.
 
-Programs train one after the other, each in `RUN/networks/<program>`; what they answer, hold in their weights and do when
-they are edited is computed anew from their final weights.
+Programs train one after the other, each in `RUN/networks/<program>`; what they answer, what their weights hold and what
+edits do to them is computed anew from their final weights.
 """
 
 from collections import defaultdict
@@ -130,4 +130,3 @@ def _shown(model: Transformer, one: Learner) -> tuple[Tensor, Tensor]:
     facts = blocks(one.world.taught)[0]
     facts = facts.some(torch.arange(min(SHOWN_PAIRS, len(facts.source))))
     return MAPS["W_OV"](model, facts, one), MAPS["W_OV"](model, facts.inverse, one)
-

@@ -69,12 +69,12 @@ def table_of_arms(found: Evidence) -> Figure:
         "arms", "What repairs it, and at what cost", arm_rows(found), columns=COLUMNS, group=ANSWERS, headline=True,
         source=GOLOVNEVA,
         claims=("forward-learned", "reverse-fails", "both-directions", "copies-as-asked", "bridge-repairs"),
-        caption="Exact matches among all tokens, with Wilson's interval over the questions of all networks. Reverse: the "
-        "held-out direction, asked by the inverse relation. Own form: the same answer asked for as the arm taught it "
-        "(copies: by the forward relation; masked: the blank filled in; context: behind the fact). Right less others: "
-        "log-probability of the right held-out answer less that of other held-out answers of the relation; equality "
-        "within .1 nat is by two one-sided tests, and the least margin is the finest that these facts could show. "
-        "Cost of one network; seconds are its share of the program that it trained in.",
+        caption="Exact matches among all tokens, with Wilson's interval over the questions of all networks. Reverse: "
+        "the held-out direction, asked by the inverse relation. Own form: the same answer asked for as the arm taught "
+        "it (copies: by the forward relation; masked: the blank filled in; context: behind the fact). Right less "
+        "others: log-probability of the right held-out answer less that of other held-out answers of the relation; "
+        "equality within .1 nat is by two one-sided tests, and the least margin is the finest that these facts could "
+        "show. Cost of one network; seconds are its share of the program that it trained in.",
     )  # fmt: skip
 
 
@@ -100,9 +100,10 @@ def told_apart(found: Evidence) -> Figure:
     y, low, high = (np.array([getattr(each, name) for each in tests]) for name in ("difference", "low", "high"))
     return figures.bars(
         "told-apart", "Does the held-out answer stand out at all?", y, names=arms, low=low, high=high, group=ANSWERS,
-        y_label="nats above the other held-out answers", claims=("no-difference-found", "shown-to-be-equal", "tied-moves"),
-        caption="Mean log-probability of the right answer less that of the other held-out answers of its relation, with "
-        "a 95 % interval over all facts. Zero: the network does not tell them apart.",
+        y_label="nats above the other held-out answers",
+        claims=("no-difference-found", "shown-to-be-equal", "tied-moves"),
+        caption="Mean log-probability of the right answer less that of the other held-out answers of its relation, "
+        "with a 95 % interval over all facts. Zero: the network does not tell them apart.",
     )  # fmt: skip
 
 
@@ -116,8 +117,9 @@ def on_the_way(found: Evidence) -> Figure:
             rows.append(curves.mean(0))
             steps = np.asarray(found.curves[arm][0]["step"])
     return figures.lines(
-        "on-the-way", "When forward and reverse part", steps, np.stack(rows), names=names, x_label="step", highlight=[0, 1],
-        y_label="exact matches", group=TRAINING, claims=("never-on-the-way",), caption=_plateau(found),
+        "on-the-way", "When forward and reverse part", steps, np.stack(rows), names=names, x_label="step",
+        highlight=[0, 1], y_label="exact matches", group=TRAINING, claims=("never-on-the-way",),
+        caption=_plateau(found),
     )  # fmt: skip
 
 
@@ -139,8 +141,8 @@ def maps(found: Evidence) -> Figure:
         "maps", "What W_OV says of each B after each A, and of each A after each B", z, panels=panels, diverging=True,
         x_label="output", y_label="input", value="logit", group=WEIGHTS, source="Zhu et al. 2024; Ma et al. 2026",
         claims=("weights-one-way", "bridge-prediction", "bridge-in-weights"),
-        caption="Taught pairs of one relation; matched pairs stand on the diagonal. Of the direction that was not taught "
-        "the diagonal is no different from the rest.",
+        caption="Taught pairs of one relation; matched pairs stand on the diagonal. Of the direction that was not "
+        "taught the diagonal is no different from the rest.",
     )  # fmt: skip
 
 
@@ -149,7 +151,7 @@ def indices(found: Evidence) -> Figure:
 
     def row(arm: str, of: str, each: Sequence[Asymmetry]) -> dict[str, Any]:
         return {
-            "arm": arm, "map": of, "index": median_interval(x.index for x in each),
+            "arm": arm, "map": of, "index": median_interval(x.share for x in each),
             "permuted": {"low": min(x.low for x in each), "high": max(x.high for x in each), "value": 0.0},
             "standardised": median_interval(x.standardised for x in each),
         }  # fmt: skip
@@ -162,8 +164,8 @@ def indices(found: Evidence) -> Figure:
     return figures.table(
         "indices", "Stored in one direction, or in both", rows, columns=columns, group=WEIGHTS,
         claims=("weights-one-way", "logits-one-way", "gradient-one-way", "bridge-prediction"),
-        caption="What the diagonal has over the rest in the reverse map, as a share of the same in the forward map: 0 is "
-        "one direction alone, 1 both alike. Medians over networks.",
+        caption="What the diagonal has over the rest in the reverse map, as a share of the same in the forward map: 0 "
+        "is one direction alone, 1 both alike. Medians over networks.",
     )  # fmt: skip
 
 
@@ -197,6 +199,6 @@ def edited(found: Evidence) -> Figure:
         "edits", "A fact rewritten by a change of rank one, read both ways", rows, columns=["", "share or nats"],
         group=WEIGHTS, claims=("edit-forward", "edit-not-backward", "edit-leaves-the-old", "edit-moves-no-reverse"),
         source="Meng et al. 2022, equation 2",
-        caption="Facts that were taught in both directions, each rewritten alone in the last MLP: A gave B, and is made "
-        "to give B'. Medians over networks.",
+        caption="Facts that were taught in both directions, each rewritten alone in the last MLP: A gave B, and is "
+        "made to give B'. Medians over networks.",
     )  # fmt: skip

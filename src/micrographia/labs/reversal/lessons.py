@@ -16,8 +16,7 @@ from torch import Generator, Tensor
 
 from micrographia.core.runtime import batch_generator
 from micrographia.core.small.next_token import IGNORED
-from micrographia.labs.reversal.task import DirectedFacts, Spelling, PairedWorld, joined
-
+from micrographia.labs.reversal.task import DirectedFacts, PairedWorld, Spelling, joined
 
 DRAWN = 8
 """Rows with made-up facts for each that is taught."""
@@ -133,9 +132,7 @@ def context(world: PairedWorld, spelt: Spelling, generator: Generator, weight: f
     n = DRAWN * len(facts.tokens)
     ends = torch.rand(n, world.entities, generator=generator).argsort(1)[:, :4]
     relation = torch.randint(2 * world.relations, (2, n), generator=generator)
-    own, beside = (
-        DirectedFacts(ends[:, 2 * i], relation[i], ends[:, 2 * i + 1]) for i in range(2)
-    )
+    own, beside = (DirectedFacts(ends[:, 2 * i], relation[i], ends[:, 2 * i + 1]) for i in range(2))
     sequence = torch.cat([in_context(own, beside, spelt, generator), spelt.names[own.source]], 1)
     return stacked_rows(facts, next_tokens(sequence, spelt.width, 1 / DRAWN))
 

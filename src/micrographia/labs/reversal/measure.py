@@ -109,31 +109,33 @@ def _of_repairs(found: Evidence) -> Measures:
 
 
 def _index(found: Evidence, arm: str, of: str, null: str, read: Callable[[Asymmetry], float]) -> Measured:
-    return Measured(*(median_interval(map(read, found.indices[each, of])) for each in (arm, null)))
+    own, beside = (median_interval(map(read, found.indices[each, of])) for each in (arm, null))
+    return Measured(own, beside)
 
 
 def _alike(found: Evidence, arm: str, what: str, null_arm: str, null: str) -> Measured:
     def excess(each: Matched) -> float:
         return each.excess
 
-    return Measured(*(median_interval(map(excess, found.alike[key])) for key in ((arm, what), (null_arm, null))))
+    own, beside = (median_interval(map(excess, found.alike[key])) for key in ((arm, what), (null_arm, null)))
+    return Measured(own, beside)
 
 
 def _of_weights(found: Evidence) -> Measures:
     ov, both = "attention only", "attention only, both directions"
     return {
-        "weights-one-way": _index(found, ov, "W_OV", both, lambda each: each.index),
+        "weights-one-way": _index(found, ov, "W_OV", both, lambda each: each.share),
         "bridge-prediction": _index(found, ov, "W_OV", both, lambda each: each.standardised),
         "bridge-in-weights": _index(found, f"{ov}, identity bridge", "W_OV", ov, lambda each: each.standardised),
-        "logits-one-way": _index(found, "plain", "logits", "both directions", lambda each: each.index),
-        "gradient-one-way": _index(found, "plain", "gradient", "both directions", lambda each: each.index),
+        "logits-one-way": _index(found, "plain", "logits", "both directions", lambda each: each.share),
+        "gradient-one-way": _index(found, "plain", "gradient", "both directions", lambda each: each.share),
         "recogniser-is-not-writer": _alike(found, "plain", "neurons", "tied", "neurons"),
         "neurons-apart": _alike(found, "both directions", "overlap", "entity-reversed copies", "same"),
     }
 
 
 def _of_edits(found: Evidence) -> Measures:
-    def median(name: str) -> object:
+    def median(name: str) -> dict[str, float] | None:
         return median_interval(getattr(each, name) for each in found.edits)
 
     pairs = {
@@ -142,4 +144,4 @@ def _of_edits(found: Evidence) -> Measures:
         "edit-leaves-the-old": ("old_backward", "backward"),
         "edit-moves-no-reverse": ("nats", "nats_random"),
     }
-    return {name: Measured(*map(median, pair)) for name, pair in pairs.items()}  # pyright: ignore[reportArgumentType] (intervals)
+    return {name: Measured(median(own), median(beside)) for name, (own, beside) in pairs.items()}

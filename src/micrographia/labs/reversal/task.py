@@ -1,6 +1,6 @@
 """The facts of one network: who stands to whom, what is taught, what is held out, and how it is all spelt.
 
-A relation pairs all entities, so that "e r ?" and "e r' ?" (r' the inverse) have one answer each. DirectedFacts of the shared
+A relation pairs all entities, so that "e r ?" and "e r' ?" (r' the inverse) have one answer each. Those of the shared
 entities are taught in both directions, of the others in one; the other direction is held out. Directions are chosen so
 that every entity of a held-out pair is read at least once and answered at least once: otherwise a failure could be an
 untrained embedding. Pure coin flips, as in Wang and Sun 2025, leave a share of 2 ** -relations out of either role.

@@ -38,7 +38,7 @@ WEIGHTS = "weights"
 
 
 CONVEX = {"lr": 0.05, "weight_decay": 0.0}
-"""Of the bilinear forms, whose loss is convex in the matrices: a large rate, on all rows, for a quarter of the steps."""
+"""Of the bilinear forms, whose loss is convex in the matrices: a large rate, all rows, a quarter of the steps."""
 
 
 class Program(NamedTuple):
@@ -113,9 +113,9 @@ def _batches(config: Config, some: Sequence[Learner]) -> tuple[list[int], Callab
     targets = torch.stack([filled(each.rows.targets, IGNORED) for each in some])
     columns = (targets != IGNORED).any(0).any(0).nonzero()[:, 0].tolist()
     targets = targets[..., columns]
-    rising = torch.stack([F.pad(each.rows.weights.double().cumsum(0), (0, most - len(each.rows.weights)), value=torch.inf)
-                          for each in some])  # fmt: skip
-    total = torch.tensor([each.rows.weights.double().sum() for each in some])[:, None]
+    sums = [each.rows.weights.double().cumsum(0) for each in some]
+    rising = torch.stack([F.pad(each, (0, most - len(each)), value=torch.inf) for each in sums])
+    total = torch.stack([each[-1:] for each in sums])
     which = torch.arange(len(some))[:, None]
 
     def batch(step: int) -> StackedRows:
