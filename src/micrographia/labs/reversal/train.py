@@ -154,35 +154,34 @@ def _train(program: Program, config: Config, folder: RunFolder, watch: Watch) ->
         watch(Note(f"{program.name}: goes on from step {checkpoint.step}."))
         state = State(checkpoint.step, **checkpoint.tensors)
         rows = {name: [float(x) for x in column] for name, column in checkpoint.rows.items()}
-    written = len(rows.get("step", []))
-    since = time.monotonic()
-    losses = torch.zeros(len(program.learners))
+    saved = len(rows.get("step", []))
+    since, losses = time.monotonic(), torch.zeros(len(program.learners))
 
     def look(now: State) -> None:
-        nonlocal since, written
-        seconds = time.monotonic() - since
-        row = {"step": float(now.step), "seconds": seconds, **_measured(program, now.weights, losses)}
+        nonlocal since
+        row = {"step": float(now.step), "seconds": time.monotonic() - since, **_measured(program, now.weights, losses)}
         for name, value in row.items():
             rows.setdefault(name, []).append(value)
-        if now.step % schedule.checkpoint_every == 0 or now.step == steps:
-            if now.step == steps:
-                folder.save_snapshot(now.step, {WEIGHTS: now.weights})
-            folder.save_checkpoint(
-                now.step, now.tensors(), {}, {name: column[written:] for name, column in rows.items()}
-            )
-            written = len(rows["step"])
         since = time.monotonic()
+
+    def save(now: State) -> None:
+        nonlocal saved
+        if now.step == steps:
+            folder.save_snapshot(steps, {WEIGHTS: now.weights})
+        folder.save_checkpoint(now.step, now.tensors(), {}, {name: column[saved:] for name, column in rows.items()})
+        saved = len(rows["step"])
 
     with interruptible() as request:
         if state.step == 0:
             look(state)
         for now, losses in train(state, program.objective, program.optimiser, steps=steps):
-            due = now.step % schedule.eval_every == 0
-            saved = now.step % schedule.checkpoint_every == 0
-            if due or saved or now.step == steps:
+            if now.step % schedule.eval_every == 0 or now.step == steps:
                 look(now)
+            stop = request.asked and now.step < steps
+            if now.step % schedule.checkpoint_every == 0 or now.step == steps or stop:
+                save(now)
             watch(Progress(f"train {program.name}", now.step, steps, values={"loss": losses.mean().item()}))
-            if request.asked and saved and now.step < steps:
+            if stop:
                 raise Interrupted(f"{program.name} stopped at step {now.step} of {steps}; resume to go on.")
     return Findings({"program": program.name}, [], metrics=rows)
 
