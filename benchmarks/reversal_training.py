@@ -22,18 +22,18 @@ from micrographia.core.small.architecture import Architecture
 from micrographia.core.small.stacked import Stacked, StackedRows
 from micrographia.core.training import AdamW, fresh_state, train
 from micrographia.labs.reversal.config import Config, quick, tiny
-from micrographia.labs.reversal.train import Program, make_program
+from micrographia.labs.reversal.train import NetworkProgram, make_program
 
 KEPT, TARGET = 8, 1.5
 
 
-def kept_batches(program: Program) -> list[StackedRows]:
+def kept_batches(program: NetworkProgram) -> list[StackedRows]:
     """Made beforehand, the same for all contenders."""
     assert isinstance(program.objective, Stacked)
     return [program.objective.batches(step) for step in range(KEPT)]
 
 
-def stacked(config: Config, program: Program, members: slice) -> Callable[[int], None]:
+def stacked(config: Config, program: NetworkProgram, members: slice) -> Callable[[int], None]:
     """n units: n / members steps of all these members at once."""
     assert isinstance(program.objective, Stacked)
     batches = [StackedRows(tokens[members], targets[members]) for tokens, targets in kept_batches(program)]
@@ -77,7 +77,7 @@ class Plain(nn.Module):
         return self.head(self.blocks(x))
 
 
-def plain(config: Config, program: Program) -> Callable[[int], None]:
+def plain(config: Config, program: NetworkProgram) -> Callable[[int], None]:
     """n units: each network in turn takes its steps."""
     assert isinstance(program.objective, Stacked)
     arch, batches, n_members = program.objective.arch, kept_batches(program), len(program.learners)

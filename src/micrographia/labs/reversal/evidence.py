@@ -31,7 +31,7 @@ from micrographia.labs.reversal.inside import (
     rewrite,
 )
 from micrographia.labs.reversal.task import DirectedFacts
-from micrographia.labs.reversal.train import Trained, trained
+from micrographia.labs.reversal.train import TrainedProgram, trained
 from micrographia.methods.asymmetry import Asymmetry, Matched
 
 NETWORKS = "networks"
@@ -56,7 +56,7 @@ class Cost(NamedTuple):
 
 
 @dataclass(slots=True)
-class Evidence:
+class ReversalEvidence:
     """By arm; lists are in the order of the seeds."""
 
     scores: dict[str, dict[str, list[Score]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
@@ -81,8 +81,8 @@ WHAT = {
 }
 
 
-def evidence(config: Config, folder: Path, *, lab: str, watch: Watch) -> Evidence:
-    found = Evidence()
+def evidence(config: Config, folder: Path, *, lab: str, watch: Watch) -> ReversalEvidence:
+    found = ReversalEvidence()
     for name in [*programs(ARMS), *programs(BILINEAR)]:
         out = folder / NETWORKS / name.replace(" ", "-")
         done = trained(config, name, out, lab=lab, preset=preset_of(config), watch=watch)
@@ -94,7 +94,7 @@ def evidence(config: Config, folder: Path, *, lab: str, watch: Watch) -> Evidenc
     return found
 
 
-def _add(found: Evidence, config: Config, done: Trained, k: int, one: Learner) -> None:
+def _add(found: ReversalEvidence, config: Config, done: TrainedProgram, k: int, one: Learner) -> None:
     arm, draw = one.arm.name, batch_generator(one.seed, SAMPLE)
     asker = done.program.asker(done.weights, k)
     for kind, asked in one.asked.items():
@@ -107,7 +107,7 @@ def _add(found: Evidence, config: Config, done: Trained, k: int, one: Learner) -
         _look_inside(found, config, done.program.model(done.weights, k), one)
 
 
-def _look_inside(found: Evidence, config: Config, model: Transformer, one: Learner) -> None:
+def _look_inside(found: ReversalEvidence, config: Config, model: Transformer, one: Learner) -> None:
     arm, draws, draw = one.arm.name, config.draws, batch_generator(one.seed, SAMPLE)
     if arm in (*OV_ARMS, OV_TIED):
         found.indices[arm, "W_OV"].append(index_of("W_OV", model, one, draw, draws))

@@ -11,7 +11,7 @@ from micrographia.core.figures import Figure
 from micrographia.core.intervals import Interval, share
 from micrographia.labs.reversal.arms import NONE_SHARED
 from micrographia.labs.reversal.behaviour import Score
-from micrographia.labs.reversal.evidence import OV_ARMS, WHAT, Evidence
+from micrographia.labs.reversal.evidence import OV_ARMS, WHAT, ReversalEvidence
 from micrographia.labs.reversal.measure import pooled
 from micrographia.methods.asymmetry import Asymmetry, Matched
 
@@ -24,7 +24,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def of_run(found: Evidence) -> list[Figure]:
+def of_run(found: ReversalEvidence) -> list[Figure]:
     """All figures of a Run, the table of arms first."""
     return [
         table_of_arms(found),
@@ -47,7 +47,7 @@ def _cell(found: Interval) -> dict[str, float]:
     return {"value": found.estimate, "low": found.low, "high": found.high}
 
 
-def arm_rows(found: Evidence) -> list[dict[str, Any]]:
+def arm_rows(found: ReversalEvidence) -> list[dict[str, Any]]:
     """A record an arm: exact matches with Wilson intervals, the held-out answers against others, and the cost."""
     rows = []
     for arm, kinds in found.scores.items():
@@ -64,7 +64,7 @@ def arm_rows(found: Evidence) -> list[dict[str, Any]]:
     return rows
 
 
-def table_of_arms(found: Evidence) -> Figure:
+def table_of_arms(found: ReversalEvidence) -> Figure:
     return figures.table(
         "arms", "What repairs it, and at what cost", arm_rows(found), columns=COLUMNS, group=ANSWERS, headline=True,
         source=GOLOVNEVA,
@@ -78,7 +78,7 @@ def table_of_arms(found: Evidence) -> Figure:
     )  # fmt: skip
 
 
-def both_ways(found: Evidence) -> Figure:
+def both_ways(found: ReversalEvidence) -> Figure:
     """Exact matches of every arm, forward and reverse."""
     arms = list(found.scores)
     each = [[exact(found.scores[arm][kind]) for arm in arms] for kind in ("forward", "reverse")]
@@ -93,7 +93,7 @@ def both_ways(found: Evidence) -> Figure:
 SHOWN_ARMS = ("plain", NONE_SHARED, "tied", "identity bridge", "composed bridge", "two layers", "attention only")
 
 
-def told_apart(found: Evidence) -> Figure:
+def told_apart(found: ReversalEvidence) -> Figure:
     """What the right held-out answer has over the others, in nats: where exact matches show nothing."""
     arms = [arm for arm in SHOWN_ARMS if arm in found.scores]
     tests = [pooled(found.scores[arm]["reverse"]) for arm in arms]
@@ -107,7 +107,7 @@ def told_apart(found: Evidence) -> Figure:
     )  # fmt: skip
 
 
-def on_the_way(found: Evidence) -> Figure:
+def on_the_way(found: ReversalEvidence) -> Figure:
     """Forward and reverse along training, of three arms; means over their networks."""
     names, rows, steps = [], [], np.zeros(0)
     for arm in ("plain", "both directions", "tied"):
@@ -123,7 +123,7 @@ def on_the_way(found: Evidence) -> Figure:
     )  # fmt: skip
 
 
-def _plateau(found: Evidence) -> str:
+def _plateau(found: ReversalEvidence) -> str:
     curve = found.curves["plain"][0]
     nats = [f"{-x:.1f}" for x in curve["forward nats"][:6]]
     return (
@@ -132,7 +132,7 @@ def _plateau(found: Evidence) -> str:
     )
 
 
-def maps(found: Evidence) -> Figure:
+def maps(found: ReversalEvidence) -> Figure:
     """M_AB and M_BA of the attention-only arms, pairs in one order."""
     arms = [arm for arm in OV_ARMS if arm in found.maps]
     panels = [f"{arm}: {way}" for arm in arms for way in ("A to B", "B to A")]
@@ -146,7 +146,7 @@ def maps(found: Evidence) -> Figure:
     )  # fmt: skip
 
 
-def indices(found: Evidence) -> Figure:
+def indices(found: ReversalEvidence) -> Figure:
     """The asymmetry index of every arm and map, beside permuted pairs."""
 
     def row(arm: str, of: str, each: Sequence[Asymmetry]) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def indices(found: Evidence) -> Figure:
     )  # fmt: skip
 
 
-def neurons(found: Evidence) -> Figure:
+def neurons(found: ReversalEvidence) -> Figure:
     """Likeness of recogniser and writer, and of the neurons of both directions, beside other pairs."""
 
     def row(arm: str, what: str, each: Sequence[Matched]) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def neurons(found: Evidence) -> Figure:
     )  # fmt: skip
 
 
-def edited(found: Evidence) -> Figure:
+def edited(found: ReversalEvidence) -> Figure:
     """What a rank-one edit A -> B' does forward and backward."""
     names: Mapping[str, str] = {
         "forward": "A gives B'", "backward": "B' gives A", "untouched_backward": "B' gives A, before the edit",

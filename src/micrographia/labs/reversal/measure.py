@@ -13,7 +13,7 @@ from micrographia.core.claims import Measured, Measures, median_interval
 from micrographia.core.paired_tests import PairedTests, paired_tests
 from micrographia.labs.reversal.arms import NONE_SHARED
 from micrographia.labs.reversal.behaviour import MARGIN, Score
-from micrographia.labs.reversal.evidence import Evidence
+from micrographia.labs.reversal.evidence import ReversalEvidence
 from micrographia.methods.asymmetry import Asymmetry, Matched
 
 CLAIMS = Path(__file__).with_name("claims.toml")
@@ -26,12 +26,14 @@ def pooled(scores: Sequence[Score]) -> PairedTests:
     return paired_tests(values[:, 0], values[:, 2], MARGIN)
 
 
-def measures(found: Evidence) -> Measures:
+def measures(found: ReversalEvidence) -> Measures:
     """Each claim's figure with its null."""
     return {**_of_the_curse(found), **_of_repairs(found), **_of_weights(found), **_of_edits(found)}
 
 
-def _exact(found: Evidence, arm: str, kind: str, beside: str | None = None, other: str | None = None) -> Measured:
+def _exact(
+    found: ReversalEvidence, arm: str, kind: str, beside: str | None = None, other: str | None = None
+) -> Measured:
     """Exact matches of an arm; the null is another kind of question, or another arm; else the shuffled pairs."""
     own = found.scores[arm][kind]
     if beside is None and other is None:
@@ -46,7 +48,7 @@ def _medians(
     return Measured(median_interval(map(read, own)), median_interval(map(read_null, null)))
 
 
-def _of_the_curse(found: Evidence) -> Measures:
+def _of_the_curse(found: ReversalEvidence) -> Measures:
     plain = found.scores["plain"]
     back, ahead = pooled(found.scores[NONE_SHARED]["reverse"]), pooled(found.scores[NONE_SHARED]["forward"])
     linear = [pooled(found.scores["bilinear"][kind]) for kind in ("reverse", "forward")]
@@ -85,7 +87,7 @@ def _ks(scores: Sequence[Score]) -> float:
     return paired_tests(values[:, 0], values[:, 1], MARGIN).ks_p
 
 
-def _of_repairs(found: Evidence) -> Measures:
+def _of_repairs(found: ReversalEvidence) -> Measures:
     bridged = found.scores["identity bridge"]["reverse"]
     plain = found.scores["plain"]["reverse"]
     return {
@@ -108,12 +110,12 @@ def _of_repairs(found: Evidence) -> Measures:
     }  # fmt: skip
 
 
-def _index(found: Evidence, arm: str, of: str, null: str, read: Callable[[Asymmetry], float]) -> Measured:
+def _index(found: ReversalEvidence, arm: str, of: str, null: str, read: Callable[[Asymmetry], float]) -> Measured:
     own, beside = (median_interval(map(read, found.indices[each, of])) for each in (arm, null))
     return Measured(own, beside)
 
 
-def _alike(found: Evidence, arm: str, what: str, null_arm: str, null: str) -> Measured:
+def _alike(found: ReversalEvidence, arm: str, what: str, null_arm: str, null: str) -> Measured:
     def excess(each: Matched) -> float:
         return each.excess
 
@@ -121,7 +123,7 @@ def _alike(found: Evidence, arm: str, what: str, null_arm: str, null: str) -> Me
     return Measured(own, beside)
 
 
-def _of_weights(found: Evidence) -> Measures:
+def _of_weights(found: ReversalEvidence) -> Measures:
     ov, both = "attention only", "attention only, both directions"
     return {
         "weights-one-way": _index(found, ov, "W_OV", both, lambda each: each.share),
@@ -134,7 +136,7 @@ def _of_weights(found: Evidence) -> Measures:
     }
 
 
-def _of_edits(found: Evidence) -> Measures:
+def _of_edits(found: ReversalEvidence) -> Measures:
     def median(name: str) -> dict[str, float] | None:
         return median_interval(getattr(each, name) for each in found.edits)
 

@@ -8,7 +8,7 @@ from micrographia.core.events import Watch, silent
 from micrographia.core.lab import Findings, columns_of, run_lab
 from micrographia.core.store import RunFolder
 from micrographia.labs.reversal.config import Config, preset_of
-from micrographia.labs.reversal.evidence import Evidence, evidence
+from micrographia.labs.reversal.evidence import ReversalEvidence, evidence
 from micrographia.labs.reversal.figures import arm_rows, exact, of_run
 from micrographia.labs.reversal.measure import CLAIMS, measures
 
@@ -49,7 +49,7 @@ def _number(value: object) -> object:
     return next(iter(value.values())) if isinstance(value, dict) else value
 
 
-def opening(found: Evidence) -> list[str]:
+def opening(found: ReversalEvidence) -> list[str]:
     """What was measured, before any verdict."""
     ahead, back = (exact(found.scores["plain"][kind]) for kind in ("forward", "reverse"))
     return [

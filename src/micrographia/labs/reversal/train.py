@@ -41,7 +41,7 @@ CONVEX = {"lr": 0.05, "weight_decay": 0.0}
 """Of the bilinear forms, whose loss is convex in the matrices: a large rate, all rows, a quarter of the steps."""
 
 
-class Program(NamedTuple):
+class NetworkProgram(NamedTuple):
     """What trains together."""
 
     name: str
@@ -58,8 +58,8 @@ class Program(NamedTuple):
     """The same as a Model; a bilinear form is none."""
 
 
-class Trained(NamedTuple):
-    program: Program
+class TrainedProgram(NamedTuple):
+    program: NetworkProgram
     weights: Flat
     curve: Mapping[str, Sequence[float]]
     seconds: float
@@ -69,7 +69,7 @@ class Trained(NamedTuple):
         return [self.program.asker(self.weights, k) for k in range(len(self.program.learners))]
 
 
-def make_program(config: Config, name: str) -> Program:
+def make_program(config: Config, name: str) -> NetworkProgram:
     """The networks of the arms of this shape, their batches, and how to ask them."""
     if name.startswith("bilinear"):
         some = learners(config, BILINEAR, name)
@@ -78,7 +78,7 @@ def make_program(config: Config, name: str) -> Program:
         fresh = partial(fresh_bilinear, objective)
         steps = max(1, config.steps // 4)
         optimiser = AdamW(**{**flat(config.optim), **CONVEX}, end=steps)
-        return Program(name, some, objective, fresh, partial(bilinear_asker, objective), steps, optimiser, flops)
+        return NetworkProgram(name, some, objective, fresh, partial(bilinear_asker, objective), steps, optimiser, flops)
     some = learners(config, ARMS, name)
     arch = architecture(config, some)
     columns, batches = _batches(config, some)
@@ -98,7 +98,7 @@ def make_program(config: Config, name: str) -> Program:
     objective = Stacked(arch, batches, columns)
     steps = config.steps * some[0].arm.longer
     optimiser = AdamW(**flat(config.optim), end=steps)
-    return Program(name, some, objective, fresh, asker, steps, optimiser, flops, model)
+    return NetworkProgram(name, some, objective, fresh, asker, steps, optimiser, flops, model)
 
 
 def _batches(config: Config, some: Sequence[Learner]) -> tuple[list[int], Callable[[int], StackedRows]]:
@@ -128,7 +128,7 @@ def _batches(config: Config, some: Sequence[Learner]) -> tuple[list[int], Callab
     return columns, batch
 
 
-def trained(config: Config, name: str, out: Path, *, lab: str, preset: str, watch: Watch) -> Trained:
+def trained(config: Config, name: str, out: Path, *, lab: str, preset: str, watch: Watch) -> TrainedProgram:
     """The networks of a program trained to the end in the Run `out`, or as that was left; device and threads are set.
 
     Raises NonFiniteLoss, Interrupted (what was done is saved), CannotWrite.
@@ -142,10 +142,10 @@ def trained(config: Config, name: str, out: Path, *, lab: str, preset: str, watc
     kept = snapshots(done.path)
     curve = {key: [float(x) for x in column] for key, column in read_metrics(done.path).items()}
     weights = read_tensors(kept[max(kept)])[WEIGHTS]
-    return Trained(program, weights, curve, sum(curve["seconds"]) / len(program.learners))
+    return TrainedProgram(program, weights, curve, sum(curve["seconds"]) / len(program.learners))
 
 
-def _train(program: Program, config: Config, folder: RunFolder, watch: Watch) -> Findings:
+def _train(program: NetworkProgram, config: Config, folder: RunFolder, watch: Watch) -> Findings:
     checkpoint = folder.load_checkpoint()
     steps, schedule = program.steps, config.schedule
     rows: dict[str, list[float]] = {}
@@ -186,7 +186,7 @@ def _train(program: Program, config: Config, folder: RunFolder, watch: Watch) ->
     return Findings({"program": program.name}, [], metrics=rows)
 
 
-def _measured(program: Program, weights: Flat, losses: Tensor) -> dict[str, float]:
+def _measured(program: NetworkProgram, weights: Flat, losses: Tensor) -> dict[str, float]:
     """Of every network: loss, and exact matches and log-probability, forward and reverse."""
     found: dict[str, float] = {}
     for k, each in enumerate(program.learners):
