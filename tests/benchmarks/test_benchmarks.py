@@ -31,6 +31,7 @@ SCRIPTS = {
     "othello_engine": [],
     "othello_training": [],
     "lookup": [],
+    "reversal_training": [],
     "browser": [],
 }
 OTHER_SHAPES = [(name, shape) for name in ("patching_sweep", "attribution", "hooks") for shape in ("xl", "7b")]
