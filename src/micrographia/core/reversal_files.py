@@ -6,7 +6,8 @@ person to the description, `d2p` back, `both` both ways, each with a `_prompts_t
 the name (" Samuel Rockford now enjoys a quite life."); a test's is the name alone. A folder may lack some of the files:
 of `p2d`, reversed tests with random names (`_randomized`) may be there, which are no answers and are not read. Pairs
 are a CSV of `child`, `parent`, `parent_type`, `child_prediction` (often empty, or another spelling: "Zendaya Coleman")
-and `can_reverse`; some stand twice, and other versions have a model's log-probabilities instead of `can_reverse`. Source: Berglund et al. 2023 (arXiv 2309.12288), github.com/lukasberglund/reversal_curse.
+and `can_reverse`; some stand twice, and other versions have a model's log-probabilities instead of `can_reverse`.
+Source: Berglund et al. 2023 (arXiv 2309.12288), github.com/lukasberglund/reversal_curse.
 """
 
 import csv
