@@ -19,6 +19,8 @@ class Architecture(Blocks):
     d_vocab_out: int
     n_ctx: int
     unembed_bias: bool = False
+    causal: bool = True
+    """False: every position attends to all, as in a model that fills in masked tokens."""
 
     def __post_init__(self) -> None:
         super(Architecture, self).__post_init__()

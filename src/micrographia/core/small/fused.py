@@ -47,7 +47,7 @@ def _attention(arch: Architecture, weights: Weights, i: int, x_BPD: Tensor) -> T
     q, k, v = _affine(y, W, b).unflatten(-1, (3, H, E)).unbind(2)
     if arch.positions == "rotary":
         q, k = rotate(q), rotate(k)
-    z = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True)
+    z = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=arch.causal)
     return _affine(z.transpose(1, 2).flatten(2), weights[f"{block}W_O"].flatten(0, 1), weights.get(f"{block}b_O"))
 
 

@@ -114,7 +114,8 @@ def _embed(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Te
 
 
 def _attention(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap, start: Start | None) -> Tensor:
-    """Causal multi-head attention (Vaswani et al. 2017, section 3.2); with an offset, also to the cached keys."""
+    """Multi-head attention (Vaswani et al. 2017, section 3.2), causal unless the architecture says otherwise; with an
+    offset, also to the cached keys."""
     block = f"blocks.{i}.attn."
     x = _norm(arch, weights, f"blocks.{i}.ln1", x, tap, "attn_norm", i)
     q, k, v = (
@@ -128,8 +129,10 @@ def _attention(arch: Architecture, weights: Weights, i: int, x: Tensor, tap: Tap
         times = (len(x) // len(start.past[i].keys), 1, 1, 1)
         k, v = (torch.cat([old.repeat(times), new], 1) for old, new in zip(start.past[i], (k, v)))
     scores_BHQK = torch.einsum("bqhe,bkhe->bhqk", q, k) / arch.d_head**0.5
-    ahead = torch.ones(scores_BHQK.shape[-2:], dtype=torch.bool, device=x.device).triu(1 + offset)
-    scores_BHQK = tap("scores", i, scores_BHQK.masked_fill(ahead, -torch.inf))
+    if arch.causal:
+        ahead = torch.ones(scores_BHQK.shape[-2:], dtype=torch.bool, device=x.device).triu(1 + offset)
+        scores_BHQK = scores_BHQK.masked_fill(ahead, -torch.inf)
+    scores_BHQK = tap("scores", i, scores_BHQK)
     pattern_BHQK = tap("pattern", i, scores_BHQK.softmax(-1))
     z_BPHE = tap("z", i, torch.einsum("bhqk,bkhe->bqhe", pattern_BHQK, v))
     W_O = weights[f"{block}W_O"]
@@ -256,6 +259,10 @@ class Transformer:
         if mask_of(inputs) is not None:
             raise UserError("Padded prompts were given; this small transformer has no padding. Group them by length.")
         span(self, start, stop)
+        if start is not None and start.offset and not self.arch.causal:
+            raise UserError(
+                "Asked to go on from cached keys, but here every position attends to all: run whole sequences."
+            )
         check_readout(logits, ids.shape[1] - (start.offset if start else 0))
         site, end = (stop, None) if isinstance(stop, Site) else (None, stop)
         with torch.set_grad_enabled(grad):
