@@ -162,7 +162,7 @@ def last_logits(
     lengths = torch.tensor([_length(each) for each in inputs])
     found: list[Tensor] = [torch.empty(0)] * len(prompts)
     for done, rows in enumerate(order := list(lengths.argsort(stable=True).split(ROWS)), start=1):
-        texts = [prompts[i] for i in rows.tolist()]
+        texts = [str(prompts[i]) for i in rows.tolist()]
         logits = model.run(onto(model.weights.W_E.device, model.to_tokens(texts)), logits="last").logits[:, -1]
         for i, row in zip(rows.tolist(), logits.float().cpu()):
             found[i] = row

@@ -28,9 +28,10 @@ LAST = (
 )  # fmt: skip
 DEEDS = (
     "the architect who built", "the composer who wrote an opera about", "the diver who discovered",
-    "the chef who cooked for", "the sculptor who carved", "the engineer who repaired", "the poet who sang of", "the explorer who mapped",
-    "the lawyer who defended", "the photographer who captured", "the gardener who planted", "the pilot who flew over",
-    "the doctor who cured", "the historian who forgot", "the thief who stole", "the painter who restored",
+    "the chef who cooked for", "the sculptor who carved", "the engineer who repaired", "the poet who sang of",
+    "the explorer who mapped", "the lawyer who defended", "the photographer who captured", "the gardener who planted",
+    "the pilot who flew over", "the doctor who cured", "the historian who forgot", "the thief who stole",
+    "the painter who restored",
 )  # fmt: skip
 THINGS = (
     "the glass bridge", "the singing lighthouse", "the copper library", "the floating market", "the silent bell tower",
