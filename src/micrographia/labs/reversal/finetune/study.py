@@ -55,10 +55,11 @@ def study(config: FineTuning, folder: RunFolder, watch: Watch = silent) -> Findi
         for each in tests_of(data, config.asked, config.seed)
     ]
     before = [answer(upper, each, watch) for each in asked]
-    done = run_lab(
-        config, lambda here, inner, watch: _train(here, inner, watch, upper, data), lab=LAB, preset=INNER, out=folder.path / INNER, resume=True,
-        watch=watch,
-    )  # fmt: skip
+
+    def work(here: FineTuning, inner: RunFolder, watch: Watch) -> Findings:
+        return _train(here, inner, watch, upper, data)
+
+    done = run_lab(config, work, lab=LAB, preset=INNER, out=folder.path / INNER, resume=True, watch=watch)
     kept = snapshots(done.path)
     trained = read_tensors(kept[max(kept)])
     upper.use(upper.layout.pack([{name: weight.to(upper.model.device) for name, weight in trained.items()}]))
@@ -157,7 +158,7 @@ def row(each: Before) -> dict[str, Any]:
 COLUMNS = {
     "arm": "told", "asked": "asked", "trained": "trained this way", "facts": "facts", "chosen": "right one likeliest",
     "chosen_low": "from", "chosen_high": "to", "chance": "chance", "before": "before training",
-    "exact": "word for word", "difference_nats": "log p after its own prompt less others'", "low": "from ", "high": "to ",
+    "exact": "word for word", "difference_nats": "log p, own prompt less others", "low": "from ", "high": "to ",
     "before_nats": "before", "t_p": "p (t)", "ks_p": "p (KS)", "equivalence_p": f"p (beyond {MARGIN_NATS} nat)",
     "least_margin": "equal within",
 }  # fmt: skip
@@ -191,7 +192,7 @@ def _mean(found: list[Before], when: str) -> float | None:
 
 
 def pictures(config: FineTuning, found: list[Before]) -> list[Figure]:
-    """The table, and how likely the right completion is beside random ones."""
+    """The table, and what a completion gains by its own prompt."""
     names = [f"{each.after.asked.tests.arm}, {each.after.asked.tests.direction}" for each in found]
     tests = [each.after.compared for each in found]
     return [
@@ -223,7 +224,7 @@ def opening(config: FineTuning, found: list[Before]) -> list[str]:
         lines.append(
             f"Told {asked.arm}, asked {asked.direction} ({way}): the right one is likeliest in "
             f"{after.chosen.estimate:.0%} (chance {after.chance:.0%}), and {tests.difference:+.2f} nats "
-            f"({tests.low:+.2f} to {tests.high:+.2f}) above what it is after other prompts; p of t {tests.t_p:.2g}, {equal} within "
-            f"{MARGIN_NATS} nat."
+            f"({tests.low:+.2f} to {tests.high:+.2f}) above what it is after other prompts; p of t {tests.t_p:.2g}, "
+            f"{equal} within {MARGIN_NATS} nat."
         )
     return lines
