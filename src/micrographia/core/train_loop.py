@@ -8,7 +8,7 @@ comes from `measure`. One model is trained; the steps themselves are in `trainin
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Note, Progress, Watch
@@ -19,6 +19,7 @@ from micrographia.core.training import Flat, Layout, Objective, State, UpdateRul
 Rows = dict[str, list[float]]
 
 
+@runtime_checkable
 class Shaped(Protocol):
     """What is trained: it knows the shapes of its weights by name, as an `Architecture` does."""
 

@@ -215,7 +215,8 @@ def opening(config: KnownFacts, asked: list[Recall], found: dict[str, LookedInto
             f"{name}: read at the subject before it is asked for, best after layer {read.layers[best]}: "
             f"{read.accuracy['neutral'][best]:.0%} (commonest answer {read.commonest:.0%}, summed embeddings "
             f"{read.embeddings:.0%}, same last token {read.last_token:.0%}, shuffled {read.shuffled[best]:.0%}, "
-            f"without training {read.untrained[best]:.0%}). Best head L{each.heads.heads[0].layer}H{each.heads.heads[0].head}: "
+            f"without training {read.untrained[best]:.0%}). "
+            f"Best head L{each.heads.heads[0].layer}H{each.heads.heads[0].head}: "
             f"its weights tell {each.heads.heads[0].probe:.0%} of other facts."
         )
     return lines
