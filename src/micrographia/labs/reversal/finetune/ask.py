@@ -25,7 +25,7 @@ MARGIN_NATS = 0.1
 ROWS = 32
 
 
-class Tests(NamedTuple):
+class DirectedTests(NamedTuple):
     """Those of one arm in one direction."""
 
     arm: str
@@ -39,7 +39,7 @@ class Tests(NamedTuple):
 class Asked(NamedTuple):
     """Tests with their options, ready to be run: rows are a test's options, the right one first."""
 
-    tests: Tests
+    tests: DirectedTests
     n: int
     texts: Learned
     entering: Float[torch.Tensor, "row pos d_model"]
@@ -64,15 +64,17 @@ class Answered(NamedTuple):
         return paired_tests(self.right, self.random, MARGIN_NATS)
 
 
-def tests_of(data: ReversalData, n: int, seed: int) -> list[Tests]:
+def drawn_tests(data: ReversalData, n: int, seed: int) -> list[DirectedTests]:
     """The tests of every arm and direction that there are, of `n` facts each at most."""
-    names, found = names_in(data), list[Tests]()
+    names, found = names_in(data), list[DirectedTests]()
     for trained, arms in ((True, data.same), (False, data.reverse)):
         for arm, statements in arms.items():
             sides: dict[str, list[Statement]] = {"to description": [], "to name": []}
             for each in statements:
                 sides["to name" if _name(each.completion) in names else "to description"].append(each)
-            found += [Tests(arm, side, trained, _drawn(own, n, names, seed)) for side, own in sides.items() if own]
+            found += [
+                DirectedTests(arm, side, trained, _drawn(own, n, names, seed)) for side, own in sides.items() if own
+            ]
     return found
 
 
@@ -85,7 +87,7 @@ def names_in(data: ReversalData) -> set[str]:
     return told | {name for name in both if name in prompts and len(name.split()) <= 3}
 
 
-def ask_of(upper: UpperLayers, tests: Tests, *, others: int, seed: int, watch: Watch = silent) -> Asked:
+def ask_of(upper: UpperLayers, tests: DirectedTests, *, others: int, seed: int, watch: Watch = silent) -> Asked:
     """Tests with `others` more completions each, and the residual stream that enters the first trained layer.
 
     The others of test i are those of the tests after it, in an order that is drawn, so that every completion is the

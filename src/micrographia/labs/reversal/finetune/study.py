@@ -27,7 +27,7 @@ from micrographia.core.runtime import batch_generator
 from micrographia.core.store import RunFolder, read_tensors, snapshots
 from micrographia.core.train_loop import Record, train_recorded
 from micrographia.core.training import AdamW, State
-from micrographia.labs.reversal.finetune.ask import MARGIN_NATS, Answered, answer, ask_of, tests_of
+from micrographia.labs.reversal.finetune.ask import MARGIN_NATS, Answered, answer, ask_of, drawn_tests
 from micrographia.labs.reversal.finetune.config import FineTuning
 from micrographia.labs.reversal.finetune.invented import invented
 
@@ -52,7 +52,7 @@ def study(config: FineTuning, folder: RunFolder, watch: Watch = silent) -> Findi
     upper = upper_layers(config, watch)
     asked = [
         ask_of(upper, each, others=config.others, seed=config.seed, watch=renamed(watch, "tests, layers below"))
-        for each in tests_of(data, config.asked, config.seed)
+        for each in drawn_tests(data, config.asked, config.seed)
     ]
     before = [answer(upper, each, watch) for each in asked]
 
