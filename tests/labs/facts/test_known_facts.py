@@ -10,7 +10,7 @@ from micrographia.core.lab import run_lab
 from micrographia.core.relations import Fact, Relation, shipped
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
-from micrographia.labs.facts.known.asked import Known, Prompts, known_of, written
+from micrographia.labs.facts.known.asked import RecalledFacts, SubjectPrompts, known_of, written
 from micrographia.labs.facts.known.config import KnownFacts, tiny
 from micrographia.labs.facts.known.heads import extraction
 from micrographia.labs.facts.known.lookup import ablated, replaced
@@ -39,9 +39,9 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def known() -> Known:
+def known() -> RecalledFacts:
     label = torch.arange(N) % 2
-    return Known(
+    return RecalledFacts(
         RELATION, SUBJECTS, tuple(f"the colour of zed is red .\nthe colour of {s} is" for s in SUBJECTS), ANSWERS, label
     )
 
@@ -62,7 +62,7 @@ def test_an_attribute_of_the_last_token_is_told_by_summed_embeddings_and_a_rando
 
 
 def test_the_subjects_own_state_from_the_same_prompt_changes_nothing(model, known):
-    prompts = Prompts.of(model, known)
+    prompts = SubjectPrompts.of(model, known)
     whole, site = prompts.answers(), Site("resid_post", 1)
     own = prompts.at_subject([site])[site]
     for entering, layer in ((None, 0), (prompts.entering(1), 1)):
@@ -75,7 +75,7 @@ def test_the_subjects_own_state_from_the_same_prompt_changes_nothing(model, know
 
 
 def test_interventions_cover_all_layers_and_start_where_they_act(model, known):
-    prompts = Prompts.of(model, known)
+    prompts = SubjectPrompts.of(model, known)
     windows = ablated(prompts, known, 2)
     assert [(each.kind, each.first, each.last) for each in windows] == [
         ("mlp_out", 0, 1), ("attn_out", 0, 1), ("mlp_out", 2, 2), ("attn_out", 2, 2),
@@ -84,7 +84,7 @@ def test_interventions_cover_all_layers_and_start_where_they_act(model, known):
 
 
 def test_heads_are_judged_on_the_half_that_did_not_choose_them(model, known):
-    found = extraction(Prompts.of(model, known), known, generator(0))
+    found = extraction(SubjectPrompts.of(model, known), known, generator(0))
     assert found.all_probes.shape == (3, 4)
     assert list(found.heads) == sorted(found.heads, key=lambda each: -each.direct)
     assert all(each.probe == pytest.approx(float(found.all_probes[each.layer, each.head])) for each in found.heads)

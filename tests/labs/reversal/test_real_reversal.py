@@ -9,7 +9,7 @@ from micrographia.core.errors import BadConfig, BadPrompt, Interrupted
 from micrographia.core.events import Progress
 from micrographia.core.lab import run_lab
 from micrographia.core.store import read_metrics, read_tensors, snapshots
-from micrographia.labs.reversal.finetune.ask import fact_of, names_in, drawn_tests
+from micrographia.labs.reversal.finetune.ask import drawn_tests, fact_of, names_in
 from micrographia.labs.reversal.finetune.config import tiny
 from micrographia.labs.reversal.finetune.invented import MOST_WORDINGS, invented
 from micrographia.labs.reversal.finetune.study import INNER, rows_of_step, study

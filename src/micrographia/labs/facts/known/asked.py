@@ -30,7 +30,7 @@ EACH, FEWEST = 4, 16
 """Known facts of an answer, and of a relation, that looking into it needs. Our choice."""
 
 
-class Known(NamedTuple):
+class RecalledFacts(NamedTuple):
     """Facts that the model knows, of one relation; `label` counts in `answers`."""
 
     relation: Relation
@@ -39,7 +39,7 @@ class Known(NamedTuple):
     answers: tuple[str, ...]
     label: Int[Tensor, "prompt"]
 
-    def some(self, rows: Int[Tensor, "chosen"]) -> "Known":
+    def some(self, rows: Int[Tensor, "chosen"]) -> "RecalledFacts":
         """Some of the facts, in this order."""
         chosen = rows.tolist()
         return self._replace(
@@ -49,7 +49,7 @@ class Known(NamedTuple):
         )
 
 
-def known_of(found: Recall) -> Known:
+def known_of(found: Recall) -> RecalledFacts:
     """The questions that were answered right: likelier than `SURE`, or the likeliest of the relation's answers.
 
     Answers with fewer than `EACH` known facts are left out. Raises UserError where fewer than `FEWEST` facts of two
@@ -67,12 +67,12 @@ def known_of(found: Recall) -> Known:
             "of 2 answers are needed. Give more facts, a relation with fewer answers, or a larger model."
         )
     label = torch.tensor([answers.index(each.answers[0]) for each in kept])
-    return Known(found.relation, tuple(e.subject for e in kept), tuple(e.prompt for e in kept), answers, label)
+    return RecalledFacts(found.relation, tuple(e.subject for e in kept), tuple(e.prompt for e in kept), answers, label)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Batch:
-    """Prompts that are run together, `rows` of all, and where their subjects end."""
+class PromptBatch:
+    """SubjectPrompts that are run together, `rows` of all, and where their subjects end."""
 
     rows: Int[Tensor, "row"]
     inputs: Inputs
@@ -80,27 +80,27 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Prompts:
-    """Prompts of one model, padded in batches of about one length."""
+class SubjectPrompts:
+    """SubjectPrompts of one model, padded in batches of about one length."""
 
     model: LanguageModel
-    batches: tuple[Batch, ...]
+    batches: tuple[PromptBatch, ...]
     n: int
     options: Int[Tensor, "option"]
     """The first tokens of the answers."""
 
     @classmethod
-    def of(cls, model: LanguageModel, known: Known, texts: Sequence[str] | None = None) -> "Prompts":
+    def of(cls, model: LanguageModel, known: RecalledFacts, texts: Sequence[str] | None = None) -> "SubjectPrompts":
         """The questions of known facts, or other texts that name their subjects. Raises BadPrompt (`subject_spans`)."""
         texts = list(known.prompts if texts is None else texts)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        batches = list[Batch]()
+        batches = list[PromptBatch]()
         for first in range(0, len(order), ROWS):
             rows = order[first : first + ROWS]
             own, subjects = [texts[i] for i in rows], [known.subjects[i] for i in rows]
             inputs = model.to_tokens(own)
             last = subject_spans(model.tokenizer, own, inputs, subjects)[:, 1]
-            batches.append(Batch(torch.tensor(rows), onto(model.weights.W_E.device, inputs), last))
+            batches.append(PromptBatch(torch.tensor(rows), onto(model.weights.W_E.device, inputs), last))
         options = torch.tensor([single_token(model.tokenizer, f" {each}", first=True) for each in known.answers])
         return cls(model, tuple(batches), len(texts), options)
 
@@ -112,7 +112,7 @@ class Prompts:
         """Activations at the last position. One pass."""
         return self._kept(list(sites), lambda batch: torch.full((len(batch.rows),), -1))
 
-    def _kept(self, sites: list[SiteLike], place: Callable[[Batch], Tensor]) -> dict[Site, Tensor]:
+    def _kept(self, sites: list[SiteLike], place: Callable[[PromptBatch], Tensor]) -> dict[Site, Tensor]:
         found: dict[Site, list[Tensor]] = {}
         for batch in self.batches:
             cache = self.model.run(batch.inputs, keep=sites, logits="last").cache
@@ -129,7 +129,7 @@ class Prompts:
         return [self.model.run(batch.inputs, keep=site, stop=layer).cache[site] for batch in self.batches]
 
     def answers(
-        self, edits: Callable[[Batch], Sequence[Edit]] = lambda batch: (), *, layer: int = 0,
+        self, edits: Callable[[PromptBatch], Sequence[Edit]] = lambda batch: (), *, layer: int = 0,
         entering: Sequence[Tensor] | None = None,
     ) -> Float[Tensor, "prompt option"]:  # fmt: skip
         """Logits of the options at the last position, under edits; from `layer` on where its residual is given."""

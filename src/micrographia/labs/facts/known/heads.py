@@ -13,7 +13,7 @@ from torch import Tensor
 
 from micrographia.core.edits import wide
 from micrographia.core.sites import Site
-from micrographia.labs.facts.known.asked import Known, Prompts, accuracy
+from micrographia.labs.facts.known.asked import RecalledFacts, SubjectPrompts, accuracy
 
 SHOWN = 5
 
@@ -40,7 +40,7 @@ class Extraction(NamedTuple):
     """Accuracy of always saying the commonest answer of the judging half."""
 
 
-def extraction(prompts: Prompts, known: Known, generator: torch.Generator) -> Extraction:
+def extraction(prompts: SubjectPrompts, known: RecalledFacts, generator: torch.Generator) -> Extraction:
     """Two passes of the prompts. Cost besides: for each head two products of facts with its weights."""
     model, n = prompts.model, prompts.n
     order = torch.randperm(n, generator=generator)

@@ -11,7 +11,7 @@ import torch
 from micrographia.core.edits import Edit
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.sites import Site
-from micrographia.labs.facts.known.asked import Batch, Known, Prompts, accuracy, written
+from micrographia.labs.facts.known.asked import PromptBatch, RecalledFacts, SubjectPrompts, accuracy, written
 
 NEUTRAL = "This text is about {}"
 KINDS = ("mlp_out", "attn_out")
@@ -40,7 +40,7 @@ class Replaced(NamedTuple):
     """How often the answer is then the other subject's."""
 
 
-def ablated(prompts: Prompts, known: Known, window: int, watch: Watch = silent) -> list[Ablated]:
+def ablated(prompts: SubjectPrompts, known: RecalledFacts, window: int, watch: Watch = silent) -> list[Ablated]:
     """Two runs a window and kind, from the window's first layer on."""
     n_layers = prompts.model.shape.n_layers
     windows = [range(first, min(first + window, n_layers)) for first in range(0, n_layers, window)]
@@ -52,7 +52,7 @@ def ablated(prompts: Prompts, known: Known, window: int, watch: Watch = silent) 
         entering = prompts.entering(layers[0])
         for kind in KINDS:
 
-            def edits(batch: Batch, shift: int, kind: str = kind, layers: range = layers) -> list[Edit]:
+            def edits(batch: PromptBatch, shift: int, kind: str = kind, layers: range = layers) -> list[Edit]:
                 sites = [Site(kind, layer) for layer in layers]
                 return [
                     written(
@@ -73,11 +73,11 @@ def ablated(prompts: Prompts, known: Known, window: int, watch: Watch = silent) 
     return found
 
 
-def replaced(prompts: Prompts, known: Known, layers: list[int], watch: Watch = silent) -> list[Replaced]:
+def replaced(prompts: SubjectPrompts, known: RecalledFacts, layers: list[int], watch: Watch = silent) -> list[Replaced]:
     """A pass over the neutral texts, and two runs a layer, from it on."""
     texts = [NEUTRAL.format(subject) for subject in known.subjects]
     sites = [Site("resid_post", layer) for layer in layers]
-    table = Prompts.of(prompts.model, known, texts).at_subject(sites)
+    table = SubjectPrompts.of(prompts.model, known, texts).at_subject(sites)
     other = _others(known)
     found = list[Replaced]()
     for done, site in enumerate(sites, start=1):
@@ -96,7 +96,7 @@ def replaced(prompts: Prompts, known: Known, layers: list[int], watch: Watch = s
     return found
 
 
-def _others(known: Known) -> torch.Tensor:
+def _others(known: RecalledFacts) -> torch.Tensor:
     """For each fact the next one with another answer."""
     n = len(known.label)
     return torch.tensor(

@@ -22,7 +22,7 @@ from micrographia.core.prompts import LanguageModel
 from micrographia.core.runtime import batch_generator
 from micrographia.core.sites import Site
 from micrographia.core.tokens import ids_of
-from micrographia.labs.facts.known.asked import Known
+from micrographia.labs.facts.known.asked import RecalledFacts
 from micrographia.labs.facts.known.lookup import NEUTRAL
 from micrographia.methods.probes.fit import Fitting, fit_probes
 from micrographia.methods.probes.on_model import probe
@@ -51,7 +51,7 @@ class Readable(NamedTuple):
 
 
 def readable(
-    model: LanguageModel, known: Known, *, every: int, splits: int, steps: int, seed: int, watch: Watch = silent
+    model: LanguageModel, known: RecalledFacts, *, every: int, splits: int, steps: int, seed: int, watch: Watch = silent
 ) -> Readable:
     """A pass of the texts for each form and split, and one of the model without training."""
     layers = [*range(0, model.shape.n_layers, every), model.shape.n_layers - 1]
@@ -85,7 +85,7 @@ def readable(
     )
 
 
-def texts_of(known: Known, form: str) -> list[str]:
+def texts_of(known: RecalledFacts, form: str) -> list[str]:
     """Texts that end with their subject."""
     if form == "neutral":
         return [NEUTRAL.format(subject) for subject in known.subjects]
@@ -112,7 +112,7 @@ def vote(keys: Sequence[int], labels: Sequence[str]) -> float:
 
 
 def additive(
-    model: LanguageModel, known: Known, tokens: Sequence[list[int]], *, splits: int, steps: int, seed: int
+    model: LanguageModel, known: RecalledFacts, tokens: Sequence[list[int]], *, splits: int, steps: int, seed: int
 ) -> float:
     """Accuracy of a probe of the summed embeddings of each subject's tokens, the mean over splits."""
     x = torch.stack([model.weights.W_E[own].float().sum(0) for own in tokens]).cpu()

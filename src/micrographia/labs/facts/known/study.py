@@ -21,7 +21,7 @@ from micrographia.core.prompts import LanguageModel
 from micrographia.core.relations import Relation, chosen, read_relations, shipped
 from micrographia.core.runtime import batch_generator
 from micrographia.core.store import RunFolder
-from micrographia.labs.facts.known.asked import Known, Prompts, accuracy, known_of
+from micrographia.labs.facts.known.asked import RecalledFacts, SubjectPrompts, accuracy, known_of
 from micrographia.labs.facts.known.config import KnownFacts
 from micrographia.labs.facts.known.figures import (
     ablated_figure,
@@ -45,7 +45,7 @@ TABLE, INSIDE, CHOICE, HALVES = range(4)
 class LookedInto(NamedTuple):
     """What was found of one relation."""
 
-    known: Known
+    known: RecalledFacts
     whole: float
     readable: Readable
     ablated: list[Ablated]
@@ -139,7 +139,7 @@ def look_into(config: KnownFacts, model: LanguageModel, relation: Relation, watc
     )
     drawn = torch.randperm(len(known.label), generator=batch_generator(config.seed, CHOICE))[: config.facts]
     few = known.some(drawn.sort().values)
-    prompts = Prompts.of(model, few)
+    prompts = SubjectPrompts.of(model, few)
     return LookedInto(
         known,
         accuracy(prompts.answers(), few.label),

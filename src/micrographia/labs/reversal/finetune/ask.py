@@ -36,7 +36,7 @@ class DirectedTests(NamedTuple):
     statements: tuple[Statement, ...]
 
 
-class Asked(NamedTuple):
+class AskedDirection(NamedTuple):
     """Tests with their options, ready to be run: rows are a test's options, the right one first."""
 
     tests: DirectedTests
@@ -45,10 +45,10 @@ class Asked(NamedTuple):
     entering: Float[torch.Tensor, "row pos d_model"]
 
 
-class Answered(NamedTuple):
+class DirectionAnswers(NamedTuple):
     """How a model did on them, a value a fact."""
 
-    asked: Asked
+    asked: AskedDirection
     right: Float[ndarray, "fact"]
     """Log-probability of the right completion."""
     random: Float[ndarray, "fact"]
@@ -87,7 +87,9 @@ def names_in(data: ReversalData) -> set[str]:
     return told | {name for name in both if name in prompts and len(name.split()) <= 3}
 
 
-def ask_of(upper: UpperLayers, tests: DirectedTests, *, others: int, seed: int, watch: Watch = silent) -> Asked:
+def ask_of(
+    upper: UpperLayers, tests: DirectedTests, *, others: int, seed: int, watch: Watch = silent
+) -> AskedDirection:
     """Tests with `others` more completions each, and the residual stream that enters the first trained layer.
 
     The others of test i are those of the tests after it, in an order that is drawn, so that every completion is the
@@ -102,11 +104,11 @@ def ask_of(upper: UpperLayers, tests: DirectedTests, *, others: int, seed: int, 
     options = [drawn[(i + shift) % len(drawn)] for i in range(len(drawn)) for shift in range(others + 1)]
     prompts = [each.prompt for each in drawn for _ in range(others + 1)]
     learned = learned_texts(upper.model, [(prompt, option.completion) for prompt, option in zip(prompts, options)])
-    return Asked(tests, len(drawn), learned, upper.entering(learned, watch))
+    return AskedDirection(tests, len(drawn), learned, upper.entering(learned, watch))
 
 
 @torch.no_grad()
-def answer(upper: UpperLayers, asked: Asked, watch: Watch = silent) -> Answered:
+def answer(upper: UpperLayers, asked: AskedDirection, watch: Watch = silent) -> DirectionAnswers:
     """One pass of the upper layers."""
     n_rows = len(asked.texts.ids)
     total, exact = torch.zeros(n_rows, dtype=torch.float64), torch.ones(n_rows, dtype=torch.bool)
@@ -119,7 +121,7 @@ def answer(upper: UpperLayers, asked: Asked, watch: Watch = silent) -> Answered:
     chosen = options.argmax(1) == 0
     first = exact.unflatten(0, (asked.n, -1))[:, 0]
     elsewhere = [options[:, shift].roll(shift) for shift in range(1, options.shape[1])]  # by completion, as column 0 is
-    return Answered(
+    return DirectionAnswers(
         asked,
         options[:, 0].numpy(),
         torch.stack(elsewhere).mean(0).numpy(),

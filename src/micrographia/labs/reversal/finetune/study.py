@@ -27,7 +27,7 @@ from micrographia.core.runtime import batch_generator
 from micrographia.core.store import RunFolder, read_tensors, snapshots
 from micrographia.core.train_loop import Record, train_recorded
 from micrographia.core.training import AdamW, State
-from micrographia.labs.reversal.finetune.ask import MARGIN_NATS, Answered, answer, ask_of, drawn_tests
+from micrographia.labs.reversal.finetune.ask import MARGIN_NATS, DirectionAnswers, answer, ask_of, drawn_tests
 from micrographia.labs.reversal.finetune.config import FineTuning
 from micrographia.labs.reversal.finetune.invented import invented
 
@@ -39,8 +39,8 @@ GROUP = "On a real model"
 class Before(NamedTuple):
     """The same tests before training and after."""
 
-    before: Answered
-    after: Answered
+    before: DirectionAnswers
+    after: DirectionAnswers
 
 
 def study(config: FineTuning, folder: RunFolder, watch: Watch = silent) -> Findings:
@@ -78,7 +78,9 @@ def upper_layers(config: FineTuning, watch: Watch = silent) -> UpperLayers:
     """The model's last layers. Raises UserError for one of our small transformers."""
     model = load_any(config.model, dtype="float32", device=config.device, watch=watch)
     if not isinstance(model, Pretrained):
-        raise UserError(f"Asked to fine-tune {config.model}, which is no pretrained model. Give one of Hugging Face's.")
+        raise UserError(
+            f"AskedDirection to fine-tune {config.model}, which is no pretrained model. Give one of Hugging Face's."
+        )
     return UpperLayers.of(model, config.first_layer)
 
 
