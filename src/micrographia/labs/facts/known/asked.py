@@ -81,7 +81,7 @@ class PromptBatch:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SubjectPrompts:
-    """SubjectPrompts of one model, padded in batches of about one length."""
+    """Prompts of one model, padded in batches of about one length."""
 
     model: LanguageModel
     batches: tuple[PromptBatch, ...]

@@ -78,9 +78,7 @@ def upper_layers(config: FineTuning, watch: Watch = silent) -> UpperLayers:
     """The model's last layers. Raises UserError for one of our small transformers."""
     model = load_any(config.model, dtype="float32", device=config.device, watch=watch)
     if not isinstance(model, Pretrained):
-        raise UserError(
-            f"AskedDirection to fine-tune {config.model}, which is no pretrained model. Give one of Hugging Face's."
-        )
+        raise UserError(f"Asked to fine-tune {config.model}, which is no pretrained model. Give one of Hugging Face's.")
     return UpperLayers.of(model, config.first_layer)
 
 
