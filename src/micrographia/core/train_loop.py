@@ -8,15 +8,22 @@ comes from `measure`. One model is trained; the steps themselves are in `trainin
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from micrographia.core.errors import Interrupted, NonFiniteLoss
 from micrographia.core.events import Note, Progress, Watch
 from micrographia.core.interrupt import interruptible
-from micrographia.core.small.architecture import Architecture
 from micrographia.core.store import RunFolder
 from micrographia.core.training import Flat, Layout, Objective, State, UpdateRule, fresh_state, train
 
 Rows = dict[str, list[float]]
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """What is trained: it knows the shapes of its weights by name, as an `Architecture` does."""
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +58,7 @@ def train_recorded(
     record: Record,
     folder: RunFolder,
     *,
-    arch: Architecture,
+    arch: Shaped,
     fresh: Callable[[], Flat],
     objective: Objective,
     optimiser: UpdateRule,
