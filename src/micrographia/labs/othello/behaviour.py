@@ -23,7 +23,7 @@ from micrographia.labs.othello.cases import Cases
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import NONE, Games, random_games, replay
-from micrographia.labs.othello.engine.rules import Bits, Rules, unpack
+from micrographia.labs.othello.engine.rules import Bits, Rules, played, unpack
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import reader
 from micrographia.labs.othello.task import MINE, THEIRS, predicted, tokens_of
@@ -83,7 +83,7 @@ def _packed(inside: Bool[Tensor, "row square"]) -> Bits:
 
 
 def _legal_tokens(config: Config, own: Bits, other: Bits) -> Bool[Tensor, "row vocab"]:
-    board = Board(config.size)
+    board = config.board
     inside = unpack(Rules(board, len(own)).legal(own, other), board)[:, list(board.playable)]
     return torch.from_numpy(np.pad(inside, ((0, 0), (1, 0))))
 
@@ -127,11 +127,10 @@ def _after(board: Board, own: Bits, other: Bits, move: Bits) -> tuple[Bits, Bits
     """The boards after these moves, from the side of who moves next; where there is no move they stay."""
     rules = Rules(board, len(own))
     rules.legal(own, other)
-    flips = rules.flips(move)
-    played = move != 0
-    mine, theirs = own | move | flips, other & ~flips
-    own, other = np.where(played, theirs, own), np.where(played, mine, other)
-    stuck = (Rules(board, len(own)).legal(own, other) == 0) & played
+    moves = move != 0
+    mine, theirs = played(board, own, other, move, rules.flips(move))
+    own, other = np.where(moves, theirs, own), np.where(moves, mine, other)
+    stuck = (Rules(board, len(own)).legal(own, other) == 0) & moves
     return np.where(stuck, other, own), np.where(stuck, own, other)
 
 
@@ -146,7 +145,7 @@ class Transpositions(NamedTuple):
 
 def transpositions(config: Config, model: Model, n: int = 2_000) -> Transpositions:
     """Swap two moves of one player, and keep what is legal and leaves the same board. Two runs of the model."""
-    board, drawn_by = Board(config.size), batch_generator(config.seed, (1 << 31) + ORDERED_ON)
+    board, drawn_by = config.board, batch_generator(config.seed, (1 << 31) + ORDERED_ON)
     games = random_games(board, 8 * n, drawn_by)
     length = torch.randint(5, max(6, board.most_moves - 4), (8 * n,), generator=drawn_by).numpy()
     first = (torch.rand(8 * n, generator=drawn_by).numpy() * (length - 3)).astype(np.int64)
@@ -180,5 +179,4 @@ def _first_choice(model: Model, tokens: Int[Tensor, "case pos"], last: Tensor) -
 
 def own_board(cases: Cases) -> Cases:
     """The same histories with the board that they truly leave."""
-    disc = np.left_shift(np.uint64(1), cases.square.numpy().astype(np.uint64))
-    return cases._replace(own=cases.own ^ disc, other=cases.other ^ disc, after=cases.before)
+    return cases._replace(own=cases.own ^ cases.discs, other=cases.other ^ cases.discs, after=cases.before)

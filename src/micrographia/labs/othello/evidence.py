@@ -21,7 +21,6 @@ from micrographia.labs.othello.behaviour import (
 )
 from micrographia.labs.othello.cases import read_cases
 from micrographia.labs.othello.config import Config
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.flips import WAYS, edits_of
 from micrographia.labs.othello.growth import Grown, growth
 from micrographia.labs.othello.history import HIDDEN, history_accuracy
@@ -32,7 +31,7 @@ from micrographia.labs.othello.parts import Neurons, SidedHeads, heads_of, neuro
 from micrographia.labs.othello.published import games_seen
 from micrographia.labs.othello.reading import BoardProbes, probe_board, reader, where_parity_errs
 from micrographia.labs.othello.saliency import Saliency, saliency
-from micrographia.labs.othello.task import FRAMES, predicted
+from micrographia.labs.othello.task import FRAMES, OTHER_RULES, predicted
 
 MODEL, LATENTS = "model", "latents"
 """The folders of the model's own Run and of the dictionaries in a Run."""
@@ -88,13 +87,13 @@ class BoardEvidence(NamedTuple):
 
 def evidence(config: Config, model: Transformer, folder: Path, watch: Watch) -> BoardEvidence:
     """Measure everything. `folder`: where dictionaries are kept, with checkpoints."""
-    board = Board(config.size)
+    board = config.board
     judged = predicted(unseen_games(config, LOOKED_AT))
     untrained = Transformer(model.arch, init_weights(model.arch, generator(config.seed)), model.tokenizer)
     linear = probe_board(config, reader(model), watch=watch, task="linear probes")
     frames, hidden, named = ("mover", "absolute"), config.probing.hidden, "probes with a hidden layer"
     nonlinear = probe_board(config, reader(model), frames, hidden=hidden, watch=watch, task=named)
-    null = probe_board(config, reader(untrained), tuple(FRAMES), watch=watch, task="probes without training")
+    null = probe_board(config, reader(untrained), (*FRAMES, OTHER_RULES), watch=watch, task="probes without training")
     n_games = games_seen(config) + config.probing.probe_games
     history = {
         name: history_accuracy(config, "mover", width, n_games, watch=watch, task=f"probe of the moves, {name}")

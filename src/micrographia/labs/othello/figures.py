@@ -13,7 +13,6 @@ from micrographia.core.small.transformer import Transformer
 from micrographia.core.train_loop import Rows
 from micrographia.labs.othello.cases import Cases
 from micrographia.labs.othello.config import Config
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.evidence import BoardEvidence, chosen_flip
 from micrographia.labs.othello.flips import WAYS, edits_of, logits_at_last
 from micrographia.labs.othello.growth import growth_figures
@@ -22,7 +21,7 @@ from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import sites_of
 from micrographia.labs.othello.saliency import saliency_figure
 from micrographia.labs.othello.stepping import game_widget, step_through
-from micrographia.labs.othello.task import FRAMES, MINE, OTHERS, UNFLIPPED, labels_of, tokens_of
+from micrographia.labs.othello.task import FRAMES, MINE, OTHER_RULES, OTHERS, UNFLIPPED, labels_of, tokens_of
 
 BOARD, READ, FLIPS, TRAINING = "The board", "What probes read", "Flipped squares", "Training"
 PARTS, LATENTS, ACTS = "Heads and neurons", "Latents of a dictionary", "What the model acts on"
@@ -121,7 +120,7 @@ def table_of_probes(model: Transformer, found: BoardEvidence) -> Figure:
     counts = found.linear.counts
     names = site_names(model)
     rows: list[dict[str, Any]] = []
-    for name in (*FRAMES, UNFLIPPED, *OTHERS):
+    for name in (*FRAMES, UNFLIPPED, OTHER_RULES, *OTHERS):
         accuracy = counts[name].accuracy()
         best = int(accuracy.argmax())
         row = {
@@ -139,7 +138,8 @@ def table_of_probes(model: Transformer, found: BoardEvidence) -> Figure:
     }  # fmt: skip
     return figures.table(
         "targets", "Linear probes of everything", rows, columns=columns, group=READ,
-        caption="Unflipped: the board if no disc were ever flipped. Flipped: the discs that the last move flipped; "
+        caption="Unflipped: the board if no disc were ever flipped. Other rules: if of each run the ends alone were (or, of a "
+        "variant, all discs). Flipped: the discs that the last move flipped; "
         "placed: its square; legal: where the next may go.",
     )  # fmt: skip
 
@@ -207,7 +207,7 @@ def game_of(config: Config, model: Transformer, found: BoardEvidence) -> Figure:
 
 def read_board(config: Config, model: Transformer, found: BoardEvidence) -> Figure:
     """One position as every layer's probe reads it, as the probability of mine less theirs, beside the truth."""
-    board, ply = Board(config.size), config.n_ctx // 2
+    board, ply = config.board, config.n_ctx // 2
     games = unseen_games(config, 1, sample=JUDGED_ON)
     tokens = tokens_of(games)[:, :-1]
     sites = sites_of(model)

@@ -19,7 +19,6 @@ from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.gradients import with_gradients
 from micrographia.core.runtime import batch_generator, generator
 from micrographia.labs.othello.config import Config
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import Games, random_games
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.task import labels_of, targets_of, tokens_of
@@ -80,9 +79,9 @@ def history_accuracy(
 
 
 def _fresh(config: Config, frame: str, hidden: int | None, drawn_by: Generator) -> HistoryProbe:
-    board, n_pos = Board(config.size), config.n_ctx
+    board, n_pos = config.board, config.n_ctx
     out = math.prod(targets_of(board, (frame,))[frame])
-    shape = (2, n_pos, board.most_moves + 1)
+    shape = (2, n_pos, len(board.playable) + 1)
     if hidden is None:
         return HistoryProbe(torch.zeros(*shape, out), torch.zeros(2, out), None, None)
     embedding = torch.randn(*shape, hidden, generator=drawn_by) * (2 / n_pos) ** 0.5
@@ -92,7 +91,7 @@ def _fresh(config: Config, frame: str, hidden: int | None, drawn_by: Generator) 
 
 def _games(config: Config) -> Iterator[Games]:
     for i in itertools.count():
-        yield random_games(Board(config.size), ROWS, batch_generator(config.seed + LAST_GAMES, i))
+        yield random_games(config.board, ROWS, batch_generator(config.seed + LAST_GAMES, i))
 
 
 @with_gradients

@@ -127,7 +127,7 @@ def foreign(config: Config, path: Path, watch: Watch) -> Transformer:
         )
     )
     on = {name: w.float().to(config.machine.device) for name, w in weights.items()}
-    return Transformer(arch, on, vocabulary(Board(config.size)))
+    return Transformer(arch, on, vocabulary(config.board))
 
 
 def _heads(d_model: int) -> list[int]:

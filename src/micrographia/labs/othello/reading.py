@@ -17,16 +17,24 @@ from micrographia.core.model import Model
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
 from micrographia.labs.othello.config import Config
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.network import unseen_games
-from micrographia.labs.othello.task import FRAMES, OTHERS, PARITIES, UNFLIPPED, labels_of, targets_of, tokens_of
+from micrographia.labs.othello.task import (
+    FRAMES,
+    OTHER_RULES,
+    OTHERS,
+    PARITIES,
+    UNFLIPPED,
+    labels_of,
+    targets_of,
+    tokens_of,
+)
 from micrographia.methods.probes.fit import Fitting, fit_probes
 from micrographia.methods.probes.probe import LabelledRows, Probes
 from micrographia.methods.probes.score import ProbeCounts, score_probes
 
 Read = Callable[[Int[Tensor, "game pos"]], Float[Tensor, "site game pos d"]]
 SHUFFLED = "shuffled"
-TARGETS = (*FRAMES, UNFLIPPED, *PARITIES, *OTHERS, SHUFFLED)
+TARGETS = (*FRAMES, UNFLIPPED, *PARITIES, *OTHERS, SHUFFLED, OTHER_RULES)
 TRAINED_ON, JUDGED_ON = 1, 2  # numbers of samples; 0 is that of the measures along training
 RATE = 1e-2
 """Lee's, for linear probes; those with a hidden layer, for which Li took 1e-3 on many more games, have it too."""
@@ -71,7 +79,7 @@ def probe_board(
     task: str = "probe",
 ) -> BoardProbes:
     """Fit and judge probes of these targets. Cost: a run of the model over every game once, and the products."""
-    chosen, board = config.probing, Board(config.size)
+    chosen, board = config.probing, config.board
     targets = targets_of(board, tuple(name for name in names if name != SHUFFLED))
     if SHUFFLED in names:
         targets[SHUFFLED] = targets_of(board, ("mover",))["mover"]
