@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -51,7 +51,7 @@ def read_boards(config: Config, model: Model, probe: SiteProbes, site: int, n: i
     games = unseen_games(config, n, sample=READ_ON)
     tokens, right = tokens_of(games)[:, :-1], predicted(games)
     there = right.there.numpy()
-    said = probe.at(site).logits(reader(model)(tokens)[site][right.there][None])[0].argmax(-1)
+    said = probe.at(site).logits(reader(model, site)(tokens)[:, right.there])[0].argmax(-1)
     own, other = games.own[:, 1:-1][there], games.other[:, 1:-1][there]
     read = _packed(said == MINE), _packed(said == THEIRS)
     elsewhere = _of_another_game(there)
@@ -61,6 +61,12 @@ def read_boards(config: Config, model: Model, probe: SiteProbes, site: int, n: i
     differs, follows = _followed(logits, true, _legal_tokens(config, *read))
     _, control = _followed(logits, true, _legal_tokens(config, *_disjoint(own ^ moved[0], other ^ moved[1])))
     return ReadBoards(differs, follows, control)
+
+
+def read_legal(config: Config, probe: SiteProbes, x: Float[Tensor, "one row d"]) -> Bool[Tensor, "row vocab"]:
+    """The tokens that are legal on the board that a probe of the mover's frame reads."""
+    said = probe.logits(x)[0].argmax(-1)
+    return _legal_tokens(config, _packed(said == MINE), _packed(said == THEIRS))
 
 
 def _of_another_game(there: NDArray[np.bool_]) -> NDArray[np.int64]:

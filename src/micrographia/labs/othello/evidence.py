@@ -26,12 +26,14 @@ from micrographia.labs.othello.growth import Grown, growth
 from micrographia.labs.othello.history import HIDDEN, history_accuracy
 from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, Chosen, FlipResult, cases_of_config, intervene
 from micrographia.labs.othello.latents import BoardLatents, board_latents
+from micrographia.labs.othello.legality import Legality, legality
 from micrographia.labs.othello.network import LOOKED_AT, LegalScores, legal_scores, unseen_games
 from micrographia.labs.othello.parts import Neurons, SidedHeads, heads_of, neurons_of
 from micrographia.labs.othello.published import games_seen
-from micrographia.labs.othello.reading import BoardProbes, probe_board, reader, where_parity_errs
+from micrographia.labs.othello.reading import BoardProbes, by_game, probe_board, reader, where_parity_errs
 from micrographia.labs.othello.saliency import Saliency, saliency
 from micrographia.labs.othello.task import FRAMES, OTHER_RULES, predicted
+from micrographia.methods.probes.score import ProbeCounts
 
 MODEL, LATENTS = "model", "latents"
 """The folders of the model's own Run and of the dictionaries in a Run."""
@@ -74,6 +76,10 @@ class BoardEvidence(NamedTuple):
     untrained_parts: Parts
     behaviour: ActsOn
     salient: Saliency
+    legality: Legality
+    """Legality by the read board, and by patterns that are read without it."""
+    mover_by_game: ProbeCounts
+    """Of the mover's linear probe at its best site, by game."""
     salient_null: Saliency
     """The same along the probe of another square."""
     grown: Sequence[Grown] = ()
@@ -117,6 +123,8 @@ def evidence(config: Config, model: Transformer, folder: Path, watch: Watch) -> 
         parts=Parts(heads_of(config, model), neurons_of(config, model)),
         untrained_parts=Parts(heads_of(config, untrained), neurons_of(config, untrained)),
         behaviour=behaviour(config, model, linear, place, flips),
+        legality=legality(config, model, linear.probes["mover"], place, n_games, watch),
+        mover_by_game=by_game(config, reader(model, place), linear.probes["mover"].at(place)),
         salient=saliency(config, model, linear.probes["mover"], _chosen(flips)),
         salient_null=saliency(config, model, linear.probes["mover"], _chosen(flips), "another square"),
         grown=growth(config, folder / MODEL, untrained, watch) if (folder / MODEL).is_dir() else [],

@@ -14,9 +14,17 @@ from micrographia.core.train_loop import Rows
 from micrographia.labs.othello.cases import Cases
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.evidence import BoardEvidence, chosen_flip
-from micrographia.labs.othello.flips import WAYS, edits_of, logits_at_last
+from micrographia.labs.othello.flips import RANDOM, WAYS, edits_of, logits_at_last
 from micrographia.labs.othello.growth import growth_figures
-from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, UNTOUCHED, cases_of_config
+from micrographia.labs.othello.intervene import (
+    CONTROLLED,
+    JUDGED_ON,
+    ON_ITS_OWN,
+    SEVERAL,
+    UNTOUCHED,
+    cases_of_config,
+    several,
+)
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import sites_of
 from micrographia.labs.othello.saliency import saliency_figure
@@ -29,7 +37,7 @@ LI, NANDA = "Li et al. 2023", "Nanda, Lee and Wattenberg 2023"
 READING = ("mover-is-linear", "absolute-is-not", "mover-above-absolute", "mover-above-history", "mlp-reads-absolute")
 FLIPPING = (
     "flip-follows", "gradient-follows", "absolute-does-not", "erase-follows", "one-square-only", "no-promotion",
-    "unflip-follows",
+    "unflip-follows", "several-follow",
 )  # fmt: skip
 GAMES_SHOWN, SHOWN_ON = 3, 50
 SHOWN = 2
@@ -57,6 +65,7 @@ def of_run(config: Config, model: Transformer, found: BoardEvidence, curve: Rows
         *parts_of(found),
         *latents_of(found),
         behaviour_of(found),
+        legality_of(found),
         *([] if curve is None else training(curve)),
         *(growth_figures(model, list(found.grown), TRAINING) if found.grown else []),
     ]
@@ -138,9 +147,10 @@ def table_of_probes(model: Transformer, found: BoardEvidence) -> Figure:
     }  # fmt: skip
     return figures.table(
         "targets", "Linear probes of everything", rows, columns=columns, group=READ,
-        caption="Unflipped: the board if no disc were ever flipped. Other rules: if of each run the ends alone were (or, of a "
-        "variant, all discs). Flipped: the discs that the last move flipped; "
-        "placed: its square; legal: where the next may go.",
+        claims=("keeps-its-own-rules",),
+        caption="Unflipped: the board if no disc were ever flipped. Other rules: if of each run the ends alone were "
+        "(for a model of a variant, all discs). Flipped: the discs that the last move flipped; placed: its square; "
+        "legal: where the next may go.",
     )  # fmt: skip
 
 
@@ -158,12 +168,46 @@ def flips_of(model: Transformer, found: BoardEvidence) -> list[Figure]:
             caption="Predictions on the changed board. Error: the wrong ones among the N likeliest, where N moves are "
             "legal, counted twice; untouched is the null. Layers and scale were chosen on other games.",
         ),
+        several_of(found),
         figures.lines(
             "flips-by-layer", "One layer alone", layers, np.array([*y, [null.scores.means()["error"]] * len(layers)]),
             names=[*(each.name for each in ways), UNTOUCHED], x_label="after layer", y_label="error", group=FLIPS,
             claims=("flip-follows",), caption="Mean error at the best scale, on the games on which layers are chosen.",
         ),
     ]  # fmt: skip
+
+
+def several_of(found: BoardEvidence) -> Figure:
+    """Error by the number of squares that are flipped together."""
+    error = {each.name: each.scores.means()["error"] for each in found.flips}
+    x = np.array([1, *SEVERAL])
+    lines = {
+        UNTOUCHED: [error[UNTOUCHED], *(error[f"{several(n)}, {UNTOUCHED}"] for n in SEVERAL)],
+        CONTROLLED: [error[CONTROLLED], *(error[several(n)] for n in SEVERAL)],
+        RANDOM: [error[RANDOM], *(error[f"{several(n)}, {RANDOM}"] for n in SEVERAL)],
+        ON_ITS_OWN: [error[ON_ITS_OWN], *(error[f"{several(n)}, {ON_ITS_OWN}"] for n in SEVERAL)],
+    }
+    return figures.lines(
+        "several", "Several squares at once", x, np.array(list(lines.values())), names=list(lines), group=FLIPS,
+        x_label="squares flipped together", y_label="error", claims=("several-follow",), highlight=[1],
+        caption="Each along its own direction, with the layers and the scale that one square was given.",
+    )  # fmt: skip
+
+
+def legality_of(found: BoardEvidence) -> Figure:
+    """Squares about which the read board and the read patterns disagree, and what the model does there."""
+    columns = {
+        "patterns": "patterns read off", "by_board": "legal by the board", "n": "squares", "legal": "truly legal",
+        "ranked": "in top N", "null": "where they agree", "ranked_legal": "in top N, of legal ones",
+        "ranked_illegal": "of illegal ones", "probability": "probability, in 1/N",
+    }  # fmt: skip
+    return figures.table(
+        "legality", "Board or patterns?", found.legality.rows(), columns=columns, group=ACTS,
+        claims=("follows-board-not-patterns", "patterns-without-a-board"),
+        caption="Squares that one of two readings alone calls legal: the rules on the board that a probe reads, or an "
+        "OR of patterns that probes of their own read. N moves are legal. Where they agree: the same squares at the "
+        "same plies in other games.",
+    )  # fmt: skip
 
 
 def predictions(model: Transformer, found: BoardEvidence, cases: Cases, i: int) -> Figure:

@@ -4,14 +4,16 @@ Besides the scores of the next move: whether the moves of a roll-out from the ed
 board, and whether two histories that reach one board are continued alike. Axes: case pos vocab.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch
+from micrographia.core.intervals import Interval, clustered_ratio
 from micrographia.core.model import Model
-from micrographia.core.runtime import batch_generator
+from micrographia.core.runtime import batch_generator, generator
 from micrographia.labs.othello.cases import Cases, erased, random_cases
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.flips import RANDOM, UNFLIP, WAYS, FlipScores, Way, edits_of, flip_scores, logits_at_last
@@ -138,12 +140,13 @@ def _judged(model: Model, way: Way, probe: SiteProbes, cases: Cases, chosen: Cho
     return flip_scores(logits_at_last(model, cases, edits), cases)
 
 
-def closed(results: Sequence[FlipResult], name: str) -> float:
+def closed(results: Sequence[FlipResult], name: str) -> Interval:
     """How much of the error a way takes away, as a share of what there is to take: the null less the own error.
 
-    NaN where the model errs no more on the changed boards than on its own.
+    Its interval is over cases, each of a game of its own where they are drawn. NaN where the model errs no more on the
+    changed boards than on its own.
     """
-    error = {each.name: float(each.scores.error.mean()) for each in results}
-    null = error.get(f"{name.removesuffix(f', {RANDOM}')}, untouched", error[UNTOUCHED])
-    own = error.get(f"{name.removesuffix(f', {RANDOM}')}, {ON_ITS_OWN}", error[ON_ITS_OWN])
-    return (null - error[name]) / (null - own) if null > own else math.nan
+    error = {each.name: each.scores.error.numpy() for each in results}
+    way = name.removesuffix(f", {RANDOM}")
+    null, own = (error.get(f"{way}, {each}", error[each]) for each in (UNTOUCHED, ON_ITS_OWN))
+    return clustered_ratio(null - error[name], null - own, np.arange(len(null)), generator=generator(0))

@@ -5,19 +5,25 @@ Li et al. 2023 (arXiv 2210.13382), sections 3 and 4; Nanda, Lee and Wattenberg 2
 "at the best layer" is the best of that probe. Axes: site d item class.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from micrographia.core.claims import Measured, Measures
+from micrographia.core.claims import Measured, Measures, Value
+from micrographia.core.intervals import Interval, clustered_ratio
+from micrographia.core.runtime import generator
 from micrographia.labs.othello.evidence import ActsOn, BoardEvidence
 from micrographia.labs.othello.flips import RANDOM, UNFLIP
-from micrographia.labs.othello.intervene import ERASE, FlipResult, closed
+from micrographia.labs.othello.intervene import ERASE, SEVERAL, FlipResult, closed, several
 from micrographia.labs.othello.latents import DICTIONARY, PROBE, UNTRAINED, BoardLatents
+from micrographia.labs.othello.legality import ACTIVATIONS, MOVES, Legality
 from micrographia.labs.othello.reading import BoardProbes
-from micrographia.labs.othello.task import EMPTY
+from micrographia.labs.othello.task import EMPTY, OTHER_RULES
+from micrographia.methods.probes.score import ProbeCounts
 
 CLAIMS = Path(__file__).with_name("claims.toml")
 MID = 1
@@ -37,7 +43,10 @@ def measures(found: BoardEvidence) -> Measures:
     across = cosines(linear)
     return {
         "legal-moves": Measured(found.scores.legal_rate, found.untrained_scores.legal_rate),
-        "mover-is-linear": Measured(mover, untrained),
+        "mover-is-linear": Measured(span(over_games(found.mover_by_game)), untrained),
+        "keeps-its-own-rules": Measured(
+            mover - best(linear, OTHER_RULES), untrained - best(found.untrained, OTHER_RULES), raw=mover
+        ),
         "absolute-is-not": Measured(absolute, majority),
         "mover-above-absolute": Measured(mover - absolute, untrained - best(found.untrained, "absolute")),
         "mover-above-history": Measured(mover - beside, beside, raw=mover),
@@ -46,16 +55,18 @@ def measures(found: BoardEvidence) -> Measures:
         "colours-turn-over": Measured(across["colour"], across["colour, other squares"]),
         "empty-stays": Measured(across["empty"], across["empty, other squares"]),
         "empty-by-first-attention": Measured(emptiness(linear, MID), emptiness(linear, 0)),
-        "flip-follows": Measured(flip["add"], flip[RANDOM]),
-        "gradient-follows": Measured(flip["gradient, MLP"], flip[f"gradient, MLP, {RANDOM}"]),
-        "absolute-does-not": Measured(flip["add, absolute"], flip["add"]),
-        "erase-follows": Measured(flip[ERASE], flip[f"{ERASE}, {RANDOM}"]),
-        "one-square-only": Measured(flip["another square"], flip["add"]),
+        "flip-follows": _follows(flip, "add", RANDOM),
+        "several-follow": _follows(flip, several(max(SEVERAL))),
+        "gradient-follows": _follows(flip, "gradient, MLP"),
+        "absolute-does-not": _follows(flip, "add, absolute", "add"),
+        "erase-follows": _follows(flip, ERASE),
+        "one-square-only": _follows(flip, "another square", "add"),
         "no-promotion": Measured(*(_mean(found.flips, way, "gained_above") for way in ("add", "untouched"))),
-        "unflip-follows": Measured(flip[UNFLIP], flip[f"{UNFLIP}, {RANDOM}"]),
+        "unflip-follows": _follows(flip, UNFLIP),
         "saliency-is-legality": Measured(found.salient.area(), found.salient_null.area()),
         **_of_parts(found),
         **_of_behaviour(found.behaviour),
+        **_of_legality(found.legality),
         "latents-between": _of_latents(found.latents),
         "latents-above-random": _above_random(found.latents),
     }
@@ -78,6 +89,14 @@ def _of_behaviour(found: ActsOn) -> Measures:
     }
 
 
+def _of_legality(found: Legality) -> Measures:
+    activations, moves = (found.found[name] for name in (ACTIVATIONS, MOVES))
+    return {
+        "follows-board-not-patterns": Measured(span(activations.follows_board), activations.null),
+        "patterns-without-a-board": Measured(moves.first_choice, found.chance),
+    }
+
+
 def _of_latents(found: BoardLatents | None) -> Measured:
     """Most coverage first; beside it the coverage of the dictionary without training."""
     if found is None:
@@ -95,9 +114,27 @@ def _above_random(found: BoardLatents | None) -> Measured:
     return Measured(own.coverage - random, random, raw=own.coverage)
 
 
-def _flips(results: Sequence[FlipResult]) -> Mapping[str, float]:
+def _flips(results: Sequence[FlipResult]) -> Mapping[str, Interval]:
     """Way -> the share of the error that it takes away."""
     return {each.name: closed(results, each.name) for each in results}
+
+
+def _follows(flip: Mapping[str, Interval], way: str, null: str = "") -> Measured:
+    return Measured(span(flip[way]), flip[null or f"{way}, {RANDOM}"].estimate)
+
+
+def over_games(counts: ProbeCounts) -> Interval:
+    """Accuracy at one site, of counts by game."""
+    cells = counts.counts[0].double()
+    right, n = cells.diagonal(dim1=-2, dim2=-1).sum((1, 2)).numpy(), cells.sum((1, 2, 3)).numpy()
+    return clustered_ratio(right, n, np.arange(len(n)), generator=generator(0))
+
+
+def span(found: Interval) -> Value:
+    """A figure with the ends of its interval, as claims have it; None where there is none."""
+    if math.isnan(found.estimate):
+        return None
+    return {"median": found.estimate, "low": found.low, "high": found.high}
 
 
 def _mean(results: Sequence[FlipResult], name: str, score: str) -> float:

@@ -5,7 +5,7 @@ same model untrained, the commonest class of each square at each ply, the board 
 the moves without a network, which are in `history`. Axes: site game pos row square.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -29,7 +29,7 @@ from micrographia.labs.othello.task import (
     tokens_of,
 )
 from micrographia.methods.probes.fit import Fitting, fit_probes
-from micrographia.methods.probes.probe import LabelledRows, Probes
+from micrographia.methods.probes.probe import LabelledRows, Probes, SiteProbes
 from micrographia.methods.probes.score import ProbeCounts, score_probes
 
 Read = Callable[[Int[Tensor, "game pos"]], Float[Tensor, "site game pos d"]]
@@ -58,9 +58,9 @@ def place_of(layer: int) -> int:
     return layer + 2
 
 
-def reader(model: Model) -> Read:
-    """Activations of every layer in one pass."""
-    sites = sites_of(model)
+def reader(model: Model, place: int | None = None) -> Read:
+    """Activations of every layer in one pass, or of one of `sites_of` alone."""
+    sites = sites_of(model) if place is None else [sites_of(model)[place]]
 
     def read(tokens: Tensor) -> Tensor:
         cache = model.run(tokens, keep=sites, logits="last").cache
@@ -104,6 +104,21 @@ def labelled(config: Config, read: Read, sample: int, n: int, names: tuple[str, 
         ply = torch.arange(tokens.shape[1]).expand_as(tokens)
         x = read(tokens)
         yield LabelledRows(x[:, there], {name: each[there] for name, each in labels.items()}, ply[there])
+
+
+def by_game(config: Config, read: Read, probe: SiteProbes) -> ProbeCounts:
+    """Counts of the mover's frame by game instead of by ply, on the games that judge it. One run over them."""
+    rows = _numbered(labelled(config, read, JUDGED_ON, config.probing.test_games, ("mover",)))
+    return score_probes(Probes({"mover": probe}), rows, n_groups=config.probing.test_games)["mover"]
+
+
+def _numbered(batches: Iterable[LabelledRows]) -> Iterator[LabelledRows]:
+    first = 0
+    for rows in batches:
+        assert rows.group is not None
+        game = first + (rows.group == 0).cumsum(0) - 1  # every game has a first ply
+        first = int(game[-1]) + 1
+        yield rows._replace(group=game)
 
 
 def where_parity_errs(config: Config, read: Read, probes: Probes) -> dict[str, Float[Tensor, "site"]]:

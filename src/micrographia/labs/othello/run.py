@@ -50,6 +50,7 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
         "title": TITLE,
         "legal": found.scores._asdict(),
         "untrained": found.untrained_scores._asdict(),
+        "legality": found.legality.rows(),
         "flips": [each.row() for each in found.flips],
         "heads": found.parts.heads.counts(),
         "latents": found.latents.rows() if found.latents else [],

@@ -17,6 +17,7 @@ from torch import Tensor
 from micrographia.core.tokens import Vocabulary
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import Games, as_if
+from micrographia.labs.othello.engine.patterns import patterns_of, patterns_on
 from micrographia.labs.othello.engine.rules import Bits, unpack
 from micrographia.methods.probes.probe import ProbeTarget
 
@@ -88,13 +89,16 @@ UNFLIPPED = "unflipped"
 OTHER_RULES = "other rules"
 """The board in the mover's frame if the same moves had been played by other rules: with the ends of runs flipped alone,
 or, where the games are of a variant, by those of Othello. A control: does the model keep the board of its own rules?"""
+PATTERNS = "patterns"
+"""Which of the patterns that make a square legal (`engine.patterns`) are on the board."""
 OTHERS = ("flipped", "placed", "legal")
 """What is read besides the board, a truth value a square: the discs that the last move flipped, its square, and where
 the next mover may go."""
 
 
 def targets_of(board: Board, names: tuple[str, ...]) -> dict[str, ProbeTarget]:
-    return {name: ProbeTarget(board.n_squares, 2 if name in OTHERS else 3) for name in names}
+    n_items = {name: len(patterns_of(board).square) if name == PATTERNS else board.n_squares for name in names}
+    return {name: ProbeTarget(n, 2 if name in (PATTERNS, *OTHERS) else 3) for name, n in n_items.items()}
 
 
 def labels_of(games: Games, names: tuple[str, ...]) -> dict[str, Int[Tensor, "game pos square"]]:
@@ -114,6 +118,8 @@ def labels_of(games: Games, names: tuple[str, ...]) -> dict[str, Int[Tensor, "ga
         elif name == OTHER_RULES:
             sides = as_if(games, "ends" if board.flanked == "flipped" else "flipped")
             found[name] = _board(*(unpack(each[:, 1:-1], board) for each in sides), _mover(games))
+        elif name == PATTERNS:
+            found[name] = patterns_on(games.own[:, 1:-1], games.other[:, 1:-1], board).view(np.int8)
         elif name == "placed":
             found[name] = (np.arange(board.n_squares) == games.moves[:, :-1, None]).astype(np.int8)
         else:

@@ -36,7 +36,7 @@ def _directions(other: Tensor, board: Board) -> Iterator[tuple[int, Tensor]]:
     """Each shift, and the discs that a run in its direction may have."""
     if board.flanked != "flipped":
         raise BadConfig(
-            f"Asked for flanked discs to be {board.flanked!r} on tensors, which know only 'flipped'. Use Rules."
+            f"Flanked discs are to be {board.flanked!r}. On tensors they are flipped alone. Use Rules instead."
         )
     for shift, where in board.lines:
         runs_in = other & _signed(where)
