@@ -56,9 +56,9 @@ class Cases(NamedTuple):
         squares = torch.cat([self.square[:, None], self.also], 1).numpy().astype(np.uint64)
         return np.bitwise_or.reduce(np.left_shift(np.uint64(1), squares), 1)
 
-    def one_by_one(self) -> "list[Cases]":
+    def one_by_one(self) -> list["Cases"]:
         """The same cases told by one of their squares at a time, so that its direction can be taken."""
-        found = [self]
+        found: list[Cases] = [self]
         for square in self.also.T:
             mine = torch.from_numpy(self.own >> square.numpy().astype(np.uint64) & np.uint64(1)) == 1  # on B'
             old, new = torch.where(mine, THEIRS, MINE), torch.where(mine, MINE, THEIRS)

@@ -133,6 +133,8 @@ class Config:
     def __post_init__(self) -> None:
         own = {
             "size must be 4, 6 or 8": self.size in (4, 6, 8),
+            "flanked ends needs a size of 6 or 8: on 4x4 no run has a middle": self.flanked != "ends" or self.size > 4,
+            "flanked must be flipped, ends or removed": self.flanked in ("flipped", "ends", "removed"),
             "attention and mlp must stay": self.network.attention and self.network.mlp,
             "muon_lr must be positive": self.muon_lr > 0,
         }

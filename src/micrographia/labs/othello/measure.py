@@ -18,7 +18,7 @@ from micrographia.core.intervals import Interval, clustered_ratio
 from micrographia.core.runtime import generator
 from micrographia.labs.othello.evidence import ActsOn, BoardEvidence
 from micrographia.labs.othello.flips import RANDOM, UNFLIP
-from micrographia.labs.othello.intervene import ERASE, SEVERAL, FlipResult, closed, several
+from micrographia.labs.othello.intervene import ERASE, ON_ITS_OWN, SEVERAL, UNTOUCHED, FlipResult, closed, several
 from micrographia.labs.othello.latents import DICTIONARY, PROBE, UNTRAINED, BoardLatents
 from micrographia.labs.othello.legality import ACTIVATIONS, MOVES, Legality
 from micrographia.labs.othello.reading import BoardProbes
@@ -116,7 +116,8 @@ def _above_random(found: BoardLatents | None) -> Measured:
 
 def _flips(results: Sequence[FlipResult]) -> Mapping[str, Interval]:
     """Way -> the share of the error that it takes away."""
-    return {each.name: closed(results, each.name) for each in results}
+    ways = [each.name for each in results if not each.name.endswith((UNTOUCHED, ON_ITS_OWN))]
+    return {name: closed(results, name) for name in ways}
 
 
 def _follows(flip: Mapping[str, Interval], way: str, null: str = "") -> Measured:

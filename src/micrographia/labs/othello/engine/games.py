@@ -149,7 +149,7 @@ def as_if(games: Games, flanked: Flanked) -> tuple[Bits, Bits]:
         own[:, ply], other[:, ply] = mine, theirs
         if ply < games.moves.shape[1]:
             square = games.moves[:, ply]
-            move = np.left_shift(np.uint64(1), np.maximum(square, 0).astype(np.uint64)) * (square >= 0)
+            move = np.left_shift((square >= 0).astype(np.uint64), np.maximum(square, 0).astype(np.uint64))
             rules.legal(mine, theirs)
             mine, theirs = played(board, mine, theirs & ~move, move, rules.flips(move))
     return own, other
