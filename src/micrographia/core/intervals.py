@@ -30,6 +30,11 @@ class Interval(NamedTuple):
     high: float
     coverage: float
 
+    def ends(self) -> dict[str, float] | None:
+        """The figure of a claim: the estimate, as `median`, between `low` and `high`; None for NaN."""
+        known = {"median": self.estimate, "low": self.low, "high": self.high}
+        return None if math.isnan(self.estimate) else known
+
 
 def share(count: int, total: int) -> Interval:
     """The fraction `count` / `total`, with Wilson's interval; NaN for a total of 0.

@@ -12,18 +12,18 @@ from micrographia.core.events import silent
 from micrographia.labs.othello.cases import random_cases
 from micrographia.labs.othello.config import Config, tiny
 from micrographia.labs.othello.engine.board import Board
-from micrographia.labs.othello.engine.games import random_games
+from micrographia.labs.othello.engine.games import random_games, replay
 from micrographia.labs.othello.engine.rules import Rules, unpack
 from micrographia.labs.othello.flips import RANDOM, WAYS, edits_of, flip_scores
 from micrographia.labs.othello.intervene import ON_ITS_OWN, UNTOUCHED, FlipResult, closed
 from micrographia.labs.othello.legality import Position, compared, legality
-from micrographia.labs.othello.measure import over_games, span
-from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.published import model_of
-from micrographia.labs.othello.reading import by_game, reader, sites_of
+from micrographia.labs.othello.reading import JUDGED_ON, labelled, over_games, reader, sites_of, where_rules_differ
 from micrographia.labs.othello.run import run
 from micrographia.labs.othello.studied import studied
-from micrographia.labs.othello.task import MINE, OTHER_RULES, PATTERNS, THEIRS, labels_of, predicted, targets_of
+from micrographia.labs.othello.task import MINE, OTHER_RULES, PATTERNS, THEIRS, labels_of, squares_of, targets_of
+from micrographia.methods.probes.probe import ProbeLayer, Probes, ProbeTarget, SiteProbes
+from micrographia.methods.probes.score import score_probes
 
 SMALL = with_fields(tiny(), probe_games=40, test_games=20, steps=2, n_latents=0, cases=20, tuning_cases=10)
 
@@ -90,29 +90,20 @@ class TestTheShareTakenAway:
         assert found["none"][:3] == found[f"none, {RANDOM}"][:3] == (0, 0, 0)
         assert 0.3 < found["half"].low < found["half"].estimate < found["half"].high < 0.8
 
-    def test_what_has_no_value_has_no_span(self):
+    def test_what_has_no_value_has_no_ends(self):
         results = self.results()
         own = next(each for each in results if each.name == ON_ITS_OWN)
-        assert span(closed([own._replace(name=UNTOUCHED), *results[1:]], "all")) is None
+        assert closed([own._replace(name=UNTOUCHED), *results[1:]], "all").ends() is None
 
-    def test_accuracy_by_game_is_that_by_ply(self):
+    def test_accuracy_over_games_is_that_over_plies(self):
         model = tiny_model()
         probe, read = random_probe(model).at(2), reader(model, 2)
-        counts = by_game(SMALL, read, probe)
-        found = over_games(counts)
-        assert (counts.rows > 0).all()
+        found = over_games(SMALL, read, probe)
+        rows = labelled(SMALL, read, JUDGED_ON, SMALL.probing.test_games, ("mover",))
+        by_ply = score_probes(Probes({"mover": probe}), rows, n_groups=SMALL.n_ctx)["mover"]
         assert found.low < found.estimate < found.high
-        assert found.estimate == pytest.approx(float(counts.accuracy()[0]))
-        assert counts.rows.sum() == predicted_rows(SMALL)
-        assert set(span(found)) == set(median_interval([1.0]))
-
-
-def predicted_rows(config):
-    from micrographia.labs.othello.reading import JUDGED_ON
-
-    one = config.probing.probe_rows
-    n = -(-config.probing.test_games // one)
-    return sum(int(predicted(unseen_games(config, one, (JUDGED_ON << 20) + i)).there.sum()) for i in range(n))
+        assert found.estimate == pytest.approx(float(by_ply.accuracy()[0]))
+        assert set(found.ends()) == set(median_interval([1.0]))
 
 
 class TestOtherRules:
@@ -125,6 +116,20 @@ class TestOtherRules:
             share = (labels[OTHER_RULES] != labels["mover"])[there].double().mean()
             assert share >= least
             assert (share == 0) == (games.board.size == 4)
+
+    def test_a_reading_of_its_own_rules_is_told_from_one_of_others(self):
+        """Activations that are the board itself; probes that read it as it is, both with its own labels in mind."""
+        config = with_fields(SMALL, size=6)
+        board, eye = config.board, torch.eye(108).reshape(1, 108, 108)
+        probe = SiteProbes(ProbeTarget(36, 3), ProbeLayer(eye, torch.zeros(1, 108)))
+
+        def read(tokens):
+            games, _ = replay(board, squares_of(board, torch.nn.functional.pad(tokens, (0, 1))))
+            own, other = (torch.from_numpy(unpack(each[:, 1:], board)) for each in (games.own, games.other))
+            return torch.stack([~(own | other), own, other], -1).float()[None, :, : tokens.shape[1]].flatten(-2)
+
+        found = where_rules_differ(config, read, Probes({"mover": probe, OTHER_RULES: probe}))
+        assert (float(found["mover"]), float(found[OTHER_RULES])) == (1, 0)
 
     def test_patterns_have_a_label_each(self):
         games = random_games(Board(4), 50, torch.Generator().manual_seed(0))
@@ -174,12 +179,10 @@ class TestBoardOrPatterns:
     def test_kinds_tell_which_of_them_calls_a_square_legal(self):
         at, by_board, by_patterns = self.position("patterns")
         board, patterns = compared(at, by_board, by_patterns, np.zeros(400, int)).kinds
-        assert (board.by_board, board.n) == (True, 0)
-        assert np.isnan(board.ranked)
-        assert (patterns.by_board, patterns.legal, patterns.ranked) == (False, 0.5, 1)
-        assert patterns.null == 0.5
-        assert (patterns.ranked_legal, patterns.ranked_illegal) == (1, 1)
-        assert patterns.probability == 1
+        assert (board["by_board"], board["n"]) == (True, 0)
+        assert np.isnan(board["ranked"])
+        assert (patterns["by_board"], patterns["legal"], patterns["ranked"], patterns["null"]) == (False, 0.5, 1, 0.5)
+        assert (patterns["ranked_legal"], patterns["ranked_illegal"], patterns["probability"]) == (1, 1, 1)
 
     def test_patterns_learn_to_choose_better_than_chance(self):
         model = tiny_model()

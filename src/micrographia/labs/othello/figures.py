@@ -37,7 +37,7 @@ LI, NANDA = "Li et al. 2023", "Nanda, Lee and Wattenberg 2023"
 READING = ("mover-is-linear", "absolute-is-not", "mover-above-absolute", "mover-above-history", "mlp-reads-absolute")
 FLIPPING = (
     "flip-follows", "gradient-follows", "absolute-does-not", "erase-follows", "one-square-only", "no-promotion",
-    "unflip-follows", "several-follow",
+    "unflip-follows", "several-at-once-follows",
 )  # fmt: skip
 GAMES_SHOWN, SHOWN_ON = 3, 50
 SHOWN = 2
@@ -189,7 +189,7 @@ def several_of(found: BoardEvidence) -> Figure:
     }
     return figures.lines(
         "several", "Several squares at once", x, np.array(list(lines.values())), names=list(lines), group=FLIPS,
-        x_label="squares flipped together", y_label="error", claims=("several-follow",), highlight=[1],
+        x_label="squares flipped together", y_label="error", claims=("several-at-once-follows",), highlight=[1],
         caption="Each along its own direction, with the layers and the scale that one square was given.",
     )  # fmt: skip
 
@@ -214,7 +214,7 @@ def predictions(model: Transformer, found: BoardEvidence, cases: Cases, i: int) 
     """A case: probabilities by square, untouched and with the square flipped."""
     one, size = cases.some(slice(i, i + 1)), cases.board.size
     way = WAYS[CONTROLLED]
-    edits = edits_of(way, found.linear.probes[way.frame], one, *chosen_flip(found), batch_generator(0, i))
+    edits = edits_of(way, found.linear.probes[way.frame], one, *chosen_flip(found.flips), batch_generator(0, i))
     logits = torch.stack([logits_at_last(model, one)[0], logits_at_last(model, one, edits)[0]])
     z = np.full((2, size * size), np.nan)
     z[:, list(cases.board.playable)] = logits.softmax(-1)[:, 1:].numpy()
@@ -245,7 +245,7 @@ def _discs(cases: Cases, i: int) -> list[list[list[str]]]:
 
 def game_of(config: Config, model: Transformer, found: BoardEvidence) -> Figure:
     """Three games to step through, squares to flip."""
-    games, chosen = unseen_games(config, GAMES_SHOWN, sample=SHOWN_ON), chosen_flip(found)
+    games, chosen = unseen_games(config, GAMES_SHOWN, sample=SHOWN_ON), chosen_flip(found.flips)
     return game_widget(step_through(model, found.linear.probes["mover"], games, chosen), chosen)
 
 
@@ -319,6 +319,10 @@ def behaviour_of(found: BoardEvidence) -> Figure:
             after["mover"],
             after["parity"],
         ),
+        (
+            "squares read right where other rules make another board (null: the probe of that board)",
+            *(float(each.max()) for each in found.by_rules.values()),
+        ),
         ("positions whose read board allows other moves than the true one", read.share, None),
         (
             "there, tokens ranked as the read board says (null: errors of other positions)",
@@ -338,7 +342,8 @@ def behaviour_of(found: BoardEvidence) -> Figure:
     ]
     return figures.table(
         "acts", "What the model acts on", rows, columns=["share of", "measured", "null"], group=ACTS,
-        claims=("mover-not-parity", "follows-the-board-it-reads", "roll-outs-stay-legal", "order-matters-little"),
+        claims=("mover-not-parity", "keeps-its-own-rules", "follows-the-board-it-reads", "roll-outs-stay-legal",
+                "order-matters-little"),
     )  # fmt: skip
 
 

@@ -29,6 +29,8 @@ from micrographia.labs.othello.task import PATTERNS, predicted, tokens_of
 from micrographia.methods.probes.probe import SiteProbes
 
 COMPARED_ON, GAMES = 90, 500  # number of the sample, and its games
+PATTERN_GAMES = 50_000
+"""Games of the probe of the moves, or as many as of model and probe together where those are fewer."""
 ACTIVATIONS, MOVES = "activations", "moves"
 
 
@@ -43,24 +45,6 @@ class Position(NamedTuple):
     ply: Int[ndarray, "row"]
 
 
-class Disagreement(NamedTuple):
-    """Squares that only one of the two calls legal: the board (`by_board`) or the patterns."""
-
-    by_board: bool
-    n: int
-    legal: float
-    """How many are."""
-    ranked: float
-    """How many are among the N likeliest, N moves being legal."""
-    null: float
-    """The same of the same squares at the same plies, where the two agree."""
-    ranked_legal: float
-    ranked_illegal: float
-    """Of those that truly are legal, and of those that are not."""
-    probability: float
-    """Mean, in units of 1 / N."""
-
-
 class BoardOrPatterns(NamedTuple):
     """How far legality by patterns and by the read board differ, and which of the two the model follows."""
 
@@ -72,10 +56,8 @@ class BoardOrPatterns(NamedTuple):
     """Of the squares in question, how many the model ranks as the board says; over games."""
     null: float
     """What would be so if it did there what it does where the two agree."""
-    kinds: tuple[Disagreement, ...]
-
-    def rows(self, read_off: str) -> list[dict[str, Any]]:
-        return [{"patterns": read_off, **each._asdict()} for each in self.kinds]
+    kinds: tuple[Mapping[str, Any], ...]
+    """Squares that the board alone calls legal, and those that the patterns alone do."""
 
 
 class Legality(NamedTuple):
@@ -85,17 +67,19 @@ class Legality(NamedTuple):
     chance: float
 
     def rows(self) -> list[dict[str, Any]]:
-        return [row for name, each in self.found.items() for row in each.rows(name)]
+        return [{"patterns": name, **kind} for name, each in self.found.items() for kind in each.kinds]
 
 
 def legality(config: Config, model: Model, board: SiteProbes, place: int, n_games: int, watch: Watch) -> Legality:
     """Fit probes of the patterns at one site and on the moves of `n_games`, and hold both against the read board.
 
-    Cost: a run over `probe_games`, two over 500 others, and a linear probe of the moves.
+    Cost: a run over `probe_games`, two over 500 others, and a linear probe of the moves of up to 50,000 games.
     """
     read = reader(model, place)
     own = probe_board(config, read, (PATTERNS,), watch=watch, task="probes of patterns").probes[PATTERNS]
-    moves = history_probe(config, PATTERNS, None, n_games, watch=watch, task="patterns off the moves")
+    moves = history_probe(
+        config, PATTERNS, None, min(n_games, PATTERN_GAMES), watch=watch, task="patterns off the moves"
+    )
     games = unseen_games(config, GAMES, COMPARED_ON)
     tokens, right = tokens_of(games)[:, :-1], predicted(games)
     x = read(tokens)[:, right.there]
@@ -154,18 +138,12 @@ def _usual(at: Position, agreed: Bool[ndarray, "row square"]) -> Float[ndarray, 
 
 def _kind(
     at: Position, usual: Float[ndarray, "row square"], which: Bool[ndarray, "row square"], board: bool
-) -> Disagreement:
-    in_nths = at.probability * at.legal.sum(-1, keepdims=True)
-    return Disagreement(
-        board,
-        int(which.sum()),
-        _mean(at.legal[which]),
-        _mean(at.ranked[which]),
-        _mean(usual[which]),
-        _mean(at.ranked[which & at.legal]),
-        _mean(at.ranked[which & ~at.legal]),
-        _mean(in_nths[which]),
-    )
+) -> Mapping[str, Any]:
+    """What is so and what the model does at these squares; `null` is `ranked` where the two agree."""
+    found = {"legal": at.legal[which], "ranked": at.ranked[which], "null": usual[which]}
+    found |= {"ranked_legal": at.ranked[which & at.legal], "ranked_illegal": at.ranked[which & ~at.legal]}
+    found["probability"] = (at.probability * at.legal.sum(-1, keepdims=True))[which]  # in units of 1 / N
+    return {"by_board": board, "n": int(which.sum()), **{name: _mean(each) for name, each in found.items()}}
 
 
 def _mean(values: ndarray) -> float:

@@ -5,17 +5,14 @@ Li et al. 2023 (arXiv 2210.13382), sections 3 and 4; Nanda, Lee and Wattenberg 2
 "at the best layer" is the best of that probe. Axes: site d item class.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from micrographia.core.claims import Measured, Measures, Value
-from micrographia.core.intervals import Interval, clustered_ratio
-from micrographia.core.runtime import generator
+from micrographia.core.claims import Measured, Measures
+from micrographia.core.intervals import Interval
 from micrographia.labs.othello.evidence import ActsOn, BoardEvidence
 from micrographia.labs.othello.flips import RANDOM, UNFLIP
 from micrographia.labs.othello.intervene import ERASE, ON_ITS_OWN, SEVERAL, UNTOUCHED, FlipResult, closed, several
@@ -23,7 +20,6 @@ from micrographia.labs.othello.latents import DICTIONARY, PROBE, UNTRAINED, Boar
 from micrographia.labs.othello.legality import ACTIVATIONS, MOVES, Legality
 from micrographia.labs.othello.reading import BoardProbes
 from micrographia.labs.othello.task import EMPTY, OTHER_RULES
-from micrographia.methods.probes.score import ProbeCounts
 
 CLAIMS = Path(__file__).with_name("claims.toml")
 MID = 1
@@ -38,15 +34,14 @@ def measures(found: BoardEvidence) -> Measures:
     untrained = best(found.untrained, "mover")
     majority = linear.counts["absolute"].majority()
     beside = max(found.history.values())
-    flip = _flips(found.flips)
+    ways = [each.name for each in found.flips if not each.name.endswith((UNTOUCHED, ON_ITS_OWN))]
+    flip = {way: closed(found.flips, way) for way in ways}
     after = {name: float(accuracy.max()) for name, accuracy in found.after_a_pass.items()}
     across = cosines(linear)
     return {
         "legal-moves": Measured(found.scores.legal_rate, found.untrained_scores.legal_rate),
-        "mover-is-linear": Measured(span(over_games(found.mover_by_game)), untrained),
-        "keeps-its-own-rules": Measured(
-            mover - best(linear, OTHER_RULES), untrained - best(found.untrained, OTHER_RULES), raw=mover
-        ),
+        "mover-is-linear": Measured(found.mover_over_games.ends(), untrained),
+        "keeps-its-own-rules": Measured(_by_rules(found.by_rules), _by_rules(found.untrained_by_rules)),
         "absolute-is-not": Measured(absolute, majority),
         "mover-above-absolute": Measured(mover - absolute, untrained - best(found.untrained, "absolute")),
         "mover-above-history": Measured(mover - beside, beside, raw=mover),
@@ -56,7 +51,7 @@ def measures(found: BoardEvidence) -> Measures:
         "empty-stays": Measured(across["empty"], across["empty, other squares"]),
         "empty-by-first-attention": Measured(emptiness(linear, MID), emptiness(linear, 0)),
         "flip-follows": _follows(flip, "add", RANDOM),
-        "several-follow": _follows(flip, several(max(SEVERAL))),
+        "several-at-once-follows": _follows(flip, several(max(SEVERAL))),
         "gradient-follows": _follows(flip, "gradient, MLP"),
         "absolute-does-not": _follows(flip, "add, absolute", "add"),
         "erase-follows": _follows(flip, ERASE),
@@ -67,9 +62,12 @@ def measures(found: BoardEvidence) -> Measures:
         **_of_parts(found),
         **_of_behaviour(found.behaviour),
         **_of_legality(found.legality),
-        "latents-between": _of_latents(found.latents),
-        "latents-above-random": _above_random(found.latents),
+        **_of_latents(found.latents),
     }
+
+
+def _by_rules(accuracy: Mapping[str, Tensor]) -> float:
+    return float(accuracy["mover"].max() - accuracy[OTHER_RULES].max())
 
 
 def _of_parts(found: BoardEvidence) -> Measures:
@@ -92,50 +90,26 @@ def _of_behaviour(found: ActsOn) -> Measures:
 def _of_legality(found: Legality) -> Measures:
     activations, moves = (found.found[name] for name in (ACTIVATIONS, MOVES))
     return {
-        "follows-board-not-patterns": Measured(span(activations.follows_board), activations.null),
+        "follows-board-not-patterns": Measured(activations.follows_board.ends(), activations.null),
         "patterns-without-a-board": Measured(moves.first_choice, found.chance),
     }
 
 
-def _of_latents(found: BoardLatents | None) -> Measured:
-    """Most coverage first; beside it the coverage of the dictionary without training."""
+def _of_latents(found: BoardLatents | None) -> Measures:
+    """Most coverage first; and coverage of the dictionary less that of as many random directions."""
     if found is None:
-        return Measured(None, taken=False)
+        return dict.fromkeys(("latents-between", "latents-above-random"), Measured(None, taken=False))
     order = [name for name in found.order if name in (PROBE, DICTIONARY, UNTRAINED)]
-    return Measured(order, found.found[UNTRAINED].coverage)
-
-
-def _above_random(found: BoardLatents | None) -> Measured:
-    """Coverage of the dictionary less that of as many random directions."""
-    if found is None:
-        return Measured(None, taken=False)
     own = found.found[DICTIONARY]
     random = own.nulls["random directions"][0]
-    return Measured(own.coverage - random, random, raw=own.coverage)
-
-
-def _flips(results: Sequence[FlipResult]) -> Mapping[str, Interval]:
-    """Way -> the share of the error that it takes away."""
-    ways = [each.name for each in results if not each.name.endswith((UNTOUCHED, ON_ITS_OWN))]
-    return {name: closed(results, name) for name in ways}
+    return {
+        "latents-between": Measured(order, found.found[UNTRAINED].coverage),
+        "latents-above-random": Measured(own.coverage - random, random, raw=own.coverage),
+    }
 
 
 def _follows(flip: Mapping[str, Interval], way: str, null: str = "") -> Measured:
-    return Measured(span(flip[way]), flip[null or f"{way}, {RANDOM}"].estimate)
-
-
-def over_games(counts: ProbeCounts) -> Interval:
-    """Accuracy at one site, of counts by game."""
-    cells = counts.counts[0].double()
-    right, n = cells.diagonal(dim1=-2, dim2=-1).sum((1, 2)).numpy(), cells.sum((1, 2, 3)).numpy()
-    return clustered_ratio(right, n, np.arange(len(n)), generator=generator(0))
-
-
-def span(found: Interval) -> Value:
-    """A figure with the ends of its interval, as claims have it; None where there is none."""
-    if math.isnan(found.estimate):
-        return None
-    return {"median": found.estimate, "low": found.low, "high": found.high}
+    return Measured(flip[way].ends(), flip[null or f"{way}, {RANDOM}"].estimate)
 
 
 def _mean(results: Sequence[FlipResult], name: str, score: str) -> float:

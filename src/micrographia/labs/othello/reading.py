@@ -8,11 +8,13 @@ the moves without a network, which are in `history`. Axes: site game pos row squ
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from micrographia.core.events import Watch, silent
+from micrographia.core.intervals import Interval, clustered_ratio
 from micrographia.core.model import Model
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
@@ -28,7 +30,7 @@ from micrographia.labs.othello.task import (
     targets_of,
     tokens_of,
 )
-from micrographia.methods.probes.fit import Fitting, fit_probes
+from micrographia.methods.probes.fit import IGNORED, Fitting, fit_probes
 from micrographia.methods.probes.probe import LabelledRows, Probes, SiteProbes
 from micrographia.methods.probes.score import ProbeCounts, score_probes
 
@@ -106,10 +108,13 @@ def labelled(config: Config, read: Read, sample: int, n: int, names: tuple[str, 
         yield LabelledRows(x[:, there], {name: each[there] for name, each in labels.items()}, ply[there])
 
 
-def by_game(config: Config, read: Read, probe: SiteProbes) -> ProbeCounts:
-    """Counts of the mover's frame by game instead of by ply, on the games that judge it. One run over them."""
-    rows = _numbered(labelled(config, read, JUDGED_ON, config.probing.test_games, ("mover",)))
-    return score_probes(Probes({"mover": probe}), rows, n_groups=config.probing.test_games)["mover"]
+def over_games(config: Config, read: Read, probe: SiteProbes) -> Interval:
+    """Accuracy in the mover's frame at one site, with its interval over the games that judge it. One run over them."""
+    n = config.probing.test_games
+    rows = _numbered(labelled(config, read, JUDGED_ON, n, ("mover",)))
+    cells = score_probes(Probes({"mover": probe}), rows, n_groups=n)["mover"].counts[0].double()
+    right, of = cells.diagonal(dim1=-2, dim2=-1).sum((1, 2)), cells.sum((1, 2, 3))
+    return clustered_ratio(right.numpy(), of.numpy(), np.arange(n), generator=generator(0))
 
 
 def _numbered(batches: Iterable[LabelledRows]) -> Iterator[LabelledRows]:
@@ -123,12 +128,26 @@ def _numbered(batches: Iterable[LabelledRows]) -> Iterator[LabelledRows]:
 
 def where_parity_errs(config: Config, read: Read, probes: Probes) -> dict[str, Float[Tensor, "site"]]:
     """Accuracy of both frames' probes at the positions, after a pass, where the parity of the ply is not the mover."""
-    names = ("mover", "parity")
+
+    def odd(a: Tensor, b: Tensor) -> Tensor:
+        return (a != b).any(-1, keepdim=True).expand_as(a)
+
+    return _where(config, read, probes, ("mover", "parity"), odd)
+
+
+def where_rules_differ(config: Config, read: Read, probes: Probes) -> dict[str, Float[Tensor, "site"]]:
+    """Accuracy of the probe of the board, and of the probe of the board that other rules make of the same moves, each
+    by its own labels at the squares where these two boards differ. 0 where they nowhere do."""
+    return _where(config, read, probes, ("mover", OTHER_RULES), torch.ne)
+
+
+def _where(
+    config: Config, read: Read, probes: Probes, names: tuple[str, str], odd: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, Float[Tensor, "site"]]:
+    def some(rows: LabelledRows) -> LabelledRows:
+        at = odd(*(rows.labels[name] for name in names))
+        return rows._replace(labels={name: each.where(at, IGNORED) for name, each in rows.labels.items()}, group=None)
+
     rows = labelled(config, read, JUDGED_ON, config.probing.test_games, names)
-    counts = score_probes(Probes({name: probes[name] for name in names}), map(_differing, rows))
+    counts = score_probes(Probes({name: probes[name] for name in names}), map(some, rows))
     return {name: each.accuracy() for name, each in counts.items()}
-
-
-def _differing(rows: LabelledRows) -> LabelledRows:
-    at = (rows.labels["mover"] != rows.labels["parity"]).any(-1)
-    return LabelledRows(rows.x[:, at], {name: each[at] for name, each in rows.labels.items()})

@@ -55,7 +55,7 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
         "heads": found.parts.heads.counts(),
         "latents": found.latents.rows() if found.latents else [],
     }
-    shown, chosen = of_run(config, model, found, curve), chosen_flip(found)
+    shown, chosen = of_run(config, model, found, curve), chosen_flip(found.flips)
     if given is not None:
         judged = judge_probes(config, model, given)
         results["probes"] = [each.row(model) for each in judged.modes]
