@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from micrographia.core.errors import BadConfig
-from micrographia.core.intervals import clustered_mean, median, median_entry, rank_z, share, share_entry
+from micrographia.core.intervals import (
+    clustered_mean,
+    clustered_ratio,
+    median,
+    median_entry,
+    rank_z,
+    share,
+    share_entry,
+)
 
 
 def test_wilsons_interval_of_eight_in_ten_is_the_textbooks():
@@ -114,3 +122,27 @@ def test_the_entry_of_a_group_counts_what_never_happened():
     assert median_entry([10, math.nan, 30])["n"] == 2
     assert share_entry([True, False])["count"] == 1
     assert share_entry([])["low"] is None
+
+
+def test_a_ratio_of_equal_parts_is_certain_and_one_of_nothing_unknown():
+    generator = torch.Generator().manual_seed(0)
+    bottom = np.arange(1.0, 31.0)
+    found = clustered_ratio(bottom / 4, bottom, np.arange(30), generator=generator)
+    np.testing.assert_allclose(found[:3], 0.25)
+    assert math.isnan(clustered_ratio(bottom, np.zeros(30), np.arange(30), generator=generator).estimate)
+
+
+def test_the_interval_of_a_ratio_covers_the_true_one_and_is_wider_over_clusters():
+    draw = np.random.default_rng(0)
+    held = 0
+    for seed in range(100):
+        bottom = draw.uniform(1, 3, 60)
+        top = bottom * 0.5 + draw.normal(0, 0.3, 60)
+        found = clustered_ratio(top, bottom, np.arange(60), generator=torch.Generator().manual_seed(seed), draws=400)
+        held += found.low <= 0.5 <= found.high
+    assert 85 <= held <= 99
+    alike, ones = np.repeat(draw.normal(1, 0.5, 12), 20), np.ones(240)
+    generator = torch.Generator().manual_seed(0)
+    naive = clustered_ratio(alike, ones, np.arange(240), generator=generator)
+    whole = clustered_ratio(alike, ones, np.arange(240) // 20, generator=generator)
+    assert whole.high - whole.low > 3 * (naive.high - naive.low)

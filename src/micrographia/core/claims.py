@@ -105,7 +105,7 @@ class Judged:
         }
 
 
-NO_DIFFERENCE = "; no difference: networks lie on both sides of the bound"
+NO_DIFFERENCE = "; no difference: the bound lies within the interval"
 
 
 def _plain(value: Value) -> str:

@@ -30,6 +30,11 @@ class Interval(NamedTuple):
     high: float
     coverage: float
 
+    def ends(self) -> dict[str, float] | None:
+        """The figure of a claim: the estimate, as `median`, between `low` and `high`; None for NaN."""
+        known = {"median": self.estimate, "low": self.low, "high": self.high}
+        return None if math.isnan(self.estimate) else known
+
 
 def share(count: int, total: int) -> Interval:
     """The fraction `count` / `total`, with Wilson's interval; NaN for a total of 0.
@@ -81,6 +86,30 @@ def clustered_mean(
     means = values @ weight.T / weight.sum(1)
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=-1)
     return np.asarray(values.mean(-1)), np.asarray(low), np.asarray(high)
+
+
+def clustered_ratio(
+    top: Float[ndarray, "n"],
+    bottom: Float[ndarray, "n"],
+    cluster: Int[ndarray, "n"],
+    *,
+    generator: Generator,
+    draws: int = 2000,
+) -> Interval:
+    """sum(top) / sum(bottom), with percentile bootstrap bounds from whole clusters drawn with replacement.
+
+    The two of a row are drawn together. NaN where the sum of `bottom` is not above 0, or there is no row.
+    Source: Davison and Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.
+    """
+    if not bottom.sum() > 0:
+        return Interval(math.nan, math.nan, math.nan, CONFIDENCE)
+    _, place = np.unique(cluster, return_inverse=True)
+    sums = np.stack([np.bincount(place, weights=each) for each in (top, bottom)])
+    drawn = torch.randint(sums.shape[1], (draws, sums.shape[1]), generator=generator).numpy()
+    tops, bottoms = sums[:, drawn].sum(-1)
+    ratios = np.divide(tops, bottoms, out=np.full(draws, np.nan), where=bottoms != 0)
+    low, high = np.nanquantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(top.sum() / bottom.sum()), float(low), float(high), CONFIDENCE)
 
 
 def rank_z(values: Float[Tensor, "n"], chosen: Bool[Tensor, "n"], among: Bool[Tensor, "n"] | None = None) -> float:

@@ -1,4 +1,4 @@
-"""The rules of Othello square by square, as slow and as plain as can be: what the engine is held against."""
+"""The rules square by square, as slow and as plain as can be, with their variants: what the engine is held against."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,12 @@ AROUND = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
 class NaiveGame:
     """Black is 1, White -1, empty 0."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, flanked: str = "flipped") -> None:
         half = size // 2
-        self.size, self.mover = size, 1
-        self.discs = {(half - 1, half - 1): -1, (half, half): -1, (half - 1, half): 1, (half, half - 1): 1}
+        self.size, self.mover, self.flanked = size, 1, flanked
+        near, far = (half - 1, half) if flanked != "removed" else (half - 2, half + 1)
+        main = 1 if flanked == "removed" else -1
+        self.discs = {(near, near): main, (far, far): main, (near, far): -main, (far, near): -main}
 
     def flips(self, square: int, mover: int) -> set[int]:
         row, column = divmod(square, self.size)
@@ -25,10 +27,15 @@ class NaiveGame:
             row, column = row + step[0], column + step[1]
             found = self.discs.get((row, column), 0)
             if found != -mover:
-                return iter(run if found == mover else [])
+                flanked = run if found == mover else []
+                return iter(flanked[:1] + flanked[-1:] if self.flanked == "ends" else flanked)
             run.append(row * self.size + column)
 
     def legal(self, mover: int) -> set[int]:
+        if self.flanked == "removed":
+            own = [place for place, disc in self.discs.items() if disc == mover]
+            beside = {(row + i, column + j) for row, column in own for i, j in AROUND} - self.discs.keys()
+            return {row * self.size + column for row, column in beside if {row, column} <= set(range(self.size))}
         return {square for square in range(self.size**2) if self.flips(square, mover)}
 
     def skip(self) -> bool:
@@ -39,8 +46,12 @@ class NaiveGame:
         return True
 
     def play(self, square: int) -> None:
-        for place in [*self.flips(square, self.mover), square]:
-            self.discs[divmod(place, self.size)] = self.mover
+        for place in self.flips(square, self.mover):
+            if self.flanked == "removed":
+                del self.discs[divmod(place, self.size)]
+            else:
+                self.discs[divmod(place, self.size)] = self.mover
+        self.discs[divmod(square, self.size)] = self.mover
         self.mover = -self.mover
 
     def bits(self, colour: int) -> int:

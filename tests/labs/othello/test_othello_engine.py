@@ -6,8 +6,9 @@ import torch
 from naive_rules import NaiveGame
 
 from micrographia.core.errors import BadConfig, UserError
-from micrographia.labs.othello.engine.board import Board
-from micrographia.labs.othello.engine.games import NONE, StartBoards, random_games, replay
+from micrographia.labs.othello.engine.board import Board, Flanked
+from micrographia.labs.othello.engine.games import NONE, StartBoards, as_if, random_games, replay
+from micrographia.labs.othello.engine.patterns import any_pattern, patterns_of, patterns_on
 from micrographia.labs.othello.engine.perft import perft
 from micrographia.labs.othello.engine.rules import Rules, nth_square, unpack
 from micrographia.labs.othello.engine.torch_rules import flipped, legal_moves
@@ -20,22 +21,23 @@ PERFT = {
 }
 
 
-def games_of(size: int, n: int, seed: int = 0):
-    return random_games(Board(size), n, torch.Generator().manual_seed(seed))
+def games_of(size: int, n: int, seed: int = 0, flanked: Flanked = "flipped"):
+    return random_games(Board(size, flanked), n, torch.Generator().manual_seed(seed))
 
 
 @sizes
-def test_every_position_is_that_of_the_rules_square_by_square(size):
-    games = games_of(size, 12)
+@pytest.mark.parametrize("flanked", ["flipped", "ends", "removed"])
+def test_every_position_is_that_of_the_rules_square_by_square(size, flanked):
+    games = games_of(size, 12, flanked=flanked)
     black, white = games.colours()
     for g in range(12):
-        naive = NaiveGame(size)
+        naive = NaiveGame(size, flanked)
         for ply in range(games.length[g] + 1):
             skipped = naive.skip()
             assert (int(black[g, ply]), int(white[g, ply])) == (naive.bits(1), naive.bits(-1))
             if ply == games.length[g]:
-                assert games.finished[g]
-                assert not naive.legal(1) | naive.legal(-1)
+                assert games.finished[g] == (not naive.legal(1) | naive.legal(-1))
+                assert games.finished[g] or flanked == "removed"  # those are cut off
                 break
             assert games.passed[g, ply] == skipped
             assert games.black[g, ply] == (naive.mover == 1)
@@ -165,3 +167,47 @@ def test_a_start_that_fits_neither_games_nor_board_is_refused():
         replay(Board(8), none[:1, None] - 1, start=StartBoards(one, one, np.array([True])))
     with pytest.raises(UserError, match="beside the board"):
         replay(Board(4), none[:1, None] - 1, start=StartBoards(one, one << np.uint64(20), np.array([True])))
+
+
+@pytest.mark.parametrize("flanked", ["flipped", "ends", "removed"])
+@sizes
+def test_a_square_is_legal_where_one_of_its_patterns_is_there(size, flanked):
+    games = games_of(size, 20, flanked=flanked)
+    board = games.board
+    there = patterns_on(games.own, games.other, board).astype(float)
+    said = any_pattern(there.reshape(-1, there.shape[-1]), board) > 0.5
+    assert (said.reshape(*games.own.shape, -1) == unpack(games.legal, board)[..., list(board.playable)]).all()
+
+
+def test_there_are_as_many_flanking_patterns_as_published():
+    assert [len(patterns_of(Board(size)).square) for size in (4, 6, 8)] == [56, 316, 960]
+
+
+def test_probabilities_of_patterns_are_joined_as_of_independent_ones():
+    board = Board(4)
+    square = patterns_of(board).square
+    joined = any_pattern(np.full((1, len(square)), 0.5), board)[0]
+    counts = np.array([(square == each).sum() for each in board.playable])
+    np.testing.assert_allclose(joined, 1 - 0.5**counts)
+
+
+@pytest.mark.parametrize("flanked", ["flipped", "ends", "removed"])
+def test_by_their_own_rules_the_same_moves_make_the_same_boards(flanked):
+    games = games_of(6, 30, flanked=flanked)
+    played = np.arange(games.own.shape[1]) <= games.length[:, None]
+    for mine, theirs in zip(as_if(games, flanked), (games.own, games.other), strict=True):
+        assert (mine == theirs)[played].all()
+    others = as_if(games, "flipped" if flanked == "ends" else "ends")
+    assert (others[0] != games.own)[played].mean() > 0.3
+    assert ((others[0] & others[1]) == 0).all()
+
+
+def test_a_run_of_two_has_no_middle_and_a_run_of_three_has():
+    two, three = games_of(4, 50, flanked="ends"), games_of(6, 50, flanked="ends")
+    assert (two.own == games_of(4, 50).own).all()
+    assert (three.own != games_of(6, 50).own).any()
+
+
+def test_tensors_refuse_a_variant():
+    with pytest.raises(BadConfig, match="'ends'"):
+        legal_moves(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), Board(6, "ends"))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,7 +23,7 @@ from micrographia.labs.othello.cases import Cases
 from micrographia.labs.othello.config import Config
 from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import NONE, Games, random_games, replay
-from micrographia.labs.othello.engine.rules import Bits, Rules, unpack
+from micrographia.labs.othello.engine.rules import Bits, Rules, played, unpack
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import reader
 from micrographia.labs.othello.task import MINE, THEIRS, predicted, tokens_of
@@ -51,7 +51,7 @@ def read_boards(config: Config, model: Model, probe: SiteProbes, site: int, n: i
     games = unseen_games(config, n, sample=READ_ON)
     tokens, right = tokens_of(games)[:, :-1], predicted(games)
     there = right.there.numpy()
-    said = probe.at(site).logits(reader(model)(tokens)[site][right.there][None])[0].argmax(-1)
+    said = probe.at(site).logits(reader(model, site)(tokens)[:, right.there])[0].argmax(-1)
     own, other = games.own[:, 1:-1][there], games.other[:, 1:-1][there]
     read = _packed(said == MINE), _packed(said == THEIRS)
     elsewhere = _of_another_game(there)
@@ -61,6 +61,12 @@ def read_boards(config: Config, model: Model, probe: SiteProbes, site: int, n: i
     differs, follows = _followed(logits, true, _legal_tokens(config, *read))
     _, control = _followed(logits, true, _legal_tokens(config, *_disjoint(own ^ moved[0], other ^ moved[1])))
     return ReadBoards(differs, follows, control)
+
+
+def read_legal(config: Config, probe: SiteProbes, x: Float[Tensor, "one row d"]) -> Bool[Tensor, "row vocab"]:
+    """The tokens that are legal on the board that a probe of the mover's frame reads."""
+    said = probe.logits(x)[0].argmax(-1)
+    return _legal_tokens(config, _packed(said == MINE), _packed(said == THEIRS))
 
 
 def _of_another_game(there: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -83,7 +89,7 @@ def _packed(inside: Bool[Tensor, "row square"]) -> Bits:
 
 
 def _legal_tokens(config: Config, own: Bits, other: Bits) -> Bool[Tensor, "row vocab"]:
-    board = Board(config.size)
+    board = config.board
     inside = unpack(Rules(board, len(own)).legal(own, other), board)[:, list(board.playable)]
     return torch.from_numpy(np.pad(inside, ((0, 0), (1, 0))))
 
@@ -127,11 +133,10 @@ def _after(board: Board, own: Bits, other: Bits, move: Bits) -> tuple[Bits, Bits
     """The boards after these moves, from the side of who moves next; where there is no move they stay."""
     rules = Rules(board, len(own))
     rules.legal(own, other)
-    flips = rules.flips(move)
-    played = move != 0
-    mine, theirs = own | move | flips, other & ~flips
-    own, other = np.where(played, theirs, own), np.where(played, mine, other)
-    stuck = (Rules(board, len(own)).legal(own, other) == 0) & played
+    moves = move != 0
+    mine, theirs = played(board, own, other, move, rules.flips(move))
+    own, other = np.where(moves, theirs, own), np.where(moves, mine, other)
+    stuck = (Rules(board, len(own)).legal(own, other) == 0) & moves
     return np.where(stuck, other, own), np.where(stuck, own, other)
 
 
@@ -146,7 +151,7 @@ class Transpositions(NamedTuple):
 
 def transpositions(config: Config, model: Model, n: int = 2_000) -> Transpositions:
     """Swap two moves of one player, and keep what is legal and leaves the same board. Two runs of the model."""
-    board, drawn_by = Board(config.size), batch_generator(config.seed, (1 << 31) + ORDERED_ON)
+    board, drawn_by = config.board, batch_generator(config.seed, (1 << 31) + ORDERED_ON)
     games = random_games(board, 8 * n, drawn_by)
     length = torch.randint(5, max(6, board.most_moves - 4), (8 * n,), generator=drawn_by).numpy()
     first = (torch.rand(8 * n, generator=drawn_by).numpy() * (length - 3)).astype(np.int64)
@@ -180,5 +185,4 @@ def _first_choice(model: Model, tokens: Int[Tensor, "case pos"], last: Tensor) -
 
 def own_board(cases: Cases) -> Cases:
     """The same histories with the board that they truly leave."""
-    disc = np.left_shift(np.uint64(1), cases.square.numpy().astype(np.uint64))
-    return cases._replace(own=cases.own ^ disc, other=cases.other ^ disc, after=cases.before)
+    return cases._replace(own=cases.own ^ cases.discs, other=cases.other ^ cases.discs, after=cases.before)

@@ -47,6 +47,23 @@ class Cases(NamedTuple):
     own: Bits
     other: Bits
     """B' of the player who moves next."""
+    also: Int[Tensor, "case further"]
+    """Further squares whose discs change their colour together with the first."""
+
+    @property
+    def discs(self) -> Bits:
+        """All squares that differ between B and B'."""
+        squares = torch.cat([self.square[:, None], self.also], 1).numpy().astype(np.uint64)
+        return np.bitwise_or.reduce(np.left_shift(np.uint64(1), squares), 1)
+
+    def one_by_one(self) -> list["Cases"]:
+        """The same cases told by one of their squares at a time, so that its direction can be taken."""
+        found: list[Cases] = [self]
+        for square in self.also.T:
+            mine = torch.from_numpy(self.own >> square.numpy().astype(np.uint64) & np.uint64(1)) == 1  # on B'
+            old, new = torch.where(mine, THEIRS, MINE), torch.where(mine, MINE, THEIRS)
+            found.append(self._replace(square=square, old=old, new=new))
+        return found
 
     def some(self, at: NDArray[np.intp] | slice) -> "Cases":
         return Cases(self.board, *(field[at] for field in self[1:]))
@@ -56,11 +73,11 @@ def every_disc(games: Games, ply: NDArray[np.int64]) -> Cases:
     """A case for each disc on the board of each game before its move `ply`, also of those that change nothing."""
     at = np.arange(len(ply))
     game, square = np.nonzero(unpack(games.own[at, ply] | games.other[at, ply], games.board))
-    return _cases(games.some(game), ply[game], square, keep_all=True)
+    return _cases(games.some(game), ply[game], square[:, None], keep_all=True)
 
 
-def random_cases(board: Board, n: int, generator: Generator, *, just_flipped: bool = False) -> Cases:
-    """`n` cases from random games: a ply from the sixth to three quarters of a full game, and a disc on its board, or,
+def random_cases(board: Board, n: int, generator: Generator, *, squares: int = 1, just_flipped: bool = False) -> Cases:
+    """`n` cases from random games: a ply from the sixth to three quarters of a full game, and discs on its board, or,
     with `just_flipped`, one that the last move flipped.
 
     Raises UserError where so many were not found, which does not happen on boards of six squares and more.
@@ -75,7 +92,8 @@ def random_cases(board: Board, n: int, generator: Generator, *, just_flipped: bo
         plays = games.length > ply
         among = games.flips[at, ply - 1] if just_flipped else games.own[at, ply] | games.other[at, ply]
         discs = unpack(among, board)
-        square = np.where(discs, draw, -1).argmax(-1)
+        plays &= discs.sum(-1) >= squares
+        square = np.where(discs, draw, -1).argsort(-1)[:, : -squares - 1 : -1]
         found.append(_cases(games.some(plays), ply[plays], square[plays]))
         if sum(len(each.last) for each in found) >= n:
             return _joined(found).some(slice(n))
@@ -131,7 +149,7 @@ def cases_of(board: Board, rows: Sequence[Mapping[str, Any]], told: str = "these
             f"Asked for {told}. Case {first} says that {board.name(int(square[first]))} has the colour {said[first]}; "
             f"after its history it is {is_there}. White is 0 and Black 2, or -1 and 1. Is the board turned?"
         )
-    return _cases(games, ply, square, keep_all=True)
+    return _cases(games, ply, square[:, None], keep_all=True)
 
 
 def _check_rows(board: Board, rows: Sequence[Mapping[str, Any]], told: str) -> None:
@@ -166,12 +184,12 @@ def _differs(
 
 
 def _cases(games: Games, ply: NDArray[np.int64], square: NDArray[np.int64], keep_all: bool = False) -> Cases:
-    """A case a game, less those that show nothing."""
+    """A case a game, `square` (case, number) changing together, less those that show nothing."""
     board, at = games.board, np.arange(len(ply))
     own, other, before = games.own[at, ply], games.other[at, ply], games.legal[at, ply]
     disc = np.left_shift(np.uint64(1), square.astype(np.uint64))
-    mine = (own & disc) != 0
-    own, other = own ^ disc, other ^ disc
+    mine, discs = (own & disc[:, 0]) != 0, np.bitwise_or.reduce(disc, 1)
+    own, other = own ^ discs, other ^ discs
     after = Rules(board, len(at)).legal(own, other)
     tells = np.flatnonzero((after != 0) & (after != before)) if not keep_all else at
     tokens = tokens_of(games)
@@ -180,7 +198,7 @@ def _cases(games: Games, ply: NDArray[np.int64], square: NDArray[np.int64], keep
         board,
         tokens[:, :-1],
         torch.from_numpy(ply) - 1,
-        torch.from_numpy(square),
+        torch.from_numpy(square[:, 0].copy()),
         torch.from_numpy(np.where(mine, MINE, THEIRS)),
         torch.from_numpy(np.where(mine, THEIRS, MINE)),
         torch.from_numpy(games.black[at, ply]),
@@ -188,13 +206,14 @@ def _cases(games: Games, ply: NDArray[np.int64], square: NDArray[np.int64], keep
         _as_tokens(after, board),
         own,
         other,
+        torch.from_numpy(square[:, 1:].copy()),
     )
     return cases.some(tells)
 
 
 def erased(cases: Cases) -> Cases:
     """The same cases with the disc taken away instead, less those that then show nothing."""
-    board, disc = cases.board, np.left_shift(np.uint64(1), cases.square.numpy().astype(np.uint64))
+    board, disc = cases.board, cases.discs
     own, other = cases.own & ~disc, cases.other & ~disc
     after = _as_tokens(Rules(board, len(own)).legal(own, other), board)
     empty = cases._replace(own=own, other=other, after=after, new=torch.full_like(cases.new, EMPTY))

@@ -19,6 +19,7 @@ from micrographia.core.config import (
     validate,
     with_fields,
 )
+from micrographia.labs.othello.engine.board import Board, Flanked
 
 SHIPPED = "shipped"
 """The model that comes with the package."""
@@ -89,6 +90,8 @@ class Config:
 
     size: int = 6
     """Squares on a side of the board: 4, 6 or 8."""
+    flanked: Flanked = "flipped"
+    """The rules: flanked discs are flipped, of each run the "ends" alone, or "removed" (MetaOthello's variants)."""
     model: str = ""
     """Weights instead of training: "shipped", a Run of this lab, or a file named as TransformerLens or minGPT do."""
     probes: str = ""
@@ -130,6 +133,8 @@ class Config:
     def __post_init__(self) -> None:
         own = {
             "size must be 4, 6 or 8": self.size in (4, 6, 8),
+            "flanked ends needs a size of 6 or 8: on 4x4 no run has a middle": self.flanked != "ends" or self.size > 4,
+            "flanked must be flipped, ends or removed": self.flanked in ("flipped", "ends", "removed"),
             "attention and mlp must stay": self.network.attention and self.network.mlp,
             "muon_lr must be positive": self.muon_lr > 0,
         }
@@ -139,6 +144,11 @@ class Config:
             f"dictionary_games of this size are too few for batches of {BATCH}": not latents.n_latents or rows > BATCH
         }
         validate(self, {**positive(self, ("games", "steps")), **own})
+
+    @property
+    def board(self) -> Board:
+        """The board of the games, and their rules."""
+        return Board(self.size, self.flanked)
 
     @property
     def n_ctx(self) -> int:

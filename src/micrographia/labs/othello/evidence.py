@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from micrographia.core.events import Watch
+from micrographia.core.intervals import Interval
 from micrographia.core.runtime import generator
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
@@ -21,18 +22,25 @@ from micrographia.labs.othello.behaviour import (
 )
 from micrographia.labs.othello.cases import read_cases
 from micrographia.labs.othello.config import Config
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.flips import WAYS, edits_of
 from micrographia.labs.othello.growth import Grown, growth
 from micrographia.labs.othello.history import HIDDEN, history_accuracy
 from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, Chosen, FlipResult, cases_of_config, intervene
 from micrographia.labs.othello.latents import BoardLatents, board_latents
+from micrographia.labs.othello.legality import Legality, legality
 from micrographia.labs.othello.network import LOOKED_AT, LegalScores, legal_scores, unseen_games
 from micrographia.labs.othello.parts import Neurons, SidedHeads, heads_of, neurons_of
 from micrographia.labs.othello.published import games_seen
-from micrographia.labs.othello.reading import BoardProbes, probe_board, reader, where_parity_errs
+from micrographia.labs.othello.reading import (
+    BoardProbes,
+    over_games,
+    probe_board,
+    reader,
+    where_parity_errs,
+    where_rules_differ,
+)
 from micrographia.labs.othello.saliency import Saliency, saliency
-from micrographia.labs.othello.task import FRAMES, predicted
+from micrographia.labs.othello.task import FRAMES, OTHER_RULES, predicted
 
 MODEL, LATENTS = "model", "latents"
 """The folders of the model's own Run and of the dictionaries in a Run."""
@@ -70,11 +78,18 @@ class BoardEvidence(NamedTuple):
     """Accuracy of probes of the moves so far, in the mover's frame: linear, and with a hidden layer."""
     after_a_pass: Mapping[str, Float[Tensor, "site"]]
     """Accuracy of the mover's and the parity's probe where these frames differ."""
+    by_rules: Mapping[str, Float[Tensor, "site"]]
+    """Accuracy of the probe of the board and of the board by other rules, where the two differ."""
+    untrained_by_rules: Mapping[str, Float[Tensor, "site"]]
     flips: Sequence[FlipResult]
     parts: Parts
     untrained_parts: Parts
     behaviour: ActsOn
     salient: Saliency
+    legality: Legality
+    """Legality by the read board, and by patterns that are read without it."""
+    mover_over_games: Interval
+    """Accuracy of the mover's linear probe at its best site."""
     salient_null: Saliency
     """The same along the probe of another square."""
     grown: Sequence[Grown] = ()
@@ -88,13 +103,13 @@ class BoardEvidence(NamedTuple):
 
 def evidence(config: Config, model: Transformer, folder: Path, watch: Watch) -> BoardEvidence:
     """Measure everything. `folder`: where dictionaries are kept, with checkpoints."""
-    board = Board(config.size)
+    board = config.board
     judged = predicted(unseen_games(config, LOOKED_AT))
     untrained = Transformer(model.arch, init_weights(model.arch, generator(config.seed)), model.tokenizer)
     linear = probe_board(config, reader(model), watch=watch, task="linear probes")
     frames, hidden, named = ("mover", "absolute"), config.probing.hidden, "probes with a hidden layer"
     nonlinear = probe_board(config, reader(model), frames, hidden=hidden, watch=watch, task=named)
-    null = probe_board(config, reader(untrained), tuple(FRAMES), watch=watch, task="probes without training")
+    null = probe_board(config, reader(untrained), (*FRAMES, OTHER_RULES), watch=watch, task="probes without training")
     n_games = games_seen(config) + config.probing.probe_games
     history = {
         name: history_accuracy(config, "mover", width, n_games, watch=watch, task=f"probe of the moves, {name}")
@@ -114,12 +129,16 @@ def evidence(config: Config, model: Transformer, folder: Path, watch: Watch) -> 
         untrained=null,
         history=history,
         after_a_pass=where_parity_errs(config, reader(model), linear.probes),
+        by_rules=where_rules_differ(config, reader(model), linear.probes),
+        untrained_by_rules=where_rules_differ(config, reader(untrained), null.probes),
         flips=flips,
         parts=Parts(heads_of(config, model), neurons_of(config, model)),
         untrained_parts=Parts(heads_of(config, untrained), neurons_of(config, untrained)),
         behaviour=behaviour(config, model, linear, place, flips),
-        salient=saliency(config, model, linear.probes["mover"], _chosen(flips)),
-        salient_null=saliency(config, model, linear.probes["mover"], _chosen(flips), "another square"),
+        legality=legality(config, model, linear.probes["mover"], place, n_games, watch),
+        mover_over_games=over_games(config, reader(model, place), linear.probes["mover"].at(place)),
+        salient=saliency(config, model, linear.probes["mover"], chosen_flip(flips)),
+        salient_null=saliency(config, model, linear.probes["mover"], chosen_flip(flips), "another square"),
         grown=growth(config, folder / MODEL, untrained, watch) if (folder / MODEL).is_dir() else [],
         latents=latents,
     )
@@ -130,7 +149,7 @@ def behaviour(
 ) -> ActsOn:
     """Roll-outs on a third of the cases, and the rest of what the model does beyond the next move."""
     cases = cases_of_config(config, JUDGED_ON, max(1, config.flipping.cases // 3))
-    chosen = _chosen(flips)
+    chosen = chosen_flip(flips)
     edits = edits_of(WAYS[CONTROLLED], linear.probes["mover"], cases, *chosen, generator(config.seed))
     return ActsOn(
         read_boards(config, model, linear.probes["mover"], place),
@@ -140,12 +159,8 @@ def behaviour(
     )
 
 
-def chosen_flip(found: BoardEvidence) -> Chosen:
+def chosen_flip(flips: Sequence[FlipResult]) -> Chosen:
     """Layers and scale of adding the probe's direction."""
-    return _chosen(found.flips)
-
-
-def _chosen(flips: Sequence[FlipResult]) -> Chosen:
     chosen = next(each.chosen for each in flips if each.name == CONTROLLED)
     assert chosen is not None
     return chosen

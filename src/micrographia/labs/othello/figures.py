@@ -13,16 +13,23 @@ from micrographia.core.small.transformer import Transformer
 from micrographia.core.train_loop import Rows
 from micrographia.labs.othello.cases import Cases
 from micrographia.labs.othello.config import Config
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.evidence import BoardEvidence, chosen_flip
-from micrographia.labs.othello.flips import WAYS, edits_of, logits_at_last
+from micrographia.labs.othello.flips import RANDOM, WAYS, edits_of, logits_at_last
 from micrographia.labs.othello.growth import growth_figures
-from micrographia.labs.othello.intervene import CONTROLLED, JUDGED_ON, UNTOUCHED, cases_of_config
+from micrographia.labs.othello.intervene import (
+    CONTROLLED,
+    JUDGED_ON,
+    ON_ITS_OWN,
+    SEVERAL,
+    UNTOUCHED,
+    cases_of_config,
+    several,
+)
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import sites_of
 from micrographia.labs.othello.saliency import saliency_figure
 from micrographia.labs.othello.stepping import game_widget, step_through
-from micrographia.labs.othello.task import FRAMES, MINE, OTHERS, UNFLIPPED, labels_of, tokens_of
+from micrographia.labs.othello.task import FRAMES, MINE, OTHER_RULES, OTHERS, UNFLIPPED, labels_of, tokens_of
 
 BOARD, READ, FLIPS, TRAINING = "The board", "What probes read", "Flipped squares", "Training"
 PARTS, LATENTS, ACTS = "Heads and neurons", "Latents of a dictionary", "What the model acts on"
@@ -30,7 +37,7 @@ LI, NANDA = "Li et al. 2023", "Nanda, Lee and Wattenberg 2023"
 READING = ("mover-is-linear", "absolute-is-not", "mover-above-absolute", "mover-above-history", "mlp-reads-absolute")
 FLIPPING = (
     "flip-follows", "gradient-follows", "absolute-does-not", "erase-follows", "one-square-only", "no-promotion",
-    "unflip-follows",
+    "unflip-follows", "several-at-once-follows",
 )  # fmt: skip
 GAMES_SHOWN, SHOWN_ON = 3, 50
 SHOWN = 2
@@ -58,6 +65,7 @@ def of_run(config: Config, model: Transformer, found: BoardEvidence, curve: Rows
         *parts_of(found),
         *latents_of(found),
         behaviour_of(found),
+        legality_of(found),
         *([] if curve is None else training(curve)),
         *(growth_figures(model, list(found.grown), TRAINING) if found.grown else []),
     ]
@@ -121,7 +129,7 @@ def table_of_probes(model: Transformer, found: BoardEvidence) -> Figure:
     counts = found.linear.counts
     names = site_names(model)
     rows: list[dict[str, Any]] = []
-    for name in (*FRAMES, UNFLIPPED, *OTHERS):
+    for name in (*FRAMES, UNFLIPPED, OTHER_RULES, *OTHERS):
         accuracy = counts[name].accuracy()
         best = int(accuracy.argmax())
         row = {
@@ -139,8 +147,10 @@ def table_of_probes(model: Transformer, found: BoardEvidence) -> Figure:
     }  # fmt: skip
     return figures.table(
         "targets", "Linear probes of everything", rows, columns=columns, group=READ,
-        caption="Unflipped: the board if no disc were ever flipped. Flipped: the discs that the last move flipped; "
-        "placed: its square; legal: where the next may go.",
+        claims=("keeps-its-own-rules",),
+        caption="Unflipped: the board if no disc were ever flipped. Other rules: if of each run the ends alone were "
+        "(for a model of a variant, all discs). Flipped: the discs that the last move flipped; placed: its square; "
+        "legal: where the next may go.",
     )  # fmt: skip
 
 
@@ -158,6 +168,7 @@ def flips_of(model: Transformer, found: BoardEvidence) -> list[Figure]:
             caption="Predictions on the changed board. Error: the wrong ones among the N likeliest, where N moves are "
             "legal, counted twice; untouched is the null. Layers and scale were chosen on other games.",
         ),
+        several_of(found),
         figures.lines(
             "flips-by-layer", "One layer alone", layers, np.array([*y, [null.scores.means()["error"]] * len(layers)]),
             names=[*(each.name for each in ways), UNTOUCHED], x_label="after layer", y_label="error", group=FLIPS,
@@ -166,11 +177,44 @@ def flips_of(model: Transformer, found: BoardEvidence) -> list[Figure]:
     ]  # fmt: skip
 
 
+def several_of(found: BoardEvidence) -> Figure:
+    """Error by the number of squares that are flipped together."""
+    error = {each.name: each.scores.means()["error"] for each in found.flips}
+    x = np.array([1, *SEVERAL])
+    lines = {
+        UNTOUCHED: [error[UNTOUCHED], *(error[f"{several(n)}, {UNTOUCHED}"] for n in SEVERAL)],
+        CONTROLLED: [error[CONTROLLED], *(error[several(n)] for n in SEVERAL)],
+        RANDOM: [error[RANDOM], *(error[f"{several(n)}, {RANDOM}"] for n in SEVERAL)],
+        ON_ITS_OWN: [error[ON_ITS_OWN], *(error[f"{several(n)}, {ON_ITS_OWN}"] for n in SEVERAL)],
+    }
+    return figures.lines(
+        "several", "Several squares at once", x, np.array(list(lines.values())), names=list(lines), group=FLIPS,
+        x_label="squares flipped together", y_label="error", claims=("several-at-once-follows",), highlight=[1],
+        caption="Each along its own direction, with the layers and the scale that one square was given.",
+    )  # fmt: skip
+
+
+def legality_of(found: BoardEvidence) -> Figure:
+    """Squares about which the read board and the read patterns disagree, and what the model does there."""
+    columns = {
+        "patterns": "patterns read off", "by_board": "legal by the board", "n": "squares", "legal": "truly legal",
+        "ranked": "in top N", "null": "where they agree", "ranked_legal": "in top N, of legal ones",
+        "ranked_illegal": "of illegal ones", "probability": "probability, in 1/N",
+    }  # fmt: skip
+    return figures.table(
+        "legality", "Board or patterns?", found.legality.rows(), columns=columns, group=ACTS,
+        claims=("follows-board-not-patterns", "patterns-without-a-board"),
+        caption="Squares that one of two readings alone calls legal: the rules on the board that a probe reads, or an "
+        "OR of patterns that probes of their own read. N moves are legal. Where they agree: the same squares at the "
+        "same plies in other games.",
+    )  # fmt: skip
+
+
 def predictions(model: Transformer, found: BoardEvidence, cases: Cases, i: int) -> Figure:
     """A case: probabilities by square, untouched and with the square flipped."""
     one, size = cases.some(slice(i, i + 1)), cases.board.size
     way = WAYS[CONTROLLED]
-    edits = edits_of(way, found.linear.probes[way.frame], one, *chosen_flip(found), batch_generator(0, i))
+    edits = edits_of(way, found.linear.probes[way.frame], one, *chosen_flip(found.flips), batch_generator(0, i))
     logits = torch.stack([logits_at_last(model, one)[0], logits_at_last(model, one, edits)[0]])
     z = np.full((2, size * size), np.nan)
     z[:, list(cases.board.playable)] = logits.softmax(-1)[:, 1:].numpy()
@@ -201,13 +245,13 @@ def _discs(cases: Cases, i: int) -> list[list[list[str]]]:
 
 def game_of(config: Config, model: Transformer, found: BoardEvidence) -> Figure:
     """Three games to step through, squares to flip."""
-    games, chosen = unseen_games(config, GAMES_SHOWN, sample=SHOWN_ON), chosen_flip(found)
+    games, chosen = unseen_games(config, GAMES_SHOWN, sample=SHOWN_ON), chosen_flip(found.flips)
     return game_widget(step_through(model, found.linear.probes["mover"], games, chosen), chosen)
 
 
 def read_board(config: Config, model: Transformer, found: BoardEvidence) -> Figure:
     """One position as every layer's probe reads it, as the probability of mine less theirs, beside the truth."""
-    board, ply = Board(config.size), config.n_ctx // 2
+    board, ply = config.board, config.n_ctx // 2
     games = unseen_games(config, 1, sample=JUDGED_ON)
     tokens = tokens_of(games)[:, :-1]
     sites = sites_of(model)
@@ -275,6 +319,10 @@ def behaviour_of(found: BoardEvidence) -> Figure:
             after["mover"],
             after["parity"],
         ),
+        (
+            "squares read right where other rules make another board (null: the probe of that board)",
+            *(float(each.max()) for each in found.by_rules.values()),
+        ),
         ("positions whose read board allows other moves than the true one", read.share, None),
         (
             "there, tokens ranked as the read board says (null: errors of other positions)",
@@ -294,7 +342,8 @@ def behaviour_of(found: BoardEvidence) -> Figure:
     ]
     return figures.table(
         "acts", "What the model acts on", rows, columns=["share of", "measured", "null"], group=ACTS,
-        claims=("mover-not-parity", "follows-the-board-it-reads", "roll-outs-stay-legal", "order-matters-little"),
+        claims=("mover-not-parity", "keeps-its-own-rules", "follows-the-board-it-reads", "roll-outs-stay-legal",
+                "order-matters-little"),
     )  # fmt: skip
 
 

@@ -114,16 +114,25 @@ def _unit(x: Tensor) -> Tensor:
 def edits_of(
     way: Way, probe: SiteProbes, cases: Cases, layers: Sequence[int], scale: float, generator: Generator
 ) -> list[Edit]:
-    """The edits of the residual stream after these layers, by the probe of each at `reading.sites_of`."""
-    old, new = classes_in_frame(cases, way.frame)
+    """The edits of the residual stream after these layers, by the probe of each at `reading.sites_of`.
+
+    Where a case has several squares each is changed along its own direction, one after the other.
+    """
+    changes = [_squares(way, each, generator) for each in cases.one_by_one()]
+    return [
+        _edit(way, SquareReading(probe.at(place_of(layer)), *change), cases, layer, scale, generator)
+        for layer in layers
+        for change in changes
+    ]
+
+
+def _squares(way: Way, cases: Cases, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A square of each case, and its old and new class in the frame of the way."""
     square = cases.square
     if way.control == "square":
         further = torch.randint(1, cases.board.n_squares, square.shape, generator=generator)
         square = (square + further) % cases.board.n_squares
-    return [
-        _edit(way, SquareReading(probe.at(place_of(layer)), square, old, new), cases, layer, scale, generator)
-        for layer in layers
-    ]
+    return square, *classes_in_frame(cases, way.frame)
 
 
 def _edit(way: Way, reading: SquareReading, cases: Cases, layer: int, scale: float, generator: Generator) -> Edit:

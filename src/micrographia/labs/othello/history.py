@@ -19,7 +19,6 @@ from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.gradients import with_gradients
 from micrographia.core.runtime import batch_generator, generator
 from micrographia.labs.othello.config import Config
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import Games, random_games
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.task import labels_of, targets_of, tokens_of
@@ -40,6 +39,7 @@ class HistoryProbe(NamedTuple):
     bias: Float[Tensor, "parity out"]
     readout: Float[Tensor, "parity out item_class"] | None
     last_bias: Float[Tensor, "parity item_class"] | None
+    n_classes: int = 3
 
     def logits(self, tokens: Int[Tensor, "game pos"]) -> Float[Tensor, "game pos item class"]:
         at = torch.arange(tokens.shape[1]) * self.embedding.shape[2] + tokens
@@ -51,7 +51,7 @@ class HistoryProbe(NamedTuple):
             halves.append(x)
         whole = halves[0].new_empty(*tokens.shape, halves[0].shape[-1])
         whole[:, 0::2], whole[:, 1::2] = halves
-        return whole.unflatten(-1, (-1, 3))
+        return whole.unflatten(-1, (-1, self.n_classes))
 
 
 def history_accuracy(
@@ -63,36 +63,44 @@ def history_accuracy(
     watch: Watch = silent,
     task: str = "probe of the moves",
 ) -> float:
-    """Accuracy over all squares and plies of other games, of a probe that is trained on `n_games`.
+    """Accuracy over all squares and plies of other games, of `history_probe`."""
+    return _judged(config, history_probe(config, frame, hidden, n_games, watch=watch, task=task), frame)
+
+
+def history_probe(
+    config: Config, frame: str, hidden: int | None, n_games: int, *, watch: Watch = silent, task: str
+) -> HistoryProbe:
+    """A probe of the moves that is trained on `n_games`.
 
     Cost a game: a running sum, and with a hidden layer three products of (hidden, 3 x squares) a ply.
     """
     steps = max(1, n_games // ROWS)
     probe = _fresh(config, frame, hidden, generator(config.seed))
-    weights = [each.requires_grad_() for each in probe if each is not None]
+    weights = [each.requires_grad_() for each in probe if isinstance(each, Tensor)]
     optimiser = torch.optim.AdamW(weights, lr=RATES[hidden and HIDDEN], weight_decay=0.0)
     for step, games in enumerate(itertools.islice(_games(config), steps)):
         optimiser.param_groups[0]["lr"] = RATES[hidden and HIDDEN] * 0.5 * (1 + math.cos(math.pi * step / steps))
         loss = _descend(probe, weights, games, frame)
         optimiser.step()
         watch(Progress(task, step + 1, steps, "batch", {"loss": loss}))
-    return _judged(config, probe, frame)
+    return probe
 
 
 def _fresh(config: Config, frame: str, hidden: int | None, drawn_by: Generator) -> HistoryProbe:
-    board, n_pos = Board(config.size), config.n_ctx
-    out = math.prod(targets_of(board, (frame,))[frame])
-    shape = (2, n_pos, board.most_moves + 1)
+    board, n_pos = config.board, config.n_ctx
+    target = targets_of(board, (frame,))[frame]
+    out, n_classes = math.prod(target), target.n_classes
+    shape = (2, n_pos, len(board.playable) + 1)
     if hidden is None:
-        return HistoryProbe(torch.zeros(*shape, out), torch.zeros(2, out), None, None)
+        return HistoryProbe(torch.zeros(*shape, out), torch.zeros(2, out), None, None, n_classes)
     embedding = torch.randn(*shape, hidden, generator=drawn_by) * (2 / n_pos) ** 0.5
     readout = torch.randn(2, hidden, out, generator=drawn_by) / hidden**0.5
-    return HistoryProbe(embedding, torch.zeros(2, hidden), readout, torch.zeros(2, out))
+    return HistoryProbe(embedding, torch.zeros(2, hidden), readout, torch.zeros(2, out), n_classes)
 
 
 def _games(config: Config) -> Iterator[Games]:
     for i in itertools.count():
-        yield random_games(Board(config.size), ROWS, batch_generator(config.seed + LAST_GAMES, i))
+        yield random_games(config.board, ROWS, batch_generator(config.seed + LAST_GAMES, i))
 
 
 @with_gradients

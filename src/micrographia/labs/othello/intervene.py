@@ -4,22 +4,25 @@ Besides the scores of the next move: whether the moves of a roll-out from the ed
 board, and whether two histories that reach one board are continued alike. Axes: case pos vocab.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from micrographia.core.errors import UserError
 from micrographia.core.events import Progress, Watch
+from micrographia.core.intervals import Interval, clustered_ratio
 from micrographia.core.model import Model
-from micrographia.core.runtime import batch_generator
+from micrographia.core.runtime import batch_generator, generator
 from micrographia.labs.othello.cases import Cases, erased, random_cases
 from micrographia.labs.othello.config import Config
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.flips import RANDOM, UNFLIP, WAYS, FlipScores, Way, edits_of, flip_scores, logits_at_last
 from micrographia.methods.probes.probe import Probes, SiteProbes
 
 TUNED_ON, JUDGED_ON = 10, 11  # numbers of samples
 UNTOUCHED, ON_ITS_OWN, ERASE = "untouched", "on its own board", "erase"
+SEVERAL = (2, 3)
+"""Squares that are flipped together, with the layers and the scale of one."""
 CONTROLLED = "add"
 """The way whose layers and scale the controls take."""
 
@@ -44,9 +47,9 @@ class FlipResult(NamedTuple):
         return {"way": self.name, "layers": layers, "scale": scale, **self.scores.means()}
 
 
-def cases_of_config(config: Config, sample: int, n: int, *, just_flipped: bool = False) -> Cases:
+def cases_of_config(config: Config, sample: int, n: int, *, squares: int = 1, just_flipped: bool = False) -> Cases:
     drawn_by = batch_generator(config.seed, (1 << 31) + sample)
-    return random_cases(Board(config.size), n, drawn_by, just_flipped=just_flipped)
+    return random_cases(config.board, n, drawn_by, squares=squares, just_flipped=just_flipped)
 
 
 def intervene(
@@ -74,21 +77,30 @@ def intervene(
         found.append(FlipResult(name, scores, chosen, {} if way.control else by_layer))
         if way.hidden:
             found.append(_at_random(model, name, way, probe, judged, chosen))
-    found += _on_other_boards(model, ERASE, WAYS[CONTROLLED], linear, erased(judged), erased(tuning))
+    for n in SEVERAL:
+        together = cases_of_config(config, JUDGED_ON, config.flipping.cases, squares=n)
+        found += _on_other_boards(model, several(n), WAYS[CONTROLLED], linear, together, taken[CONTROLLED][0])
+    chosen, _ = choose(model, WAYS[CONTROLLED], linear[WAYS[CONTROLLED].frame], erased(tuning))
+    found += _on_other_boards(model, ERASE, WAYS[CONTROLLED], linear, erased(judged), chosen)
     turned = [
         cases_of_config(config, sample, n, just_flipped=True)
         for sample, n in ((JUDGED_ON, config.flipping.cases), (TUNED_ON, config.flipping.tuning_cases))
     ]
-    found += _on_other_boards(model, UNFLIP, WAYS[UNFLIP], linear, *turned)
+    chosen, _ = choose(model, WAYS[UNFLIP], linear[WAYS[UNFLIP].frame], turned[1])
+    found += _on_other_boards(model, UNFLIP, WAYS[UNFLIP], linear, turned[0], chosen)
     watch(Progress("flip squares", len(WAYS), len(WAYS), "method"))
     return found
 
 
+def several(n: int) -> str:
+    """The name of flipping so many squares together."""
+    return f"{CONTROLLED}, {n} squares"
+
+
 def _on_other_boards(
-    model: Model, name: str, way: Way, linear: Probes, judged: Cases, tuning: Cases
+    model: Model, name: str, way: Way, linear: Probes, judged: Cases, chosen: Chosen
 ) -> list[FlipResult]:
     """A way that is judged on cases of its own, and the untouched model on these."""
-    chosen, _ = choose(model, way, linear[way.frame], tuning)
     untouched = logits_at_last(model, judged)
     null = FlipResult(f"{name}, untouched", flip_scores(untouched, judged))
     own = FlipResult(f"{name}, {ON_ITS_OWN}", flip_scores(untouched, judged._replace(after=judged.before)))
@@ -128,12 +140,13 @@ def _judged(model: Model, way: Way, probe: SiteProbes, cases: Cases, chosen: Cho
     return flip_scores(logits_at_last(model, cases, edits), cases)
 
 
-def closed(results: Sequence[FlipResult], name: str) -> float:
+def closed(results: Sequence[FlipResult], name: str) -> Interval:
     """How much of the error a way takes away, as a share of what there is to take: the null less the own error.
 
-    NaN where the model errs no more on the changed boards than on its own.
+    Its interval is over cases, each of a game of its own where they are drawn. NaN where the model errs no more on the
+    changed boards than on its own.
     """
-    error = {each.name: float(each.scores.error.mean()) for each in results}
-    null = error.get(f"{name.removesuffix(f', {RANDOM}')}, untouched", error[UNTOUCHED])
-    own = error.get(f"{name.removesuffix(f', {RANDOM}')}, {ON_ITS_OWN}", error[ON_ITS_OWN])
-    return (null - error[name]) / (null - own) if null > own else math.nan
+    error = {each.name: each.scores.error.numpy() for each in results}
+    way = name.removesuffix(f", {RANDOM}")
+    null, own = (error.get(f"{way}, {each}", error[each]) for each in (UNTOUCHED, ON_ITS_OWN))
+    return clustered_ratio(null - error[name], null - own, np.arange(len(null)), generator=generator(0))

@@ -21,7 +21,6 @@ from micrographia.core.sites import Site
 from micrographia.core.stream.batches import ActivationStream
 from micrographia.core.stream.rows import as_rows
 from micrographia.labs.othello.config import BATCH, Config
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import sites_of
 from micrographia.labs.othello.task import EMPTY, PAD, labels_of, tokens_of
@@ -118,7 +117,7 @@ def _labelled(
 
 
 def _names(config: Config) -> list[str]:
-    board, states = Board(config.size), ("empty", "mine", "theirs")
+    board, states = config.board, ("empty", "mine", "theirs")
     squares = [board.name(square) for square in range(board.n_squares)]
     return [*(f"{name} {state}" for name in squares for state in states), *(f"{name} legal" for name in squares)]
 

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from micrographia.core.claims import Measured, Measures
+from micrographia.core.intervals import Interval
 from micrographia.labs.othello.evidence import ActsOn, BoardEvidence
 from micrographia.labs.othello.flips import RANDOM, UNFLIP
-from micrographia.labs.othello.intervene import ERASE, FlipResult, closed
+from micrographia.labs.othello.intervene import ERASE, ON_ITS_OWN, SEVERAL, UNTOUCHED, FlipResult, closed, several
 from micrographia.labs.othello.latents import DICTIONARY, PROBE, UNTRAINED, BoardLatents
+from micrographia.labs.othello.legality import ACTIVATIONS, MOVES, Legality
 from micrographia.labs.othello.reading import BoardProbes
-from micrographia.labs.othello.task import EMPTY
+from micrographia.labs.othello.task import EMPTY, OTHER_RULES
 
 CLAIMS = Path(__file__).with_name("claims.toml")
 MID = 1
@@ -32,12 +34,14 @@ def measures(found: BoardEvidence) -> Measures:
     untrained = best(found.untrained, "mover")
     majority = linear.counts["absolute"].majority()
     beside = max(found.history.values())
-    flip = _flips(found.flips)
+    ways = [each.name for each in found.flips if not each.name.endswith((UNTOUCHED, ON_ITS_OWN))]
+    flip = {way: closed(found.flips, way) for way in ways}
     after = {name: float(accuracy.max()) for name, accuracy in found.after_a_pass.items()}
     across = cosines(linear)
     return {
         "legal-moves": Measured(found.scores.legal_rate, found.untrained_scores.legal_rate),
-        "mover-is-linear": Measured(mover, untrained),
+        "mover-is-linear": Measured(found.mover_over_games.ends(), untrained),
+        "keeps-its-own-rules": Measured(_by_rules(found.by_rules), _by_rules(found.untrained_by_rules)),
         "absolute-is-not": Measured(absolute, majority),
         "mover-above-absolute": Measured(mover - absolute, untrained - best(found.untrained, "absolute")),
         "mover-above-history": Measured(mover - beside, beside, raw=mover),
@@ -46,19 +50,24 @@ def measures(found: BoardEvidence) -> Measures:
         "colours-turn-over": Measured(across["colour"], across["colour, other squares"]),
         "empty-stays": Measured(across["empty"], across["empty, other squares"]),
         "empty-by-first-attention": Measured(emptiness(linear, MID), emptiness(linear, 0)),
-        "flip-follows": Measured(flip["add"], flip[RANDOM]),
-        "gradient-follows": Measured(flip["gradient, MLP"], flip[f"gradient, MLP, {RANDOM}"]),
-        "absolute-does-not": Measured(flip["add, absolute"], flip["add"]),
-        "erase-follows": Measured(flip[ERASE], flip[f"{ERASE}, {RANDOM}"]),
-        "one-square-only": Measured(flip["another square"], flip["add"]),
+        "flip-follows": _follows(flip, "add", RANDOM),
+        "several-at-once-follows": _follows(flip, several(max(SEVERAL))),
+        "gradient-follows": _follows(flip, "gradient, MLP"),
+        "absolute-does-not": _follows(flip, "add, absolute", "add"),
+        "erase-follows": _follows(flip, ERASE),
+        "one-square-only": _follows(flip, "another square", "add"),
         "no-promotion": Measured(*(_mean(found.flips, way, "gained_above") for way in ("add", "untouched"))),
-        "unflip-follows": Measured(flip[UNFLIP], flip[f"{UNFLIP}, {RANDOM}"]),
+        "unflip-follows": _follows(flip, UNFLIP),
         "saliency-is-legality": Measured(found.salient.area(), found.salient_null.area()),
         **_of_parts(found),
         **_of_behaviour(found.behaviour),
-        "latents-between": _of_latents(found.latents),
-        "latents-above-random": _above_random(found.latents),
+        **_of_legality(found.legality),
+        **_of_latents(found.latents),
     }
+
+
+def _by_rules(accuracy: Mapping[str, Tensor]) -> float:
+    return float(accuracy["mover"].max() - accuracy[OTHER_RULES].max())
 
 
 def _of_parts(found: BoardEvidence) -> Measures:
@@ -78,26 +87,29 @@ def _of_behaviour(found: ActsOn) -> Measures:
     }
 
 
-def _of_latents(found: BoardLatents | None) -> Measured:
-    """Most coverage first; beside it the coverage of the dictionary without training."""
+def _of_legality(found: Legality) -> Measures:
+    activations, moves = (found.found[name] for name in (ACTIVATIONS, MOVES))
+    return {
+        "follows-board-not-patterns": Measured(activations.follows_board.ends(), activations.null),
+        "patterns-without-a-board": Measured(moves.first_choice, found.chance),
+    }
+
+
+def _of_latents(found: BoardLatents | None) -> Measures:
+    """Most coverage first; and coverage of the dictionary less that of as many random directions."""
     if found is None:
-        return Measured(None, taken=False)
+        return dict.fromkeys(("latents-between", "latents-above-random"), Measured(None, taken=False))
     order = [name for name in found.order if name in (PROBE, DICTIONARY, UNTRAINED)]
-    return Measured(order, found.found[UNTRAINED].coverage)
-
-
-def _above_random(found: BoardLatents | None) -> Measured:
-    """Coverage of the dictionary less that of as many random directions."""
-    if found is None:
-        return Measured(None, taken=False)
     own = found.found[DICTIONARY]
     random = own.nulls["random directions"][0]
-    return Measured(own.coverage - random, random, raw=own.coverage)
+    return {
+        "latents-between": Measured(order, found.found[UNTRAINED].coverage),
+        "latents-above-random": Measured(own.coverage - random, random, raw=own.coverage),
+    }
 
 
-def _flips(results: Sequence[FlipResult]) -> Mapping[str, float]:
-    """Way -> the share of the error that it takes away."""
-    return {each.name: closed(results, each.name) for each in results}
+def _follows(flip: Mapping[str, Interval], way: str, null: str = "") -> Measured:
+    return Measured(flip[way].ends(), flip[null or f"{way}, {RANDOM}"].estimate)
 
 
 def _mean(results: Sequence[FlipResult], name: str, score: str) -> float:

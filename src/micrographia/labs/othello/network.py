@@ -27,7 +27,6 @@ from micrographia.core.store import RunFolder
 from micrographia.core.train_loop import Record, train_recorded
 from micrographia.core.training import AdamW, Flat, Layout, State, UpdateRule
 from micrographia.labs.othello.config import Config
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import Games, random_games
 from micrographia.labs.othello.task import Predicted, predicted, tokens_of, vocabulary
 
@@ -52,13 +51,13 @@ class LegalScores(NamedTuple):
 
 
 def architecture(config: Config) -> Architecture:
-    n = Board(config.size).most_moves + 1
+    n = len(config.board.playable) + 1
     return Architecture(d_vocab=n, d_vocab_out=n, n_ctx=config.n_ctx, **flat(config.network))
 
 
 def unseen_games(config: Config, n: int, sample: int = 0) -> Games:
     """Games that no training and no other sample has drawn: a function of the seed and the number of the sample."""
-    return random_games(Board(config.size), n, batch_generator(config.seed + UNSEEN, sample))
+    return random_games(config.board, n, batch_generator(config.seed + UNSEEN, sample))
 
 
 def trained(config: Config, out: Path, *, lab: str, preset: str, watch: Watch = silent) -> Transformer:
@@ -71,7 +70,7 @@ def trained(config: Config, out: Path, *, lab: str, preset: str, watch: Watch = 
 
 
 def _train(config: Config, folder: RunFolder, watch: Watch) -> Findings:
-    arch, board, device = architecture(config), Board(config.size), config.machine.device
+    arch, board, device = architecture(config), config.board, config.machine.device
     layout = Layout(arch.weight_shapes())
     describe_model(folder, arch, vocabulary(board))
     judged = predicted(unseen_games(config, LOOKED_AT))
@@ -115,7 +114,7 @@ def update_rule(config: Config, layout: Layout) -> UpdateRule:
 
 def batch(config: Config, step: int) -> Text:
     """The games of a step."""
-    games = random_games(Board(config.size), config.games, batch_generator(config.seed, step))
+    games = random_games(config.board, config.games, batch_generator(config.seed, step))
     tokens = tokens_of(games)
     return Text(tokens, tokens > 0, predicted(games).legal if config.targets == "legal" else None)
 

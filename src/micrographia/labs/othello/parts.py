@@ -15,7 +15,6 @@ from torch import Tensor
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
 from micrographia.labs.othello.config import Config
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.task import PAD, labels_of, tokens_of
 
@@ -122,7 +121,7 @@ def neurons_of(config: Config, model: Model, target: str = "legal", n: int = GAM
 
 def _firing(config: Config, model: Model, target: str, n: int) -> tuple[Tensor, Tensor, Tensor, list[str], int]:
     """Activations, labels, those of another game at the same ply, names, and the rows of half of the games."""
-    games, board = unseen_games(config, n, LOOKED_AT + 1), Board(config.size)
+    games, board = unseen_games(config, n, LOOKED_AT + 1), config.board
     tokens = tokens_of(games)
     there = tokens[:, 1:] > PAD
     sites = [Site("neurons", layer) for layer in range(model.shape.n_layers)]

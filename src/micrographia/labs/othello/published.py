@@ -21,6 +21,7 @@ from micrographia.core.state_dicts.foreign import candidates, variants
 from micrographia.core.state_dicts.pickles import SUFFIXES as PICKLES
 from micrographia.core.state_dicts.pickles import load_pickle
 from micrographia.core.state_dicts.read import read_state_dict
+from micrographia.core.store import find_run, load_run
 from micrographia.labs.othello.config import SHIPPED, Config
 from micrographia.labs.othello.engine.board import SIZES, Board
 from micrographia.labs.othello.network import legal_scores, unseen_games
@@ -60,13 +61,26 @@ def model_of(config: Config, watch: Watch) -> Transformer:
     elif Path(name).suffix.lower() in FILES:
         found = foreign(config, Path(name), watch)
     else:
-        inner = Path(name) / "model"
-        found = load_trained(inner if inner.is_dir() else name, device=device)
+        run = find_run(name)
+        if rules_of(run) != config.flanked:
+            raise BadConfig(
+                f"The model {name!r} was asked for with flanked discs {config.flanked!r}. It has learned from games in "
+                f"which they are {rules_of(run)!r}. Give --flanked {rules_of(run)}."
+            )
+        inner = run / "model"
+        found = load_trained(inner if inner.is_dir() else run, device=device)
     _fits(found, config)
     return found
 
 
+def rules_of(run: Path) -> str:
+    """What becomes of flanked discs in the games of a Run."""
+    return str(load_run(run).config.get("flanked", "flipped"))
+
+
 def _fits(model: Transformer, config: Config) -> None:
+    if config.flanked == "removed" and model.shape.d_vocab == len(config.board.playable) + 1:
+        return
     size = board_of(model, config.model).size
     if size != config.size:
         raise BadConfig(
@@ -121,7 +135,7 @@ def foreign(config: Config, path: Path, watch: Watch) -> Transformer:
         )
     )
     on = {name: w.float().to(config.machine.device) for name, w in weights.items()}
-    return Transformer(arch, on, vocabulary(Board(config.size)))
+    return Transformer(arch, on, vocabulary(config.board))
 
 
 def _heads(d_model: int) -> list[int]:

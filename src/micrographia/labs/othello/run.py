@@ -14,7 +14,6 @@ from micrographia.core.store import RunFolder, read_metrics
 from micrographia.core.train_loop import Rows
 from micrographia.labs.othello.cases import read_cases
 from micrographia.labs.othello.config import Config, preset_of
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.evidence import MODEL, BoardEvidence, chosen_flip, evidence
 from micrographia.labs.othello.figures import READ, of_run
 from micrographia.labs.othello.measure import CLAIMS, measures
@@ -40,7 +39,7 @@ def run(config: Config, *, out: Path | None = None, resume: bool = False, watch:
 
 def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     if config.benchmark:
-        read_cases(Path(config.benchmark), Board(config.size))
+        read_cases(Path(config.benchmark), config.board)
     if config.probes and not config.model:
         read_probes(Path(config.probes), config, config.network.d_model)
     model, curve = _model(config, folder, watch)
@@ -51,11 +50,12 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
         "title": TITLE,
         "legal": found.scores._asdict(),
         "untrained": found.untrained_scores._asdict(),
+        "legality": found.legality.rows(),
         "flips": [each.row() for each in found.flips],
         "heads": found.parts.heads.counts(),
         "latents": found.latents.rows() if found.latents else [],
     }
-    shown, chosen = of_run(config, model, found, curve), chosen_flip(found)
+    shown, chosen = of_run(config, model, found, curve), chosen_flip(found.flips)
     if given is not None:
         judged = judge_probes(config, model, given)
         results["probes"] = [each.row(model) for each in judged.modes]

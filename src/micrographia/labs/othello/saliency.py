@@ -20,7 +20,6 @@ from micrographia.core.model import Model
 from micrographia.core.runtime import batch_generator
 from micrographia.labs.othello.cases import SHORTEST, Cases, every_disc
 from micrographia.labs.othello.config import Config
-from micrographia.labs.othello.engine.board import Board
 from micrographia.labs.othello.engine.games import random_games
 from micrographia.labs.othello.flips import WAYS, edits_of, logits_at_last
 from micrographia.labs.othello.intervene import Chosen
@@ -47,7 +46,7 @@ class Saliency(NamedTuple):
 
 def saliency(config: Config, model: Model, probe: SiteProbes, chosen: Chosen, way: str = "add") -> Saliency:
     """Flip every disc of some positions. Two runs of about 20 cases a position; legal first choices alone count."""
-    board, drawn_by = Board(config.size), batch_generator(config.seed, (1 << 31) + SALIENT_ON)
+    board, drawn_by = config.board, batch_generator(config.seed, (1 << 31) + SALIENT_ON)
     games = random_games(board, POSITIONS, drawn_by)
     longest = max(SHORTEST + 1, 3 * board.most_moves // 4)
     ply = torch.randint(SHORTEST, longest, (POSITIONS,), generator=drawn_by).numpy()

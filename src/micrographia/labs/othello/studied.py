@@ -25,7 +25,7 @@ from micrographia.labs.othello.config import SHIPPED, Config
 from micrographia.labs.othello.engine.board import SIZES, Board
 from micrographia.labs.othello.flips import WAYS, edits_of, flip_scores, logits_at_last
 from micrographia.labs.othello.intervene import CONTROLLED, TUNED_ON, Chosen, cases_of_config, choose
-from micrographia.labs.othello.published import FILES, LAB, board_of, model_of, shipped
+from micrographia.labs.othello.published import FILES, LAB, board_of, model_of, rules_of, shipped
 from micrographia.labs.othello.reading import probe_board, reader, sites_of
 from micrographia.methods.probes.probe import ProbeLayer, ProbeTarget, SiteProbes
 
@@ -99,6 +99,11 @@ def _found(name: str, allow_pickle: bool, watch: Watch) -> tuple[Transformer, Pa
     if Path(name).suffix.lower() in FILES:
         return _foreign(name, allow_pickle, watch), Path(name).with_name(f"{Path(name).stem}.{PROBES}")
     run = find_run(name)
+    if rules_of(run) != "flipped":
+        raise BadConfig(
+            f"Asked for the board of the model {name!r}. It was trained on a variant, in which flanked discs are "
+            f"{rules_of(run)!r}; games of Othello alone can be stepped through. Give a model of those."
+        )
     inner = run / "model"
     beside = run / PROBES
     if not beside.is_file() and (run.parent / PROBES).is_file():

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from micrographia.core.tokens import Vocabulary
 from micrographia.labs.othello.engine.board import Board
-from micrographia.labs.othello.engine.games import Games
+from micrographia.labs.othello.engine.games import Games, as_if
+from micrographia.labs.othello.engine.patterns import patterns_of, patterns_on
 from micrographia.labs.othello.engine.rules import Bits, unpack
 from micrographia.methods.probes.probe import ProbeTarget
 
@@ -34,7 +35,7 @@ def tokens_of(games: Games) -> Int[Tensor, "game ply"]:
     """Every game as tokens, padded at its end."""
     board = games.board
     token = np.zeros(board.n_squares + 1, np.int64)
-    token[list(board.playable)] = np.arange(1, board.most_moves + 1)
+    token[list(board.playable)] = np.arange(1, len(board.playable) + 1)
     return torch.from_numpy(token[np.where(games.moves < 0, board.n_squares, games.moves)])
 
 
@@ -85,13 +86,19 @@ PARITIES = {"even": 0, "odd": 1}
 """The board in the absolute frame after an even or odd number of moves alone: the modes of published probes."""
 UNFLIPPED = "unflipped"
 """The board in the mover's frame if no disc were ever flipped: who placed each. A control: it needs no rules."""
+OTHER_RULES = "other rules"
+"""The board in the mover's frame if the same moves had been played by other rules: with the ends of runs flipped alone,
+or, where the games are of a variant, by those of Othello. A control: does the model keep the board of its own rules?"""
+PATTERNS = "patterns"
+"""Which of the patterns that make a square legal (`engine.patterns`) are on the board."""
 OTHERS = ("flipped", "placed", "legal")
 """What is read besides the board, a truth value a square: the discs that the last move flipped, its square, and where
 the next mover may go."""
 
 
 def targets_of(board: Board, names: tuple[str, ...]) -> dict[str, ProbeTarget]:
-    return {name: ProbeTarget(board.n_squares, 2 if name in OTHERS else 3) for name in names}
+    n_items = {name: len(patterns_of(board).square) if name == PATTERNS else board.n_squares for name in names}
+    return {name: ProbeTarget(n, 2 if name in (PATTERNS, *OTHERS) else 3) for name, n in n_items.items()}
 
 
 def labels_of(games: Games, names: tuple[str, ...]) -> dict[str, Int[Tensor, "game pos square"]]:
@@ -108,6 +115,11 @@ def labels_of(games: Games, names: tuple[str, ...]) -> dict[str, Int[Tensor, "ga
         elif name == UNFLIPPED:
             mine = [unpack(each, board) for each in _unflipped(games)]
             found[name] = _board(*mine, _mover(games))
+        elif name == OTHER_RULES:
+            sides = as_if(games, "ends" if board.flanked == "flipped" else "flipped")
+            found[name] = _board(*(unpack(each[:, 1:-1], board) for each in sides), _mover(games))
+        elif name == PATTERNS:
+            found[name] = patterns_on(games.own[:, 1:-1], games.other[:, 1:-1], board).view(np.int8)
         elif name == "placed":
             found[name] = (np.arange(board.n_squares) == games.moves[:, :-1, None]).astype(np.int8)
         else:
@@ -122,6 +134,7 @@ def _unflipped(games: Games) -> tuple[Bits, Bits]:
     placed = np.where(games.moves >= 0, np.left_shift(np.uint64(1), np.maximum(games.moves, 0).astype(np.uint64)), 0)
     by = [np.bitwise_or.accumulate(np.where(black == own, placed, np.uint64(0)), 1)[:, :-1] for own in (True, False)]
     black_own, white_own = by[0] | np.uint64(start[0]), by[1] | np.uint64(start[1])
+    white_own &= ~black_own  # a square can be taken again where discs are removed
     next_black = games.black[:, 1:-1]
     return np.where(next_black, black_own, white_own), np.where(next_black, white_own, black_own)
 

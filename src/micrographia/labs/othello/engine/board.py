@@ -8,21 +8,27 @@ letter and row number: square 0 is a1, on 8x8 square 63 is h8. Black moves first
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from micrographia.core.errors import BadConfig, UserError
 
 SIZES = (4, 6, 8)
+Flanked = Literal["flipped", "ends", "removed"]
+"""What becomes of the discs that a move flanks. "flipped": Othello. Variants of MetaOthello (2026, arXiv 2602.23164):
+"ends", of each run only the first and the last disc are flipped; "removed", they leave the board, play begins from four
+discs further apart and goes to any empty square beside an own disc, and a full game is cut off after as many moves."""
 
 
 @dataclass(frozen=True)
 class Board:
-    """The geometry of `size` x `size` squares.
+    """The geometry of `size` x `size` squares, and the rules by which they are played.
 
     >>> Board(8).name(37), Board(8).square("f5"), Board(6).n_squares
     ('f5', 37, 36)
     """
 
     size: int = 8
+    flanked: Flanked = "flipped"
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -36,7 +42,7 @@ class Board:
 
     @property
     def most_moves(self) -> int:
-        """Moves of a full game: every square but the four of the start."""
+        """Moves of a full game: every square but the four of the start. Where discs are removed, of the longest."""
         return self.n_squares - 4
 
     @cached_property
@@ -48,6 +54,9 @@ class Board:
     def start(self) -> tuple[int, int]:
         """Black's discs and White's: White has the upper left and the lower right of the centre."""
         a, b, c, d = self.centre
+        if self.flanked == "removed":  # one square further out, along the diagonals; Black has those that White had
+            up, down = self.size + 1, self.size - 1
+            a, b, c, d = b - down, a - up, d + up, c + down
         return (1 << b) | (1 << c), (1 << a) | (1 << d)
 
     @cached_property
@@ -58,7 +67,9 @@ class Board:
 
     @cached_property
     def playable(self) -> tuple[int, ...]:
-        """The squares that a move can take, in order."""
+        """The squares that a move can take, in order: not those that nobody ever leaves."""
+        if self.flanked == "removed":
+            return tuple(range(self.n_squares))
         return tuple(square for square in range(self.n_squares) if square not in self.centre)
 
     @cached_property
@@ -73,6 +84,10 @@ class Board:
         """(shift, squares in which a run may lie) of the four lines; each is walked by shifting left, then right."""
         inner = self.inner_columns
         return (1, inner), (self.size, self.full), (self.size - 1, inner), (self.size + 1, inner)
+
+    @cached_property
+    def first_column(self) -> int:
+        return sum(1 << (self.size * i) for i in range(self.size))
 
     @property
     def doublings(self) -> int:

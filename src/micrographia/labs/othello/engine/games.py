@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from micrographia.core.errors import UserError
-from micrographia.labs.othello.engine.board import Board
-from micrographia.labs.othello.engine.rules import Bits, Rules, nth_square
+from micrographia.labs.othello.engine.board import Board, Flanked
+from micrographia.labs.othello.engine.rules import Bits, Rules, nth_square, played
 
 CHUNK = 8_192
 """Games at a time: their boards and buffers stay in the cache."""
@@ -35,7 +35,7 @@ class Games(NamedTuple):
     legal: Bits
     """Where the mover may move; none on a finished board."""
     flips: Bits
-    """The discs that the move flips."""
+    """The discs that the move flips (or removes, where the board's rules do)."""
     length: NDArray[np.int64]
     """Moves played."""
 
@@ -133,6 +133,28 @@ def replay(
     return _joined(board, parts), illegal
 
 
+def as_if(games: Games, flanked: Flanked) -> tuple[Bits, Bits]:
+    """What the same moves of the same players would make of the board by other rules, whether or not these allow them.
+
+    The discs of the mover and of the other before each move (game, ply), as `own` and `other` of the games.
+    """
+    board = Board(games.board.size, flanked)
+    own, other = np.empty_like(games.own), np.empty_like(games.other)
+    mine, theirs = games.own[:, 0].copy(), games.other[:, 0].copy()
+    rules = Rules(board, len(mine))
+    for ply in range(own.shape[1]):
+        if ply:
+            turned = games.black[:, ply] != games.black[:, ply - 1]
+            mine, theirs = np.where(turned, theirs, mine), np.where(turned, mine, theirs)
+        own[:, ply], other[:, ply] = mine, theirs
+        if ply < games.moves.shape[1]:
+            square = games.moves[:, ply]
+            move = np.left_shift((square >= 0).astype(np.uint64), np.maximum(square, 0).astype(np.uint64))
+            rules.legal(mine, theirs)
+            mine, theirs = played(board, mine, theirs & ~move, move, rules.flips(move))
+    return own, other
+
+
 def _beyond(board: Board, moves: NDArray[np.int8]) -> tuple[int, int] | None:
     odd = np.argwhere((moves >= board.n_squares) | (moves < NONE))
     return (int(odd[0, 0]), int(moves[tuple(odd[0])])) if len(odd) else None
@@ -198,7 +220,7 @@ def _play(
         rules.flips(move, out=flips)
         table.flips[ply], table.moves[ply] = flips, np.where(plays, square.view(np.int64), NONE)
         table.length += plays
-        _advance(own, other, blacks, move, flips, plays)
+        _advance(board, own, other, blacks, move, flips, plays)
     return table.games(board), illegal
 
 
@@ -242,10 +264,11 @@ def _given(
 
 
 def _advance(
-    own: Bits, other: Bits, blacks: NDArray[np.bool_], move: Bits, flips: Bits, plays: NDArray[np.bool_]
+    board: Board, own: Bits, other: Bits, blacks: NDArray[np.bool_], move: Bits, flips: Bits, plays: NDArray[np.bool_]
 ) -> None:
     """Take the move and hand the turn over, in place; boards on which nobody plays stay as they are."""
-    move |= flips
+    if board.flanked != "removed":
+        move |= flips
     own |= move
     other ^= flips
     if plays.all():

@@ -6,7 +6,7 @@ A pass is counted as a ply of its own where it occurs, and a finished game is no
 import numpy as np
 
 from micrographia.labs.othello.engine.board import Board
-from micrographia.labs.othello.engine.rules import Bits, Rules
+from micrographia.labs.othello.engine.rules import Bits, Rules, played
 
 
 def perft(board: Board, depth: int) -> list[int]:
@@ -37,8 +37,9 @@ def _next(board: Board, own: Bits, other: Bits, passed: Bits, lines: np.ndarray)
         move = legal & np.uint64(1 << square)
         flips = rules.flips(move)
         at = move != 0
-        owns.append((other ^ flips)[at])
-        others.append((own | move | flips)[at])
+        mine, theirs = played(board, own, other, move, flips)
+        owns.append(theirs[at])
+        others.append(mine[at])
         passes.append(np.zeros(int(at.sum()), np.uint64))
         counts.append(lines[at])
     each = np.stack([np.concatenate(owns), np.concatenate(others), np.concatenate(passes)], 1)

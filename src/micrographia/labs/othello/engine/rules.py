@@ -30,6 +30,7 @@ class Rules:
     def legal(self, own: Bits, other: Bits, out: Bits | None = None) -> Bits:
         """Where the player with `own` discs may move: empty squares from which at least one disc is flipped."""
         found = np.empty_like(own) if out is None else out
+        np.copyto(self._own, own)
         np.copyto(self._other, other)
         np.bitwise_and(other, np.uint64(self.board.inner_columns), out=self._inner)
         found.fill(0)
@@ -43,26 +44,39 @@ class Rules:
                 runs = self._fill(own, k, walk, shift, runs_in, self._runs[k])
                 walk(runs, shift, out=self._a)
                 np.bitwise_or(found, self._a, out=found)
+        if self.board.flanked == "removed":
+            found[:] = self._beside(own)
         np.bitwise_or(own, other, out=self._a)
         np.invert(self._a, out=self._a)
         np.bitwise_and(self._a, self._full, out=self._a)
         return np.bitwise_and(found, self._a, out=found)
 
     def flips(self, move: Bits, out: Bits | None = None) -> Bits:
-        """The discs that each move flips, on the boards of the last `legal`. `move`: one square each, or none."""
+        """The discs that each move flips (or removes), on the boards of the last `legal`. `move`: one square each, or
+        none."""
         found = np.empty_like(move) if out is None else out
         found.fill(0)
         for i, shift in enumerate(self._shifts):
             for walk, k, behind in ((np.left_shift, i, 4 + i), (np.right_shift, 4 + i, i)):
                 runs = self._fill(move, k, walk, shift, self._in_line(i), self._b)
                 np.bitwise_and(runs, self._runs[behind], out=runs)  # those that an own disc ends
+                if self.board.flanked == "ends":
+                    back = np.right_shift if walk is np.left_shift else np.left_shift
+                    runs &= walk(move, shift) | back(self._own, shift)
                 np.bitwise_or(found, runs, out=found)
         return found
 
     def put(self, at: NDArray[np.intp], others: "Rules") -> None:
         """Take over what `others` knows of its boards, as the boards `at` of this one."""
         self._runs[:, at], self._pairs[:, at] = others._runs, others._pairs
-        self._other[at], self._inner[at] = others._other, others._inner
+        self._own[at], self._other[at], self._inner[at] = others._own, others._other, others._inner
+
+    def _beside(self, own: Bits) -> Bits:
+        """The squares next to own discs, and those themselves."""
+        first, size = np.uint64(self.board.first_column), np.uint64(self.board.size)
+        one, last = np.uint64(1), first << (size - np.uint64(1))
+        row = own | (own & ~last) << one | (own & ~first) >> one
+        return row | row << size | row >> size
 
     def _in_line(self, i: int) -> Bits:
         return self._other if self.board.lines[i][1] == self.board.full else self._inner
@@ -80,6 +94,11 @@ class Rules:
             np.bitwise_and(step, pairs, out=step)
             np.bitwise_or(out, step, out=out)
         return out
+
+
+def played(board: Board, own: Bits, other: Bits, move: Bits, flips: Bits) -> tuple[Bits, Bits]:
+    """The discs of the mover and of the other after moves with these flips."""
+    return own | move | (flips if board.flanked != "removed" else np.uint64(0)), other & ~flips
 
 
 def nth_square(bits: Bits, n: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from micrographia.core.errors import BadConfig
 from micrographia.labs.othello.engine.board import Board
 
 
@@ -33,6 +34,10 @@ def flipped(
 
 def _directions(other: Tensor, board: Board) -> Iterator[tuple[int, Tensor]]:
     """Each shift, and the discs that a run in its direction may have."""
+    if board.flanked != "flipped":
+        raise BadConfig(
+            f"Flanked discs are to be {board.flanked!r}. On tensors they are flipped alone. Use Rules instead."
+        )
     for shift, where in board.lines:
         runs_in = other & _signed(where)
         yield from ((shift, runs_in), (-shift, runs_in))

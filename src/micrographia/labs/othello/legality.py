@@ -1,0 +1,150 @@
+"""Whether predictions go by the board, or by the patterns that decide which moves are legal.
+
+An OR of the 960 flanking patterns of 8x8 makes legal moves without a board (nothello, 2026). So patterns are read by
+linear probes of their own: off the activations where the board is read best, and off the moves without a network. Where
+the OR of these and the rules on the read board disagree about a square, which of the two do predictions follow? Null:
+what they do at that square, at that ply, in games in which the two agree. Axes: row (a position) square.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from micrographia.core.events import Watch
+from micrographia.core.intervals import Interval, clustered_ratio
+from micrographia.core.model import Model
+from micrographia.core.runtime import generator
+from micrographia.labs.othello.behaviour import read_legal
+from micrographia.labs.othello.config import Config
+from micrographia.labs.othello.engine.patterns import any_pattern
+from micrographia.labs.othello.history import history_probe
+from micrographia.labs.othello.network import unseen_games
+from micrographia.labs.othello.reading import probe_board, reader
+from micrographia.labs.othello.task import PATTERNS, predicted, tokens_of
+from micrographia.methods.probes.probe import SiteProbes
+
+COMPARED_ON, GAMES = 90, 500  # number of the sample, and its games
+PATTERN_GAMES = 50_000
+"""Games of the probe of the moves, or as many as of model and probe together where those are fewer."""
+ACTIVATIONS, MOVES = "activations", "moves"
+
+
+class Position(NamedTuple):
+    """Of every position: what is true, what the model says, and where it is from."""
+
+    legal: Bool[ndarray, "row square"]
+    ranked: Bool[ndarray, "row square"]
+    """Whether the model has the square among its N likeliest, N moves being legal."""
+    probability: Float[ndarray, "row square"]
+    game: Int[ndarray, "row"]
+    ply: Int[ndarray, "row"]
+
+
+class BoardOrPatterns(NamedTuple):
+    """How far legality by patterns and by the read board differ, and which of the two the model follows."""
+
+    first_choice: float
+    """How often the likeliest square by the patterns is legal."""
+    differs: float
+    """Positions in which the two disagree about a square or more."""
+    follows_board: Interval
+    """Of the squares in question, how many the model ranks as the board says; over games."""
+    null: float
+    """What would be so if it did there what it does where the two agree."""
+    kinds: tuple[Mapping[str, Any], ...]
+    """Squares that the board alone calls legal, and those that the patterns alone do."""
+
+
+class Legality(NamedTuple):
+    """Of patterns off the activations and off the moves; `chance`: a first choice at random among empty squares."""
+
+    found: Mapping[str, BoardOrPatterns]
+    chance: float
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [{"patterns": name, **kind} for name, each in self.found.items() for kind in each.kinds]
+
+
+def legality(config: Config, model: Model, board: SiteProbes, place: int, n_games: int, watch: Watch) -> Legality:
+    """Fit probes of the patterns at one site and on the moves of `n_games`, and hold both against the read board.
+
+    Cost: a run over `probe_games`, two over 500 others, and a linear probe of the moves of up to 50,000 games.
+    """
+    read = reader(model, place)
+    own = probe_board(config, read, (PATTERNS,), watch=watch, task="probes of patterns").probes[PATTERNS]
+    moves = history_probe(
+        config, PATTERNS, None, min(n_games, PATTERN_GAMES), watch=watch, task="patterns off the moves"
+    )
+    games = unseen_games(config, GAMES, COMPARED_ON)
+    tokens, right = tokens_of(games)[:, :-1], predicted(games)
+    x = read(tokens)[:, right.there]
+    at = _positions(model.run(tokens).logits[right.there], right.legal[right.there], right.there)
+    by_board = read_legal(config, board.at(place), x)[:, 1:].numpy()
+    with torch.no_grad():
+        said = {ACTIVATIONS: own.logits(x)[0], MOVES: moves.logits(tokens)[right.there]}
+    found = {}
+    for name, logits in said.items():
+        there = logits.softmax(-1)[..., 1].numpy()
+        square = any_pattern(there, config.board)
+        by_patterns = any_pattern((there > 0.5).astype(np.float64), config.board) > 0.5
+        found[name] = compared(at, by_board, by_patterns, square.argmax(-1))
+    empty = (~(right.tokens[:, :, None] == torch.arange(right.legal.shape[-1])).cumsum(1).bool())[right.there][:, 1:]
+    return Legality(found, float((at.legal.sum(-1) / empty.sum(-1).numpy()).mean()))
+
+
+def _positions(logits: Float[Tensor, "row vocab"], legal: Bool[Tensor, "row vocab"], there: Tensor) -> Position:
+    rank = logits.argsort(-1, descending=True).argsort(-1)
+    ranked = rank < legal.sum(-1, keepdim=True)
+    game, ply = there.nonzero().T.numpy()
+    return Position(legal[:, 1:].numpy(), ranked[:, 1:].numpy(), logits.softmax(-1)[:, 1:].numpy(), game, ply)
+
+
+def compared(
+    at: Position,
+    by_board: Bool[ndarray, "row square"],
+    by_patterns: Bool[ndarray, "row square"],
+    choice: Int[ndarray, "row"],
+) -> BoardOrPatterns:
+    """Two ways of telling what is legal, beside what the model does where they disagree."""
+    odd = by_board != by_patterns
+    usual = _usual(at, ~odd)
+    known = odd & np.isfinite(usual)
+    game = np.broadcast_to(at.game[:, None], odd.shape)[known]
+    follows = (at.ranked == by_board)[known].astype(np.float64)
+    over_games = clustered_ratio(follows, np.ones_like(follows), game, generator=generator(0))
+    return BoardOrPatterns(
+        float(at.legal[np.arange(len(choice)), choice].mean()),
+        float(odd.any(-1).mean()),
+        over_games,
+        _mean(np.where(by_board, usual, 1 - usual)[known]),
+        tuple(_kind(at, usual, known & (by_board == board), board) for board in (True, False)),
+    )
+
+
+def _usual(at: Position, agreed: Bool[ndarray, "row square"]) -> Float[ndarray, "row square"]:
+    """How often a square is among the likeliest at this ply, over the games in which the two agree about it."""
+    found = np.full(agreed.shape, np.nan)
+    for ply in np.unique(at.ply):
+        here = at.ply == ply
+        n = agreed[here].sum(0)
+        found[here] = np.divide((agreed & at.ranked)[here].sum(0), n, out=np.full(len(n), np.nan), where=n > 0)
+    return found
+
+
+def _kind(
+    at: Position, usual: Float[ndarray, "row square"], which: Bool[ndarray, "row square"], board: bool
+) -> Mapping[str, Any]:
+    """What is so and what the model does at these squares; `null` is `ranked` where the two agree."""
+    found = {"legal": at.legal[which], "ranked": at.ranked[which], "null": usual[which]}
+    found |= {"ranked_legal": at.ranked[which & at.legal], "ranked_illegal": at.ranked[which & ~at.legal]}
+    found["probability"] = (at.probability * at.legal.sum(-1, keepdims=True))[which]  # in units of 1 / N
+    return {"by_board": board, "n": int(which.sum()), **{name: _mean(each) for name, each in found.items()}}
+
+
+def _mean(values: ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
