@@ -5,7 +5,7 @@ import torch
 
 from micrographia.core.errors import BadPrompt
 from micrographia.core.model import Output
-from micrographia.core.relations import Fact, Relation
+from micrographia.core.relations import Fact, WrittenRelation
 from micrographia.core.runtime import generator
 from micrographia.methods.recall import last_logits, questions, recall
 from tiny_words import word_model
@@ -15,9 +15,9 @@ ANSWERS = tuple(f"a{i}" for i in range(10))
 WORDS = (*SUBJECTS, *ANSWERS, "the", "of", "is", ".", "twin")
 
 
-def relation(**changed) -> Relation:
+def relation(**changed) -> WrittenRelation:
     facts = tuple(Fact(subject, answer) for subject, answer in zip(SUBJECTS, ANSWERS))
-    return Relation(**{"name": "r", "templates": ("the r of {} is",), "facts": facts, **changed})
+    return WrittenRelation(**{"name": "r", "templates": ("the r of {} is",), "facts": facts, **changed})
 
 
 @pytest.fixture(scope="module")

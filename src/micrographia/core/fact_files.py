@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from micrographia.core.errors import BadPrompt
-from micrographia.core.relations import SLOT, Fact, Relation
+from micrographia.core.relations import SLOT, Fact, WrittenRelation
 
 
 class AskedFact(NamedTuple):
@@ -61,7 +61,7 @@ def read_known(path: Path | str) -> list[AskedFact]:
     ]
 
 
-def relation_of(asked: list[AskedFact], name: str | None = None) -> Relation:
+def relation_of(asked: list[AskedFact], name: str | None = None) -> WrittenRelation:
     """The relation of these facts: the template is what their prompts share, the subject taken out.
 
     Raises BadPrompt where the prompts are not of one form.
@@ -73,7 +73,7 @@ def relation_of(asked: list[AskedFact], name: str | None = None) -> Relation:
             f"{forms[0]!r} and {forms[-1]!r}. Take the facts of one `relation` and form."
         )
     facts = tuple(dict.fromkeys(Fact(each.subject, each.answer) for each in asked))
-    return Relation(name=name or asked[0].relation, templates=(forms[0],), facts=facts)
+    return WrittenRelation(name=name or asked[0].relation, templates=(forms[0],), facts=facts)
 
 
 def _cells(row: Any, fields: tuple[str, ...], where: str) -> tuple[Any, ...]:

@@ -28,7 +28,7 @@ class Fact(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Relation:
+class WrittenRelation:
     """Facts of one form. A subject may have several answers, and an answer several subjects."""
 
     name: str
@@ -41,7 +41,7 @@ class Relation:
     """Templates to ask without examples (`prompt_templates_zs`), where a file has such."""
 
     def __repr__(self) -> str:
-        return f"Relation({self.name!r}: {len(self.facts)} facts, {len(self.answers)} answers)"
+        return f"WrittenRelation({self.name!r}: {len(self.facts)} facts, {len(self.answers)} answers)"
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Relation:
         listed = [fact.answer for fact in self.facts]
         return max(map(listed.count, listed)) / len(listed)
 
-    def turned(self) -> "Relation":
+    def turned(self) -> "WrittenRelation":
         """The relation asked the other way round: of the answer for the subject. Raises BadPrompt without a form."""
         if not self.inverse:
             raise BadPrompt(
@@ -65,13 +65,13 @@ class Relation:
         return replace(self, name=f"{self.name}, inverse", templates=self.inverse, inverse=self.templates, facts=facts)
 
 
-def shipped(names: Iterable[str] = ()) -> tuple[Relation, ...]:
+def shipped(names: Iterable[str] = ()) -> tuple[WrittenRelation, ...]:
     """The relations of public knowledge that come with the package, or those of these names."""
     text = (resources.files("micrographia.core") / SHIPPED).read_text(encoding="utf-8")
     return chosen(_relations(text, SHIPPED), names)
 
 
-def chosen(found: tuple[Relation, ...], names: Iterable[str]) -> tuple[Relation, ...]:
+def chosen(found: tuple[WrittenRelation, ...], names: Iterable[str]) -> tuple[WrittenRelation, ...]:
     """Those of these names, all where none are given. Raises BadPrompt for a name that is not there."""
     wanted, known = list(names), {relation.name: relation for relation in found}
     if unknown := [name for name in wanted if name not in known]:
@@ -80,7 +80,7 @@ def chosen(found: tuple[Relation, ...], names: Iterable[str]) -> tuple[Relation,
     return tuple(known[name] for name in wanted) if wanted else found
 
 
-def read_relations(path: Path | str) -> tuple[Relation, ...]:
+def read_relations(path: Path | str) -> tuple[WrittenRelation, ...]:
     """The relations of a file, or of all .json files in a folder and below it, by their paths.
 
     Raises BadPrompt, naming file, row and field, for what is not in the layout, and for a folder without any.
@@ -101,7 +101,7 @@ def _read(file: Path) -> str:
         ) from error
 
 
-def _relations(text: str, where: str) -> tuple[Relation, ...]:
+def _relations(text: str, where: str) -> tuple[WrittenRelation, ...]:
     try:
         found = json.loads(text)
     except ValueError as error:
@@ -110,7 +110,7 @@ def _relations(text: str, where: str) -> tuple[Relation, ...]:
     return tuple(_relation(each, where) for each in listed)
 
 
-def _relation(found: Any, where: str) -> Relation:
+def _relation(found: Any, where: str) -> WrittenRelation:
     if not isinstance(found, Mapping) or not {"name", "prompt_templates", "samples"} <= found.keys():
         held = ", ".join(found) if isinstance(found, Mapping) else f"a {type(found).__name__}"
         raise BadPrompt(
@@ -124,7 +124,7 @@ def _relation(found: Any, where: str) -> Relation:
     templates = _templates(found, "prompt_templates", where)
     if not templates:
         raise BadPrompt(f"{name!r} in {where} has no prompt_templates. Write one at least, with {{}} for the subject.")
-    return Relation(
+    return WrittenRelation(
         name=name,
         templates=templates,
         facts=tuple(dict.fromkeys(_fact(each, f"sample {i} of {where}") for i, each in enumerate(samples, 1))),

@@ -4,7 +4,7 @@ A question is a template with its subject, after `shots` sentences of other fact
 with it. An answer is scored by its first token. Two numbers are told apart: *top-1*, where the most likely of all
 tokens begins a right answer, and *among the answers*, where a right one is the likeliest of the relation's answers. A
 bare prompt often fails the first by its form alone (" the" where a name was wanted); the commonest miss is counted.
-What can be asked the other way round (`Relation.turned`) is scored by the same function.
+What can be asked the other way round (`WrittenRelation.turned`) is scored by the same function.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from micrographia.core.errors import BadPrompt
 from micrographia.core.events import Progress, Watch, silent
 from micrographia.core.intervals import Interval, share
 from micrographia.core.prompts import LanguageModel, onto
-from micrographia.core.relations import SLOT, Fact, Relation
+from micrographia.core.relations import SLOT, Fact, WrittenRelation
 from micrographia.core.tokens import Inputs, single_token
 
 FEWEST = 8
@@ -41,7 +41,7 @@ class Question(NamedTuple):
 class Recall:
     """What a model answered. Axes: one row a question."""
 
-    relation: Relation
+    relation: WrittenRelation
     shots: int
     questions: tuple[Question, ...]
     said: tuple[str, ...]
@@ -95,7 +95,7 @@ class Recall:
 
 
 def recall(
-    model: LanguageModel, relation: Relation, *, shots: int, generator: Generator, watch: Watch = silent
+    model: LanguageModel, relation: WrittenRelation, *, shots: int, generator: Generator, watch: Watch = silent
 ) -> Recall:
     """Ask a model for every answer of a relation, by the first template.
 
@@ -130,7 +130,7 @@ def recall(
     )
 
 
-def questions(relation: Relation, *, shots: int, generator: Generator) -> list[Question]:
+def questions(relation: WrittenRelation, *, shots: int, generator: Generator) -> list[Question]:
     """A question for every subject; examples share neither subject nor answer with it, nor name what is asked for.
 
     Raises BadPrompt where there are too few of them.

@@ -7,7 +7,7 @@ import torch
 
 from micrographia.core.errors import BadPrompt, UserError
 from micrographia.core.lab import run_lab
-from micrographia.core.relations import Fact, Relation, shipped
+from micrographia.core.relations import Fact, WrittenRelation, shipped
 from micrographia.core.runtime import generator
 from micrographia.core.sites import Site
 from micrographia.labs.facts.known.asked import RecalledFacts, SubjectPrompts, known_of, written
@@ -26,7 +26,7 @@ SUBJECTS = tuple(
 )
 FRAME = ("This", "text", "is", "about", "the", "colour", "of", "zed", ".")
 WORDS = sorted({*" ".join(SUBJECTS).split(), *ANSWERS, *FRAME})
-RELATION = Relation(
+RELATION = WrittenRelation(
     name="colour",
     templates=("the colour of {} is",),
     facts=tuple(Fact(subject, ANSWERS[i % 2]) for i, subject in enumerate(SUBJECTS)),

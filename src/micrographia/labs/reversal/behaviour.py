@@ -34,7 +34,7 @@ def asker_of(model: Model) -> Asker:
     return asker
 
 
-class Answered(NamedTuple):
+class Replies(NamedTuple):
     """What was answered to questions."""
 
     exact: Bool[Tensor, "question"]
@@ -44,7 +44,7 @@ class Answered(NamedTuple):
     """The entity of the question came first."""
 
 
-def ask(asker: Asker, asked: Questions, spelt: Spelling) -> Answered:
+def ask(asker: Asker, asked: Questions, spelt: Spelling) -> Replies:
     """Greedy answers, a forward pass a token of the name. A name counts as answered when each of its tokens is the
     most likely one after those before it."""
     exact = echo = torch.ones(len(asked.tokens), dtype=torch.bool)
@@ -57,7 +57,7 @@ def ask(asker: Asker, asked: Questions, spelt: Spelling) -> Answered:
         right = right + logits.log_softmax(-1).gather(1, names[:, i : i + 1])[:, 0]
         exact, echo = exact & (best == names[:, i]), echo & (best == own[:, i])
         tokens = torch.cat([tokens, names[:, i : i + 1]], 1)
-    return Answered(exact, right, echo)
+    return Replies(exact, right, echo)
 
 
 def among(asker: Asker, asked: Questions, spelt: Spelling) -> list[Float[Tensor, "question candidate"]]:

@@ -17,7 +17,7 @@ from micrographia.core.edits import Edit, apply
 from micrographia.core.errors import UserError
 from micrographia.core.model import Start
 from micrographia.core.prompts import LanguageModel, onto
-from micrographia.core.relations import Relation
+from micrographia.core.relations import WrittenRelation
 from micrographia.core.sites import Site, SiteLike
 from micrographia.core.subjects import subject_spans
 from micrographia.core.tokens import Inputs, single_token
@@ -33,7 +33,7 @@ EACH, FEWEST = 4, 16
 class RecalledFacts(NamedTuple):
     """Facts that the model knows, of one relation; `label` counts in `answers`."""
 
-    relation: Relation
+    relation: WrittenRelation
     subjects: tuple[str, ...]
     prompts: tuple[str, ...]
     answers: tuple[str, ...]

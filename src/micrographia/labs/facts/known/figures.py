@@ -8,7 +8,7 @@ import numpy as np
 from micrographia.core import figures
 from micrographia.core.figures import Figure
 from micrographia.labs.facts.known.heads import Extraction
-from micrographia.labs.facts.known.lookup import Ablated, Replaced
+from micrographia.labs.facts.known.lookup import Ablated, ReplacedLayer
 from micrographia.labs.facts.known.readable import Readable
 from micrographia.methods.recall import FEWEST
 
@@ -66,7 +66,7 @@ def ablated_figure(name: str, whole: float, found: Sequence[Ablated]) -> Figure:
     )  # fmt: skip
 
 
-def replaced_figure(name: str, found: Sequence[Replaced]) -> Figure:
+def replaced_figure(name: str, found: Sequence[ReplacedLayer]) -> Figure:
     """Accuracy when the stream comes from a neutral text."""
     rows = {
         "own subject": [each.own for each in found],

@@ -28,7 +28,7 @@ class Ablated(NamedTuple):
     """The same at the token after the subject: the control."""
 
 
-class Replaced(NamedTuple):
+class ReplacedLayer(NamedTuple):
     """The residual stream at the subject after a layer, taken from a text that asks for nothing."""
 
     layer: int
@@ -73,13 +73,15 @@ def ablated(prompts: SubjectPrompts, known: RecalledFacts, window: int, watch: W
     return found
 
 
-def replaced(prompts: SubjectPrompts, known: RecalledFacts, layers: list[int], watch: Watch = silent) -> list[Replaced]:
+def replaced(
+    prompts: SubjectPrompts, known: RecalledFacts, layers: list[int], watch: Watch = silent
+) -> list[ReplacedLayer]:
     """A pass over the neutral texts, and two runs a layer, from it on."""
     texts = [NEUTRAL.format(subject) for subject in known.subjects]
     sites = [Site("resid_post", layer) for layer in layers]
     table = SubjectPrompts.of(prompts.model, known, texts).at_subject(sites)
     other = _others(known)
-    found = list[Replaced]()
+    found = list[ReplacedLayer]()
     for done, site in enumerate(sites, start=1):
         layer = site.layer or 0
         entering = prompts.entering(layer)
@@ -91,7 +93,7 @@ def replaced(prompts: SubjectPrompts, known: RecalledFacts, layers: list[int], w
 
         own, swapped = logits(torch.arange(prompts.n)), logits(other)
         donors = accuracy(swapped, known.label[other])
-        found.append(Replaced(layer, accuracy(own, known.label), accuracy(swapped, known.label), donors))
+        found.append(ReplacedLayer(layer, accuracy(own, known.label), accuracy(swapped, known.label), donors))
         watch(Progress("replace at the subject", done, len(sites), "layer"))
     return found
 

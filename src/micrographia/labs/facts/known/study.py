@@ -18,7 +18,7 @@ from micrographia.core.lab import Findings
 from micrographia.core.load import load_any
 from micrographia.core.pretrained.model import Pretrained
 from micrographia.core.prompts import LanguageModel
-from micrographia.core.relations import Relation, chosen, read_relations, shipped
+from micrographia.core.relations import WrittenRelation, chosen, read_relations, shipped
 from micrographia.core.runtime import batch_generator
 from micrographia.core.store import RunFolder
 from micrographia.labs.facts.known.asked import RecalledFacts, SubjectPrompts, accuracy, known_of
@@ -31,7 +31,7 @@ from micrographia.labs.facts.known.figures import (
     replaced_figure,
 )
 from micrographia.labs.facts.known.heads import Extraction, extraction
-from micrographia.labs.facts.known.lookup import Ablated, Replaced, ablated, replaced
+from micrographia.labs.facts.known.lookup import Ablated, ReplacedLayer, ablated, replaced
 from micrographia.labs.facts.known.readable import Readable, readable
 from micrographia.methods.recall import Recall, recall
 from micrographia.methods.sink import Sink, find_sink
@@ -49,7 +49,7 @@ class LookedInto(NamedTuple):
     whole: float
     readable: Readable
     ablated: list[Ablated]
-    replaced: list[Replaced]
+    replaced: list[ReplacedLayer]
     heads: Extraction
 
 
@@ -85,7 +85,7 @@ def study(config: KnownFacts, folder: RunFolder, watch: Watch = silent) -> Findi
     return Findings(results, shown, measures(asked, found), {}, opening(config, asked, found, sink))
 
 
-def relations_of(config: KnownFacts) -> tuple[Relation, ...]:
+def relations_of(config: KnownFacts) -> tuple[WrittenRelation, ...]:
     """Those of the config: in a published layout, or the package's own."""
     if not config.relations:
         return shipped(config.named)
@@ -113,7 +113,7 @@ def language_model(config: KnownFacts, watch: Watch = silent) -> LanguageModel:
 
 
 def table(
-    config: KnownFacts, model: LanguageModel, relations: tuple[Relation, ...], watch: Watch
+    config: KnownFacts, model: LanguageModel, relations: tuple[WrittenRelation, ...], watch: Watch
 ) -> tuple[list[Recall], list[str]]:
     """Every relation and its inverse, bare and with examples; and why some were not asked."""
     found, notes = list[Recall](), list[str]()
@@ -130,7 +130,7 @@ def table(
     return found, notes
 
 
-def look_into(config: KnownFacts, model: LanguageModel, relation: Relation, watch: Watch) -> LookedInto:
+def look_into(config: KnownFacts, model: LanguageModel, relation: WrittenRelation, watch: Watch) -> LookedInto:
     """All that is measured inside, on the facts that the model knows with a few examples."""
     random = batch_generator(config.seed, INSIDE)
     known = known_of(recall(model, relation, shots=config.inside_shots, generator=random))
