@@ -57,7 +57,7 @@ LABS = (
         preset_with_model="given",
     ),
     Lab("othello", "Does a model of legal moves hold a board?"),
-    Lab("reversal", 'Why does "A is B" not give "B is A", and what repairs it?'),
+    Lab("reversal", 'Why does "A is B" not give "B is A", and what repairs it?', preset_with_model="real"),
     Lab("planted", "What does each method find and miss of circuits that were built by hand?"),
 )
 

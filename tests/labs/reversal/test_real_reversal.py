@@ -5,14 +5,19 @@ import dataclasses
 import pytest
 import torch
 
+from micrographia.core.claims import load_claims
+from micrographia.core.config import flat, with_fields
 from micrographia.core.errors import BadConfig, BadPrompt, Interrupted
 from micrographia.core.events import Progress
 from micrographia.core.lab import run_lab
 from micrographia.core.store import read_metrics, read_tensors, snapshots
+from micrographia.labs.reversal.config import Config
 from micrographia.labs.reversal.finetune.ask import drawn_tests, fact_of, names_in
-from micrographia.labs.reversal.finetune.config import tiny
+from micrographia.labs.reversal.finetune.config import TuningChoices, tiny
 from micrographia.labs.reversal.finetune.invented import MOST_WORDINGS, invented
 from micrographia.labs.reversal.finetune.study import INNER, rows_of_step, study
+from micrographia.labs.reversal.measure import CLAIMS
+from micrographia.labs.reversal.run import run as run_reversal
 from tiny_words import save_words
 
 SMALL = dataclasses.replace(tiny(), facts=6, wordings=2, first_layer=1, tune_steps=6, asked=6, others=2, threads=1)
@@ -86,6 +91,17 @@ def test_a_study_judges_both_directions_beside_what_they_were_before(config, tmp
     losses = read_metrics(tmp_path / "run" / INNER)["loss_nats"]
     assert losses[5] < losses[0]
     assert done.results["training"]["statements"] == 6 * 2 * 4
+
+
+def test_the_lab_runs_the_study_of_the_model_that_is_named_and_judges_it(config, tmp_path, unchecked):
+    chosen = {name: getattr(SMALL, name) for name in flat(TuningChoices())}
+    done = run_reversal(
+        with_fields(Config(), model=config.model, device="cpu", threads=1, **chosen), out=tmp_path / "r"
+    )
+    assert done.preset == "custom"
+    real = {claim.id for claim in load_claims(CLAIMS) if "real" in claim.presets}
+    assert real == set(done.results["measured"])
+    assert {each.claim.id for each in done.claims} > real
 
 
 def test_a_study_that_was_stopped_goes_on_to_the_same_weights(config, tmp_path, unchecked):

@@ -7,7 +7,7 @@ import torch
 
 from micrographia.core.claims import load_claims
 from micrographia.core.config import with_fields
-from micrographia.core.errors import BadConfig, Interrupted
+from micrographia.core.errors import BadConfig, Interrupted, UnknownModel
 from micrographia.core.events import Progress
 from micrographia.core.store import read_tensors, snapshots, verify
 from micrographia.labs.reversal import train
@@ -20,7 +20,7 @@ from micrographia.labs.reversal.train import make_program, trained
 
 def test_every_claim_has_a_figure_and_a_null(done):
     measured = done.results["measured"]
-    assert {claim.id for claim in load_claims(CLAIMS)} == set(measured)
+    assert {claim.id for claim in load_claims(CLAIMS) if "real" not in claim.presets} == set(measured)
     assert all(each["value"] is not None and each["null"] is not None for each in measured.values())
     assert {judged.verdict for judged in done.claims} == {"not run"}
 
@@ -108,7 +108,9 @@ def test_a_config_that_cannot_be_run_is_refused(choice, says):
         with_fields(Config(), **choice)
 
 
-def test_a_pretrained_model_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(BadConfig, match="Leave --model out"):
-        run(with_fields(Config(), model="gpt2"), out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+def test_a_model_that_is_not_there_is_told_and_one_that_is_given_has_its_own_preset(tmp_path):
+    with pytest.raises(UnknownModel):
+        run(with_fields(Config(), model=str(tmp_path / "none.gguf")), out=tmp_path / "run")
+    assert preset_of(with_fields(Config(), model="gpt2", seed=3)) == "real"
+    assert preset_of(with_fields(Config(), model="gpt2", tune_steps=3)) == "custom"
+    assert preset_of(Config()) == "quick"

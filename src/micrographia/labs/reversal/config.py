@@ -17,6 +17,7 @@ from micrographia.core.config import (
     validate,
     with_fields,
 )
+from micrographia.labs.reversal.finetune.config import TuningChoices
 
 NETWORK = partial(Blocks, n_layers=1, d_model=64, n_heads=4, d_head=16, d_mlp=256)
 OPTIM = partial(Optimiser, lr=2e-3, weight_decay=0.1)
@@ -42,7 +43,10 @@ class Config:
     seed: int = 0
     """Seed of the first; the others have those that follow."""
     model: str = ""
-    """A pretrained model to fine-tune instead of the toys. Not built yet: it is refused."""
+    """A pretrained model to fine-tune instead of training the toys: a name on the hub or of `micrographia models`, a
+    folder or a .gguf file. Of the other choices only seed, machine and `tuning` then count."""
+    tuning: TuningChoices = field(default_factory=TuningChoices)
+    """How that model is taught and asked."""
 
     network: Blocks = field(default_factory=NETWORK)
     """The toy; some arms change its layers, its MLP or its tying."""
@@ -78,7 +82,7 @@ class Config:
 
 
 # Fields that say how a run is carried out or which sample it is, not what is studied.
-FREE = ("seed", "device", "threads", "eval_every", "snapshots", "checkpoint_every", "model")
+FREE = ("seed", "device", "threads", "eval_every", "snapshots", "checkpoint_every")
 
 
 def paper() -> Config:
@@ -93,6 +97,11 @@ def quick() -> Config:
     return Config()
 
 
+def real() -> Config:
+    """SmolLM2-135M, fine-tuned in one direction on invented people. NOTES of `finetune` say how long it takes."""
+    return with_fields(Config(), model="smollm2")
+
+
 def tiny() -> Config:
     """The same machinery with sixty entities in some seconds; its claims are *not run*."""
     network = {"d_model": 32, "n_heads": 2, "d_mlp": 64}
@@ -100,9 +109,12 @@ def tiny() -> Config:
     return with_fields(Config(), entities=60, seeds=1, many=1, **network, **short)
 
 
-PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}
+PRESETS = {"paper": paper, "quick": quick, "real": real, "tiny": tiny}
 
 
 def preset_of(config: Config) -> str:
-    """The preset whose choices these are, but for the FREE fields; else "custom"."""
-    return nearest_preset(config, PRESETS, FREE)
+    """The preset whose choices these are, but for the FREE fields; else "custom". Of any model that is fine-tuned as
+    SmolLM2 is: "real"."""
+    if config.model:
+        return nearest_preset(config, {"real": real}, (*FREE, "model"))
+    return nearest_preset(config, {name: each for name, each in PRESETS.items() if name != "real"}, FREE)

@@ -3,13 +3,15 @@
 from pathlib import Path
 
 from micrographia.core.claims import Run
-from micrographia.core.errors import BadConfig
+from micrographia.core.config import flat
 from micrographia.core.events import Watch, silent
 from micrographia.core.lab import Findings, columns_of, run_lab
 from micrographia.core.store import RunFolder
 from micrographia.labs.reversal.config import Config, preset_of
 from micrographia.labs.reversal.evidence import ReversalEvidence, evidence
 from micrographia.labs.reversal.figures import arm_rows, exact, of_run
+from micrographia.labs.reversal.finetune.config import FineTuning
+from micrographia.labs.reversal.finetune.study import study
 from micrographia.labs.reversal.measure import CLAIMS, measures
 
 LAB = "reversal"
@@ -17,23 +19,19 @@ TITLE = "Why 'A is B' does not give 'B is A'"
 
 
 def run(config: Config, *, out: Path | None = None, resume: bool = False, watch: Watch = silent) -> Run:
-    """Teach facts in one direction to every arm, and ask for the other.
+    """Teach facts in one direction to every arm, or to the pretrained model of the config, and ask for the other.
 
     `out`: the Run's folder, by default a new one under the runs root. With `resume`, go on with what is there: every
-    program from its last checkpoint. Raises RunExists, RunLocked, BadConfig, NonFiniteLoss, CannotWrite, Interrupted.
+    program from its last checkpoint. Raises RunExists, RunLocked, BadConfig, NonFiniteLoss, CannotWrite,
+    Interrupted, and for a pretrained model what loading it raises.
     """
-    if config.model:
-        return run_on_model(config, out=out, resume=resume, watch=watch)
-    preset = preset_of(config)
-    return run_lab(config, _work, lab=LAB, preset=preset, claims=CLAIMS, out=out, resume=resume, watch=watch)
+    preset, work = preset_of(config), _fine_tuned if config.model else _work
+    return run_lab(config, work, lab=LAB, preset=preset, claims=CLAIMS, out=out, resume=resume, watch=watch)
 
 
-def run_on_model(config: Config, *, out: Path | None, resume: bool, watch: Watch) -> Run:
-    """The same question of a pretrained model. Raises BadConfig: it is not built yet."""
-    raise BadConfig(
-        f"Asked to fine-tune the model {config.model!r}, which this lab cannot do yet: it trains its own networks from "
-        "nothing. Leave --model out."
-    )
+def _fine_tuned(config: Config, folder: RunFolder, watch: Watch) -> Findings:
+    machine = {"device": config.machine.device, "threads": config.machine.threads}
+    return study(FineTuning(model=config.model, seed=config.seed, **machine, **flat(config.tuning)), folder, watch)
 
 
 def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:

@@ -6,11 +6,9 @@ from micrographia.core.config import positive, validate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FineTuning:
-    """Teach a pretrained model facts in one direction, and ask for them in both."""
+class TuningChoices:
+    """How a pretrained model is taught, and how it is asked."""
 
-    model: str = "smollm2"
-    """A name on the hub or of `micrographia models`, a folder, a .gguf file, or one of your Runs."""
     data: str = ""
     """A folder with statements in the published layout; empty: invented here."""
     facts: int = 100
@@ -29,21 +27,24 @@ class FineTuning:
     """Tests of each arm and direction, drawn where there are more."""
     others: int = 9
     """Random completions beside the right one, all from the same tests."""
-    seed: int = 0
-    """Of the names, the order of the sentences and everything that is drawn."""
-    device: str = "cpu"
-    """Where to train and measure: auto, cpu, cuda, cuda:1."""
-    threads: int | None = None
-    """CPU threads; by default the cores this process may use."""
 
     def __post_init__(self) -> None:
         names = ("facts", "wordings", "first_layer", "tune_steps", "tune_batch", "asked", "others")
         validate(self, {**positive(self, names), "tune_lr must be positive": self.tune_lr > 0})
 
 
-def quick() -> FineTuning:
-    """About a quarter of an hour on two cores."""
-    return FineTuning()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FineTuning(TuningChoices):
+    """Teach a pretrained model facts in one direction, and ask for them in both."""
+
+    model: str = "smollm2"
+    """A name on the hub or of `micrographia models`, a folder or a .gguf file."""
+    seed: int = 0
+    """Of the names, the order of the sentences and everything that is drawn."""
+    device: str = "cpu"
+    """Where to train and measure: auto, cpu, cuda, cuda:1."""
+    threads: int | None = None
+    """CPU threads; by default the cores this process may use."""
 
 
 def tiny() -> FineTuning:
