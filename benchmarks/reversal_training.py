@@ -107,7 +107,7 @@ def measure(chosen: Any, record: Record) -> None:
     alone = Contender("micrographia, one network", stacked(config, program, slice(1)))
     theirs = Contender("plain PyTorch, one after the other", plain(config, program), whole=n)
     record.put(networks=n, rows=config.batch, entities=config.entities)
-    record.compare([Match(ours, theirs, "step of a network", TARGET), Match(ours, alone, "step of a network")])
+    record.compare([Match(ours, theirs, "network-step", TARGET), Match(ours, alone, "network-step")])
     record.finish()
 
 
