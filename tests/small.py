@@ -35,6 +35,7 @@ def _grid() -> dict[str, Architecture]:
             found |= _named(n_layers=layers, norm=norm, positions=positions, tied=tied, attn_bias=bias, mlp=False)
         for act in GRID_ACTS:
             found |= _named(n_layers=layers, norm=norm, act=act, tied=tied, attention=False)
+            found |= _named(n_layers=layers, norm=norm, act=act, tied=tied, attention=False, joined="summed")
     return found
 
 
@@ -57,6 +58,7 @@ A_FEW = {
     "modern": Architecture(**SIZES, n_layers=2, norm="rmsnorm", act="swiglu", positions="rotary", mlp_bias=False),
     "attention-only": Architecture(**SIZES, n_layers=2, mlp=False),
     "mlp-only": Architecture(**SIZES, n_layers=2, attention=False, norm="layernorm"),
+    "summed": Architecture(**SIZES, n_layers=2, attention=False, joined="summed", norm="layernorm"),
 }
 
 
@@ -103,6 +105,7 @@ def architectures(draw: st.DrawFn, **fixed: object) -> Architecture:
         "unembed_bias": draw(st.booleans()),
         "tied": draw(st.booleans()),
         "attention": attention,
+        "joined": "concatenated" if attention else draw(st.sampled_from(("concatenated", "summed"))),
         "mlp": mlp,
     }
     return Architecture(**{**choices, **fixed})

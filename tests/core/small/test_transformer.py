@@ -23,7 +23,7 @@ a_few = pytest.mark.parametrize("arch", A_FEW.values(), ids=A_FEW)
 def lengths(arch: Architecture, site: Site) -> tuple[int, ...]:
     """What AXES promises, in numbers. Without attention there is one position, and the first layer reads wide."""
     positions = arch.n_ctx if arch.attention or site.kind == "embed" else 1
-    wide = not arch.attention and site.layer == 0 and site.kind in ("resid_pre", "mlp_norm")
+    wide = not arch.skips_first and site.layer == 0 and site.kind in ("resid_pre", "mlp_norm")
     words = {
         "batch": BATCH,
         "pos": positions,
@@ -58,7 +58,9 @@ def test_the_residual_stream_is_the_sum_of_what_was_written_into_it(arch):
     model, tokens = small_model(arch, dtype=torch.float64), some_tokens(arch)
     logits, cache = model.run(tokens, keep=model.sites)
     x = cache["embed"]
-    if not arch.attention:
+    if arch.joined == "summed":
+        x = x[:, :-1].sum(1, keepdim=True)
+    elif not arch.attention:
         x = torch.cat([x[:, i] for i in range(arch.n_ctx - 1)], -1)[:, None]
     elif arch.positions == "learned":
         x = x + cache["pos_embed"]
@@ -68,7 +70,7 @@ def test_the_residual_stream_is_the_sum_of_what_was_written_into_it(arch):
             x = x + cache[f"L{i}.attn_out"]
             torch.testing.assert_close(cache[f"L{i}.resid_mid"], x)
         if arch.mlp:
-            wide = not arch.attention and i == 0  # of another width: there is nothing to add to
+            wide = not arch.skips_first and i == 0  # of another width: there is nothing to add to
             x = cache[f"L{i}.mlp_out"] if wide else x + cache[f"L{i}.mlp_out"]
         torch.testing.assert_close(cache[f"L{i}.resid_post"], x)
     read = x if arch.norm == "none" else cache["final_norm"]

@@ -26,6 +26,11 @@ class Architecture(Blocks):
             raise BadConfig(f"Tied weights: {self.d_vocab_out} outputs need as many inputs. Found {self.d_vocab}.")
 
     @property
+    def skips_first(self) -> bool:
+        """The first MLP adds to the residual stream too: concatenated embeddings, of another width, end in it."""
+        return self.attention or self.joined == "summed"
+
+    @property
     def shape(self) -> ModelShape:
         return ModelShape(
             n_layers=self.n_layers,
@@ -53,7 +58,7 @@ class Architecture(Blocks):
                 if self.attn_bias:
                     shapes |= {f"{block}attn.b_{x}": (H, E) for x in "KQV"} | {f"{block}attn.b_O": (D,)}
             if self.mlp:
-                width = D if self.attention or i else (self.n_ctx - 1) * D
+                width = D if self.skips_first or i else (self.n_ctx - 1) * D
                 shapes |= self._norm_shapes(block + "ln2", width) | {f"{block}mlp.W_in": (width, M)}
                 shapes |= {f"{block}mlp.W_gate": (width, M)} if self.act == "swiglu" else {}
                 shapes |= {f"{block}mlp.b_in": (M,)} if self.mlp_bias else {}

@@ -83,7 +83,7 @@ def forward(
             x = tap("resid_mid", i, x[:, -1:] if last and i == arch.n_layers - 1 else x)
         if arch.mlp:
             y = tap("mlp_out", i, _mlp(arch, weights, i, x, tap))
-            x = x + y if arch.attention or i else y  # the concatenated operands have another width: no skip connection
+            x = x + y if arch.skips_first or i else y
         x = tap("resid_post", i, x)
     if stop is not None:
         raise Stopped
@@ -105,7 +105,7 @@ def _unembed(arch: Architecture, weights: Weights, x: Tensor) -> Tensor:
 def _embed(arch: Architecture, weights: Weights, tokens: Tensor, tap: Tap) -> Tensor:
     x_BPD = tap("embed", None, weights["embed.W_E"][tokens])
     if not arch.attention:
-        return x_BPD[:, :-1].flatten(1)[:, None]
+        return x_BPD[:, :-1].sum(1, keepdim=True) if arch.joined == "summed" else x_BPD[:, :-1].flatten(1)[:, None]
     if arch.positions == "learned":
         where = weights["pos_embed.W_pos"][: tokens.shape[1]].expand(x_BPD.shape)
         where = where.clone() if tap.keeps("pos_embed", None) else where  # else the weights themselves would be kept
@@ -252,7 +252,7 @@ class Transformer:
         ids = ids_of(inputs)
         check_ids(ids, self.shape)
         if not self.arch.attention and ids.shape[1] != self.arch.n_ctx:
-            raise UserError(f"An MLP over concatenated tokens reads {self.arch.n_ctx}. Found {ids.shape[1]}.")
+            raise UserError(f"An MLP over {self.arch.joined} tokens reads {self.arch.n_ctx}. Found {ids.shape[1]}.")
         if mask_of(inputs) is not None:
             raise UserError("Padded prompts were given; this small transformer has no padding. Group them by length.")
         span(self, start, stop)
