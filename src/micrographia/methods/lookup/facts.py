@@ -1,0 +1,135 @@
+"""Facts: subjects of several tokens, the prompts that ask for their attributes, and where a subject ends in them.
+
+The methods of this room take one `Facts`. A model without attention answers all its relations from one prompt; a
+language model has a prompt for each. Activations are read at the subject's last token, before the relation is visible,
+so that those of the first relation's prompts stand for all. Axes: subject relation part option.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from micrographia.core.errors import BadShape, UserError
+from micrographia.core.model import Model
+from micrographia.core.sites import Site, SiteLike, select
+from micrographia.core.tokens import Inputs, ids_of, rows_of
+
+
+class Relation(NamedTuple):
+    """One question to every subject.
+
+    `inputs` (subject, pos): the prompts; `at` (subject,): where the subject's last token stands in the residual stream
+    (0 where there is one position); `options` (option,): the columns of the logits, read at the last position, that
+    may be the answer; `answer` (subject,): the index of the right one.
+    """
+
+    name: str
+    inputs: Inputs
+    at: Int[Tensor, "subject"]
+    options: Int[Tensor, "option"]
+    answer: Int[Tensor, "subject"]
+
+    def nats(self, logits: Float[Tensor, "*rows subject option"]) -> Float[Tensor, "*rows subject"]:
+        """Log-probability of the right answer among the options, from their logits."""
+        answer = self.answer.to(logits.device).expand(logits.shape[:-1])
+        return logits.gather(-1, answer[..., None])[..., 0] - logits.logsumexp(-1)
+
+    def rows(self, rows: Int[Tensor, "row"]) -> "Relation":
+        """Some of the subjects, in this order."""
+        return self._replace(inputs=rows_of(self.inputs, rows), at=self.at[rows], answer=self.answer[rows])
+
+
+class Facts(NamedTuple):
+    """`parts` (subject, part): the number of each subject's first name, last name ... among the names of its kind."""
+
+    parts: Int[Tensor, "subject part"]
+    relations: tuple[Relation, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.parts)
+
+    @property
+    def first(self) -> Relation:
+        """The relation whose prompts are read at the subject."""
+        return self.relations[0]
+
+    def rows(self, rows: Int[Tensor, "row"]) -> "Facts":
+        """Some of the subjects, in this order."""
+        return Facts(self.parts[rows], tuple(relation.rows(rows) for relation in self.relations))
+
+
+def facts_of(parts: Int[Tensor, "subject part"], relations: Sequence[Relation]) -> Facts:
+    """The same, once it was looked through. Raises UserError for nothing to ask, and BadShape for what does not fit."""
+    if not len(parts) or not relations:
+        raise UserError(f"Facts need subjects and relations. Found {len(parts)} and {len(relations)}. Give some.")
+    for each in relations:
+        sizes = (len(ids_of(each.inputs)), len(each.at), len(each.answer))
+        if set(sizes) != {len(parts)}:
+            raise BadShape(
+                f"{each.name!r} should have a prompt, a position and an answer for each of {len(parts)} subjects. Found "
+                f"{sizes[0]}, {sizes[1]} and {sizes[2]}."
+            )
+        _check_answers(each)
+    return Facts(parts, tuple(relations))
+
+
+def _check_answers(relation: Relation) -> None:
+    if len(relation.options.unique()) < len(relation.options):
+        raise UserError(
+            f"Two answers of {relation.name!r} share a token, so that they cannot be told apart. Leave one out, or ask "
+            "in a form in which their first tokens differ."
+        )
+    if not 0 <= int(relation.answer.min()) <= int(relation.answer.max()) < len(relation.options):
+        raise BadShape(
+            f"The answers of {relation.name!r} count among {len(relation.options)} options. Found "
+            f"{int(relation.answer.min())} to {int(relation.answer.max())}."
+        )
+
+
+def grid_of(facts: Facts) -> Int[Tensor, "first last"]:
+    """The subject in each cell of first x last part. Raises UserError unless each cell has exactly one."""
+    sizes = facts.parts.amax(0) + 1
+    if facts.parts.shape[1] != 2 or facts.n != int(sizes.prod()):
+        raise UserError(
+            f"A grid of first and last names needs every pair once. Found {facts.n} subjects of {facts.parts.shape[1]} "
+            f"parts, where {' x '.join(map(str, sizes.tolist()))} names have {int(sizes.prod())}. Give the full grid."
+        )
+    cell = facts.parts[:, 0] * sizes[1] + facts.parts[:, 1]
+    order = cell.argsort()
+    if not torch.equal(cell[order], torch.arange(facts.n, device=cell.device)):
+        raise UserError("A grid of first and last names needs every pair once. Found some twice. Give the full grid.")
+    return order.view(*sizes.tolist())
+
+
+def at_subjects(
+    model: Model, facts: Facts, sites: SiteLike | Sequence[SiteLike], *, at_once: int = 4096
+) -> dict[Site, Float[Tensor, "subject d"]]:
+    """Each Site at the subject's last token, heads laid side by side. A pass up to the last Site, `at_once` prompts."""
+    chosen = select(model.sites, sites)
+    last = max((site.layer + 1 for site in chosen if site.layer is not None), default=None)
+    late = any(site.layer is None and site.kind not in ("embed", "pos_embed") for site in chosen)
+    found: dict[Site, list[Tensor]] = {site: [] for site in chosen}
+    for rows in torch.arange(facts.n).split(at_once):
+        inputs, at = rows_of(facts.first.inputs, rows), facts.first.at[rows]
+        cache = model.run(inputs, keep=chosen, logits="last", stop=None if late else last).cache
+        for site in chosen:
+            value = cache[site]
+            found[site].append(value[torch.arange(len(rows)), at.to(value.device)].flatten(1))
+    return {site: torch.cat(parts) for site, parts in found.items()}
+
+
+def answered(model: Model, facts: Facts, *, at_once: int = 4096) -> list[Float[Tensor, "subject option"]]:
+    """The logits of each relation's options. One pass a relation; one in all where relations share their prompts."""
+    return [
+        torch.cat(
+            [
+                model.run(rows_of(each.inputs, rows), logits="last").logits[:, -1][:, each.options]
+                for rows in torch.arange(facts.n).split(at_once)
+            ]
+        )
+        for each in facts.relations
+    ]
