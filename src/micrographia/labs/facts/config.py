@@ -31,7 +31,7 @@ CROWDED = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class World:
+class WorldChoices:
     """Entities with a first and a last name, and what is true of each."""
 
     first_names: int = 64
@@ -77,9 +77,9 @@ class Config:
     kind: Literal["transformer", "effective"] = "transformer"
     """A causal transformer, or the study's effective model: two summed embeddings, MLPs, a readout for each relation.
     The Run trains both; this is the kind of a single network within it."""
-    world: World = field(default_factory=World)
+    world: WorldChoices = field(default_factory=WorldChoices)
     """Names and facts."""
-    filler: int = 2
+    filler: int = 1
     """Words before a name, from none to this many."""
     together: bool = False
     """All facts of an entity in one sequence, instead of one fact."""
@@ -94,11 +94,11 @@ class Config:
     """Layers of the effective model, as many as the study's MLPs 2 to 6."""
     optim: Optimiser = field(default_factory=OPTIM)
     """AdamW with linear warm-up and a linear fall to nothing."""
-    rows: int = 512
+    rows: int = 256
     """Sequences in a batch of the transformer; the effective model sees every fact at each step."""
-    steps: int = 1_500
+    steps: int = 1_100
     """Batches of the transformer."""
-    epochs: int = 200
+    epochs: int = 120
     """Steps of the effective model: exposures of each fact."""
 
     splits: int = 10

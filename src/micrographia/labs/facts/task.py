@@ -23,7 +23,7 @@ BOS = 0
 
 
 @dataclass(frozen=True)
-class Facts:
+class FactWorld:
     """What is true in one world, and the tokens that say it."""
 
     sizes: tuple[int, ...]
@@ -100,7 +100,7 @@ class Facts:
         return float(n * torch.tensor(self.sizes, dtype=torch.float64).log2().sum())
 
 
-def facts_of(config: Config) -> Facts:
+def world_of(config: Config) -> FactWorld:
     """The world of this config's seed: a pure function of it."""
     world, draw = config.world, generator(config.seed)
     F, L = world.first_names, world.last_names
@@ -116,19 +116,19 @@ def facts_of(config: Config) -> Facts:
         ruled.append(follows & known)
     rank = torch.randperm(world.entities, generator=draw).double() + 1
     weight = rank**-world.zipf
-    return Facts(world.values, known, torch.stack(values), torch.stack(ruled), weight / weight.sum())
+    return FactWorld(world.values, known, torch.stack(values), torch.stack(ruled), weight / weight.sum())
 
 
-def batch(config: Config, facts: Facts, step: int) -> Text:
+def batch(config: Config, world: FactWorld, step: int) -> Text:
     """The sequences of a step, padded at their end; scored are the values."""
     draw, n = batch_generator(config.seed, step), config.rows
-    who = facts.entities[torch.multinomial(facts.exposure, n, replacement=True, generator=draw)]
+    who = world.entities[torch.multinomial(world.exposure, n, replacement=True, generator=draw)]
     orders = _orders(config, n, draw)
-    asked = orders + facts.starts["relation"]
-    told = facts.answers(who).T.gather(1, orders)
-    body = torch.cat([facts.names(who), torch.stack([asked, told], 2).flatten(1)], 1)
+    asked = orders + world.starts["relation"]
+    told = world.answers(who).T.gather(1, orders)
+    body = torch.cat([world.names(who), torch.stack([asked, told], 2).flatten(1)], 1)
     counts = torch.randint(config.filler + 1, (n,), generator=draw)
-    filler = torch.randint(FILLERS, (n, config.filler), generator=draw) + facts.starts["filler"]
+    filler = torch.randint(FILLERS, (n, config.filler), generator=draw) + world.starts["filler"]
     return _laid_out(body, filler, counts)
 
 

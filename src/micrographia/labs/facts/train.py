@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from micrographia.core.config import flat, with_fields
@@ -25,34 +25,23 @@ from micrographia.core.small.trained import describe_model
 from micrographia.core.small.transformer import Transformer
 from micrographia.core.small.weights import init_weights
 from micrographia.core.store import RunFolder
+from micrographia.core.tokens import ids_of
 from micrographia.core.train_loop import Record, train_recorded
 from micrographia.core.training import AdamW, Flat, Layout, LossAndGradient, Objective, State
 from micrographia.labs.facts.config import Config, preset_of
-from micrographia.labs.facts.task import Facts, batch, facts_of
+from micrographia.labs.facts.task import FactWorld, batch, world_of
+from micrographia.methods.lookup.facts import Facts, Relation, answered, facts_of
 
 LAB = "facts"
+LAST_NAME = 2
+"""Where a subject ends in `<bos> first last relation`."""
 LOOKED_AT = 512
 """Known and unknown pairs of the measures along training."""
 SURE = 0.5
 """The probability from which an answer is given for sure: the threshold of the study's known athletes."""
 
 
-class Asked(NamedTuple):
-    """What a model is asked of some pairs: the same tokens for every relation, or others."""
-
-    tokens: tuple[Int[Tensor, "entity pos"], ...]
-    options: tuple[Int[Tensor, "value"], ...]
-    """The outputs that are a relation's values."""
-    values: Int[Tensor, "relation entity"]
-    """Counted among them."""
-
-    def logits(self, model: Model) -> list[Float[Tensor, "entity value"]]:
-        """Of each relation's values, at the last position."""
-        runs = (model.run(tokens, logits="last").logits[:, -1] for tokens in self.tokens)
-        return [logits[:, own] for logits, own in zip(runs, self.options)]
-
-
-class Answered(NamedTuple):
+class Recalled(NamedTuple):
     """How a model answers, the mean over relations."""
 
     nats: float
@@ -62,33 +51,39 @@ class Answered(NamedTuple):
     """How often a value has more than half of the probability."""
 
 
-def architecture(config: Config, facts: Facts) -> Architecture:
+def architecture(config: Config, world: FactWorld) -> Architecture:
     """The transformer over the words of the world, or the effective model over its names."""
     if config.kind == "transformer":
-        n = facts.starts["end"]
+        n = world.starts["end"]
         return Architecture(d_vocab=n, d_vocab_out=n, n_ctx=config.n_ctx, **flat(config.network))
     blocks = flat(with_fields(config.network, n_layers=config.mlps)) | {"attention": False, "joined": "summed"}
-    return Architecture(d_vocab=sum(facts.known.shape) + 1, d_vocab_out=sum(facts.sizes), n_ctx=3, **blocks)
+    return Architecture(d_vocab=sum(world.known.shape) + 1, d_vocab_out=sum(world.sizes), n_ctx=3, **blocks)
 
 
-def asked(config: Config, facts: Facts, who: Int[Tensor, "entity part"]) -> Asked:
-    """The questions about these pairs as this kind of network reads them."""
-    values, n = facts.true_values(who), len(facts.sizes)
+def told(config: Config, world: FactWorld, who: Int[Tensor, "entity part"]) -> Facts:
+    """The questions about these pairs, as this kind of network reads them."""
+    values = world.true_values(who)
     if config.kind == "transformer":
-        tokens = tuple(facts.questions(who, k) for k in range(n))
-        return Asked(tokens, tuple(facts.options(k) for k in range(n)), values)
-    first, last = facts.known.shape
+        at = torch.full((len(who),), LAST_NAME)
+        relations = [
+            Relation(f"relation{k}", world.questions(who, k), at, world.options(k), values[k])
+            for k in range(config.n_relations)
+        ]
+        return facts_of(who, relations)
+    first, last = world.known.shape
     names = torch.cat([who + torch.tensor([0, first]), torch.full((len(who), 1), first + last)], 1)
-    return Asked((names,) * n, torch.arange(sum(facts.sizes)).split(facts.sizes), values)
+    blocks = torch.arange(sum(world.sizes)).split(world.sizes)
+    at = torch.zeros(len(who), dtype=torch.long)
+    return facts_of(who, [Relation(f"relation{k}", names, at, own, values[k]) for k, own in enumerate(blocks)])
 
 
-def answered(model: Model, questions: Asked) -> Answered:
-    """A forward pass of every question."""
-    found = [each.double().log_softmax(-1) for each in questions.logits(model)]
-    own = [each.gather(-1, of[:, None])[:, 0] for each, of in zip(found, questions.values)]
-    right = [each.argmax(-1) == of for each, of in zip(found, questions.values)]
-    sure = [each.amax(-1).exp() > SURE for each in found]
-    return Answered(-_mean(own), _mean(right), _mean(sure))
+def recalled(model: Model, facts: Facts) -> Recalled:
+    """How a model answers; a forward pass of every question."""
+    logits = [each.double() for each in answered(model, facts)]
+    nats = [-own.nats(each) for own, each in zip(facts.relations, logits)]
+    right = [each.argmax(-1) == own.answer for own, each in zip(facts.relations, logits)]
+    sure = [each.softmax(-1).amax(-1) > SURE for each in logits]
+    return Recalled(_mean(nats), _mean(right), _mean(sure))
 
 
 def _mean(each: Sequence[Tensor]) -> float:
@@ -115,14 +110,14 @@ def snapshot_steps(config: Config) -> list[int]:
 
 
 def _train(config: Config, folder: RunFolder, watch: Watch) -> Findings:
-    facts, device, steps = facts_of(config), config.machine.device, n_steps(config)
-    arch = architecture(config, facts)
+    world, device, steps = world_of(config), config.machine.device, n_steps(config)
+    arch = architecture(config, world)
     layout = Layout(arch.weight_shapes())
-    describe_model(folder, arch, facts.vocabulary if config.kind == "transformer" else None)
+    describe_model(folder, arch, world.vocabulary if config.kind == "transformer" else None)
     draw = generator(config.seed)
-    groups = {"known": facts.entities, "unknown": facts.strangers}
+    groups = {"known": world.entities, "unknown": world.strangers}
     groups = {name: who[torch.randperm(len(who), generator=draw)[:LOOKED_AT]] for name, who in groups.items()}
-    looked = {name: asked(config, facts, who) for name, who in groups.items()}
+    looked = {name: told(config, world, who) for name, who in groups.items()}
 
     def fresh() -> Flat:
         weights = init_weights(arch, generator(config.seed))
@@ -130,13 +125,13 @@ def _train(config: Config, folder: RunFolder, watch: Watch) -> Findings:
 
     def measure(state: State) -> dict[str, float]:
         model = Transformer(arch, {name: w.cpu() for name, w in layout.member(state.weights, 0).items()})
-        found = {name: answered(model, questions)._asdict() for name, questions in looked.items()}
+        found = {name: recalled(model, facts)._asdict() for name, facts in looked.items()}
         return {f"{name}_{what}": x for name, each in found.items() for what, x in each.items()}
 
     record = Record(
         steps=steps,
         loss="loss_nats",
-        measured=tuple(f"{name}_{what}" for name in looked for what in Answered._fields),
+        measured=tuple(f"{name}_{what}" for name in looked for what in Recalled._fields),
         measure=measure,
         measure_every=config.schedule.eval_every,
         checkpoint_every=config.schedule.checkpoint_every,
@@ -144,20 +139,20 @@ def _train(config: Config, folder: RunFolder, watch: Watch) -> Findings:
         shown={"loss": "loss_nats", "known": "known_accuracy"},
     )
     rows = train_recorded(
-        record, folder, arch=arch, fresh=fresh, objective=objective(config, facts, arch, device),
+        record, folder, arch=arch, fresh=fresh, objective=objective(config, world, arch, device),
         optimiser=AdamW(**flat(config.optim), end=steps), device=device, watch=watch,
     )  # fmt: skip
     return Findings({name: column[-1] for name, column in rows.items()}, [], metrics=rows)
 
 
-def objective(config: Config, facts: Facts, arch: Architecture, device: str) -> Objective:
+def objective(config: Config, world: FactWorld, arch: Architecture, device: str) -> Objective:
     """Loss and gradient of the network; with `frozen`, none of its embedding."""
     if config.kind == "transformer":
-        own: Objective = NextToken(arch, [lambda step: batch(config, facts, step)])
+        own: Objective = NextToken(arch, [lambda step: batch(config, world, step)])
     else:
-        questions = asked(config, facts, facts.entities)
-        tokens, labels = questions.tokens[0][None].to(device), questions.values.T[None].to(device)
-        own = SeveralAnswers(arch, tokens, labels, facts.sizes)
+        facts = told(config, world, world.entities)
+        labels = torch.stack([each.answer for each in facts.relations], 1)
+        own = SeveralAnswers(arch, ids_of(facts.first.inputs)[None].to(device), labels[None].to(device), world.sizes)
     if not config.frozen:
         return own
     layout = Layout(arch.weight_shapes())
