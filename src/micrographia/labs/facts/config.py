@@ -34,11 +34,11 @@ CROWDED = 4
 class WorldChoices:
     """Entities with a first and a last name, and what is true of each."""
 
-    first_names: int = 64
+    first_names: int = 40
     """First names, each shared by many entities."""
-    last_names: int = 64
+    last_names: int = 40
     """Last names, likewise."""
-    entities: int = 2_048
+    entities: int = 1_024
     """Known pairs of a first and a last name; all other pairs are unknown names."""
     values: tuple[int, ...] = (3, 16)
     """How many values each relation has: one relation an entry."""
@@ -70,7 +70,7 @@ class WorldChoices:
 class Config:
     """Train models on facts about entities, and ask how they recall them."""
 
-    seed: int = 0
+    seed: int = 1
     """Seed of world, weights, batches and splits; of several networks, that of the first."""
     seeds: int = 3
     """Networks of each kind to train, at seeds that follow one another: intervals are over them."""
@@ -81,7 +81,7 @@ class Config:
     """Names and facts."""
     filler: int = 1
     """Words before a name, from none to this many."""
-    together: bool = False
+    together: bool = True
     """All facts of an entity in one sequence, instead of one fact."""
     order: Literal["random", "fixed"] = "random"
     """Where facts stand together: in random order (augmented), or always in one order."""
@@ -94,12 +94,19 @@ class Config:
     """Layers of the effective model, as many as the study's MLPs 2 to 6."""
     optim: Optimiser = field(default_factory=OPTIM)
     """AdamW with linear warm-up and a linear fall to nothing."""
-    rows: int = 256
+    rows: int = 128
     """Sequences in a batch of the transformer; the effective model sees every fact at each step."""
-    steps: int = 1_100
+    steps: int = 550
     """Batches of the transformer."""
     epochs: int = 120
     """Steps of the effective model: exposures of each fact."""
+
+    rules: tuple[float, ...] = (0.3, 0.6, 0.9)
+    """Shares of facts that follow a rule, beside none, each in a world of its own for the effective model."""
+    widths: tuple[int, ...] = (8, 12, 16, 24)
+    """Widths of small effective models, of two layers, whose capacity is measured."""
+    exposures: tuple[int, ...] = (100, 300, 1_000)
+    """How often those see each fact."""
 
     splits: int = 10
     """Splits of the entities, 80 to 20, on which probes are fitted and judged."""
@@ -114,10 +121,10 @@ class Config:
         counts = positive(self, ("seeds", "mlps", "rows", "steps", "epochs", "splits", "pairs"))
         own = {
             "filler must not be negative": self.filler >= 0,
+            "rules must lie between 0 and 1, and differ": _differ(self.rules) and all(0 < p <= 1 for p in self.rules),
+            "widths must be positive and differ": _differ(self.widths) and min(self.widths, default=1) >= 1,
+            "exposures must be positive and differ": _differ(self.exposures) and min(self.exposures, default=1) >= 1,
             "attention and mlp must stay: their parts are studied": self.network.attention and self.network.mlp,
-            "the effective model reads no filler and has all facts at once, so together must be false": (
-                self.kind == "transformer" or not self.together
-            ),
         }
         validate(self, {**counts, **own})
 
@@ -132,13 +139,17 @@ class Config:
         return 1 + self.filler + 2 + 2 * facts - 1
 
 
+def _differ(values: tuple[float, ...]) -> bool:
+    return len(set(values)) == len(values)
+
+
 # Fields that say how a run is carried out or which sample it is, not what is studied.
 FREE = ("seed", "seeds", "device", "threads", "eval_every", "snapshots", "checkpoint_every")
 
 
 def paper() -> Config:
-    """Four layers and twice the names: 8,192 entities. About an hour on two cores; not run here."""
-    return with_fields(quick(), first_names=128, last_names=128, entities=8_192, n_layers=4, steps=6_000, epochs=1_000)
+    """Four layers, 64 first and 64 last names, 2,048 entities. About an hour on two cores; not run here."""
+    return with_fields(quick(), first_names=64, last_names=64, entities=2_048, n_layers=4, steps=2_500, epochs=500)
 
 
 def quick() -> Config:
@@ -149,8 +160,8 @@ def quick() -> Config:
 def tiny() -> Config:
     """Same machinery in 20 seconds; it need not learn, so its claims are *not run*."""
     world = {"first_names": 12, "last_names": 12, "entities": 100, "values": (3, 4)}
-    sizes = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 32, "mlps": 2}
-    short = {"rows": 64, "steps": 40, "epochs": 40, "eval_every": 10, "snapshots": 3, "checkpoint_every": 20}
+    sizes = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 32, "mlps": 2, "widths": (4,)}
+    short = {"rows": 64, "steps": 40, "epochs": 40, "exposures": (40,), "rules": (0.9,), "eval_every": 10, "snapshots": 3, "checkpoint_every": 20}
     return with_fields(quick(), seeds=2, splits=2, pairs=16, **world, **sizes, **short)
 
 
