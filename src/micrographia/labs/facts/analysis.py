@@ -5,17 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from micrographia.core.model import Model
+import torch
+
 from micrographia.core.runtime import generator, settings
 from micrographia.core.small.trained import load_trained
+from micrographia.core.small.transformer import Transformer
 from micrographia.core.untrained import untrained
 from micrographia.labs.facts.config import Config
 from micrographia.labs.facts.localise import boards
 from micrographia.labs.facts.networks import CAPACITY, EFFECTIVE, FIXED, FROZEN, RULE, SINGLE, TRANSFORMER, arm_of
-from micrographia.labs.facts.readable import read_values
+from micrographia.labs.facts.readable import read_others, read_values
 from micrographia.labs.facts.task import FactWorld, world_of
 from micrographia.labs.facts.train import recalled, told
-from micrographia.methods.lookup.facts import Facts
+from micrographia.methods.lookup.facts import Facts, answered
 
 Found = dict[str, Any]
 
@@ -30,11 +32,11 @@ def analyse(config: Config, out: str) -> Found:
         return found | ANALYSES[arm](config, model, world, known)
 
 
-def _transformer(config: Config, model: Model, world: FactWorld, known: Facts) -> Found:
+def _transformer(config: Config, model: Transformer, world: FactWorld, known: Facts) -> Found:
     return _told(config, model, world, known)
 
 
-def _told(config: Config, model: Model, world: FactWorld, known: Facts) -> Found:
+def _told(config: Config, model: Transformer, world: FactWorld, known: Facts) -> Found:
     """Where the value goes, and where it can be read before the relation is seen."""
     draw = generator(config.seed)
     return {
@@ -44,11 +46,11 @@ def _told(config: Config, model: Model, world: FactWorld, known: Facts) -> Found
     }
 
 
-def _effective(config: Config, model: Model, world: FactWorld, known: Facts) -> Found:
+def _effective(config: Config, model: Transformer, world: FactWorld, known: Facts) -> Found:
     return {}
 
 
-def _rule(config: Config, model: Model, world: FactWorld, known: Facts) -> Found:
+def _rule(config: Config, model: Transformer, world: FactWorld, known: Facts) -> Found:
     """What the rule says of names that were never met, read off the model by a probe of those that were."""
     strangers = told(config, world, world.strangers)
     follows = world.ruled[:, world.entities[:, 0], world.entities[:, 1]]
@@ -56,22 +58,26 @@ def _rule(config: Config, model: Model, world: FactWorld, known: Facts) -> Found
     exceptions = torch.cat([own[~ruled] for own, ruled in zip(right, follows)])
     return {
         "rule_p": config.world.rule_p,
-        "unknown": rule_read(model, known, strangers),
+        "unknown": read_others(model, known, strangers),
         "unknown_answers": recalled(model, strangers).accuracy,
         "exceptions": float(exceptions.double().mean()),
         "chance": float(torch.tensor([1 / n for n in world.sizes]).mean()),
     }
 
 
-def _nothing(config: Config, model: Model, world: FactWorld, known: Facts) -> Found:
+def _nothing(config: Config, model: Transformer, world: FactWorld, known: Facts) -> Found:
     return {}
 
 
-def _capacity(config: Config, model: Model, world: FactWorld, known: Facts) -> Found:
+def _capacity(config: Config, model: Transformer, world: FactWorld, known: Facts) -> Found:
     """Bits of all facts that the answers hold; per trained parameter, with and without embeddings."""
-    bits = stored_bits(known, answered(model, known))
-    weights = {name: shape for name, shape in load_arch(model).items()}
-    return {"bits": bits}
+    options = torch.tensor([float(n) for n in world.sizes]).log()
+    learned = [nats + own.nats(each.double()) for nats, own, each in zip(options, known.relations, answered(model, known))]
+    bits = float(sum(each.sum() for each in learned)) / math.log(2)
+    sizes = {name: weight.numel() for name, weight in model.state.items()}
+    inner = sum(n for name, n in sizes.items() if not name.startswith("embed"))
+    about = {"bits": bits, "of": world.bits, "parameters": sum(sizes.values()), "inner": inner}
+    return {**about, "width": config.network.d_model, "exposures": config.epochs}
 
 
 Analysis = Callable[[Config, Model, FactWorld, Facts], Found]

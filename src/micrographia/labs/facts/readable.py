@@ -62,6 +62,17 @@ def read_values(model: Model, facts: Facts, splits: int, draw: Generator) -> Rea
     return found
 
 
+def read_others(model: Model, known: Facts, others: Facts) -> float:
+    """The accuracy on `others` of a probe of `known` names after the last layer, the mean over relations."""
+    site = next(site for site in reversed(model.sites) if site.kind == "resid_post")
+    x, new = (at_subjects(model, facts, site)[site][None].double() for facts in (known, others))
+    found = []
+    for own, other in zip(known.relations, others.relations):
+        weight = fit_ridge(x, F.one_hot(own.answer, len(own.options)).to(x))
+        found.append(((with_one(new) @ weight).argmax(-1) == other.answer).double().mean())
+    return float(torch.stack(found).mean())
+
+
 def probe_accuracy(
     x: Float[Tensor, "site row d"], labels: Int[Tensor, "row"], n_classes: int, orders: Sequence[Int[Tensor, "row"]]
 ) -> Float[Tensor, "site"]:
