@@ -70,7 +70,7 @@ def facts_of(parts: Int[Tensor, "subject part"], relations: Sequence[Relation]) 
         sizes = (len(ids_of(each.inputs)), len(each.at), len(each.answer))
         if set(sizes) != {len(parts)}:
             raise BadShape(
-                f"{each.name!r} should have a prompt, a position and an answer for each of {len(parts)} subjects. Found "
+                f"{each.name!r} needs a prompt, a position and an answer for each of {len(parts)} subjects. Found "
                 f"{sizes[0]}, {sizes[1]} and {sizes[2]}."
             )
         _check_answers(each)
