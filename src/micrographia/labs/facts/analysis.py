@@ -16,10 +16,15 @@ from micrographia.labs.facts.localise import boards
 from micrographia.labs.facts.networks import CAPACITY, EFFECTIVE, FIXED, FROZEN, RULE, SINGLE, TRANSFORMER, arm_of
 from micrographia.labs.facts.readable import read_others, read_values
 from micrographia.labs.facts.task import FactWorld, world_of
-from micrographia.labs.facts.train import recalled, told
+from micrographia.labs.facts.train import recalled, told, train
 from micrographia.methods.lookup.facts import Facts, answered
 
 Found = dict[str, Any]
+
+
+def study(config: Config, out: str) -> Found:
+    """Train the network of this config in the folder `out`, or go on with it, then analyse it."""
+    return analyse(config, train(config, out))
 
 
 def analyse(config: Config, out: str) -> Found:
@@ -33,7 +38,15 @@ def analyse(config: Config, out: str) -> Found:
 
 
 def _transformer(config: Config, model: Transformer, world: FactWorld, known: Facts) -> Found:
-    return _told(config, model, world, known)
+    strangers = told(config, world, world.strangers)
+    fresh = untrained(model, config.seed)
+    return {
+        **_told(config, model, world, known),
+        "unknown": recalled(model, strangers)._asdict(),
+        "unknown_untrained": recalled(fresh, strangers)._asdict(),
+        "readable_untrained": read_values(fresh, known, config.splits, generator(config.seed)),
+        "base_nats": float(torch.tensor([float(n) for n in world.sizes]).log().mean()),
+    }
 
 
 def _told(config: Config, model: Transformer, world: FactWorld, known: Facts) -> Found:
@@ -42,12 +55,15 @@ def _told(config: Config, model: Transformer, world: FactWorld, known: Facts) ->
     return {
         "boards": boards(model, known, config.pairs, draw),
         "readable": read_values(model, known, config.splits, draw),
-        "readable_untrained": read_values(untrained(model, config.seed), known, config.splits, draw),
     }
 
 
 def _effective(config: Config, model: Transformer, world: FactWorld, known: Facts) -> Found:
-    return {}
+    return {
+        "unknown_read": read_others(model, known, told(config, world, world.strangers)),
+        "chance": _chance(world),
+        "readable": read_values(model, known, config.splits, generator(config.seed)),
+    }
 
 
 def _rule(config: Config, model: Transformer, world: FactWorld, known: Facts) -> Found:
@@ -58,11 +74,15 @@ def _rule(config: Config, model: Transformer, world: FactWorld, known: Facts) ->
     exceptions = torch.cat([own[~ruled] for own, ruled in zip(right, follows)])
     return {
         "rule_p": config.world.rule_p,
-        "unknown": read_others(model, known, strangers),
+        "unknown_read": read_others(model, known, strangers),
         "unknown_answers": recalled(model, strangers).accuracy,
         "exceptions": float(exceptions.double().mean()),
-        "chance": float(torch.tensor([1 / n for n in world.sizes]).mean()),
+        "chance": _chance(world),
     }
+
+
+def _chance(world: FactWorld) -> float:
+    return float(torch.tensor([1 / n for n in world.sizes]).mean())
 
 
 def _nothing(config: Config, model: Transformer, world: FactWorld, known: Facts) -> Found:
@@ -72,7 +92,9 @@ def _nothing(config: Config, model: Transformer, world: FactWorld, known: Facts)
 def _capacity(config: Config, model: Transformer, world: FactWorld, known: Facts) -> Found:
     """Bits of all facts that the answers hold; per trained parameter, with and without embeddings."""
     options = torch.tensor([float(n) for n in world.sizes]).log()
-    learned = [nats + own.nats(each.double()) for nats, own, each in zip(options, known.relations, answered(model, known))]
+    learned = [
+        nats + own.nats(each.double()) for nats, own, each in zip(options, known.relations, answered(model, known))
+    ]
     bits = float(sum(each.sum() for each in learned)) / math.log(2)
     sizes = {name: weight.numel() for name, weight in model.state.items()}
     inner = sum(n for name, n in sizes.items() if not name.startswith("embed"))
@@ -80,7 +102,7 @@ def _capacity(config: Config, model: Transformer, world: FactWorld, known: Facts
     return {**about, "width": config.network.d_model, "exposures": config.epochs}
 
 
-Analysis = Callable[[Config, Model, FactWorld, Facts], Found]
+Analysis = Callable[[Config, Transformer, FactWorld, Facts], Found]
 ANALYSES: dict[str, Analysis] = {
     TRANSFORMER: _transformer,
     FIXED: _told,

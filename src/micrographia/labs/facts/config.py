@@ -161,8 +161,9 @@ def tiny() -> Config:
     """Same machinery in 20 seconds; it need not learn, so its claims are *not run*."""
     world = {"first_names": 12, "last_names": 12, "entities": 100, "values": (3, 4)}
     sizes = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 32, "mlps": 2, "widths": (4,)}
-    short = {"rows": 64, "steps": 40, "epochs": 40, "exposures": (40,), "rules": (0.9,), "eval_every": 10, "snapshots": 3, "checkpoint_every": 20}
-    return with_fields(quick(), seeds=2, splits=2, pairs=16, **world, **sizes, **short)
+    arms = {"rules": (0.9,), "exposures": (40,)}
+    short = {"rows": 64, "steps": 40, "epochs": 40, "eval_every": 10, "snapshots": 3, "checkpoint_every": 20}
+    return with_fields(quick(), seeds=2, splits=2, pairs=16, **world, **sizes, **arms, **short)
 
 
 PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}

@@ -11,6 +11,7 @@ from micrographia.labs.facts.config import Config
 
 TRANSFORMER, FIXED, SINGLE = "transformer", "fixed", "single"
 EFFECTIVE, FROZEN, RULE, CAPACITY = "effective", "frozen", "rule", "capacity"
+ARMS = (TRANSFORMER, FIXED, SINGLE, EFFECTIVE, FROZEN, RULE, CAPACITY)
 SMALL = {"kind": EFFECTIVE, "mlps": 2}
 """A model whose capacity is measured."""
 

@@ -87,9 +87,7 @@ def probe_accuracy(
     return torch.stack(found).mean(0)
 
 
-def fit_ridge(
-    x: Float[Tensor, "site row d"], y: Float[Tensor, "row class"]
-) -> Float[Tensor, "site d_and_one class"]:
+def fit_ridge(x: Float[Tensor, "site row d"], y: Float[Tensor, "row class"]) -> Float[Tensor, "site d_and_one class"]:
     """Least squares with an intercept, which is not shrunk."""
     a = with_one(x)
     gram = a.mT @ a
