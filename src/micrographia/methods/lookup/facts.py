@@ -5,13 +5,14 @@ language model has a prompt for each. Activations are read at the subject's last
 so that those of the first relation's prompts stand for all. Axes: subject relation part option.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from micrographia.core.edits import Edit, apply
 from micrographia.core.errors import BadShape, UserError
 from micrographia.core.model import Model
 from micrographia.core.sites import Site, SiteLike, select
@@ -122,14 +123,51 @@ def at_subjects(
     return {site: torch.cat(parts) for site, parts in found.items()}
 
 
-def answered(model: Model, facts: Facts, *, at_once: int = 4096) -> list[Float[Tensor, "subject option"]]:
-    """The logits of each relation's options. One pass a relation; one in all where relations share their prompts."""
-    return [
-        torch.cat(
-            [
-                model.run(rows_of(each.inputs, rows), logits="last").logits[:, -1][:, each.options]
-                for rows in torch.arange(facts.n).split(at_once)
-            ]
-        )
-        for each in facts.relations
-    ]
+class Outcome(NamedTuple):
+    """How all relations are answered: logits (subject, option) of each, and what follows."""
+
+    relations: tuple[Relation, ...]
+    logits: list[Float[Tensor, "subject option"]]
+
+    @property
+    def nats(self) -> Float[Tensor, "relation subject"]:
+        """Log-probability of the right answer among the options."""
+        return torch.stack([each.nats(x.double()) for each, x in zip(self.relations, self.logits)])
+
+    @property
+    def right(self) -> Bool[Tensor, "relation subject"]:
+        """The right answer has the largest logit."""
+        return torch.stack([x.argmax(-1) == each.answer.to(x.device) for each, x in zip(self.relations, self.logits)])
+
+    @property
+    def loss(self) -> Float[Tensor, "relation"]:
+        """In nats a fact."""
+        return -self.nats.mean(1)
+
+    @property
+    def accuracy(self) -> Float[Tensor, "relation"]:
+        return self.right.double().mean(1)
+
+    def divergence(self, clean: "Outcome") -> Float[Tensor, "relation"]:
+        """KL(clean || this) of the answers among the options, in nats, the mean over subjects."""
+        found = []
+        for before, after in zip(clean.logits, self.logits):
+            p, q = before.double().log_softmax(-1), after.double().log_softmax(-1)
+            found.append((p.exp() * (p - q)).sum(-1).mean())
+        return torch.stack(found)
+
+
+def outcome(model: Model, facts: Facts, edits: Callable[[Relation], Sequence[Edit]] = lambda relation: ()) -> Outcome:
+    """How the model answers, under the edits of each relation's run. One pass a relation, all subjects at once."""
+    runs = [(each, model.run(each.inputs, edits=edits(each), logits="last").logits) for each in facts.relations]
+    return Outcome(facts.relations, [logits[:, -1][:, each.options] for each, logits in runs])
+
+
+def written(site: SiteLike, at: Int[Tensor, "subject"], values: Float[Tensor, "subject d"]) -> Edit:
+    """Write a value for each subject at its last token."""
+
+    def write(old: Tensor) -> Tensor:
+        old[torch.arange(len(old)), at.to(old.device)] = values.to(old)
+        return old
+
+    return apply(site, write)

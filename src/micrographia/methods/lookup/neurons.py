@@ -10,7 +10,7 @@ Suffixes: S subject, B direction of the batch, M neuron, D d_model.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -45,11 +45,12 @@ class NeuronEffects(NamedTuple):
         return self.change.flatten(1, 2)
 
 
+@runtime_checkable
 class Ablating(Protocol):
     """Logits of every row when directions of a layer's hidden space are moved, each by itself."""
 
-    @property
-    def clean(self) -> Float[Tensor, "subject vocab"]: ...
+    clean: Tensor
+    """The logits (subject, vocab) when nothing is moved."""
 
     def __call__(
         self, layer: int, away: Float[Tensor, "subject direction"], directions: Float[Tensor, "neuron direction"]
@@ -127,9 +128,7 @@ def _sharing(relations: Sequence[Relation]) -> Iterator[list[int]]:
 
 
 def _alike(a: Relation, b: Relation) -> bool:
-    return a is b or (
-        (a.inputs is b.inputs or torch.equal(ids_of(a.inputs), ids_of(b.inputs))) and torch.equal(a.at, b.at)
-    )
+    return torch.equal(ids_of(a.inputs), ids_of(b.inputs)) and torch.equal(a.at, b.at)
 
 
 def _moved(
@@ -158,10 +157,10 @@ class _ByStack:
         output = model.run(inputs, keep=sites.values(), logits="last")
         self.clean = output.logits[:, -1]
         self.after = {layer: output.cache[site][:, 0] for layer, site in sites.items()}
-        self.stack, self.W_out = MlpStack(model.arch, model.state), model.weights.W_out
+        self.stack = MlpStack(model.arch, model.state)
 
     def __call__(self, layer: int, away: Tensor, directions: Tensor) -> Tensor:
-        return self.stack.logits_after(layer, self.after[layer], away, directions.T @ self.W_out[layer])
+        return self.stack.logits_after(layer, self.after[layer], away, directions.T @ self.stack.W_out[layer])
 
 
 class _ByRestart:
