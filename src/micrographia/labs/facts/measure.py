@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy import ndarray
 
 from micrographia.core.claims import Measured, over_networks
 from micrographia.labs.facts.localise import ASKED, FIRST, LAST
 from micrographia.labs.facts.networks import CAPACITY, EFFECTIVE, FIXED, FROZEN, RULE, SINGLE, TRANSFORMER
-from micrographia.labs.facts.readable import Readable
+from micrographia.methods.lookup.embedding import EmbeddingProbes
 
 CLAIMS = Path(__file__).with_name("claims.toml")
 Found = Mapping[str, Any]
@@ -67,30 +68,31 @@ def _localised(found: SeedFound) -> dict[str, Measured]:
 
 
 def _read(found: SeedFound) -> dict[str, Measured]:
-    own, fixed, single = (found.one(arm)["readable"] for arm in (TRANSFORMER, FIXED, SINGLE))
-    untrained = found.one(TRANSFORMER)["readable_untrained"]
+    own, fixed, single = (found.one(arm)["probes"] for arm in (TRANSFORMER, FIXED, SINGLE))
     return {
-        "value-before-relation": Measured(above_floor(own), above_floor(untrained), raw=best(own)),
+        "value-before-relation": Measured(above_floor(own), best(own) - above_floor(own), raw=best(own)),
         "shuffled-values-unread": Measured(best(own) - shuffled(own), shuffled(own), raw=best(own)),
         "any-order-at-the-name": Measured(above_floor(own) - above_floor(fixed), above_floor(fixed)),
         "together-at-the-name": Measured(above_floor(own) - above_floor(single), above_floor(single)),
     }
 
 
-def best(read: Readable) -> float:
-    """Accuracy at the best site, the mean over relations."""
-    return float(np.mean([max(sites) for sites in read.value]))
+def best(read: EmbeddingProbes) -> float:
+    """Accuracy at the best site of each relation, the mean over relations."""
+    return float(read.accuracy.mean(-1).amax(0).mean())
 
 
-def shuffled(read: Readable) -> float:
+def shuffled(read: EmbeddingProbes) -> float:
     """The same of values dealt to other entities."""
-    return float(np.mean([max(sites) for sites in read.shuffled]))
+    return float(read.shuffled.mean(-1).amax(0).mean())
 
 
-def above_floor(read: Readable) -> float:
-    """Accuracy at the best site above the higher of two floors: parts of the name, and the commonest value."""
-    floors = [max(pair) for pair in zip(read.additive, read.majority)]
-    return best(read) - float(np.mean(floors))
+def above_floor(read: EmbeddingProbes) -> float:
+    """Accuracy at the best site above the highest of three floors: parts of the name, commonest value, no training."""
+    floors = torch.stack([read.additive.mean(-1), read.majority.mean(-1)])
+    if read.untrained is not None:
+        floors = torch.cat([floors, read.untrained.mean(-1).amax(0)[None]])
+    return best(read) - float(floors.amax(0).mean())
 
 
 def _controls(found: SeedFound) -> dict[str, Measured]:

@@ -84,14 +84,13 @@ class FactWorld:
         return self.true_values(who) + at[:, None]
 
     def questions(
-        self, who: Int[Tensor, "entity part"], relation: int, filler: Int[Tensor, "entity n"] | None = None
+        self, who: Int[Tensor, "entity part"], relation: int, filler: Int[Tensor, "word"]
     ) -> Int[Tensor, "entity pos"]:
         """`<bos> filler first last relation` of each of these."""
         n = len(who)
         start = torch.full((n, 1), BOS)
-        before = torch.zeros(n, 0, dtype=torch.long) if filler is None else filler
         asked = torch.full((n, 1), self.starts["relation"] + relation)
-        return torch.cat([start, before, self.names(who), asked], 1)
+        return torch.cat([start, filler.expand(n, -1), self.names(who), asked], 1)
 
     @property
     def bits(self) -> float:

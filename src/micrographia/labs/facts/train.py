@@ -5,7 +5,6 @@ unknown names are answered. The transformer sees batches of sequences, a pure fu
 model sees every fact at each step, so that its steps count exposures.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +29,7 @@ from micrographia.core.train_loop import Record, train_recorded
 from micrographia.core.training import AdamW, Flat, Layout, LossAndGradient, Objective, State
 from micrographia.labs.facts.config import Config, preset_of
 from micrographia.labs.facts.task import FactWorld, batch, world_of
-from micrographia.methods.lookup.facts import Facts, Relation, answered, facts_of
+from micrographia.methods.lookup.facts import Facts, Relation, facts_of, outcome
 
 LAB = "facts"
 LAST_NAME = 2
@@ -60,13 +59,16 @@ def architecture(config: Config, world: FactWorld) -> Architecture:
     return Architecture(d_vocab=sum(world.known.shape) + 1, d_vocab_out=sum(world.sizes), n_ctx=3, **blocks)
 
 
-def told(config: Config, world: FactWorld, who: Int[Tensor, "entity part"]) -> Facts:
-    """The questions about these pairs, as this kind of network reads them."""
+def told(
+    config: Config, world: FactWorld, who: Int[Tensor, "entity part"], filler: Int[Tensor, "word"] | None = None
+) -> Facts:
+    """The questions about these pairs, as this kind of network reads them; of a transformer behind words of filler."""
     values = world.true_values(who)
     if config.kind == "transformer":
-        at = torch.full((len(who),), LAST_NAME)
+        before = torch.zeros(0, dtype=torch.long) if filler is None else filler
+        at = torch.full((len(who),), LAST_NAME + len(before))
         relations = [
-            Relation(f"relation{k}", world.questions(who, k), at, world.options(k), values[k])
+            Relation(f"relation{k}", world.questions(who, k, before), at, world.options(k), values[k])
             for k in range(config.n_relations)
         ]
         return facts_of(who, relations)
@@ -79,15 +81,9 @@ def told(config: Config, world: FactWorld, who: Int[Tensor, "entity part"]) -> F
 
 def recalled(model: Model, facts: Facts) -> Recalled:
     """How a model answers; a forward pass of every question."""
-    logits = [each.double() for each in answered(model, facts)]
-    nats = [-own.nats(each) for own, each in zip(facts.relations, logits)]
-    right = [each.argmax(-1) == own.answer for own, each in zip(facts.relations, logits)]
-    sure = [each.softmax(-1).amax(-1) > SURE for each in logits]
-    return Recalled(_mean(nats), _mean(right), _mean(sure))
-
-
-def _mean(each: Sequence[Tensor]) -> float:
-    return float(torch.stack([x.double().mean() for x in each]).mean())
+    found = outcome(model, facts)
+    sure = torch.stack([(each.double().softmax(-1).amax(-1) > SURE).double().mean() for each in found.logits])
+    return Recalled(float(found.loss.mean()), float(found.accuracy.mean()), float(sure.mean()))
 
 
 def train(config: Config, out: str) -> str:
