@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy import ndarray
 
 from micrographia.core.claims import Measured, over_networks
 from micrographia.labs.facts.localise import ASKED, FIRST, LAST
 from micrographia.labs.facts.networks import CAPACITY, EFFECTIVE, FIXED, FROZEN, RULE, SINGLE, TRANSFORMER
-from micrographia.methods.lookup.embedding import EmbeddingProbes
+from micrographia.labs.facts.quantities import Curve, above_floor, best, halfway, plateau, shuffled
 
 CLAIMS = Path(__file__).with_name("claims.toml")
 Found = Mapping[str, Any]
-Curve = Mapping[str, ndarray]
 
 
 class SeedFound(NamedTuple):
@@ -41,9 +38,8 @@ def measures_of(seeds: Sequence[SeedFound]) -> dict[str, Measured]:
 
 def measures(found: SeedFound) -> dict[str, Measured]:
     """Each claim's figure with its null, of one seed."""
-    return {**_recalled(found), **_localised(found), **_read(found), **_controls(found), **_capacity(found)} | _trained(
-        found
-    )
+    of_transformer = {**_recalled(found), **_localised(found), **_read(found), **_replaced(found)}
+    return {**of_transformer, **_stack(found), **_controls(found), **_capacity(found), **_trained(found)}
 
 
 def _recalled(found: SeedFound) -> dict[str, Measured]:
@@ -63,6 +59,9 @@ def _localised(found: SeedFound) -> dict[str, Measured]:
         "last-name-in-the-middle": Measured(
             float(stream[early, LAST] - stream[early, FIRST]), float(stream[0, LAST] - stream[0, FIRST])
         ),
+        "name-before-relation": Measured(
+            float(stream[early, LAST] - stream[early, ASKED]), float(same[early, LAST] - same[early, ASKED])
+        ),
         "relation-late": Measured(float(stream[late, ASKED] - stream[late, LAST]), float(same[late, ASKED])),
     }
 
@@ -77,22 +76,36 @@ def _read(found: SeedFound) -> dict[str, Measured]:
     }
 
 
-def best(read: EmbeddingProbes) -> float:
-    """Accuracy at the best site of each relation, the mean over relations."""
-    return float(read.accuracy.mean(-1).amax(0).mean())
+def _replaced(found: SeedFound) -> dict[str, Measured]:
+    """Accuracy when the stream at the last name, after the first layer, is what a table says of the name."""
+    own = found.one(TRANSFORMER)
+    rows = {name: accuracy for name, (_, accuracy) in own["tables"][0]["rows"].items()}
+    return {
+        "table-for-the-name": Measured(rows["table"] / rows["clean"], rows["shuffled"] / rows["clean"]),
+        "attributes-are-enough": Measured(rows["projected"] - rows["random"], rows["random"] - rows["mean"]),
+        "context-matters-little": Measured(own["accuracy"] - min(own["in_context"]), rows["clean"] - rows["shuffled"]),
+    }
 
 
-def shuffled(read: EmbeddingProbes) -> float:
-    """The same of values dealt to other entities."""
-    return float(read.shuffled.mean(-1).amax(0).mean())
-
-
-def above_floor(read: EmbeddingProbes) -> float:
-    """Accuracy at the best site above the highest of three floors: parts of the name, commonest value, no training."""
-    floors = torch.stack([read.additive.mean(-1), read.majority.mean(-1)])
-    if read.untrained is not None:
-        floors = torch.cat([floors, read.untrained.mean(-1).amax(0)[None]])
-    return best(read) - float(floors.amax(0).mean())
+def _stack(found: SeedFound) -> dict[str, Measured]:
+    """Fact Finding, post 3, on the effective model."""
+    own = found.one(EFFECTIVE)
+    lost = own["clean_accuracy"] - own["paths_accuracy"]
+    fraction, null = (float(np.mean(own[name]["mlp_out"])) for name in ("interaction", "interaction_null"))
+    half = own["kept_accuracy"][own["kept"].index(0.5)]
+    return {
+        "paths-between-mlps": Measured(float(np.nanmax(lost)), float(np.nanmin(lost))),
+        "single-neurons-make-little": Measured(own["by_single_neurons"], own["by_single_neurons_null"]),
+        "facts-share-no-neurons": Measured(own["shared"] - own["shared_null"], own["shared_null"]),
+        "readable-halfway": Measured(halfway(own["probes"]), 0.0),
+        "known-names-write-more": Measured(own["norm_area"][1], own["norm_area_null"][1]),
+        "pairs-beyond-parts": Measured(fraction - null, null, raw=fraction),
+        "best-neuron": Measured(own["best_neuron"], own["best_neuron_null"]),
+        "neurons-before-rotations": Measured(own["participation"] / own["participation_null"], 1.0),
+        "entity-cells": Measured(own["cells"], own["cells_null"]),
+        "half-the-neurons-suffice": Measured(half, own["kept_accuracy"][0]),
+        "votes-err-apart": Measured(own["votes_correlation"], 0.0),
+    }
 
 
 def _controls(found: SeedFound) -> dict[str, Measured]:
@@ -129,18 +142,3 @@ def _trained(found: SeedFound) -> dict[str, Measured]:
     own, null = (found.curves[arm] for arm in (TRANSFORMER, EFFECTIVE))
     base = found.one(TRANSFORMER)["base_nats"]
     return {"relation-only-plateau": Measured(plateau(own, base), plateau(null, base))}
-
-
-def plateau(curve: Curve, base: float) -> float:
-    """The share of the steps until half of the memory is there in which the loss is that of the relation alone.
-
-    From the step at which it comes within 5 % of the mean entropy of the values to that at which it is 5 % below.
-    """
-    loss = np.asarray(curve["loss_nats"], float)
-    half = _first(loss < base / 2)
-    return (_first(loss < 0.95 * base) - _first(loss < 1.05 * base)) / half if np.isfinite(half) else float("nan")
-
-
-def _first(holds: ndarray) -> float:
-    """The first index at which it holds."""
-    return float(holds.argmax()) if holds.any() else float("inf")
