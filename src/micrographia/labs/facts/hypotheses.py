@@ -1,7 +1,7 @@
 """The naive hypotheses of the studies, a row each: what it says, what follows, what was measured, and the verdict.
 
 A row stands on one claim's figure. The hypothesis is falsified where what follows from it is not so; what the study
-said of it stands beside. Bounds are ours, and were set before any Run that is judged.
+said of it stands beside. Bounds are ours.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ HYPOTHESES = (
     Hypothesis(
         "single-step detokenisation", "Many neurons each join raw tokens in one step, and write all facts.",
         "single neurons make at least half of what a pair of names adds to its answer",
-        "single-neurons-make-little", "above", 0.5, "against it: 0.23",
+        "single-neurons-make-little", "above", 0.5, "against it: about a quarter",
     ),
     Hypothesis(
         "one step, no composition", "No MLP of the look-up reads another.",
@@ -89,7 +89,7 @@ def _row(each: Hypothesis, measured: Measured) -> dict[str, Any]:
 
 def verdict(each: Hypothesis, measured: Measured) -> str:
     """Falsified, not falsified, or between where networks lie on both sides of the bound."""
-    value = measured.value
+    value: Any = measured.value
     if value is None:
         return "not measured"
     low, high = (value["low"], value["high"]) if isinstance(value, Mapping) else (value, value)

@@ -45,7 +45,7 @@ def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:
     rows = hypotheses(measures)
     results = {"title": TITLE, "hypotheses": rows, "networks": network_rows(found)}
     seeds = {"seed": list(range(config.seed, config.seed + config.seeds))}
-    shown = figures_of(config, found, rows)
+    shown = figures_of(found, rows)
     return Findings(results, shown, measures, seeds, opening(found), [MODELS.format(seed=config.seed)])
 
 
