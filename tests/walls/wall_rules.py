@@ -28,7 +28,7 @@ DOORS = {  # library -> the only places that may import it
     "click": ("faces",),
     "plotly": ("faces",),
 }
-LABS = ("grokking", "ioi", "planted", "dictionary", "gemma_scope", "sae", "workbench", "othello")
+LABS = ("grokking", "ioi", "planted", "dictionary", "gemma_scope", "sae", "workbench", "othello", "facts")
 """Those that there are or are planned; a test holds the list against the folders."""
 LAZY = ("transformers", "tokenizers", "huggingface_hub", "gguf", "pyarrow", "datasets")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

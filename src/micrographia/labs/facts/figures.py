@@ -113,11 +113,11 @@ def replaced(found: Sequence[SeedFound]) -> Figure:
     ways = list(found[0].one(TRANSFORMER)["tables"][0]["rows"])
     z = mean_of(found, TRANSFORMER, lambda x: [[each["rows"][way][1] for way in ways] for each in x["tables"]])
     return figures.bars(
-        "replaced", "The last name replaced by a table", z, names=ways,
-        series=[f"after layer {i}" for i in range(len(z))], y_label="accuracy", group=WHERE, claims=("table-for-the-name", "attributes-are-enough"),
-        source=f"{STUDY}, posts 2 and 5",
-        caption="The stream at the last name written from a table of names, from another name's row, from "
-        "what probes of the values read of the table, from a random subspace of that rank, and from the mean.",
+        "replaced", "The last name replaced by a table", z, names=ways, y_label="accuracy", group=WHERE,
+        series=[f"after layer {i}" for i in range(len(z))], source=f"{STUDY}, posts 2 and 5",
+        claims=("table-for-the-name", "attributes-are-enough"),
+        caption="The stream at the last name written from a table of names, from another name's row, from what probes "
+        "of the values read of the table, from a random subspace of that rank, and from the mean.",
     )  # fmt: skip
 
 
