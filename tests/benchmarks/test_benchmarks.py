@@ -30,6 +30,7 @@ SCRIPTS = {
     "feature_bundle": [],
     "othello_engine": [],
     "othello_training": [],
+    "lookup": [],
     "browser": [],
 }
 OTHER_SHAPES = [(name, shape) for name in ("patching_sweep", "attribution", "hooks") for shape in ("xl", "7b")]

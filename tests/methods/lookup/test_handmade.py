@@ -13,7 +13,12 @@ from micrographia.methods.lookup.bagging import bagging, votes
 from micrographia.methods.lookup.best_neuron import best_neurons
 from micrographia.methods.lookup.capacity import bits_stored
 from micrographia.methods.lookup.cells import entity_cells
-from micrographia.methods.lookup.embedding import embedding_probes, probe_directions, weight_probe, weight_probe_accuracy
+from micrographia.methods.lookup.embedding import (
+    embedding_probes,
+    probe_directions,
+    weight_probe,
+    weight_probe_accuracy,
+)
 from micrographia.methods.lookup.facts import at_subjects, outcome
 from micrographia.methods.lookup.grid import and_fraction, interaction_fractions, nonlinear_excess, on_grid, swap_ratio
 from micrographia.methods.lookup.handmade import SURE, additive, conjunctions, hashed
@@ -178,7 +183,7 @@ def test_known_pairs_write_more_where_their_neurons_alone_fire():
 def test_the_best_neuron_of_a_sum_of_cells_is_no_better_than_chance():
     found = best_neurons(AND.model, AND.facts, drawn())[0]
     counts = AND.facts.first.answer.bincount(minlength=SIZES[0])
-    torch.testing.assert_close(found.best, (0.5 + 0.5 / counts).double())
+    torch.testing.assert_close(found.best, 0.5 + 0.5 / counts)
     assert found.p_value.min() > 0.5
     assert found.where[0][0] == 0
     told = best_neurons(AND.model, AND.facts, drawn(), layers=[0])[1]

@@ -33,10 +33,10 @@ class Reader(NamedTuple):
     def __call__(self, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row out"]:
         if self.norm == "none":
             return torch.addmm(self.b, x, self.W)
-        centred = self._centred(x)
+        centred = self.centred(x)
         return (x @ self.W).div_((centred.square().mean(-1, keepdim=True) + NORM_EPS).sqrt_()).add_(self.b)
 
-    def _centred(self, x: Tensor) -> Tensor:
+    def centred(self, x: Tensor) -> Tensor:
         return x - x.mean(-1, keepdim=True) if self.norm == "layernorm" else x
 
 
@@ -52,16 +52,15 @@ class ReadAlong(NamedTuple):
 
     @classmethod
     def of(cls, reader: Reader, x: Float[Tensor, "row d_model"], w: Float[Tensor, "vector d_model"]) -> "ReadAlong":
-        x_, w_ = reader._centred(x), reader._centred(w)
+        x_, w_ = reader.centred(x), reader.centred(w)
         square, own = x_.square().mean(-1) + NORM_EPS, w_.square().mean(-1)
-        return cls(reader, x @ reader.W, w @ reader.W, square, w_ @ x_.T / x.shape[-1], own)
+        of_x = x @ reader.W + (reader.b if reader.norm == "none" else 0.0)
+        return cls(reader, of_x, w @ reader.W, square, w_ @ x_.T / x.shape[-1], own)
 
     def at(self, a: Float[Tensor, "vector row"], b: slice) -> Float[Tensor, "vector row out"]:
         """For the vectors in b."""
-        plain = self.reader.norm == "none"
-        of_x = self.of_x + self.reader.b if plain else self.of_x
-        read = torch.addcmul(of_x, a[..., None], self.of_w[b, None])
-        if plain:
+        read = torch.addcmul(self.of_x, a[..., None], self.of_w[b, None])
+        if self.reader.norm == "none":
             return read
         scale = (self.square + 2 * a * self.cross[b] + a.square() * self.own[b, None]).sqrt()
         return read.div_(scale[..., None]).add_(self.reader.b)

@@ -17,7 +17,7 @@ from micrographia.core.edits import Edit, apply
 from micrographia.core.errors import UserError
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
-from micrographia.methods.lookup.facts import Facts, Outcome, Relation, at_subjects, outcome
+from micrographia.methods.lookup.facts import Answered, Facts, Relation, at_subjects, outcome
 
 
 class Bagging(NamedTuple):
@@ -92,7 +92,7 @@ class _Keeping(NamedTuple):
     def n_units(self) -> int:
         return sum(map(len, self.means.values()))
 
-    def outcome(self, kept: Bool[Tensor, "unit"]) -> Outcome:
+    def outcome(self, kept: Bool[Tensor, "unit"]) -> Answered:
         parts = kept.split([len(mean) for mean in self.means.values()])
 
         def edits(relation: Relation) -> list[Edit]:

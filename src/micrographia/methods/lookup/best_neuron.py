@@ -9,6 +9,7 @@ sums (Mann and Whitney 1947).
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from scipy import stats
 from torch import Generator, Tensor
@@ -48,7 +49,8 @@ def best_neurons(
     """Each relation by itself. One pass, a sort of each neuron's values, and a product a draw."""
     chosen = list(range(model.shape.n_layers)) if layers is None else layers
     values = at_subjects(model, facts, [Site("neurons", layer) for layer in chosen])
-    ranks = torch.from_numpy(stats.rankdata(torch.cat(list(values.values()), 1).cpu().numpy(), axis=0)).T
+    ranks = torch.from_numpy(stats.rankdata(torch.cat(list(values.values()), 1).cpu().numpy(), axis=0))
+    ranks = (ranks - ranks.mean(0)).float().T.contiguous()
     return [_best(ranks, each, tuple(chosen), generator, draws) for each in facts.relations]
 
 
@@ -57,13 +59,19 @@ def _best(
 ) -> BestNeurons:
     answer, n_options = relation.answer.cpu(), len(relation.options)
     dealt = [torch.randperm(len(answer), generator=generator) for _ in range(draws)]
-    null = [_areas(ranks, answer[order], n_options).amax(0) for order in dealt]
-    return BestNeurons(layers, _areas(ranks, answer, n_options), torch.stack(null))
+    null = [_areas(ranks, answer[torch.stack(some)], n_options).amax(0) for some in _tens(dealt)]
+    return BestNeurons(layers, _areas(ranks, answer[None], n_options)[:, 0], torch.cat(null))
+
+
+def _tens(dealt: list[Tensor]) -> list[list[Tensor]]:
+    return [dealt[i : i + 10] for i in range(0, len(dealt), 10)]
 
 
 def _areas(
-    ranks: Float[Tensor, "unit subject"], answer: Int[Tensor, "subject"], n_options: int
-) -> Float[Tensor, "unit option"]:
-    chosen = torch.nn.functional.one_hot(answer, n_options).to(ranks)
-    m = chosen.sum(0)
-    return (ranks @ chosen - m * (m + 1) / 2) / (m * (len(answer) - m))
+    ranks: Float[Tensor, "unit subject"], answer: Int[Tensor, "draw subject"], n_options: int
+) -> Float[Tensor, "unit draw option"]:
+    """From ranks less their mean: the area is 1/2 and their sum over the chosen, over the number of pairs."""
+    chosen = F.one_hot(answer, n_options).to(ranks)
+    m = chosen.sum(1)
+    sums = ranks @ chosen.transpose(0, 1).flatten(1)
+    return 0.5 + sums.unflatten(1, m.shape) / (m * (answer.shape[1] - m))

@@ -5,10 +5,11 @@ language model has a prompt for each. Activations are read at the subject's last
 so that those of the first relation's prompts stand for all. Axes: subject relation part option.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -34,9 +35,13 @@ class Relation(NamedTuple):
     answer: Int[Tensor, "subject"]
 
     def nats(self, logits: Float[Tensor, "*rows subject option"]) -> Float[Tensor, "*rows subject"]:
-        """Log-probability of the right answer among the options, from their logits."""
-        answer = self.answer.to(logits.device).expand(logits.shape[:-1])
-        return logits.gather(-1, answer[..., None])[..., 0] - logits.logsumexp(-1)
+        """Log-probability of the right answer among the options, from their logits.
+
+        As -log(1 + the others' sum over it), which keeps its digits where the answer is nearly sure.
+        """
+        answer = self.answer.to(logits.device).expand(logits.shape[:-1])[..., None]
+        others = logits.scatter(-1, answer, -torch.inf).logsumexp(-1)
+        return -F.softplus(others - logits.gather(-1, answer)[..., 0], threshold=1000)
 
     def rows(self, rows: Int[Tensor, "row"]) -> "Relation":
         """Some of the subjects, in this order."""
@@ -123,7 +128,7 @@ def at_subjects(
     return {site: torch.cat(parts) for site, parts in found.items()}
 
 
-class Outcome(NamedTuple):
+class Answered(NamedTuple):
     """How all relations are answered: logits (subject, option) of each, and what follows."""
 
     relations: tuple[Relation, ...]
@@ -148,7 +153,7 @@ class Outcome(NamedTuple):
     def accuracy(self) -> Float[Tensor, "relation"]:
         return self.right.double().mean(1)
 
-    def divergence(self, clean: "Outcome") -> Float[Tensor, "relation"]:
+    def divergence(self, clean: "Answered") -> Float[Tensor, "relation"]:
         """KL(clean || this) of the answers among the options, in nats, the mean over subjects."""
         found = []
         for before, after in zip(clean.logits, self.logits):
@@ -157,10 +162,30 @@ class Outcome(NamedTuple):
         return torch.stack(found)
 
 
-def outcome(model: Model, facts: Facts, edits: Callable[[Relation], Sequence[Edit]] = lambda relation: ()) -> Outcome:
-    """How the model answers, under the edits of each relation's run. One pass a relation, all subjects at once."""
-    runs = [(each, model.run(each.inputs, edits=edits(each), logits="last").logits) for each in facts.relations]
-    return Outcome(facts.relations, [logits[:, -1][:, each.options] for each, logits in runs])
+def outcome(model: Model, facts: Facts, edits: Callable[[Relation], Sequence[Edit]] = lambda relation: ()) -> Answered:
+    """How the model answers under edits, which may depend on a relation by its prompts and positions alone.
+
+    One pass for every set of prompts (`sharing`), all subjects at once.
+    """
+    found: dict[int, Tensor] = {}
+    for members in sharing(facts.relations):
+        first = facts.relations[members[0]]
+        logits = model.run(first.inputs, edits=edits(first), logits="last").logits[:, -1]
+        found |= {i: logits[:, facts.relations[i].options] for i in members}
+    return Answered(facts.relations, [found[i] for i in range(len(found))])
+
+
+def sharing(relations: Sequence[Relation]) -> Iterator[list[int]]:
+    """Numbers of the relations, together where they share their prompts, and so can be answered by one run."""
+    left = list(range(len(relations)))
+    while left:
+        same = [i for i in left if _alike(relations[left[0]], relations[i])]
+        yield same
+        left = [i for i in left if i not in same]
+
+
+def _alike(a: Relation, b: Relation) -> bool:
+    return torch.equal(ids_of(a.inputs), ids_of(b.inputs)) and torch.equal(a.at, b.at)
 
 
 def written(site: SiteLike, at: Int[Tensor, "subject"], values: Float[Tensor, "subject d"]) -> Edit:

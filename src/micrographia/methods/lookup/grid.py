@@ -101,8 +101,9 @@ def and_fraction(
 
     A neuron's own share is the excess of its activation less that of its pre-activation where that is above 0, and is
     counted where it is above 0; it is weighted by the neuron's output along the direction. All is divided by the excess
-    of the residual stream after the last layer. 1: neurons do it, each a conjunction of raw tokens; 0: none does; NaN where the pair adds nothing.
-    `answer`: the option of each subject; None: those of the first relation. The study found a median of 0.23.
+    of the residual stream after the last layer. 1: neurons do it, each a conjunction of raw tokens; 0: none does; NaN
+    where the pair adds nothing. `answer`: the option of each subject; None: those of the first relation. One pass over
+    the grid. The study found a median of 0.23.
     """
     sites = [Site(kind, layer) for layer in layers for kind in ("mlp_pre", "neurons")]
     end = Site("resid_post", max(layers))

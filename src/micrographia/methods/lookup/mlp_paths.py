@@ -16,7 +16,7 @@ from torch import Tensor
 from micrographia.core.edits import Edit, apply, put
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
-from micrographia.methods.lookup.facts import Facts, Outcome, Relation, at_subjects, outcome
+from micrographia.methods.lookup.facts import Answered, Facts, Relation, at_subjects, outcome
 
 
 class MlpPaths(NamedTuple):
@@ -28,7 +28,7 @@ class MlpPaths(NamedTuple):
     accuracy: Float[Tensor, "relation sender receiver"]
     loss: Float[Tensor, "relation sender receiver"]
     divergence: Float[Tensor, "relation sender receiver"]
-    clean: Outcome
+    clean: Answered
 
 
 def mlp_paths(model: Model, facts: Facts, *, layers: Sequence[int] | None = None) -> MlpPaths:

@@ -23,8 +23,8 @@ from micrographia.core.model import Model, Start
 from micrographia.core.sites import Site
 from micrographia.core.small.mlp_stack import MlpStack, supports
 from micrographia.core.small.transformer import Transformer
-from micrographia.core.tokens import Inputs, ids_of, rows_of
-from micrographia.methods.lookup.facts import Facts, Relation, at_subjects
+from micrographia.core.tokens import Inputs, rows_of
+from micrographia.methods.lookup.facts import Facts, Relation, at_subjects, sharing
 
 ROWS = 4096
 """Prompts x directions of a batch."""
@@ -81,7 +81,7 @@ def neuron_effects(
         site: h.mean(0) for site, h in (hidden if reference is None else at_subjects(model, reference, sites)).items()
     }
     found: dict[int, tuple[Tensor, Tensor]] = {}
-    for members in _sharing(facts.relations):
+    for members in sharing(facts.relations):
         relations = [facts.relations[i] for i in members]
         ablating = _ablating(model, relations[0], chosen)
         clean = [each.nats(ablating.clean[:, each.options]) for each in relations]
@@ -115,20 +115,6 @@ def _check_rotations(rotations: Sequence[Tensor] | None, layers: Sequence[int], 
         raise BadShape(
             f"Rotations need {n_neurons} x {n_neurons} numbers for each of {len(layers)} layers. Found {found}."
         )
-
-
-def _sharing(relations: Sequence[Relation]) -> Iterator[list[int]]:
-    """Numbers of relations, together where they share their prompts."""
-    left = list(range(len(relations)))
-    while left:
-        first = relations[left[0]]
-        same = [i for i in left if _alike(first, relations[i])]
-        yield same
-        left = [i for i in left if i not in same]
-
-
-def _alike(a: Relation, b: Relation) -> bool:
-    return torch.equal(ids_of(a.inputs), ids_of(b.inputs)) and torch.equal(a.at, b.at)
 
 
 def _moved(

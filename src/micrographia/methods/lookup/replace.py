@@ -16,19 +16,19 @@ from torch import Generator, Tensor
 from micrographia.core.errors import BadShape
 from micrographia.core.model import Model
 from micrographia.core.sites import Site
-from micrographia.methods.lookup.facts import Facts, Outcome, at_subjects, outcome, written
+from micrographia.methods.lookup.facts import Answered, Facts, at_subjects, outcome, written
 
 
 class Replaced(NamedTuple):
     """How the facts are answered when the stream at the subject is what the name says."""
 
-    clean: Outcome
-    table: Outcome
-    shuffled: Outcome
-    projected: Outcome
-    random: Outcome
+    clean: Answered
+    table: Answered
+    shuffled: Answered
+    projected: Answered
+    random: Answered
     """The table's projection on a random subspace of the rank of the probe directions."""
-    mean: Outcome
+    mean: Answered
     rank: int
 
 
@@ -56,7 +56,7 @@ def replaced(
     drawn = torch.randn(len(directions), rank, generator=generator, dtype=torch.float64).to(directions.device)
     order = torch.randperm(facts.n, generator=generator)
 
-    def answered(values: Tensor) -> Outcome:
+    def answered(values: Tensor) -> Answered:
         return outcome(model, facts, lambda relation: [written(site, relation.at, values)])
 
     return Replaced(

@@ -9,6 +9,7 @@ effects as widely as effects can be spread.
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,11 +29,10 @@ class Spread(NamedTuple):
 
 def spread_of(effects: Float[Tensor, "row column"]) -> Spread:
     """NaN for a row without any effect."""
-    e = effects.double().abs()
-    total = e.sum(1)
-    ordered = e.sort(1).values
-    n = e.shape[1]
-    rank = torch.arange(1, n + 1, dtype=e.dtype, device=e.device)
+    e = effects.abs().cpu()
+    ordered = torch.from_numpy(np.sort(e.numpy(), axis=1)).double()
+    e, total, n = ordered, ordered.sum(1), ordered.shape[1]
+    rank = torch.arange(1, n + 1, dtype=e.dtype)
     top = ordered[:, n - math.ceil(TOP * n) :].sum(1) / total
     gini = 2 * (ordered @ rank) / (n * total) - (n + 1) / n
     return Spread(total.square() / e.square().sum(1), top, gini)
