@@ -131,7 +131,7 @@ def test_text_can_be_read_on_its_colours(chromium, served):
         .map((x) => { const c = x / 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; });
       const light = (x) => 0.2126 * x[0] + 0.7152 * x[1] + 0.0722 * x[2];
       const page = light(rgb(document.body, "backgroundColor"));
-      return ["h1", ".facts", ".ways a"].map((each) => { const ink = light(rgb(document.querySelector(each), "color"));
+      return ["h1", ".byline", ".ways a"].map((each) => { const ink = light(rgb(document.querySelector(each), "color"));
         return (Math.max(ink, page) + 0.05) / (Math.min(ink, page) + 0.05); }); }"""
     for dark in (False, True):
         with opened(chromium, served, dark=dark, width=390 if dark else 1280) as page:
@@ -268,7 +268,7 @@ def test_what_is_said_of_first_tokens_is_what_the_bundle_knows(chromium, served)
             page.reload()
             turn(page, "#/one/text")
             page.wait_for_selector(".read .passage")  # nothing is under way when the page is left
-            assert page.inner_text(".reader .facts").strip() == says
+            assert page.inner_text(".reader .byline").strip() == says
             page.unroute("**/api/about")
 
 

@@ -85,6 +85,7 @@ class TestTheWorld:
                 world.names(world.entities).tolist(), world.answers(world.entities).T.tolist(), strict=True
             )
         }
+        assert text.scored is not None
         for row, scored in zip(text.tokens.tolist(), text.scored.tolist(), strict=True):
             at = next(i for i, token in enumerate(row) if words[token].startswith("first"))
             answers = truth[tuple(row[at : at + 2])]

@@ -115,14 +115,14 @@ def asset(name: str) -> str:
 
 
 def _header(run: Run) -> Html:
-    facts = [subtitle(run)]
-    facts += [f"{name} {run.config[name]}" for name in ("seed",) if run.config.get(name) is not None]
-    facts += [run.status] if run.status != "finished" else []
+    byline = [subtitle(run)]
+    byline += [f"{name} {run.config[name]}" for name in ("seed",) if run.config.get(name) is not None]
+    byline += [run.status] if run.status != "finished" else []
     return tag(
         "header",
         tag("p", tag("span", class_="lens", aria_hidden="true"), "micrographia", class_="wordmark"),
         tag("h1", title(run)),
-        tag("p", " · ".join(facts), class_="facts"),
+        tag("p", " · ".join(byline), class_="byline"),
         tag("button", "dark / light", type="button", id="theme", title="Switch between light and dark"),
         class_="top",
     )

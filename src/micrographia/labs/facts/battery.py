@@ -19,7 +19,7 @@ from micrographia.methods.lookup.bagging import bagging, votes
 from micrographia.methods.lookup.best_neuron import best_neurons
 from micrographia.methods.lookup.cells import entity_cells
 from micrographia.methods.lookup.embedding import EmbeddingProbes, embedding_probes, probe_directions, weight_probe
-from micrographia.methods.lookup.facts import Facts, Outcome
+from micrographia.methods.lookup.facts import Answered, Facts
 from micrographia.methods.lookup.grid import and_fraction, interaction_fractions
 from micrographia.methods.lookup.mlp_paths import mlp_paths
 from micrographia.methods.lookup.neurons import NeuronEffects, neuron_effects, random_rotations
@@ -105,7 +105,7 @@ def by_table(model: Transformer, contexts: list[Facts], layer: int, draw: Genera
     directions = probe_directions(model, known, site, fitted)
     table = table_of(model, contexts, site)[judged]
     found = replaced(model, known.rows(judged), site, table, directions, draw)
-    each: dict[str, Outcome] = {name: x for name, x in found._asdict().items() if name != "rank"}
+    each: dict[str, Answered] = {name: x for name, x in found._asdict().items() if name != "rank"}
     rows = {name: (float(x.loss.mean()), float(x.accuracy.mean())) for name, x in each.items()}
     return {"rank": found.rank, "rows": rows}
 

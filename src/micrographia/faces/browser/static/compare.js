@@ -20,7 +20,7 @@ export async function compare({ bundle, about, index, what }) {
   const other = names.includes(what) ? what : names[0];
   const select = h("select", { "aria-label": "the other", onchange: (event) => go(bundle, "compare", event.target.value) },
     names.map((name) => h("option", { value: name, selected: name === other }, name)));
-  page.append(h("p", { class: "facts" }, `Each latent of ${bundle}, and the one most like it in `, select));
+  page.append(h("p", { class: "byline" }, `Each latent of ${bundle}, and the one most like it in `, select));
   const pairs = await source.compare(bundle, other), labels = (await source.index(other)).label;
   const kinds = Object.entries(KINDS).filter(([kind]) => pairs[kind]);
   const shown = h("div");

@@ -17,7 +17,7 @@ export async function feature({ bundle, about, index, notes, what }) {
     h("p", { class: "steps" }, h("a", { href: to(bundle, "latent", beside(-1)), "aria-label": "the latent before" }, "←"),
       h("span", {}, `latent ${latent}`), h("a", { href: to(bundle, "latent", beside(1)), "aria-label": "the next latent" }, "→")),
     h("h1", { class: content.label.length > 40 ? "long" : null }, content.label || (content.dead ? "A dead latent" : "No label")),
-    facts(content, about.bundles[bundle]),
+    byline(content, about.bundles[bundle]),
     h("p", { class: "ways" }, h("a", { href: to(bundle, "text", latent) }, "try it on a text"), content.dead ? null : [h("a", { href: to(bundle, "steer", latent) }, "steer with it"),
       h("a", { href: to(bundle, "tour", `2-${latent}`) }, "guess its meaning")]),
     h("div", { class: "two" },
@@ -43,12 +43,12 @@ export function anyAlive(index, fits = () => true) {
   return of[Math.floor(Math.random() * of.length)];
 }
 
-function facts(content, about) {
-  if (content.dead) return h("p", { class: "facts" }, h("span", { class: "badge" }, "dead"), ` It fired on none of ${count(about.n_tokens)} tokens.`);
+function byline(content, about) {
+  if (content.dead) return h("p", { class: "byline" }, h("span", { class: "badge" }, "dead"), ` It fired on none of ${count(about.n_tokens)} tokens.`);
   const told = [`fires on ${share(content.density)} of tokens, ${count(content.n_fires)} times`, `up to ${number(content.max)}`];
   if (content.precision !== null && content.precision !== undefined)
     told.push(`its label${content.label_kind ? ` (${content.label_kind})` : ""} is right ${percent(content.precision)} of the time and finds ${percent(content.recall)} on held-out text`);
-  return h("p", { class: "facts" }, told.join(" · "));
+  return h("p", { class: "byline" }, told.join(" · "));
 }
 
 export function examples(content, { first = 0 } = {}) {

@@ -99,7 +99,7 @@ export async function list({ bundle, about, index, notes }) {
 
   const page = h("div", { class: "list" },
     h("h1", {}, `${count(own.n_latents)} latents`),
-    h("p", { class: "facts" }, [own.model, own.site, `${count(own.n_tokens)} tokens`, own.dead ? `${count(own.dead)} dead` : null].filter(Boolean).join(" · ")),
+    h("p", { class: "byline" }, [own.model, own.site, `${count(own.n_tokens)} tokens`, own.dead ? `${count(own.dead)} dead` : null].filter(Boolean).join(" · ")),
     h("div", { class: "finder" }, search, h("button", { type: "button", onclick: random }, "random")),
     h("details", { class: "controls" }, h("summary", {}, "Sort and filter"),
       h("div", { class: "field" }, h("span", { class: "name" }, "sorted by"), choice("sorted by", Object.entries(SORTS), state.sort, (value) => {

@@ -15,7 +15,7 @@ export async function steer({ bundle, about, index, what }) {
   if (!(Number.isInteger(latent) && latent >= 0 && latent < n)) throw new Error(`There is no latent ${what}. There are 0 to ${n - 1}.`);
   const choose = h("input", { type: "number", min: 0, max: n - 1, value: latent, "aria-label": "latent", onchange: (event) => { location.hash = to(bundle, "steer", event.target.value); } });
   const page = h("div", {}, h("h1", {}, "Steer"),
-    h("p", { class: "facts" }, h("label", {}, "latent ", choose), " ", h("a", { href: to(bundle, "latent", latent) }, index.label[latent] || "its page")),
+    h("p", { class: "byline" }, h("label", {}, "latent ", choose), " ", h("a", { href: to(bundle, "latent", latent) }, index.label[latent] || "its page")),
     steeringIn(about, bundle, index, latent));
   return { page, title: `steer ${latent}` };
 }

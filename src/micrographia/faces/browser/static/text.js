@@ -18,7 +18,7 @@ export async function text({ bundle, about, index, what }) {
   const latent = what === undefined ? undefined : Number(what);
   const page = h("div", {},
     h("h1", {}, latent === undefined ? "What fires on a text" : `Latent ${latent} on a text`),
-    latent === undefined ? null : h("p", { class: "facts" }, h("a", { href: to(bundle, "latent", latent) }, index.label[latent] || "its page"),
+    latent === undefined ? null : h("p", { class: "byline" }, h("a", { href: to(bundle, "latent", latent) }, index.label[latent] || "its page"),
       " · ", h("a", { href: to(bundle, "text") }, "all latents")));
   page.append(isLive(about, bundle) ? reader(about, bundle, index, latent) : needsModel("compute latents on a text of your own"));
   return { page, title: "text" };
@@ -67,5 +67,5 @@ export function reader(about, bundle, index, latent, pick) {
 
   const box = h("textarea", { rows: 3, value: texts.now, "aria-label": "Your text", spellcheck: "false", maxlength: 4000, oninput: calmly((event) => look(event.target.value), 350) });
   look(texts.now);
-  return h("div", { class: "reader" }, box, h("p", { class: "facts" }, firstToken(about.bundles[bundle])), shown);
+  return h("div", { class: "reader" }, box, h("p", { class: "byline" }, firstToken(about.bundles[bundle])), shown);
 }
