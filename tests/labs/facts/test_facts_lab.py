@@ -189,6 +189,12 @@ class TestHypotheses:
         assert said(0.5, 0.95) == "open: networks differ"
         assert verdict(bagging, Measured(None)) == "not measured"
 
+    def test_nothing_is_said_of_networks_that_learned_nothing(self):
+        even = {claim.id: Measured({"median": 0.5, "low": 0.5, "high": 0.5}) for claim in load_claims(CLAIMS)}
+        assert {row["verdict"] for row in hypotheses(even)} == {"not judged: the facts were not learned"}
+        known = even | {"facts-learned": Measured({"median": 1.0, "low": 1.0, "high": 1.0})}
+        assert {row["verdict"] for row in hypotheses(known)} == {"falsified", "not falsified"}
+
     def test_each_stands_on_a_claim(self):
         assert {each.claim for each in HYPOTHESES} <= {claim.id for claim in load_claims(CLAIMS)}
 

@@ -64,9 +64,8 @@ def board(found: Sequence[SeedFound]) -> Figure:
         "board", "Where the answer hangs", z, x=POSITIONS, y=stages, panels=list(panels), group=WHERE,
         value="share destroyed", texts=[[[f"{x:.2f}" for x in row] for row in panel] for panel in z.tolist()],
         source=f"{STUDY}, post 2", claims=("last-name-in-the-middle", "name-before-relation", "relation-late"),
-        caption="The residual stream of another entity with another value patched in, place by place. The first name "
-        "early, the last name in the middle, the relation late; how much of the look-up is done at the last name "
-        "depends on how facts were told.",
+        caption="The residual stream of another entity with another value patched in, place by place. If the "
+        "study's circuit is here too, it hangs on the first name early, the last name in the middle, the relation late.",
     )  # fmt: skip
 
 

@@ -22,6 +22,9 @@ class Hypothesis(NamedTuple):
     study: str
 
 
+LEARNED = 0.95
+"""Accuracy above which the facts of a network are called learned."""
+UNJUDGED = {"verdict": "not judged: the facts were not learned"}
 HYPOTHESES = (
     Hypothesis(
         "facts in the embeddings", "The embeddings of the names hold the facts.",
@@ -77,8 +80,10 @@ HYPOTHESES = (
 
 
 def hypotheses(measures: Mapping[str, Measured]) -> list[dict[str, Any]]:
-    """Every row, with the median over seeds."""
-    return [_row(each, measures[each.claim]) for each in HYPOTHESES]
+    """Every row, with the median over seeds. Of networks that did not learn their facts none is judged."""
+    known: Any = measures["facts-learned"].value
+    learned = known["median"] > LEARNED
+    return [_row(each, measures[each.claim]) | ({} if learned else UNJUDGED) for each in HYPOTHESES]
 
 
 def _row(each: Hypothesis, measured: Measured) -> dict[str, Any]:

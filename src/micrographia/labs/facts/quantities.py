@@ -40,9 +40,10 @@ def by_site(read: EmbeddingProbes) -> Float[Tensor, "site"]:
 
 
 def halfway(read: EmbeddingProbes) -> float:
-    """How much of the rise from the floor to the last site is there in the middle of the layers."""
+    """How much of the rise from the floor to the last site is there in the middle of the layers; NaN without a rise."""
     rise, floor = by_site(read), float(floors(read).mean())
-    return (float(rise[len(rise) // 2]) - floor) / (float(rise[-1]) - floor)
+    whole = float(rise[-1]) - floor
+    return (float(rise[len(rise) // 2]) - floor) / whole if whole > 0 else float("nan")
 
 
 def plateau(curve: Curve, base: float) -> float:

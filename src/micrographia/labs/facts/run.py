@@ -15,7 +15,7 @@ from micrographia.core.store import RunFolder, read_metrics
 from micrographia.labs.facts.analysis import Found, study
 from micrographia.labs.facts.config import Config, preset_of
 from micrographia.labs.facts.figures import figures_of
-from micrographia.labs.facts.hypotheses import hypotheses
+from micrographia.labs.facts.hypotheses import LEARNED, hypotheses
 from micrographia.labs.facts.measure import CLAIMS, SeedFound, measures_of
 from micrographia.labs.facts.networks import ARMS, EFFECTIVE, TRANSFORMER, arm_of, networks
 from micrographia.labs.facts.train import LAB
@@ -80,7 +80,6 @@ def opening(found: Sequence[SeedFound]) -> list[str]:
     return [told] if n else [f"{told} {NOTHING_LEARNED}"]
 
 
-LEARNED = 0.95
 NOTHING_LEARNED = (
     "As when the preset tiny checks the installation: all was measured to exercise the machinery and means nothing. "
     "Take quick."
