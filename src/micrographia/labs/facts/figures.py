@@ -65,7 +65,7 @@ def board(found: Sequence[SeedFound]) -> Figure:
         value="share destroyed", texts=[[[f"{x:.2f}" for x in row] for row in panel] for panel in z.tolist()],
         source=f"{STUDY}, post 2", claims=("last-name-in-the-middle", "name-before-relation", "relation-late"),
         caption="The residual stream of another entity with another value patched in, place by place. If the "
-        "study's circuit is here too, it hangs on the first name early, the last name in the middle, the relation late.",
+        "study's circuit is here too, it hangs on the first name early, the last name in the middle, relation late.",
     )  # fmt: skip
 
 
