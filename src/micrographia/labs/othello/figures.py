@@ -319,6 +319,14 @@ def behaviour_of(found: BoardEvidence) -> Figure:
             "squares read right where other rules make another board (null: the probe of that board)",
             *(float(each.max()) for each in found.by_rules.values()),
         ),
+        *(
+            (
+                f"errors of the read board, not of patterns off the {name}, that predictions share (null: reverse)",
+                each.with_board,
+                each.with_patterns,
+            )
+            for name, each in found.legality.found.items()
+        ),
         ("positions whose read board allows other moves than the true one", read.share, None),
         (
             "there, tokens ranked as the read board says (null: errors of other positions)",

@@ -66,6 +66,10 @@ class BoardOrPatterns(NamedTuple):
     """Of the squares in question, how many the model ranks as the board says; over games."""
     null: float
     """What would be so if it did there what it does where the two agree."""
+    with_board: float
+    """Of the squares about which the board is wrong and the patterns are right, where the model errs with the board."""
+    with_patterns: float
+    """And the reverse."""
     kinds: tuple[Mapping[str, Any], ...]
     """Squares that the board alone calls legal, and those that the patterns alone do."""
 
@@ -101,8 +105,7 @@ def legality(config: Config, model: Model, board: SiteProbes, place: int, n_game
     for name, logits in said.items():
         there = logits.softmax(-1)[..., 1].numpy()
         square = any_pattern(there, config.board)
-        by_patterns = any_pattern((there > 0.5).astype(np.float64), config.board) > 0.5
-        found[name] = compared(at, by_board, by_patterns, square.argmax(-1))
+        found[name] = compared(at, by_board, square > 0.5, square.argmax(-1))
     empty = (~(right.tokens[:, :, None] == torch.arange(right.legal.shape[-1])).cumsum(1).bool())[right.there][:, 1:]
     return Legality(found, float((at.legal.sum(-1) / empty.sum(-1).numpy()).mean()))
 
@@ -120,6 +123,7 @@ def compared(at: Position, by_board: Squares, by_patterns: Squares, choice: Int[
         float(odd.any(-1).mean()),
         over_games,
         _mean(np.where(by_board, usual, 1 - usual)[known]),
+        *(_mean((at.ranked == said)[known & (said != at.legal)]) for said in (by_board, by_patterns)),
         tuple(_kind(at, usual, known & (by_board == board), board) for board in (True, False)),
     )
 
