@@ -173,6 +173,7 @@ class TestBoardOrPatterns:
         found = compared(at, by_board, by_patterns, np.zeros(400, int))
         assert found.follows_board.estimate == share
         assert found.first_choice == 1
+        assert (found.with_board, found.with_patterns) == (follow == "board", follow == "patterns")
         assert 0.2 < found.differs < 0.4
         assert found.null == 0.5  # where they agree, the one square is ranked and the other is not
 

@@ -180,16 +180,12 @@ def flips_of(model: Transformer, found: BoardEvidence) -> list[Figure]:
 def several_of(found: BoardEvidence) -> Figure:
     """Error by the number of squares that are flipped together."""
     error = {each.name: each.scores.means()["error"] for each in found.flips}
-    x = np.array([1, *SEVERAL])
-    lines = {
-        UNTOUCHED: [error[UNTOUCHED], *(error[f"{several(n)}, {UNTOUCHED}"] for n in SEVERAL)],
-        CONTROLLED: [error[CONTROLLED], *(error[several(n)] for n in SEVERAL)],
-        RANDOM: [error[RANDOM], *(error[f"{several(n)}, {RANDOM}"] for n in SEVERAL)],
-        ON_ITS_OWN: [error[ON_ITS_OWN], *(error[f"{several(n)}, {ON_ITS_OWN}"] for n in SEVERAL)],
-    }
+    of = {1: "", **{n: f"{several(n)}, " for n in SEVERAL}}
+    lines = {kind: [error[way + kind] for way in of.values()] for kind in (UNTOUCHED, RANDOM, ON_ITS_OWN)}
+    lines[CONTROLLED] = [error[CONTROLLED], *(error[several(n)] for n in SEVERAL)]
     return figures.lines(
-        "several", "Several squares at once", x, np.array(list(lines.values())), names=list(lines), group=FLIPS,
-        x_label="squares flipped together", y_label="error", claims=("several-at-once-follows",), highlight=[1],
+        "several", "Several squares at once", np.array([*of]), np.array([*lines.values()]), names=[*lines], group=FLIPS,
+        x_label="squares flipped together", y_label="error", claims=("several-at-once-follows",), highlight=[3],
         caption="Each along its own direction, with the layers and the scale that one square was given.",
     )  # fmt: skip
 
@@ -322,6 +318,14 @@ def behaviour_of(found: BoardEvidence) -> Figure:
         (
             "squares read right where other rules make another board (null: the probe of that board)",
             *(float(each.max()) for each in found.by_rules.values()),
+        ),
+        *(
+            (
+                f"errors of the read board, not of patterns off the {name}, that predictions share (null: reverse)",
+                each.with_board,
+                each.with_patterns,
+            )
+            for name, each in found.legality.found.items()
         ),
         ("positions whose read board allows other moves than the true one", read.share, None),
         (

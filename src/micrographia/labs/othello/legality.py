@@ -25,7 +25,7 @@ from micrographia.labs.othello.engine.patterns import any_pattern
 from micrographia.labs.othello.history import history_probe
 from micrographia.labs.othello.network import unseen_games
 from micrographia.labs.othello.reading import probe_board, reader
-from micrographia.labs.othello.task import PATTERNS, predicted, tokens_of
+from micrographia.labs.othello.task import PATTERNS, Predicted, predicted, tokens_of
 from micrographia.methods.probes.probe import SiteProbes
 
 COMPARED_ON, GAMES = 90, 500  # number of the sample, and its games
@@ -34,15 +34,25 @@ PATTERN_GAMES = 50_000
 ACTIVATIONS, MOVES = "activations", "moves"
 
 
+Squares = Bool[ndarray, "row square"]
+
+
 class Position(NamedTuple):
     """Of every position: what is true, what the model says, and where it is from."""
 
-    legal: Bool[ndarray, "row square"]
-    ranked: Bool[ndarray, "row square"]
+    legal: Squares
+    ranked: Squares
     """Whether the model has the square among its N likeliest, N moves being legal."""
     probability: Float[ndarray, "row square"]
     game: Int[ndarray, "row"]
     ply: Int[ndarray, "row"]
+
+
+def position(logits: Float[Tensor, "game pos vocab"], right: Predicted) -> Position:
+    legal, logits = right.legal[right.there], logits[right.there]
+    ranked = logits.argsort(-1, descending=True).argsort(-1) < legal.sum(-1, keepdim=True)
+    each = [x[:, 1:].numpy() for x in (legal, ranked, logits.softmax(-1))]
+    return Position(*each, *right.there.nonzero().T.numpy())
 
 
 class BoardOrPatterns(NamedTuple):
@@ -56,6 +66,10 @@ class BoardOrPatterns(NamedTuple):
     """Of the squares in question, how many the model ranks as the board says; over games."""
     null: float
     """What would be so if it did there what it does where the two agree."""
+    with_board: float
+    """Of the squares about which the board is wrong and the patterns are right, where the model errs with the board."""
+    with_patterns: float
+    """And the reverse."""
     kinds: tuple[Mapping[str, Any], ...]
     """Squares that the board alone calls legal, and those that the patterns alone do."""
 
@@ -83,7 +97,7 @@ def legality(config: Config, model: Model, board: SiteProbes, place: int, n_game
     games = unseen_games(config, GAMES, COMPARED_ON)
     tokens, right = tokens_of(games)[:, :-1], predicted(games)
     x = read(tokens)[:, right.there]
-    at = _positions(model.run(tokens).logits[right.there], right.legal[right.there], right.there)
+    at = position(model.run(tokens).logits, right)
     by_board = read_legal(config, board.at(place), x)[:, 1:].numpy()
     with torch.no_grad():
         said = {ACTIVATIONS: own.logits(x)[0], MOVES: moves.logits(tokens)[right.there]}
@@ -91,25 +105,12 @@ def legality(config: Config, model: Model, board: SiteProbes, place: int, n_game
     for name, logits in said.items():
         there = logits.softmax(-1)[..., 1].numpy()
         square = any_pattern(there, config.board)
-        by_patterns = any_pattern((there > 0.5).astype(np.float64), config.board) > 0.5
-        found[name] = compared(at, by_board, by_patterns, square.argmax(-1))
+        found[name] = compared(at, by_board, square > 0.5, square.argmax(-1))
     empty = (~(right.tokens[:, :, None] == torch.arange(right.legal.shape[-1])).cumsum(1).bool())[right.there][:, 1:]
     return Legality(found, float((at.legal.sum(-1) / empty.sum(-1).numpy()).mean()))
 
 
-def _positions(logits: Float[Tensor, "row vocab"], legal: Bool[Tensor, "row vocab"], there: Tensor) -> Position:
-    rank = logits.argsort(-1, descending=True).argsort(-1)
-    ranked = rank < legal.sum(-1, keepdim=True)
-    game, ply = there.nonzero().T.numpy()
-    return Position(legal[:, 1:].numpy(), ranked[:, 1:].numpy(), logits.softmax(-1)[:, 1:].numpy(), game, ply)
-
-
-def compared(
-    at: Position,
-    by_board: Bool[ndarray, "row square"],
-    by_patterns: Bool[ndarray, "row square"],
-    choice: Int[ndarray, "row"],
-) -> BoardOrPatterns:
+def compared(at: Position, by_board: Squares, by_patterns: Squares, choice: Int[ndarray, "row"]) -> BoardOrPatterns:
     """Two ways of telling what is legal, beside what the model does where they disagree."""
     odd = by_board != by_patterns
     usual = _usual(at, ~odd)
@@ -122,11 +123,12 @@ def compared(
         float(odd.any(-1).mean()),
         over_games,
         _mean(np.where(by_board, usual, 1 - usual)[known]),
+        *(_mean((at.ranked == said)[known & (said != at.legal)]) for said in (by_board, by_patterns)),
         tuple(_kind(at, usual, known & (by_board == board), board) for board in (True, False)),
     )
 
 
-def _usual(at: Position, agreed: Bool[ndarray, "row square"]) -> Float[ndarray, "row square"]:
+def _usual(at: Position, agreed: Squares) -> Float[ndarray, "row square"]:
     """How often a square is among the likeliest at this ply, over the games in which the two agree about it."""
     found = np.full(agreed.shape, np.nan)
     for ply in np.unique(at.ply):
@@ -136,9 +138,7 @@ def _usual(at: Position, agreed: Bool[ndarray, "row square"]) -> Float[ndarray, 
     return found
 
 
-def _kind(
-    at: Position, usual: Float[ndarray, "row square"], which: Bool[ndarray, "row square"], board: bool
-) -> Mapping[str, Any]:
+def _kind(at: Position, usual: ndarray, which: Squares, board: bool) -> Mapping[str, Any]:
     """What is so and what the model does at these squares; `null` is `ranked` where the two agree."""
     found = {"legal": at.legal[which], "ranked": at.ranked[which], "null": usual[which]}
     found |= {"ranked_legal": at.ranked[which & at.legal], "ranked_illegal": at.ranked[which & ~at.legal]}

@@ -5,7 +5,7 @@ Li et al. 2023 (arXiv 2210.13382), sections 3 and 4; Nanda, Lee and Wattenberg 2
 "at the best layer" is the best of that probe. Axes: site d item class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from micrographia.core.claims import Measured, Measures
 from micrographia.core.intervals import Interval
 from micrographia.labs.othello.evidence import ActsOn, BoardEvidence
 from micrographia.labs.othello.flips import RANDOM, UNFLIP
-from micrographia.labs.othello.intervene import ERASE, ON_ITS_OWN, SEVERAL, UNTOUCHED, FlipResult, closed, several
+from micrographia.labs.othello.intervene import ERASE, ON_ITS_OWN, SEVERAL, UNTOUCHED, closed, several
 from micrographia.labs.othello.latents import DICTIONARY, PROBE, UNTRAINED, BoardLatents
 from micrographia.labs.othello.legality import ACTIVATIONS, MOVES, Legality
 from micrographia.labs.othello.reading import BoardProbes
@@ -37,11 +37,13 @@ def measures(found: BoardEvidence) -> Measures:
     ways = [each.name for each in found.flips if not each.name.endswith((UNTOUCHED, ON_ITS_OWN))]
     flip = {way: closed(found.flips, way) for way in ways}
     after = {name: float(accuracy.max()) for name, accuracy in found.after_a_pass.items()}
+    above = {each.name: each.scores.means()["gained_above"] for each in found.flips}
     across = cosines(linear)
+    rules, rules_null = _by_rules(found.by_rules), _by_rules(found.untrained_by_rules)
     return {
         "legal-moves": Measured(found.scores.legal_rate, found.untrained_scores.legal_rate),
         "mover-is-linear": Measured(found.mover_over_games.ends(), untrained),
-        "keeps-its-own-rules": Measured(_by_rules(found.by_rules), _by_rules(found.untrained_by_rules)),
+        "keeps-its-own-rules": Measured(rules - rules_null, rules_null, raw=rules),
         "absolute-is-not": Measured(absolute, majority),
         "mover-above-absolute": Measured(mover - absolute, untrained - best(found.untrained, "absolute")),
         "mover-above-history": Measured(mover - beside, beside, raw=mover),
@@ -56,7 +58,7 @@ def measures(found: BoardEvidence) -> Measures:
         "absolute-does-not": _follows(flip, "add, absolute", "add"),
         "erase-follows": _follows(flip, ERASE),
         "one-square-only": _follows(flip, "another square", "add"),
-        "no-promotion": Measured(*(_mean(found.flips, way, "gained_above") for way in ("add", "untouched"))),
+        "no-promotion": Measured(above["add"], above[UNTOUCHED]),
         "unflip-follows": _follows(flip, UNFLIP),
         "saliency-is-legality": Measured(found.salient.area(), found.salient_null.area()),
         **_of_parts(found),
@@ -110,10 +112,6 @@ def _of_latents(found: BoardLatents | None) -> Measures:
 
 def _follows(flip: Mapping[str, Interval], way: str, null: str = "") -> Measured:
     return Measured(flip[way].ends(), flip[null or f"{way}, {RANDOM}"].estimate)
-
-
-def _mean(results: Sequence[FlipResult], name: str, score: str) -> float:
-    return next(each for each in results if each.name == name).scores.means()[score]
 
 
 def emptiness(probes: BoardProbes, site: int) -> float:
