@@ -56,8 +56,8 @@ LABS = (
         "What does a suite of dictionaries at every layer and sublayer find, and what does it cost the model?",
         preset_with_model="given",
     ),
-    Lab("facts", "How are facts recalled, when they were learned from scratch?"),
     Lab("othello", "Does a model of legal moves hold a board?"),
+    Lab("facts", "How are facts recalled?", preset_with_model="real"),
     Lab("reversal", 'Why does "A is B" not give "B is A", and what repairs it?', preset_with_model="real"),
     Lab("planted", "What does each method find and miss of circuits that were built by hand?"),
 )

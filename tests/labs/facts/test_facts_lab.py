@@ -207,7 +207,8 @@ def done(run_once):
 class TestARun:
     def test_every_claim_has_its_measure_and_is_not_judged_at_this_size(self, done):
         assert done.status == "finished"
-        assert set(done.results["measured"]) == {claim.id for claim in load_claims(CLAIMS)}
+        own = {claim.id for claim in load_claims(CLAIMS) if "real" not in claim.presets}
+        assert set(done.results["measured"]) == own
         assert {judged.verdict for judged in done.claims} == {"not run"}
 
     def test_every_hypothesis_has_its_row(self, done):

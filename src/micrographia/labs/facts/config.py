@@ -20,6 +20,7 @@ from micrographia.core.config import (
     validate,
     with_fields,
 )
+from micrographia.labs.facts.known.config import KnownChoices
 
 NETWORK = partial(
     Blocks, n_layers=3, d_model=64, n_heads=4, d_head=16, d_mlp=256, act="gelu", norm="layernorm", attn_bias=True
@@ -108,6 +109,12 @@ class Config:
     exposures: tuple[int, ...] = (100, 300, 1_000)
     """How often those see each fact."""
 
+    model: str = ""
+    """A pretrained model to look into instead of training: a name on the hub or of `micrographia models`, a folder or a
+    .gguf file. Of the other choices only seed, machine and `known` then count."""
+    known: KnownChoices = field(default_factory=KnownChoices)
+    """What that model is asked, and how it is looked into."""
+
     splits: int = 10
     """Splits of the entities, 80 to 20, on which probes are fitted and judged."""
     pairs: int = 256
@@ -157,6 +164,11 @@ def quick() -> Config:
     return Config()
 
 
+def real() -> Config:
+    """SmolLM2-135M on the relations that come with the package."""
+    return with_fields(quick(), model="smollm2")
+
+
 def tiny() -> Config:
     """Same machinery in 20 seconds; it need not learn, so its claims are *not run*."""
     world = {"first_names": 12, "last_names": 12, "entities": 100, "values": (3, 4)}
@@ -166,10 +178,13 @@ def tiny() -> Config:
     return with_fields(quick(), seeds=2, splits=2, pairs=16, **world, **sizes, **arms, **short)
 
 
-PRESETS = {"paper": paper, "quick": quick, "tiny": tiny}
+PRESETS = {"paper": paper, "quick": quick, "real": real, "tiny": tiny}
 
 
 def preset_of(config: Config) -> str:
-    """The preset whose choices these are, but for the FREE fields; fewer seeds than its own are "custom"."""
-    found = nearest_preset(config, PRESETS, FREE)
+    """The preset whose choices these are, but for the FREE fields; fewer seeds than its own are "custom". Of any model
+    that is looked into as SmolLM2 is: "real"."""
+    if config.model:
+        return nearest_preset(config, {"real": real}, (*FREE, "model"))
+    found = nearest_preset(config, {name: each for name, each in PRESETS.items() if name != "real"}, FREE)
     return found if found == CUSTOM or config.seeds >= PRESETS[found]().seeds else CUSTOM

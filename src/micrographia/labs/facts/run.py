@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from micrographia.core.claims import Run
+from micrographia.core.config import flat
 from micrographia.core.events import Watch, renamed, silent
 from micrographia.core.lab import Findings, for_each_network, raise_failed, run_lab
 from micrographia.core.store import RunFolder, read_metrics
@@ -16,6 +17,8 @@ from micrographia.labs.facts.analysis import Found, study
 from micrographia.labs.facts.config import Config, preset_of
 from micrographia.labs.facts.figures import figures_of
 from micrographia.labs.facts.hypotheses import LEARNED, hypotheses
+from micrographia.labs.facts.known import study as known
+from micrographia.labs.facts.known.config import KnownFacts
 from micrographia.labs.facts.measure import CLAIMS, SeedFound, measures_of
 from micrographia.labs.facts.networks import ARMS, EFFECTIVE, TRANSFORMER, arm_of, networks
 from micrographia.labs.facts.train import LAB
@@ -26,13 +29,20 @@ MODELS = "Each network is a Run of its own, as in `micrographia patch --model RU
 
 
 def run(config: Config, *, out: Path | None = None, resume: bool = False, watch: Watch = silent) -> Run:
-    """Train networks on facts, and ask how they recall them.
+    """Train networks on facts, or take the pretrained model of the config, and ask how they recall them.
 
     `out`: the Run's folder, by default a new one under the runs root. With `resume`, go on with what is there.
-    Raises RunExists, RunLocked, BadConfig, NonFiniteLoss, Interrupted, CannotWrite.
+    Raises RunExists, RunLocked, BadConfig, NonFiniteLoss, Interrupted, CannotWrite, and for
+    a pretrained model what loading and asking it raises.
     """
-    preset = preset_of(config)
-    return run_lab(config, _work, lab=LAB, preset=preset, claims=CLAIMS, out=out, resume=resume, watch=watch)
+    preset, work = preset_of(config), _known if config.model else _work
+    return run_lab(config, work, lab=LAB, preset=preset, claims=CLAIMS, out=out, resume=resume, watch=watch)
+
+
+def _known(config: Config, folder: RunFolder, watch: Watch) -> Findings:
+    machine = {"device": config.machine.device, "threads": config.machine.threads}
+    asked = KnownFacts(model=config.model, seed=config.seed, **machine, **flat(config.known))
+    return known.study(asked, folder, watch)
 
 
 def _work(config: Config, folder: RunFolder, watch: Watch) -> Findings:

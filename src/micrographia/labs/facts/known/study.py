@@ -135,7 +135,13 @@ def look_into(config: KnownFacts, model: LanguageModel, relation: WrittenRelatio
     random = batch_generator(config.seed, INSIDE)
     known = known_of(recall(model, relation, shots=config.inside_shots, generator=random))
     read = readable(
-        model, known, every=config.every, splits=config.splits, steps=config.probe_steps, seed=config.seed, watch=watch
+        model,
+        known,
+        every=config.every,
+        splits=config.known_splits,
+        steps=config.probe_steps,
+        seed=config.seed,
+        watch=watch,
     )
     drawn = torch.randperm(len(known.label), generator=batch_generator(config.seed, CHOICE))[: config.facts]
     few = known.some(drawn.sort().values)
@@ -181,7 +187,10 @@ def measures(asked: list[Recall], found: dict[str, LookedInto]) -> dict[str, Mea
     bare = [each for each in asked if each.shots == 0]
     shots = [each for each in asked if each.shots > 0]
     measured = {
-        "known-bare-misses": Measured(max((each.commonest_miss[1] for each in bare), default=None)),
+        "known-bare-misses": Measured(
+            max((each.commonest_miss[1] for each in bare), default=None),
+            max((each.commonest_miss[1] for each in shots), default=None),
+        ),
         "known-recall": Measured(
             min((each.closed.estimate for each in shots), default=None),
             max((each.relation.commonest for each in shots), default=None),
@@ -193,7 +202,8 @@ def measures(asked: list[Recall], found: dict[str, LookedInto]) -> dict[str, Mea
             max(each.readable.commonest, each.readable.embeddings, each.readable.last_token, each.readable.first_token)
             for each in found.values()
         ]
-        measured["known-readable"] = Measured(sum(best) / len(best), sum(floors) / len(floors))
+        above = [one - floor for one, floor in zip(best, floors, strict=True)]
+        measured["known-readable"] = Measured(sum(above) / len(above), sum(floors) / len(floors))
         heads = [each.heads.heads[0].probe for each in found.values()]
         nulls = [max(float(each.heads.all_probes.flatten().median()), each.heads.chance) for each in found.values()]
         measured["known-heads"] = Measured(sum(heads) / len(heads), sum(nulls) / len(nulls))
