@@ -43,7 +43,7 @@ def halfway(read: EmbeddingProbes) -> float:
     """How much of the rise from the floor to the last site is there in the middle of the layers; NaN without a rise."""
     rise, floor = by_site(read), float(floors(read).mean())
     whole = float(rise[-1]) - floor
-    return (float(rise[len(rise) // 2]) - floor) / whole if whole > 0 else float("nan")
+    return (float(rise[(len(rise) - 1) // 2]) - floor) / whole if whole > 0 else float("nan")
 
 
 def plateau(curve: Curve, base: float) -> float:
