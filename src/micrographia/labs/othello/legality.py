@@ -74,7 +74,7 @@ class BoardOrPatterns(NamedTuple):
     board_right: float
     """What would be so if it always were right there."""
     beyond: Interval
-    """How much more often it follows the board than that, over games: errors shared with the board less with patterns."""
+    """How much more often it follows the board than that, over games: errors shared with it less with patterns."""
     with_board: float
     """Of the squares about which the board is wrong and the patterns are right, where the model errs with the board."""
     with_patterns: float
