@@ -171,7 +171,10 @@ class TestBoardOrPatterns:
     def test_what_is_followed_is_found(self, follow, share):
         at, by_board, by_patterns = self.position(follow)
         found = compared(at, by_board, by_patterns, np.zeros(400, int))
-        assert found.follows_board.estimate == share
+        assert found.follows_board == share
+        assert found.board_right == 0.5
+        assert found.beyond.estimate == share - 0.5
+        assert found.beyond.low <= found.beyond.estimate <= found.beyond.high
         assert found.first_choice == 1
         assert (found.with_board, found.with_patterns) == (follow == "board", follow == "patterns")
         assert 0.2 < found.differs < 0.4

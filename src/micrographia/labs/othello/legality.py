@@ -50,9 +50,14 @@ class Position(NamedTuple):
 
 def position(logits: Float[Tensor, "game pos vocab"], right: Predicted) -> Position:
     legal, logits = right.legal[right.there], logits[right.there]
-    ranked = logits.argsort(-1, descending=True).argsort(-1) < legal.sum(-1, keepdim=True)
-    each = [x[:, 1:].numpy() for x in (legal, ranked, logits.softmax(-1))]
-    return Position(*each, *right.there.nonzero().T.numpy())
+    probability = logits.softmax(-1)[:, 1:]
+    legal, logits = legal[:, 1:].numpy(), logits[:, 1:].numpy()
+    return Position(legal, _likeliest(logits, legal), probability.numpy(), *right.there.nonzero().T.numpy())
+
+
+def _likeliest(scores: Float[ndarray, "row square"], legal: Squares) -> Squares:
+    """The N squares of the highest scores, N moves being legal: no threshold is to be chosen."""
+    return (-scores).argsort(-1, kind="stable").argsort(-1) < legal.sum(-1, keepdims=True)
 
 
 class BoardOrPatterns(NamedTuple):
@@ -62,10 +67,14 @@ class BoardOrPatterns(NamedTuple):
     """How often the likeliest square by the patterns is legal."""
     differs: float
     """Positions in which the two disagree about a square or more."""
-    follows_board: Interval
-    """Of the squares in question, how many the model ranks as the board says; over games."""
+    follows_board: float
+    """Of the squares in question, how many the model ranks as the board says."""
     null: float
     """What would be so if it did there what it does where the two agree."""
+    board_right: float
+    """What would be so if it always were right there."""
+    beyond: Interval
+    """How much more often it follows the board than that, over games: errors shared with it less with patterns."""
     with_board: float
     """Of the squares about which the board is wrong and the patterns are right, where the model errs with the board."""
     with_patterns: float
@@ -105,7 +114,7 @@ def legality(config: Config, model: Model, board: SiteProbes, place: int, n_game
     for name, logits in said.items():
         there = logits.softmax(-1)[..., 1].numpy()
         square = any_pattern(there, config.board)
-        found[name] = compared(at, by_board, square > 0.5, square.argmax(-1))
+        found[name] = compared(at, by_board, _likeliest(square, at.legal), square.argmax(-1))
     empty = (~(right.tokens[:, :, None] == torch.arange(right.legal.shape[-1])).cumsum(1).bool())[right.there][:, 1:]
     return Legality(found, float((at.legal.sum(-1) / empty.sum(-1).numpy()).mean()))
 
@@ -116,13 +125,16 @@ def compared(at: Position, by_board: Squares, by_patterns: Squares, choice: Int[
     usual = _usual(at, ~odd)
     known = odd & np.isfinite(usual)
     game = np.broadcast_to(at.game[:, None], odd.shape)[known]
-    follows = (at.ranked == by_board)[known].astype(np.float64)
-    over_games = clustered_ratio(follows, np.ones_like(follows), game, generator=generator(0))
+    follows, right = at.ranked == by_board, at.legal == by_board
+    more = follows[known].astype(np.float64) - right[known]
+    beyond = clustered_ratio(more, np.ones_like(more), game, generator=generator(0))
     return BoardOrPatterns(
         float(at.legal[np.arange(len(choice)), choice].mean()),
         float(odd.any(-1).mean()),
-        over_games,
+        _mean(follows[known]),
         _mean(np.where(by_board, usual, 1 - usual)[known]),
+        _mean(right[known]),
+        beyond,
         *(_mean((at.ranked == said)[known & (said != at.legal)]) for said in (by_board, by_patterns)),
         tuple(_kind(at, usual, known & (by_board == board), board) for board in (True, False)),
     )

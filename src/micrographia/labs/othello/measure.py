@@ -90,9 +90,9 @@ def _of_behaviour(found: ActsOn) -> Measures:
 
 
 def _of_legality(found: Legality) -> Measures:
-    activations, moves = (found.found[name] for name in (ACTIVATIONS, MOVES))
+    own, moves = (found.found[name] for name in (ACTIVATIONS, MOVES))
     return {
-        "follows-board-not-patterns": Measured(activations.follows_board.ends(), activations.null),
+        "follows-board-not-patterns": Measured(own.beyond.ends(), own.board_right, raw=own.follows_board),
         "patterns-without-a-board": Measured(moves.first_choice, found.chance),
     }
 
