@@ -1,8 +1,8 @@
 """Write the tables of claims from the Runs stored under `docs/results/`, so that nobody types a measured number.
 
 `docs/claims.md` has a table a lab, with a column each for the presets at which it is judged, and one for the null.
-README has the few of `HEADLINES`. A stored Run says in its `run.json` of which lab and preset it is; of several the first by
-name that judged a claim is shown. What no stored Run has judged, with the bound of today, is "not run".
+README has the few of `HEADLINES`. A stored Run says in its `run.json` of which lab and preset it is; of several the
+first by name that judged a claim is shown. What no stored Run has judged, with the bound of today, is "not run".
 Usage: uv run python docs/make_claims_table.py [--check]
 """
 

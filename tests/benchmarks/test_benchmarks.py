@@ -31,6 +31,7 @@ SCRIPTS = {
     "othello_engine": [],
     "othello_training": [],
     "lookup": [],
+    "read_places": [],
     "reversal_training": [],
     "browser": [],
 }
