@@ -112,7 +112,7 @@ def main() -> None:
         check(module, ids, read())
         ours, theirs = timed("micrographia, all layers", read), timed("bare passes", bare(module, ids))
         record.put(sizes=sizes)
-        record.compare([Match(ours, theirs, "500 prompts", TARGET)])
+        record.compare([Match(ours, theirs, "reading", TARGET)])
         record.finish()
 
 
