@@ -131,4 +131,5 @@ def _look_inside(found: ReversalEvidence, config: Config, model: Transformer, on
 def _shown(model: Transformer, one: Learner) -> tuple[Tensor, Tensor]:
     facts = blocks(one.world.taught)[0]
     facts = facts.some(torch.arange(min(SHOWN_PAIRS, len(facts.source))))
-    return MAPS["W_OV"](model, facts, one), MAPS["W_OV"](model, facts.inverse, one)
+    ahead, back = (MAPS["W_OV"](model, each, one) for each in (facts, facts.inverse))
+    return ahead - ahead.mean(0), back - back.mean(0)
