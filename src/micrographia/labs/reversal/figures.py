@@ -141,8 +141,8 @@ def maps(found: ReversalEvidence) -> Figure:
         "maps", "What W_OV says of each B after each A, and of each A after each B", z, panels=panels, diverging=True,
         x_label="output", y_label="input", value="logit", group=WEIGHTS, source="Zhu et al. 2024; Ma et al. 2026",
         claims=("weights-one-way", "bridge-prediction", "bridge-in-weights"),
-        caption="Taught pairs of one relation, each column less its mean; matched pairs stand on the diagonal. A fact that "
-        "is stored in one direction has its diagonal on the left alone.",
+        caption="Taught pairs of one relation, each column less its mean; matched pairs stand on the diagonal. A fact "
+        "that is stored in one direction has its diagonal on the left alone.",
     )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ from micrographia.labs.facts.known.readable import Readable, readable
 from micrographia.methods.recall import Recall, recall
 from micrographia.methods.sink import Sink, find_sink
 
+MISSES = 10
 FEW_ANSWERS = 12
 """Relations with at most so many answers are looked into, unless they are named."""
 TABLE, INSIDE, CHOICE, HALVES = range(4)
@@ -187,10 +188,7 @@ def measures(asked: list[Recall], found: dict[str, LookedInto]) -> dict[str, Mea
     bare = [each for each in asked if each.shots == 0]
     shots = [each for each in asked if each.shots > 0]
     measured = {
-        "known-bare-misses": Measured(
-            max((each.commonest_miss[1] for each in bare), default=None),
-            max((each.commonest_miss[1] for each in shots), default=None),
-        ),
+        "known-bare-misses": Measured(one_word(bare), one_word(shots)),
         "known-recall": Measured(
             min((each.closed.estimate for each in shots), default=None),
             max((each.relation.commonest for each in shots), default=None),
@@ -210,12 +208,29 @@ def measures(asked: list[Recall], found: dict[str, LookedInto]) -> dict[str, Mea
     return measured
 
 
+def _how(shots: int) -> str:
+    return f"behind {shots} examples" if shots else "without examples"
+
+
+def _least_most(asked: list[Recall], *, closed: bool = False) -> str:
+    """The lowest and the highest accuracy of these."""
+    found = sorted((each.closed if closed else each.top1).estimate for each in asked)
+    return f"{found[0]:.0%} to {found[-1]:.0%}"
+
+
+def one_word(asked: list[Recall]) -> float | None:
+    """The largest share of a relation's misses that one word takes; of relations with MISSES or more."""
+    missed = (each for each in asked if int((~each.right).sum()) >= MISSES)
+    return max((each.commonest_miss[1] for each in missed), default=None)
+
+
 def opening(config: KnownFacts, asked: list[Recall], found: dict[str, LookedInto], sink: Sink | None) -> list[str]:
     """What was found, in words."""
     lines = [
-        f"{each.relation.name}, {each.shots} examples: top-1 {each.top1.estimate:.0%}, among the answers "
-        f"{each.closed.estimate:.0%}; {each.commonest_miss[1]:.0%} of the misses say {each.commonest_miss[0]!r}."
-        for each in asked
+        f"Of {len(own)} relations asked {_how(shots)} the model's first choice is right in {_least_most(own)}; among "
+        f"a relation's answers it picks the right one in {_least_most(own, closed=True)}."
+        for shots in dict.fromkeys(each.shots for each in asked)
+        for own in [[each for each in asked if each.shots == shots]]
     ]
     lines += [] if sink is None else [f"{sink} Subjects stand behind examples or other words, so it is not theirs."]
     for name, each in found.items():
