@@ -77,6 +77,7 @@ def study(config: KnownFacts, folder: RunFolder, watch: Watch = silent) -> Findi
     sink = find_sink(model, model.to_tokens(asked[0].questions[0].prompt)) if asked else None
     rows = [each.row() for each in asked]
     results: dict[str, Any] = {
+        "title": f"What {config.model} knows, and where it looks it up",
         "recall": rows,
         "sink": None if sink is None else sink.as_json(),
         "looked_into": {name: entry(each) for name, each in found.items()},

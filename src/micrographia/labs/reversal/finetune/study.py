@@ -65,7 +65,8 @@ def study(config: FineTuning, folder: RunFolder, watch: Watch = silent) -> Findi
     upper.use(upper.layout.pack([{name: weight.to(upper.model.device) for name, weight in trained.items()}]))
     found = [Before(*pair) for pair in zip(before, (answer(upper, each, watch) for each in asked), strict=True)]
     training = (done.results or {}).get("training", {})
-    results = {"rows": [row(each) for each in found], "training": training}
+    title = f"{config.model}, told facts in one direction and asked in both"
+    results = {"title": title, "rows": [row(each) for each in found], "training": training}
     return Findings(results, pictures(config, found), measures(found), {}, opening(config, found))
 
 
