@@ -7,7 +7,7 @@ them, and the caller runs each to see which one works. The network's task is not
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,7 +118,7 @@ def _architecture(weights: Mapping[str, Tensor]) -> Architecture:
     leaves = {name.rpartition(".")[2] for name in weights}
     attention, mlp = "blocks.0.attn.W_Q" in weights, "blocks.0.mlp.W_in" in weights
     vocab, d_model = weights["embed.W_E"].shape
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Any] = {}
     n_ctx = len(weights["pos_embed.W_pos"]) if "pos_embed.W_pos" in weights else 3  # rotary: no weight shows it
     if attention:
         sizes["n_heads"], _, sizes["d_head"] = weights["blocks.0.attn.W_Q"].shape
