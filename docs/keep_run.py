@@ -13,7 +13,7 @@ from micrographia.core.store import find_run, json_bytes, load_run, manifest
 
 RESULTS = Path(__file__).parent / "results"
 WEIGHTS = ("snapshots", "checkpoints", "dictionaries", "suite", "programs", "pages")
-LARGE = (*WEIGHTS, "members", "networks", "model", "untrained", "latents")
+LARGE = (*WEIGHTS, "members", "networks", "model", "untrained", "latents", "fine-tuned")
 """Folders of weights and of whole Runs inside a Run."""
 LEFT = (manifest.NAME, "model.json")
 """Files that say what is in a Run: made anew, or about weights that are not kept."""

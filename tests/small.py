@@ -105,10 +105,12 @@ def architectures(draw: st.DrawFn, **fixed: object) -> Architecture:
         "unembed_bias": draw(st.booleans()),
         "tied": draw(st.booleans()),
         "attention": attention,
-        "joined": "concatenated" if attention else draw(st.sampled_from(("concatenated", "summed"))),
         "mlp": mlp,
     }
-    return Architecture(**{**choices, **fixed})
+    choices |= fixed
+    if not choices["attention"]:
+        choices.setdefault("joined", draw(st.sampled_from(("concatenated", "summed"))))
+    return Architecture(**choices)
 
 
 class Halves:

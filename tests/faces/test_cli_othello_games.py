@@ -23,7 +23,7 @@ def test_the_summary_and_the_first_problems_of_each_kind_are_printed(games, caps
     assert (rows["games"], rows["complete"], rows["with an illegal move"], rows["not read"]) == ("4", "2", "1", "2")
     assert (rows["scores compared"], rows["scores that differ"]) == ("2", "1")
     assert "line 3: 'hello' after 2 moves is no move\nand 1 more of this kind" in told
-    assert "line 2: move 3, a1, is not legal on\n--------\n" in told
+    assert "line 2: move 3, a1, is not legal on\n  a b c d e f g h\n1 - - - - - - - -\n" in told
     assert "line 4: the file states +11 for Black" in told
     assert "bye" not in told
 

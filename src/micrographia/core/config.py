@@ -50,8 +50,6 @@ class Blocks:
     """Unembedding is the embedding's transpose."""
     attention: bool = True
     """False: the embeddings of all tokens but the last are joined before the first MLP; there is one position."""
-    joined: Literal["concatenated", "summed"] = "concatenated"
-    """Without attention: embeddings are read side by side by the first MLP, or added into the residual stream."""
     mlp: bool = True
     """False: attention only."""
 
@@ -61,7 +59,6 @@ class Blocks:
         own = {
             "rotary positions turn pairs, so d_head must be even": even,
             "a model needs attention, an MLP, or both": self.attention or self.mlp,
-            "joined is for a model without attention": not self.attention or self.joined == "concatenated",
         }
         validate(self, {**sizes, **own})
 

@@ -86,7 +86,7 @@ def test_a_run_leaves_at_the_site_it_is_told_to(name):
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neo"])
 def test_fused_activations_are_the_models_own_to_rounding_and_for_their_runs_alone(name):
-    module = zoo.bare(name).double()
+    module = zoo.fresh(name).double()
     model, ids = Pretrained(module), zoo.tokens()
     own = model.run(ids, keep="L*.neurons")
     inside = []

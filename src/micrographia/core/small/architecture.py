@@ -5,6 +5,7 @@ in `weights`.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from micrographia.core.config import Blocks
 from micrographia.core.errors import BadConfig
@@ -19,11 +20,15 @@ class Architecture(Blocks):
     d_vocab_out: int
     n_ctx: int
     unembed_bias: bool = False
+    joined: Literal["concatenated", "summed"] = "concatenated"
+    """Without attention: embeddings are read side by side by the first MLP, or added into the residual stream."""
     causal: bool = True
     """False: every position attends to all, as in a model that fills in masked tokens."""
 
     def __post_init__(self) -> None:
         super(Architecture, self).__post_init__()
+        if self.attention and self.joined != "concatenated":
+            raise BadConfig(f"joined is for a model without attention. Found joined {self.joined!r} with attention.")
         if self.tied and self.d_vocab_out > self.d_vocab:
             raise BadConfig(f"Tied weights: {self.d_vocab_out} outputs need as many inputs. Found {self.d_vocab}.")
 
