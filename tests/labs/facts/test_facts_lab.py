@@ -43,6 +43,7 @@ class TestTheWorld:
         ("changes", "said"),
         [
             ({"entities": 95}, "at least 4 times"),
+            ({"mlps": 1}, "at least 2"),
             ({"entities": 144}, "some names are unknown"),
             ({"values": (3, 1)}, "two values"),
             ({"rule_p": 1.5}, "rule_p"),

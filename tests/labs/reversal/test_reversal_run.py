@@ -99,6 +99,8 @@ def test_a_preset_is_known_by_its_choices(name):
         ({"relations": 1}, "at least 2"),
         ({"shared": 1.0}, "shared"),
         ({"entities": 10}, "at least 40"),
+        ({"shared": 0.0}, "shared"),
+        ({"relations": 2, "shared": 0.99}, "enough is held out"),
         ({"norm": "layernorm"}, "norm"),
         ({"identity_weight": 0.0}, "identity_weight"),
     ],

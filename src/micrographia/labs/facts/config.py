@@ -127,6 +127,7 @@ class Config:
     def __post_init__(self) -> None:
         counts = positive(self, ("seeds", "mlps", "rows", "steps", "epochs", "splits", "pairs"))
         own = {
+            "mlps must be at least 2: its second is studied": self.mlps > 1,
             "filler must not be negative": self.filler >= 0,
             "rules must lie between 0 and 1, and differ": _differ(self.rules) and all(0 < p <= 1 for p in self.rules),
             "widths must be positive and differ": _differ(self.widths) and min(self.widths, default=1) >= 1,

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Generator, Tensor
 
+from micrographia.core.errors import BadConfig
 from micrographia.core.intervals import Interval, share
 from micrographia.core.model import Model
 from micrographia.core.paired_tests import PairedTests, paired_tests
@@ -109,6 +110,8 @@ class Score(NamedTuple):
 def score(asker: Asker, asked: Questions, spelt: Spelling, generator: Generator) -> Score:
     answered = ask(asker, asked, spelt)
     tables = among(asker, asked, spelt)
+    if not tables:
+        raise BadConfig("No relation has two held-out questions to compare in one arm. Take more entities.")
     right = torch.cat([table.diagonal() for table in tables])
     other = torch.cat([_others(table, generator) for table in tables])
     mean = torch.cat([(table.sum(1) - table.diagonal()) / (len(table) - 1) for table in tables])

@@ -72,7 +72,10 @@ class Config:
         own = {
             "relations must be at least 2, so that every entity is read and answered": self.relations >= 2,
             "entities must be at least 40": self.entities >= 40,
-            "shared must lie in [0, 1)": 0 <= self.shared < 1,
+            "shared must lie in (0, 1); the arm that shares nothing is there anyway": 0 < self.shared < 1,
+            "entities x (1 - shared) must be at least 5 x relations, so that enough is held out": (
+                self.entities * (1 - self.shared) >= 5 * self.relations - 1e-9
+            ),
             "identity_weight must lie in (0, 1]": 0 < self.identity_weight <= 1,
             "network must have attention and mlp, learned positions, and neither norm nor attn_bias": plan
             and not network.attn_bias
