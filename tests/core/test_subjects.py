@@ -5,7 +5,7 @@ import torch
 
 from letters import Letters
 from micrographia.core.errors import BadPrompt
-from micrographia.core.subjects import SubjectSpan, subject_span, subject_spans
+from micrographia.core.subjects import SubjectSpan, place_of_subject, subject_span, subject_spans
 from micrographia.core.tokens import Vocabulary, to_tokens
 
 WORDS = Vocabulary(("<bos>", "the", "capital", "of", "South", "Korea", "is", "France", "Koreas"), bos=0, pad=0)
@@ -33,3 +33,10 @@ def test_a_subject_that_is_not_there_or_shares_a_token_is_refused():
 
 def test_a_token_a_letter_gives_every_letter():
     assert subject_span(Letters(), "abcd", Letters().encode("abcd"), "bc") == SubjectSpan(1, 2)
+
+
+def test_a_subject_is_words_of_its_own_where_it_can_be():
+    assert place_of_subject("Mary was Maryland's", "Mary") == 0
+    assert place_of_subject("USA and US: the", "US") == 8
+    assert place_of_subject("Tokyo", "Kyoto") == -1
+    assert place_of_subject("ab東京cd", "東京") == 2

@@ -1,5 +1,7 @@
 """Recall: questions leak no answer, right answers are counted as such, and ambiguous first tokens are left out."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -72,6 +74,9 @@ def test_a_model_that_knows_all_is_right_and_one_that_knows_half_is_half_right(m
     found = recall(Knowing(model, half), relation(), shots=1, generator=generator(0))
     assert found.top1.estimate == 0.5
     assert found.commonest_miss == ("the", 1.0)
+    assert found.commonest == max(Counter(a for q in found.questions for a in q.answers).values()) / len(
+        found.questions
+    )
     assert found.closed.estimate >= 0.5  # " the" is no answer, so others are compared
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from micrographia.core.errors import BadPrompt
 from micrographia.core.relations import SLOT, Fact, WrittenRelation
+from micrographia.core.subjects import place_of_subject
 
 
 class AskedFact(NamedTuple):
@@ -61,12 +62,20 @@ def read_known(path: Path | str) -> list[AskedFact]:
     ]
 
 
+def _form(asked: AskedFact) -> str:
+    """The prompt with the slot in place of its subject."""
+    begin = place_of_subject(asked.prompt, asked.subject)
+    return asked.prompt if begin < 0 else asked.prompt[:begin] + SLOT + asked.prompt[begin + len(asked.subject) :]
+
+
 def relation_of(asked: list[AskedFact], name: str | None = None) -> WrittenRelation:
     """The relation of these facts: the template is what their prompts share, the subject taken out.
 
     Raises BadPrompt where the prompts are not of one form.
     """
-    forms = list(dict.fromkeys(each.prompt.replace(each.subject, SLOT, 1) for each in asked))
+    if not asked:
+        raise BadPrompt("Asked for the relation of some facts, of which there are none. Give at least one.")
+    forms = list(dict.fromkeys(_form(each) for each in asked))
     if len(forms) != 1:
         raise BadPrompt(
             f"One relation was asked for of {len(asked)} facts, whose prompts have {len(forms)} forms, such as "

@@ -4,6 +4,7 @@ A subject of several tokens may be tokenized otherwise at the start of a text th
 letters beside its own. What is found is checked: the tokens of the span spell the subject, and nothing else but spaces.
 """
 
+import re
 from typing import NamedTuple
 
 import torch
@@ -21,12 +22,23 @@ class SubjectSpan(NamedTuple):
     last: int
 
 
+def place_of_subject(text: str, subject: str) -> int:
+    """Where the subject stands in a text for the last time: as words of its own, else, as in scripts without spaces, at
+    all; -1 where it does not.
+
+    >>> place_of_subject("Mary was Maryland's", "Mary")
+    0
+    """
+    whole = list(re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", text))
+    return whole[-1].start() if whole else text.rfind(subject)
+
+
 def subject_span(tokenizer: Tokenizer | None, prompt: str, ids: list[int], subject: str) -> SubjectSpan:
     """The tokens of the last occurrence of the subject in the prompt.
 
     Raises BadPrompt where the prompt does not name it, and where a token at its ends holds other letters too.
     """
-    begin = prompt.rfind(subject)
+    begin = place_of_subject(prompt, subject)
     if begin < 0 or not subject:
         raise BadPrompt(f"The subject {subject!r} does not occur in the prompt {prompt!r:.80}. Name it there.")
     end = begin + len(subject)

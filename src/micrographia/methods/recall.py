@@ -65,6 +65,12 @@ class Recall:
         return share(int(self.among.sum()), len(self.among))
 
     @property
+    def commonest(self) -> float:
+        """The share of the questions that one answer, always given, gets right at best."""
+        given = Counter(answer for each in self.questions for answer in set(each.answers))
+        return max(given.values()) / len(self.questions)
+
+    @property
     def commonest_miss(self) -> tuple[str, float]:
         """The token said most often where top-1 was wrong, and its share of these; ("", 0) without a miss."""
         missed = Counter(said for said, right in zip(self.said, self.right.tolist()) if not right)
@@ -87,7 +93,7 @@ class Recall:
             "among": self.closed.estimate,
             "among_low": self.closed.low,
             "among_high": self.closed.high,
-            "commonest": self.relation.commonest,
+            "commonest": self.commonest,
             "miss": token,
             "miss_share": times,
             "left_out": len(self.left_out),

@@ -92,3 +92,11 @@ def test_a_layer_that_is_not_there_and_a_model_without_tokenizer_are_refused():
         UpperLayers.of(zoo.model("llama"), 3)
     with pytest.raises(UserError, match="no tokenizer"):
         learned_texts(zoo.model("llama"), [("a", "b")])
+
+
+def test_a_model_that_reads_both_ways_and_a_text_beyond_the_context_are_refused(tmp_path):
+    with pytest.raises(UserError, match="both directions"):
+        UpperLayers.of(zoo.model("bert"), 1)
+    words = word_model(tmp_path, ["a", "b"])
+    with pytest.raises(BadPrompt, match="more tokens than"):
+        learned_texts(words, [("a " * (words.shape.n_ctx + 1), " b")])

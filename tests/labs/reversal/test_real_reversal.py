@@ -12,10 +12,10 @@ from micrographia.core.events import Progress
 from micrographia.core.lab import run_lab
 from micrographia.core.store import read_metrics, read_tensors, snapshots
 from micrographia.labs.reversal.config import Config
-from micrographia.labs.reversal.finetune.ask import drawn_tests, fact_of, names_in
+from micrographia.labs.reversal.finetune.ask import ask_of, drawn_tests, fact_of, names_in
 from micrographia.labs.reversal.finetune.config import TuningChoices, tiny
 from micrographia.labs.reversal.finetune.invented import MOST_WORDINGS, invented
-from micrographia.labs.reversal.finetune.study import INNER, rows_of_step, study
+from micrographia.labs.reversal.finetune.study import INNER, rows_of_step, study, upper_layers
 from micrographia.labs.reversal.measure import CLAIMS
 from micrographia.labs.reversal.run import run as run_reversal
 from tiny_words import save_words
@@ -121,3 +121,14 @@ def test_a_study_that_was_stopped_goes_on_to_the_same_weights(config, tmp_path, 
 def test_more_options_than_facts_are_refused(config, tmp_path, unchecked):
     with pytest.raises(BadPrompt, match="6 other completions"):
         run(dataclasses.replace(config, others=6), tmp_path / "run")
+
+
+def test_completions_that_are_one_are_one_option(config, unchecked):
+    upper = upper_layers(config)
+    tests = drawn_tests(invented(8, 2, 0), 8, 0)[0]
+    same = tuple(each._replace(completion=tests.statements[0].completion) for each in tests.statements[:5])
+    some = tests._replace(statements=(*same, *tests.statements[5:]))
+    asked = ask_of(upper, some, others=3, seed=0)
+    assert asked.n == 4
+    with pytest.raises(BadPrompt, match="3 that differ"):
+        ask_of(upper, some, others=4, seed=0)

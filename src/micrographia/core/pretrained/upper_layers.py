@@ -42,7 +42,8 @@ class Learned(NamedTuple):
 
 
 def learned_texts(model: Pretrained, texts: Sequence[tuple[str, str]]) -> Learned:
-    """Prompts and completions as tokens, each tokenized apart. Raises BadPrompt for a completion of no token."""
+    """Prompts and completions as tokens, each tokenized apart. Raises BadPrompt for a completion of no token, and
+    for a text longer than the model reads."""
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise UserError("Asked to fine-tune on texts, but this model has no tokenizer. Load it with one.")
@@ -55,6 +56,9 @@ def learned_texts(model: Pretrained, texts: Sequence[tuple[str, str]]) -> Learne
             raise BadPrompt(f"The completion {completion!r} after {prompt!r:.60} has no token. Write a text.")
         rows.append((head + tail, len(tail)))
     longest = max(len(ids) for ids, _ in rows)
+    if longest > model.shape.n_ctx:
+        text = next("".join(each) for each, (ids, _) in zip(texts, rows) if len(ids) > model.shape.n_ctx)
+        raise BadPrompt(f"{text!r:.80} has more tokens than the {model.shape.n_ctx} that this model reads. Shorten it.")
     ids = torch.tensor([[tokenizer.pad or 0] * (longest - len(row)) + row for row, _ in rows])
     back = longest - torch.arange(longest)  # how many positions from the end, the last being 1
     mask = torch.stack([back <= len(row) for row, _ in rows])
@@ -70,7 +74,10 @@ class UpperLayers:
 
     @classmethod
     def of(cls, model: Pretrained, first: int) -> "UpperLayers":
-        """Raises UserError for a layer that the model does not have, and for weights that are no plain floats."""
+        """Raises UserError for a layer that the model does not have, for weights that are no plain floats, and for a
+        model that reads in both directions, which would see what it is asked for."""
+        if not model.shape.causal:
+            raise UserError("Training on completions was asked for. This model reads in both directions; give another.")
         n_layers = model.shape.n_layers
         if not 0 < first < n_layers:
             raise UserError(f"Training from layer {first} on was asked for. The model has 1 to {n_layers - 1}.")

@@ -94,11 +94,11 @@ def relations_of(config: KnownFacts) -> tuple[WrittenRelation, ...]:
     place = Path(config.relations)
     if place.suffix.lower() == ".csv":
         return chosen((relation_of(read_athletes(place)),), config.named)
-    if place.name.startswith("known_"):
+    if place.is_file() and '"relation_id"' in place.read_text(encoding="utf-8", errors="replace"):
         facts = read_known(place)
         forms = {}
         for each in facts:
-            forms.setdefault((each.relation, each.prompt.replace(each.subject, "{}", 1)), []).append(each)
+            forms.setdefault((each.relation, relation_of([each]).templates[0]), []).append(each)
         return chosen(tuple(relation_of(own, f"{name}: {form}") for (name, form), own in forms.items()), config.named)
     return chosen(read_relations(place), config.named)
 
@@ -192,7 +192,7 @@ def measures(asked: list[Recall], found: dict[str, LookedInto]) -> dict[str, Mea
         "known-bare-misses": Measured(one_word(bare), one_word(shots)),
         "known-recall": Measured(
             min((each.closed.estimate for each in shots), default=None),
-            max((each.relation.commonest for each in shots), default=None),
+            max((each.commonest for each in shots), default=None),
         ),
     }
     if found:

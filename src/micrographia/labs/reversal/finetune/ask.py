@@ -93,13 +93,15 @@ def ask_of(
     """Tests with `others` more completions each, and the residual stream that enters the first trained layer.
 
     The others of test i are those of the tests after it, in an order that is drawn, so that every completion is the
-    right one once and another's equally often. One pass of the layers below. Raises BadPrompt for too few tests.
+    right one once and another's equally often. Of tests with one completion the first alone is taken, as the options
+    must differ. One pass of the layers below. Raises BadPrompt for too few tests.
     """
-    drawn = Random(seed).sample(tests.statements, len(tests.statements))
+    apart = list({each.completion: each for each in reversed(tests.statements)}.values())[::-1]
+    drawn = Random(seed).sample(apart, len(apart))
     if len(drawn) <= others:
         raise BadPrompt(
             f"{others} other completions were asked for in {tests.arm}, {tests.direction}, where there are "
-            f"{len(drawn) - 1}. Ask for fewer, or about more facts."
+            f"{len(drawn) - 1} that differ. Ask for fewer, or about more facts."
         )
     options = [drawn[(i + shift) % len(drawn)] for i in range(len(drawn)) for shift in range(others + 1)]
     prompts = [each.prompt for each in drawn for _ in range(others + 1)]
