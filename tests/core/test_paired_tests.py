@@ -56,3 +56,16 @@ def test_bad_requests_are_refused():
         paired_tests(FIRST[:1], NEAR[:1], 0.1)
     with pytest.raises(BadConfig, match="positive margin"):
         paired_tests(FIRST, NEAR, 0.0)
+
+
+def test_whole_numbers_and_half_precision_are_tested_as_float64():
+    small = np.array([0, 1, 2, 250], dtype=np.uint8)
+    found = paired_tests(small, small[::-1], 1.0)
+    assert found == paired_tests(small.astype(float), small[::-1].astype(float), 1.0)
+    assert paired_tests(FIRST.astype(np.float16), NEAR.astype(np.float16), 0.1).difference != 0
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(odd):
+    with pytest.raises(BadConfig, match="Found 1 not finite"):
+        paired_tests(np.array([odd, 1.0, 2.0]), np.arange(3.0), 0.1)

@@ -1,5 +1,7 @@
 """Maps, indices and overlaps against networks and tables whose answer is known."""
 
+import math
+
 import pytest
 import torch
 
@@ -110,3 +112,25 @@ def test_ablating_a_neuron_costs_what_taking_its_output_away_costs():
     fall = [x.log_softmax(-1).gather(1, answers[:, None])[:, 0] for x in (logits, without)]
     torch.testing.assert_close(found[:, 5], fall[0] - fall[1])
     assert found.abs().max() > 0
+
+
+def test_nothing_forward_has_no_share_in_reverse():
+    noise = torch.randn(N, N, generator=draw())
+    found = asymmetry([noise], [noise + 3 * torch.eye(N)], draw(), draws=200)
+    assert math.isnan(found.share)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert found.reverse > 2
+
+
+def test_what_is_not_known_has_no_p():
+    assert math.isnan(matched([torch.full((4, 4), torch.nan)], draw()).p)
+    beside = torch.eye(4)
+    beside[0, 1] = torch.nan
+    assert math.isnan(matched([beside], draw()).p)
+
+
+@pytest.mark.parametrize("tables", [[], [torch.zeros(1, 1)]])
+def test_blocks_without_pairs_are_refused(tables):
+    with pytest.raises(BadShape, match="pairs"):
+        matched(tables, draw())

@@ -8,7 +8,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Real
 from numpy import ndarray
 from scipy import stats
 
@@ -41,17 +41,21 @@ class PairedTests(NamedTuple):
         return self.equivalence_p < LEVEL
 
 
-def paired_tests(first: Float[ndarray, "n"], second: Float[ndarray, "n"], margin: float) -> PairedTests:
+def paired_tests(first: Real[ndarray, "n"], second: Real[ndarray, "n"], margin: float) -> PairedTests:
     """All three tests of paired values, in their own unit. Differences are taken to be independent.
 
-    Raises BadShape for samples that are not paired or of fewer than two pairs, BadConfig for a margin that is not
-    positive.
+    Computed in float64. Raises BadShape for samples that are not paired or of fewer than two pairs, BadConfig for a
+    margin that is not positive and for values that are not finite.
     Source: Schuirmann, "A comparison of the two one-sided tests procedure and the power approach" (1987).
     """
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
         raise BadShape(f"Paired values have one shape (n,), n at least 2. Found {first.shape} and {second.shape}.")
     if not margin > 0:
         raise BadConfig(f"Asked for equivalence within {margin}. Give a positive margin.")
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    odd = int((~(np.isfinite(first) & np.isfinite(second))).sum())
+    if odd:
+        raise BadConfig(f"Tests of {len(first)} pairs were asked for. Found {odd} not finite. Leave those pairs out.")
     d = first - second
     n, mean = len(d), float(d.mean())
     error = float(d.std(ddof=1)) / math.sqrt(n)

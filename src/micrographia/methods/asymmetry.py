@@ -8,6 +8,7 @@ The argument that the two directions share nothing is Nanda's (2023); the predic
 rest is Ma et al.'s (2026). Axes: pair, input, output, neuron, fact.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ class Matched(NamedTuple):
     low: float
     high: float
     p: float
-    """Share of the permutations, itself among them, whose mean is at least as large."""
+    """Share of the permutations, itself among them, whose mean is at least as large; NaN where a mean is."""
 
     @property
     def excess(self) -> float:
@@ -38,7 +39,8 @@ class Matched(NamedTuple):
 
 class Asymmetry(NamedTuple):
     """`share`: what the diagonal is above the rest in the reverse map, as a share of the same in the forward map: 0 is
-    one direction alone, 1 is both alike. `low`, `high`: 95 % of the indices where reverse pairs are permuted."""
+    one direction alone, 1 is both alike. `low`, `high`: 95 % of the indices where reverse pairs are permuted. All three
+    are NaN where the forward diagonal is not above 95 % of its own permutations: nothing to have a share of."""
 
     share: float
     low: float
@@ -104,15 +106,13 @@ def asymmetry(
     """The index of maps in blocks: pair k of a block is row and column k of both its maps. Each column is centred.
 
     Diagonals and the rest are compared within blocks, so that what one relation has against another plays no part.
-    Cost: `draws` sums over diagonals. Raises BadShape for maps that are not square, or blocks of one pair.
+    Both maps have the same permutations. Cost: 2 `draws` sums over diagonals. Raises BadShape for no maps, maps that
+    are not square, or blocks of one pair.
     """
-    for each in (*forward, *reverse):
-        if each.ndim != 2 or each.shape[0] != each.shape[1] or len(each) < 2:
-            raise BadShape(f"A map of pairs is square, with two of them at least. Found {tuple(each.shape)}.")
-    ahead = _matched(forward, generator, 0)
+    ahead = _matched(forward, generator.clone_state(), draws)
     back = _matched(reverse, generator, draws)
     rest = torch.cat([_rest(each) for each in _centred(reverse)])
-    scale = abs(ahead.excess) or 1.0
+    scale = ahead.excess if ahead.own > ahead.high else math.nan
     return Asymmetry(
         share=back.excess / scale,
         low=(back.low - back.others) / scale,
@@ -133,12 +133,25 @@ def _rest(each: Tensor) -> Tensor:
 
 
 def matched(tables: Sequence[Float[Tensor, "pair pair"]], generator: Generator, *, draws: int = 1000) -> Matched:
-    """The mean over the diagonals of blocks of similarities, beside the rest and permutations within the blocks."""
+    """The mean over the diagonals of blocks of similarities, beside the rest and permutations within the blocks.
+
+    Raises BadShape for no blocks, blocks that are not square, or of one pair.
+    """
+    _check_pairs(tables)
     return _of(tables, generator, draws)
 
 
 def _matched(maps: Sequence[Tensor], generator: Generator, draws: int) -> Matched:
+    _check_pairs(maps)
     return _of(_centred(maps), generator, draws)
+
+
+def _check_pairs(maps: Sequence[Tensor]) -> None:
+    if not maps:
+        raise BadShape("Maps of pairs were to be compared. Found none. Give a block of two pairs at least.")
+    for each in maps:
+        if each.ndim != 2 or each.shape[0] != each.shape[1] or len(each) < 2:
+            raise BadShape(f"A map of pairs is square, with two of them at least. Found {tuple(each.shape)}.")
 
 
 def _of(maps: Sequence[Tensor], generator: Generator, draws: int) -> Matched:
@@ -146,7 +159,8 @@ def _of(maps: Sequence[Tensor], generator: Generator, draws: int) -> Matched:
     others = torch.cat([_rest(each) for each in maps]).mean()
     means = torch.stack([own, *(_permuted(maps, generator) for _ in range(draws))])
     low, high = torch.quantile(means[1:] if draws else means, torch.tensor([0.025, 0.975], dtype=means.dtype))
-    return Matched(*(float(x) for x in (own, others, low, high, (means >= own).double().mean())))
+    as_large = torch.where(means.isnan(), means, (means >= own).to(means))
+    return Matched(*(float(x) for x in (own, others, low, high, as_large.double().mean())))
 
 
 def _permuted(maps: Sequence[Tensor], generator: Generator) -> Tensor:

@@ -46,3 +46,12 @@ def test_rows_of_several_blocks_are_each_themselves(monkeypatch):
 def test_a_model_with_attention_has_no_such_plan():
     with pytest.raises(BadConfig, match="attention"):
         MlpStack(A_FEW["plain"], small_model(A_FEW["plain"]).state)
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
+def test_a_vector_that_cancels_the_stream_leaves_finite_logits(norm):
+    arch = Architecture(**SIZES, n_layers=2, attention=False, norm=norm, act="gelu")
+    model = small_model(arch)
+    stream = 100 * torch.randn(64, arch.d_model, generator=torch.Generator().manual_seed(4))
+    found = MlpStack(arch, model.state).logits_after(0, stream, torch.full((64, 64), -1.0), stream)
+    assert bool(found.isfinite().all())

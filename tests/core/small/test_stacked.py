@@ -90,3 +90,12 @@ def test_a_model_whose_positions_see_all_cannot_go_on_from_cached_keys():
     model = Transformer(arch, Stacked(arch, lambda step: pytest.fail("never asked"), COLUMNS).layout.member(weights, 0))
     with pytest.raises(UserError, match="whole sequences"):
         model.run(torch.zeros(1, 4, dtype=torch.long), start=Start(0, torch.zeros(1, 2, 8), offset=2))
+
+
+@pytest.mark.parametrize("columns", [(-1,), (0, 4), ()])
+def test_columns_that_the_rows_lack_are_refused(columns):
+    arch = arch_of("one layer")
+    rows, weights = drawn(arch, torch.float32)
+    rows = rows._replace(targets=rows.targets[..., : len(columns)])
+    with pytest.raises(BadConfig, match="of 4 positions"):
+        Stacked(arch, lambda step: rows, columns)(weights)

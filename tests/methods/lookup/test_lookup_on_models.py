@@ -1,15 +1,17 @@
 """The battery on models with and without attention: each ablation is what plain Edits make of it, and errors say so."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
 
 from micrographia.core.edits import apply, mean
-from micrographia.core.errors import BadShape, UserError
+from micrographia.core.errors import BadPrompt, BadShape, UserError
 from micrographia.core.shuffled import shuffled_mlps
 from micrographia.core.sites import Site
 from micrographia.core.small.architecture import Architecture
+from micrographia.core.tokens import Batch
 from micrographia.core.untrained import untrained
 from micrographia.methods.lookup.best_neuron import best_neurons
 from micrographia.methods.lookup.embedding import embedding_probes, weight_probe
@@ -22,8 +24,9 @@ from micrographia.methods.lookup.grid import (
     two_way,
 )
 from micrographia.methods.lookup.mlp_paths import mlp_paths
-from micrographia.methods.lookup.neurons import neuron_effects, random_rotations
+from micrographia.methods.lookup.neurons import NeuronEffects, neuron_effects, random_rotations
 from micrographia.methods.lookup.norms import norm_gaps
+from micrographia.methods.lookup.replace import kept_of, replaced
 from micrographia.methods.lookup.ridge import fit_ridge, split_rows
 from micrographia.methods.lookup.sharing import shared_neurons
 from micrographia.methods.lookup.truncation import truncation
@@ -198,6 +201,12 @@ def test_bad_facts_are_told_what_is_wrong_with_them():
         facts_of(facts.parts, [facts.first._replace(options=torch.zeros(3, dtype=torch.long))])
     with pytest.raises(BadShape, match="count among"):
         facts_of(facts.parts, [facts.first._replace(options=torch.arange(1))])
+    with pytest.raises(UserError, match="Found -1"):
+        facts_of(facts.parts, [facts.first._replace(options=torch.arange(3) - 1)])
+    beyond = facts_of(facts.parts, [facts.first._replace(options=torch.arange(3) + 7)])
+    for ask in (outcome, neuron_effects, lambda model, facts: weight_probe(model, facts.first)):
+        with pytest.raises(UserError, match="ends at 8"):
+            ask(small_model(STACK), beyond)
     with pytest.raises(BadShape, match="each of 9"):
         facts_of(facts.parts, [facts.first._replace(at=torch.zeros(2, dtype=torch.long))])
     with pytest.raises(UserError, match="relations"):
@@ -220,3 +229,60 @@ def test_bad_facts_are_told_what_is_wrong_with_them():
 def test_heads_that_share_a_value_have_their_probes():
     model = small_model(A_FEW["normed"])
     assert weight_probe(model, some_facts(CAUSAL).first._replace(options=torch.arange(3))).shape[1] == 3
+
+
+def test_where_nothing_is_known_there_is_no_p_and_no_neuron():
+    model, facts, drawn = small_model(STACK), some_facts(STACK), torch.Generator().manual_seed(0)
+    one = facts_of(facts.parts, [facts.first._replace(answer=torch.arange(9) % 2)])
+    (found,) = best_neurons(model, one, drawn)
+    assert found.p_value.isnan().tolist() == [False, False, True]
+    assert [each is None for each in found.where] == [False, False, True]
+    nothing = NeuronEffects((0,), torch.zeros(2, 1, 7, 9), torch.zeros(2, 9))
+    assert math.isnan(shared_neurons(nothing, drawn)[0].p_value)
+    state = {**model.state, "embed.W_E": model.state["embed.W_E"].clone()}
+    state["embed.W_E"][0] = torch.nan
+    gaps = norm_gaps(type(model)(STACK, state), facts, torch.arange(9) % 2 == 0, drawn, sites="L0.mlp_out")
+    assert all(math.isnan(gap.p_value) for gap in gaps.values())
+
+
+def changed(relation, column):
+    inputs = relation.inputs.clone()
+    inputs[:, column] = (inputs[:, column] + 1) % 9
+    return relation._replace(inputs=inputs)
+
+
+def test_one_relation_stands_for_all_only_where_all_read_alike_up_to_the_subject():
+    facts = some_facts(CAUSAL)
+    other = facts_of(facts.parts, [facts.first, changed(facts.relations[1], 0)])
+    for measure in (neuron_effects, mlp_paths):
+        with pytest.raises(BadPrompt, match="other tokens up to them"):
+            measure(small_model(CAUSAL), other)
+    both_ways = small_model(dataclasses.replace(CAUSAL, causal=False))
+    with pytest.raises(BadPrompt, match="other prompts"):
+        neuron_effects(both_ways, facts)
+    neuron_effects(both_ways, facts_of(facts.parts, [facts.first, facts.first]))
+    summed = some_facts(STACK)
+    with pytest.raises(BadPrompt, match="other prompts"):
+        neuron_effects(small_model(STACK), facts_of(facts.parts, [summed.first, changed(summed.relations[1], 2)]))
+
+
+def test_padding_before_a_subject_is_no_other_token():
+    facts = some_facts(CAUSAL)
+    second = facts.relations[1]
+    front = torch.zeros(9, 1, dtype=torch.long)
+    mask = torch.cat([front, torch.ones_like(second.inputs)], 1).bool()
+    padded = second._replace(inputs=Batch(torch.cat([front, second.inputs], 1), mask), at=second.at + 1)
+    found = at_subjects(small_model(CAUSAL), facts_of(facts.parts, [facts.first, padded]), "L1.resid_post")
+    torch.testing.assert_close(found, at_subjects(small_model(CAUSAL), facts, "L1.resid_post"))
+    unmasked = padded._replace(inputs=padded.inputs.ids)
+    with pytest.raises(BadPrompt, match="other tokens"):
+        at_subjects(small_model(CAUSAL), facts_of(facts.parts, [facts.first, unmasked]), "L1.resid_post")
+
+
+def test_the_random_control_has_the_rank_of_what_it_controls_for():
+    model, facts, drawn = small_model(STACK), some_facts(STACK), torch.Generator().manual_seed(0)
+    table, one = torch.randn(9, 10, generator=drawn), torch.randn(10, 1, generator=drawn)
+    directions = torch.cat([one, one * (1 + 1e-7 * torch.randn(10, 1, generator=drawn))], 1)
+    found = replaced(model, facts, Site("resid_post", 0), table, directions, drawn)
+    kept = kept_of(table, directions)
+    assert found.rank == torch.linalg.matrix_rank(kept - kept.mean(0), rtol=1e-4) == 1

@@ -53,7 +53,7 @@ class ReadAlong(NamedTuple):
     @classmethod
     def of(cls, reader: Reader, x: Float[Tensor, "row d_model"], w: Float[Tensor, "vector d_model"]) -> "ReadAlong":
         x_, w_ = reader.centred(x), reader.centred(w)
-        square, own = x_.square().mean(-1) + NORM_EPS, w_.square().mean(-1)
+        square, own = x_.square().mean(-1), w_.square().mean(-1)
         of_x = x @ reader.W + (reader.b if reader.norm == "none" else 0.0)
         return cls(reader, of_x, w @ reader.W, square, w_ @ x_.T / x.shape[-1], own)
 
@@ -62,7 +62,8 @@ class ReadAlong(NamedTuple):
         read = torch.addcmul(self.of_x, a[..., None], self.of_w[b, None])
         if self.reader.norm == "none":
             return read
-        scale = (self.square + 2 * a * self.cross[b] + a.square() * self.own[b, None]).sqrt()
+        square = self.square + 2 * a * self.cross[b] + a.square() * self.own[b, None]
+        scale = square.clamp_(min=0).add_(NORM_EPS).sqrt_()  # rounding takes it below 0 where a w cancels x
         return read.div_(scale[..., None]).add_(self.reader.b)
 
 

@@ -45,8 +45,10 @@ def stacked_forward(
     tokens: Int[Tensor, "member batch pos"],
     columns: Sequence[int],
 ) -> Float[Tensor, "member batch column vocab"]:
-    """Logits of every member at these positions. Differentiable; one pass."""
+    """Logits of every member at these positions. Differentiable; one pass. Raises BadConfig for positions not there."""
     E, _, P = tokens.shape
+    if not columns or not all(0 <= column < P for column in columns):
+        raise BadConfig(f"Logits at {list(columns)} of {P} positions were asked for. Give some of 0 to {P - 1}.")
     W_E = weights["embed.W_E"]
     offset = torch.arange(E, device=tokens.device)[:, None, None] * arch.d_vocab
     x_EBPD = F.embedding(tokens + offset, W_E.flatten(0, 1)) + weights["pos_embed.W_pos"][:, None, :P]
@@ -99,7 +101,7 @@ class Stacked:
     """Mean cross-entropy of every member over its scored targets, by autograd.
 
     `columns`: the positions at which anything is scored. Cost per member: three passes over its batch. Raises BadConfig
-    for an architecture outside the plan, BadShape for rows that do not fit.
+    for an architecture outside the plan and for columns that the rows lack, BadShape for rows that do not fit.
     """
 
     def __init__(self, arch: Architecture, batches: StackedBatches, columns: Sequence[int]) -> None:

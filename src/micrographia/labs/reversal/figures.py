@@ -1,5 +1,6 @@
 """The lab's pictures and tables, as Figures."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -146,13 +147,17 @@ def maps(found: ReversalEvidence) -> Figure:
     )  # fmt: skip
 
 
+def _permuted(each: Sequence[Asymmetry]) -> dict[str, float] | None:
+    return {"low": min(x.low for x in each), "high": max(x.high for x in each), "value": 0.0} if each else None
+
+
 def indices(found: ReversalEvidence) -> Figure:
     """The asymmetry index of every arm and map, beside permuted pairs."""
 
     def row(arm: str, of: str, each: Sequence[Asymmetry]) -> dict[str, Any]:
         return {
             "arm": arm, "map": of, "index": median_interval(x.share for x in each),
-            "permuted": {"low": min(x.low for x in each), "high": max(x.high for x in each), "value": 0.0},
+            "permuted": _permuted([x for x in each if not math.isnan(x.share)]),
             "standardised": median_interval(x.standardised for x in each),
         }  # fmt: skip
 

@@ -33,14 +33,16 @@ class BestNeurons(NamedTuple):
 
     @property
     def p_value(self) -> Float[Tensor, "option"]:
-        """The share of the null that is at least as large, the identity counted."""
-        return (1 + (self.null >= self.best).sum(0)) / (1 + len(self.null))
+        """The share of the null that is at least as large, the identity counted; NaN where there is no best."""
+        share = (1 + (self.null >= self.best).sum(0)) / (1 + len(self.null))
+        return share.where(~self.best.isnan(), torch.nan)
 
     @property
-    def where(self) -> list[tuple[int, int]]:
-        """Layer and neuron of each option's best."""
+    def where(self) -> list[tuple[int, int] | None]:
+        """Layer and neuron of each option's best; None where there is no best."""
         n = len(self.areas) // len(self.layers)
-        return [(self.layers[unit // n], unit % n) for unit in self.areas.argmax(0).tolist()]
+        found = zip(self.areas.argmax(0).tolist(), self.best.isnan().tolist())
+        return [None if none else (self.layers[unit // n], unit % n) for unit, none in found]
 
 
 def best_neurons(

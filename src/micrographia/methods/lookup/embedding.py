@@ -112,7 +112,7 @@ def weight_probe(
     Norms' gains are applied, their divisors are not (they change no argmax). Source: Nanda et al. (2023), post 2.
     """
     weights = model.weights
-    readout = weights.final_readout(weights.W_U[:, relation.options])
+    readout = weights.final_readout(relation.among(weights.W_U))
     if layer is None or head is None:
         return readout
     of_head = head * len(weights.W_V[layer]) // model.shape.n_heads  # where heads share a value

@@ -2,7 +2,8 @@
 
 The methods of this room take one `Facts`. A model without attention answers all its relations from one prompt; a
 language model has a prompt for each. Activations are read at the subject's last token, before the relation is visible,
-so that those of the first relation's prompts stand for all. Axes: subject relation part option.
+so that those of the first relation's prompts stand for all; `at_subjects` refuses prompts of which that is not true.
+Axes: subject relation part option.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from micrographia.core.edits import Edit, apply
-from micrographia.core.errors import BadShape, UserError
+from micrographia.core.errors import BadPrompt, BadShape, UserError
 from micrographia.core.model import Model
 from micrographia.core.sites import Site, SiteLike, select
-from micrographia.core.tokens import Inputs, ids_of, rows_of
+from micrographia.core.tokens import Inputs, ids_of, mask_of, rows_of
 
 
 class Relation(NamedTuple):
@@ -33,6 +34,15 @@ class Relation(NamedTuple):
     at: Int[Tensor, "subject"]
     options: Int[Tensor, "option"]
     answer: Int[Tensor, "subject"]
+
+    def among(self, logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows option"]:
+        """The options' columns. Raises UserError for options beyond the vocabulary."""
+        if int(self.options.max()) >= logits.shape[-1]:
+            raise UserError(
+                f"{self.name!r} has an option {int(self.options.max())}, and this model's vocabulary ends at "
+                f"{logits.shape[-1] - 1}. Give options that are columns of its logits."
+            )
+        return logits[..., self.options]
 
     def nats(self, logits: Float[Tensor, "*rows subject option"]) -> Float[Tensor, "*rows subject"]:
         """Log-probability of the right answer among the options, from their logits.
@@ -84,6 +94,11 @@ def facts_of(parts: Int[Tensor, "subject part"], relations: Sequence[Relation]) 
 
 
 def _check_answers(relation: Relation) -> None:
+    if bool((relation.options < 0).any()):
+        raise UserError(
+            f"The options of {relation.name!r} are columns of the logits, from 0. Found {int(relation.options.min())}. "
+            "Give ids of the vocabulary."
+        )
     if len(relation.options.unique()) < len(relation.options):
         raise UserError(
             f"Two answers of {relation.name!r} share a token, so that they cannot be told apart. Leave one out, or ask "
@@ -114,7 +129,11 @@ def grid_of(facts: Facts) -> Int[Tensor, "first last"]:
 def at_subjects(
     model: Model, facts: Facts, sites: SiteLike | Sequence[SiteLike], *, at_once: int = 4096
 ) -> dict[Site, Float[Tensor, "subject d"]]:
-    """Each Site at the subject's last token, heads laid side by side. A pass up to the last Site, `at_once` prompts."""
+    """Each Site at the subject's last token, heads laid side by side. A pass up to the last Site, `at_once` prompts.
+
+    Raises BadPrompt where what the model has read there differs between relations.
+    """
+    _check_read_alike(model, facts)
     chosen = select(model.sites, sites)
     last = max((site.layer + 1 for site in chosen if site.layer is not None), default=None)
     late = any(site.layer is None and site.kind not in ("embed", "pos_embed") for site in chosen)
@@ -126,6 +145,31 @@ def at_subjects(
             value = cache[site]
             found[site].append(value[torch.arange(len(rows)), at.to(value.device)].flatten(1))
     return {site: torch.cat(parts) for site, parts in found.items()}
+
+
+def _check_read_alike(model: Model, facts: Facts) -> None:
+    """Whether the first relation's prompts stand for all: up to the subject, or whole where all of them is read."""
+    ahead = model.shape.causal and any(site.kind == "attn_out" for site in model.sites)
+    for each in facts.relations[1:]:
+        if _alike(facts.first, each) or (ahead and torch.equal(*_up_to_subjects(facts.first, each))):
+            continue
+        found = "other tokens up to them" if ahead else "other prompts, all of which this model reads there"
+        raise BadPrompt(
+            f"Asked for activations at the subjects, of {facts.first.name!r} to stand for {each.name!r}. Found "
+            f"{found}. Give prompts in which the relation comes after the subject, or facts of one relation at a time."
+        )
+
+
+def _up_to_subjects(*relations: Relation) -> list[Int[Tensor, "subject pos"]]:
+    """The tokens from each subject's last one backwards; -1 where none is."""
+    longest = max(ids_of(each.inputs).shape[1] for each in relations)
+    found = []
+    for each in relations:
+        ids, mask = ids_of(each.inputs), mask_of(each.inputs)
+        ids = ids if mask is None else ids.masked_fill(~mask, -1)
+        places = (each.at.to(ids.device) % ids.shape[1])[:, None] - torch.arange(longest, device=ids.device)
+        found.append(ids.gather(1, places.clamp(min=0)).masked_fill(places < 0, -1))
+    return found
 
 
 class Answered(NamedTuple):
@@ -171,7 +215,7 @@ def outcome(model: Model, facts: Facts, edits: Callable[[Relation], Sequence[Edi
     for members in sharing(facts.relations):
         first = facts.relations[members[0]]
         logits = model.run(first.inputs, edits=edits(first), logits="last").logits[:, -1]
-        found |= {i: logits[:, facts.relations[i].options] for i in members}
+        found |= {i: facts.relations[i].among(logits) for i in members}
     return Answered(facts.relations, [found[i] for i in range(len(found))])
 
 

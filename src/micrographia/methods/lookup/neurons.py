@@ -84,7 +84,7 @@ def neuron_effects(
     for members in sharing(facts.relations):
         relations = [facts.relations[i] for i in members]
         ablating = _ablating(model, relations[0], chosen)
-        clean = [each.nats(ablating.clean[:, each.options]) for each in relations]
+        clean = [each.nats(each.among(ablating.clean)) for each in relations]
         changes = [hidden[sites[0]].new_empty(len(chosen), model.shape.d_mlp, facts.n) for _ in members]
         for i, site in enumerate(sites):
             basis = None if rotations is None else rotations[i].to(hidden[site])

@@ -5,6 +5,7 @@ from the same names: so that nothing about a single name tells them apart. Under
 Source: Nanda, Rajamanoharan, Kramar and Shah, "Fact Finding" (2023), post 3.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -32,7 +33,9 @@ class NormGap(NamedTuple):
 
     @property
     def p_value(self) -> float:
-        """Two-sided: the share of the null at least as far from a half, the identity counted."""
+        """Two-sided: the share of the null at least as far from a half, the identity counted; NaN where a norm is."""
+        if math.isnan(self.area):
+            return math.nan
         far = (self.null - 0.5).abs() >= abs(self.area - 0.5)
         return float((1 + far.sum()) / (1 + len(self.null)))
 

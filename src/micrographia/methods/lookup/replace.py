@@ -52,7 +52,7 @@ def replaced(
     `directions`: what `embedding.probe_directions` finds, fitted to other subjects where they are to be judged.
     """
     table = table.float()
-    rank = int(torch.linalg.matrix_rank(directions))
+    rank = _basis(directions).shape[1]
     drawn = torch.randn(len(directions), rank, generator=generator, dtype=torch.float64).to(directions.device)
     order = torch.randperm(facts.n, generator=generator)
 
@@ -72,7 +72,13 @@ def replaced(
 
 def kept_of(table: Float[Tensor, "subject d"], directions: Float[Tensor, "d direction"]) -> Float[Tensor, "subject d"]:
     """The mean over subjects, and of the rest what lies in the span of the directions."""
-    basis = directions.double()
-    projector = (basis @ torch.linalg.pinv(basis)).to(table)
+    basis = _basis(directions)
+    projector = (basis @ basis.T).to(table)
     mean = table.mean(0)
     return mean + (table - mean) @ projector
+
+
+def _basis(directions: Float[Tensor, "d direction"]) -> Float[Tensor, "d rank"]:
+    """Orthonormal, in float64, of what the directions span beyond the rounding of their own dtype."""
+    u, s, _ = torch.linalg.svd(directions.double(), full_matrices=False)
+    return u[:, s > s[:1] * max(directions.shape) * torch.finfo(directions.dtype).eps]

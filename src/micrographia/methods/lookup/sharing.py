@@ -5,6 +5,7 @@ subject's facts. Some neurons matter to every subject, so that effects correlate
 different subjects. Source: Nanda, Rajamanoharan, Kramar and Shah, "Fact Finding" (2023), post 3.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -29,8 +30,11 @@ class SharedNeurons(NamedTuple):
 
     @property
     def p_value(self) -> float:
-        """The share of the null that is at least as large, the identity counted."""
-        return float((1 + (self.null >= self.own.nanmean()).sum()) / (1 + len(self.null)))
+        """The share of the null that is at least as large, the identity counted; NaN where no subject has effects."""
+        if math.isnan(self.mean):
+            return math.nan
+        null = self.null[~self.null.isnan()]
+        return float((1 + (null >= self.own.nanmean()).sum()) / (1 + len(null)))
 
 
 def shared_neurons(effects: NeuronEffects, generator: Generator, *, draws: int = 200) -> list[SharedNeurons]:
