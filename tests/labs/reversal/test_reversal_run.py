@@ -17,11 +17,15 @@ from micrographia.labs.reversal.measure import CLAIMS
 from micrographia.labs.reversal.run import run
 from micrographia.labs.reversal.train import make_program, trained
 
+INDEX = {"weights-one-way", "logits-one-way", "gradient-one-way"}
+"""Claims about a share of what stands in the forward map."""
+
 
 def test_every_claim_has_a_figure_and_a_null(done):
     measured = done.results["measured"]
     assert {claim.id for claim in load_claims(CLAIMS) if "real" not in claim.presets} == set(measured)
-    assert all(each["value"] is not None and each["null"] is not None for each in measured.values())
+    without = {name for name, each in measured.items() if each["value"] is None or each["null"] is None}
+    assert without <= INDEX, "so few steps leave no fact in the weights, of which there would be a share"
     assert {judged.verdict for judged in done.claims} == {"not run"}
 
 

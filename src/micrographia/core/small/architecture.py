@@ -49,6 +49,7 @@ class Architecture(Blocks):
             d_vocab=self.d_vocab,
             d_vocab_out=self.d_vocab_out,
             n_ctx=self.n_ctx,
+            causal=self.causal,
         )
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
